@@ -1,0 +1,1 @@
+"""How tasks reach the cluster and come back."""

@@ -1,0 +1,245 @@
+"""What a SLURM on one machine is made of, and the texts of its configuration files. Pure: nothing here touches the disk.
+
+The choices that differ from a site's SLURM, and why:
+
+- No systemd, no cgroups: it has to run in a container (`proctrack/linuxproc`, `task/none`, `jobacct_gather/linux`).
+- Nodes claim more than the host has (`config_overrides`), and a GPU slice is an empty file: what is tried out here is
+  the scheduling of tasks, never their speed.
+- The scheduler looks every second, so that nobody waits for a timer.
+- A requeued job waits `requeue_wait_s` before it may start again. In SLURM that is the lifetime of a credential
+  (`AuthInfo=cred_expire`), two minutes unless a site sets it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+UNIX_SOCKET_LIMIT = 107
+"""Longest path in bytes that Linux takes for a unix socket (`sun_path` has 108, the last one is zero)."""
+
+LONGEST_STEP_SOCKET = "node99_99999999.4294967291"
+"""slurmstepd opens a socket `<node>_<job>.<step>` in its node's spool folder; a batch step has the long number."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,19}")
+
+
+class OneMachineError(Exception):
+    """Something that the user can mend; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """TCP ports of one cluster; one slurmd per node."""
+
+    mariadb: int
+    slurmdbd: int
+    slurmctld: int
+    slurmd: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class OneMachine:
+    """One cluster: where it lives, as whom it runs, and what its nodes claim to have.
+
+    Raises OneMachineError for a name, folder or number of nodes that SLURM could not work with.
+    """
+
+    name: str
+    folder: Path
+    host: str
+    user: str
+    ports: Ports
+    db_password: str
+    first_job_id: int = 1
+    preempt_user_signal: bool = True
+    requeue_wait_s: int = 120
+    grace_time_s: int = 20
+    cpus_per_node: int = 8
+    mem_per_node_mb: int = 64000
+    slices_per_node: int = 7
+    slice_type: str = "1g.12gb"
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise OneMachineError(
+                f"--name {self.name!r}: a cluster's name is a small letter followed by up to 19 of a-z, 0-9 and _"
+            )
+        if re.search(r"[^A-Za-z0-9_./+-]", str(self.folder)) or not self.folder.is_absolute():
+            raise OneMachineError(f"--dir {self.folder}: give an absolute path of letters, digits and any of _ . / + -")
+        if not 1 <= len(self.ports.slurmd) <= 99:
+            raise OneMachineError(f"--nodes {len(self.ports.slurmd)}: a cluster has 1 to 99 nodes")
+        longest = len(str(self.spool / "node99" / LONGEST_STEP_SOCKET))
+        if longest > UNIX_SOCKET_LIMIT:
+            raise OneMachineError(
+                f"--dir {self.folder}: too long by {longest - UNIX_SOCKET_LIMIT} characters, since Linux allows only "
+                f"{UNIX_SOCKET_LIMIT} in the path of a unix socket and SLURM makes some in there. Try a folder in /tmp"
+            )
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return tuple(f"node{number}" for number in range(1, len(self.ports.slurmd) + 1))
+
+    @property
+    def slurm_conf(self) -> Path:
+        return self.folder / "slurm.conf"
+
+    @property
+    def slurmdbd_conf(self) -> Path:
+        """Looked for by slurmdbd beside slurm.conf and nowhere else."""
+        return self.folder / "slurmdbd.conf"
+
+    @property
+    def gres_conf(self) -> Path:
+        return self.folder / "gres.conf"
+
+    @property
+    def munge(self) -> Path:
+        return self.folder / "munge"
+
+    @property
+    def munge_socket(self) -> Path:
+        return self.munge / "socket"
+
+    @property
+    def munge_key(self) -> Path:
+        return self.munge / "key"
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "db"
+
+    @property
+    def database_setup(self) -> Path:
+        return self.folder / "db.sql"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def spool(self) -> Path:
+        return self.folder / "spool"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "log"
+
+    @property
+    def slice_files(self) -> tuple[Path, ...]:
+        """Empty files that stand for the GPU slices; the number at the end becomes CUDA_VISIBLE_DEVICES."""
+        return tuple(self.folder / "slices" / f"mig{number}" for number in range(self.slices_per_node))
+
+
+def slurm_conf_text(machine: OneMachine) -> str:
+    """slurm.conf of the whole cluster, read by its daemons and by every command that SLURM_CONF points at it."""
+    controller_parameters = "SlurmctldParameters=preempt_send_user_signal\n" if machine.preempt_user_signal else ""
+    return f"""\
+ClusterName={machine.name}
+SlurmctldHost={machine.host}(127.0.0.1)
+SlurmUser={machine.user}
+SlurmdUser={machine.user}
+SlurmctldPort={machine.ports.slurmctld}
+FirstJobId={machine.first_job_id}
+
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={machine.munge_socket},cred_expire={machine.requeue_wait_s}
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={machine.ports.slurmdbd}
+AccountingStoragePass={machine.munge_socket}
+AccountingStorageTRES=gres/gpu,gres/gpu:{machine.slice_type}
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=5
+JobCompType=jobcomp/none
+MailProg=/bin/true
+
+StateSaveLocation={machine.state}
+SlurmdSpoolDir={machine.spool}/%n
+SlurmctldPidFile={machine.folder}/slurmctld.pid
+SlurmdPidFile={machine.folder}/slurmd-%n.pid
+SlurmctldLogFile={machine.logs}/slurmctld.log
+SlurmdLogFile={machine.logs}/slurmd-%n.log
+
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SlurmdParameters=config_overrides
+ReturnToService=2
+SlurmctldTimeout=30
+SlurmdTimeout=30
+MessageTimeout=20
+InactiveLimit=0
+KillWait=30
+MinJobAge=300
+MaxArraySize=1001
+MaxJobCount=10000
+JobRequeue=1
+
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+DefMemPerCPU=1000
+SchedulerType=sched/backfill
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
+PriorityType=priority/basic
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+{controller_parameters}
+GresTypes=gpu
+{_node_lines(machine)}
+PartitionName=DEFAULT Nodes=ALL MaxTime=1-00:00:00 State=UP
+PartitionName=gpu Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime={machine.grace_time_s}
+PartitionName=urgent PriorityTier=10 PreemptMode=OFF GraceTime=0
+"""
+
+
+def _node_lines(machine: OneMachine) -> str:
+    lines = [
+        f"NodeName={node} NodeHostname={machine.host} NodeAddr=127.0.0.1 Port={port}"
+        f" Boards=1 SocketsPerBoard=1 CoresPerSocket={machine.cpus_per_node} ThreadsPerCore=1"
+        f" RealMemory={machine.mem_per_node_mb}"
+        f" Gres=gpu:{machine.slice_type}:{machine.slices_per_node} State=UNKNOWN\n"
+        for node, port in zip(machine.nodes, machine.ports.slurmd, strict=True)
+    ]
+    return "".join(lines)
+
+
+def gres_conf_text(machine: OneMachine) -> str:
+    """gres.conf. Each slice needs a file: with a bare count, slurmd finds none of them and the node is drained."""
+    lines = [
+        f"NodeName={node} Name=gpu Type={machine.slice_type} File={path}\n"
+        for node in machine.nodes
+        for path in machine.slice_files
+    ]
+    return "".join(lines)
+
+
+def slurmdbd_conf_text(machine: OneMachine) -> str:
+    """slurmdbd.conf, which slurmdbd accepts only with mode 0600."""
+    return f"""\
+DbdHost={machine.host}
+DbdAddr=127.0.0.1
+DbdPort={machine.ports.slurmdbd}
+SlurmUser={machine.user}
+AuthType=auth/munge
+AuthInfo=socket={machine.munge_socket}
+PidFile={machine.folder}/slurmdbd.pid
+LogFile={machine.logs}/slurmdbd.log
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={machine.ports.mariadb}
+StorageLoc=slurm_acct_db
+StorageUser=slurm
+StoragePass={machine.db_password}
+"""
+
+
+def database_setup_text(machine: OneMachine) -> str:
+    """SQL for `mariadbd --init-file`, one statement a line. Run at every start, so it must bear being repeated."""
+    return (
+        "CREATE DATABASE IF NOT EXISTS slurm_acct_db;\n"
+        f"CREATE USER IF NOT EXISTS 'slurm'@'127.0.0.1' IDENTIFIED BY '{machine.db_password}';\n"
+        "GRANT ALL ON slurm_acct_db.* TO 'slurm'@'127.0.0.1';\n"
+    )

@@ -1,0 +1,106 @@
+"""What is wrong with a configuration, in words: the key path, the value, what is allowed, the nearest valid key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+# What to say in place of pydantic's wording, where a null or a constant is all that is allowed.
+_NEVER = {
+    "model.rnn": "an image classifier has no recurrent part; leave it null",
+    "preprocess.text_tokenizer": "images have no text to tokenize; leave it null",
+    "model.attention": "the inception_multibranch network has no attention; leave it false",
+    "metrics.regression": "an image classifier has no regression target; leave the list empty",
+}
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the valid names close to `name`, or nothing."""
+    close = difflib.get_close_matches(name, list(valid), n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(item) for item in close)}?" if close else ""
+
+
+def describe(error: ValidationError, schema: type[BaseModel], source: str) -> str:
+    """All problems of one validation, one to a line, below a line that names the file."""
+    lines: list[str] = []
+    for item in error.errors(include_url=False, include_context=True):
+        lines.extend(_lines(item, schema))
+    lines = list(dict.fromkeys(lines))
+    noun = "problem" if len(lines) == 1 else "problems"
+    return "\n".join([f"{source}: {len(lines)} {noun}", *(f"  {line}" for line in lines)])
+
+
+def _lines(item: Any, schema: type[BaseModel]) -> list[str]:
+    names = [str(part) for part in item["loc"]]
+    if not names:
+        return str(item["msg"]).removeprefix("Value error, ").splitlines()
+    path = _path(item["loc"], schema)
+    if path in _NEVER:
+        return [f"{path}: {_show(item['input'])} is not possible: {_NEVER[path]}"]
+    if item["type"] == "extra_forbidden":
+        valid = _keys_at(item["loc"][:-1], schema)
+        return [f"{path}: unknown key{nearest(names[-1], valid)}; valid here: {', '.join(valid)}"]
+    if item["type"] == "missing":
+        return [f"{path}: missing; {_allowed(item)}"]
+    return [f"{path}: {_show(item['input'])} is not allowed; {_allowed(item)}"]
+
+
+def _path(loc: tuple[int | str, ...], schema: type[BaseModel]) -> str:
+    text = ""
+    for part in loc:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part.isidentifier() or "." in part:
+            text += f".{part}" if text else part
+    return text
+
+
+def _keys_at(loc: tuple[int | str, ...], schema: type[BaseModel]) -> list[str]:
+    model: Any = schema
+    for part in loc:
+        field = getattr(model, "model_fields", {}).get(str(part))
+        if field is None:
+            continue
+        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), model)
+    return list(model.model_fields)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(_show(item) for item in value)}]"
+    text = repr(value) if not isinstance(value, bool) and value is not None else str(value).lower().replace("none", "null")
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+_WORDS = {
+    "int_type": "give a whole number",
+    "int_from_float": "give a whole number",
+    "float_type": "give a number",
+    "finite_number": "give a finite number",
+    "bool_type": "give true or false",
+    "string_type": "give a text",
+    "tuple_type": "give a list",
+    "none_required": "leave it null",
+    "model_type": "give a section with keys",
+    "dict_type": "give a section with keys",
+}
+
+
+def _allowed(item: Any) -> str:
+    context = item.get("ctx", {})
+    kind = item["type"]
+    if kind in _WORDS:
+        return _WORDS[kind]
+    if kind in ("too_short", "too_long"):
+        low, high = context.get("min_length"), context.get("max_length")
+        return f"give a list of {low if low is not None else high} values" if kind == "too_short" else f"give at most {high} values"
+    if kind == "missing":
+        return "the list is too short"
+    if kind == "literal_error":
+        return f"allowed: {context['expected']}"
+    message = str(item["msg"])
+    return message.replace("Input should be", "must be").replace("Value error, ", "")

@@ -1,0 +1,35 @@
+"""Everything that a user can mend is a `RelayError`: one message, exit code 2, no traceback.
+
+RelayError
+├── ConfigError        a YAML file, an override or a combination of values
+├── DataError          images that are missing, unreachable or not as the configuration says
+├── CheckpointError    a checkpoint that is missing, damaged, or of another model
+├── RunError           a run or sweep directory that is missing, in use or not as expected
+└── ClusterError       a scheduler that is missing, refuses, or does not answer
+"""
+
+from __future__ import annotations
+
+
+class RelayError(Exception):
+    """Says what is wrong, what is allowed and what to try; printed as it is, exit code 2."""
+
+
+class ConfigError(RelayError):
+    """A YAML file, an override or a combination of values that cannot be."""
+
+
+class DataError(RelayError):
+    """Images that are missing, unreachable or not as the configuration says."""
+
+
+class CheckpointError(RelayError):
+    """A checkpoint that is missing, damaged, or of another model."""
+
+
+class RunError(RelayError):
+    """A run or sweep directory that is missing, in use or not as expected."""
+
+
+class ClusterError(RelayError):
+    """A scheduler that is missing, refuses, or does not answer."""

@@ -1,0 +1,92 @@
+"""YAML as experiments need it: `3e-4` is a number, a key given twice is an error, every error says where."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from src.errors import ConfigError
+
+
+class StrictLoader(yaml.SafeLoader):
+    """SafeLoader that reads `3e-4` as the YAML 1.2 number it is, and refuses duplicate keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Refuse a key that stands twice in one mapping, which PyYAML resolves silently to the last."""
+        lines: dict[str, int] = {}
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            line = key_node.start_mark.line + 1
+            if key_node.value in lines:
+                raise ConfigError(
+                    f"key {key_node.value!r} stands twice, on lines {lines[key_node.value]} and {line}; keep one of them"
+                )
+            lines[key_node.value] = line
+        return super().construct_mapping(node, deep=deep)
+
+
+# The core schema of YAML 1.2 (section 10.3.2): an exponent needs neither a dot nor a sign.
+_FLOAT = re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$")
+_INT = re.compile(r"^[-+]?[0-9]+$")
+StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+StrictLoader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
+StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+# YAML 1.2 has no octal by leading zero: 010 is ten.
+StrictLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value), 10))
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Parse one YAML document.
+
+    Raises ConfigError, which begins with `source`, for bad syntax and for duplicate keys.
+    """
+    try:
+        return yaml.load(text, Loader=StrictLoader)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        raise ConfigError(f"{source}:{where} not valid YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not valid YAML: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{source}: not valid YAML: {error}") from None
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file whose top level is a mapping with text keys. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; give an existing one with --config") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file in UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    content = parse_yaml(text, str(path))
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: the top level is a {type(content).__name__}; it must be a mapping of sections")
+    return content
+
+
+class _StrictDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Quotes exactly the strings that StrictLoader would read as something else."""
+
+    yaml_implicit_resolvers = StrictLoader.yaml_implicit_resolvers
+
+
+def dump_yaml(content: Any) -> str:
+    """Text that `parse_yaml` reads back to the same values, keys in their order."""
+    text: str = yaml.dump(content, Dumper=_StrictDumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    return text
