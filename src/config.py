@@ -294,6 +294,9 @@ def _disagreements(config: Config) -> Iterable[str]:
             f"augment.random_crop.size: {crop.size} does not fit preprocess.resize {list(size)}; "
             f"train and val images must have one size: set it to {size[0]}, or augment.random_crop=null"
         )
+    pools = (config.model.num_modules - 1) // 2
+    if min(size) < 2**pools:
+        yield f"model.num_modules: {config.model.num_modules} modules halve the image {pools} times, and {list(size)} cannot be; give fewer"
     classes = config.model.num_classes
     if config.dataset.classes is not None and config.dataset.classes != classes:
         yield f"model.num_classes: {classes} does not fit dataset.classes {config.dataset.classes}; set both to one value"
@@ -378,7 +381,9 @@ def make_config(content: Mapping[str, Any], source: str, overrides: Mapping[str,
     for path, value in (overrides or {}).items():
         set_key(values, path, value)
     # A section that the file leaves empty reads as null, which says no more than an absent one.
-    values = {name: section for name, section in values.items() if section is not None or name not in Config.model_fields}
+    values = {
+        name: section for name, section in values.items() if section is not None or name not in Config.model_fields
+    }
     try:
         return Config.model_validate(_tuples(values))
     except ValidationError as error:

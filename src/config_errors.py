@@ -72,7 +72,9 @@ def _keys_at(loc: tuple[int | str, ...], schema: type[BaseModel]) -> list[str]:
 def _show(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(_show(item) for item in value)}]"
-    text = repr(value) if not isinstance(value, bool) and value is not None else str(value).lower().replace("none", "null")
+    text = (
+        repr(value) if not isinstance(value, bool) and value is not None else str(value).lower().replace("none", "null")
+    )
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -97,7 +99,11 @@ def _allowed(item: Any) -> str:
         return _WORDS[kind]
     if kind in ("too_short", "too_long"):
         low, high = context.get("min_length"), context.get("max_length")
-        return f"give a list of {low if low is not None else high} values" if kind == "too_short" else f"give at most {high} values"
+        return (
+            f"give a list of {low if low is not None else high} values"
+            if kind == "too_short"
+            else f"give at most {high} values"
+        )
     if kind == "missing":
         return "the list is too short"
     if kind == "literal_error":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Hashable
 from pathlib import Path
@@ -31,10 +32,16 @@ class StrictLoader(yaml.SafeLoader):
 
 
 # The core schema of YAML 1.2 (section 10.3.2): an exponent needs neither a dot nor a sign.
-_FLOAT = re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$")
+_FLOAT = re.compile(
+    r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+)
 _INT = re.compile(r"^[-+]?[0-9]+$")
 StrictLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp")]
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp")
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 StrictLoader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
@@ -88,5 +95,12 @@ class _StrictDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ign
 
 def dump_yaml(content: Any) -> str:
     """Text that `parse_yaml` reads back to the same values, keys in their order."""
-    text: str = yaml.dump(content, Dumper=_StrictDumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    text: str = yaml.dump(
+        content, Dumper=_StrictDumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+    )
     return text
+
+
+def json_text(content: Any) -> str:
+    """Indented JSON with a final newline; NaN and infinity are refused, since JSON has none."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"

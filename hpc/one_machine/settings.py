@@ -1,10 +1,10 @@
-"""What a SLURM on one machine is made of, and the texts of its configuration files. Pure: nothing here touches the disk.
+"""What a SLURM on one machine is made of, and the texts of its configuration files. Pure: nothing touches the disk.
 
 The choices that differ from a site's SLURM, and why:
 
 - No systemd, no cgroups: it has to run in a container (`proctrack/linuxproc`, `task/none`, `jobacct_gather/linux`).
-- Nodes claim more than the host has (`config_overrides`), and a GPU slice is an empty file: what is tried out here is
-  the scheduling of tasks, never their speed.
+- Nodes claim more than the host has (`config_overrides`), and a GPU slice is a link to /dev/null: what is tried out
+  here is the scheduling of tasks, never their speed.
 - The scheduler looks every second, so that nobody waits for a timer.
 - A requeued job waits `requeue_wait_s` before it may start again. In SLURM that is the lifetime of a credential
   (`AuthInfo=cred_expire`), two minutes unless a site sets it.
@@ -27,6 +27,12 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,19}")
 
 class OneMachineError(Exception):
     """Something that the user can mend; the message says what to do."""
+
+
+def check_name(name: str) -> None:
+    """The name goes into file names and table names. Raises OneMachineError."""
+    if not _NAME.fullmatch(name):
+        raise OneMachineError(f"--name {name!r}: give a small letter followed by up to 19 of a-z, 0-9 and _")
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class OneMachine:
     db_password: str
     first_job_id: int = 1
     preempt_user_signal: bool = True
-    requeue_wait_s: int = 120
+    requeue_wait_s: int = 15
     grace_time_s: int = 20
     cpus_per_node: int = 8
     mem_per_node_mb: int = 64000
@@ -62,10 +68,7 @@ class OneMachine:
     slice_type: str = "1g.12gb"
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise OneMachineError(
-                f"--name {self.name!r}: a cluster's name is a small letter followed by up to 19 of a-z, 0-9 and _"
-            )
+        check_name(self.name)
         if re.search(r"[^A-Za-z0-9_./+-]", str(self.folder)) or not self.folder.is_absolute():
             raise OneMachineError(f"--dir {self.folder}: give an absolute path of letters, digits and any of _ . / + -")
         if not 1 <= len(self.ports.slurmd) <= 99:
@@ -79,10 +82,12 @@ class OneMachine:
 
     @property
     def nodes(self) -> tuple[str, ...]:
+        """Names of the nodes, node1 first."""
         return tuple(f"node{number}" for number in range(1, len(self.ports.slurmd) + 1))
 
     @property
     def slurm_conf(self) -> Path:
+        """What SLURM_CONF has to say."""
         return self.folder / "slurm.conf"
 
     @property
@@ -92,43 +97,52 @@ class OneMachine:
 
     @property
     def gres_conf(self) -> Path:
+        """Looked for by SLURM beside slurm.conf."""
         return self.folder / "gres.conf"
 
     @property
     def munge(self) -> Path:
+        """munged's own folder."""
         return self.folder / "munge"
 
     @property
     def munge_socket(self) -> Path:
+        """Where SLURM finds munged, in place of the one of the system."""
         return self.munge / "socket"
 
     @property
     def munge_key(self) -> Path:
+        """A secret: whoever reads it can act as any user of the cluster."""
         return self.munge / "key"
 
     @property
     def database(self) -> Path:
+        """MariaDB's data folder."""
         return self.folder / "db"
 
     @property
     def database_setup(self) -> Path:
+        """SQL that MariaDB runs when it starts; holds the password."""
         return self.folder / "db.sql"
 
     @property
     def state(self) -> Path:
+        """Where slurmctld saves jobs and nodes."""
         return self.folder / "state"
 
     @property
     def spool(self) -> Path:
+        """A folder per node for slurmd: job scripts and the steps' sockets."""
         return self.folder / "spool"
 
     @property
     def logs(self) -> Path:
+        """One log per daemon, and what it printed before it had one."""
         return self.folder / "log"
 
     @property
     def slice_files(self) -> tuple[Path, ...]:
-        """Empty files that stand for the GPU slices; the number at the end becomes CUDA_VISIBLE_DEVICES."""
+        """Links to a character device, without which SLURM sets no CUDA_VISIBLE_DEVICES (the number at the end)."""
         return tuple(self.folder / "slices" / f"mig{number}" for number in range(self.slices_per_node))
 
 

@@ -1,0 +1,35 @@
+"""`python -m hpc.aggregate`: tables and figures of sweeps, from their run directories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from src.cli import ConfigOption, SetOption, overrides_of, run_command
+
+
+def main(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP]", help="A part of a sweep's name; default: every sweep.")
+    ] = None,
+    config: ConfigOption = "configs/config.yaml",
+    set_: SetOption = None,
+) -> None:
+    """Write table.csv, table.md, table.parquet and the figure of each sweep, and show them."""
+    from hpc.commands import find_named
+    from src.config import load_config
+    from src.results import collect
+    from src.sweeps import sweeps
+
+    loaded = load_config(config, overrides_of(set_))
+    chosen = [find_named(loaded, name)[0]] if name else sweeps(Path(loaded.paths.runs_dir))
+    if not chosen:
+        find_named(loaded, None)
+    for sweep in chosen:
+        collect(sweep, Path(loaded.paths.artifacts_dir))
+
+
+if __name__ == "__main__":
+    run_command(main)

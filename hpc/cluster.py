@@ -1,0 +1,106 @@
+"""Cluster profiles: where tasks go and what each of them gets."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from hpc import slurm
+from src import yaml_file
+from src.config import Count, Section
+from src.config_errors import describe
+from src.errors import ClusterError, ConfigError
+
+_FOLDER = Path("configs/clusters")
+_Word = Annotated[str, Field(pattern=r"^[^\s'\"`$\\;|&<>()]+$")]
+
+
+class Profile(Section):
+    """One `configs/clusters/<name>.yaml`.
+
+    `max_parallel` is how many tasks run at a time (the `%` of a SLURM array), `signal_lead_s` how long before its
+    time limit a task is told to save, `sbatch` any further sbatch options by their long name.
+    """
+
+    executor: Literal["local", "slurm"]
+    partition: _Word | None = None
+    account: _Word | None = None
+    qos: _Word | None = None
+    constraint: Annotated[str, Field(pattern=r"^[^\n\r]+$")] | None = None
+    slice: _Word | None = None
+    gres: _Word | None = None
+    needs_gpu: bool = False
+    cpus: Count = 2
+    mem_gb: Annotated[float, Field(gt=0)] = 8
+    time_min: Count = 60
+    signal_lead_s: Annotated[int, Field(ge=1)] = 90
+    max_parallel: Count = 1
+    sbatch: dict[_Word, str | int | bool] = {}
+    setup: tuple[str, ...] = ()
+
+    @field_validator("sbatch")
+    @classmethod
+    def _one_line_each(cls, options: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        if any(isinstance(value, str) and not value.isprintable() for value in options.values()):
+            raise ValueError("an sbatch option must be one line of printable characters")
+        return options
+
+    @model_validator(mode="after")
+    def _lead_fits(self) -> Profile:
+        if self.signal_lead_s >= 60 * self.time_min:
+            raise ValueError(
+                f"signal_lead_s: {self.signal_lead_s} s is not below the time limit of {self.time_min} min; "
+                "lower it, or raise time_min"
+            )
+        return self
+
+
+def profile_names() -> list[str]:
+    """The profiles that there are."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def load_profile(name: str | None) -> tuple[str, Profile]:
+    """The profile of this name (or path), or the one for this machine: `h100-mig` where sbatch is, else `local`.
+
+    Raises ConfigError.
+    """
+    if name is None:
+        name = "h100-mig" if shutil.which("sbatch") else "local"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"--cluster {name}: there is no {path}; profiles here: {', '.join(profile_names()) or 'none'}"
+        )
+    try:
+        content = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in yaml_file.read_mapping(path).items()
+        }
+        return path.stem, Profile.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(describe(error, Profile, str(path))) from None
+
+
+def choose_gres(profile: Profile) -> str | None:
+    """`gpu:<type>:1` for the profile's slice, by the name that this site gives it; None where no GPU is asked for.
+
+    The exact name where the profile has it, else the one that `sinfo` shows with the slice's name in it.
+    Raises ClusterError where there is none, or more than one.
+    """
+    if profile.gres:
+        return profile.gres
+    if not profile.slice:
+        return None
+    offered = slurm.gres_types()
+    fitting = [name for name in offered if name == profile.slice] or [name for name in offered if profile.slice in name]
+    if len(fitting) == 1:
+        return f"gpu:{fitting[0]}:1"
+    shown = ", ".join(offered) or "no GPU at all"
+    what = "several of them fit" if fitting else "none of them fits"
+    raise ClusterError(
+        f"slice: {profile.slice!r}: this site offers {shown}; {what}. Give the exact one in the profile, as gres: gpu:<type>:1"
+    )

@@ -1,0 +1,163 @@
+"""`python -m hpc.launch COMMAND`: the command line on the login node. Imports nothing heavy until a command needs it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from src.cli import ConfigOption, FreshOption, SetOption, make_app, overrides_of, run_app
+
+app = make_app(no_args_is_help=True, help="Submit runs to a cluster, see how they stand, stop them.")
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="PROFILE",
+        help="A profile of configs/clusters; default: h100-mig if sbatch is here, else local.",
+    ),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the cells, the arrays and the sbatch text; touch nothing.")
+]
+
+
+@app.command()
+def train(
+    config: ConfigOption = "configs/config.yaml",
+    cluster: ClusterOption = None,
+    best: Annotated[bool, typer.Option("--best", help="Train the best cell of this configuration's grid.")] = False,
+    set_: SetOption = None,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+) -> None:
+    """One full training."""
+    from hpc.commands import launch
+    from src.config import load_config
+    from src.plans import with_best_cell
+
+    loaded = load_config(config, overrides_of(set_))
+    launch("train", with_best_cell(loaded) if best else loaded, cluster, dry_run=dry_run, fresh=fresh)
+
+
+@app.command("lr-sweep")
+def lr_sweep(
+    config: ConfigOption = "configs/config.yaml",
+    cluster: ClusterOption = None,
+    set_: SetOption = None,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+) -> None:
+    """The learning-rate sweep."""
+    from hpc.commands import launch
+    from src.config import load_config
+
+    launch("lr_sweep", load_config(config, overrides_of(set_)), cluster, dry_run=dry_run, fresh=fresh)
+
+
+@app.command()
+def grid(
+    config: ConfigOption = "configs/config.yaml",
+    cluster: ClusterOption = None,
+    refined: Annotated[
+        bool, typer.Option("--refined", help="The narrower grid around the best cell of the first one.")
+    ] = False,
+    set_: SetOption = None,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+) -> None:
+    """Every cell of the grid, as one array. Asked again, it continues the same grid."""
+    from hpc.commands import launch
+    from src.config import load_config
+
+    launch("grid", load_config(config, overrides_of(set_)), cluster, dry_run=dry_run, fresh=fresh, refined=refined)
+
+
+@app.command()
+def evaluate(
+    config: ConfigOption = "configs/config.yaml",
+    cluster: ClusterOption = None,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", metavar="FILE", help="Default: artifacts/best.ckpt.")
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", metavar="val|test", help="Which images.")] = None,
+    set_: SetOption = None,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+) -> None:
+    """A checkpoint measured on val or test."""
+    from hpc.commands import launch
+    from src.config import load_config
+
+    loaded = load_config(config, overrides_of(set_, evaluation__checkpoint=checkpoint, evaluation__split=split))
+    launch("evaluate", loaded, cluster, dry_run=dry_run, fresh=fresh)
+
+
+NameArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[SWEEP|RUN]", help="A sweep, or a run as sweep/run; a part of the name will do."),
+]
+
+
+@app.command()
+def status(
+    name: NameArgument = None,
+    config: ConfigOption = "configs/config.yaml",
+    cluster: ClusterOption = None,
+    set_: SetOption = None,
+) -> None:
+    """How the runs of a sweep stand; the newest one, where none is named."""
+    from hpc.commands import show_status
+    from src.config import load_config
+
+    show_status(load_config(config, overrides_of(set_)), name, cluster)
+
+
+@app.command()
+def logs(
+    name: NameArgument = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come, across attempts.")] = False,
+    config: ConfigOption = "configs/config.yaml",
+    cluster: ClusterOption = None,
+    set_: SetOption = None,
+) -> None:
+    """What a run printed, over all its attempts."""
+    from hpc.commands import show_logs
+    from src.config import load_config
+
+    show_logs(load_config(config, overrides_of(set_)), name, follow=follow)
+
+
+@app.command()
+def cancel(
+    name: Annotated[str, typer.Argument(metavar="SWEEP|RUN|all")],
+    config: ConfigOption = "configs/config.yaml",
+    cluster: ClusterOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Stop what waits or runs, with its state saved; the command that submitted it goes on from there."""
+    from hpc.commands import cancel_runs
+    from src.config import load_config
+
+    cancel_runs(load_config(config, overrides_of(set_)), name)
+
+
+@app.command()
+def tensorboard(
+    config: ConfigOption = "configs/config.yaml",
+    cluster: ClusterOption = None,
+    port: Annotated[int, typer.Option("--port")] = 6006,
+    set_: SetOption = None,
+) -> None:
+    """TensorBoard on all runs."""
+    import os
+    import sys
+
+    from src.config import load_config
+
+    runs_dir = load_config(config, overrides_of(set_)).paths.runs_dir
+    os.execv(sys.executable, [sys.executable, "-m", "tensorboard.main", "--logdir", runs_dir, "--port", str(port)])
+
+
+if __name__ == "__main__":
+    run_app(app)

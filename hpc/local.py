@@ -1,0 +1,142 @@
+"""The local profile: submitit's local executor under a cap, watched from here until every run has come to an end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import submitit
+
+from hpc.cluster import Profile
+from hpc.lifecycle import Task, refusal
+from hpc.submit import code_environment, environment, local_executor
+from src.foreground import stop_on_signal
+from src.files import read_lines
+from src.progress import Reporter
+from src.results import run_state
+from src.rundir import RunDir
+
+_POLL_S = 0.2
+_GIVE_UP_S = 60.0
+
+
+class LocalPool:
+    """Keeps up to `max_parallel` runs going; every run that stopped with a budget left is started again."""
+
+    def __init__(self, profile: Profile, log_folder: Path, reporter: Reporter) -> None:
+        self._executor = local_executor(log_folder, profile.time_min, profile.signal_lead_s)
+        self._profile, self._reporter = profile, reporter
+        self._active: dict[RunDir, submitit.Job[object]] = {}
+        self._attempts_seen: dict[RunDir, int] = {}
+        self._busy: set[RunDir] = set()
+
+    def execute(self, runs: Sequence[RunDir]) -> bool:
+        """Bring the runs to their end. False where Ctrl-C stopped it before; their states are saved then."""
+        waiting = [run for run in runs if run.result() is None]
+        total = len(runs)
+        with stop_on_signal() as should_stop:
+            while (waiting or self._active) and not should_stop():
+                waiting = self._start_some(waiting) + self._collect()
+                self._show(total, len(waiting))
+                time.sleep(_POLL_S)
+            if should_stop():
+                self._stop_all()
+        return not should_stop()
+
+    def _start_some(self, waiting: Sequence[RunDir]) -> list[RunDir]:
+        """Fill the free places. Returns the runs that still wait, those first that another process executes."""
+        left = []
+        for run in waiting:
+            if len(self._active) >= self._profile.max_parallel:
+                left.append(run)
+            elif run.result() is None and not run.claimed():
+                self._start(run)
+            elif run.result() is None:
+                left.append(run)
+                if run not in self._busy:
+                    self._reporter.say(f"{run.name}: another process executes it; waiting for it")
+                    self._busy.add(run)
+        return left
+
+    def _start(self, run: RunDir) -> None:
+        # A Ctrl-C in the terminal reaches the whole process group; the workers are told by us, and given time to save.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            with environment({**code_environment(), "RELAY_NEEDS_GPU": str(int(self._profile.needs_gpu))}):
+                self._active[run] = self._executor.submit(Task([str(run.path)]))
+        finally:
+            signal.signal(signal.SIGINT, before)
+        self._reporter.say(f"started {run.name} (job {self._active[run].job_id})")
+
+    def _collect(self) -> list[RunDir]:
+        """Runs whose job is over and that go on; those done or failed are said."""
+        again = []
+        for run, job in list(self._active.items()):
+            self._say_attempts(run)
+            if not job.done():
+                continue
+            del self._active[run]
+            attempts = run.attempts()
+            state = run_state(run, run.result(), attempts)
+            if run.result() is None and attempts and not refusal(attempts, str(attempts[-1].get("cause"))):
+                again.append(run)
+                continue
+            detail = "" if run.result() else f"; see {job.paths.stderr}"
+            self._reporter.say(f"{run.name}: {state}{detail}")
+        return again
+
+    def _say_attempts(self, run: RunDir) -> None:
+        ended = [attempt for attempt in run.attempts() if "end" in attempt]
+        for attempt in ended[self._attempts_seen.get(run, 0) :]:
+            if attempt["cause"] != "DONE":
+                where = f" at step {attempt['last_step']} of {attempt['total_steps']}" if "last_step" in attempt else ""
+                self._reporter.say(f"{run.name}: attempt {attempt['attempt']} ended by {attempt['cause']}{where}")
+            elif attempt["first_step"]:
+                self._reporter.say(
+                    f"{run.name}: attempt {attempt['attempt']} went on from step {attempt['first_step']} and finished"
+                )
+        self._attempts_seen[run] = len(ended)
+
+    def _show(self, total: int, waiting: int) -> None:
+        if self._active:
+            done = total - waiting - len(self._active)
+            self._reporter.advance(done, total, "; ".join(standing(run) for run in self._active))
+
+    def _stop_all(self) -> None:
+        """Ask every worker to save, and wait for them."""
+        for job in self._active.values():
+            # SIGTERM to the controller is passed on to its worker, which saves at its next step.
+            _send(int(job.job_id), signal.SIGTERM)
+        _wait_until(lambda: all(job.done() for job in self._active.values()), _GIVE_UP_S)
+        for run in self._active:
+            attempts = run.attempts()
+            last = attempts[-1].get("last_step") if attempts else None
+            print(f"{run.name}: {'saved at step ' + str(last) if last is not None else 'stopped'}", file=sys.stderr)
+
+
+def standing(run: RunDir) -> str:
+    """One run in a few words, from its newest metrics row."""
+    rows = read_lines(run.metrics_file)
+    if not rows:
+        return f"{run.name}: starting"
+    losses = [
+        f"loss {value:.3f}" for name in ("train/loss", "lr_finder/loss") if (value := rows[-1].get(name)) is not None
+    ]
+    return f"{run.name}: " + "  ".join([f"step {rows[-1]['step']}", *losses])
+
+
+def _send(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(_POLL_S)

@@ -1,0 +1,84 @@
+"""Runs and a profile -> what is submitted. Pure: the plan that `--dry-run` prints is the plan that is submitted."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc.cluster import Profile
+
+# More than any number of time-outs: submitit's own countdown never ends a run, the budgets of lifecycle.py do.
+MAX_NUM_TIMEOUT = 10**9
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class SubmitPlan:
+    """One SLURM array (or single job): a task for each run, in order."""
+
+    job_name: str
+    runs: tuple[Path, ...]
+    log_folder: Path
+    parameters: Mapping[str, Any]
+
+    @property
+    def sbatch_text(self) -> str:
+        """The script that sbatch gets."""
+        from submitit.slurm.slurm import _make_sbatch_string
+
+        count = {"map_count": len(self.runs)} if len(self.runs) > 1 else {}
+        text: str = _make_sbatch_string(
+            command=task_command(self.log_folder), folder=self.log_folder, **self.parameters, **count
+        )
+        return text
+
+
+def task_command(log_folder: Path) -> str:
+    """What a task executes on its node: submitit's worker, under this Python."""
+    return f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(log_folder))}"
+
+
+def make_plan(
+    profile: Profile, gres: str | None, sweep_name: str, number: int, runs: Sequence[Path], log_folder: Path
+) -> SubmitPlan:
+    """The `number`-th submission of a sweep: `runs` under the profile, on the slice `gres`."""
+    job_name = re.sub(r"[^A-Za-z0-9._-]", "-", f"relay-{sweep_name}.{number}")
+    return SubmitPlan(job_name, tuple(runs), log_folder, _parameters(profile, gres, job_name))
+
+
+def _parameters(profile: Profile, gres: str | None, job_name: str) -> dict[str, Any]:
+    wanted = {
+        "job_name": job_name,
+        "time": profile.time_min,
+        "nodes": 1,
+        "ntasks_per_node": 1,
+        "cpus_per_task": profile.cpus,
+        "mem": f"{round(profile.mem_gb * 1024)}MB",
+        "partition": profile.partition,
+        "account": profile.account,
+        "qos": profile.qos,
+        "constraint": profile.constraint,
+        "gres": gres,
+        "signal_delay_s": profile.signal_lead_s,
+        "array_parallelism": profile.max_parallel,
+        # Without --requeue a site with JobRequeue=0 refuses `scontrol requeue`.
+        "additional_parameters": {"requeue": True, **profile.sbatch},
+        "setup": [*_environment(profile), *profile.setup],
+    }
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def _environment(profile: Profile) -> list[str]:
+    """What a task needs to find its code and know its terms, also where the site does not export the environment."""
+    root = shlex.quote(str(PROJECT_ROOT))
+    return [
+        f"cd {root}",
+        f'export PYTHONPATH={root}"${{PYTHONPATH:+:$PYTHONPATH}}"',
+        f"export RELAY_SIGNAL_LEAD_S={profile.signal_lead_s}",
+        f"export RELAY_NEEDS_GPU={int(profile.needs_gpu)}",
+    ]

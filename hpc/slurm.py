@@ -1,0 +1,113 @@
+"""The only code that calls SLURM's commands, and reads their answers. A failed question is never an empty answer."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from src.errors import ClusterError
+
+_TIMEOUT_S = 60
+_BUSY = re.compile(
+    r"Socket timed out|Unable to contact|Connection (refused|timed out)|Communication connection failure|try again",
+    re.I,
+)
+_WAITS_S = (1, 2, 4, 8, 15)
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """What squeue says of one task."""
+
+    job_id: str
+    name: str
+    state: str
+    reason: str
+    time_left: str
+
+
+def ask(command: Sequence[str], waits_s: Iterable[float] = _WAITS_S) -> str:
+    """What the command prints. A controller that is busy or away is waited for.
+
+    Raises ClusterError where the command is missing, refuses, or the controller stays away.
+    """
+    waits = list(waits_s)
+    for wait_s in [*waits, None]:
+        try:
+            done = subprocess.run(list(command), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        except FileNotFoundError:
+            raise ClusterError(
+                f"{command[0]}: no such command; are you on a login node of the cluster? (make slurm-up starts a cluster here, --cluster local needs none)"
+            ) from None
+        except subprocess.TimeoutExpired:
+            problem = f"no answer in {_TIMEOUT_S} s"
+        else:
+            if done.returncode == 0:
+                return done.stdout
+            problem = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
+            if not _BUSY.search(problem):
+                raise ClusterError(f"{command[0]}: {problem}")
+        if wait_s is not None:
+            time.sleep(wait_s)
+    raise ClusterError(
+        f"{command[0]}: {problem}; the controller did not answer {len(waits) + 1} times, try again later"
+    )
+
+
+def gres_types() -> list[str]:
+    """The GPU types of the site's nodes, as gres names them: `1g.12gb`, `nvidia_h100_nvl_1g.12gb`."""
+    found = re.findall(r"gpu:([^:,()\s]+):\d+", ask(["sinfo", "-h", "-o", "%G"]))
+    return sorted(set(found))
+
+
+def queued(names: Sequence[str]) -> list[QueuedJob]:
+    """The tasks of the jobs with these names that are waiting, running or ending, each array element by itself."""
+    if not names:
+        return []
+    text = ask(["squeue", "-h", "-r", "-n", ",".join(names), "-o", "%i|%j|%T|%r|%L"])
+    rows = [line.strip().split("|") for line in text.splitlines() if line.strip()]
+    return [QueuedJob(*row) for row in rows if len(row) == 5]
+
+
+def cancel(job_ids: Sequence[str]) -> None:
+    """Cancel jobs or array elements; those that are over already are passed over."""
+    if job_ids:
+        ask(["scancel", "--quiet", *job_ids])
+
+
+def requeue(job_id: str) -> None:
+    """Put a running job or array element back into the queue; the controller may be busy for a while first."""
+    ask(["scontrol", "requeue", job_id])
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """What scontrol says of a job at this moment; times are local, None where SLURM has none."""
+
+    state: str
+    start: datetime | None
+    end: datetime | None
+    preempted: datetime | None
+
+
+def show_job(job_id: str) -> JobFacts:
+    """Ask the controller about one job or array element. Raises ClusterError."""
+    text = ask(["scontrol", "--oneliner", "show", "job", job_id], waits_s=(0.5, 1, 2))
+    fields = dict(re.findall(r"(\w+)=(\S*)", text))
+    return JobFacts(
+        state=fields.get("JobState", "UNKNOWN"),
+        start=_when(fields.get("StartTime")),
+        end=_when(fields.get("EndTime")),
+        preempted=_when(fields.get("PreemptTime")),
+    )
+
+
+def _when(text: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text or "")
+    except ValueError:
+        return None

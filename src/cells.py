@@ -1,0 +1,135 @@
+"""A grid as cells: a fixed order, names that show what differs, keys from content.
+
+A cell is one point of a grid: the overrides that make it, and the configuration that they resolve to.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from src.config import AXES, Config, make_config
+from src.errors import ConfigError
+
+MAX_CELLS = 1_000_000
+# Short labels, in the order in which a name shows them: the report's own.
+_LABELS = {
+    "model.num_modules": "M",
+    "model.branch_channels": "bc",
+    "train.batch_size": "bs",
+    "train.optimizer.lr": "lr",
+    "train.optimizer.weight_decay": "wd",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of a grid: `name` is that of its directory, `overrides` maps key paths to values."""
+
+    index: int
+    name: str
+    key: str
+    overrides: Mapping[str, Any]
+    config: Config
+
+
+def expand_grid(config: Config) -> list[Cell]:
+    """The cells of `config.hparams`: the product of the axes, the first axis of the file turning slowest.
+
+    Raises ConfigError where there is no axis, or where cells are not valid configurations; all their problems at once.
+    """
+    axes = {AXES.get(name, name): values for name, values in config.hparams.axes.items()}
+    if not axes:
+        raise ConfigError("hparams: there is no axis to search; give at least one, for example hparams.lr=[1e-3,2e-3]")
+    shared = {} if config.hparams.epochs is None else {"train.epochs": config.hparams.epochs}
+    return make_cells(config, axes, shared)
+
+
+def refine_grid(config: Config, best: Mapping[str, Any]) -> list[Cell]:
+    """The narrower grid around `best` (overrides of the best cell so far, or none): rate and weight decay vary.
+
+    With the factors' defaults and the report's best cell these are the 9 cells of its M8.
+    """
+    centre = make_config(config.to_dict(), "the best cell", best)
+    lr, weight_decay = centre.train.optimizer.lr, centre.train.optimizer.weight_decay
+    axes = {
+        "train.optimizer.lr": _scaled(lr, config.refine.lr_factors),
+        "train.optimizer.weight_decay": _scaled(weight_decay, config.refine.weight_decay_factors),
+    }
+    return make_cells(config, axes, {**best, "train.epochs": config.refine.epochs})
+
+
+def single_cell(config: Config, kind: str, name: str) -> Cell:
+    """The one cell of a command that is no grid."""
+    return Cell(0, name, config.content_key(kind), {}, config)
+
+
+def make_cells(config: Config, axes: Mapping[str, tuple[Any, ...]], shared: Mapping[str, Any]) -> list[Cell]:
+    """The product of `axes` (key path -> values) over `shared` overrides, as cells in order."""
+    count = 1
+    for values in axes.values():
+        count *= len(values)
+    if count > MAX_CELLS:
+        raise ConfigError(f"hparams: {count:,} cells are more than {MAX_CELLS:,}; give fewer values")
+    shown = [path for path, values in axes.items() if len(values) > 1]
+    shown.sort(key=lambda path: list(_LABELS).index(path) if path in _LABELS else len(_LABELS))
+    base = config.to_dict()
+    cells: list[Cell] = []
+    problems: dict[str, None] = {}
+    for index, point in enumerate(itertools.product(*axes.values())):
+        overrides = {**shared, **{path: _plain(value) for path, value in zip(axes, point, strict=True)}}
+        parts = [
+            f"k={index:0{max(3, len(str(count - 1)))}d}",
+            *(f"{_label(path)}={_text(path, overrides[path])}" for path in shown),
+        ]
+        try:
+            cell_config = _resolve(base, overrides)
+        except ConfigError as error:
+            problems.update(dict.fromkeys(str(error).splitlines()[1:]))
+            continue
+        cells.append(Cell(index, _file_name("_".join(parts)), cell_config.content_key("train"), overrides, cell_config))
+    if problems:
+        raise ConfigError("\n".join(["hparams: some cells are not valid", *problems]))
+    return cells
+
+
+def _resolve(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> Config:
+    # Sections that no override touches are shared; deep copies of them would dominate a grid of thousands.
+    return make_config(base, "hparams", overrides)
+
+
+def _scaled(value: float, factors: tuple[float, ...]) -> tuple[float, ...]:
+    # 12 digits: 1e-05 * 0.1 is 1.0000000000000002e-06 in binary, and nobody means that.
+    return tuple(dict.fromkeys(float(f"{value * factor:.12g}") for factor in factors))
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _label(path: str) -> str:
+    return _LABELS.get(path, path.rsplit(".", 1)[-1])
+
+
+def _text(path: str, value: Any) -> str:
+    if isinstance(value, list):
+        return "-".join(_text(path, item) for item in value)
+    if isinstance(value, float) and path == "train.optimizer.lr":
+        text = f"{value:.2e}"
+        return text if float(text) == value else _scientific(value)
+    if isinstance(value, float):
+        return _scientific(value) if value and not 0.001 <= abs(value) < 1000 else f"{value:g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _scientific(value: float) -> str:
+    """As few digits as give the value back: 1e-05, 1.5e-05."""
+    return next(text for digits in range(17) if float(text := f"{value:.{digits}e}") == value or digits == 16)
+
+
+def _file_name(name: str) -> str:
+    """A name that is one directory anywhere, whatever a value holds; the index at its front keeps it unique."""
+    return re.sub(r"[^A-Za-z0-9._=+-]", "-", name)[:150]

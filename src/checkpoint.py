@@ -1,0 +1,135 @@
+"""Exact states of a run on disk: durable, checksummed, the newest whole one found again.
+
+A state's file name holds the step and the SHA-256 of the content, so that one rename commits both, and reading
+tells a torn, truncated or flipped file from a whole one. All files are plain `torch.save` dicts of tensors and values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from src.checkpoint_names import checksum_in, list_states, state_name
+from src.errors import CheckpointError
+from src.files import replace_file
+
+
+def save_state(folder: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
+    """Write the exact state after `step` steps; then remove all but the newest `keep`.
+
+    Raises CheckpointError where the disk refuses; the states that were there are whole all the same.
+    """
+    data = to_bytes(state)
+    path = folder / state_name(step, hashlib.sha256(data).hexdigest())
+    try:
+        replace_file(path, data)
+        for old in list_states(folder)[keep:]:
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: the checkpoint of step {step} cannot be written: {error.strerror}. "
+            "The one before it is whole; make room or give the directory back, and start the run again"
+        ) from error
+    return path
+
+
+def load_newest(
+    folder: Path, accept: Callable[[Mapping[str, Any]], str], warn: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """The newest whole state, on the CPU, or None where there is none.
+
+    `accept` gives the reason why a whole state cannot be used, or "". Each file that is passed over is named by `warn`.
+    """
+    for path in list_states(folder):
+        state, reason = _read_whole(path)
+        reason = reason or accept(state)
+        if not reason:
+            return state
+        warn(f"checkpoint {path.name[:14]} is not used: {reason}; taking the one before it")
+    return None
+
+
+def _read_whole(path: Path) -> tuple[dict[str, Any], str]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return {}, f"cannot be read ({error.strerror})"
+    if hashlib.sha256(data).hexdigest() != checksum_in(path):
+        return {}, f"its {len(data)} bytes do not have the checksum in its name (torn or damaged)"
+    loaded: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return loaded, ""
+
+
+def to_bytes(content: Mapping[str, Any]) -> bytes:
+    """`torch.save` into memory."""
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    return buffer.getvalue()
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint dict, ours or the report's program's: `model_state_dict` beside other entries. On the CPU.
+
+    Raises CheckpointError for a file that is missing, damaged, needs more than `weights_only`, or holds no model.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; train first (make train), or give one with --checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error)
+        needs = re.search(r"(?:Unsupported (?:global|class|operand)|GLOBAL)[: ]+(?:GLOBAL )?([\w.]+)", reason)
+        detail = f"it needs {needs.group(1)}" if needs else reason.splitlines()[0]
+        raise CheckpointError(
+            f"{path}: refused, it holds more than tensors and plain values ({detail}), and loading that could run code; "
+            "save it again with torch.save({'model_state_dict': model.state_dict()}, path)"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: not a whole checkpoint: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("model_state_dict"), dict):
+        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(f"{path}: there is no 'model_state_dict' in it; found: {found[:200]}")
+    return content
+
+
+def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Put weights into `network`. Raises CheckpointError that names what does not fit."""
+    expected = network.state_dict()
+    given = _fit_names(state, expected)
+    missing = [name for name in expected if name not in given and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in given if name not in expected]
+    shapes = [
+        f"{name} is {list(given[name].shape)}, the model's {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    problems = [
+        *shapes,
+        *(f"{name} is missing" for name in missing),
+        *(f"{name} is not the model's" for name in unknown),
+    ]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise CheckpointError(
+            f"{source}: does not fit the configured model: {'; '.join(problems[:3])}{more}. "
+            "Set model.num_modules, model.branch_channels, model.stem_channels and model.num_classes to what it was trained with"
+        )
+    network.load_state_dict(given, strict=False)
+
+
+def _fit_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names without the prefixes of wrappers; a lone Linear of `classifier` under whatever number it was saved."""
+    given = {re.sub(r"^(?:(?:module|_orig_mod)\.)+", "", name): tensor for name, tensor in state.items()}
+    if "classifier.weight" in expected and "classifier.weight" not in given:
+        numbered = {name for name in given if re.fullmatch(r"classifier\.\d+\.(weight|bias)", name)}
+        if len(numbered) == 2:
+            given |= {f"classifier.{name.rsplit('.', 1)[1]}": given.pop(name) for name in sorted(numbered)}
+    return given

@@ -1,0 +1,31 @@
+"""Names of exact states, for those who look at a run without torch: the step, and the SHA-256 of the content."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_NAME = re.compile(r"^step_(\d{9})-([0-9a-f]{64})\.ckpt$")
+
+
+def state_name(step: int, checksum: str) -> str:
+    """The file name of the state after `step` steps, `checksum` being 64 hex digits."""
+    return f"step_{step:09d}-{checksum}.ckpt"
+
+
+def checksum_in(path: Path) -> str:
+    """The checksum that a state's name promises, or "" where it is no state's name."""
+    match = _NAME.match(path.name)
+    return match.group(2) if match else ""
+
+
+def list_states(folder: Path) -> list[Path]:
+    """The state files in `folder`, newest step first, whole or not."""
+    found = [path for path in folder.iterdir() if _NAME.match(path.name)] if folder.is_dir() else []
+    return sorted(found, key=lambda path: (path.name[:14], path.stat().st_mtime_ns), reverse=True)
+
+
+def newest_step(folder: Path) -> int:
+    """The step of the newest state in `folder`, going by its name; 0 where there is none."""
+    names = [match for path in (folder.iterdir() if folder.is_dir() else ()) if (match := _NAME.match(path.name))]
+    return max((int(match.group(1)) for match in names), default=0)

@@ -1,0 +1,79 @@
+"""What all commands share: options, one message per mistake, exit codes.
+
+Exit codes: 0 done; 2 something that the user can mend; 130 stopped by Ctrl-C with the state saved; 1 a defect.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from src.errors import RelayError
+
+EXIT_STOPPED = 130
+ConfigOption = Annotated[str, typer.Option("--config", metavar="FILE", help="The experiment's YAML file.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one value; may be repeated.")
+]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Start anew, beside what exists, instead of continuing it.")]
+
+_MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+
+
+def make_app(**settings: Any) -> typer.Typer:
+    """An app whose options may be written with dashes or underscores."""
+    return typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={
+            "token_normalize_func": lambda name: name.replace("_", "-"),
+            "help_option_names": ["-h", "--help"],
+        },
+        **settings,
+    )
+
+
+def run_command(function: Callable[..., Any]) -> None:
+    """Run `function`, whose signature declares its options, as the program's only command."""
+    app = make_app()
+    app.command()(function)
+    run_app(app)
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run an app; a mistake that the user can mend is one message on stderr and exit code 2."""
+    try:
+        app()
+    except RelayError as error:
+        _refuse(str(error))
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _MENDABLE:
+            raise
+        _refuse(
+            f"{error.filename or 'a file'}: {error.strerror}; make room or give access, then run the same command again"
+        )
+
+
+def _refuse(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(2)
+
+
+def overrides_of(given: list[str] | None, **options: Any) -> list[str]:
+    """`--set` values, then those options that were given; an option name with `__` for the dots is a key path."""
+    as_sets = [
+        f"{name.replace('__', '.')}={_yaml(value)}" for name, value in options.items() if value not in (None, False)
+    ]
+    return [*(given or []), *as_sets]
+
+
+def _yaml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

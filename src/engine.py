@@ -1,0 +1,318 @@
+"""The training loop: resumes, steps, evaluates, logs, saves, and stops when asked.
+
+Position is two numbers: the optimizer step, and the step at which the network was last evaluated. Everything else
+follows from them, so that a run that comes back goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from src.attempts import write_provenance
+from src.batches import TrainBatches
+from src.checkpoint import load_newest, save_state, to_bytes
+from src.config import Config
+from src.data import ImageData, load
+from src.device import choose_device, compute_reproducibly, random_state, set_random_state
+from src.files import replace_file
+from src.measure import measure
+from src.metrics import MetricsLog
+from src.model import build_model, count_parameters
+from src.optim import make_optimizer, scheduled_lr
+from src.outcome import Outcome
+from src.progress import Reporter, StopCheck
+from src.rundir import RunDir
+
+_FORMAT = 1
+SELECTED_BY = "accuracy"
+
+
+@dataclass
+class Progress:
+    """Where a run stands. Tensors stay on the device until they are logged or saved."""
+
+    step: int = 0
+    evaluated_step: int = -1
+    losses: list[Tensor] = field(default_factory=list)
+    epoch_loss: Tensor | None = None
+    epoch_correct: Tensor | None = None
+    epoch_seen: int = 0
+    train: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+    best: dict[str, Any] | None = None
+    best_weights: dict[str, Tensor] | None = None
+    train_seconds: float = 0.0
+    diverged: bool = False
+
+
+class Trainer:
+    """One training run in its directory."""
+
+    def __init__(self, run: RunDir, should_stop: StopCheck, reporter: Reporter) -> None:
+        self.run, self.should_stop, self.reporter = run, should_stop, reporter
+        self.config: Config = run.config()
+        train = self.config.train
+        self.device = choose_device(train.device)
+        write_provenance(run, str(self.device))
+        self.key = self.config.content_key("train")
+        self.metrics_bytes = 0
+        state = load_newest(run.checkpoints, self._unusable, reporter.say)
+        self.threads = compute_reproducibly(train.seed, state["threads"] if state else None)
+        self.data: ImageData = load(self.config)
+        self.batches = TrainBatches(self.config, self.data.train, self.device)
+        self.network = build_model(self.config.model).to(self.device)
+        self.optimizer = make_optimizer(self.network.parameters(), train.optimizer)
+        total = train.epochs * self.batches.per_epoch
+        self.total_steps = min(total, train.max_steps or total)
+        self.now = Progress()
+        if state:
+            self._restore(state)
+        self.first_step = self.now.step
+
+    def execute(self) -> Outcome:
+        """Train to the end, or to the next step boundary after a stop is asked for; the state is saved either way."""
+        if self.first_step:
+            self.reporter.say(f"{self.run.label}: goes on from step {self.first_step} of {self.total_steps}")
+        with MetricsLog(self.run, self.metrics_bytes, self._hparams()) as log:
+            self.log = log
+            done = self._loop()
+            self._save(keep=1 if done else self.config.checkpoint.keep)
+        if not done:
+            return Outcome("stopped", self.first_step, self.now.step, self.total_steps)
+        self.run.write_result(self._result())
+        return Outcome("done", self.first_step, self.now.step, self.total_steps)
+
+    def _loop(self) -> bool:
+        """True when the run is complete, False when it was stopped."""
+        now = self.now
+        self._saved_at = time.monotonic()
+        self._window_start, self._window_images = time.monotonic(), 0
+        while True:
+            if self._evaluation_due() and not self._evaluate():
+                return False
+            if now.step >= self.total_steps or now.diverged:
+                return True
+            if self.should_stop():
+                return False
+            self._step()
+            if now.step % self.config.metrics.log_every_steps == 0 or self._at_epoch_end():
+                self._log_train()
+            if self._save_due():
+                self._save(self.config.checkpoint.keep)
+
+    def _step(self) -> None:
+        now, per_epoch = self.now, self.batches.per_epoch
+        epoch, batch = divmod(now.step, per_epoch)
+        if batch == 0:
+            now.epoch_loss = torch.zeros((), dtype=torch.float64, device=self.device)
+            now.epoch_correct = torch.zeros((), dtype=torch.int64, device=self.device)
+            now.epoch_seen = 0
+        images, labels = self.batches.get(epoch, batch)
+        train = self.config.train
+        lr = scheduled_lr(train.scheduler, train.optimizer.lr, now.step, self.total_steps, per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        logits = self.network(images)
+        loss = functional.cross_entropy(logits, labels)
+        loss.backward()
+        self.optimizer.step()
+        now.step += 1
+        now.losses.append(loss.detach())
+        assert now.epoch_loss is not None
+        assert now.epoch_correct is not None
+        now.epoch_loss += loss.detach().double() * len(labels)
+        now.epoch_correct += (logits.detach().argmax(1) == labels).sum()
+        now.epoch_seen += len(labels)
+        self._window_images += len(labels)
+
+    def _log_train(self) -> None:
+        now = self.now
+        loss = math.fsum(torch.stack(now.losses).tolist()) / len(now.losses)
+        now.losses.clear()
+        seconds = time.monotonic() - self._window_start
+        now.train_seconds += seconds
+        now.diverged = not math.isfinite(loss)
+        values = {
+            "train/lr": self.optimizer.param_groups[0]["lr"],
+            "train/images_per_s": round(self._window_images / seconds, 1),
+        }
+        if not now.diverged:
+            values["train/loss"] = now.train["loss"] = loss
+        if self._at_epoch_end() and not now.diverged:
+            assert now.epoch_loss is not None
+            assert now.epoch_correct is not None
+            values["train/loss_epoch"] = now.train["loss_epoch"] = now.epoch_loss.item() / now.epoch_seen
+            values["train/accuracy"] = now.train["accuracy"] = now.epoch_correct.item() / now.epoch_seen
+        self.log.log(now.step, now.step / self.batches.per_epoch, values)
+        self._window_start, self._window_images = time.monotonic(), 0
+        self.reporter.advance(now.step, self.total_steps, self._standing())
+        if now.diverged:
+            self.reporter.say(f"{self.run.label}: the loss is {loss} at step {now.step}; the run ends as diverged")
+
+    def _evaluation_due(self) -> bool:
+        now = self.now
+        due = now.step == self.total_steps or (now.step > 0 and self._at_epoch_end())
+        return due and now.evaluated_step != now.step and not self.config.train.overfit_small and not now.diverged
+
+    def _evaluate(self) -> bool:
+        """Measure on val, and keep the weights if they are the best so far. False where a stop came before the end."""
+        now = self.now
+        values = measure(self.network, self.data.val, self.config, self.device, self.should_stop)
+        if values is None:
+            return False
+        now.evaluated_step = now.step
+        now.last = values
+        epoch = now.step / self.batches.per_epoch
+        finite = {f"val/{name}": value for name, value in values.items() if math.isfinite(value)}
+        self.log.log(now.step, epoch, finite)
+        if now.best is None or values[SELECTED_BY] > now.best[SELECTED_BY]:
+            now.best = {"step": now.step, "epoch": epoch, **values}
+            now.best_weights = {
+                name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()
+            }
+            self.log.flush()
+            self._write_best()
+        self.reporter.say(
+            f"{self.run.label}: epoch {epoch:g}  val/accuracy {values['accuracy']:.4f}  val/loss {values['loss']:.4f}"
+        )
+        self._window_start, self._window_images = time.monotonic(), 0
+        return True
+
+    def _write_best(self) -> None:
+        now = self.now
+        content = {
+            "format": _FORMAT,
+            "model_state_dict": now.best_weights,
+            "config": self.config.to_dict(),
+            "metrics": now.best,
+            "class_names": list(self.data.class_names),
+            "run": self.run.label,
+        }
+        replace_file(self.run.best_file, to_bytes(content))
+
+    def _save_due(self) -> bool:
+        every = self.config.checkpoint
+        by_steps = every.every_steps is not None and self.now.step % every.every_steps == 0
+        return by_steps or (
+            every.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * every.every_minutes
+        )
+
+    def _save(self, keep: int) -> None:
+        now = self.now
+        state = {
+            "format": _FORMAT,
+            "key": self.key,
+            "step": now.step,
+            "total_steps": self.total_steps,
+            "evaluated_step": now.evaluated_step,
+            "model_state_dict": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": random_state(self.device),
+            "threads": self.threads,
+            "losses": [float(loss) for loss in now.losses],
+            "epoch_sums": None if now.epoch_loss is None else [now.epoch_loss, now.epoch_correct, now.epoch_seen],
+            "train": now.train,
+            "last": now.last,
+            "best": now.best,
+            "best_weights": now.best_weights,
+            "train_seconds": now.train_seconds,
+            "diverged": now.diverged,
+            # Last: the rows must be durable before the state that counts on them.
+            "metrics_bytes": self.log.flush(),
+        }
+        save_state(self.run.checkpoints, now.step, state, keep)
+        self._saved_at = time.monotonic()
+
+    def _unusable(self, state: Mapping[str, Any]) -> str:
+        if state.get("format") != _FORMAT:
+            return f"its format is {state.get('format')}, this version reads {_FORMAT}"
+        if state["key"] != self.key:
+            return "config.yaml of the run was changed after it was written"
+        rows = self.run.metrics_file
+        size = rows.stat().st_size if rows.exists() else 0
+        return (
+            f"metrics.jsonl has {size} bytes where it has seen {state['metrics_bytes']}"
+            if size < state["metrics_bytes"]
+            else ""
+        )
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        now = self.now
+        self.network.load_state_dict(state["model_state_dict"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        set_random_state(state["random"], self.device)
+        self.metrics_bytes = state["metrics_bytes"]
+        now.step, now.evaluated_step = state["step"], state["evaluated_step"]
+        now.losses = [torch.tensor(loss, dtype=torch.float32, device=self.device) for loss in state["losses"]]
+        if state["epoch_sums"] is not None:
+            loss, correct, now.epoch_seen = state["epoch_sums"]
+            now.epoch_loss, now.epoch_correct = loss.to(self.device), correct.to(self.device)
+        now.train, now.last = dict(state["train"]), dict(state["last"])
+        now.best, now.best_weights = state["best"], state["best_weights"]
+        now.train_seconds, now.diverged = state["train_seconds"], state["diverged"]
+        if now.best_weights is not None:
+            self._write_best()
+
+    def _at_epoch_end(self) -> bool:
+        return self.now.step % self.batches.per_epoch == 0 or self.now.step == self.total_steps
+
+    def _standing(self) -> str:
+        now = self.now
+        parts = [f"epoch {now.step / self.batches.per_epoch:.2f}/{self.config.train.epochs}"]
+        parts += [f"loss {now.train['loss']:.4f}"] if "loss" in now.train else []
+        parts += [f"best val/accuracy {now.best[SELECTED_BY]:.4f}"] if now.best else []
+        return "  ".join(parts)
+
+    def _hparams(self) -> dict[str, Any]:
+        train, model = self.config.train, self.config.model
+        return {
+            "lr": train.optimizer.lr,
+            "batch_size": train.batch_size,
+            "weight_decay": train.optimizer.weight_decay,
+            "optimizer": train.optimizer.name,
+            "scheduler": train.scheduler.name,
+            "seed": train.seed,
+            "num_modules": model.num_modules,
+            "branch_channels": "-".join(map(str, model.branch_channels)),
+            "dropout": model.dropout,
+        }
+
+    def _result(self) -> dict[str, Any]:
+        now = self.now
+        finite = {name: value for name, value in now.last.items() if math.isfinite(value)}
+        return {
+            "outcome": "diverged" if now.diverged else "completed",
+            "steps": now.step,
+            "epochs": now.step / self.batches.per_epoch,
+            "train": now.train,
+            "val": finite,
+            "best": None
+            if now.best is None
+            else {name: value for name, value in now.best.items() if math.isfinite(value)},
+            "parameters": count_parameters(self.network),
+            "train_seconds": round(now.train_seconds, 3),
+            "images_per_s": round(
+                now.step * self.batches.images_per_epoch / self.batches.per_epoch / now.train_seconds, 1
+            )
+            if now.train_seconds
+            else None,
+            "device": str(self.device),
+        }
+
+
+def train(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
+    """Bring the training run in `run` to its end, from wherever it stands.
+
+    Raises CheckpointError where its state cannot be written, DataError where its images are not there.
+    """
+    return Trainer(run, should_stop, reporter).execute()

@@ -1,0 +1,45 @@
+"""`python -m src.evaluate --config C --checkpoint P`: a checkpoint measured on val or test, here and now."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from src.cli import ConfigOption, SetOption, overrides_of, run_command
+
+
+def main(
+    config: ConfigOption = "configs/config.yaml",
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", metavar="FILE", help="Default: artifacts/best.ckpt.")
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", metavar="val|test", help="Which images.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    set_: SetOption = None,
+) -> None:
+    """Measure a checkpoint, ours or the report's program's."""
+    from src.config import load_config
+    from src.plans import evaluation_request
+    from src.sweeps import open_sweep
+
+    loaded = load_config(config, overrides_of(set_, evaluation__checkpoint=checkpoint, evaluation__split=split))
+    sweep, new = open_sweep(evaluation_request(loaded), fresh=True)
+
+    from src.evaluation import evaluate
+    from src.foreground import run_sweep
+
+    run_sweep(sweep, evaluate, new=new)
+    result = sweep.runs()[0].result() or {}
+    if as_json:
+        print(json.dumps(result))
+        return
+    measured = {name: value for name, value in result.items() if isinstance(value, float)}
+    print(
+        f"{result['split']}: n {result['n']}  " + "  ".join(f"{name} {value:.4f}" for name, value in measured.items())
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,71 @@
+"""A checkpoint measured on a split that it was not chosen by."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from src.attempts import write_provenance
+from src.checkpoint import load_checkpoint, load_weights
+from src.config import Config, make_config
+from src.data import load
+from src.device import choose_device, compute_reproducibly
+from src.errors import CheckpointError, ConfigError, DataError
+from src.measure import measure
+from src.model import build_model
+from src.outcome import Outcome
+from src.progress import Reporter, StopCheck
+from src.rundir import RunDir
+
+
+def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
+    """Measure the checkpoint that the run's config names; result.json holds split, n, accuracy, loss and its source.
+
+    A checkpoint of ours says which model and preprocessing it was trained with, and is measured with those; one
+    of the report's program is measured with the configured ones. Raises CheckpointError where it does not fit.
+    """
+    config = run.config()
+    assert config.evaluation.checkpoint is not None
+    path = Path(config.evaluation.checkpoint)
+    device = choose_device(config.train.device)
+    write_provenance(run, str(device))
+    compute_reproducibly(config.train.seed)
+    content = load_checkpoint(path)
+    config = _as_trained(config, content, str(path), reporter)
+    network = build_model(config.model)
+    load_weights(network, content["model_state_dict"], str(path))
+    data = load(config)
+    part = getattr(data, config.evaluation.split)
+    if not len(part):
+        raise DataError(f"dataset.split.{config.evaluation.split}: there are no images in it; set it above 0")
+    reporter.say(f"evaluating {path} on {config.evaluation.split} ({len(part)} images)")
+    values = measure(network.to(device), part, config, device, should_stop)
+    if values is None:
+        return Outcome("stopped", 0, 0, 1)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    source = {
+        "checkpoint": str(path),
+        "checkpoint_sha256": digest,
+        "trained_by": content.get("run"),
+        "device": str(device),
+    }
+    run.write_result({"split": config.evaluation.split, "n": len(part), **values, **source})
+    return Outcome("done", 0, 1, 1)
+
+
+def _as_trained(config: Config, content: dict[str, Any], source: str, reporter: Reporter) -> Config:
+    trained = content.get("config")
+    if not isinstance(trained, dict) or "model" not in trained or "preprocess" not in trained:
+        return config
+    changed = {name: trained[name] for name in ("model", "preprocess")}
+    values = {**config.to_dict(), **changed, "augment": {}}
+    try:
+        fitting = make_config(values, source)
+    except (ConfigError, ValidationError) as error:
+        raise CheckpointError(f"{source}: was trained with another configuration: {error}") from None
+    if (fitting.model, fitting.preprocess) != (config.model, config.preprocess):
+        reporter.say(f"model and preprocessing are taken from {source}; they differ from the configuration's")
+    return fitting

@@ -1,0 +1,71 @@
+"""Figures as PNG files, drawn without a display. matplotlib is imported when one is drawn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.files import replace_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line: its name in the legend, and x and y of its points. `faint` draws it thin and pale."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    faint: bool = False
+
+
+def new_figure(width_in: float = 7.0, height_in: float = 4.2) -> Figure:
+    """An empty figure that needs no display and no global state."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width_in, height_in), layout="constrained")
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write the figure as PNG in the place of `path`, whole."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, buffer.getvalue())
+    return path
+
+
+def draw_curves(
+    path: Path,
+    curves: Sequence[Curve],
+    x_label: str,
+    y_label: str,
+    *,
+    title: str = "",
+    log_x: bool = False,
+    verticals: Mapping[str, float] | None = None,
+    y_limits: tuple[float, float] | None = None,
+) -> Path:
+    """One panel of curves with a legend; `verticals` are named positions on the x axis."""
+    figure = new_figure()
+    axes: Any = figure.add_subplot()
+    for curve in curves:
+        width, alpha = (0.8, 0.4) if curve.faint else (1.6, 1.0)
+        marker = "o" if len(curve.x) == 1 else None
+        axes.plot(curve.x, curve.y, label=curve.label, linewidth=width, alpha=alpha, marker=marker)
+    for number, (label, x) in enumerate((verticals or {}).items()):
+        axes.axvline(x, label=label, linestyle=("--", ":")[number % 2], color="black", linewidth=1)
+    if log_x:
+        axes.set_xscale("log")
+    if y_limits:
+        axes.set_ylim(*y_limits)
+    axes.set(xlabel=x_label, ylabel=y_label, title=title)
+    axes.grid(alpha=0.3)
+    if len(curves) <= 16:
+        axes.legend(fontsize="small")
+    return save_figure(figure, path)

@@ -1,0 +1,83 @@
+"""Two ways to write a file that others may read at any moment: replace it whole, or append one complete line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def replace_file(path: Path, data: bytes | str) -> None:
+    """Write `data` durably under a temporary name in the same directory, then put it in the place of `path`.
+
+    Whoever reads sees the old content or the new one, also after a power cut. Raises OSError (a full disk, a
+    read-only or vanished directory) with the old content untouched and no temporary file left.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames inside `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def append_lines(path: Path, records: list[Mapping[str, Any]]) -> int:
+    """Append one JSON line per record, durably, in one write. Returns the size of the file in bytes.
+
+    A line that an earlier crash left incomplete is ended first, so that it cannot swallow the next one.
+    """
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    with path.open("ab+") as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                text = "\n" + text
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+        return file.tell()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The complete JSON lines of a file, in order; none where there is no file. Incomplete lines are passed over."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    records = []
+    for line in content.split(b"\n"):
+        with contextlib.suppress(ValueError):
+            record = json.loads(line) if line else None
+            if isinstance(record, dict):
+                records.append(record)
+    return records
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object of a file, or None where there is no file or no whole object in it."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,66 @@
+"""Runs executed here and now, one after the other, without a scheduler. Ctrl-C stops at the next step, state saved."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from src.attempts import Execute, attempt
+from src.cli import EXIT_STOPPED
+from src.progress import make_reporter
+from src.rundir import SweepDir
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Yields `should_stop()`, true after the first Ctrl-C or SIGTERM; a second Ctrl-C ends the process at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("\nstopping at the next step; once more ends at once, without saving", file=sys.stderr, flush=True)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_sweep(sweep: SweepDir, execute: Execute, *, new: bool) -> None:
+    """Execute the runs that are not done, in order. Exits with 130 where Ctrl-C came in between."""
+    runs = sweep.runs()
+    left = [run for run in runs if run.result() is None]
+    word = "new" if new else f"goes on, {len(runs) - len(left)} of {len(runs)} runs are done"
+    with make_reporter() as reporter, stop_on_signal() as should_stop:
+        reporter.say(f"{sweep.path}: {word}")
+        for number, run in enumerate(left, start=1):
+            if should_stop():
+                break
+            if len(runs) > 1:
+                reporter.say(f"run {number} of {len(left)}: {run.name}")
+            outcome = attempt(run, execute, should_stop, reporter)
+            if outcome.status == "stopped":
+                reporter.say(
+                    f"{run.label}: stopped at step {outcome.last_step} of {outcome.total_steps}; the state is saved"
+                )
+                break
+    if any(run.result() is None for run in left):
+        print(f"to go on: {command_line()}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_STOPPED)
+    if not left:
+        print("all of it was done before; --fresh does it anew", file=sys.stderr, flush=True)
+
+
+def command_line() -> str:
+    """The command of this process, as it can be typed again; without --fresh, which would not go on."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    name = f"-m {spec.name.removesuffix('.__main__')}" if spec else shlex.quote(sys.argv[0])
+    words = [shlex.quote(word) for word in sys.argv[1:] if word != "--fresh"]
+    return " ".join(["python", name, *words])

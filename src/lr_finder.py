@@ -1,0 +1,27 @@
+"""`python -m src.lr_finder --config C`: the learning-rate sweep, here and now."""
+
+from __future__ import annotations
+
+from src.cli import ConfigOption, FreshOption, SetOption, overrides_of, run_command
+
+
+def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None, fresh: FreshOption = False) -> None:
+    """Raise the learning rate step by step, and suggest one."""
+    from src.config import load_config
+    from src.plans import lr_sweep_request
+    from src.sweeps import open_sweep
+
+    loaded = load_config(config, overrides_of(set_))
+    sweep, new = open_sweep(lr_sweep_request(loaded), fresh=fresh)
+
+    from src.foreground import run_sweep
+    from src.results import print_table, read_rows
+    from src.training import find_rate_and_export
+
+    run_sweep(sweep, find_rate_and_export, new=new)
+    print_table(read_rows(sweep), sweep.name)
+    print(f"figure: {loaded.paths.artifacts_dir}/lr_finder.png")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,86 @@
+"""What a run says while it works: a progress bar in a terminal, plain lines elsewhere (job logs, pipes)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol
+
+StopCheck = Callable[[], bool]
+
+
+class Reporter(Protocol):
+    """Takes what a run has to say."""
+
+    def say(self, text: str) -> None:
+        """A line worth keeping."""
+
+    def advance(self, done: int, total: int, text: str) -> None:
+        """`done` of `total` steps, and how it stands."""
+
+
+class PlainReporter:
+    """Lines with a time stamp; of the steps, one line every `every_s` seconds."""
+
+    def __init__(self, every_s: float = 10.0) -> None:
+        self._every_s = every_s
+        self._last = -float("inf")
+
+    def __enter__(self) -> PlainReporter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return
+
+    def say(self, text: str) -> None:
+        """Print at once."""
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+    def advance(self, done: int, total: int, text: str) -> None:
+        """Print if the last such line is `every_s` old, or at the end."""
+        if time.monotonic() - self._last >= self._every_s or done >= total:
+            self._last = time.monotonic()
+            self.say(f"step {done}/{total}  {text}")
+
+
+class BarReporter:
+    """A rich progress bar, for a person in a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = [
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+        ]
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._task = self._progress.add_task("", total=None)
+
+    def __enter__(self) -> BarReporter:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """Print above the bar."""
+        self._progress.console.print(text, highlight=False, markup=False)
+
+    def advance(self, done: int, total: int, text: str) -> None:
+        """Move the bar."""
+        self._progress.update(self._task, completed=done, total=total, description=text)
+
+
+def make_reporter() -> PlainReporter | BarReporter:
+    """The bar where stderr is a terminal, lines elsewhere."""
+    return BarReporter() if sys.stderr.isatty() else PlainReporter()

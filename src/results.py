@@ -1,0 +1,182 @@
+"""Manifest and run directories -> rows -> tables and figures. What is not known is empty, never zero."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from src.config import AXES
+from src.files import read_lines, replace_file
+from src.rundir import RunDir, SweepDir
+
+Row = dict[str, Any]
+_AXIS_NAMES = {path: name for name, path in AXES.items()}
+
+
+def read_rows(sweep: SweepDir) -> list[Row]:
+    """One row for every cell of the manifest, in order, finished or not."""
+    cells = sweep.cells()
+    shared = {
+        path
+        for path in (cells[0]["overrides"] if cells else {})
+        if len({str(c["overrides"].get(path)) for c in cells}) == 1
+    }
+    kind = sweep.kind
+    return [_row(sweep.run(str(cell["name"])), cell, shared if len(cells) > 1 else set(), kind) for cell in cells]
+
+
+def _row(run: RunDir, cell: Mapping[str, Any], shared: set[str], kind: str) -> Row:
+    result = run.result()
+    attempts = run.attempts()
+    row: Row = {"index": cell["index"], "run": run.name, "state": run_state(run, result, attempts)}
+    for path, value in cell["overrides"].items():
+        if path not in shared:
+            row[_AXIS_NAMES.get(path, path)] = "-".join(map(str, value)) if isinstance(value, list) else value
+    row |= _measures(result or {}, kind)
+    row["attempts"] = len(attempts)
+    row["interruptions"] = " ".join(str(a["cause"]) for a in attempts if a.get("cause") not in (None, "DONE"))
+    return row
+
+
+def run_state(run: RunDir, result: Mapping[str, Any] | None, attempts: Sequence[Mapping[str, Any]]) -> str:
+    """`done`, `diverged`, `new`, `running`, or the cause for which the last attempt ended, in lower case."""
+    if result:
+        return "diverged" if result.get("outcome") == "diverged" else "done"
+    if not attempts:
+        return "new"
+    if "end" not in attempts[-1]:
+        return "running" if run.claimed() else "killed"
+    return str(attempts[-1]["cause"]).lower()
+
+
+def _measures(result: Mapping[str, Any], kind: str) -> Row:
+    if kind == "evaluate":
+        return {name: result.get(name) for name in ("split", "n", "accuracy", "loss", "checkpoint")}
+    if kind == "lr_sweep":
+        suggestion = result.get("suggestion") or {}
+        return {
+            "steepest": suggestion.get("steepest"),
+            "valley": suggestion.get("valley"),
+            "steps": result.get("steps"),
+        }
+    best, train = result.get("best") or {}, result.get("train") or {}
+    return {
+        "val/accuracy": best.get("accuracy"),
+        "val/loss": best.get("loss"),
+        "best_epoch": best.get("epoch"),
+        "train/loss": train.get("loss_epoch", train.get("loss")),
+        "train/accuracy": train.get("accuracy"),
+        "epochs": result.get("epochs"),
+        "steps": result.get("steps"),
+        "images_per_s": result.get("images_per_s"),
+        "train_s": result.get("train_seconds"),
+    }
+
+
+def best_row(rows: Sequence[Row]) -> Row | None:
+    """The finished row of the highest val/accuracy; of equals the one of the lower val/loss, then the earlier."""
+    measured = [row for row in rows if row.get("val/accuracy") is not None]
+    return min(measured, key=lambda row: (-row["val/accuracy"], row["val/loss"], row["index"]), default=None)
+
+
+def ranked(rows: Sequence[Row]) -> list[Row]:
+    """Best first; those without a measurement last, in order."""
+    return sorted(
+        rows,
+        key=lambda r: (
+            r.get("val/accuracy") is None,
+            -(r.get("val/accuracy") or 0.0),
+            r.get("val/loss") or 0.0,
+            r["index"],
+        ),
+    )
+
+
+def write_tables(sweep: SweepDir, rows: Sequence[Row]) -> list[Path]:
+    """table.csv, table.md and table.parquet of the sweep, best first, all with every cell in them."""
+    import pandas as pd
+
+    frame = pd.DataFrame(ranked(rows))
+    parquet = io.BytesIO()
+    frame.to_parquet(parquet, index=False)
+    shown = frame.drop(columns="index").astype(object).where(frame.drop(columns="index").notna(), "")
+    contents: dict[str, bytes | str] = {
+        "csv": frame.to_csv(index=False),
+        "md": shown.map(show_value).to_markdown(index=False, disable_numparse=True) + "\n",
+        "parquet": parquet.getvalue(),
+    }
+    for suffix, content in contents.items():
+        replace_file(sweep.table_file(suffix), content)
+    return [sweep.table_file(suffix) for suffix in contents]
+
+
+def show_value(value: Any) -> str:
+    """A value as tables show it: four digits of what is measured, nothing for what is not known."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        if value and abs(value) < 0.001:
+            return f"{value:.6g}"
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4f}".rstrip("0").rstrip(".")
+    return str(value)
+
+
+def print_table(rows: Sequence[Row], title: str) -> None:
+    """Results on stdout, best first, without what only the files need."""
+    hidden = {"index", "steps", "train_s", "train/accuracy", "interruptions"}
+    print_rows([{name: value for name, value in row.items() if name not in hidden} for row in ranked(rows)], title)
+
+
+def print_rows(rows: Sequence[Row], title: str, limit: int = 60) -> None:
+    """Rows on stdout in their order, as wide as they need; columns in which nothing is known are left out."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = [name for name in (rows[0] if rows else {}) if any(row.get(name) is not None for row in rows)]
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, no_wrap=True, justify="left" if name in ("run", "state") else "right")
+    for row in rows[:limit]:
+        table.add_row(*(show_value(row.get(name)) for name in columns))
+    console = Console()
+    Console(width=max(console.width, 200) if not console.is_terminal else None, highlight=False).print(table)
+    if len(rows) > limit:
+        print(f"({len(rows) - limit} more)")
+
+
+def curve_of(run: RunDir, name: str) -> tuple[list[float], list[float]]:
+    """x (epochs) and y of a scalar of a run, from its metrics log."""
+    points = [(row["epoch"], row[name]) for row in read_lines(run.metrics_file) if name in row]
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def draw_sweep(sweep: SweepDir, rows: Sequence[Row], path: Path) -> Path | None:
+    """val/accuracy over the epochs of every run that has measured it, the best one named; None where none has."""
+    from src.figures import Curve, draw_curves
+
+    best = best_row(rows)
+    curves = []
+    for row in ranked(rows):
+        x, y = curve_of(sweep.run(str(row["run"])), "val/accuracy")
+        if x:
+            label = f"{row['run']} (best)" if best and row["run"] == best["run"] else str(row["run"])
+            curves.append(Curve(label, x, y, faint=len(rows) > 8 and not label.endswith("(best)")))
+    if not curves:
+        return None
+    return draw_curves(path, curves, "epoch", "val/accuracy", title=sweep.name)
+
+
+def collect(sweep: SweepDir, artifacts: Path) -> list[Row]:
+    """Write the tables and the figure of a sweep and show them; the rows, in order."""
+    rows = read_rows(sweep)
+    files = write_tables(sweep, rows)
+    print_table(rows, sweep.name)
+    best = best_row(rows)
+    if best:
+        print(f"best: {best['run']}  val/accuracy {best['val/accuracy']:.4f}  val/loss {best['val/loss']:.4f}")
+    figure = draw_sweep(sweep, rows, artifacts / f"{sweep.name}.png")
+    for path in (*files, *([figure] if figure else [])):
+        print(f"wrote {path}")
+    return rows

@@ -1,0 +1,192 @@
+"""The run directory, and the only code that knows its file names.
+
+    runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  table.csv|md|parquet
+        <run>/       config.yaml  provenance.json  attempts.jsonl  metrics.jsonl  events.out.tfevents.*
+                     checkpoints/  result.json
+
+A run's directory is made once, at planning; a job is given the path and never computes one. `result.json` is written
+last: a run is done where it exists and is valid, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src import yaml_file
+from src.config import Config, make_config
+from src.errors import RunError
+from src.files import append_lines, read_json, read_lines, replace_file
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One run's directory."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name, unique within its sweep."""
+        return self.path.name
+
+    @property
+    def label(self) -> str:
+        """`<sweep>/<run>`, as messages and commands name a run."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def config_file(self) -> Path:
+        """The fully resolved configuration: the only input of the run."""
+        return self.path / "config.yaml"
+
+    @property
+    def provenance_file(self) -> Path:
+        """Commit, versions, host and device of the newest attempt."""
+        return self.path / "provenance.json"
+
+    @property
+    def attempts_file(self) -> Path:
+        """A line when an attempt starts and one when it ends."""
+        return self.path / "attempts.jsonl"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One line per logged point."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of exact states, and of the best weights."""
+        return self.path / "checkpoints"
+
+    @property
+    def best_file(self) -> Path:
+        """The weights of the best epoch so far."""
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def result_file(self) -> Path:
+        """Written last."""
+        return self.path / "result.json"
+
+    def figure(self, name: str) -> Path:
+        """Where the run puts the figure `name`."""
+        return self.path / f"{name}.png"
+
+    def config(self) -> Config:
+        """The run's configuration. Raises RunError where there is none, ConfigError where it is not valid."""
+        if not self.config_file.is_file():
+            raise RunError(f"{self.path}: not a run directory, there is no {self.config_file.name} in it")
+        return make_config(yaml_file.read_mapping(self.config_file), str(self.config_file))
+
+    def sweep(self) -> SweepDir:
+        """The sweep that the run belongs to."""
+        return SweepDir(self.path.parent)
+
+    def result(self) -> dict[str, Any] | None:
+        """What the run came to, or None while it is not done."""
+        result = read_json(self.result_file)
+        return result if result and result.get("status") == "done" else None
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Declare the run done."""
+        replace_file(self.result_file, yaml_file.json_text({"status": "done", **result}))
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """The attempts in order, each one's start and end joined; one that never ended has no `end`."""
+        joined: dict[int, dict[str, Any]] = {}
+        for line in read_lines(self.attempts_file):
+            joined.setdefault(int(line["attempt"]), {}).update(line)
+        return [joined[number] for number in sorted(joined)]
+
+    def record_attempt(self, attempt: int, **facts: Any) -> None:
+        """Append what is known of an attempt now."""
+        append_lines(self.attempts_file, [{"attempt": attempt, **facts}])
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[None]:
+        """Hold the run for this process; it is free again when the process ends, however it ends.
+
+        Raises RunError where another process holds it.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / ".claim.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunError(
+                f"{self.label} is being executed by another process; wait for it, or stop that one"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def claimed(self) -> bool:
+        """Whether a process holds the run now."""
+        if not (self.path / ".claim.lock").exists():
+            return False
+        try:
+            with self.claim():
+                return False
+        except RunError:
+            return True
+
+
+@dataclass(frozen=True)
+class SweepDir:
+    """The runs that were asked for together."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Tag and time stamp: grid_search_20261122-101502."""
+        return self.path.name
+
+    @property
+    def meta_file(self) -> Path:
+        """What was asked."""
+        return self.path / "sweep.yaml"
+
+    @property
+    def cells_file(self) -> Path:
+        """One line a cell."""
+        return self.path / "cells.jsonl"
+
+    @property
+    def submissions_file(self) -> Path:
+        """Intents to submit, and the job ids that answered them."""
+        return self.path / "submissions.jsonl"
+
+    def table_file(self, suffix: str) -> Path:
+        """The table of results as `csv`, `md` or `parquet`."""
+        return self.path / f"table.{suffix}"
+
+    def meta(self) -> dict[str, Any]:
+        """The content of sweep.yaml: kind, key, tag, created, code, config. Raises RunError, ConfigError."""
+        if not self.meta_file.is_file():
+            raise RunError(f"{self.path}: not a sweep directory, there is no {self.meta_file.name} in it")
+        return yaml_file.read_mapping(self.meta_file)
+
+    @property
+    def kind(self) -> str:
+        """`train`, `lr_sweep`, `grid` or `evaluate`."""
+        return str(self.meta()["kind"])
+
+    def cells(self) -> list[dict[str, Any]]:
+        """index, name, key and overrides of every cell, in order."""
+        return sorted(read_lines(self.cells_file), key=lambda cell: int(cell["index"]))
+
+    def runs(self) -> list[RunDir]:
+        """The run of every cell, in order."""
+        return [self.run(str(cell["name"])) for cell in self.cells()]
+
+    def run(self, name: str) -> RunDir:
+        """The run of this name."""
+        return RunDir(self.path / name)

@@ -1,0 +1,280 @@
+"""Where images come from: the Hub, a local folder, or the synthetic generator; all end as one folder, read alike.
+
+A Hub data set is downloaded whole into <dataset.root>/hub, a synthetic one is written in the same layout; then
+`datasets.load_dataset` reads the folder. Importing this module imports neither datasets nor PIL.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from src import synthetic
+from src.config import Config, Dataset
+from src.errors import DataError
+
+Progress = Callable[[str], None]
+_HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Source:
+    """`name` is the Hub name, the folder's full path, or "synthetic"."""
+
+    kind: Literal["hub", "folder", "synthetic"]
+    name: str
+
+
+class Decoded(NamedTuple):
+    """One image: pixels uint8 (3, H, W), and the mode and (height, width) that it had before."""
+
+    pixels: npt.NDArray[np.uint8]
+    mode: str
+    size: tuple[int, int]
+
+
+def resolve(dataset: Dataset) -> Source:
+    """Which source `dataset.name` means. Raises DataError where there is none, or more than one."""
+    name, folder = dataset.name, Path(dataset.name).expanduser()
+    if dataset.source == "synthetic" or (dataset.source == "auto" and name == "synthetic"):
+        return Source("synthetic", "synthetic")
+    is_hub_name = _HUB_NAME.fullmatch(name) is not None
+    is_path = name.startswith(("/", "./", "../", "~")) or name in (".", "..") or name.count("/") > 1
+    if dataset.source == "hub":
+        if not is_hub_name:
+            raise DataError(f"dataset.name: {name!r} is no Hub name; write owner/name, such as zh-plus/tiny-imagenet")
+        return Source("hub", name)
+    if dataset.source == "folder" or is_path or (folder.is_dir() and not is_hub_name):
+        if not folder.is_dir():
+            raise DataError(f"dataset.name: there is no folder {folder.absolute()}; {_CHOICES}")
+        return Source("folder", str(folder.resolve()))
+    if is_hub_name and folder.exists():
+        raise DataError(
+            f"dataset.name: {name!r} is a folder here and could be a Hub name; "
+            f"set dataset.source=folder or dataset.source=hub, or write the folder as ./{name}"
+        )
+    if is_hub_name:
+        return Source("hub", name)
+    raise DataError(f"dataset.name: {name!r} is neither a folder nor a Hub name; {_CHOICES}")
+
+
+_CHOICES = "set it to a folder, to a Hub name such as zh-plus/tiny-imagenet, or to synthetic"
+
+
+def identity(config: Config, source: Source) -> dict[str, Any]:
+    """What the images depend on: plain values, equal exactly where the decoded data set would be the same."""
+    dataset = config.dataset
+    known: dict[str, Any] = {"source": source.kind, "name": source.name}
+    if source.kind == "synthetic":
+        return known | {"sizes": _synthetic_sizes(config)}
+    known["splits"] = [dataset.split.train, dataset.split.valid]
+    if source.kind == "hub":
+        return known | {"revision": dataset.revision}
+    return known | {"files": _fingerprint(Path(source.name), Path(dataset.root).expanduser().resolve())}
+
+
+def _synthetic_sizes(config: Config) -> dict[str, int]:
+    dataset = config.dataset
+    classes = dataset.classes or config.model.num_classes
+    if classes > synthetic.MAX_CLASSES:
+        raise DataError(
+            f"dataset.classes: synthetic has {synthetic.MAX_CLASSES} classes at most, not {classes}; "
+            f"set model.num_classes={synthetic.MAX_CLASSES} or less"
+        )
+    return {
+        "classes": classes,
+        "train_per_class": dataset.synthetic_train_per_class,
+        "valid_per_class": dataset.synthetic_valid_per_class,
+        "seed": dataset.synthetic_seed,
+        "version": synthetic.VERSION,
+    }
+
+
+def _fingerprint(folder: Path, root: Path) -> str:
+    """A digest of the relative name, size and modification time of every file that is not hidden."""
+    own = {root / "decoded", root / "hub"}  # what Relay writes, should dataset.root lie in the folder
+    digest = hashlib.sha256()
+    for parent, subfolders, files in os.walk(folder, onerror=_cannot_read):
+        subfolders[:] = sorted(name for name in subfolders if name[0] != "." and Path(parent, name) not in own)
+        for name in sorted(name for name in files if name[0] != "."):
+            path = Path(parent, name)
+            try:
+                facts = path.stat()
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+            digest.update(json.dumps([str(path.relative_to(folder)), facts.st_size, facts.st_mtime_ns]).encode())
+    return digest.hexdigest()
+
+
+def _cannot_read(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be read: {error.strerror}")
+
+
+def open_splits(
+    config: Config, source: Source, names: tuple[str, str], scratch: Path, progress: Progress
+) -> tuple[list[str], list[EncodedSplit]]:
+    """The class names and the splits `names`; what reading needs on disk goes into `scratch`. Raises DataError."""
+    if source.kind == "hub":
+        folder = _download(config.dataset, progress)
+    elif source.kind == "synthetic":
+        folder, names = scratch / "synthetic", ("train", "valid")
+        progress("generating the synthetic data set")
+        synthetic.write(folder, **_synthetic_sizes(config))
+    else:
+        folder = Path(source.name)
+    return _read_folder(folder, source.name, names, scratch, whole=source.kind != "folder")
+
+
+def _download(dataset: Dataset, progress: Progress) -> Path:
+    """The folder with the Hub data set; HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN hold as in the Hub's library."""
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
+    cache = Path(dataset.root).expanduser() / "hub"
+    offline = not dataset.download or constants.HF_HUB_OFFLINE
+    progress(f"{'looking for' if offline else 'fetching'} {dataset.name} in {cache}")
+    what = f"dataset.name: {dataset.name} (revision {dataset.revision or 'main'})"
+    try:
+        folder = huggingface_hub.snapshot_download(
+            dataset.name, repo_type="dataset", revision=dataset.revision, cache_dir=cache, local_files_only=offline
+        )
+    except errors.RevisionNotFoundError:
+        raise DataError(
+            f"{what}: the Hub has no such revision; set dataset.revision to null or to one it has"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        reason = (
+            f"{constants.ENDPOINT} has no such data set, or not for you: check the name, set HF_TOKEN if it is private"
+        )
+    except Exception as error:
+        reason = (
+            "it is not here in full" if offline else f"it cannot be fetched from {constants.ENDPOINT}: {_brief(error)}"
+        )
+    else:
+        return Path(folder)
+    why = "dataset.download is false" if not dataset.download else "HF_HUB_OFFLINE is set"
+    hints = (
+        f"{why}; fetch it once where there is a network" if offline else "on a node without a network, prepare it first"
+    )
+    raise DataError(
+        f"{what}: {reason} ({hints}). Also: HF_ENDPOINT=<mirror>, HF_HUB_OFFLINE=1 with {cache} filled elsewhere, "
+        f"or dataset.name=<a local folder in the same layout>"
+    ) from None
+
+
+def _brief(error: BaseException) -> str:
+    """The first line of what went wrong, from the error that caused the others."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def _read_folder(
+    folder: Path, shown: str, names: tuple[str, str], scratch: Path, *, whole: bool
+) -> tuple[list[str], list[EncodedSplit]]:
+    """Read `folder` with datasets. `whole`: the number of images must be what its card says, if it says so."""
+    import datasets
+
+    with_bars = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        found = datasets.load_dataset(
+            str(folder), cache_dir=str(scratch / "arrow"), verification_mode="basic_checks" if whole else "no_checks"
+        )
+    except Exception as error:
+        raise DataError(f"{shown}: cannot be read as a data set: {_brief(error)}; {_LAYOUT}") from None
+    finally:
+        if not with_bars:
+            datasets.enable_progress_bars()
+    for key, name in zip(("train", "valid"), names, strict=True):
+        if name not in found:
+            raise DataError(f"{shown}: there is no split {name!r}, only {', '.join(found)}; set dataset.split.{key}")
+        _check_columns(found[name].features, f"{shown}, split {name!r}")
+    classes = [found[name].features["label"].names for name in names]
+    if classes[0] != classes[1]:
+        raise DataError(f"{shown}: the splits {names[0]!r} and {names[1]!r} name different classes")
+    return classes[0], [EncodedSplit(name, shown, found[name]) for name in names]
+
+
+_LAYOUT = "it needs parquet files data/train-*.parquet and data/valid-*.parquet with the columns image and label"
+
+
+def _check_columns(features: Any, where: str) -> None:
+    import datasets
+
+    for column, kind in (("image", datasets.Image), ("label", datasets.ClassLabel)):
+        if column not in features:
+            raise DataError(f"{where}: there is no column {column!r}, only {', '.join(features)}")
+        if not isinstance(features[column], kind):
+            found = type(features[column]).__name__
+            raise DataError(f"{where}: the column {column!r} is of type {found}; it must be {kind.__name__}")
+
+
+class EncodedSplit:
+    """A split as it is stored: encoded images and labels. `where` names the source in messages."""
+
+    def __init__(self, name: str, where: str, data: Any) -> None:
+        import datasets
+
+        self.name = name
+        self.where = where
+        self._classes = data.features["label"].num_classes
+        self._data = data.select_columns(["image", "label"]).cast_column("image", datasets.Image(decode=False))
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def batches(self, size: int) -> Iterator[tuple[list[bytes | None], npt.NDArray[np.int64]]]:
+        """Up to `size` encoded images and their labels at a time, in order. Raises DataError for a wrong label."""
+        start = 0
+        for batch in self._data.iter(batch_size=size):
+            labels = np.array([-1 if label is None else label for label in batch["label"]], dtype=np.int64)
+            wrong = np.flatnonzero((labels < 0) | (labels >= self._classes))
+            if len(wrong):
+                raise DataError(f"{self.where}: split {self.name!r}, image {start + wrong[0]} has no valid label")
+            yield [_encoded(image) for image in batch["image"]], labels
+            start += len(labels)
+
+    def decoder(self, size: tuple[int, int]) -> Callable[[int, bytes | None], Decoded]:
+        """A function of an image's index and bytes that decodes it to `size` (height, width), or raises DataError."""
+        return functools.partial(self._decode, size)
+
+    def _decode(self, size: tuple[int, int], index: int, encoded: bytes | None) -> Decoded:
+        try:
+            return decode(encoded or b"", size)
+        except Exception as error:  # decoders raise nearly anything on damaged bytes
+            raise DataError(
+                f"{self.where}: split {self.name!r}, image {index} cannot be decoded: {_brief(error)}; "
+                f"replace the file that holds it, or remove the row"
+            ) from None
+
+
+def _encoded(image: dict[str, Any] | None) -> bytes | None:
+    """The bytes, from the row or from the file that it names."""
+    if image is None:
+        return None
+    data: bytes | None = image["bytes"]
+    if data is None and image["path"] is not None and Path(image["path"]).is_file():
+        return Path(image["path"]).read_bytes()
+    return data
+
+
+def decode(encoded: bytes, size: tuple[int, int]) -> Decoded:
+    """Bytes of an image file -> RGB, resized to (height, width) as torchvision's Resize does to a PIL image."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(encoded)) as image:
+        rgb = image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        return Decoded(np.asarray(rgb).transpose(2, 0, 1), image.mode, (image.height, image.width))

@@ -1,0 +1,51 @@
+"""`python -m src.train --config C`: one full training, here and now."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from src.cli import ConfigOption, FreshOption, SetOption, overrides_of, run_command
+
+
+def main(
+    config: ConfigOption = "configs/config.yaml",
+    overfit_small: Annotated[
+        bool, typer.Option("--overfit-small", help="Learn a few images by heart: a check of the pipeline.")
+    ] = False,
+    max_epochs: Annotated[
+        int | None, typer.Option("--max-epochs", metavar="N", help="Epochs, in place of train.epochs.")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option("--max-steps", metavar="N", help="End after N steps.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="S", help="In place of train.seed.")] = None,
+    best: Annotated[bool, typer.Option("--best", help="Train the best cell of this configuration's grid.")] = False,
+    set_: SetOption = None,
+    fresh: FreshOption = False,
+) -> None:
+    """Train one configuration. Ctrl-C stops with the state saved; the same command goes on."""
+    from src.config import load_config
+    from src.plans import train_request, with_best_cell
+    from src.sweeps import open_sweep
+
+    options = {
+        "train__overfit_small": overfit_small,
+        "train__epochs": max_epochs,
+        "train__max_steps": max_steps,
+        "train__seed": seed,
+    }
+    loaded = load_config(config, overrides_of(set_, **options))
+    if best:
+        loaded = with_best_cell(loaded)
+    sweep, new = open_sweep(train_request(loaded), fresh=fresh)
+
+    from src.foreground import run_sweep
+    from src.results import print_table, read_rows
+    from src.training import train_and_export
+
+    run_sweep(sweep, train_and_export, new=new)
+    print_table(read_rows(sweep), sweep.name)
+
+
+if __name__ == "__main__":
+    run_command(main)
