@@ -191,7 +191,7 @@ class LrFinder(Section):
     min_lr: Annotated[float, Field(gt=0)] = 1e-7
     max_lr: Annotated[float, Field(gt=0)] = 1.0
     num_steps: Annotated[int, Field(ge=10)] = 200
-    smoothing: Fraction = 0.95
+    smoothing: Fraction = 0.9
     diverge_factor: Annotated[float, Field(gt=1)] = 4.0
     seeds: tuple[int, ...] | None = None
     tag: str = "lr_finder"

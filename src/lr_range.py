@@ -168,7 +168,7 @@ def _draw(
     from src.figures import Curve, draw_curves
 
     curves = [Curve("loss", rates, losses, faint=True), Curve("smoothed", rates, smoothed)]
-    lowest, start = min(smoothed), smoothed[0]
+    lowest, start = min(*smoothed, *losses), smoothed[0]
     # A diverged tail would squeeze the part that matters into a line at the bottom.
     limits = (lowest - 0.1 * (start - lowest) - 0.05, start + 0.6 * abs(start - lowest) + 0.3)
     verticals = {f"{name}: {lr:.2e}": lr for name, lr in marks.items() if lr is not None}

@@ -25,6 +25,7 @@ from src.config import Config, Dataset
 from src.errors import DataError
 
 Progress = Callable[[str], None]
+_PATIENCE_S = 10.0  # for the Hub's first answer
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
 
 
@@ -145,9 +146,22 @@ def _download(dataset: Dataset, progress: Progress) -> Path:
     offline = not dataset.download or constants.HF_HUB_OFFLINE
     progress(f"{'looking for' if offline else 'fetching'} {dataset.name} in {cache}")
     what = f"dataset.name: {dataset.name} (revision {dataset.revision or 'main'})"
+    unreachable: Exception | None = None
     try:
+        if not offline:
+            # The download itself waits for minutes on a network that swallows packets; this asks once.
+            try:
+                huggingface_hub.HfApi().dataset_info(dataset.name, revision=dataset.revision, timeout=_PATIENCE_S)
+            except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
+                raise
+            except Exception as error:
+                unreachable = error
         folder = huggingface_hub.snapshot_download(
-            dataset.name, repo_type="dataset", revision=dataset.revision, cache_dir=cache, local_files_only=offline
+            dataset.name,
+            repo_type="dataset",
+            revision=dataset.revision,
+            cache_dir=cache,
+            local_files_only=offline or unreachable is not None,
         )
     except errors.RevisionNotFoundError:
         raise DataError(
@@ -159,7 +173,9 @@ def _download(dataset: Dataset, progress: Progress) -> Path:
         )
     except Exception as error:
         reason = (
-            "it is not here in full" if offline else f"it cannot be fetched from {constants.ENDPOINT}: {_brief(error)}"
+            "it is not here in full"
+            if offline
+            else f"it cannot be fetched from {constants.ENDPOINT}: {_brief(unreachable or error)}"
         )
     else:
         return Path(folder)

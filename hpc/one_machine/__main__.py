@@ -109,6 +109,10 @@ class Record:
     machine: OneMachine
     processes: list[Process]
 
+    def is_whole(self) -> bool:
+        """Whether `up` came as far as to start every daemon: four, and one for each node."""
+        return len(self.processes) == 4 + len(self.machine.nodes)
+
     def dead(self) -> list[str]:
         """The daemons that were started and run no more."""
         return [process.label for process in self.processes if not process.is_alive()]
@@ -208,15 +212,15 @@ def up(arguments: argparse.Namespace) -> None:
     daemons.check_installed()
     with only_one():
         record = read_record(arguments.name)
+        if record is not None and not record.is_whole():
+            report(f"the cluster {arguments.name} was never finished or is from before a reboot; it is made anew")
+            remove(record)
+            record = None
         if record is not None and record.dead():
             raise OneMachineError(
                 f"{', '.join(record.dead())} of the cluster {arguments.name} ended. "
                 f"Its logs are in {record.machine.logs}. Try: python -m hpc.one_machine down --name {arguments.name}"
             )
-        if record is not None and not record.processes:
-            report(f"the cluster {arguments.name} was never finished or is from before a reboot; it is made anew")
-            remove(record)
-            record = None
         if record is None:
             record = Record(describe(arguments), [])
             bring_up(record)
@@ -273,8 +277,18 @@ def bring_up(record: Record) -> None:
 def remove(record: Record) -> None:
     """The record goes last: while it is there, `down` can be asked again."""
     daemons.stop_all(record.machine, record.processes)
-    shutil.rmtree(record.machine.folder, ignore_errors=True)
+    remove_folder(record.machine.folder)
     record_path(record.machine.name).unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """A dying process may write for a moment longer. Raises OneMachineError if the folder stays."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
+    raise OneMachineError(f"{folder} cannot be removed. See who uses it, then try the same command again")
 
 
 def down(arguments: argparse.Namespace) -> None:
@@ -296,10 +310,16 @@ def status() -> None:
     if not records:
         report("there is no cluster. Try: python -m hpc.one_machine up")
     for record in records:
-        dead = record.dead()
-        idle = len(daemons.idle_nodes(record.machine))
-        health = f"not running: {', '.join(dead)}" if dead else f"{idle} of {len(record.machine.nodes)} nodes idle"
-        print(f"{record.machine.name}  {health}  SLURM_CONF={record.machine.slurm_conf}")
+        print(f"{record.machine.name}  {health(record)}  SLURM_CONF={record.machine.slurm_conf}")
+
+
+def health(record: Record) -> str:
+    """In a few words; the controller is asked only where there is one, since asking in vain takes long."""
+    if not record.is_whole():
+        return "unfinished"
+    if dead := record.dead():
+        return f"not running: {', '.join(dead)}"
+    return f"{len(daemons.idle_nodes(record.machine))} of {len(record.machine.nodes)} nodes idle"
 
 
 # --- the command line ------------------------------------------------------------------------------------------------

@@ -28,7 +28,8 @@ from hpc.one_machine.settings import (
 )
 
 READY_TIMEOUT_S = 90.0
-STOP_TIMEOUT_S = 15.0
+STOP_PATIENCE_S = 5.0  # a controller with a job that is just ending takes 15 s, for a state that nobody needs
+KILL_TIMEOUT_S = 15.0
 JOB_GRACE_S = 2.0
 POLL_S = 0.05
 LOG_TAIL_LINES = 15
@@ -228,9 +229,16 @@ class Starter:
         log = self.machine.logs / "mariadb-install-db.log"
         with log.open("wb") as output:
             command = [_program(install[0]), *install[1:]]
-            ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False)
-        if ended.returncode:
-            raise StartError(f"{install[0]} ended with {ended.returncode}.{_tail(log)}")
+            child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        try:
+            returncode = child.wait()
+        except BaseException:  # the script has a mariadbd of its own, which would go on writing
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
+        if returncode:
+            raise StartError(f"{install[0]} ended with {returncode}.{_tail(log)}")
 
     def _start(self, label: str, command: Sequence[str]) -> None:
         """In a session of its own, so that it outlives the terminal."""
@@ -351,19 +359,19 @@ def stop_all(machine: OneMachine, daemons: Sequence[Process]) -> None:
     """
     alive = [daemon for daemon in daemons if daemon.is_alive()]
     helpers = _living("helper", _descendants(daemon.pid for daemon in alive))
-    _stop([daemon for daemon in alive if daemon.label == "slurmctld"], STOP_TIMEOUT_S)
-    _stop([daemon for daemon in alive if daemon.label.startswith("slurmd-")], STOP_TIMEOUT_S)
+    _stop([daemon for daemon in alive if daemon.label == "slurmctld"], STOP_PATIENCE_S)
+    _stop([daemon for daemon in alive if daemon.label.startswith("slurmd-")], STOP_PATIENCE_S)
     _stop(job_processes(machine), JOB_GRACE_S)
     while jobs := job_processes(machine):  # started while the others ended; each round ends all that it sees
         _stop(jobs, 0)
     _stop(helpers, JOB_GRACE_S)
     for label in ("slurmdbd", "mariadbd", "munged"):
-        _stop([daemon for daemon in alive if daemon.label == label], STOP_TIMEOUT_S)
+        _stop([daemon for daemon in alive if daemon.label == label], STOP_PATIENCE_S)
 
 
 def _stop(processes: Sequence[Process], patience_s: float) -> None:
     """SIGTERM, then SIGKILL for those that are still there after `patience_s`."""
-    for number, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, STOP_TIMEOUT_S)):
+    for number, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, KILL_TIMEOUT_S)):
         for process in processes:
             process.send(number)
         deadline_s = time.monotonic() + wait_s

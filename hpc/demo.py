@@ -1,0 +1,118 @@
+"""`make demo`: the whole way once, with the commands that a user types, and one run interrupted on the way."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from src.cli import ConfigOption, SetOption, overrides_of, run_command
+from src.config import Config
+from src.errors import RelayError
+from src.rundir import RunDir, SweepDir
+
+_INTERRUPT_CELL = 2
+_INTERRUPT_AFTER_STEP = 10
+
+
+def main(
+    config: ConfigOption = "configs/demo.yaml",
+    cluster: Annotated[str, typer.Option("--cluster", metavar="PROFILE")] = "local",
+    set_: SetOption = None,
+) -> None:
+    """Checks, LR sweep, grid (one run is interrupted), full training of the best cell, evaluation, comparison."""
+    from src.config import load_config
+
+    loaded = load_config(config, overrides_of(set_))
+    started = time.monotonic()
+    common = ["--config", config, *(word for value in set_ or [] for word in ("--set", value))]
+    placed = [*common, "--cluster", cluster]
+    _step(1, "is the pipeline sound?", ["src.checks", *common])
+    _step(2, "which learning rate?", ["hpc.launch", "lr-sweep", *placed, "--fresh"])
+    with_interruption = threading.Thread(target=_interrupt_one, args=(loaded, time.time()), daemon=True)
+    with_interruption.start()
+    _step(3, "the grid; one of its runs is interrupted by the signal that SLURM sends before a time limit", ["hpc.launch", "grid", *placed, "--fresh"])
+    _step(4, "the best cell in full", ["hpc.launch", "train", "--best", *placed, "--fresh"])
+    _step(5, "the best epoch on the test split", ["hpc.launch", "evaluate", *placed])
+    _step(6, "what each hyperparameter changed", ["src.compare_runs", *common])
+    _summary(loaded, time.monotonic() - started)
+
+
+def _step(number: int, title: str, command: list[str]) -> None:
+    print(f"\n=== {number}. {title}\n$ python -m {shlex.join(command)}", flush=True)
+    code = subprocess.run([sys.executable, "-m", *command], check=False).returncode
+    if code:
+        raise RelayError(f"the demo ends here: python -m {shlex.join(command)} gave exit code {code}")
+
+
+def _interrupt_one(config: Config, since: float) -> None:
+    """Wait for a cell to be some steps in, and send its worker SIGUSR2, as SLURM does before it ends a job."""
+    while True:
+        time.sleep(0.05)
+        run = _newest_cell(config, since)
+        attempts = run.attempts() if run else []
+        if run is None or not attempts or run.result():
+            continue
+        from src.files import read_lines
+
+        rows = read_lines(run.metrics_file)
+        if rows and rows[-1]["step"] >= _INTERRUPT_AFTER_STEP:
+            os.kill(int(attempts[-1]["pid"]), signal.SIGUSR2)
+            print(f"\n>>> SIGUSR2 to {run.name}, after step {rows[-1]['step']}: save, and come back\n", flush=True)
+            return
+
+
+def _newest_cell(config: Config, since: float) -> RunDir | None:
+    sweep = _newest(config, "grid")
+    if sweep is None or sweep.meta_file.stat().st_mtime < since:
+        return None
+    runs = sweep.runs()
+    return runs[min(_INTERRUPT_CELL, len(runs) - 1)]
+
+
+def _newest(config: Config, kind: str) -> SweepDir | None:
+    from src.sweeps import find_sweep
+
+    return find_sweep(Path(config.paths.runs_dir), kind)
+
+
+def _summary(config: Config, seconds: float) -> None:
+    from src.results import best_row, print_table, read_rows
+
+    grid, evaluation, training = (_newest(config, kind) for kind in ("grid", "evaluate", "train"))
+    assert grid
+    assert evaluation
+    assert training
+    rows = read_rows(grid)
+    print("\n=== what came out\n")
+    print_table(rows, grid.name)
+    best = best_row(rows)
+    assert best
+    trained = training.runs()[0].result() or {}
+    tested = evaluation.runs()[0].result() or {}
+    print(f"\nbest cell       {best['run']}  val/accuracy {best['val/accuracy']:.4f}")
+    print(f"trained in full val/accuracy {trained['best']['accuracy']:.4f}, test accuracy {tested['accuracy']:.4f} (n {tested['n']})")
+    for row in rows:
+        if row["interruptions"]:
+            ended = [a for a in grid.run(str(row["run"])).attempts() if "last_step" in a]
+            story = ", then ".join(f"steps {a['first_step']} to {a['last_step']} ({a['cause']})" for a in ended)
+            print(f"interrupted     {row['run']}: {story}")
+    artifacts = Path(config.paths.artifacts_dir)
+    print(f"tables          {grid.table_file('md')} (.csv, .parquet)")
+    print(f"figures         {', '.join(str(path) for path in sorted(artifacts.glob('*.png')))}")
+    print(f"                {', '.join(str(path) for path in sorted((artifacts / 'checks').glob('*.png')))}")
+    print(f"weights         {artifacts / 'best.ckpt'}")
+    print(f"TensorBoard     make tensorboard   ({config.paths.runs_dir})")
+    print(f"\nall of it in {seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    run_command(main)

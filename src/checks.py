@@ -1,0 +1,112 @@
+"""`python -m src.checks --config C`: what a report asks of data and model before any training, with its pictures."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.cli import ConfigOption, SetOption, overrides_of, run_command
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from src.config import Config
+
+_EXAMPLES = 6
+
+
+def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -> None:
+    """Class histogram, image modes and sizes, examples, batch shape, baselines, initial loss, gradient norm."""
+    from src.config import load_config
+
+    loaded = load_config(config, overrides_of(set_))
+    folder = Path(loaded.paths.artifacts_dir) / "checks"
+    report, examples, names = _measure(loaded)
+
+    from src.files import replace_file
+    from src.sanity import verdicts
+    from src.yaml_file import json_text
+
+    results = verdicts(report)
+    _print(report, results)
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / "checks.json", json_text(report))
+    files = [folder / "checks.json", _draw_classes(report["class_counts"], folder), _draw_examples(examples, names, folder)]
+    for path in files:
+        print(f"wrote {path}")
+    if not all(holds for holds, _ in results):
+        sys.exit(1)
+
+
+def _measure(config: Config) -> tuple[dict[str, Any], list[tuple[Tensor, Tensor, int]], tuple[str, ...]]:
+    from src import sanity
+    from src.batches import TrainBatches
+    from src.data import load
+    from src.device import choose_device, compute_reproducibly
+    from src.progress import make_reporter
+
+    with make_reporter() as reporter:
+        reporter.say(f"reading {config.dataset.name}")
+        compute_reproducibly(config.train.seed)
+        device = choose_device(config.train.device)
+        data = load(config)
+        batches = TrainBatches(config, data.train, device)
+        report = {
+            "dataset": config.dataset.name,
+            "classes": config.model.num_classes,
+            "input_shape": list(config.model.input_shape),
+            "splits": sanity.split_sizes(data),
+            "source": data.facts,
+            "class_counts": sanity.class_counts(data.train, config.model.num_classes),
+            "baselines": {
+                name: sanity.baselines(data.train, part, config.model.num_classes, config.train.seed)
+                for name, part in (("val", data.val), ("test", data.test))
+                if len(part)
+            },
+            "batch": sanity.first_batch(config, batches, device),
+        }
+    return report, sanity.example_images(config, batches, _EXAMPLES), data.class_names
+
+
+def _print(report: dict[str, Any], results: Any) -> None:
+    batch, counts = report["batch"], report["class_counts"]
+    print(f"D1   {report['dataset']}, {report['classes']} classes, input {report['input_shape']}")
+    print("D2   " + ", ".join(f"{name} {count}" for name, count in report["splits"].items()))
+    print(f"D4   images per class in train: {min(counts)} to {max(counts)}")
+    for name, facts in report["source"].items():
+        print(f"D5   {name} as it came: {facts['count']} images, modes {facts['modes']}, sizes {facts['sizes']}")
+    print(f"D11  batch: images {batch['images']}, labels {batch['labels']}, logits {batch['logits']}")
+    for name, base in report["baselines"].items():
+        print(f"M0   {name}: majority class {base['majority_accuracy']:.4f}, random guess {base['random_accuracy']:.4f}")
+    print(f"M1   parameters: {batch['parameters']:,}")
+    print(f"M2   initial loss {batch['initial_loss']:.4f}, gradient norm {batch['gradient_norm']:.4f}")
+    for holds, what in results:
+        print(f"{'ok  ' if holds else 'FAIL'} {what}")
+
+
+def _draw_classes(counts: list[int], folder: Path) -> Path:
+    from src.figures import new_figure, save_figure
+
+    figure = new_figure()
+    axes: Any = figure.add_subplot()
+    axes.bar(range(len(counts)), counts, width=0.9)
+    axes.set(xlabel="class", ylabel="training images", title="images per class", ylim=(0, max(counts) * 1.1))
+    return save_figure(figure, folder / "class_distribution.png")
+
+
+def _draw_examples(examples: list[tuple[Tensor, Tensor, int]], names: tuple[str, ...], folder: Path) -> Path:
+    from src.figures import new_figure, save_figure
+
+    figure = new_figure(1.5 * len(examples), 3.6)
+    grid: Any = figure.subplots(2, len(examples), squeeze=False)
+    for column, (before, after, label) in enumerate(examples):
+        for row, (image, what) in enumerate(((before, names[label]), (after, "augmented"))):
+            grid[row][column].imshow(image.permute(1, 2, 0).numpy())
+            grid[row][column].set_title(what, fontsize="small")
+            grid[row][column].axis("off")
+    return save_figure(figure, folder / "examples.png")
+
+
+if __name__ == "__main__":
+    run_command(main)

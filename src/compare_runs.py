@@ -1,0 +1,38 @@
+"""`python -m src.compare_runs --config C`: what each hyperparameter changed, around the best cell (M7)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from src.cli import ConfigOption, SetOption, overrides_of, run_command
+
+
+def main(
+    sweep: Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="A grid; default: the newest.")] = None,
+    config: ConfigOption = "configs/config.yaml",
+    set_: SetOption = None,
+) -> None:
+    """Overlay the best cell of a grid with its neighbours, one figure for each axis."""
+    from src.comparison import compare_axes, draw_comparison
+    from src.config import load_config
+    from src.errors import RunError
+    from src.sweeps import sweeps
+
+    paths = load_config(config, overrides_of(set_)).paths
+    grids = [found for found in sweeps(Path(paths.runs_dir)) if found.kind == "grid" and (sweep or "") in found.name]
+    compared = next((c for found in reversed(grids) if (c := (found, compare_axes(found)))[1]), None)
+    if compared is None:
+        raise RunError(f"{paths.runs_dir}: no grid{f' named {sweep}' if sweep else ''} has two finished cells; run one first (make grid)")
+    found, comparisons = compared
+    print(f"{found.name}: the best cell and those that differ from it in one value")
+    for comparison in comparisons:
+        axis = comparison.axis.rsplit(".", 1)[-1]
+        path = draw_comparison(comparison, Path(paths.artifacts_dir) / f"compare_{axis}.png")
+        print(f"{comparison.sentence()}\n  wrote {path}")
+
+
+if __name__ == "__main__":
+    run_command(main)
