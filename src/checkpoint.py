@@ -84,20 +84,23 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such checkpoint; train first (make train), or give one with --checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error)
-        needs = re.search(r"(?:Unsupported (?:global|class|operand)|GLOBAL)[: ]+(?:GLOBAL )?([\w.]+)", reason)
-        detail = f"it needs {needs.group(1)}" if needs else reason.splitlines()[0]
-        raise CheckpointError(
-            f"{path}: refused, it holds more than tensors and plain values ({detail}), and loading that could run code; "
-            "save it again with torch.save({'model_state_dict': model.state_dict()}, path)"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: not a whole checkpoint: {str(error).splitlines()[0]}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: {_why_not_loaded(error)}") from None
     if not isinstance(content, dict) or not isinstance(content.get("model_state_dict"), dict):
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path}: there is no 'model_state_dict' in it; found: {found[:200]}")
     return content
+
+
+def _why_not_loaded(error: Exception) -> str:
+    needs = re.search(r"(?:GLOBAL|Unsupported (?:global|class)|unrecognized function)[: ]+(?:GLOBAL )?([\w.<> ]+)", str(error))
+    if needs:
+        return (
+            f"refused, it holds more than tensors and plain values ({needs.group(1).split(' was ')[0].strip()}), and loading "
+            "that could run code; save it again with torch.save({'model_state_dict': model.state_dict()}, path)"
+        )
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return f"not a whole checkpoint: {reason}"
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

@@ -55,13 +55,14 @@ def _shape(scheduler: Scheduler, lr: float, step: int, total: int, steps_per_epo
         case "cosine":
             return 0.5 * lr * (1 + math.cos(math.pi * step / total))
         case "onecycle":
-            return lr * _onecycle(step / max(1, total - 1))
+            return lr * _onecycle(step, total)
 
 
-def _onecycle(progress: float) -> float:
-    if progress < _ONECYCLE_RISE:
-        return _cosine_between(_ONECYCLE_START, 1.0, progress / _ONECYCLE_RISE)
-    return _cosine_between(1.0, _ONECYCLE_END, (progress - _ONECYCLE_RISE) / (1 - _ONECYCLE_RISE))
+def _onecycle(step: int, total: int) -> float:
+    peak = max(0.0, _ONECYCLE_RISE * total - 1)
+    if step < peak:
+        return _cosine_between(_ONECYCLE_START, 1.0, step / peak)
+    return _cosine_between(1.0, _ONECYCLE_END, (step - peak) / max(1.0, total - 1 - peak))
 
 
 def _cosine_between(start: float, end: float, part: float) -> float:

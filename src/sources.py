@@ -140,53 +140,55 @@ def open_splits(
 def _download(dataset: Dataset, progress: Progress) -> Path:
     """The folder with the Hub data set; HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN hold as in the Hub's library."""
     import huggingface_hub
-    from huggingface_hub import constants, errors
 
     cache = Path(dataset.root).expanduser() / "hub"
-    offline = not dataset.download or constants.HF_HUB_OFFLINE
-    progress(f"{'looking for' if offline else 'fetching'} {dataset.name} in {cache}")
-    what = f"dataset.name: {dataset.name} (revision {dataset.revision or 'main'})"
-    unreachable: Exception | None = None
+    progress(f"fetching {dataset.name} into {cache}")
+    unusable = _why_not_online(dataset)
     try:
-        if not offline:
-            # The download itself waits for minutes on a network that swallows packets; this asks once.
-            try:
-                huggingface_hub.HfApi().dataset_info(dataset.name, revision=dataset.revision, timeout=_PATIENCE_S)
-            except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
-                raise
-            except Exception as error:
-                unreachable = error
         folder = huggingface_hub.snapshot_download(
             dataset.name,
             repo_type="dataset",
             revision=dataset.revision,
             cache_dir=cache,
-            local_files_only=offline or unreachable is not None,
-        )
-    except errors.RevisionNotFoundError:
-        raise DataError(
-            f"{what}: the Hub has no such revision; set dataset.revision to null or to one it has"
-        ) from None
-    except errors.RepositoryNotFoundError:
-        reason = (
-            f"{constants.ENDPOINT} has no such data set, or not for you: check the name, set HF_TOKEN if it is private"
+            local_files_only=unusable is not None,
         )
     except Exception as error:
-        reason = (
-            "it is not here in full"
-            if offline
-            else f"it cannot be fetched from {constants.ENDPOINT}: {_brief(unreachable or error)}"
-        )
-    else:
-        return Path(folder)
-    why = "dataset.download is false" if not dataset.download else "HF_HUB_OFFLINE is set"
-    hints = (
-        f"{why}; fetch it once where there is a network" if offline else "on a node without a network, prepare it first"
-    )
-    raise DataError(
-        f"{what}: {reason} ({hints}). Also: HF_ENDPOINT=<mirror>, HF_HUB_OFFLINE=1 with {cache} filled elsewhere, "
-        f"or dataset.name=<a local folder in the same layout>"
-    ) from None
+        raise DataError(
+            f"{_shown(dataset)}: {unusable or _brief(error)}, and it is not in full in {cache}. "
+            f"Fetch it once where there is a network (dataset.download=true, HF_HUB_OFFLINE unset), "
+            f"name a mirror with HF_ENDPOINT=<address>, or set dataset.name to a local folder in the same layout"
+        ) from None
+    return Path(folder)
+
+
+def _shown(dataset: Dataset) -> str:
+    return f"dataset.name: {dataset.name} (revision {dataset.revision or 'main'})"
+
+
+def _why_not_online(dataset: Dataset) -> str | None:
+    """Why only what is on disk can be used, None where the Hub answers. DataError where it knows no such data set."""
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
+    if not dataset.download:
+        return "dataset.download is false"
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        # The download itself waits for minutes on a network that swallows packets; this asks once.
+        huggingface_hub.HfApi().dataset_info(dataset.name, revision=dataset.revision, timeout=_PATIENCE_S)
+    except errors.RevisionNotFoundError:
+        raise DataError(
+            f"{_shown(dataset)}: the Hub has no such revision; set dataset.revision to null or to one it has"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise DataError(
+            f"{_shown(dataset)}: {constants.ENDPOINT} has no such data set, or not for you; check the name, "
+            f"set HF_TOKEN if it is private, HF_ENDPOINT if it is elsewhere, or use a local folder"
+        ) from None
+    except Exception as error:
+        return f"{constants.ENDPOINT} cannot be reached ({_brief(error)})"
+    return None
 
 
 def _brief(error: BaseException) -> str:
@@ -230,9 +232,11 @@ _LAYOUT = "it needs parquet files data/train-*.parquet and data/valid-*.parquet 
 def _check_columns(features: Any, where: str) -> None:
     import datasets
 
-    for column, kind in (("image", datasets.Image), ("label", datasets.ClassLabel)):
+    kinds = {"image": datasets.Image, "label": datasets.ClassLabel}
+    for column in kinds:
         if column not in features:
             raise DataError(f"{where}: there is no column {column!r}, only {', '.join(features)}")
+    for column, kind in kinds.items():
         if not isinstance(features[column], kind):
             found = type(features[column]).__name__
             raise DataError(f"{where}: the column {column!r} is of type {found}; it must be {kind.__name__}")

@@ -97,7 +97,7 @@ def test_sizes_that_cannot_be_are_refused_with_those_that_can(val, test, message
 
 def test_the_sizes_that_a_refusal_names_are_accepted():
     labels = mixed_labels(each=40)
-    with pytest.raises(DataError, match="val=300 dataset.split.test=100"):
+    with pytest.raises(DataError, match=r"val=300 dataset\.split\.test=100"):
         split_valid(labels, 10, 600, 200, 42)
     val, test = split_valid(labels, 10, 300, 100, 42)
     assert (len(val), len(test)) == (300, 100)
@@ -105,7 +105,7 @@ def test_the_sizes_that_a_refusal_names_are_accepted():
 
 def test_a_class_without_images_is_named():
     labels = mixed_labels()
-    with pytest.raises(DataError, match="label 3 has 0 .*dataset.classes"):
+    with pytest.raises(DataError, match=r"label 3 has 0 .*dataset\.classes"):
         check_sizes(labels[labels != 3], 10, 400, 100)
     check_sizes(labels[labels != 3], 3, 120, 30)
 

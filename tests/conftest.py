@@ -1,0 +1,122 @@
+"""What many tests need: small experiments on images made once a session, and runs compared bit for bit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src import yaml_file
+from src.config import Config, make_config
+from src.files import read_lines
+from src.rundir import RunDir
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# 4 classes x 24 images of 16x16: an epoch of 6 steps that takes a moment.
+SMALL: dict[str, Any] = {
+    "dataset": {
+        "name": "synthetic",
+        "classes": 4,
+        "synthetic_train_per_class": 24,
+        "synthetic_valid_per_class": 10,
+        "split": {"val": 20, "test": 20},
+        "num_workers": 0,
+    },
+    "preprocess": {"resize": [16, 16]},
+    "augment": {
+        "random_flip": True,
+        "random_crop": {"size": 16, "padding": 2},
+        "color_jitter": {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.02},
+    },
+    "model": {
+        "num_classes": 4,
+        "input_shape": [3, 16, 16],
+        "num_modules": 2,
+        "branch_channels": [3, 4, 5],
+        "stem_channels": 6,
+        "dropout": 0.2,
+    },
+    "train": {"batch_size": 16, "epochs": 3, "device": "cpu", "optimizer": {"name": "adam", "lr": 0.002}},
+    "metrics": {"log_every_steps": 4},
+    "lr_finder": {"num_steps": 20},
+    "hparams": {"epochs": 2, "lr": [0.001, 0.01], "num_modules": [2, 3]},
+}
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the session's images are decoded, once."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def small(data_root: Path, tmp_path: Path) -> Callable[..., Config]:
+    """Makes small experiments whose results go into the test's own folder; overrides by key path."""
+
+    def make(**overrides: Any) -> Config:
+        fixed = {"dataset.root": str(data_root), **{f"paths.{n}_dir": str(tmp_path / n) for n in ("runs", "artifacts", "logs")}}
+        given = {path.replace("__", "."): value for path, value in overrides.items()}
+        return make_config(SMALL, "the test's experiment", {**fixed, **given})
+
+    return make
+
+
+@pytest.fixture
+def small_file(small: Callable[..., Config], tmp_path: Path) -> Path:
+    """The same as a YAML file."""
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml_file.dump_yaml(small().to_dict()))
+    return path
+
+
+def run_python(*words: str, cwd: Path = ROOT, env: dict[str, str] | None = None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """`python -m words...`, as a user types it."""
+    command = [sys.executable, "-m", *words]
+    full = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(env or {})}
+    return subprocess.run(command, cwd=cwd, env=full, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def final_state(run: RunDir) -> dict[str, Any]:
+    """The exact state at the end of a run, and its metric rows without what the clock says."""
+    import torch
+
+    from src.checkpoint_names import list_states
+    from src.metrics import TIMING_KEYS
+
+    newest = list_states(run.checkpoints)[0]
+    state: dict[str, Any] = torch.load(newest, weights_only=True)
+    del state["train_seconds"], state["metrics_bytes"]
+    rows = [{k: v for k, v in row.items() if k not in TIMING_KEYS} for row in read_lines(run.metrics_file)]
+    result = run.result() or {}
+    measured = {k: v for k, v in result.items() if k not in ("train_seconds", "images_per_s")}
+    return {"state": state, "rows": rows, "result": measured, "best": torch.load(run.best_file, weights_only=True)["model_state_dict"]}
+
+
+def differences(first: Any, second: Any, path: str = "") -> list[str]:
+    """Where two nested values are not equal, tensors bit for bit."""
+    import torch
+
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        return [] if first.dtype == second.dtype and torch.equal(first, second) else [path]
+    if isinstance(first, dict) and isinstance(second, dict):
+        keys = first.keys() | second.keys()
+        missing = [f"{path}.{key}" for key in keys if (key in first) != (key in second)]
+        return missing + [d for key in first.keys() & second.keys() for d in differences(first[key], second[key], f"{path}.{key}")]
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        if len(first) != len(second):
+            return [f"{path} (lengths {len(first)} and {len(second)})"]
+        return [d for i, (a, b) in enumerate(zip(first, second, strict=True)) for d in differences(a, b, f"{path}[{i}]")]
+    return [] if type(first) is type(second) and first == second else [f"{path} ({first!r} and {second!r})"]
+
+
+def assert_same_run(first: RunDir, second: RunDir) -> None:
+    """Both runs ended with equal weights, optimizer, random states, metrics and results."""
+    a, b = final_state(first), final_state(second)
+    assert len(a["rows"]) > 3
+    assert differences(a, b) == []

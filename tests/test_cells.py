@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from src.cells import expand_grid, refine_grid
+from src.config import Config, load_config
+from src.errors import ConfigError
+
+from .conftest import ROOT
+
+REFERENCE = ROOT.parent / "shared" / "reference" / "grid_search_runs"
+
+
+@pytest.fixture(scope="module")
+def report() -> Config:
+    return load_config(ROOT / "configs" / "config.yaml")
+
+
+def test_the_reports_grid_has_its_48_cells_in_its_order(report: Config) -> None:
+    cells = expand_grid(report)
+    assert len(cells) == 48
+    assert cells[0].name == "k=000_M=4_bc=64-64-64_bs=32_lr=1.00e-04_wd=1e-05"
+    assert cells[34].name == "k=034_M=6_bc=64-64-64_bs=32_lr=2.00e-03_wd=1e-05"
+    assert cells[47].name == "k=047_M=6_bc=48-72-72_bs=64_lr=2.00e-03_wd=1e-04"
+    assert all(cell.config.train.epochs == 2 for cell in cells)
+    assert cells[34].config.model.num_modules == 6
+    assert len({cell.key for cell in cells}) == 48
+
+
+def test_names_are_those_of_the_reports_runs(report: Config) -> None:
+    if not REFERENCE.is_dir():
+        pytest.skip(f"the report's logs are not here ({REFERENCE})")
+    theirs = sorted(path.name.rsplit("_", 1)[0] for path in REFERENCE.iterdir())
+    assert [f"grid_search_{cell.name}" for cell in expand_grid(report)] == theirs
+
+
+def test_the_refined_grid_is_the_reports_around_its_best_cell(report: Config) -> None:
+    best = {k: v for k, v in expand_grid(report)[34].overrides.items() if k != "train.epochs"}
+    cells = refine_grid(report, best)
+    points = {(c.config.train.optimizer.lr, c.config.train.optimizer.weight_decay) for c in cells}
+    assert points == {(lr, wd) for lr in (1.5e-3, 2e-3, 2.5e-3) for wd in (1e-5, 5e-6, 1e-6)}
+    assert len(cells) == 9
+    assert all(c.config.train.epochs == 8 and c.config.model.num_modules == 6 for c in cells)
+
+
+def test_names_show_only_what_differs(small: Callable[..., Config]) -> None:
+    names = [cell.name for cell in expand_grid(small(hparams__num_modules=[2]))]
+    assert names == ["k=000_lr=1.00e-03", "k=001_lr=1.00e-02"]
+
+
+def test_close_rates_keep_different_names(small: Callable[..., Config]) -> None:
+    names = [cell.name for cell in expand_grid(small(hparams={"lr": [0.0012345, 0.0012346], "weight_decay": [1.25e-5, 0.0, 0.1]}))]
+    assert names[0] == "k=000_lr=1.2345e-03_wd=1.25e-05"
+    assert names[4] == "k=004_lr=1.2346e-03_wd=0"
+    assert len(set(names)) == 6
+
+
+def test_any_key_path_is_an_axis(small: Callable[..., Config]) -> None:
+    cells = expand_grid(small(hparams={"train.scheduler.gamma": [0.1, 0.5], "augment.random_flip": [True, False]}))
+    assert [c.config.train.scheduler.gamma for c in cells] == [0.1, 0.1, 0.5, 0.5]
+    assert cells[0].name == "k=000_gamma=0.1_random_flip=true"
+
+
+def test_a_name_is_one_harmless_directory(small: Callable[..., Config]) -> None:
+    cells = expand_grid(small(hparams={"dataset.name": ["synthetic", "../../x; rm -rf $(pwd)\n'\""]}))
+    assert all("/" not in c.name and "$" not in c.name and "\n" not in c.name and "'" not in c.name for c in cells)
+
+
+def test_invalid_cells_are_refused_together(small: Callable[..., Config]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        expand_grid(small(hparams={"lr": [0.1, -1.0], "num_modules": [0, 2]}))
+    message = str(caught.value)
+    assert "train.optimizer.lr: -1.0" in message
+    assert "model.num_modules: 0" in message
+    assert len(message.splitlines()) == 3
+
+
+def test_a_grid_without_axes_and_one_too_large(small: Callable[..., Config]) -> None:
+    with pytest.raises(ConfigError, match="no axis"):
+        expand_grid(small(hparams={"epochs": 2}))
+    with pytest.raises(ConfigError, match="more than"):
+        expand_grid(small(hparams={"lr": [i / 1e5 for i in range(1, 2000)], "seed": list(range(1000))}))

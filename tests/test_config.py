@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from src import yaml_file
+from src.config import Config, load_config, make_config
+from src.errors import ConfigError
+
+from .conftest import ROOT, SMALL
+
+REPORT = ROOT / "configs" / "config.yaml"
+REFERENCE = ROOT.parent / "shared" / "reference" / "config.yaml"
+
+
+def refusal(*overrides: str, path: Path = REPORT) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+def test_the_reports_config_loads_with_all_its_values() -> None:
+    config = load_config(REPORT)
+    assert config.dataset.name == "zh-plus/tiny-imagenet"
+    assert (config.dataset.split.val, config.dataset.split.test) == (8000, 2000)
+    assert config.model.branch_channels == (64, 64, 64)
+    assert config.train.optimizer.weight_decay == 1e-5
+    assert config.preprocess.text_tokenizer is None
+    assert config.model.hidden_sizes is None
+    assert list(config.hparams.axes) == ["lr", "batch_size", "weight_decay", "num_modules", "branch_channels"]
+    assert config.metrics.classification == ("accuracy",)
+
+
+def test_the_reports_config_is_unchanged() -> None:
+    if not REFERENCE.is_file():
+        pytest.skip(f"the report's own file is not here ({REFERENCE})")
+    assert REPORT.read_bytes() == REFERENCE.read_bytes()
+
+
+def test_a_config_survives_being_written_and_read() -> None:
+    config = load_config(REPORT, ["hparams.tag=3e-4x", "dataset.revision=1e5"][:1])
+    text = yaml_file.dump_yaml(config.to_dict())
+    assert make_config(yaml_file.parse_yaml(text, "text"), "text") == config
+
+
+def test_strings_that_look_like_numbers_are_quoted() -> None:
+    content = {"a": "3e-4", "b": "010", "c": 3e-4, "d": "null"}
+    assert yaml_file.parse_yaml(yaml_file.dump_yaml(content), "text") == content
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("3e-4", 3e-4), ("1E5", 1e5), (".5", 0.5), ("-2.5e+3", -2500.0), ("7", 7), ("010", 10), ("'3e-4'", "3e-4")]
+)
+def test_numbers_are_read_as_numbers(text: str, value: object) -> None:
+    read = yaml_file.parse_yaml(f"x: {text}", "text")["x"]
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_a_duplicate_key_is_refused_with_both_lines(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("train:\n  seed: 1\n  epochs: 2\n  seed: 3\n")
+    message = refusal(path=path)
+    assert "'seed'" in message
+    assert "lines 2 and 4" in message
+    assert str(path) in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["train.optimizer.nme=adam"], ["train.optimizer.nme: unknown key", "'name'", "weight_decay"]),
+        (["trian.seed=1"], ["trian: unknown key", "'train'"]),
+        (["train.batch_size=-1"], ["train.batch_size: -1", "greater than or equal to 1"]),
+        (["train.optimizer.lr=fast"], ["train.optimizer.lr: 'fast'", "give a number"]),
+        (["train.epochs=1.5"], ["train.epochs: 1.5", "whole number"]),
+        (["train.optimizer.lr=.nan"], ["train.optimizer.lr"]),
+        (["model.rnn=lstm"], ["model.rnn: 'lstm'", "recurrent"]),
+        (["preprocess.text_tokenizer=bert"], ["preprocess.text_tokenizer: 'bert'", "text"]),
+        (["model.attention=true"], ["model.attention: true"]),
+        (["metrics.regression=[mse]"], ["metrics.regression"]),
+        (["model.activation=swish"], ["model.activation: 'swish'", "'relu', 'gelu' or 'tanh'"]),
+        (["train.scheduler.name=poly"], ["'none', 'step', 'cosine' or 'onecycle'"]),
+        (["train.optimizer.name=lion"], ["'sgd', 'adam', 'adamw' or 'rmsprop'"]),
+        (["dataset.split.val=8001"], ["dataset.split.val: 8001", "8000 or 8200"]),
+        (["dataset.split.test=30"], ["dataset.split.test: 30", "nearest that do: 200"]),
+        (["preprocess.resize=[32,32]"], ["model.input_shape", "augment.random_crop.size: 64"]),
+        (["dataset.classes=20"], ["model.num_classes: 200 does not fit dataset.classes 20"]),
+        (["model.num_modules=16"], ["model.num_modules: 16"]),
+        (["hparams.lrr=[1]"], ["hparams.lrr: unknown axis", "'lr'"]),
+        (["hparams.lr=3"], ["hparams.lr: 3 is not a list", "[3]"]),
+        (["hparams.lr=[1,1]"], ["holds a value twice"]),
+        (["lr_finder.min_lr=2"], ["lr_finder.min_lr"]),
+        (["train=adam"], ["train: 'adam'", "section"]),
+        (["nonsense"], ["key.path=value"]),
+    ],
+)
+def test_a_bad_value_is_refused_with_key_value_and_what_is_allowed(overrides: list[str], expected: list[str]) -> None:
+    message = refusal(*overrides)
+    for part in expected:
+        assert part in message
+
+
+def test_all_problems_come_at_once() -> None:
+    message = refusal("train.batch_size=0", "model.rnn=gru", "trian.x=1", "dataset.root=3")
+    assert "4 problems" in message
+    assert len(message.splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("- a\n- b\n", "must be a mapping"), ("train: [1\n", "line 2"), ("a: b: c\n", "not valid YAML"), ("\ttrain: 1\n", "not valid YAML")],
+)
+def test_a_file_that_is_no_configuration(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    message = refusal(path=path)
+    assert expected in message
+    assert str(path) in message
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    assert "no such file" in refusal(path=tmp_path / "none.yaml")
+    assert "cannot be read" in refusal(path=tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "UTF-8" in refusal(path=tmp_path / "binary.yaml")
+
+
+def test_empty_sections_and_an_empty_file_are_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "empty.yaml"
+    path.write_text("train:\nmodel:\n")
+    assert load_config(path) == Config()
+
+
+def test_overrides_reach_into_null_sections() -> None:
+    config = load_config(REPORT, ["augment.random_crop=null", "augment.color_jitter={hue: 0.1}", "train.max_steps=5"])
+    assert config.augment.random_crop is None
+    assert config.augment.color_jitter is not None
+    assert config.augment.color_jitter.hue == 0.1
+    assert config.train.max_steps == 5
+
+
+def test_configs_are_frozen() -> None:
+    from pydantic import ValidationError
+
+    config = Config()
+    with pytest.raises(ValidationError):
+        config.train.seed = 1  # type: ignore[misc]
+
+
+def test_the_key_follows_content_alone(small: Callable[..., Config]) -> None:
+    key = small().content_key("train")
+    assert small(train__device="auto", dataset__root="/elsewhere", checkpoint__every_steps=3).content_key("train") == key
+    assert small(train__seed=1).content_key("train") != key
+    assert small(model__dropout=0.1).content_key("train") != key
+    assert small().content_key("evaluate") != key
+
+
+def test_the_demo_config_is_valid() -> None:
+    assert load_config(ROOT / "configs" / "demo.yaml").dataset.name == "synthetic"
+
+
+def test_the_tests_experiment_is_not_changed_by_overrides(small: Callable[..., Config]) -> None:
+    small(train__seed=9)
+    assert "seed" not in SMALL["train"]

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.checkpoint_names import list_states, newest_step
+from src.config import Config
+from src.engine import train
+from src.files import read_lines
+from src.plans import train_request
+from src.progress import PlainReporter
+from src.rundir import RunDir
+from src.sweeps import open_sweep
+
+from .conftest import ROOT, assert_same_run
+
+NEVER = 10**9
+
+
+class StopAfter:
+    """Asks for a stop at the n-th question, and for ever after."""
+
+    def __init__(self, questions: int) -> None:
+        self.left = questions
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def new_run(config: Config) -> RunDir:
+    return open_sweep(train_request(config), fresh=True)[0].runs()[0]
+
+
+def execute(run: RunDir, questions: int = NEVER) -> str:
+    return train(run, StopAfter(questions), PlainReporter()).status
+
+
+@pytest.fixture
+def straight(small: Callable[..., Config]) -> RunDir:
+    """A run that nobody interrupted: 3 epochs of 6 steps."""
+    run = new_run(small())
+    assert execute(run) == "done"
+    return run
+
+
+def test_a_run_ends_with_everything_in_its_directory(straight: RunDir) -> None:
+    result = straight.result()
+    assert result is not None
+    assert result["steps"] == 18
+    assert result["epochs"] == 3
+    rows = read_lines(straight.metrics_file)
+    assert [row["step"] for row in rows if "train/loss" in row] == [4, 6, 8, 12, 16, 18]
+    assert [row["step"] for row in rows if "val/accuracy" in row] == [6, 12, 18]
+    assert {"train/lr", "train/images_per_s", "train/loss"} <= rows[0].keys()
+    best = max((row for row in rows if "val/accuracy" in row), key=lambda row: (row["val/accuracy"], -row["step"]))
+    assert result["best"]["accuracy"] == best["val/accuracy"]
+    assert result["best"]["step"] == best["step"]
+    assert torch.load(straight.best_file, weights_only=True)["metrics"]["step"] == best["step"]
+    assert [path.name[:14] for path in list_states(straight.checkpoints)] == ["step_000000018"]
+
+
+# Questions are asked before every step and, three a time, during each evaluation.
+@pytest.mark.parametrize("stops", [[0], [1], [5], [6], [7], [8], [9], [3, 3, 3], [1] * 12, [8, 8], [20], [0, 0, 7, 0, 2]])
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(
+    straight: RunDir, small: Callable[..., Config], tmp_path: Path, stops: list[int]
+) -> None:
+    run = new_run(small(paths__runs_dir=str(tmp_path / "other")))
+    for questions in stops:
+        assert execute(run, questions) == "stopped"
+    assert execute(run) == "done"
+    assert_same_run(straight, run)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train.optimizer": {"name": "sgd", "lr": 0.05}, "train.scheduler": {"name": "onecycle", "warmup_steps": 2}},
+        {"train.optimizer": {"name": "adamw"}, "train.scheduler": {"name": "cosine"}, "dataset.shuffle": False},
+        {"train.optimizer": {"name": "rmsprop"}, "train.scheduler": {"name": "step", "step_size": 1}, "model.batch_norm": False},
+        {"train.max_steps": 10, "train.batch_size": 7, "checkpoint.every_steps": 3, "model.residual": True},
+        {"train.overfit_small": True, "train.overfit_size": 20, "train.epochs": 6},
+    ],
+)
+def test_every_kind_of_run_resumes_exactly(small: Callable[..., Config], tmp_path: Path, changes: dict[str, object]) -> None:
+    whole, broken = (new_run(small(**changes, paths__runs_dir=str(tmp_path / name))) for name in ("whole", "broken"))
+    assert execute(whole) == "done"
+    assert execute(broken, 4) == "stopped"
+    assert execute(broken, 3) == "stopped"
+    assert execute(broken) == "done"
+    if "train.overfit_small" in changes:
+        assert not broken.best_file.exists()
+        broken.best_file.write_bytes(b"")
+        torch.save({"model_state_dict": {}}, broken.best_file)
+        torch.save({"model_state_dict": {}}, whole.best_file)
+    assert_same_run(whole, broken)
+
+
+def test_work_past_the_state_is_done_again_without_a_trace(straight: RunDir, small: Callable[..., Config], tmp_path: Path) -> None:
+    """A hard kill loses the newest state: rows and best weights from after the one before it must not stay."""
+    run = new_run(small(checkpoint__every_steps=5, paths__runs_dir=str(tmp_path / "other")))
+    assert execute(run, 17) == "stopped"
+    newest, before = list_states(run.checkpoints)[:2]
+    newest.unlink()
+    assert newest_step(run.checkpoints) == int(before.name[5:14])
+    assert execute(run) == "done"
+    assert_same_run(straight, run)
+
+
+def test_a_damaged_state_costs_steps_and_nothing_else(straight: RunDir, small: Callable[..., Config], tmp_path: Path) -> None:
+    run = new_run(small(checkpoint__every_steps=4, paths__runs_dir=str(tmp_path / "other")))
+    assert execute(run, 14) == "stopped"
+    for path in list_states(run.checkpoints):
+        path.write_bytes(path.read_bytes()[:1000])
+    assert execute(run) == "done"
+    assert_same_run(straight, run)
+
+
+def test_lost_rows_send_the_run_back_to_a_state_that_knows_less(straight: RunDir, small: Callable[..., Config], tmp_path: Path) -> None:
+    run = new_run(small(checkpoint__every_steps=4, paths__runs_dir=str(tmp_path / "other")))
+    assert execute(run, 14) == "stopped"
+    run.metrics_file.write_bytes(run.metrics_file.read_bytes()[:40])
+    assert execute(run) == "done"
+    assert_same_run(straight, run)
+
+
+def test_a_changed_config_starts_anew(small: Callable[..., Config], tmp_path: Path) -> None:
+    run = new_run(small())
+    assert execute(run, 9) == "stopped"
+    run.config_file.write_text(run.config_file.read_text().replace("lr: 0.002", "lr: 0.003"))
+    whole = new_run(small(train__optimizer__lr=0.003, paths__runs_dir=str(tmp_path / "other")))
+    assert execute(run) == "done"
+    assert execute(whole) == "done"
+    assert_same_run(whole, run)
+
+
+def test_a_diverging_run_ends_and_says_so(small: Callable[..., Config]) -> None:
+    run = new_run(small(**{"train.optimizer": {"name": "sgd", "lr": 1e20}, "model.batch_norm": False}))
+    assert execute(run) == "done"
+    result = run.result()
+    assert result is not None
+    assert result["outcome"] == "diverged"
+    assert result["best"] is None
+    assert result["steps"] < 18
+
+
+def test_overfitting_a_few_images_succeeds(small: Callable[..., Config]) -> None:
+    changes = {"train.overfit_small": True, "train.overfit_size": 8, "train.epochs": 60, "train.optimizer.lr": 0.02, "model.dropout": 0.0}
+    run = new_run(small(**changes))
+    assert execute(run) == "done"
+    result = run.result()
+    assert result is not None
+    assert result["train"]["accuracy"] == 1.0
+    assert result["train"]["loss"] < 0.1
+
+
+def test_another_seed_is_another_run(straight: RunDir, small: Callable[..., Config], tmp_path: Path) -> None:
+    """The comparison of all these tests can fail."""
+    run = new_run(small(train__seed=7, paths__runs_dir=str(tmp_path / "other")))
+    assert execute(run) == "done"
+    with pytest.raises(AssertionError):
+        assert_same_run(straight, run)
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from src.engine import train
+from src.progress import PlainReporter
+from src.rundir import RunDir
+print("ready", flush=True)
+train(RunDir(Path(sys.argv[1])), lambda: False, PlainReporter())
+"""
+
+
+def test_kill_9_at_any_moment_costs_steps_and_nothing_else(straight: RunDir, small: Callable[..., Config], tmp_path: Path) -> None:
+    run = new_run(small(checkpoint__every_steps=1, paths__runs_dir=str(tmp_path / "other")))
+    moments = random.Random(5)
+    killed = 0
+    for _ in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(run.path)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        before = newest_step(run.checkpoints)
+        while process.poll() is None and newest_step(run.checkpoints) == before:
+            time.sleep(0.005)
+        time.sleep(moments.random() * 0.05)
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        process.stdout.close()
+    assert killed >= 2
+    assert execute(run) == "done"
+    assert_same_run(straight, run)

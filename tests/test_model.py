@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from src.checkpoint import load_checkpoint, load_weights
+from src.config import Model
+from src.errors import CheckpointError
+from src.model import build_model, count_parameters
+
+
+@pytest.mark.parametrize(
+    ("num_modules", "branches", "parameters"),
+    [(4, (64, 64, 64), 492_424), (6, (64, 64, 64), 763_528), (6, (48, 64, 80), 763_528), (4, (100, 64, 28), 492_424)],
+)
+def test_parameter_counts_are_the_reports(num_modules: int, branches: tuple[int, int, int], parameters: int) -> None:
+    assert count_parameters(build_model(Model(num_modules=num_modules, branch_channels=branches))) == parameters
+
+
+@pytest.mark.parametrize(("num_modules", "pools"), [(1, []), (2, []), (3, [2]), (4, [2]), (5, [2, 5]), (6, [2, 5])])
+def test_pools_stand_after_every_second_module_but_the_last(num_modules: int, pools: list[int]) -> None:
+    features = build_model(Model(num_modules=num_modules, branch_channels=(2, 2, 2))).features
+    assert [i for i, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)] == pools
+
+
+def test_state_dict_names_are_the_reports() -> None:
+    names = set(build_model(Model(num_modules=4)).state_dict())
+    for index in (0, 1, 3, 4):
+        expected = {"branch1.0.weight", "branch2.0.weight", "branch3.1.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var"}
+        assert {f"features.{index}.{name}" for name in expected} <= names
+    assert {"stem.0.weight", "classifier.weight", "classifier.bias"} <= names
+    assert not any(name.startswith("features.2.") for name in names)
+    assert not any("branch" in name and name.endswith("bias") for name in names)
+
+
+def test_forward_is_the_description_of_the_report() -> None:
+    """The same numbers as the layers written out by hand."""
+    torch.manual_seed(0)
+    network = build_model(Model(num_modules=4, branch_channels=(3, 4, 5), stem_channels=6, num_classes=7)).eval()
+    state = network.state_dict()
+    images = torch.randn(2, 3, 16, 16)
+    x = functional.conv2d(images, state["stem.0.weight"], padding=1).relu()
+    for index, pool in ((0, False), (1, True), (3, False), (4, False)):
+        weights = [state[f"features.{index}.branch{branch}"] for branch in ("1.0.weight", "2.0.weight", "3.1.weight")]
+        first = functional.conv2d(x, weights[0]).relu()
+        second = functional.conv2d(x, weights[1], padding=1).relu()
+        third = functional.conv2d(functional.max_pool2d(x, 3, 1, 1), weights[2]).relu()
+        bn = {name: state[f"features.{index}.bn.{name}"] for name in ("running_mean", "running_var", "weight", "bias")}
+        x = functional.batch_norm(torch.cat((first, second, third), 1), **bn)
+        x = functional.max_pool2d(x, 2) if pool else x
+    expected = functional.linear(functional.adaptive_avg_pool2d(x, 1).flatten(1), state["classifier.weight"], state["classifier.bias"])
+    torch.testing.assert_close(network(images), expected)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Model(activation="gelu", branch_channels=(4, 4, 4), stem_channels=5),
+        Model(activation="tanh", residual=True, branch_channels=(4, 4, 4)),
+        Model(batch_norm=False, dropout=0.5, branch_channels=(1, 2, 3)),
+        Model(hidden_sizes=(9, 8), num_modules=1, branch_channels=(2, 2, 2)),
+    ],
+)
+def test_every_option_gives_logits_and_gradients(model: Model) -> None:
+    network = build_model(model)
+    logits = network(torch.randn(2, 3, 64, 64))
+    assert logits.shape == (2, 200)
+    logits.sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters() if p.ndim > 1)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
+@pytest.mark.parametrize("classifier", ["classifier.", "classifier.1."])
+def test_the_reports_checkpoint_loads(tmp_path: Path, prefix: str, classifier: str) -> None:
+    model = Model(num_modules=2, branch_channels=(2, 2, 2), num_classes=5)
+    torch.manual_seed(1)
+    theirs = build_model(model).state_dict()
+    saved = {prefix + name.replace("classifier.", classifier): tensor for name, tensor in theirs.items()}
+    path = tmp_path / "best.ckpt"
+    torch.save({"epoch": 7, "model_state_dict": saved, "optimizer_state_dict": {}, "val_acc": 0.5}, path)
+    torch.manual_seed(2)
+    network = build_model(model)
+    load_weights(network, load_checkpoint(path)["model_state_dict"], str(path))
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name() -> None:
+    network = build_model(Model(num_modules=2, branch_channels=(2, 2, 2)))
+    other = build_model(Model(num_modules=3, branch_channels=(2, 2, 3))).state_dict()
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(network, other, "x.ckpt")
+    assert "features.0.branch3.1.weight is [3, 64, 1, 1], the model's [2, 64, 1, 1]" in str(caught.value)
+    assert "model.num_modules" in str(caught.value)
+
+
+class Runs:
+    """Would run code when unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (print, ("this must not run",))
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "evil.ckpt"
+    torch.save({"model_state_dict": {}, "x": Runs()}, path)
+    with pytest.raises(CheckpointError, match="refused, it holds more than tensors"):
+        load_checkpoint(path)
+    assert "must not run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 torn"])
+def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"x\.ckpt"):
+        load_checkpoint(path)
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "absent.ckpt")
+    torch.save({"weights": {}}, path)
+    with pytest.raises(CheckpointError, match="no 'model_state_dict'"):
+        load_checkpoint(path)
