@@ -234,8 +234,7 @@ def _build_unless_whole(
         return
     if folder.exists():
         progress(f"{folder}: {problem}; decoding again")
-    for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    _remove_leftovers(folder)
     # No other process makes this name: it holds the lock.
     building = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     try:
@@ -250,8 +249,12 @@ def _build_unless_whole(
             f"{folder}: cannot be written: {error.strerror or error}; free some space or set dataset.root"
         ) from None
     finally:
-        for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _remove_leftovers(folder)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _build(config: Config, source: sources.Source, identity: dict[str, Any], folder: Path, progress: Progress) -> None:

@@ -318,8 +318,10 @@ def test_killed_while_building(folder: Path, tmp_path: Path):
     run.send_signal(signal.SIGKILL)
     run.communicate()
     assert half.exists()
-    found = data.load(config)
-    assert not half.exists()
+    seen: list[bool] = []
+    found = data.load(config, lambda line: seen.append(half.exists()))
+    assert seen
+    assert not any(seen), "what was half done is to go before its room is needed again"
     assert len(found.train) == 48
     assert np.asarray(found.val.images).any()
 
@@ -573,6 +575,13 @@ def test_hub_that_has_no_such_name_or_revision(hub, tmp_path: Path):
     assert re.search(r"refused .*own/other .*has no such data set", output), output
     output, _ = prepare_from_hub(make("own/images", tmp_path, {"dataset.revision": "absent"}), address)
     assert re.search(r"refused .*revision absent.*set dataset\.revision", output), output
+
+
+def test_download_false_fetches_nothing_from_a_hub_that_answers(hub, tmp_path: Path):
+    address = f"http://127.0.0.1:{hub.server_port}"
+    for change, environment in (({"dataset.download": False}, {}), ({}, {"HF_HUB_OFFLINE": "1"})):
+        output, _ = prepare_from_hub(make("own/images", tmp_path, change), address, environment)
+        assert "refused" in output, output
 
 
 def test_hub_download_that_broke_off_is_not_taken_for_whole(hub, tmp_path: Path):

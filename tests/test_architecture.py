@@ -1,0 +1,80 @@
+"""The rules that hold without anyone remembering: layers, no circles, a light login node."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT
+
+LAYERS = {"src": {"src"}, "jobs": {"jobs", "src"}, "hpc": {"hpc", "jobs", "src"}}
+HEAVY = ("torch", "torchvision", "datasets", "pandas", "matplotlib", "tensorboard", "PIL")
+MAX_LINES = 300
+
+
+def modules() -> list[Path]:
+    return [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
+
+
+def imports_of(path: Path, *, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_a_layer_imports_only_itself_and_those_below(path: Path) -> None:
+    layer = path.relative_to(ROOT).parts[0]
+    foreign = {name for name in imports_of(path) if name.split(".")[0] in LAYERS and name.split(".")[0] not in LAYERS[layer]}
+    assert foreign == set()
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_a_file_is_one_sitting(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+    assert path.name != "utils.py"
+
+
+def test_nothing_imports_in_a_circle() -> None:
+    known = {name_of(path): path for path in modules()}
+    graph = {name: {i for i in imports_of(path, top_level_only=True) if i in known and i != name} for name, path in known.items()}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail, name))
+        if name not in done:
+            for imported in graph[name]:
+                visit(imported, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+    assert len(done) == len(known)
+
+
+@pytest.mark.parametrize("module", ["hpc.launch", "hpc.commands", "hpc.submit", "hpc.local", "hpc.status", "hpc.aggregate", "hpc.demo", "src.train", "src.plans", "src.results", "src.data", "jobs.grid"])
+def test_the_login_node_imports_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_rule_of_the_login_node_can_fail() -> None:
+    code = "import sys, src.engine; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "True"

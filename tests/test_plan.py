@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpc import slurm
+from hpc.cluster import Profile, choose_gres, load_profile
+from hpc.plan import PROJECT_ROOT, make_plan
+from src.config import Config
+from src.errors import ClusterError, ConfigError, RelayError
+
+PROFILE = Profile(executor="slurm", partition="gpu", slice="1g.12gb", cpus=2, mem_gb=8, time_min=60, signal_lead_s=90, max_parallel=7)
+
+
+def fake(folder: Path, name: str, script: str) -> None:
+    """A stand-in for one of SLURM's commands, first on the PATH."""
+    path = folder / name
+    path.write_text(f"#!/bin/bash\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of stand-ins; nothing waits in these tests."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
+    return folder
+
+
+def test_the_sbatch_text_of_an_array_whole() -> None:
+    runs = [Path(f"/scratch/runs/grid/k=00{i}") for i in range(3)]
+    plan = make_plan(PROFILE, "gpu:1g.12gb:1", "grid", 1, runs, Path("/scratch/logs/grid"))
+    root, python = shlex.quote(str(PROJECT_ROOT)), shlex.quote(sys.executable)
+    assert plan.sbatch_text == f"""#!/bin/bash
+
+# Parameters
+#SBATCH --array=0-2%3
+#SBATCH --cpus-per-task=2
+#SBATCH --error=/scratch/logs/grid/%A_%a_0_log.err
+#SBATCH --gres=gpu:1g.12gb:1
+#SBATCH --job-name=relay-grid.1
+#SBATCH --mem=8192MB
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=/scratch/logs/grid/%A_%a_0_log.out
+#SBATCH --partition=gpu
+#SBATCH --requeue
+#SBATCH --signal=USR2@90
+#SBATCH --time=60
+#SBATCH --wckey=submitit
+
+# setup
+cd {root}
+export PYTHONPATH={root}"${{PYTHONPATH:+:$PYTHONPATH}}"
+export RELAY_SIGNAL_LEAD_S=90
+export RELAY_NEEDS_GPU=0
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /scratch/logs/grid/%A_%a_%t_log.out --error /scratch/logs/grid/%A_%a_%t_log.err {python} -u -m submitit.core._submit /scratch/logs/grid
+"""
+
+
+def test_the_cap_of_the_profile_is_the_arrays() -> None:
+    runs = [Path(f"/r/{i}") for i in range(48)]
+    assert "#SBATCH --array=0-47%7\n" in make_plan(PROFILE, None, "grid", 1, runs, Path("/l")).sbatch_text
+    assert "--array" not in make_plan(PROFILE, None, "grid", 1, runs[:1], Path("/l")).sbatch_text
+
+
+def test_paths_and_names_cannot_inject_into_the_script(tmp_path: Path) -> None:
+    hostile = tmp_path / "a b'$(touch pwned)\"`id`; x"
+    plan = make_plan(PROFILE, None, "x; $(touch pwned) 'y", 1, [hostile / "run"], hostile / "logs")
+    checked = subprocess.run(["bash", "-n", "-c", plan.sbatch_text], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    last = plan.sbatch_text.strip().splitlines()[-1]
+    assert shlex.split(last)[-1] == str(hostile / "logs")
+    assert "#SBATCH --job-name=relay-x----touch-pwned---y.1" in plan.sbatch_text
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("executor: slurm\npartition: 'a b'\n", "partition: 'a b'"),
+        ("executor: slurm\npartition: 'a\\n#SBATCH --uid=0'\n", "partition"),
+        ("executor: slurm\nsbatch:\n  comment: \"x\\ny\"\n", "one line"),
+        ("executor: slurm\ntime_min: 1\nsignal_lead_s: 60\n", "signal_lead_s: 60 s is not below"),
+        ("executor: cloud\n", "executor: 'cloud'"),
+        ("executor: slurm\npartitions: x\n", "did you mean 'partition'"),
+    ],
+)
+def test_a_bad_profile_is_refused(tmp_path: Path, content: str, expected: str) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        load_profile(str(path))
+    assert expected in str(caught.value)
+
+
+def test_the_profiles_that_come_with_it_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT_ROOT)
+    _, mig = load_profile("h100-mig")
+    assert (mig.slice, mig.cpus, mig.mem_gb, mig.time_min, mig.signal_lead_s) == ("1g.12gb", 2, 8, 60, 90)
+    assert load_profile("local")[1].max_parallel == 1
+    assert load_profile("one-machine")[1].partition == "gpu"
+    with pytest.raises(ConfigError, match="profiles here: h100-mig, local, one-machine"):
+        load_profile("h100")
+
+
+def test_without_a_name_the_profile_is_the_one_for_this_machine(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT_ROOT)
+    fake(commands, "sbatch", "exit 0")
+    assert load_profile(None)[0] == "h100-mig"
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert load_profile(None)[0] == "local"
+
+
+@pytest.mark.parametrize(
+    ("offered", "gres"),
+    [
+        ("gpu:1g.12gb:7", "gpu:1g.12gb:1"),
+        ("gpu:nvidia_h100_nvl_1g.12gb:7(S:0-1),gpu:nvidia_h100_nvl_2g.24gb:1", "gpu:nvidia_h100_nvl_1g.12gb:1"),
+        ("(null)\\ngpu:a100:4,gpu:1g.12gb:2", "gpu:1g.12gb:1"),
+        ("gpu:1g.12gb:7,gpu:1g.12gb.me:1", "gpu:1g.12gb:1"),
+    ],
+)
+def test_the_slice_is_found_by_the_sites_name_for_it(commands: Path, offered: str, gres: str) -> None:
+    fake(commands, "sinfo", f"printf '{offered}\\n'")
+    assert choose_gres(PROFILE) == gres
+
+
+@pytest.mark.parametrize(("offered", "expected"), [("gpu:a100:4", "none of them fits"), ("gpu:x_1g.12gb:1,gpu:y_1g.12gb:1", "several of them fit"), ("(null)", "no GPU at all")])
+def test_a_slice_that_is_not_there_is_refused_with_what_is(commands: Path, offered: str, expected: str) -> None:
+    fake(commands, "sinfo", f"printf '{offered}\\n'")
+    with pytest.raises(ClusterError) as caught:
+        choose_gres(PROFILE)
+    assert expected in str(caught.value)
+    assert "gres: gpu:<type>:1" in str(caught.value)
+
+
+def test_an_exact_gres_is_taken_without_asking() -> None:
+    assert choose_gres(Profile(executor="slurm", gres="gpu:h100:1")) == "gpu:h100:1"
+    assert choose_gres(Profile(executor="slurm")) is None
+
+
+def test_a_busy_controller_is_waited_for(commands: Path, tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    fake(commands, "squeue", f'echo x >> {count}; [ $(wc -l < {count}) -gt 2 ] || {{ echo "slurm_load_jobs error: Socket timed out on send/recv operation" >&2; exit 1; }}; echo "12_3|relay-x.1|PENDING|Priority|1:00"')
+    assert [job.job_id for job in slurm.queued(["relay-x.1"])] == ["12_3"]
+    assert len(count.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("words", ["Socket timed out on send/recv operation", "Invalid user id"])
+def test_a_failed_question_is_never_an_empty_answer(commands: Path, words: str) -> None:
+    fake(commands, "squeue", f"echo 'error: {words}' >&2; exit 1")
+    with pytest.raises(ClusterError, match=words[:10]):
+        slurm.queued(["relay-x.1"])
+
+
+def test_no_scheduler_is_said_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ClusterError, match="no such command"):
+        slurm.gres_types()
+
+
+def test_what_scontrol_says_of_a_job(commands: Path) -> None:
+    line = "JobId=7 ArrayJobId=5 JobState=RUNNING StartTime=2026-11-22T12:00:00 EndTime=2026-11-22T12:01:00 PreemptTime=None"
+    fake(commands, "scontrol", f"echo '{line}'")
+    facts = slurm.show_job("5_1")
+    assert (facts.state, facts.preempted) == ("RUNNING", None)
+    assert facts.end is not None
+    assert facts.end.minute == 1
+
+
+def test_grid_of_the_small_experiment_is_one_array(small: Callable[..., Config]) -> None:
+    """Everything from a configuration to the text, without touching a disk."""
+    import jobs
+
+    request = jobs.request_of("grid", small())
+    runs = [request.runs_dir / "new" / cell.name for cell in request.cells]
+    text = make_plan(PROFILE, None, "new", 1, runs, Path("/logs")).sbatch_text
+    assert "--array=0-3%4" in text
+    assert not request.runs_dir.exists()
+    with pytest.raises(RelayError, match="unknown"):
+        jobs.executor_of("nonsense")

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from src.config import Config
+from src.files import append_lines
+from src.plans import best_overrides, grid_request, with_best_cell
+from src.results import best_row, collect, ranked, read_rows, write_tables
+from src.rundir import RunDir, SweepDir
+from src.sweeps import open_sweep
+
+
+def finish(run: RunDir, accuracy: float | None, loss: float = 1.0) -> None:
+    best = None if accuracy is None else {"accuracy": accuracy, "loss": loss, "epoch": 2.0, "step": 12}
+    run.record_attempt(1, start=1.0)
+    run.record_attempt(1, end=2.0, cause="TIMEOUT", first_step=0, last_step=5, total_steps=12)
+    run.record_attempt(2, start=3.0)
+    run.record_attempt(2, end=4.0, cause="DONE", first_step=5, last_step=12, total_steps=12)
+    outcome = "diverged" if accuracy is None else "completed"
+    append_lines(run.metrics_file, [{"step": 12, "epoch": 2.0, "time": 1.0, "val/accuracy": accuracy or 0.0, "val/loss": loss}])
+    run.write_result({"outcome": outcome, "best": best, "train": {"loss_epoch": 0.5}, "epochs": 2.0, "steps": 12, "images_per_s": 100.0, "train_seconds": 3.0})
+
+
+@pytest.fixture
+def sweep(small: Callable[..., Config]) -> SweepDir:
+    """Four cells: two done, one diverged, one never started."""
+    made, new = open_sweep(grid_request(small()))
+    assert new
+    for run, accuracy in zip(made.runs(), (0.25, 0.75, None), strict=False):
+        finish(run, accuracy)
+    return made
+
+
+def test_every_cell_has_a_row_finished_or_not(sweep: SweepDir) -> None:
+    rows = read_rows(sweep)
+    assert [row["state"] for row in rows] == ["done", "done", "diverged", "new"]
+    assert [(row["lr"], row["num_modules"]) for row in rows] == [(0.001, 2), (0.001, 3), (0.01, 2), (0.01, 3)]
+    assert rows[1]["val/accuracy"] == 0.75
+    assert rows[1]["attempts"] == 2
+    assert rows[1]["interruptions"] == "TIMEOUT"
+    assert "train.epochs" not in rows[0]
+
+
+def test_what_is_not_known_is_empty_and_never_zero(sweep: SweepDir) -> None:
+    files = write_tables(sweep, read_rows(sweep))
+    with files[0].open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 4
+    assert [line["val/accuracy"] for line in lines] == ["0.75", "0.25", "", ""]
+    assert lines[3]["val/loss"] == ""
+    table = files[1].read_text()
+    assert len(table.splitlines()) == 6
+    assert " nan " not in table.lower()
+    frame = pd.read_parquet(files[2])
+    assert frame["val/accuracy"].isna().sum() == 2
+    assert list(frame["run"]) == [line["run"] for line in lines]
+
+
+def test_best_and_ranking() -> None:
+    rows: list[dict[str, Any]] = [
+        {"index": 0, "val/accuracy": None},
+        {"index": 1, "val/accuracy": 0.5, "val/loss": 2.0},
+        {"index": 2, "val/accuracy": 0.5, "val/loss": 1.0},
+        {"index": 3, "val/accuracy": 0.0, "val/loss": 1.0},
+    ]
+    assert [row["index"] for row in ranked(rows)] == [2, 1, 3, 0]
+    best = best_row(rows)
+    assert best is not None
+    assert best["index"] == 2
+    assert best_row(rows[:1]) is None
+
+
+def test_collect_writes_tables_and_figure(sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    collect(sweep, tmp_path / "artifacts")
+    assert (tmp_path / "artifacts" / f"{sweep.name}.png").read_bytes().startswith(b"\x89PNG")
+    shown = capsys.readouterr().out
+    assert "best: k=001" in shown
+    assert shown.count("k=00") >= 5
+
+
+def test_the_best_cell_goes_into_the_full_training(sweep: SweepDir, small: Callable[..., Config]) -> None:
+    assert best_overrides(small()) == {"train.optimizer.lr": 0.001, "model.num_modules": 3}
+    trained = with_best_cell(small())
+    assert (trained.model.num_modules, trained.train.epochs) == (3, 3)
+
+
+def test_refining_starts_from_the_best_cell(sweep: SweepDir, small: Callable[..., Config]) -> None:
+    cells = grid_request(small(), refined=True).cells
+    assert {cell.config.model.num_modules for cell in cells} == {3}
+    assert sorted({cell.config.train.optimizer.lr for cell in cells}) == [0.00075, 0.001, 0.00125]
+
+
+def test_asking_twice_finds_the_same_sweep_and_fresh_makes_another(sweep: SweepDir, small: Callable[..., Config]) -> None:
+    again, new = open_sweep(grid_request(small()))
+    assert (again.path, new) == (sweep.path, False)
+    other, new = open_sweep(grid_request(small()), fresh=True)
+    assert new
+    assert other.path != sweep.path
+    assert open_sweep(grid_request(small(train__seed=3)))[1]
+
+
+def test_a_run_directory_is_complete_before_it_has_its_name(sweep: SweepDir) -> None:
+    config = sweep.runs()[3].config()
+    assert config.train.optimizer.lr == 0.01
+    assert Path(config.paths.runs_dir).is_absolute()
+    assert [path.name for path in sweep.path.parent.iterdir() if path.name.startswith(".making")] == []
+
+
+def test_comparisons_are_between_cells_that_differ_in_one_value(small: Callable[..., Config], tmp_path: Path) -> None:
+    from src.comparison import compare_axes, draw_comparison
+
+    made, _ = open_sweep(grid_request(small()))
+    for run, accuracy in zip(made.runs(), (0.25, 0.75, 0.5, 0.1), strict=True):
+        finish(run, accuracy)
+    compared = {c.axis: [value for value, _, _ in c.runs] for c in compare_axes(made)}
+    assert compared == {"train.optimizer.lr": [0.001, 0.01], "model.num_modules": [2, 3]}
+    names = [[run.name[:5] for _, run, _ in c.runs] for c in compare_axes(made)]
+    assert names == [["k=001", "k=003"], ["k=000", "k=001"]]
+    assert "0.75" in compare_axes(made)[0].sentence()
+    assert draw_comparison(compare_axes(made)[0], tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
