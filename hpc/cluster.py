@@ -15,6 +15,8 @@ from src.config_errors import describe
 from src.errors import ClusterError, ConfigError
 
 _FOLDER = Path("configs/clusters")
+# sbatch(1), --signal: "the signal may be sent up to 60 seconds earlier than specified".
+SIGNAL_EARLY_S = 60
 _Word = Annotated[str, Field(pattern=r"^[^\s'\"`$\\;|&<>()]+$")]
 
 
@@ -50,9 +52,11 @@ class Profile(Section):
 
     @model_validator(mode="after")
     def _lead_fits(self) -> Profile:
-        if self.signal_lead_s >= 60 * self.time_min:
+        early_s = SIGNAL_EARLY_S if self.executor == "slurm" else 0
+        if self.signal_lead_s + early_s >= 60 * self.time_min:
+            early = f" and SLURM may send the signal {early_s} s earlier than asked" if early_s else ""
             raise ValueError(
-                f"signal_lead_s: {self.signal_lead_s} s is not below the time limit of {self.time_min} min; "
+                f"signal_lead_s: {self.signal_lead_s} s leave nothing of the time limit of {self.time_min} min{early}; "
                 "lower it, or raise time_min"
             )
         return self

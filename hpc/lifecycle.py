@@ -31,6 +31,8 @@ from src.rundir import RunDir
 BUDGETS: Mapping[str, int | None] = {"TIMEOUT": 50, "PREEMPTED": None, "SIGNALLED": None}
 # Attempts in a row that may end without a step done.
 MAX_IDLE_ATTEMPTS = 2
+# An attempt before this one, on another node, may still be ending: SLURM gives it KillWait, 30 s by default.
+_CLAIM_WAIT_S = 90.0
 
 
 class Task:
@@ -116,7 +118,9 @@ def execute_runs(runs: Sequence[RunDir]) -> dict[str, str]:
 def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str:
     execute = jobs.executor_of(run.sweep().kind)
     try:
-        attempt(run, execute, stop.requested, reporter, job=_job_name(), cause_of_stop=stop.cause)
+        attempt(
+            run, execute, stop.requested, reporter, job=_job_name(), claim_wait_s=_CLAIM_WAIT_S, cause_of_stop=stop.cause
+        )
     except RelayError as error:
         reporter.say(f"error: {run.label}: {error}")
         return "CRASHED"

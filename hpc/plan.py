@@ -38,9 +38,18 @@ class SubmitPlan:
         return text
 
 
+def worker_python() -> str:
+    """This Python, as a shell command that survives SIGUSR2 while it starts.
+
+    SLURM may send the signal up to a minute early (sbatch(1), --signal), to a process that has no handler yet and
+    would die of it. Ignored, it is followed by SIGTERM at the time limit, which finds the handler in its place.
+    """
+    return f"bash -c 'trap \"\" USR2; exec \"$0\" \"$@\"' {shlex.quote(sys.executable)}"
+
+
 def task_command(log_folder: Path) -> str:
-    """What a task executes on its node: submitit's worker, under this Python."""
-    return f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(log_folder))}"
+    """What a task executes on its node: submitit's worker."""
+    return f"{worker_python()} -u -m submitit.core._submit {shlex.quote(str(log_folder))}"
 
 
 def make_plan(

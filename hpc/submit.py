@@ -18,7 +18,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from hpc import slurm
 from hpc.lifecycle import Task
-from hpc.plan import MAX_NUM_TIMEOUT, PROJECT_ROOT, SubmitPlan
+from hpc.plan import MAX_NUM_TIMEOUT, PROJECT_ROOT, SubmitPlan, worker_python
 from src.errors import ClusterError
 from src.files import append_lines, read_lines
 from src.rundir import SweepDir
@@ -78,7 +78,7 @@ def submit(plan: SubmitPlan, sweep: SweepDir) -> Submission:
     append_lines(sweep.submissions_file, [{"job_name": plan.job_name, "runs": runs, "time": round(time.time(), 3)}])
     plan.log_folder.mkdir(parents=True, exist_ok=True)
     try:
-        executor = submitit.SlurmExecutor(folder=plan.log_folder, max_num_timeout=MAX_NUM_TIMEOUT)
+        executor = submitit.SlurmExecutor(plan.log_folder, MAX_NUM_TIMEOUT, python=worker_python())
         executor.update_parameters(**plan.parameters)
         with _outside_of_jobs(), executor.batch():
             jobs = [executor.submit(Task([str(path)])) for path in plan.runs]

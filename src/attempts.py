@@ -27,6 +27,7 @@ def attempt(
     reporter: Reporter,
     *,
     job: str | None = None,
+    claim_wait_s: float = 0,
     cause_of_stop: Callable[[], str] = lambda: "INTERRUPTED",
 ) -> Outcome:
     """Claim the run, execute it, and close the attempt with its cause.
@@ -34,7 +35,7 @@ def attempt(
     The cause is DONE, what `cause_of_stop` says when a stop was asked for, or CRASHED. Raises RunError where another
     process has the run, and what `execute` raises.
     """
-    with run.claim():
+    with run.claim(claim_wait_s):
         return _recorded(run, execute, should_stop, reporter, job, cause_of_stop)
 
 

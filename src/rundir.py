@@ -108,14 +108,14 @@ class RunDir:
         append_lines(self.attempts_file, [{"attempt": attempt, **facts}])
 
     @contextlib.contextmanager
-    def claim(self) -> Iterator[None]:
+    def claim(self, wait_s: float = 0) -> Iterator[None]:
         """Hold the run for this process; it is free again when the process ends, however it ends.
 
-        Raises RunError where another process holds it.
+        Raises RunError where another process holds it for longer than `wait_s` seconds.
         """
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self.path / ".claim.lock", timeout=0)
+        lock = FileLock(self.path / ".claim.lock", timeout=wait_s)
         try:
             lock.acquire()
         except Timeout:

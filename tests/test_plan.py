@@ -67,7 +67,7 @@ export RELAY_NEEDS_GPU=0
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /scratch/logs/grid/%A_%a_%t_log.out --error /scratch/logs/grid/%A_%a_%t_log.err {python} -u -m submitit.core._submit /scratch/logs/grid
+srun --unbuffered --output /scratch/logs/grid/%A_%a_%t_log.out --error /scratch/logs/grid/%A_%a_%t_log.err bash -c 'trap "" USR2; exec "$0" "$@"' {python} -u -m submitit.core._submit /scratch/logs/grid
 """
 
 
@@ -93,7 +93,7 @@ def test_paths_and_names_cannot_inject_into_the_script(tmp_path: Path) -> None:
         ("executor: slurm\npartition: 'a b'\n", "partition: 'a b'"),
         ("executor: slurm\npartition: 'a\\n#SBATCH --uid=0'\n", "partition"),
         ("executor: slurm\nsbatch:\n  comment: \"x\\ny\"\n", "one line"),
-        ("executor: slurm\ntime_min: 1\nsignal_lead_s: 60\n", "signal_lead_s: 60 s is not below"),
+        ("executor: slurm\ntime_min: 1\nsignal_lead_s: 60\n", "signal_lead_s: 60 s leave nothing"),
         ("executor: cloud\n", "executor: 'cloud'"),
         ("executor: slurm\npartitions: x\n", "did you mean 'partition'"),
     ],

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.one_machine import daemons
+from hpc.one_machine.packages import check_installed
 from hpc.one_machine.settings import OneMachineError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ class Cluster:
 @contextmanager
 def cluster_of_its_own(name: str, *options: str) -> Iterator[Cluster]:
     try:
-        daemons.check_installed()
+        check_installed()
     except OneMachineError as error:
         pytest.skip(str(error))
     parent = Path(tempfile.mkdtemp(prefix="relay-"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.one_machine import daemons
+from hpc.one_machine.processes import start_ticks
 
 from .conftest import Cluster, run_command, wait_for
 
@@ -134,12 +134,12 @@ def test_down_leaves_nothing_even_of_a_running_job(another_machine: Cluster, tmp
     names = ("batch", "detached", "bare")
     wait_for("the job runs", lambda: all((tmp_path / name).exists() for name in names))
     pids = [int((tmp_path / name).read_text()) for name in names]
-    assert all(daemons.start_ticks(pid) is not None for pid in pids)
+    assert all(start_ticks(pid) is not None for pid in pids)
 
     ended = run_command("down", "--name", another_machine.name)
 
     assert ended.returncode == 0, ended.stderr
-    assert [pid for pid in pids if daemons.start_ticks(pid) is not None] == []
+    assert [pid for pid in pids if start_ticks(pid) is not None] == []
     assert living_processes_that_mention(str(another_machine.scratch)) == []
     assert not another_machine.scratch.exists()
     again = run_command("down", "--name", another_machine.name)

@@ -1,0 +1,200 @@
+"""A whole cluster: described as it was asked for, brought up, looked at, and removed without a trace."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import random
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc.one_machine import daemons
+from hpc.one_machine.packages import check_installed
+from hpc.one_machine.processes import Process
+from hpc.one_machine.progress import report
+from hpc.one_machine.records import Record, all_records, only_one, read_record, record_path, write_record
+from hpc.one_machine.settings import (
+    OneMachine,
+    OneMachineError,
+    Ports,
+    check_name,
+    database_setup_text,
+    gres_conf_text,
+    slurm_conf_text,
+    slurmdbd_conf_text,
+)
+
+PORTS = range(20000, 32000)  # below those that the kernel gives to outgoing connections
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `up` is asked for; without a folder, the cluster gets one among the temporary files, named after it."""
+
+    name: str
+    folder: Path | None
+    nodes: int
+    preempt_user_signal: bool
+    requeue_wait_s: int
+
+
+def up(request: Request) -> None:
+    """Starts the cluster unless it runs; prints the line for the shell. Leaves nothing behind if it raises."""
+    check_name(request.name)
+    check_installed()
+    with only_one():
+        record = read_record(request.name)
+        if record is not None and not record.is_whole():
+            report(f"the cluster {request.name} was never finished or is from before a reboot; it is made anew")
+            remove(record)
+            record = None
+        if record is not None and record.dead():
+            raise OneMachineError(
+                f"{', '.join(record.dead())} of the cluster {request.name} ended. "
+                f"Its logs are in {record.machine.logs}. Try: python -m hpc.one_machine down --name {request.name}"
+            )
+        if record is None:
+            record = Record(describe(request), [])
+            bring_up(record)
+    print(f"export SLURM_CONF={record.machine.slurm_conf}", flush=True)
+
+
+def describe(request: Request) -> OneMachine:
+    """A new cluster as it was asked for, with ports of its own. Raises OneMachineError."""
+    default = Path(tempfile.gettempdir()).resolve() / f"relay-slurm-{os.geteuid()}-{request.name}"
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        raise OneMachineError(f"SLURM needs a user with a name, and uid {os.geteuid()} has none here") from None
+    return OneMachine(
+        name=request.name,
+        folder=default if request.folder is None else request.folder.absolute(),
+        host=socket.gethostname().partition(".")[0],
+        user=user,
+        ports=choose_ports(request.nodes),
+        db_password=secrets.token_hex(16),
+        first_job_id=1 + int(time.time()) // 10 % 60_000_000,  # a later cluster does not give the same ids again
+        preempt_user_signal=request.preempt_user_signal,
+        requeue_wait_s=request.requeue_wait_s,
+    )
+
+
+def choose_ports(nodes: int) -> Ports:
+    """Ports that nobody listens on and no other cluster of this user counts on. Raises OneMachineError if too few."""
+    taken = {port for record in all_records() for port in _ports_of(record.machine.ports)}
+    candidates = (port for port in random.sample(PORTS, len(PORTS)) if port not in taken and _is_free(port))
+    found = [port for port, _ in zip(candidates, range(3 + nodes), strict=False)]
+    if len(found) < 3 + nodes:
+        raise OneMachineError(f"fewer than {3 + nodes} free ports between {PORTS.start} and {PORTS.stop}")
+    return Ports(found[0], found[1], found[2], tuple(found[3:]))
+
+
+def _ports_of(ports: Ports) -> tuple[int, ...]:
+    return (ports.mariadb, ports.slurmdbd, ports.slurmctld, *ports.slurmd)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+def bring_up(record: Record) -> None:
+    """Whatever ends this early, Ctrl-C too, is followed by the end of every daemon that was started."""
+    began_s = time.monotonic()
+    try:
+        record.machine.folder.mkdir(parents=True)
+    except FileExistsError:
+        raise OneMachineError(
+            f"{record.machine.folder} exists already and is no cluster that is known. "
+            "Try --dir with a folder that does not exist yet"
+        ) from None
+
+    def started(process: Process) -> None:
+        record.processes.append(process)
+        write_record(record)
+
+    try:
+        write_record(record)
+        write_files(record.machine)
+        daemons.Starter(record.machine, started).start_all()
+    except BaseException:
+        report("failed; removing what was started")
+        remove(record)
+        raise
+    report(f"the cluster {record.machine.name} is up after {time.monotonic() - began_s:.1f} s")
+
+
+def write_files(machine: OneMachine) -> None:
+    """Fills the folder, which exists and is empty, with all that the daemons read."""
+    for folder in (machine.munge, machine.state, machine.spool, machine.logs, machine.slice_files[0].parent):
+        folder.mkdir(mode=0o755)
+    for path in machine.slice_files:
+        path.symlink_to(os.devnull)
+    _write(machine.slurm_conf, slurm_conf_text(machine), 0o644)
+    _write(machine.gres_conf, gres_conf_text(machine), 0o644)
+    _write(machine.slurmdbd_conf, slurmdbd_conf_text(machine), 0o600)
+    _write(machine.database_setup, database_setup_text(machine), 0o600)
+    _write(machine.munge_key, secrets.token_hex(64), 0o600)
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    """A secret must not be readable even for a moment, so the file is made with its final mode."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        file.write(text)
+
+
+def remove(record: Record) -> None:
+    """The record goes last: while it is there, `down` can be asked again."""
+    daemons.stop_all(record.machine, record.processes)
+    remove_folder(record.machine.folder)
+    record_path(record.machine.name).unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """A dying process may write for a moment longer. Raises OneMachineError if the folder stays."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
+    raise OneMachineError(f"{folder} cannot be removed. See who uses it, then try the same command again")
+
+
+def down(name: str) -> None:
+    """Ends the cluster with its jobs and removes its folder; says so if there is none."""
+    check_name(name)
+    with only_one():
+        record = read_record(name)
+        if record is None:
+            report(f"there is no cluster {name}")
+            return
+        began_s = time.monotonic()
+        remove(record)
+        report(f"the cluster {name} is down after {time.monotonic() - began_s:.1f} s")
+
+
+def status() -> None:
+    """One line per cluster on stdout."""
+    records = all_records()
+    if not records:
+        report("there is no cluster. Try: python -m hpc.one_machine up")
+    for record in records:
+        print(f"{record.machine.name}  {health(record)}  SLURM_CONF={record.machine.slurm_conf}")
+
+
+def health(record: Record) -> str:
+    """In a few words; the controller is asked only where there is one, since asking in vain takes long."""
+    if not record.is_whole():
+        return "unfinished"
+    if dead := record.dead():
+        return f"not running: {', '.join(dead)}"
+    return f"{len(daemons.idle_nodes(record.machine))} of {len(record.machine.nodes)} nodes idle"

@@ -1,0 +1,94 @@
+"""The clusters of this user, each written down in a file of its own, and the lock of those who change them."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hpc.one_machine.processes import Process
+from hpc.one_machine.progress import report
+from hpc.one_machine.settings import OneMachine, OneMachineError, Ports
+
+
+@dataclasses.dataclass
+class Record:
+    """What is known of a cluster, written down after each daemon's start, so that `down` finds even half of one."""
+
+    machine: OneMachine
+    processes: list[Process]
+
+    def is_whole(self) -> bool:
+        """Whether `up` came as far as to start every daemon: four, and one for each node."""
+        return len(self.processes) == 4 + len(self.machine.nodes)
+
+    def dead(self) -> list[str]:
+        """The daemons that were started and run no more."""
+        return [process.label for process in self.processes if not process.is_alive()]
+
+
+def boot_id() -> str:
+    """Differs after every reboot, when the pids that were written down mean nothing any more."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def records_folder() -> Path:
+    """Made at need. Raises OneMachineError if somebody else made it: in /tmp anybody could."""
+    folder = Path(tempfile.gettempdir()).resolve() / f"relay-slurm-{os.geteuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+        raise OneMachineError(
+            f"{folder} is not yours. Try with another folder: TMPDIR=... python -m hpc.one_machine ..."
+        )
+    return folder
+
+
+def record_path(name: str) -> Path:
+    """Outside the cluster's folder, so that `down --name` need not be told where that is."""
+    return records_folder() / f"{name}.json"
+
+
+def write_record(record: Record) -> None:
+    """Replaced whole, readable by nobody else: it holds a password."""
+    content = dataclasses.asdict(record) | {"boot_id": boot_id()}
+    path = record_path(record.machine.name)
+    fresh = path.with_suffix(".new")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(content, file, default=str)
+    fresh.replace(path)
+
+
+def read_record(name: str) -> Record | None:
+    """None if there is no such cluster; without processes if the machine was rebooted since."""
+    path = record_path(name)
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text())
+    ports = content["machine"].pop("ports")
+    ports = Ports(**{**ports, "slurmd": tuple(ports["slurmd"])})
+    folder = Path(content["machine"].pop("folder"))
+    processes = [Process(**process) for process in content["processes"]] if content["boot_id"] == boot_id() else []
+    return Record(OneMachine(**content["machine"], folder=folder, ports=ports), processes)
+
+
+def all_records() -> list[Record]:
+    """The clusters of this user, by name."""
+    names = sorted(path.stem for path in records_folder().glob("*.json"))
+    return [record for name in names if (record := read_record(name)) is not None]
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """One `up` or `down` at a time, or two would choose the same free ports."""
+    with (records_folder() / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("waiting for another up or down to finish")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
