@@ -39,7 +39,11 @@ def main(
     _step(2, "which learning rate?", ["hpc.launch", "lr-sweep", *placed, "--fresh"])
     with_interruption = threading.Thread(target=_interrupt_one, args=(loaded, time.time()), daemon=True)
     with_interruption.start()
-    _step(3, "the grid; one of its runs is interrupted by the signal that SLURM sends before a time limit", ["hpc.launch", "grid", *placed, "--fresh"])
+    _step(
+        3,
+        "the grid; one of its runs is interrupted by the signal that SLURM sends before a time limit",
+        ["hpc.launch", "grid", *placed, "--fresh"],
+    )
     _step(4, "the best cell in full", ["hpc.launch", "train", "--best", *placed, "--fresh"])
     _step(5, "the best epoch on the test split", ["hpc.launch", "evaluate", *placed])
     _step(6, "what each hyperparameter changed", ["src.compare_runs", *common])
@@ -99,7 +103,9 @@ def _summary(config: Config, seconds: float) -> None:
     trained = training.runs()[0].result() or {}
     tested = evaluation.runs()[0].result() or {}
     print(f"\nbest cell       {best['run']}  val/accuracy {best['val/accuracy']:.4f}")
-    print(f"trained in full val/accuracy {trained['best']['accuracy']:.4f}, test accuracy {tested['accuracy']:.4f} (n {tested['n']})")
+    print(
+        f"trained in full val/accuracy {trained['best']['accuracy']:.4f}, test accuracy {tested['accuracy']:.4f} (n {tested['n']})"
+    )
     for row in rows:
         if row["interruptions"]:
             ended = [a for a in grid.run(str(row["run"])).attempts() if "last_step" in a]

@@ -119,7 +119,13 @@ def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str
     execute = jobs.executor_of(run.sweep().kind)
     try:
         attempt(
-            run, execute, stop.requested, reporter, job=_job_name(), claim_wait_s=_CLAIM_WAIT_S, cause_of_stop=stop.cause
+            run,
+            execute,
+            stop.requested,
+            reporter,
+            job=_job_name(),
+            claim_wait_s=_CLAIM_WAIT_S,
+            cause_of_stop=stop.cause,
         )
     except RelayError as error:
         reporter.say(f"error: {run.label}: {error}")

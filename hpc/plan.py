@@ -44,7 +44,7 @@ def worker_python() -> str:
     SLURM may send the signal up to a minute early (sbatch(1), --signal), to a process that has no handler yet and
     would die of it. Ignored, it is followed by SIGTERM at the time limit, which finds the handler in its place.
     """
-    return f"bash -c 'trap \"\" USR2; exec \"$0\" \"$@\"' {shlex.quote(sys.executable)}"
+    return f'bash -c \'trap "" USR2; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
 
 
 def task_command(log_folder: Path) -> str:

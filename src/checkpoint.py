@@ -93,7 +93,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _why_not_loaded(error: Exception) -> str:
-    needs = re.search(r"(?:GLOBAL|Unsupported (?:global|class)|unrecognized function)[: ]+(?:GLOBAL )?([\w.<> ]+)", str(error))
+    needs = re.search(
+        r"(?:GLOBAL|Unsupported (?:global|class)|unrecognized function)[: ]+(?:GLOBAL )?([\w.<> ]+)", str(error)
+    )
     if needs:
         return (
             f"refused, it holds more than tensors and plain values ({needs.group(1).split(' was ')[0].strip()}), and loading "

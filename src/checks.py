@@ -32,7 +32,11 @@ def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -
     _print(report, results)
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / "checks.json", json_text(report))
-    files = [folder / "checks.json", _draw_classes(report["class_counts"], folder), _draw_examples(examples, names, folder)]
+    files = [
+        folder / "checks.json",
+        _draw_classes(report["class_counts"], folder),
+        _draw_examples(examples, names, folder),
+    ]
     for path in files:
         print(f"wrote {path}")
     if not all(holds for holds, _ in results):
@@ -78,7 +82,9 @@ def _print(report: dict[str, Any], results: Any) -> None:
         print(f"D5   {name} as it came: {facts['count']} images, modes {facts['modes']}, sizes {facts['sizes']}")
     print(f"D11  batch: images {batch['images']}, labels {batch['labels']}, logits {batch['logits']}")
     for name, base in report["baselines"].items():
-        print(f"M0   {name}: majority class {base['majority_accuracy']:.4f}, random guess {base['random_accuracy']:.4f}")
+        print(
+            f"M0   {name}: majority class {base['majority_accuracy']:.4f}, random guess {base['random_accuracy']:.4f}"
+        )
     print(f"M1   parameters: {batch['parameters']:,}")
     print(f"M2   initial loss {batch['initial_loss']:.4f}, gradient norm {batch['gradient_norm']:.4f}")
     for holds, what in results:

@@ -23,8 +23,15 @@ class Comparison:
 
     def sentence(self) -> str:
         """What is seen, in numbers."""
-        parts = [f"{show_value(value)}: val/accuracy {show_value(row['val/accuracy'])}, val/loss {show_value(row['val/loss'])}" for value, _, row in self.runs]
-        gaps = [f"{show_value(value)}: {row['val/loss'] - row['train/loss']:+.3f}" for value, _, row in self.runs if row.get("train/loss") is not None]
+        parts = [
+            f"{show_value(value)}: val/accuracy {show_value(row['val/accuracy'])}, val/loss {show_value(row['val/loss'])}"
+            for value, _, row in self.runs
+        ]
+        gaps = [
+            f"{show_value(value)}: {row['val/loss'] - row['train/loss']:+.3f}"
+            for value, _, row in self.runs
+            if row.get("train/loss") is not None
+        ]
         return f"{self.axis}: " + "; ".join(parts) + f"  (val - train loss: {', '.join(gaps)})"
 
 
@@ -38,10 +45,22 @@ def compare_axes(sweep: SweepDir) -> list[Comparison]:
     centre = cells[str(best["run"])]
     found = []
     for axis in centre:
-        chosen = [name for name, overrides in cells.items() if _differs_only_in(axis, overrides, centre) and rows[name].get("val/accuracy") is not None]
+        chosen = [
+            name
+            for name, overrides in cells.items()
+            if _differs_only_in(axis, overrides, centre) and rows[name].get("val/accuracy") is not None
+        ]
         if len(chosen) > 1:
-            chosen.sort(key=lambda name: str(cells[name][axis]) if not isinstance(cells[name][axis], int | float) else f"{cells[name][axis]:020.12f}")
-            found.append(Comparison(axis, [(_shown(cells[name][axis]), sweep.run(name), rows[name]) for name in chosen]))
+            chosen.sort(
+                key=lambda name: (
+                    str(cells[name][axis])
+                    if not isinstance(cells[name][axis], int | float)
+                    else f"{cells[name][axis]:020.12f}"
+                )
+            )
+            found.append(
+                Comparison(axis, [(_shown(cells[name][axis]), sweep.run(name), rows[name]) for name in chosen])
+            )
     return found
 
 

@@ -60,7 +60,10 @@ def small(data_root: Path, tmp_path: Path) -> Callable[..., Config]:
     """Makes small experiments whose results go into the test's own folder; overrides by key path."""
 
     def make(**overrides: Any) -> Config:
-        fixed = {"dataset.root": str(data_root), **{f"paths.{n}_dir": str(tmp_path / n) for n in ("runs", "artifacts", "logs")}}
+        fixed = {
+            "dataset.root": str(data_root),
+            **{f"paths.{n}_dir": str(tmp_path / n) for n in ("runs", "artifacts", "logs")},
+        }
         given = {path.replace("__", "."): value for path, value in overrides.items()}
         return make_config(SMALL, "the test's experiment", {**fixed, **given})
 
@@ -75,7 +78,9 @@ def small_file(small: Callable[..., Config], tmp_path: Path) -> Path:
     return path
 
 
-def run_python(*words: str, cwd: Path = ROOT, env: dict[str, str] | None = None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def run_python(
+    *words: str, cwd: Path = ROOT, env: dict[str, str] | None = None, timeout: float = 240
+) -> subprocess.CompletedProcess[str]:
     """`python -m words...`, as a user types it."""
     command = [sys.executable, "-m", *words]
     full = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(env or {})}
@@ -95,7 +100,12 @@ def final_state(run: RunDir) -> dict[str, Any]:
     rows = [{k: v for k, v in row.items() if k not in TIMING_KEYS} for row in read_lines(run.metrics_file)]
     result = run.result() or {}
     measured = {k: v for k, v in result.items() if k not in ("train_seconds", "images_per_s")}
-    return {"state": state, "rows": rows, "result": measured, "best": torch.load(run.best_file, weights_only=True)["model_state_dict"]}
+    return {
+        "state": state,
+        "rows": rows,
+        "result": measured,
+        "best": torch.load(run.best_file, weights_only=True)["model_state_dict"],
+    }
 
 
 def differences(first: Any, second: Any, path: str = "") -> list[str]:
@@ -107,11 +117,15 @@ def differences(first: Any, second: Any, path: str = "") -> list[str]:
     if isinstance(first, dict) and isinstance(second, dict):
         keys = first.keys() | second.keys()
         missing = [f"{path}.{key}" for key in keys if (key in first) != (key in second)]
-        return missing + [d for key in first.keys() & second.keys() for d in differences(first[key], second[key], f"{path}.{key}")]
+        return missing + [
+            d for key in first.keys() & second.keys() for d in differences(first[key], second[key], f"{path}.{key}")
+        ]
     if isinstance(first, list | tuple) and isinstance(second, list | tuple):
         if len(first) != len(second):
             return [f"{path} (lengths {len(first)} and {len(second)})"]
-        return [d for i, (a, b) in enumerate(zip(first, second, strict=True)) for d in differences(a, b, f"{path}[{i}]")]
+        return [
+            d for i, (a, b) in enumerate(zip(first, second, strict=True)) for d in differences(a, b, f"{path}[{i}]")
+        ]
     return [] if type(first) is type(second) and first == second else [f"{path} ({first!r} and {second!r})"]
 
 

@@ -40,7 +40,9 @@ def name_of(path: Path) -> str:
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_a_layer_imports_only_itself_and_those_below(path: Path) -> None:
     layer = path.relative_to(ROOT).parts[0]
-    foreign = {name for name in imports_of(path) if name.split(".")[0] in LAYERS and name.split(".")[0] not in LAYERS[layer]}
+    foreign = {
+        name for name in imports_of(path) if name.split(".")[0] in LAYERS and name.split(".")[0] not in LAYERS[layer]
+    }
     assert foreign == set()
 
 
@@ -52,7 +54,10 @@ def test_a_file_is_one_sitting(path: Path) -> None:
 
 def test_nothing_imports_in_a_circle() -> None:
     known = {name_of(path): path for path in modules()}
-    graph = {name: {i for i in imports_of(path, top_level_only=True) if i in known and i != name} for name, path in known.items()}
+    graph = {
+        name: {i for i in imports_of(path, top_level_only=True) if i in known and i != name}
+        for name, path in known.items()
+    }
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -67,14 +72,34 @@ def test_nothing_imports_in_a_circle() -> None:
     assert len(done) == len(known)
 
 
-@pytest.mark.parametrize("module", ["hpc.launch", "hpc.commands", "hpc.submit", "hpc.local", "hpc.status", "hpc.aggregate", "hpc.demo", "src.train", "src.plans", "src.results", "src.data", "jobs.grid"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "hpc.launch",
+        "hpc.commands",
+        "hpc.submit",
+        "hpc.local",
+        "hpc.status",
+        "hpc.aggregate",
+        "hpc.demo",
+        "src.train",
+        "src.plans",
+        "src.results",
+        "src.data",
+        "jobs.grid",
+    ],
+)
 def test_the_login_node_imports_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
 def test_the_rule_of_the_login_node_can_fail() -> None:
     code = "import sys, src.engine; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.strip() == "True"

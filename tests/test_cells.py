@@ -51,7 +51,10 @@ def test_names_show_only_what_differs(small: Callable[..., Config]) -> None:
 
 
 def test_close_rates_keep_different_names(small: Callable[..., Config]) -> None:
-    names = [cell.name for cell in expand_grid(small(hparams={"lr": [0.0012345, 0.0012346], "weight_decay": [1.25e-5, 0.0, 0.1]}))]
+    names = [
+        cell.name
+        for cell in expand_grid(small(hparams={"lr": [0.0012345, 0.0012346], "weight_decay": [1.25e-5, 0.0, 0.1]}))
+    ]
     assert names[0] == "k=000_lr=1.2345e-03_wd=1.25e-05"
     assert names[4] == "k=004_lr=1.2346e-03_wd=0"
     assert len(set(names)) == 6

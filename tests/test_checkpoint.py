@@ -113,7 +113,12 @@ except CheckpointError as error:
 def test_a_write_that_the_system_refuses_leaves_the_state_before_whole(tmp_path: Path) -> None:
     """A file size limit of the process stands for the full disk: the write fails half-way, as ENOSPC does."""
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
     assert "the checkpoint of step 2 cannot be written" in done.stdout
     assert [path.suffix for path in tmp_path.iterdir()] == [".ckpt"]
@@ -122,7 +127,9 @@ def test_a_write_that_the_system_refuses_leaves_the_state_before_whole(tmp_path:
     assert state["step"] == 1
 
 
-def test_replacing_a_file_keeps_the_old_one_until_the_new_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replacing_a_file_keeps_the_old_one_until_the_new_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "x"
     replace_file(path, "old")
 

@@ -51,7 +51,8 @@ def test_strings_that_look_like_numbers_are_quoted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("3e-4", 3e-4), ("1E5", 1e5), (".5", 0.5), ("-2.5e+3", -2500.0), ("7", 7), ("010", 10), ("'3e-4'", "3e-4")]
+    ("text", "value"),
+    [("3e-4", 3e-4), ("1E5", 1e5), (".5", 0.5), ("-2.5e+3", -2500.0), ("7", 7), ("010", 10), ("'3e-4'", "3e-4")],
 )
 def test_numbers_are_read_as_numbers(text: str, value: object) -> None:
     read = yaml_file.parse_yaml(f"x: {text}", "text")["x"]
@@ -111,7 +112,12 @@ def test_all_problems_come_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("- a\n- b\n", "must be a mapping"), ("train: [1\n", "line 2"), ("a: b: c\n", "not valid YAML"), ("\ttrain: 1\n", "not valid YAML")],
+    [
+        ("- a\n- b\n", "must be a mapping"),
+        ("train: [1\n", "line 2"),
+        ("a: b: c\n", "not valid YAML"),
+        ("\ttrain: 1\n", "not valid YAML"),
+    ],
 )
 def test_a_file_that_is_no_configuration(tmp_path: Path, text: str, expected: str) -> None:
     path = tmp_path / "bad.yaml"
@@ -152,7 +158,9 @@ def test_configs_are_frozen() -> None:
 
 def test_the_key_follows_content_alone(small: Callable[..., Config]) -> None:
     key = small().content_key("train")
-    assert small(train__device="auto", dataset__root="/elsewhere", checkpoint__every_steps=3).content_key("train") == key
+    assert (
+        small(train__device="auto", dataset__root="/elsewhere", checkpoint__every_steps=3).content_key("train") == key
+    )
     assert small(train__seed=1).content_key("train") != key
     assert small(model__dropout=0.1).content_key("train") != key
     assert small().content_key("evaluate") != key

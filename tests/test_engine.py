@@ -71,7 +71,9 @@ def test_a_run_ends_with_everything_in_its_directory(straight: RunDir) -> None:
 
 
 # Questions are asked before every step and, three a time, during each evaluation.
-@pytest.mark.parametrize("stops", [[0], [1], [5], [6], [7], [8], [9], [3, 3, 3], [1] * 12, [8, 8], [20], [0, 0, 7, 0, 2]])
+@pytest.mark.parametrize(
+    "stops", [[0], [1], [5], [6], [7], [8], [9], [3, 3, 3], [1] * 12, [8, 8], [20], [0, 0, 7, 0, 2]]
+)
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     straight: RunDir, small: Callable[..., Config], tmp_path: Path, stops: list[int]
 ) -> None:
@@ -87,12 +89,18 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     [
         {"train.optimizer": {"name": "sgd", "lr": 0.05}, "train.scheduler": {"name": "onecycle", "warmup_steps": 2}},
         {"train.optimizer": {"name": "adamw"}, "train.scheduler": {"name": "cosine"}, "dataset.shuffle": False},
-        {"train.optimizer": {"name": "rmsprop"}, "train.scheduler": {"name": "step", "step_size": 1}, "model.batch_norm": False},
+        {
+            "train.optimizer": {"name": "rmsprop"},
+            "train.scheduler": {"name": "step", "step_size": 1},
+            "model.batch_norm": False,
+        },
         {"train.max_steps": 10, "train.batch_size": 7, "checkpoint.every_steps": 3, "model.residual": True},
         {"train.overfit_small": True, "train.overfit_size": 20, "train.epochs": 6},
     ],
 )
-def test_every_kind_of_run_resumes_exactly(small: Callable[..., Config], tmp_path: Path, changes: dict[str, object]) -> None:
+def test_every_kind_of_run_resumes_exactly(
+    small: Callable[..., Config], tmp_path: Path, changes: dict[str, object]
+) -> None:
     whole, broken = (new_run(small(**changes, paths__runs_dir=str(tmp_path / name))) for name in ("whole", "broken"))
     assert execute(whole) == "done"
     assert execute(broken, 4) == "stopped"
@@ -106,7 +114,9 @@ def test_every_kind_of_run_resumes_exactly(small: Callable[..., Config], tmp_pat
     assert_same_run(whole, broken)
 
 
-def test_work_past_the_state_is_done_again_without_a_trace(straight: RunDir, small: Callable[..., Config], tmp_path: Path) -> None:
+def test_work_past_the_state_is_done_again_without_a_trace(
+    straight: RunDir, small: Callable[..., Config], tmp_path: Path
+) -> None:
     """A hard kill loses the newest state: rows and best weights from after the one before it must not stay."""
     run = new_run(small(checkpoint__every_steps=5, paths__runs_dir=str(tmp_path / "other")))
     assert execute(run, 17) == "stopped"
@@ -117,7 +127,9 @@ def test_work_past_the_state_is_done_again_without_a_trace(straight: RunDir, sma
     assert_same_run(straight, run)
 
 
-def test_a_damaged_state_costs_steps_and_nothing_else(straight: RunDir, small: Callable[..., Config], tmp_path: Path) -> None:
+def test_a_damaged_state_costs_steps_and_nothing_else(
+    straight: RunDir, small: Callable[..., Config], tmp_path: Path
+) -> None:
     run = new_run(small(checkpoint__every_steps=4, paths__runs_dir=str(tmp_path / "other")))
     assert execute(run, 14) == "stopped"
     for path in list_states(run.checkpoints):
@@ -126,7 +138,9 @@ def test_a_damaged_state_costs_steps_and_nothing_else(straight: RunDir, small: C
     assert_same_run(straight, run)
 
 
-def test_lost_rows_send_the_run_back_to_a_state_that_knows_less(straight: RunDir, small: Callable[..., Config], tmp_path: Path) -> None:
+def test_lost_rows_send_the_run_back_to_a_state_that_knows_less(
+    straight: RunDir, small: Callable[..., Config], tmp_path: Path
+) -> None:
     run = new_run(small(checkpoint__every_steps=4, paths__runs_dir=str(tmp_path / "other")))
     assert execute(run, 14) == "stopped"
     run.metrics_file.write_bytes(run.metrics_file.read_bytes()[:40])
@@ -155,7 +169,13 @@ def test_a_diverging_run_ends_and_says_so(small: Callable[..., Config]) -> None:
 
 
 def test_overfitting_a_few_images_succeeds(small: Callable[..., Config]) -> None:
-    changes = {"train.overfit_small": True, "train.overfit_size": 8, "train.epochs": 60, "train.optimizer.lr": 0.02, "model.dropout": 0.0}
+    changes = {
+        "train.overfit_small": True,
+        "train.overfit_size": 8,
+        "train.epochs": 60,
+        "train.optimizer.lr": 0.02,
+        "model.dropout": 0.0,
+    }
     run = new_run(small(**changes))
     assert execute(run) == "done"
     result = run.result()
@@ -193,7 +213,9 @@ for line in sys.stdin:
 """
 
 
-def test_kill_9_at_any_moment_costs_steps_and_nothing_else(straight: RunDir, small: Callable[..., Config], tmp_path: Path) -> None:
+def test_kill_9_at_any_moment_costs_steps_and_nothing_else(
+    straight: RunDir, small: Callable[..., Config], tmp_path: Path
+) -> None:
     run = new_run(small(checkpoint__every_steps=1, paths__runs_dir=str(tmp_path / "other")))
     moments = random.Random(5)
     command = [sys.executable, "-c", NURSERY, str(run.path)]

@@ -41,7 +41,10 @@ def test_the_cause_is_what_slurm_says(facts: JobFacts, cause: str) -> None:
 
 
 def attempts(*steps: tuple[int, int], cause: str = "TIMEOUT") -> list[dict[str, Any]]:
-    return [{"attempt": i, "cause": cause, "first_step": first, "last_step": last} for i, (first, last) in enumerate(steps, 1)]
+    return [
+        {"attempt": i, "cause": cause, "first_step": first, "last_step": last}
+        for i, (first, last) in enumerate(steps, 1)
+    ]
 
 
 def test_time_outs_and_preemptions_go_on() -> None:
@@ -78,7 +81,10 @@ def queued(job_id: str, name: str) -> QueuedJob:
 
 def test_tasks_are_found_by_their_jobs_name_also_without_an_id() -> None:
     made = [Submission("relay-x.1", ("a", "b", "c"), None), Submission("relay-x.2", ("b",), "77")]
-    found = match_queue(made, [queued("70_0", "relay-x.1"), queued("70_2", "relay-x.1"), queued("77", "relay-x.2"), queued("1_9", "other")])
+    found = match_queue(
+        made,
+        [queued("70_0", "relay-x.1"), queued("70_2", "relay-x.1"), queued("77", "relay-x.2"), queued("1_9", "other")],
+    )
     assert {name: job.job_id for name, job in found.items()} == {"a": "70_0", "c": "70_2", "b": "77"}
     assert made[1].element(0) == "77"
     assert Submission("relay-x.1", ("a", "b"), "70").element(1) == "70_1"

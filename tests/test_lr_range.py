@@ -62,7 +62,9 @@ def test_a_sweep_leaves_figure_json_and_scalars_and_no_checkpoint(small: Callabl
     run = runs_of(config)[0]
     assert execute(run) == "done"
     rows = read_lines(run.metrics_file)
-    assert [row["lr_finder/lr"] for row in rows] == pytest.approx([rate_at(config.lr_finder, s) for s in range(len(rows))])
+    assert [row["lr_finder/lr"] for row in rows] == pytest.approx(
+        [rate_at(config.lr_finder, s) for s in range(len(rows))]
+    )
     assert all(math.isfinite(row["lr_finder/loss"]) for row in rows)
     assert (artifacts / "lr_finder.png").read_bytes().startswith(b"\x89PNG")
     assert set(json.loads((artifacts / "lr_finder.json").read_text())["suggestion"]) == {"steepest", "valley"}
@@ -82,7 +84,11 @@ def test_a_stopped_sweep_goes_on_exactly(small: Callable[..., Config], tmp_path:
 
 
 def test_divergence_ends_the_sweep(small: Callable[..., Config]) -> None:
-    changes = {"lr_finder": {"num_steps": 80, "min_lr": 0.1, "max_lr": 1e6}, "train.optimizer": {"name": "sgd"}, "model.batch_norm": False}
+    changes = {
+        "lr_finder": {"num_steps": 80, "min_lr": 0.1, "max_lr": 1e6},
+        "train.optimizer": {"name": "sgd"},
+        "model.batch_norm": False,
+    }
     run = runs_of(small(**changes))[0]
     assert execute(run) == "done"
     result = run.result()

@@ -30,7 +30,15 @@ def test_pools_stand_after_every_second_module_but_the_last(num_modules: int, po
 def test_state_dict_names_are_the_reports() -> None:
     names = set(build_model(Model(num_modules=4)).state_dict())
     for index in (0, 1, 3, 4):
-        expected = {"branch1.0.weight", "branch2.0.weight", "branch3.1.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var"}
+        expected = {
+            "branch1.0.weight",
+            "branch2.0.weight",
+            "branch3.1.weight",
+            "bn.weight",
+            "bn.bias",
+            "bn.running_mean",
+            "bn.running_var",
+        }
         assert {f"features.{index}.{name}" for name in expected} <= names
     assert {"stem.0.weight", "classifier.weight", "classifier.bias"} <= names
     assert not any(name.startswith("features.2.") for name in names)
@@ -52,7 +60,9 @@ def test_forward_is_the_description_of_the_report() -> None:
         bn = {name: state[f"features.{index}.bn.{name}"] for name in ("running_mean", "running_var", "weight", "bias")}
         x = functional.batch_norm(torch.cat((first, second, third), 1), **bn)
         x = functional.max_pool2d(x, 2) if pool else x
-    expected = functional.linear(functional.adaptive_avg_pool2d(x, 1).flatten(1), state["classifier.weight"], state["classifier.bias"])
+    expected = functional.linear(
+        functional.adaptive_avg_pool2d(x, 1).flatten(1), state["classifier.weight"], state["classifier.bias"]
+    )
     torch.testing.assert_close(network(images), expected)
 
 
@@ -104,7 +114,9 @@ class Runs:
         return (print, ("this must not run",))
 
 
-def test_a_checkpoint_that_would_run_code_is_refused_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_that_would_run_code_is_refused_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "evil.ckpt"
     torch.save({"model_state_dict": {}, "x": Runs()}, path)
     with pytest.raises(CheckpointError, match="refused, it holds more than tensors"):

@@ -58,7 +58,13 @@ def test_a_warm_up_longer_than_the_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("rmsprop", torch.optim.RMSprop)]
+    ("name", "kind"),
+    [
+        ("sgd", torch.optim.SGD),
+        ("adam", torch.optim.Adam),
+        ("adamw", torch.optim.AdamW),
+        ("rmsprop", torch.optim.RMSprop),
+    ],
 )
 def test_optimizers_by_name(name: str, kind: type[Optimizer]) -> None:
     config = OptimizerConfig(name=name, lr=0.5, weight_decay=0.25, momentum=0.75)  # type: ignore[arg-type]

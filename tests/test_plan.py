@@ -16,7 +16,9 @@ from hpc.plan import PROJECT_ROOT, make_plan
 from src.config import Config
 from src.errors import ClusterError, ConfigError, RelayError
 
-PROFILE = Profile(executor="slurm", partition="gpu", slice="1g.12gb", cpus=2, mem_gb=8, time_min=60, signal_lead_s=90, max_parallel=7)
+PROFILE = Profile(
+    executor="slurm", partition="gpu", slice="1g.12gb", cpus=2, mem_gb=8, time_min=60, signal_lead_s=90, max_parallel=7
+)
 
 
 def fake(folder: Path, name: str, script: str) -> None:
@@ -40,7 +42,9 @@ def test_the_sbatch_text_of_an_array_whole() -> None:
     runs = [Path(f"/scratch/runs/grid/k=00{i}") for i in range(3)]
     plan = make_plan(PROFILE, "gpu:1g.12gb:1", "grid", 1, runs, Path("/scratch/logs/grid"))
     root, python = shlex.quote(str(PROJECT_ROOT)), shlex.quote(sys.executable)
-    assert plan.sbatch_text == f"""#!/bin/bash
+    assert (
+        plan.sbatch_text
+        == f"""#!/bin/bash
 
 # Parameters
 #SBATCH --array=0-2%3
@@ -69,6 +73,7 @@ export RELAY_NEEDS_GPU=0
 export SUBMITIT_EXECUTOR=slurm
 srun --unbuffered --output /scratch/logs/grid/%A_%a_%t_log.out --error /scratch/logs/grid/%A_%a_%t_log.err bash -c 'trap "" USR2; exec "$0" "$@"' {python} -u -m submitit.core._submit /scratch/logs/grid
 """
+    )
 
 
 def test_the_cap_of_the_profile_is_the_arrays() -> None:
@@ -92,7 +97,7 @@ def test_paths_and_names_cannot_inject_into_the_script(tmp_path: Path) -> None:
     [
         ("executor: slurm\npartition: 'a b'\n", "partition: 'a b'"),
         ("executor: slurm\npartition: 'a\\n#SBATCH --uid=0'\n", "partition"),
-        ("executor: slurm\nsbatch:\n  comment: \"x\\ny\"\n", "one line"),
+        ('executor: slurm\nsbatch:\n  comment: "x\\ny"\n', "one line"),
         ("executor: slurm\ntime_min: 1\nsignal_lead_s: 60\n", "signal_lead_s: 60 s leave nothing"),
         ("executor: cloud\n", "executor: 'cloud'"),
         ("executor: slurm\npartitions: x\n", "did you mean 'partition'"),
@@ -116,7 +121,9 @@ def test_the_profiles_that_come_with_it_are_valid(monkeypatch: pytest.MonkeyPatc
         load_profile("h100")
 
 
-def test_without_a_name_the_profile_is_the_one_for_this_machine(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_name_the_profile_is_the_one_for_this_machine(
+    commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(PROJECT_ROOT)
     fake(commands, "sbatch", "exit 0")
     assert load_profile(None)[0] == "h100-mig"
@@ -138,7 +145,14 @@ def test_the_slice_is_found_by_the_sites_name_for_it(commands: Path, offered: st
     assert choose_gres(PROFILE) == gres
 
 
-@pytest.mark.parametrize(("offered", "expected"), [("gpu:a100:4", "none of them fits"), ("gpu:x_1g.12gb:1,gpu:y_1g.12gb:1", "several of them fit"), ("(null)", "no GPU at all")])
+@pytest.mark.parametrize(
+    ("offered", "expected"),
+    [
+        ("gpu:a100:4", "none of them fits"),
+        ("gpu:x_1g.12gb:1,gpu:y_1g.12gb:1", "several of them fit"),
+        ("(null)", "no GPU at all"),
+    ],
+)
 def test_a_slice_that_is_not_there_is_refused_with_what_is(commands: Path, offered: str, expected: str) -> None:
     fake(commands, "sinfo", f"printf '{offered}\\n'")
     with pytest.raises(ClusterError) as caught:
@@ -154,7 +168,11 @@ def test_an_exact_gres_is_taken_without_asking() -> None:
 
 def test_a_busy_controller_is_waited_for(commands: Path, tmp_path: Path) -> None:
     count = tmp_path / "count"
-    fake(commands, "squeue", f'echo x >> {count}; [ $(wc -l < {count}) -gt 2 ] || {{ echo "slurm_load_jobs error: Socket timed out on send/recv operation" >&2; exit 1; }}; echo "12_3|relay-x.1|PENDING|Priority|1:00"')
+    fake(
+        commands,
+        "squeue",
+        f'echo x >> {count}; [ $(wc -l < {count}) -gt 2 ] || {{ echo "slurm_load_jobs error: Socket timed out on send/recv operation" >&2; exit 1; }}; echo "12_3|relay-x.1|PENDING|Priority|1:00"',
+    )
     assert [job.job_id for job in slurm.queued(["relay-x.1"])] == ["12_3"]
     assert len(count.read_text().splitlines()) == 3
 

@@ -23,8 +23,20 @@ def finish(run: RunDir, accuracy: float | None, loss: float = 1.0) -> None:
     run.record_attempt(2, start=3.0)
     run.record_attempt(2, end=4.0, cause="DONE", first_step=5, last_step=12, total_steps=12)
     outcome = "diverged" if accuracy is None else "completed"
-    append_lines(run.metrics_file, [{"step": 12, "epoch": 2.0, "time": 1.0, "val/accuracy": accuracy or 0.0, "val/loss": loss}])
-    run.write_result({"outcome": outcome, "best": best, "train": {"loss_epoch": 0.5}, "epochs": 2.0, "steps": 12, "images_per_s": 100.0, "train_seconds": 3.0})
+    append_lines(
+        run.metrics_file, [{"step": 12, "epoch": 2.0, "time": 1.0, "val/accuracy": accuracy or 0.0, "val/loss": loss}]
+    )
+    run.write_result(
+        {
+            "outcome": outcome,
+            "best": best,
+            "train": {"loss_epoch": 0.5},
+            "epochs": 2.0,
+            "steps": 12,
+            "images_per_s": 100.0,
+            "train_seconds": 3.0,
+        }
+    )
 
 
 @pytest.fixture
@@ -96,7 +108,9 @@ def test_refining_starts_from_the_best_cell(sweep: SweepDir, small: Callable[...
     assert sorted({cell.config.train.optimizer.lr for cell in cells}) == [0.00075, 0.001, 0.00125]
 
 
-def test_asking_twice_finds_the_same_sweep_and_fresh_makes_another(sweep: SweepDir, small: Callable[..., Config]) -> None:
+def test_asking_twice_finds_the_same_sweep_and_fresh_makes_another(
+    sweep: SweepDir, small: Callable[..., Config]
+) -> None:
     again, new = open_sweep(grid_request(small()))
     assert (again.path, new) == (sweep.path, False)
     other, new = open_sweep(grid_request(small()), fresh=True)

@@ -45,7 +45,7 @@ EXPERIMENT: dict[str, Any] = {
         "color_jitter": {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.02},
     },
     "model": {"num_classes": 20, "input_shape": [3, 32, 32], "branch_channels": [16, 16, 16], "stem_channels": 16},
-    "hparams": {"epochs": 6, "lr": [0.001, 0.003], "num_modules": [2, 4], "tag": "real_grid"},
+    "hparams": {"epochs": 8, "lr": [0.001, 0.003], "num_modules": [2, 4], "tag": "real_grid"},
 }
 
 
@@ -87,9 +87,19 @@ def reference(experiment: Path, one_machine: Cluster) -> Iterator[subprocess.Pop
     """The same grid in the foreground, never interrupted, in another runs directory."""
     prepared = run_python("src.checks", "--config", str(experiment))
     assert prepared.returncode == 0, prepared.stderr
-    command = [sys.executable, "-m", "src.grid_search", "--config", str(experiment), "--set", f"paths.runs_dir={experiment.parent / 'reference'}"]
+    command = [
+        sys.executable,
+        "-m",
+        "src.grid_search",
+        "--config",
+        str(experiment),
+        "--set",
+        f"paths.runs_dir={experiment.parent / 'reference'}",
+    ]
     env = {**one_machine.env, "SLURM_CPUS_PER_TASK": "1", "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         yield process
         process.kill()
 
@@ -104,7 +114,10 @@ def finished(one_machine: Cluster, experiment: Path, reference: subprocess.Popen
     deadline = time.monotonic() + 600
     while any(run.result() is None for run in sweep.runs()):
         assert time.monotonic() < deadline, launch(one_machine, experiment, "status").stdout
-        rows = [line.split("|") for line in one_machine.run(["squeue", "-h", "-r", "-p", "gpu", "-o", "%i|%T|%r|%N"]).splitlines()]
+        rows = [
+            line.split("|")
+            for line in one_machine.run(["squeue", "-h", "-r", "-p", "gpu", "-o", "%i|%T|%r|%N"]).splitlines()
+        ]
         running = [row for row in rows if row[1] == "RUNNING"]
         watch.most_running = max(watch.most_running, len(running))
         watch.states |= {row[1] for row in rows}
@@ -116,16 +129,18 @@ def finished(one_machine: Cluster, experiment: Path, reference: subprocess.Popen
 
 
 def _strike(cluster: Cluster, sweep: SweepDir, running: list[list[str]], watch: Watch) -> None:
-    """Once two tasks are on their way, shorten the time limit of one, and ask for all of the other's node from above."""
+    """Shorten the time limit of one task on its way; once that has struck, ask for all of another's node from above."""
     by_job = {str(run.attempts()[-1]["job"]): run for run in sweep.runs() if run.attempts()}
     working = [row for row in running if row[0] in by_job and _steps_logged(by_job[row[0]]) >= 3]
+    struck = any(a.get("cause") == "TIMEOUT" for run in sweep.runs() for a in run.attempts())
     for job_id, _, _, node in working:
         if not watch.limited:
             cluster.run(["scontrol", "update", f"jobid={job_id}", "timelimit=1"])
             watch.limited = job_id
-        elif not watch.preempted and job_id != watch.limited:
-            # Both tasks may share the node: the one with the short limit is on its way out, and made to stay.
-            cluster.submit("sleep 2", "--partition=urgent", f"--nodelist={node}", "--gres=gpu:1g.12gb:6", "--time=1", "--mem=100")
+        elif struck and not watch.preempted:
+            cluster.submit(
+                "sleep 2", "--partition=urgent", f"--nodelist={node}", "--gres=gpu:1g.12gb:7", "--time=1", "--mem=100"
+            )
             watch.preempted = job_id
 
 
@@ -133,7 +148,9 @@ def _steps_logged(run: RunDir) -> int:
     return len(run.metrics_file.read_text().splitlines()) if run.metrics_file.exists() else 0
 
 
-def test_every_cell_is_done_once_and_stands_in_the_table(finished: tuple[SweepDir, Watch], one_machine: Cluster, experiment: Path) -> None:
+def test_every_cell_is_done_once_and_stands_in_the_table(
+    finished: tuple[SweepDir, Watch], one_machine: Cluster, experiment: Path
+) -> None:
     sweep, _ = finished
     answer = run_python("hpc.aggregate", "--config", str(experiment))
     assert answer.returncode == 0, answer.stderr
@@ -159,14 +176,19 @@ def test_time_limit_and_preemption_struck_and_were_told_apart(finished: tuple[Sw
     assert watch.limited
     causes = [a["cause"] for run in sweep.runs() for a in run.attempts()]
     assert causes.count("TIMEOUT") == 1
-    assert causes.count("PREEMPTED") == 1
+    # All tasks that shared the node had to go, one or both.
+    assert 1 <= causes.count("PREEMPTED") <= CAP
     assert set(causes) == {"TIMEOUT", "PREEMPTED", "DONE"}
     for run in sweep.runs():
         steps = [(a["first_step"], a["last_step"]) for a in run.attempts()]
-        assert all(first == before for (first, _), (_, before) in zip(steps[1:], steps, strict=False)), f"work was lost: {steps}"
+        assert all(first == before for (first, _), (_, before) in zip(steps[1:], steps, strict=False)), (
+            f"work was lost: {steps}"
+        )
 
 
-def test_the_results_are_those_of_a_grid_that_nobody_interrupted(finished: tuple[SweepDir, Watch], reference: subprocess.Popen[str], experiment: Path) -> None:
+def test_the_results_are_those_of_a_grid_that_nobody_interrupted(
+    finished: tuple[SweepDir, Watch], reference: subprocess.Popen[str], experiment: Path
+) -> None:
     sweep, _ = finished
     output, _ = reference.communicate(timeout=600)
     assert reference.returncode == 0, output
