@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,9 +11,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from hpc import slurm
 from src import yaml_file
-from src.config import Count, Section
 from src.config_errors import describe
 from src.errors import ClusterError, ConfigError
+from src.schema import Count, Section
 
 _FOLDER = Path("configs/clusters")
 # sbatch(1), --signal: "the signal may be sent up to 60 seconds earlier than specified".
@@ -40,12 +41,12 @@ class Profile(Section):
     time_min: Count = 60
     signal_lead_s: Annotated[int, Field(ge=1)] = 90
     max_parallel: Count = 1
-    sbatch: dict[_Word, str | int | bool] = {}
+    sbatch: Mapping[_Word, str | int | bool] = Field(default_factory=dict)
     setup: tuple[str, ...] = ()
 
     @field_validator("sbatch")
     @classmethod
-    def _one_line_each(cls, options: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+    def _one_line_each(cls, options: Mapping[str, str | int | bool]) -> Mapping[str, str | int | bool]:
         if any(isinstance(value, str) and not value.isprintable() for value in options.values()):
             raise ValueError("an sbatch option must be one line of printable characters")
         return options
@@ -106,5 +107,6 @@ def choose_gres(profile: Profile) -> str | None:
     shown = ", ".join(offered) or "no GPU at all"
     what = "several of them fit" if fitting else "none of them fits"
     raise ClusterError(
-        f"slice: {profile.slice!r}: this site offers {shown}; {what}. Give the exact one in the profile, as gres: gpu:<type>:1"
+        f"slice: {profile.slice!r}: this site offers {shown}; {what}. "
+        "Give the exact one in the profile, as gres: gpu:<type>:1"
     )

@@ -17,7 +17,7 @@ import jobs
 from hpc import slurm, states
 from hpc.cluster import Profile, choose_gres, load_profile
 from hpc.plan import SubmitPlan, make_plan
-from hpc.status import sweep_status, summary
+from hpc.status import summary, sweep_status
 from src.cli import EXIT_STOPPED
 from src.config import Config
 from src.errors import ClusterError, RunError
@@ -77,7 +77,8 @@ def _run_here(sweep: SweepDir, profile: Profile, config: Config) -> None:
     if failed:
         names = ", ".join(run.name for run in failed[:5])
         raise RunError(
-            f"{len(failed)} of {len(sweep.runs())} runs are not done ({names}); python -m hpc.launch logs {failed[0].label} shows why"
+            f"{len(failed)} of {len(sweep.runs())} runs are not done ({names}); "
+            f"python -m hpc.launch logs {failed[0].label} shows why"
         )
 
 
@@ -115,9 +116,8 @@ def _print_plan(request: Request, profile_name: str, profile: Profile, *, fresh:
     found = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
     sweep = found or SweepDir(request.runs_dir / request.name_at(datetime.now()))
     missing = [run for cell in request.cells if (run := sweep.run(cell.name)).result() is None]
-    print(
-        f"{len(request.cells)} runs of {request.kind} in {sweep.path} ({'exists' if found else 'new'}); {len(missing)} to do:"
-    )
+    where = f"{sweep.path} ({'exists' if found else 'new'})"
+    print(f"{len(request.cells)} runs of {request.kind} in {where}; {len(missing)} to do:")
     for cell in request.cells:
         print(f"  {cell.name}  {'' if sweep.run(cell.name) in missing else 'done'}".rstrip())
     if not missing:
@@ -159,7 +159,7 @@ def find_named(config: Config, name: str | None) -> tuple[SweepDir, RunDir | Non
 
 
 def _queue_of(made: Sequence[SweepDir]) -> dict[Path, dict[str, slurm.QueuedJob]]:
-    """Sweep path -> run name -> queued task; one question for all of them, none where nothing was submitted to SLURM."""
+    """Sweep path -> run name -> queued task; one question for all of them, none where nothing was submitted."""
     from hpc.submit import match_queue, submissions
 
     by_sweep = {sweep.path: submissions(sweep) for sweep in made}

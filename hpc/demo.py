@@ -103,9 +103,8 @@ def _summary(config: Config, seconds: float) -> None:
     trained = training.runs()[0].result() or {}
     tested = evaluation.runs()[0].result() or {}
     print(f"\nbest cell       {best['run']}  val/accuracy {best['val/accuracy']:.4f}")
-    print(
-        f"trained in full val/accuracy {trained['best']['accuracy']:.4f}, test accuracy {tested['accuracy']:.4f} (n {tested['n']})"
-    )
+    test = f"test accuracy {tested['accuracy']:.4f} (n {tested['n']})"
+    print(f"trained in full val/accuracy {trained['best']['accuracy']:.4f}, {test}")
     for row in rows:
         if row["interruptions"]:
             ended = [a for a in grid.run(str(row["run"])).attempts() if "last_step" in a]

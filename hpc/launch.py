@@ -1,4 +1,4 @@
-"""`python -m hpc.launch COMMAND`: the command line on the login node. Imports nothing heavy until a command needs it."""
+"""`python -m hpc.launch COMMAND`: the command line on the login node; nothing heavy is imported until it is needed."""
 
 from __future__ import annotations
 

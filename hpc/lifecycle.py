@@ -137,7 +137,7 @@ def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str
 
 
 def give_back(run: RunDir, cause: str) -> None:
-    """After a stop: requeue the task, by SystemExit, where the cause and the run's budget allow it; else just return."""
+    """After a stop: requeue the task, by SystemExit, where cause and budget allow it; else just return."""
     reason = refusal(run.attempts(), cause)
     if reason:
         print(f"{run.label}: not requeued: {reason}", file=sys.stderr, flush=True)
@@ -165,7 +165,8 @@ def refusal(attempts: Sequence[Mapping[str, Any]], cause: str) -> str:
         a.get("first_step") is not None and a["last_step"] <= a["first_step"] for a in attempts[-MAX_IDLE_ATTEMPTS:]
     ]
     if len(idle) == MAX_IDLE_ATTEMPTS and all(idle):
-        return f"NO_PROGRESS: no step done in {MAX_IDLE_ATTEMPTS} attempts; raise time_min or lower signal_lead_s of the profile"
+        what = f"NO_PROGRESS: no step done in {MAX_IDLE_ATTEMPTS} attempts"
+        return f"{what}; raise time_min or lower signal_lead_s of the profile"
     return ""
 
 

@@ -14,8 +14,8 @@ import submitit
 from hpc.cluster import Profile
 from hpc.lifecycle import Task, refusal
 from hpc.submit import code_environment, environment, local_executor
-from src.foreground import stop_on_signal
 from src.files import read_lines
+from src.foreground import stop_on_signal
 from src.progress import Reporter
 from src.results import run_state
 from src.rundir import RunDir

@@ -31,7 +31,7 @@ class SubmitPlan:
         """The script that sbatch gets."""
         from submitit.slurm.slurm import _make_sbatch_string
 
-        count = {"map_count": len(self.runs)} if len(self.runs) > 1 else {}
+        count: dict[str, Any] = {"map_count": len(self.runs)} if len(self.runs) > 1 else {}
         text: str = _make_sbatch_string(
             command=task_command(self.log_folder), folder=self.log_folder, **self.parameters, **count
         )

@@ -41,7 +41,8 @@ def ask(command: Sequence[str], waits_s: Iterable[float] = _WAITS_S) -> str:
             done = subprocess.run(list(command), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
         except FileNotFoundError:
             raise ClusterError(
-                f"{command[0]}: no such command; are you on a login node of the cluster? (make slurm-up starts a cluster here, --cluster local needs none)"
+                f"{command[0]}: no such command; are you on a login node of the cluster? "
+                "(make slurm-up starts a cluster on this machine, --cluster local needs none)"
             ) from None
         except subprocess.TimeoutExpired:
             problem = f"no answer in {_TIMEOUT_S} s"

@@ -1,4 +1,4 @@
-"""What is on disk, joined with what the scheduler says. The directory tells the truth; SLURM adds who waits and where."""
+"""What is on disk, joined with what the scheduler says: the directory tells the truth, SLURM who waits and where."""
 
 from __future__ import annotations
 

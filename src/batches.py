@@ -41,7 +41,7 @@ class TrainBatches:
         return len(self._positions)
 
     def raw(self, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
-        """Batch `batch` of `epoch` (both from 0) as it lies: uint8 (B, 3, H, W) and labels int64 (B,), on the device."""
+        """Batch `batch` of `epoch`, both from 0, as it lies: uint8 (B, 3, H, W), labels int64 (B,), on the device."""
         seed, size = self._config.train.seed, self._config.train.batch_size
         if epoch != self._order_epoch:
             drawn = epoch_order(seed, epoch, len(self._positions), self._config.dataset.shuffle)

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from src.config import AXES, Config, make_config
+from src.config import Config, make_config
+from src.config_checks import AXES, plain
 from src.errors import ConfigError
 
 MAX_CELLS = 1_000_000
@@ -80,7 +81,7 @@ def make_cells(config: Config, axes: Mapping[str, tuple[Any, ...]], shared: Mapp
     cells: list[Cell] = []
     problems: dict[str, None] = {}
     for index, point in enumerate(itertools.product(*axes.values())):
-        overrides = {**shared, **{path: _plain(value) for path, value in zip(axes, point, strict=True)}}
+        overrides = {**shared, **{path: plain(value) for path, value in zip(axes, point, strict=True)}}
         parts = [
             f"k={index:0{max(3, len(str(count - 1)))}d}",
             *(f"{_label(path)}={_text(path, overrides[path])}" for path in shown),
@@ -104,10 +105,6 @@ def _resolve(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> Config:
 def _scaled(value: float, factors: tuple[float, ...]) -> tuple[float, ...]:
     # 12 digits: 1e-05 * 0.1 is 1.0000000000000002e-06 in binary, and nobody means that.
     return tuple(dict.fromkeys(float(f"{value * factor:.12g}") for factor in factors))
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _label(path: str) -> str:

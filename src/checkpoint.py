@@ -41,6 +41,17 @@ def save_state(folder: Path, step: int, state: Mapping[str, Any], keep: int) -> 
     return path
 
 
+def save_weights(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file of weights for people, whole or not at all. Raises CheckpointError where the disk refuses."""
+    try:
+        replace_file(path, to_bytes(content))
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be written: {error.strerror}; "
+            "make room or give the directory back, and start the run again"
+        ) from error
+
+
 def load_newest(
     folder: Path, accept: Callable[[Mapping[str, Any]], str], warn: Callable[[str], None]
 ) -> dict[str, Any] | None:
@@ -97,8 +108,9 @@ def _why_not_loaded(error: Exception) -> str:
         r"(?:GLOBAL|Unsupported (?:global|class)|unrecognized function)[: ]+(?:GLOBAL )?([\w.<> ]+)", str(error)
     )
     if needs:
+        what = needs.group(1).split(" was ")[0].strip()
         return (
-            f"refused, it holds more than tensors and plain values ({needs.group(1).split(' was ')[0].strip()}), and loading "
+            f"refused, it holds more than tensors and plain values ({what}), and loading "
             "that could run code; save it again with torch.save({'model_state_dict': model.state_dict()}, path)"
         )
     reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -125,7 +137,7 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise CheckpointError(
             f"{source}: does not fit the configured model: {'; '.join(problems[:3])}{more}. "
-            "Set model.num_modules, model.branch_channels, model.stem_channels and model.num_classes to what it was trained with"
+            "Set model.num_modules, branch_channels, stem_channels and num_classes to what it was trained with"
         )
     network.load_state_dict(given, strict=False)
 

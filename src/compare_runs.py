@@ -26,7 +26,8 @@ def main(
     compared = next((c for found in reversed(grids) if (c := (found, compare_axes(found)))[1]), None)
     if compared is None:
         raise RunError(
-            f"{paths.runs_dir}: no grid{f' named {sweep}' if sweep else ''} has two finished cells; run one first (make grid)"
+            f"{paths.runs_dir}: no grid{f' named {sweep}' if sweep else ''} has two finished cells; "
+            "run one first (make grid)"
         )
     found, comparisons = compared
     print(f"{found.name}: the best cell and those that differ from it in one value")

@@ -24,7 +24,7 @@ class Comparison:
     def sentence(self) -> str:
         """What is seen, in numbers."""
         parts = [
-            f"{show_value(value)}: val/accuracy {show_value(row['val/accuracy'])}, val/loss {show_value(row['val/loss'])}"
+            f"{show_value(value)}: accuracy {show_value(row['val/accuracy'])}, loss {show_value(row['val/loss'])}"
             for value, _, row in self.runs
         ]
         gaps = [
@@ -32,7 +32,7 @@ class Comparison:
             for value, _, row in self.runs
             if row.get("train/loss") is not None
         ]
-        return f"{self.axis}: " + "; ".join(parts) + f"  (val - train loss: {', '.join(gaps)})"
+        return f"{self.axis}, on val: " + "; ".join(parts) + f"  (val - train loss: {', '.join(gaps)})"
 
 
 def compare_axes(sweep: SweepDir) -> list[Comparison]:

@@ -23,6 +23,12 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(repr(item) for item in close)}?" if close else ""
 
 
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section model in a field's annotation, also where the section may be null."""
+    options = [annotation, *getattr(annotation, "__args__", ())]
+    return next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None)
+
+
 def describe(error: ValidationError, schema: type[BaseModel], source: str) -> str:
     """All problems of one validation, one to a line, below a line that names the file."""
     lines: list[str] = []
@@ -64,8 +70,7 @@ def _keys_at(loc: tuple[int | str, ...], schema: type[BaseModel]) -> list[str]:
         field = getattr(model, "model_fields", {}).get(str(part))
         if field is None:
             continue
-        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), model)
+        model = section_of(field.annotation) or model
     return list(model.model_fields)
 
 

@@ -9,48 +9,27 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from src.attempts import write_provenance
 from src.batches import TrainBatches
-from src.checkpoint import load_newest, save_state, to_bytes
+from src.checkpoint import load_newest, save_state, save_weights
 from src.config import Config
 from src.data import ImageData, load
 from src.device import choose_device, compute_reproducibly, random_state, set_random_state
-from src.files import replace_file
 from src.measure import measure
 from src.metrics import MetricsLog
 from src.model import build_model, count_parameters
 from src.optim import make_optimizer, scheduled_lr
 from src.outcome import Outcome
 from src.progress import Reporter, StopCheck
+from src.run_state import FORMAT, Progress
 from src.rundir import RunDir
 
-_FORMAT = 1
 SELECTED_BY = "accuracy"
-
-
-@dataclass
-class Progress:
-    """Where a run stands. Tensors stay on the device until they are logged or saved."""
-
-    step: int = 0
-    evaluated_step: int = -1
-    losses: list[Tensor] = field(default_factory=list)
-    epoch_loss: Tensor | None = None
-    epoch_correct: Tensor | None = None
-    epoch_seen: int = 0
-    train: dict[str, float] = field(default_factory=dict)
-    last: dict[str, float] = field(default_factory=dict)
-    best: dict[str, Any] | None = None
-    best_weights: dict[str, Tensor] | None = None
-    train_seconds: float = 0.0
-    diverged: bool = False
 
 
 class Trainer:
@@ -112,9 +91,7 @@ class Trainer:
         now, per_epoch = self.now, self.batches.per_epoch
         epoch, batch = divmod(now.step, per_epoch)
         if batch == 0:
-            now.epoch_loss = torch.zeros((), dtype=torch.float64, device=self.device)
-            now.epoch_correct = torch.zeros((), dtype=torch.int64, device=self.device)
-            now.epoch_seen = 0
+            now.start_epoch(self.device)
         images, labels = self.batches.get(epoch, batch)
         train = self.config.train
         lr = scheduled_lr(train.scheduler, train.optimizer.lr, now.step, self.total_steps, per_epoch)
@@ -124,15 +101,9 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         logits = self.network(images)
         loss = functional.cross_entropy(logits, labels)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
-        now.step += 1
-        now.losses.append(loss.detach())
-        assert now.epoch_loss is not None
-        assert now.epoch_correct is not None
-        now.epoch_loss += loss.detach().double() * len(labels)
-        now.epoch_correct += (logits.detach().argmax(1) == labels).sum()
-        now.epoch_seen += len(labels)
+        now.add_step(loss, logits, labels)
         self._window_images += len(labels)
 
     def _log_train(self) -> None:
@@ -149,10 +120,9 @@ class Trainer:
         if not now.diverged:
             values["train/loss"] = now.train["loss"] = loss
         if self._at_epoch_end() and not now.diverged:
-            assert now.epoch_loss is not None
-            assert now.epoch_correct is not None
-            values["train/loss_epoch"] = now.train["loss_epoch"] = now.epoch_loss.item() / now.epoch_seen
-            values["train/accuracy"] = now.train["accuracy"] = now.epoch_correct.item() / now.epoch_seen
+            means = now.epoch_means()
+            now.train |= means
+            values |= {f"train/{name}": value for name, value in means.items()}
         self.log.log(now.step, now.step / self.batches.per_epoch, values)
         self._window_start, self._window_images = time.monotonic(), 0
         self.reporter.advance(now.step, self.total_steps, self._standing())
@@ -191,14 +161,14 @@ class Trainer:
     def _write_best(self) -> None:
         now = self.now
         content = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "model_state_dict": now.best_weights,
             "config": self.config.to_dict(),
             "metrics": now.best,
             "class_names": list(self.data.class_names),
             "run": self.run.label,
         }
-        replace_file(self.run.best_file, to_bytes(content))
+        save_weights(self.run.best_file, content)
 
     def _save_due(self) -> bool:
         every = self.config.checkpoint
@@ -210,23 +180,14 @@ class Trainer:
     def _save(self, keep: int) -> None:
         now = self.now
         state = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "key": self.key,
-            "step": now.step,
             "total_steps": self.total_steps,
-            "evaluated_step": now.evaluated_step,
             "model_state_dict": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": random_state(self.device),
             "threads": self.threads,
-            "losses": [float(loss) for loss in now.losses],
-            "epoch_sums": None if now.epoch_loss is None else [now.epoch_loss, now.epoch_correct, now.epoch_seen],
-            "train": now.train,
-            "last": now.last,
-            "best": now.best,
-            "best_weights": now.best_weights,
-            "train_seconds": now.train_seconds,
-            "diverged": now.diverged,
+            **now.pack(),
             # Last: the rows must be durable before the state that counts on them.
             "metrics_bytes": self.log.flush(),
         }
@@ -234,8 +195,8 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def _unusable(self, state: Mapping[str, Any]) -> str:
-        if state.get("format") != _FORMAT:
-            return f"its format is {state.get('format')}, this version reads {_FORMAT}"
+        if state.get("format") != FORMAT:
+            return f"its format is {state.get('format')}, this version reads {FORMAT}"
         if state["key"] != self.key:
             return "config.yaml of the run was changed after it was written"
         rows = self.run.metrics_file
@@ -247,20 +208,12 @@ class Trainer:
         )
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        now = self.now
         self.network.load_state_dict(state["model_state_dict"])
         self.optimizer.load_state_dict(state["optimizer"])
         set_random_state(state["random"], self.device)
         self.metrics_bytes = state["metrics_bytes"]
-        now.step, now.evaluated_step = state["step"], state["evaluated_step"]
-        now.losses = [torch.tensor(loss, dtype=torch.float32, device=self.device) for loss in state["losses"]]
-        if state["epoch_sums"] is not None:
-            loss, correct, now.epoch_seen = state["epoch_sums"]
-            now.epoch_loss, now.epoch_correct = loss.to(self.device), correct.to(self.device)
-        now.train, now.last = dict(state["train"]), dict(state["last"])
-        now.best, now.best_weights = state["best"], state["best_weights"]
-        now.train_seconds, now.diverged = state["train_seconds"], state["diverged"]
-        if now.best_weights is not None:
+        self.now = Progress.unpack(state, self.device)
+        if self.now.best_weights is not None:
             self._write_best()
 
     def _at_epoch_end(self) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def append_lines(path: Path, records: list[Mapping[str, Any]]) -> int:
+def append_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> int:
     """Append one JSON line per record, durably, in one write. Returns the size of the file in bytes.
 
     A line that an earlier crash left incomplete is ended first, so that it cannot swallow the next one.

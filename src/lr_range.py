@@ -17,7 +17,7 @@ from src.attempts import write_provenance
 from src.batches import TrainBatches
 from src.checkpoint import load_newest, save_state
 from src.checkpoint_names import list_states
-from src.config import Config, LrFinder
+from src.config import Config
 from src.data import load
 from src.device import choose_device, compute_reproducibly, random_state, set_random_state
 from src.metrics import MetricsLog
@@ -26,6 +26,7 @@ from src.optim import make_optimizer
 from src.outcome import Outcome
 from src.progress import Reporter, StopCheck
 from src.rundir import RunDir
+from src.schema import LrFinder
 
 _FLUSH_EVERY = 10
 
@@ -131,7 +132,7 @@ def _step(
         group["lr"] = lr
     optimizer.zero_grad(set_to_none=True)
     loss = functional.cross_entropy(network(images), labels)
-    loss.backward()
+    torch.autograd.backward(loss)
     optimizer.step()
     return loss.item()
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch.nn import Parameter
 
-from src.config import Optimizer, Scheduler
+from src.schema import Optimizer, Scheduler
 
 # onecycle's shape (Smith & Topin 2018), with the fractions that torch's OneCycleLR has as defaults.
 _ONECYCLE_RISE = 0.3

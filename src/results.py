@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.config import AXES
+from src.config_checks import AXES
 from src.files import read_lines, replace_file
 from src.rundir import RunDir, SweepDir
 

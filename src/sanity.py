@@ -53,7 +53,7 @@ def first_batch(config: Config, batches: TrainBatches, device: torch.device) -> 
     images, labels = batches.get(0, 0)
     logits = network(images)
     loss = functional.cross_entropy(logits, labels)
-    loss.backward()
+    torch.autograd.backward(loss)
     norms = {name: float(p.grad.norm()) if p.grad is not None else 0.0 for name, p in network.named_parameters()}
     return {
         "images": list(images.shape),
@@ -68,7 +68,7 @@ def first_batch(config: Config, batches: TrainBatches, device: torch.device) -> 
 
 
 def example_images(config: Config, batches: TrainBatches, count: int) -> list[tuple[Tensor, Tensor, int]]:
-    """D10: (before, after, label) of the first images of the first batch, float (3, H, W) in [0, 1]; after is augmented."""
+    """D10: (before, augmented, label) of the first images of the first batch, float (3, H, W) in [0, 1]."""
     raw, labels = batches.raw(0, 0)
     normalize = config.preprocess.normalize
     mean, std = (torch.tensor(values, device=raw.device).view(3, 1, 1) for values in (normalize.mean, normalize.std))

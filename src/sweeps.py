@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from src import yaml_file
 from src.cells import Cell
@@ -25,7 +26,7 @@ from src.rundir import SweepDir
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: runs of one kind, a cell for each. `extra` is anything beside the cells that tells requests apart."""
+    """What is asked for: runs of one kind, a cell for each; `extra` is what tells requests apart beside the cells."""
 
     kind: str
     tag: str
@@ -132,7 +133,12 @@ def make_sweep(request: Request, created: datetime) -> SweepDir:
         draft = SweepDir(building)
         rows = [{"index": c.index, "name": c.name, "key": c.key, "overrides": dict(c.overrides)} for c in request.cells]
         append_lines(draft.cells_file, rows)
-        meta = {"kind": request.kind, "tag": request.tag, "key": request.key, "created": created.isoformat()}
+        meta: dict[str, Any] = {
+            "kind": request.kind,
+            "tag": request.tag,
+            "key": request.key,
+            "created": created.isoformat(),
+        }
         meta |= {"cells": len(rows), "code": code_version(), "config": request.config.to_dict()}
         replace_file(draft.meta_file, yaml_file.dump_yaml(meta))
         return SweepDir(_rename_to_free(building, runs_dir / request.name_at(created)))

@@ -25,7 +25,7 @@ class StrictLoader(yaml.SafeLoader):
             line = key_node.start_mark.line + 1
             if key_node.value in lines:
                 raise ConfigError(
-                    f"key {key_node.value!r} stands twice, on lines {lines[key_node.value]} and {line}; keep one of them"
+                    f"key {key_node.value!r} stands twice, on lines {lines[key_node.value]} and {line}; keep one"
                 )
             lines[key_node.value] = line
         return super().construct_mapping(node, deep=deep)

@@ -9,7 +9,7 @@ from torchvision.transforms import functional as reference
 
 from src import augment as module
 from src.augment import Augmenter, epoch_order, normalize, stream_seed
-from src.config import Augment, ColorJitter, RandomCrop
+from src.schema import Augment, ColorJitter, RandomCrop
 
 FULL = Augment(
     random_flip=True,

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from src import data, sources, synthetic
+from src import data, decoded, sources, synthetic
 from src.config import Config, make_config
 from src.errors import DataError
 
@@ -222,7 +222,7 @@ def test_ready_data_is_read_without_lock_writing_or_decoding(folder: Path, tmp_p
     def refuse(*arguments: object) -> None:
         raise AssertionError("a whole data set is to be read only")
 
-    monkeypatch.setattr(data, "_locked", refuse)
+    monkeypatch.setattr(decoded, "_locked", refuse)
     assert len(data.load(config, refuse).train) == 48
     assert sorted(place.parent.rglob("*")) == before
 
@@ -296,11 +296,11 @@ def lose_labels(place: Path) -> None:
 def test_damage_is_found_and_mended(folder: Path, tmp_path: Path, damage: Callable[[Path], None]):
     config, lines = make(folder, tmp_path / "root"), []
     place = data.prepare(config)
-    good = {name: (place / name).read_bytes() for name in data._FILES}
+    good = {name: (place / name).read_bytes() for name in decoded._FILES}
     damage(place)
     assert data.load(config, lines.append).folder == place
     assert "decoding again" in lines[0]
-    assert {name: (place / name).read_bytes() for name in data._FILES} == good
+    assert {name: (place / name).read_bytes() for name in decoded._FILES} == good
     assert [path.name for path in place.parent.iterdir() if not path.name.endswith(".lock")] == [place.name]
     lines.clear()
     data.load(config, lines.append)

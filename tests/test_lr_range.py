@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from src.config import Config, LrFinder
+from src.config import Config
 from src.files import read_lines
 from src.lr_range import rate_at, smooth, suggest
 from src.plans import lr_sweep_request
 from src.progress import PlainReporter
 from src.rundir import RunDir
+from src.schema import LrFinder
 from src.sweeps import open_sweep
 from src.training import find_rate_and_export
 

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional
 
 from src.checkpoint import load_checkpoint, load_weights
-from src.config import Model
 from src.errors import CheckpointError
 from src.model import build_model, count_parameters
+from src.schema import Model
 
 
 @pytest.mark.parametrize(

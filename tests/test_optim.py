@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.optim import SGD, Optimizer, lr_scheduler
 
-from src.config import Optimizer as OptimizerConfig
-from src.config import Scheduler
 from src.optim import make_optimizer, scheduled_lr
+from src.schema import Optimizer as OptimizerConfig
+from src.schema import Scheduler
 
 TOTAL, PER_EPOCH, LR = 40, 4, 0.1
 

@@ -42,6 +42,8 @@ def test_the_sbatch_text_of_an_array_whole() -> None:
     runs = [Path(f"/scratch/runs/grid/k=00{i}") for i in range(3)]
     plan = make_plan(PROFILE, "gpu:1g.12gb:1", "grid", 1, runs, Path("/scratch/logs/grid"))
     root, python = shlex.quote(str(PROJECT_ROOT)), shlex.quote(sys.executable)
+    logs = "/scratch/logs/grid/%A_%a_%t_log"
+    srun = f"""srun --unbuffered --output {logs}.out --error {logs}.err bash -c 'trap "" USR2; exec "$0" "$@"'"""
     assert (
         plan.sbatch_text
         == f"""#!/bin/bash
@@ -71,7 +73,7 @@ export RELAY_NEEDS_GPU=0
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /scratch/logs/grid/%A_%a_%t_log.out --error /scratch/logs/grid/%A_%a_%t_log.err bash -c 'trap "" USR2; exec "$0" "$@"' {python} -u -m submitit.core._submit /scratch/logs/grid
+{srun} {python} -u -m submitit.core._submit /scratch/logs/grid
 """
     )
 
@@ -171,7 +173,9 @@ def test_a_busy_controller_is_waited_for(commands: Path, tmp_path: Path) -> None
     fake(
         commands,
         "squeue",
-        f'echo x >> {count}; [ $(wc -l < {count}) -gt 2 ] || {{ echo "slurm_load_jobs error: Socket timed out on send/recv operation" >&2; exit 1; }}; echo "12_3|relay-x.1|PENDING|Priority|1:00"',
+        f"echo x >> {count}\n"
+        f"if [ $(wc -l < {count}) -le 2 ]; then echo 'error: Socket timed out on send/recv operation' >&2; exit 1; fi\n"
+        "echo '12_3|relay-x.1|PENDING|Priority|1:00'",
     )
     assert [job.job_id for job in slurm.queued(["relay-x.1"])] == ["12_3"]
     assert len(count.read_text().splitlines()) == 3
@@ -191,7 +195,8 @@ def test_no_scheduler_is_said_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_scontrol_says_of_a_job(commands: Path) -> None:
-    line = "JobId=7 ArrayJobId=5 JobState=RUNNING StartTime=2026-11-22T12:00:00 EndTime=2026-11-22T12:01:00 PreemptTime=None"
+    times = "StartTime=2026-11-22T12:00:00 EndTime=2026-11-22T12:01:00 PreemptTime=None"
+    line = f"JobId=7 ArrayJobId=5 JobState=RUNNING {times}"
     fake(commands, "scontrol", f"echo '{line}'")
     facts = slurm.show_job("5_1")
     assert (facts.state, facts.preempted) == ("RUNNING", None)

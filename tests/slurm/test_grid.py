@@ -1,4 +1,4 @@
-"""A grid on a real SLURM: an array under a cap, its time limit and a preemption on the way, the same results as without."""
+"""A grid on a real SLURM: an array under a cap, a time limit and a preemption on the way, the results as without."""
 
 from __future__ import annotations
 
