@@ -190,9 +190,13 @@ def cancel_runs(config: Config, name: str) -> None:
     )
     queues = _queue_of([sweep for sweep, _ in chosen])
     ids, told = [], 0
-    for sweep, run in chosen:
-        ids += [job.job_id for run_name, job in queues[sweep.path].items() if run is None or run_name == run.name]
-        told += sum(_stop_local(found) for found in ([run] if run else sweep.runs()))
+    for sweep, chosen_run in chosen:
+        queue = queues[sweep.path]
+        for run in [chosen_run] if chosen_run else sweep.runs():
+            if run.name in queue:
+                ids.append(queue[run.name].job_id)
+            else:
+                told += _stop_local(run)
     slurm.cancel(ids)
     print(f"cancelled {len(ids) + told} tasks" if ids or told else "nothing of it waits or runs")
 
@@ -202,7 +206,7 @@ def _stop_local(run: RunDir) -> bool:
     attempts = run.attempts()
     if not attempts or "end" in attempts[-1] or not run.claimed():
         return False
-    if attempts[-1].get("node") != socket.gethostname() or str(attempts[-1]["job"] or "").count("_"):
+    if attempts[-1].get("node") != socket.gethostname():
         return False
     try:
         os.kill(int(attempts[-1]["pid"]), signal.SIGTERM)

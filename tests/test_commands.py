@@ -1,0 +1,178 @@
+"""The commands as a user types them, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.config import Config
+from src.model import build_model
+from src.rundir import RunDir
+from src.sweeps import sweeps
+
+from .conftest import ROOT, assert_same_run, run_python
+
+
+def runs_in(folder: Path) -> list[RunDir]:
+    return [run for sweep in sweeps(folder) for run in sweep.runs()]
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", *words]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_rows(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+    """Until the run that goes on has logged `count` rows."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        logged = [
+            len(run.metrics_file.read_text().splitlines()) for run in runs_in(folder) if run.metrics_file.exists()
+        ]
+        if sum(logged) >= count:
+            return
+        time.sleep(0.02)
+    pytest.fail("the run did not get on")
+
+
+def test_ctrl_c_once_saves_and_the_same_command_goes_on(small_file: Path, tmp_path: Path) -> None:
+    words = ["src.train", "--config", str(small_file), "--max_epochs", "40", "--seed", "3"]
+    process = start(*words)
+    wait_for_rows(tmp_path / "runs", 12, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the state is saved" in errors
+    assert "to go on: python -m src.train --config" in errors
+    assert "Traceback" not in errors
+    again = run_python(*words)
+    assert again.returncode == 0, again.stderr
+    assert "goes on from step" in again.stderr
+    whole = run_python(*words, "--set", f"paths.runs_dir={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+    broken, straight = runs_in(tmp_path / "runs"), runs_in(tmp_path / "whole")
+    assert len(broken) == len(straight) == 1
+    assert [a["cause"] for a in broken[0].attempts()] == ["INTERRUPTED", "DONE"]
+    assert_same_run(straight[0], broken[0])
+    third = run_python(*words)
+    assert "done before" in third.stderr
+    assert len(runs_in(tmp_path / "runs")) == 1
+
+
+def test_the_commands_of_the_report_one_after_the_other(small_file: Path, tmp_path: Path) -> None:
+    config = ["--config", str(small_file)]
+    artifacts = tmp_path / "artifacts"
+
+    checks = run_python("src.checks", *config)
+    assert checks.returncode == 0, checks.stdout + checks.stderr
+    for question in (
+        "D2   train 96, val 20, test 20",
+        "D5 ",
+        "D11  batch: images [16, 3, 16, 16]",
+        "M0 ",
+        "M2   initial loss",
+    ):
+        assert question in checks.stdout
+    assert json.loads((artifacts / "checks" / "checks.json").read_text())["splits"] == {
+        "train": 96,
+        "val": 20,
+        "test": 20,
+    }
+    assert (artifacts / "checks" / "class_distribution.png").read_bytes().startswith(b"\x89PNG")
+    assert (artifacts / "checks" / "examples.png").read_bytes().startswith(b"\x89PNG")
+
+    small_fit = run_python("src.train", *config, "--overfit-small", "--max-epochs", "3")
+    assert small_fit.returncode == 0, small_fit.stderr
+    assert not (artifacts / "best.ckpt").exists()
+
+    grid = run_python("src.grid_search", *config)
+    assert grid.returncode == 0, grid.stderr
+    assert "best: k=00" in grid.stdout
+
+    compared = run_python("src.compare_runs", *config)
+    assert compared.returncode == 0, compared.stderr
+    assert (artifacts / "compare_lr.png").is_file()
+    assert (artifacts / "compare_num_modules.png").is_file()
+
+    best = run_python("src.train", *config, "--best")
+    assert best.returncode == 0, best.stderr
+    assert (artifacts / "best.ckpt").is_file()
+    assert (artifacts / "best.yaml").is_file()
+
+    evaluated = run_python(
+        "src.evaluate", *config, "--checkpoint", str(artifacts / "best.ckpt"), "--split", "val", "--json"
+    )
+    assert evaluated.returncode == 0, evaluated.stderr
+    measured = json.loads(evaluated.stdout)
+    source = json.loads((artifacts / "best.json").read_text())["result"]["best"]
+    assert (measured["split"], measured["n"]) == ("val", 20)
+    assert measured["accuracy"] == source["accuracy"]
+    assert measured["loss"] == pytest.approx(source["loss"], rel=1e-6)
+
+    refined = run_python(
+        "src.grid_search", *config, "--refined", "--set", "refine.epochs=1", "--set", "refine.lr_factors=[0.5,1.0]"
+    )
+    assert refined.returncode == 0, refined.stderr
+    assert "grid_refined_" in refined.stdout
+
+
+def test_evaluate_takes_a_checkpoint_of_the_reports_program(
+    small: Callable[..., Config], small_file: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "best_model2.ckpt"
+    torch.save({"epoch": 3, "model_state_dict": build_model(small().model).state_dict(), "val_acc": 0.5}, path)
+    done = run_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(path), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["split"] == "test"
+    other = run_python(
+        "src.evaluate", "--config", str(small_file), "--checkpoint", str(path), "--set", "model.num_modules=3"
+    )
+    assert other.returncode == 2
+    assert "model.num_modules" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["src.train", "--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["src.train", "--set", "train.optimizer.lr=fast"], "train.optimizer.lr: 'fast'"),
+        (["src.grid_search", "--set", "hparams.lr=[]"], "hparams.lr"),
+        (["src.lr_finder", "--set", "lr_finder.max_lr=0"], "lr_finder.max_lr: 0"),
+        (["src.evaluate", "--checkpoint", "nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
+        (["src.evaluate", "--split", "train"], "evaluation.split: 'train'"),
+        (["src.train", "--best"], "run the grid first"),
+        (["src.train", "--set", "dataset.name=./nowhere"], "nowhere"),
+        (["src.compare_runs"], "no grid"),
+        (["hpc.launch", "grid", "--cluster", "mars"], "profiles here"),
+        (["hpc.launch", "status"], "there are no runs yet"),
+        (["hpc.launch", "logs", "k=000"], "there are no runs yet"),
+        (["hpc.aggregate"], "there are no runs yet"),
+        (["hpc.launch", "train", "--no-such-option"], "no-such-option"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(small_file: Path, words: list[str], expected: str) -> None:
+    config = [] if "--config" in words else ["--config", str(small_file)]
+    done = run_python(*words, *config)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_runs_that_cannot_be_written_are_a_clear_error(small_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run_python("src.train", "--config", str(small_file), "--set", f"paths.runs_dir={tmp_path / 'file' / 'runs'}")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr

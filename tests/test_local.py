@@ -1,0 +1,152 @@
+"""The local profile for real: submitit's controllers and workers, signals, a cap, and runs that come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from src import yaml_file
+from src.rundir import RunDir, SweepDir
+from src.sweeps import sweeps
+
+from .conftest import ROOT, assert_same_run, run_python
+
+pytestmark = pytest.mark.timeout(400)
+LONG = ["--set", "hparams.epochs=25", "--set", "hparams.num_modules=[2]"]
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    path = tmp_path / "two.yaml"
+    path.write_text(yaml_file.dump_yaml({"executor": "local", "max_parallel": 2, "time_min": 5, "signal_lead_s": 10}))
+    return path
+
+
+@contextmanager
+def launched(*words: str) -> Iterator[subprocess.Popen[str]]:
+    """A launcher in a process group of its own, as a terminal makes one."""
+    command = [sys.executable, "-m", "hpc.launch", *words]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_until_working(folder: Path, count: int) -> tuple[SweepDir, list[RunDir]]:
+    """Until `count` runs at once have logged some steps and are not done."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for sweep in sweeps(folder)[-1:]:
+            working = [
+                r for r in sweep.runs() if r.metrics_file.exists() and len(r.metrics_file.read_text().splitlines()) > 5
+            ]
+            if len(working) >= count and all(r.result() is None for r in working):
+                return sweep, working
+        time.sleep(0.05)
+    pytest.fail("the runs did not get on")
+
+
+def test_a_grid_is_interrupted_and_ends_as_one_that_was_not(small_file: Path, profile: Path, tmp_path: Path) -> None:
+    words = ["grid", "--config", str(small_file), "--cluster", str(profile), *LONG]
+    with launched(*words) as process:
+        sweep, working = wait_until_working(tmp_path / "runs", 2)
+        attempt = working[0].attempts()[-1]
+        os.kill(int(attempt["pid"]), signal.SIGUSR2)
+        output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert f"{working[0].name}: attempt 1 ended by TIMEOUT at step" in output
+    causes = {run.name: [a["cause"] for a in run.attempts()] for run in sweep.runs()}
+    assert causes[working[0].name] == ["TIMEOUT", "DONE"]
+    assert causes[working[1].name] == ["DONE"]
+    assert "best: k=00" in output
+    assert len(sweep.table_file("md").read_text().splitlines()) == 4
+    straight = run_python(
+        "src.grid_search", "--config", str(small_file), *LONG, "--set", f"paths.runs_dir={tmp_path / 'straight'}"
+    )
+    assert straight.returncode == 0, straight.stderr
+    reference = sweeps(tmp_path / "straight")[-1]
+    for run in sweep.runs():
+        assert_same_run(reference.run(run.name), run)
+
+
+def test_ctrl_c_saves_all_and_the_same_command_goes_on(small_file: Path, profile: Path, tmp_path: Path) -> None:
+    words = ["grid", "--config", str(small_file), "--cluster", str(profile), *LONG]
+    with launched(*words) as process:
+        sweep, working = wait_until_working(tmp_path / "runs", 2)
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "to go on: python -m hpc.launch grid" in output
+    for run in working:
+        assert [a["cause"] for a in run.attempts()] == ["CANCELLED"]
+        assert run.attempts()[-1]["last_step"] > 0
+        assert not run.claimed()
+    again = run_python("hpc.launch", *words)
+    assert again.returncode == 0, again.stderr
+    assert [sweep.path for sweep in sweeps(tmp_path / "runs")] == [sweep.path]
+    for run in working:
+        assert [a["cause"] for a in run.attempts()] == ["CANCELLED", "DONE"]
+        assert run.attempts()[1]["first_step"] == run.attempts()[0]["last_step"]
+    status = run_python("hpc.launch", "status", "--config", str(small_file))
+    assert "2 runs: 2 done" in status.stdout
+    logs = run_python("hpc.launch", "logs", working[0].label, "--config", str(small_file))
+    assert "goes on from step" in logs.stdout
+
+
+def test_a_run_that_crashes_is_said_and_does_not_take_the_others_along(
+    small_file: Path, profile: Path, tmp_path: Path
+) -> None:
+    words = ["grid", "--config", str(small_file), "--cluster", str(profile), "--set", "hparams.num_modules=[2]"]
+    planned = run_python("hpc.launch", *words, "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert not (tmp_path / "runs").exists()
+    prepared = run_python("src.checks", "--config", str(small_file))
+    assert prepared.returncode == 0, prepared.stderr
+    made = subprocess.run([sys.executable, "-c", MAKE_BROKEN, str(small_file)], cwd=ROOT, check=True, timeout=60)
+    assert made.returncode == 0
+    done = run_python("hpc.launch", *words)
+    assert done.returncode == 2
+    assert "1 of 2 runs are not done" in done.stderr
+    sweep = sweeps(tmp_path / "runs")[-1]
+    assert [run.result() is not None for run in sweep.runs()] == [False, True]
+    attempt = sweep.runs()[0].attempts()[-1]
+    assert attempt["cause"] == "CRASHED"
+    assert "train.optimizer.lr" in attempt["error"]
+    assert len(sweep.runs()[0].attempts()) == 1
+    logs = run_python("hpc.launch", "logs", sweep.runs()[0].label, "--config", str(small_file))
+    assert "train.optimizer.lr: -1" in logs.stdout
+
+
+# Plans the grid and spoils the configuration of its first run.
+MAKE_BROKEN = """
+import sys
+from src.config import load_config
+from src.plans import grid_request
+from src.sweeps import open_sweep
+sweep, _ = open_sweep(grid_request(load_config(sys.argv[1], ["hparams.num_modules=[2]"])))
+path = sweep.runs()[0].config_file
+path.write_text(path.read_text().replace("lr: 0.001", "lr: -1"))
+"""
+
+
+def test_a_dry_run_prints_cells_and_touches_nothing(small_file: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    done = run_python("hpc.launch", "grid", "--config", str(small_file), "--cluster", "local", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "4 runs of grid" in done.stdout
+    assert "k=003_M=3_lr=1.00e-02" in done.stdout
+    assert sorted(tmp_path.iterdir()) == before
