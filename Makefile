@@ -52,7 +52,7 @@ type: $(READY) ## mypy, strict
 	@$(VENV)/bin/mypy
 
 test: $(READY) ## the tests that need no SLURM (under 5 minutes)
-	@$(PY) -m pytest --ignore=tests/slurm $(ARGS)
+	@$(PY) -m pytest --ignore=tests/slurm -n auto --dist worksteal $(ARGS)
 
 test-slurm: $(READY) ## the tests on a real SLURM, started for them on this machine
 	@$(PY) -m pytest tests/slurm $(ARGS)

@@ -5,8 +5,9 @@ A schedule is a pure function of the step, so that a run which resumes has no sc
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch.nn import Parameter
@@ -19,19 +20,35 @@ _ONECYCLE_START = 1 / 25
 _ONECYCLE_END = _ONECYCLE_START / 1e4
 
 
+class _Eager(torch.optim.Optimizer):
+    """An optimizer's methods without their hooks for torch.compile, which a run does not use.
+
+    The hooks import the compiler at the first call: seconds of every task, for nothing.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+
+
+def _without_compiler(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    step = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (_Eager, kind), {"step": step})
+
+
 def make_optimizer(parameters: Iterable[Parameter], optimizer: Optimizer) -> torch.optim.Optimizer:
     """The optimizer that `optimizer.name` names; weight decay is decoupled for adamw alone."""
-    parameters = list(parameters)
-    lr, decay, momentum = optimizer.lr, optimizer.weight_decay, optimizer.momentum
-    match optimizer.name:
-        case "sgd":
-            return torch.optim.SGD(parameters, lr=lr, weight_decay=decay, momentum=momentum)
-        case "adam":
-            return torch.optim.Adam(parameters, lr=lr, weight_decay=decay)
-        case "adamw":
-            return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay)
-        case "rmsprop":
-            return torch.optim.RMSprop(parameters, lr=lr, weight_decay=decay, momentum=momentum)
+    kind = {
+        "sgd": torch.optim.SGD,
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "rmsprop": torch.optim.RMSprop,
+    }[optimizer.name]
+    options = {"lr": optimizer.lr, "weight_decay": optimizer.weight_decay}
+    if optimizer.name in ("sgd", "rmsprop"):
+        options["momentum"] = optimizer.momentum
+    return _without_compiler(kind)(list(parameters), **options)
 
 
 def scheduled_lr(scheduler: Scheduler, base_lr: float, step: int, total_steps: int, steps_per_epoch: int) -> float:

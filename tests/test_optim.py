@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 
@@ -10,6 +12,8 @@ from torch.optim import SGD, Optimizer, lr_scheduler
 from src.optim import make_optimizer, scheduled_lr
 from src.schema import Optimizer as OptimizerConfig
 from src.schema import Scheduler
+
+from .conftest import ROOT
 
 TOTAL, PER_EPOCH, LR = 40, 4, 0.1
 
@@ -69,8 +73,47 @@ def test_a_warm_up_longer_than_the_run() -> None:
 def test_optimizers_by_name(name: str, kind: type[Optimizer]) -> None:
     config = OptimizerConfig(name=name, lr=0.5, weight_decay=0.25, momentum=0.75)  # type: ignore[arg-type]
     optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(2))], config)
-    assert type(optimizer) is kind
+    assert isinstance(optimizer, kind)
     group = optimizer.param_groups[0]
     assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
     if name in ("sgd", "rmsprop"):
         assert group["momentum"] == 0.75
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
+def test_steps_are_those_of_torchs_own_optimizer_bit_for_bit(name: str) -> None:
+    config = OptimizerConfig(name=name, lr=0.05, weight_decay=0.01)  # type: ignore[arg-type]
+    kinds = {
+        "sgd": torch.optim.SGD,
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "rmsprop": torch.optim.RMSprop,
+    }
+    options = {"momentum": config.momentum} if name in ("sgd", "rmsprop") else {}
+    ends = []
+    for own in (True, False):
+        torch.manual_seed(0)
+        parameter = torch.nn.Parameter(torch.randn(4, 3))
+        theirs = kinds[name]([parameter], lr=0.05, weight_decay=0.01, **options)
+        optimizer = make_optimizer([parameter], config) if own else theirs
+        for _ in range(5):
+            optimizer.zero_grad()
+            (parameter**3).sum().backward()
+            optimizer.step()
+        optimizer.load_state_dict(optimizer.state_dict())
+        ends.append(parameter.detach().clone())
+    assert torch.equal(*ends)
+
+
+def test_a_run_does_not_import_the_compiler() -> None:
+    """`import torch._dynamo` takes as long as torch itself."""
+    code = (
+        "import sys, torch; from src.optim import make_optimizer; from src.schema import Optimizer\n"
+        "p = torch.nn.Parameter(torch.zeros(2)); o = make_optimizer([p], Optimizer())\n"
+        "p.sum().backward(); o.step(); o.zero_grad(); o.load_state_dict(o.state_dict())\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "False"

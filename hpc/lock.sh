@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Writes requirements.lock: the newest versions that pyproject.toml allows, for every platform, names and versions only.
+# torch's CUDA libraries are left out: torch itself names their exact versions, and they differ between torch builds.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+uv=$(command -v uv || echo .uv/bin/uv)
+compile=("$uv" pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --no-annotate --no-header)
+mapfile -t left_out < <("${compile[@]}" | grep -oE '^(nvidia-[a-z0-9-]+|cuda-[a-z-]+|triton)' | sort -u)
+{
+    echo "# Written by hpc/lock.sh; names and versions only."
+    "${compile[@]}" "${left_out[@]/#/--no-emit-package=}"
+} >requirements.lock.new
+mv requirements.lock.new requirements.lock
