@@ -30,7 +30,7 @@ help: ## this list
 
 setup: $(READY) ## .venv from requirements.lock, through uv; TORCH_BACKEND=cpu|cu128|auto chooses the torch build
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP):
 	@PYTHON="$(PYTHON)" TORCH_BACKEND="$(TORCH_BACKEND)" ./hpc/setup.sh $(VENV)
 	@rm -f $(VENV)/.ready-*; touch $@
 

@@ -66,11 +66,16 @@ class LocalPool:
         # A Ctrl-C in the terminal reaches the whole process group; the workers are told by us, and given time to save.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            with environment({**code_environment(), "RELAY_NEEDS_GPU": str(int(self._profile.needs_gpu))}):
+            with environment({**code_environment(), **self._threads()}):
                 self._active[run] = self._executor.submit(Task([str(run.path)]))
         finally:
             signal.signal(signal.SIGINT, before)
         self._reporter.say(f"started {run.name} (job {self._active[run].job_id})")
+
+    def _threads(self) -> dict[str, str]:
+        """The runs share the cores; threads of one that wait for those of another slow both down."""
+        share = max(1, (os.cpu_count() or 1) // self._profile.max_parallel)
+        return {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(share)}
 
     def _collect(self) -> list[RunDir]:
         """Runs whose job is over and that go on; those done or failed are said."""

@@ -16,6 +16,9 @@ from src.config import Config, make_config
 from src.files import read_lines
 from src.rundir import RunDir
 
+# Tiny networks, and several tests at a time: more threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # 4 classes x 24 images of 16x16: an epoch of 6 steps that takes a moment.
@@ -47,6 +50,12 @@ SMALL: dict[str, Any] = {
     "lr_finder": {"num_steps": 20},
     "hparams": {"epochs": 2, "lr": [0.001, 0.01], "num_modules": [2, 3]},
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long tests first, so that no worker ends with one of them alone."""
+    long_first = ["test_local.py", "test_commands.py", "test_data.py", "test_engine.py"]
+    items.sort(key=lambda item: long_first.index(item.path.name) if item.path.name in long_first else len(long_first))
 
 
 @pytest.fixture(scope="session")
