@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,8 @@ import jobs
 from hpc import slurm
 from src.attempts import attempt
 from src.errors import ClusterError, RelayError, RunError
-from src.progress import PlainReporter
+from src.outcome import Outcome
+from src.progress import PlainReporter, Reporter, StopCheck
 from src.rundir import RunDir
 
 # How often each cause may end an attempt and the run still goes on; None is without limit.
@@ -115,12 +117,35 @@ def execute_runs(runs: Sequence[RunDir]) -> dict[str, str]:
     return states
 
 
+def check_slice() -> None:
+    """Where the profile asks for a GPU, exactly one must be visible: a CPU run in its place would only be slow.
+
+    Raises ClusterError.
+    """
+    if os.environ.get("RELAY_NEEDS_GPU", "0") != "1":
+        return
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count != 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+        raise ClusterError(
+            f"needs_gpu: {count} GPUs are visible on {socket.gethostname()} (CUDA_VISIBLE_DEVICES {visible}), it must "
+            "be one: check gres or slice of the profile, and that torch fits the driver (make setup TORCH_BACKEND=auto)"
+        )
+
+
 def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str:
     execute = jobs.executor_of(run.sweep().kind)
+
+    def on_the_right_device(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
+        check_slice()
+        return execute(run, should_stop, reporter)
+
     try:
         attempt(
             run,
-            execute,
+            on_the_right_device,
             stop.requested,
             reporter,
             job=_job_name(),

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from hpc import states
-from hpc.lifecycle import cause_from, refusal
+from hpc.lifecycle import cause_from, check_slice, refusal
 from hpc.slurm import JobFacts, QueuedJob
 from hpc.submit import Submission, match_queue
+from src.errors import ClusterError
 
 NOW = datetime(2026, 11, 22, 12, 0, 0)
 
@@ -88,3 +89,15 @@ def test_tasks_are_found_by_their_jobs_name_also_without_an_id() -> None:
     assert {name: job.job_id for name, job in found.items()} == {"a": "70_0", "c": "70_2", "b": "77"}
     assert made[1].element(0) == "77"
     assert Submission("relay-x.1", ("a", "b"), "70").element(1) == "70_1"
+
+
+def test_a_cpu_where_a_gpu_was_asked_for_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("RELAY_NEEDS_GPU", "0")
+    check_slice()
+    monkeypatch.setenv("RELAY_NEEDS_GPU", "1")
+    with pytest.raises(ClusterError, match="0 GPUs are visible"):
+        check_slice()
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    check_slice()
