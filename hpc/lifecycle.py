@@ -30,7 +30,13 @@ from src.progress import PlainReporter, Reporter, StopCheck
 from src.rundir import RunDir
 
 # How often each cause may end an attempt and the run still goes on; None is without limit.
-BUDGETS: Mapping[str, int | None] = {"TIMEOUT": 50, "PREEMPTED": None, "SIGNALLED": None}
+BUDGETS: Mapping[str, int | None] = {
+    "TIMEOUT": 50,
+    "PREEMPTED": None,
+    "NODE_FAIL": 5,
+    "REQUEUED": None,
+    "SIGNALLED": None,
+}
 # Attempts in a row that may end without a step done.
 MAX_IDLE_ATTEMPTS = 2
 # An attempt before this one, on another node, may still be ending: SLURM gives it KillWait, 30 s by default.
@@ -77,7 +83,13 @@ class StopRequest:
         if self._job_id is None:
             return "TIMEOUT" if told else "CANCELLED"
         try:
-            return cause_from(slurm.show_job(self._job_id), datetime.now())
+            facts = slurm.show_job(self._job_id)
+            if facts.restarts > int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+                # SLURM has taken the slice and put the task back before we were done.
+                return {"NODE_FAIL": "NODE_FAIL", "REQUEUED": "REQUEUED"}.get(
+                    slurm.last_end(self._job_id) or "", "PREEMPTED"
+                )
+            return cause_from(facts, datetime.now())
         except ClusterError as error:
             print(f"the controller could not be asked why: {error}", file=sys.stderr, flush=True)
             return "SIGNALLED"
@@ -89,6 +101,10 @@ def cause_from(job: slurm.JobFacts, now: datetime) -> str:
         return "CANCELLED"
     if job.preempted and (job.start is None or job.preempted >= job.start):
         return "PREEMPTED"
+    if job.state == "COMPLETING":
+        # Both scancel and the time limit look like this while the step ends; only one of them comes at the limit.
+        at_limit = job.start and job.limit and job.start + job.limit - now <= timedelta(seconds=_lead_s())
+        return "TIMEOUT" if at_limit else "CANCELLED"
     if job.end and job.end - now <= timedelta(seconds=_lead_s() + 90):
         return "TIMEOUT"
     return "SIGNALLED"

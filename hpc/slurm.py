@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from src.errors import ClusterError
 
@@ -81,8 +81,22 @@ def cancel(job_ids: Sequence[str]) -> None:
 
 
 def requeue(job_id: str) -> None:
-    """Put a running job or array element back into the queue; the controller may be busy for a while first."""
-    ask(["scontrol", "requeue", job_id])
+    """Put a running job or array element back into the queue; nothing to do where SLURM has done so itself."""
+    try:
+        ask(["scontrol", "requeue", job_id])
+    except ClusterError as error:
+        if "pending execution" not in str(error):
+            raise
+
+
+def last_end(job_id: str) -> str | None:
+    """How accounting says that the last execution of a job ended (PREEMPTED, NODE_FAIL, ...); None if it cannot."""
+    try:
+        lines = ask(["sacct", "-D", "-n", "-P", "-X", "-j", job_id, "-o", "State,End"], waits_s=(1,)).splitlines()
+    except ClusterError:
+        return None
+    ended = [line.split("|")[0] for line in lines if "|" in line and not line.endswith("Unknown")]
+    return ended[-1] if ended else None
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,8 @@ class JobFacts:
     """What scontrol says of a job at this moment; times are local, None where SLURM has none."""
 
     state: str
+    restarts: int
+    limit: timedelta | None
     start: datetime | None
     end: datetime | None
     preempted: datetime | None
@@ -101,6 +117,8 @@ def show_job(job_id: str) -> JobFacts:
     fields = dict(re.findall(r"(\w+)=(\S*)", text))
     return JobFacts(
         state=fields.get("JobState", "UNKNOWN"),
+        restarts=int(fields.get("Restarts", "0")),
+        limit=_how_long(fields.get("TimeLimit", "")),
         start=_when(fields.get("StartTime")),
         end=_when(fields.get("EndTime")),
         preempted=_when(fields.get("PreemptTime")),
@@ -112,3 +130,12 @@ def _when(text: str | None) -> datetime | None:
         return datetime.fromisoformat(text or "")
     except ValueError:
         return None
+
+
+def _how_long(text: str) -> timedelta | None:
+    """`1-02:03:04` or `00:10:00`; None for UNLIMITED and the like."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", text)
+    if not match:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)

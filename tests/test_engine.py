@@ -25,6 +25,7 @@ from src.sweeps import open_sweep
 from .conftest import ROOT, assert_same_run
 
 NEVER = 10**9
+BEST_EARLY_SEED = 2
 
 
 class StopAfter:
@@ -182,6 +183,19 @@ def test_overfitting_a_few_images_succeeds(small: Callable[..., Config]) -> None
     assert result is not None
     assert result["train"]["accuracy"] == 1.0
     assert result["train"]["loss"] < 0.1
+
+
+def test_the_best_weights_so_far_come_back_too(small: Callable[..., Config], tmp_path: Path) -> None:
+    """An early epoch is the best one, and the interruptions come after it."""
+    changes = {"train.optimizer": {"name": "sgd", "lr": 0.5}, "train.epochs": 8, "train.seed": BEST_EARLY_SEED}
+    whole, broken = (new_run(small(**changes, paths__runs_dir=str(tmp_path / name))) for name in ("whole", "broken"))
+    assert execute(whole) == "done"
+    result = whole.result()
+    assert result is not None
+    assert result["best"]["epoch"] < 7
+    while execute(broken, 9) == "stopped":
+        pass
+    assert_same_run(whole, broken)
 
 
 def test_another_seed_is_another_run(straight: RunDir, small: Callable[..., Config], tmp_path: Path) -> None:

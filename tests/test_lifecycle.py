@@ -14,10 +14,14 @@ from src.errors import ClusterError
 NOW = datetime(2026, 11, 22, 12, 0, 0)
 
 
-def job(state: str = "RUNNING", end_s: float | None = 3600, preempted_s: float | None = None) -> JobFacts:
+def job(
+    state: str = "RUNNING", end_s: float | None = 3600, preempted_s: float | None = None, ran_min: float = 10
+) -> JobFacts:
     return JobFacts(
         state=state,
-        start=NOW - timedelta(minutes=10),
+        restarts=0,
+        limit=timedelta(hours=1),
+        start=NOW - timedelta(minutes=ran_min),
         end=None if end_s is None else NOW + timedelta(seconds=end_s),
         preempted=None if preempted_s is None else NOW + timedelta(seconds=preempted_s),
     )
@@ -33,6 +37,8 @@ def job(state: str = "RUNNING", end_s: float | None = 3600, preempted_s: float |
         (job(end_s=20, preempted_s=-1), "PREEMPTED"),
         (job(preempted_s=-3600), "SIGNALLED"),
         (job(state="CANCELLED"), "CANCELLED"),
+        (job(state="COMPLETING", end_s=0), "CANCELLED"),
+        (job(state="COMPLETING", end_s=0, ran_min=60), "TIMEOUT"),
         (job(), "SIGNALLED"),
         (job(end_s=None), "SIGNALLED"),
     ],

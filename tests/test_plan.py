@@ -196,10 +196,12 @@ def test_no_scheduler_is_said_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_scontrol_says_of_a_job(commands: Path) -> None:
     times = "StartTime=2026-11-22T12:00:00 EndTime=2026-11-22T12:01:00 PreemptTime=None"
-    line = f"JobId=7 ArrayJobId=5 JobState=RUNNING {times}"
+    line = f"JobId=7 ArrayJobId=5 JobState=RUNNING Restarts=3 TimeLimit=1-02:00:30 {times}"
     fake(commands, "scontrol", f"echo '{line}'")
     facts = slurm.show_job("5_1")
-    assert (facts.state, facts.preempted) == ("RUNNING", None)
+    assert (facts.state, facts.preempted, facts.restarts) == ("RUNNING", None, 3)
+    assert facts.limit is not None
+    assert facts.limit.total_seconds() == 26 * 3600 + 30
     assert facts.end is not None
     assert facts.end.minute == 1
 
@@ -215,3 +217,20 @@ def test_grid_of_the_small_experiment_is_one_array(small: Callable[..., Config])
     assert not request.runs_dir.exists()
     with pytest.raises(RelayError, match="unknown"):
         jobs.executor_of("nonsense")
+
+
+def test_a_task_that_slurm_has_put_back_itself_is_not_asked_for_twice(commands: Path) -> None:
+    fake(commands, "scontrol", "echo 'Job is pending execution for job 5_1' >&2; exit 1")
+    slurm.requeue("5_1")
+    fake(commands, "scontrol", "echo 'Invalid job id specified' >&2; exit 1")
+    with pytest.raises(ClusterError, match="Invalid job id"):
+        slurm.requeue("5_1")
+
+
+def test_how_the_last_execution_ended_is_asked_of_accounting(commands: Path) -> None:
+    fake(
+        commands, "sacct", "printf 'REQUEUED|2026-11-22T12:00:00\\nPREEMPTED|2026-11-22T13:00:00\\nPENDING|Unknown\\n'"
+    )
+    assert slurm.last_end("5_1") == "PREEMPTED"
+    fake(commands, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
+    assert slurm.last_end("5_1") is None
