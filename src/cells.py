@@ -77,7 +77,8 @@ def make_cells(config: Config, axes: Mapping[str, tuple[Any, ...]], shared: Mapp
         raise ConfigError(f"hparams: {count:,} cells are more than {MAX_CELLS:,}; give fewer values")
     shown = [path for path, values in axes.items() if len(values) > 1]
     shown.sort(key=lambda path: list(_LABELS).index(path) if path in _LABELS else len(_LABELS))
-    base = config.to_dict()
+    # A cell searches nothing itself, and thousands of values checked again for each of thousands of cells take minutes.
+    base = {**config.to_dict(), "hparams": {}}
     cells: list[Cell] = []
     problems: dict[str, None] = {}
     for index, point in enumerate(itertools.product(*axes.values())):
@@ -87,7 +88,7 @@ def make_cells(config: Config, axes: Mapping[str, tuple[Any, ...]], shared: Mapp
             *(f"{_label(path)}={_text(path, overrides[path])}" for path in shown),
         ]
         try:
-            cell_config = _resolve(base, overrides)
+            cell_config = make_config(base, "hparams", overrides)
         except ConfigError as error:
             problems.update(dict.fromkeys(str(error).splitlines()[1:]))
             continue
@@ -95,11 +96,6 @@ def make_cells(config: Config, axes: Mapping[str, tuple[Any, ...]], shared: Mapp
     if problems:
         raise ConfigError("\n".join(["hparams: some cells are not valid", *problems]))
     return cells
-
-
-def _resolve(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> Config:
-    # Sections that no override touches are shared; deep copies of them would dominate a grid of thousands.
-    return make_config(base, "hparams", overrides)
 
 
 def _scaled(value: float, factors: tuple[float, ...]) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from src.config_errors import nearest, section_of
 
 if TYPE_CHECKING:
-    from src.config import Config
+    from src.schema import Config
 
 # The short names that `hparams` knows for its axes; any other axis is a key path of the configuration.
 AXES: Mapping[str, str] = {

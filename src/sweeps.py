@@ -17,7 +17,7 @@ from typing import Any
 
 from src import yaml_file
 from src.cells import Cell
-from src.config import Config, make_config
+from src.config import Config
 from src.errors import RunError
 from src.files import append_lines, replace_file
 from src.provenance import code_version
@@ -81,8 +81,8 @@ def _unwritable(runs_dir: Path, error: OSError) -> RunError:
     return RunError(f"{runs_dir}: cannot be written: {error.strerror}; set paths.runs_dir to a folder that can")
 
 
-def resolve_paths(config: Config) -> Config:
-    """The same configuration with absolute paths, so that it means the same in every folder and on every node."""
+def with_absolute_paths(config: Config) -> dict[str, Any]:
+    """The configuration as plain values, its paths absolute, so that it means the same in every folder and node."""
     content = config.to_dict()
     content["paths"] = {name: str(Path(value).absolute()) for name, value in content["paths"].items()}
     dataset = content["dataset"]
@@ -93,7 +93,7 @@ def resolve_paths(config: Config) -> Config:
         dataset["source"] = "folder"
     if content["evaluation"]["checkpoint"]:
         content["evaluation"]["checkpoint"] = str(Path(content["evaluation"]["checkpoint"]).expanduser().absolute())
-    return make_config(content, "configuration")
+    return content
 
 
 def sweeps(runs_dir: Path) -> list[SweepDir]:
@@ -128,7 +128,7 @@ def make_sweep(request: Request, created: datetime) -> SweepDir:
         building.chmod(0o755)
         for cell in request.cells:
             (building / cell.name / "checkpoints").mkdir(parents=True)
-            text = yaml_file.dump_yaml(resolve_paths(cell.config).to_dict())
+            text = yaml_file.dump_yaml(with_absolute_paths(cell.config))
             (building / cell.name / "config.yaml").write_text(text, encoding="utf-8")
         draft = SweepDir(building)
         rows = [{"index": c.index, "name": c.name, "key": c.key, "overrides": dict(c.overrides)} for c in request.cells]
