@@ -18,7 +18,7 @@ def main(
     set_: SetOption = None,
 ) -> None:
     """Write table.csv, table.md, table.parquet and the figure of each sweep, and show them."""
-    from hpc.commands import find_named
+    from hpc.inspection import find_named
     from src.config import load_config
     from src.results import collect
     from src.sweeps import sweeps

@@ -1,13 +1,8 @@
-"""What the launcher's commands do, once their options are read."""
+"""Launching: plan the runs that are asked for, print the plan, or bring it to this machine or to SLURM."""
 
 from __future__ import annotations
 
-import getpass
-import os
-import signal
-import socket
 import sys
-import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -16,16 +11,16 @@ from typing import Any
 import jobs
 from hpc import slurm, states
 from hpc.cluster import Profile, choose_gres, load_profile
+from hpc.inspection import log_folder
 from hpc.plan import SubmitPlan, make_plan
-from hpc.status import summary, sweep_status
 from src.cli import EXIT_STOPPED
 from src.config import Config
 from src.errors import ClusterError, RunError
 from src.foreground import command_line
 from src.progress import make_reporter
-from src.results import collect, print_rows
+from src.results import collect
 from src.rundir import RunDir, SweepDir
-from src.sweeps import Request, find_sweep, open_sweep, sweeps
+from src.sweeps import Request, find_sweep, open_sweep
 
 
 def launch(kind: str, config: Config, cluster: str | None, *, dry_run: bool, fresh: bool, **options: Any) -> None:
@@ -47,11 +42,6 @@ def launch(kind: str, config: Config, cluster: str | None, *, dry_run: bool, fre
         _run_here(sweep, profile, config)
     else:
         _submit_missing(sweep, profile, config)
-
-
-def log_folder(config: Config, sweep: SweepDir) -> Path:
-    """Where SLURM's logs of a sweep go."""
-    return Path(config.paths.logs_dir).absolute() / sweep.name
 
 
 def _prepare_images(request: Request) -> None:
@@ -91,25 +81,44 @@ def _submit_missing(sweep: SweepDir, profile: Profile, config: Config) -> None:
         queue = in_queue(sweep)
         missing = [run for run in sweep.runs() if run.result() is None and not _in_flight(queue, run)]
         flying = sum(states.in_flight(job.state) for job in queue.values())
-        if missing:
-            plan = _plan(sweep, profile, config, missing)
-            submission = submit(plan, sweep)
-            kind = f"array of {len(missing)}, at most {profile.max_parallel} at a time" if len(missing) > 1 else "job"
-            print(f"submitted {len(missing)} runs as {submission.job_name}: job {submission.job_id} ({kind})")
-    print(f"{len(sweep.runs()) - len(missing) - flying} done, {flying} in the queue before, {len(missing)} submitted")
+        submitted = 0
+        gres, size = (choose_gres(profile), slurm.max_array_size()) if missing else (None, 1)
+        for part in _parts(missing, size):
+            try:
+                submission = submit(_plan(sweep, profile, config, part, gres), sweep)
+            except ClusterError as error:
+                if not submitted:
+                    raise
+                print(f"{error}\n{len(missing) - submitted} runs are left; the same command submits them later")
+                break
+            submitted += len(part)
+            job = f"{submission.job_name}: job {submission.job_id}"
+            print(f"submitted {len(part)} runs as {job} ({_shape(part, profile)})")
+    done = len(sweep.runs()) - len(missing) - flying
+    print(f"{done} done, {flying} in the queue before, {submitted} submitted")
     print(f"see how they stand: python -m hpc.launch status {sweep.name}")
+
+
+def _parts(runs: Sequence[RunDir], size: int) -> list[Sequence[RunDir]]:
+    """The runs in arrays of at most `size`."""
+    return [runs[start : start + size] for start in range(0, len(runs), size)]
+
+
+def _shape(runs: Sequence[RunDir], profile: Profile) -> str:
+    many = f"one array of {len(runs)} tasks, at most {profile.max_parallel} at a time"
+    return many if len(runs) > 1 else "one job"
 
 
 def _in_flight(queue: dict[str, slurm.QueuedJob], run: RunDir) -> bool:
     return run.name in queue and states.in_flight(queue[run.name].state)
 
 
-def _plan(sweep: SweepDir, profile: Profile, config: Config, runs: Sequence[RunDir]) -> SubmitPlan:
+def _plan(sweep: SweepDir, profile: Profile, config: Config, runs: Sequence[RunDir], gres: str | None) -> SubmitPlan:
     from hpc.submit import submissions
 
     paths = [run.path.absolute() for run in runs]
-    number = len(submissions(sweep)) + 1
-    return make_plan(profile, choose_gres(profile), sweep.name, number, paths, log_folder(config, sweep))
+    number = len(submissions(sweep)) + 1 + ahead
+    return make_plan(profile, gres, sweep.name, number, paths, log_folder(config, sweep))
 
 
 def _print_plan(request: Request, profile_name: str, profile: Profile, *, fresh: bool) -> None:
@@ -125,122 +134,11 @@ def _print_plan(request: Request, profile_name: str, profile: Profile, *, fresh:
     if profile.executor == "local":
         print(f"profile {profile_name}: on this machine, at most {profile.max_parallel} at a time")
         return
-    plan = _plan(sweep, profile, request.config, missing)
-    what = (
-        f"one array of {len(missing)} tasks, at most {profile.max_parallel} at a time"
-        if len(missing) > 1
-        else "one job"
-    )
-    print(f"profile {profile_name}: {what}; sbatch gets:\n\n{plan.sbatch_text}")
-
-
-def find_named(config: Config, name: str | None) -> tuple[SweepDir, RunDir | None]:
-    """The sweep (and run) that a name, or a part of one, stands for; the newest sweep where there is no name.
-
-    Raises RunError where nothing has it, naming what there is.
-    """
-    runs_dir = Path(config.paths.runs_dir)
-    known = sweeps(runs_dir)
-    if not known:
-        raise RunError(f"{runs_dir}: there are no runs yet; start some with make grid or make train")
-    if not name:
-        return known[-1], None
-    sweep_part, _, run_part = name.strip("/").removeprefix(f"{config.paths.runs_dir}/").rpartition("/")
-    fitting = [sweep for sweep in known if (sweep_part or run_part) in sweep.name]
-    if fitting and (not sweep_part or not run_part):
-        return fitting[-1], None
-    for sweep in reversed(fitting if sweep_part else known):
-        for run in sweep.runs():
-            if run_part in run.name:
-                return sweep, run
-    raise RunError(
-        f"{name!r}: no sweep and no run has that in its name; sweeps: {', '.join(s.name for s in known[-8:])}"
-    )
-
-
-def _queue_of(made: Sequence[SweepDir]) -> dict[Path, dict[str, slurm.QueuedJob]]:
-    """Sweep path -> run name -> queued task; one question for all of them, none where nothing was submitted."""
-    from hpc.submit import match_queue, submissions
-
-    by_sweep = {sweep.path: submissions(sweep) for sweep in made}
-    names = [submission.job_name for subs in by_sweep.values() for submission in subs]
-    queue = slurm.queued(names)
-    return {path: match_queue(subs, queue) for path, subs in by_sweep.items()}
-
-
-def show_status(config: Config, name: str | None, cluster: str | None) -> None:
-    """A table of the runs, from disk and one question to the scheduler."""
-    sweep, run = find_named(config, name)
     try:
-        queue = _queue_of([sweep])[sweep.path]
+        gres, size = choose_gres(profile), slurm.max_array_size()
     except ClusterError as error:
-        print(f"the scheduler could not be asked, what follows is from disk alone: {error}", file=sys.stderr)
-        queue = {}
-    rows = [row for row in sweep_status(sweep, queue) if run is None or row["run"] == run.name]
-    print_rows(rows, sweep.name)
-    print(summary(rows))
-
-
-def cancel_runs(config: Config, name: str) -> None:
-    """Stop what waits or runs of a run, a sweep, or everything."""
-    chosen = (
-        [(sweep, None) for sweep in sweeps(Path(config.paths.runs_dir))]
-        if name == "all"
-        else [find_named(config, name)]
-    )
-    queues = _queue_of([sweep for sweep, _ in chosen])
-    ids, told = [], 0
-    for sweep, chosen_run in chosen:
-        queue = queues[sweep.path]
-        for run in [chosen_run] if chosen_run else sweep.runs():
-            if run.name in queue:
-                ids.append(queue[run.name].job_id)
-            else:
-                told += _stop_local(run)
-    slurm.cancel(ids)
-    print(f"cancelled {len(ids) + told} tasks" if ids or told else "nothing of it waits or runs")
-
-
-def _stop_local(run: RunDir) -> bool:
-    """Tell a worker of this machine to save and end; True where there was one."""
-    attempts = run.attempts()
-    if not attempts or "end" in attempts[-1] or not run.claimed():
-        return False
-    if attempts[-1].get("node") != socket.gethostname():
-        return False
-    try:
-        os.kill(int(attempts[-1]["pid"]), signal.SIGTERM)
-    except (ProcessLookupError, PermissionError):
-        print(f"{run.label}: process {attempts[-1]['pid']} of {getpass.getuser()} cannot be told", file=sys.stderr)
-        return False
-    return True
-
-
-def show_logs(config: Config, name: str | None, *, follow: bool) -> None:
-    """Print the log files of all jobs of a run (of a sweep's only run, where it has one); `follow` goes on."""
-    sweep, run = find_named(config, name)
-    runs = sweep.runs()
-    chosen = run or (runs[0] if len(runs) == 1 else None)
-    if chosen is None:
-        raise RunError(f"{sweep.name}: has {len(runs)} runs; name one, for example: logs {runs[0].label}")
-    seen: dict[Path, int] = {}
-    while True:
-        for path in _log_files(log_folder(config, sweep), chosen):
-            with path.open("rb") as file:
-                file.seek(seen.get(path, 0))
-                sys.stdout.write(file.read().decode(errors="replace"))
-                seen[path] = file.tell()
-        sys.stdout.flush()
-        if not follow or chosen.result() is not None:
-            break
-        time.sleep(1)
-    if not seen:
-        raise RunError(
-            f"{chosen.label}: no job of it has started yet; python -m hpc.launch status {sweep.name} shows why"
-        )
-
-
-def _log_files(folder: Path, run: RunDir) -> list[Path]:
-    ids = list(dict.fromkeys(str(attempt["job"]) for attempt in run.attempts() if attempt.get("job")))
-    found = [folder / f"{job}_0_log.{suffix}" for job in ids for suffix in ("out", "err")]
-    return [path for path in found if path.is_file()]
+        print(f"the site could not be asked, what follows takes the profile as it is: {error}", file=sys.stderr)
+        gres, size = profile.gres or (profile.slice and f"gpu:{profile.slice}:1"), len(missing)
+    for ahead, part in enumerate(_parts(missing, size)):
+        text = _plan(sweep, profile, request.config, part, gres, ahead).sbatch_text
+        print(f"profile {profile_name}: {_shape(part, profile)}; sbatch gets:\n\n{text}")

@@ -107,7 +107,7 @@ def status(
     set_: SetOption = None,
 ) -> None:
     """How the runs of a sweep stand; the newest one, where none is named."""
-    from hpc.commands import show_status
+    from hpc.inspection import show_status
     from src.config import load_config
 
     show_status(load_config(config, overrides_of(set_)), name, cluster)
@@ -122,7 +122,7 @@ def logs(
     set_: SetOption = None,
 ) -> None:
     """What a run printed, over all its attempts."""
-    from hpc.commands import show_logs
+    from hpc.inspection import show_logs
     from src.config import load_config
 
     show_logs(load_config(config, overrides_of(set_)), name, follow=follow)
@@ -136,7 +136,7 @@ def cancel(
     set_: SetOption = None,
 ) -> None:
     """Stop what waits or runs, with its state saved; the command that submitted it goes on from there."""
-    from hpc.commands import cancel_runs
+    from hpc.inspection import cancel_runs
     from src.config import load_config
 
     cancel_runs(load_config(config, overrides_of(set_)), name)

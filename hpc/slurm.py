@@ -65,6 +65,12 @@ def gres_types() -> list[str]:
     return sorted(set(found))
 
 
+def max_array_size() -> int:
+    """The most tasks that one array of this site may have (MaxArraySize of slurm.conf)."""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask(["scontrol", "show", "config"]), re.M)
+    return int(found.group(1)) if found else 1001
+
+
 def queued(names: Sequence[str]) -> list[QueuedJob]:
     """The tasks of the jobs with these names that are waiting, running or ending, each array element by itself."""
     if not names:

@@ -77,6 +77,7 @@ def test_nothing_imports_in_a_circle() -> None:
     [
         "hpc.launch",
         "hpc.commands",
+        "hpc.inspection",
         "hpc.submit",
         "hpc.local",
         "hpc.status",

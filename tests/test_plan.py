@@ -234,3 +234,33 @@ def test_how_the_last_execution_ended_is_asked_of_accounting(commands: Path) -> 
     assert slurm.last_end("5_1") == "PREEMPTED"
     fake(commands, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
     assert slurm.last_end("5_1") is None
+
+
+def test_a_grid_larger_than_the_sites_arrays_is_split(
+    commands: Path, small: Callable[..., Config], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpc.commands import launch
+
+    monkeypatch.chdir(PROJECT_ROOT)
+    fake(commands, "sinfo", "echo gpu:1g.12gb:7")
+    fake(commands, "scontrol", "echo 'MaxArraySize            = 3'")
+    launch("grid", small(), "h100-mig", dry_run=True, fresh=False)
+    shown = capsys.readouterr().out
+    assert "--array=0-2%3" in shown
+    assert shown.count("#SBATCH --job-name=") == 2
+    assert "one job; sbatch gets" in shown
+
+
+def test_a_dry_run_away_from_the_cluster_says_what_it_could_not_ask(
+    small: Callable[..., Config], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpc.commands import launch
+
+    monkeypatch.chdir(PROJECT_ROOT)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    config = small()
+    launch("grid", config, "h100-mig", dry_run=True, fresh=False)
+    shown = capsys.readouterr()
+    assert "the site could not be asked" in shown.err
+    assert "--gres=gpu:1g.12gb:1" in shown.out
+    assert not Path(config.paths.runs_dir).exists()
