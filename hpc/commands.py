@@ -113,7 +113,10 @@ def _in_flight(queue: dict[str, slurm.QueuedJob], run: RunDir) -> bool:
     return run.name in queue and states.in_flight(queue[run.name].state)
 
 
-def _plan(sweep: SweepDir, profile: Profile, config: Config, runs: Sequence[RunDir], gres: str | None) -> SubmitPlan:
+def _plan(
+    sweep: SweepDir, profile: Profile, config: Config, runs: Sequence[RunDir], gres: str | None, ahead: int = 0
+) -> SubmitPlan:
+    """The next submission of a sweep, or the one `ahead` after it."""
     from hpc.submit import submissions
 
     paths = [run.path.absolute() for run in runs]
