@@ -30,6 +30,7 @@ def launch(kind: str, config: Config, cluster: str | None, *, dry_run: bool, fre
     if dry_run:
         _print_plan(request, profile_name, profile, fresh=fresh)
         return
+    gres = None if profile.executor == "local" else _gres_here(profile_name, profile)
     _prepare_images(request)
     sweep, new = open_sweep(request, fresh=fresh)
     runs = sweep.runs()
@@ -41,7 +42,19 @@ def launch(kind: str, config: Config, cluster: str | None, *, dry_run: bool, fre
     if profile.executor == "local":
         _run_here(sweep, profile, config)
     else:
-        _submit_missing(sweep, profile, config)
+        _submit_missing(sweep, profile, gres, config)
+
+
+def _gres_here(profile_name: str, profile: Profile) -> str | None:
+    """The slice by its name here, asked before anything is written."""
+    try:
+        gres = choose_gres(profile)
+        slurm.max_array_size()
+    except ClusterError as error:
+        raise ClusterError(
+            f"{error}\n(profile {profile_name}; to run on this machine instead: --cluster local, or make CLUSTER=local)"
+        ) from None
+    return gres
 
 
 def _prepare_images(request: Request) -> None:
@@ -66,13 +79,16 @@ def _run_here(sweep: SweepDir, profile: Profile, config: Config) -> None:
     failed = [run for run in runs if run.result() is None]
     if failed:
         names = ", ".join(run.name for run in failed[:5])
+        reasons = [
+            str(run.attempts()[-1]["error"]) for run in failed if run.attempts() and "error" in run.attempts()[-1]
+        ]
         raise RunError(
             f"{len(failed)} of {len(sweep.runs())} runs are not done ({names}); "
-            f"python -m hpc.launch logs {failed[0].label} shows why"
+            f"python -m hpc.launch logs {failed[0].label} shows more" + (f"\n{reasons[0]}" if reasons else "")
         )
 
 
-def _submit_missing(sweep: SweepDir, profile: Profile, config: Config) -> None:
+def _submit_missing(sweep: SweepDir, profile: Profile, gres: str | None, config: Config) -> None:
     from hpc.submit import in_queue, submit
     from src.sweeps import planning
 
@@ -82,8 +98,7 @@ def _submit_missing(sweep: SweepDir, profile: Profile, config: Config) -> None:
         missing = [run for run in sweep.runs() if run.result() is None and not _in_flight(queue, run)]
         flying = sum(states.in_flight(job.state) for job in queue.values())
         submitted = 0
-        gres, size = (choose_gres(profile), slurm.max_array_size()) if missing else (None, 1)
-        for part in _parts(missing, size):
+        for part in _parts(missing, slurm.max_array_size()):
             try:
                 submission = submit(_plan(sweep, profile, config, part, gres), sweep)
             except ClusterError as error:
@@ -133,6 +148,7 @@ def _print_plan(request: Request, profile_name: str, profile: Profile, *, fresh:
     for cell in request.cells:
         print(f"  {cell.name}  {'' if sweep.run(cell.name) in missing else 'done'}".rstrip())
     if not missing:
+        print("nothing is left to submit")
         return
     if profile.executor == "local":
         print(f"profile {profile_name}: on this machine, at most {profile.max_parallel} at a time")

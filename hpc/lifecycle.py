@@ -24,7 +24,7 @@ from submitit.helpers import DelayedSubmission
 import jobs
 from hpc import slurm
 from src.attempts import attempt
-from src.errors import ClusterError, RelayError, RunError
+from src.errors import ClusterError, RelayError
 from src.outcome import Outcome
 from src.progress import PlainReporter, Reporter, StopCheck
 from src.rundir import RunDir
@@ -113,7 +113,7 @@ def cause_from(job: slurm.JobFacts, now: datetime) -> str:
 def execute_runs(runs: Sequence[RunDir]) -> dict[str, str]:
     """Execute the runs that are not done. A run that crashes does not keep the others from theirs.
 
-    Leaves by SystemExit where the task was requeued. Raises RelayError at the end where runs failed.
+    Leaves by SystemExit where the task was requeued, and with exit code 1 at the end where runs failed.
     """
     stop = StopRequest()
     stop.install()
@@ -129,7 +129,11 @@ def execute_runs(runs: Sequence[RunDir]) -> dict[str, str]:
             states[str(run.path)] = "DONE"
     failed = [path for path, state in states.items() if state == "CRASHED"]
     if failed:
-        raise RunError(f"crashed: {', '.join(failed)}; the reason stands above and in attempts.jsonl")
+        # Not raised: submitit would print its own traceback below the reason.
+        print(
+            f"crashed: {', '.join(failed)}; the reason stands above and in attempts.jsonl", file=sys.stderr, flush=True
+        )
+        sys.exit(1)
     return states
 
 

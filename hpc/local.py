@@ -109,7 +109,7 @@ class LocalPool:
     def _show(self, total: int, waiting: int) -> None:
         if self._active:
             done = total - waiting - len(self._active)
-            self._reporter.advance(done, total, "; ".join(standing(run) for run in self._active))
+            self._reporter.advance(done, total, "; ".join(standing(run) for run in self._active), unit="run")
 
     def _stop_all(self) -> None:
         """Ask every worker to save, and wait for them."""

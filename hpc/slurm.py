@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from src.errors import ClusterError
 
@@ -35,6 +37,9 @@ def ask(command: Sequence[str], waits_s: Iterable[float] = _WAITS_S) -> str:
 
     Raises ClusterError where the command is missing, refuses, or the controller stays away.
     """
+    conf = os.environ.get("SLURM_CONF")
+    if conf and not Path(conf).is_file():
+        raise ClusterError(f"SLURM_CONF: {conf} is not there; unset it, or start that cluster again (make slurm-up)")
     waits = list(waits_s)
     for wait_s in [*waits, None]:
         try:
@@ -51,7 +56,7 @@ def ask(command: Sequence[str], waits_s: Iterable[float] = _WAITS_S) -> str:
                 return done.stdout
             problem = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
             if not _BUSY.search(problem):
-                raise ClusterError(f"{command[0]}: {problem}")
+                raise ClusterError(f"{command[0]}: {_reason(problem)}")
         if wait_s is not None:
             time.sleep(wait_s)
     raise ClusterError(
@@ -84,6 +89,13 @@ def cancel(job_ids: Sequence[str]) -> None:
     """Cancel jobs or array elements; those that are over already are passed over."""
     if job_ids:
         ask(["scancel", "--quiet", *job_ids])
+
+
+def _reason(problem: str) -> str:
+    """SLURM's own words; of the many lines that a machine without a cluster gives, what they come to."""
+    if "Could not establish a configuration source" in problem:
+        return "no cluster is known on this machine (SLURM_CONF is not set, and there is no slurm.conf in its place)"
+    return problem
 
 
 def requeue(job_id: str) -> None:

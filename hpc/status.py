@@ -23,17 +23,22 @@ def _row(run: RunDir, job: QueuedJob | None) -> dict[str, Any]:
     if job and state not in ("done", "diverged"):
         state = "running" if states.phase(job.state) == "running" else job.state
     total = next((attempt["total_steps"] for attempt in reversed(attempts) if "total_steps" in attempt), None)
-    step = result["steps"] if result and "steps" in result else newest_step(run.checkpoints)
+    step = result.get("steps") if result else newest_step(run.checkpoints)
     return {
         "run": run.name,
         "state": state,
-        "step": f"{step}/{total}" if total else step or None,
+        "step": f"{step}/{total}" if total and step is not None else step or None,
         "attempts": len(attempts) or None,
         "causes": " ".join(str(a["cause"]) for a in attempts if a.get("cause") not in (None, "DONE")) or None,
         "job": job.job_id if job else attempts[-1].get("job") if attempts else None,
         "waits for": job.reason if job and states.phase(job.state) == "waiting" else None,
+        "error": _first_line(attempts[-1].get("error")) if attempts and not result else None,
         "time left": job.time_left if job and states.phase(job.state) == "running" else None,
     }
+
+
+def _first_line(error: str | None) -> str | None:
+    return error.splitlines()[0][:100] if error else None
 
 
 def summary(rows: list[dict[str, Any]]) -> str:

@@ -61,6 +61,9 @@ def _recorded(
     run.record_attempt(number, **facts)
     try:
         outcome = execute(run, should_stop, reporter)
+    except KeyboardInterrupt:
+        run.record_attempt(number, end=round(time.time(), 3), cause="INTERRUPTED")
+        raise
     except BaseException as error:
         message = (
             str(error) if isinstance(error, RelayError) else "".join(traceback.format_exception_only(error)).strip()

@@ -113,8 +113,7 @@ def _why_not_loaded(error: Exception) -> str:
             f"refused, it holds more than tensors and plain values ({what}), and loading "
             "that could run code; save it again with torch.save({'model_state_dict': model.state_dict()}, path)"
         )
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    return f"not a whole checkpoint: {reason}"
+    return "not a whole checkpoint: torch cannot read it; it is torn, or another kind of file"
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

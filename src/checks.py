@@ -83,7 +83,8 @@ def _print(report: dict[str, Any], results: Any) -> None:
     print(f"D11  batch: images {batch['images']}, labels {batch['labels']}, logits {batch['logits']}")
     for name, base in report["baselines"].items():
         print(
-            f"M0   {name}: majority class {base['majority_accuracy']:.4f}, random guess {base['random_accuracy']:.4f}"
+            f"M0   {name}: majority class {base['majority_accuracy']:.4f}, "
+            f"guesses of one random draw {base['random_accuracy']:.4f}, chance {base['chance']:.4f}"
         )
     print(f"M1   parameters: {batch['parameters']:,}")
     print(f"M2   initial loss {batch['initial_loss']:.4f}, gradient norm {batch['gradient_norm']:.4f}")
@@ -92,10 +93,11 @@ def _print(report: dict[str, Any], results: Any) -> None:
 
 
 def _draw_classes(counts: list[int], folder: Path) -> Path:
-    from src.figures import new_figure, save_figure
+    from src.figures import new_figure, save_figure, whole_ticks
 
     figure = new_figure()
     axes: Any = figure.add_subplot()
+    whole_ticks(axes)
     axes.bar(range(len(counts)), counts, width=0.9)
     axes.set(xlabel="class", ylabel="training images", title="images per class", ylim=(0, max(counts) * 1.1))
     return save_figure(figure, folder / "class_distribution.png")

@@ -70,7 +70,9 @@ def _refuse(message: str) -> None:
 def overrides_of(given: list[str] | None, **options: Any) -> list[str]:
     """`--set` values, then those options that were given; an option name with `__` for the dots is a key path."""
     as_sets = [
-        f"{name.replace('__', '.')}={_yaml(value)}" for name, value in options.items() if value not in (None, False)
+        f"{name.replace('__', '.')}={_yaml(value)}"
+        for name, value in options.items()
+        if value is not None and value is not False
     ]
     return [*(given or []), *as_sets]
 

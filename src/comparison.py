@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.figures import new_figure, save_figure
+from src.figures import new_figure, save_figure, whole_ticks
 from src.results import Row, best_row, curve_of, read_rows, show_value
 from src.rundir import RunDir, SweepDir
 
@@ -32,7 +32,11 @@ class Comparison:
             for value, _, row in self.runs
             if row.get("train/loss") is not None
         ]
-        return f"{self.axis}, on val: " + "; ".join(parts) + f"  (val - train loss: {', '.join(gaps)})"
+        return (
+            f"{self.axis}, on val: "
+            + "; ".join(parts)
+            + f"  (val loss less train loss, which is a mean over the epoch with augmentation: {', '.join(gaps)})"
+        )
 
 
 def compare_axes(sweep: SweepDir) -> list[Comparison]:
@@ -80,6 +84,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path:
         for value, run, _ in comparison.runs:
             x, y = curve_of(run, name)
             axes.plot(x, y, label=show_value(value), marker="o" if len(x) < 4 else None)
+        whole_ticks(axes)
         axes.set(xlabel="epoch", title=name)
         axes.grid(alpha=0.3)
     panels[-1].legend(title=comparison.axis.rsplit(".", 1)[-1], fontsize="small")

@@ -152,9 +152,8 @@ class Trainer:
             }
             self.log.flush()
             self._write_best()
-        self.reporter.say(
-            f"{self.run.label}: epoch {epoch:g}  val/accuracy {values['accuracy']:.4f}  val/loss {values['loss']:.4f}"
-        )
+        measured = f"val/accuracy {values['accuracy']:.4f}  val/loss {values['loss']:.4f}"
+        self.reporter.say(f"{self.run.label}: epoch {round(epoch, 2):g}  {measured}")
         self._window_start, self._window_images = time.monotonic(), 0
         return True
 

@@ -22,15 +22,15 @@ def main(
     """Measure a checkpoint, ours or the report's program's."""
     from src.config import load_config
     from src.plans import evaluation_request
-    from src.sweeps import open_sweep
 
     loaded = load_config(config, overrides_of(set_, evaluation__checkpoint=checkpoint, evaluation__split=split))
-    sweep, new = open_sweep(evaluation_request(loaded), fresh=True)
+    request = evaluation_request(loaded)
 
-    from src.evaluation import evaluate
-    from src.foreground import run_sweep
+    from src.evaluation import check_fits, evaluate
+    from src.foreground import open_and_run
 
-    run_sweep(sweep, evaluate, new=new)
+    check_fits(request.config)
+    sweep = open_and_run(request, evaluate, fresh=True)
     result = sweep.runs()[0].result() or {}
     if as_json:
         print(json.dumps(result))

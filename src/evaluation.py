@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,15 @@ from src.progress import Reporter, StopCheck
 from src.rundir import RunDir
 
 
+def check_fits(config: Config) -> None:
+    """Read the checkpoint that the config names, before a run is made for it. Raises CheckpointError."""
+    assert config.evaluation.checkpoint is not None
+    path = Path(config.evaluation.checkpoint)
+    content = load_checkpoint(path)
+    fitting = _as_trained(config, content, str(path), lambda text: None)
+    load_weights(build_model(fitting.model), content["model_state_dict"], str(path))
+
+
 def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
     """Measure the checkpoint that the run's config names; result.json holds split, n, accuracy, loss and its source.
 
@@ -34,7 +44,7 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     write_provenance(run, str(device))
     compute_reproducibly(config.train.seed)
     content = load_checkpoint(path)
-    config = _as_trained(config, content, str(path), reporter)
+    config = _as_trained(config, content, str(path), reporter.say)
     network = build_model(config.model)
     load_weights(network, content["model_state_dict"], str(path))
     data = load(config)
@@ -56,7 +66,7 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     return Outcome("done", 0, 1, 1)
 
 
-def _as_trained(config: Config, content: dict[str, Any], source: str, reporter: Reporter) -> Config:
+def _as_trained(config: Config, content: dict[str, Any], source: str, say: Callable[[str], None]) -> Config:
     trained = content.get("config")
     if not isinstance(trained, dict) or "model" not in trained or "preprocess" not in trained:
         return config
@@ -67,5 +77,5 @@ def _as_trained(config: Config, content: dict[str, Any], source: str, reporter: 
     except (ConfigError, ValidationError) as error:
         raise CheckpointError(f"{source}: was trained with another configuration: {error}") from None
     if (fitting.model, fitting.preprocess) != (config.model, config.preprocess):
-        reporter.say(f"model and preprocessing are taken from {source}; they differ from the configuration's")
+        say(f"model and preprocessing are taken from {source}; they differ from the configuration's")
     return fitting

@@ -40,6 +40,13 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return path
 
 
+def whole_ticks(axes: Any) -> None:
+    """Epochs and classes are whole numbers, on the axis too."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
 def draw_curves(
     path: Path,
     curves: Sequence[Curve],
@@ -62,6 +69,8 @@ def draw_curves(
         axes.axvline(x, label=label, linestyle=("--", ":")[number % 2], color="black", linewidth=1)
     if log_x:
         axes.set_xscale("log")
+    elif max((max(curve.x) for curve in curves), default=0) >= 2:
+        whole_ticks(axes)
     if y_limits:
         axes.set_ylim(*y_limits)
     axes.set(xlabel=x_label, ylabel=y_label, title=title)

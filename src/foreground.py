@@ -13,6 +13,7 @@ from src.attempts import Execute, attempt
 from src.cli import EXIT_STOPPED
 from src.progress import make_reporter
 from src.rundir import SweepDir
+from src.sweeps import Request, open_sweep
 
 
 @contextmanager
@@ -31,6 +32,19 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def open_and_run(request: Request, execute: Execute, *, fresh: bool) -> SweepDir:
+    """Bring what is asked for to its end, and return it. Images are made ready first: a mistake in what is asked for
+    leaves no directory behind. Exits with 130 where Ctrl-C came in between.
+    """
+    from src.data import prepare
+
+    with make_reporter() as reporter:
+        prepare(request.config, reporter.say)
+    sweep, new = open_sweep(request, fresh=fresh)
+    run_sweep(sweep, execute, new=new)
+    return sweep
 
 
 def run_sweep(sweep: SweepDir, execute: Execute, *, new: bool) -> None:

@@ -21,16 +21,15 @@ def main(
     """Search the grid. Ctrl-C stops with the state saved; the same command goes on."""
     from src.config import load_config
     from src.plans import grid_request
-    from src.sweeps import open_sweep
 
     loaded = load_config(config, overrides_of(set_))
-    sweep, new = open_sweep(grid_request(loaded, refined=refined), fresh=fresh)
+    request = grid_request(loaded, refined=refined)
 
     from src.engine import train
-    from src.foreground import run_sweep
+    from src.foreground import open_and_run
     from src.results import collect
 
-    run_sweep(sweep, train, new=new)
+    sweep = open_and_run(request, train, fresh=fresh)
     collect(sweep, Path(loaded.paths.artifacts_dir))
 
 

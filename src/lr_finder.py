@@ -9,16 +9,14 @@ def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None, f
     """Raise the learning rate step by step, and suggest one."""
     from src.config import load_config
     from src.plans import lr_sweep_request
-    from src.sweeps import open_sweep
 
     loaded = load_config(config, overrides_of(set_))
-    sweep, new = open_sweep(lr_sweep_request(loaded), fresh=fresh)
 
-    from src.foreground import run_sweep
+    from src.foreground import open_and_run
     from src.results import print_table, read_rows
     from src.training import find_rate_and_export
 
-    run_sweep(sweep, find_rate_and_export, new=new)
+    sweep = open_and_run(lr_sweep_request(loaded), find_rate_and_export, fresh=fresh)
     print_table(read_rows(sweep), sweep.name)
     print(f"figure: {loaded.paths.artifacts_dir}/lr_finder.png")
 

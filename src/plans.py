@@ -60,6 +60,8 @@ def with_best_cell(config: Config) -> Config:
 def evaluation_request(config: Config) -> Request:
     """One evaluation of a checkpoint, `artifacts/best.ckpt` unless another is named. Raises CheckpointError."""
     path = Path(config.evaluation.checkpoint or Path(config.paths.artifacts_dir) / "best.ckpt")
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder; give the .ckpt file in it with --checkpoint")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; train first (make train), or give one with --checkpoint")
     named = make_config(config.to_dict(), "evaluation", {"evaluation.checkpoint": str(path)})

@@ -17,8 +17,8 @@ class Reporter(Protocol):
     def say(self, text: str) -> None:
         """A line worth keeping."""
 
-    def advance(self, done: int, total: int, text: str) -> None:
-        """`done` of `total` steps, and how it stands."""
+    def advance(self, done: int, total: int, text: str, unit: str = "step") -> None:
+        """`done` of `total` steps (or whatever `unit` says), and how it stands."""
 
 
 class PlainReporter:
@@ -40,11 +40,11 @@ class PlainReporter:
         """Print at once."""
         print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
-    def advance(self, done: int, total: int, text: str) -> None:
+    def advance(self, done: int, total: int, text: str, unit: str = "step") -> None:
         """Print if the last such line is `every_s` old, or at the end."""
         if time.monotonic() - self._last >= self._every_s or done >= total:
             self._last = time.monotonic()
-            self.say(f"step {done}/{total}  {text}")
+            self.say(f"{unit} {done}/{total}  {text}")
 
 
 class BarReporter:
@@ -76,9 +76,9 @@ class BarReporter:
         """Print above the bar."""
         self._progress.console.print(text, highlight=False, markup=False)
 
-    def advance(self, done: int, total: int, text: str) -> None:
+    def advance(self, done: int, total: int, text: str, unit: str = "step") -> None:
         """Move the bar."""
-        self._progress.update(self._task, completed=done, total=total, description=text)
+        self._progress.update(self._task, completed=done, total=total, description=f"{unit}s  {text}")
 
 
 def make_reporter() -> PlainReporter | BarReporter:

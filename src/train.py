@@ -26,7 +26,6 @@ def main(
     """Train one configuration. Ctrl-C stops with the state saved; the same command goes on."""
     from src.config import load_config
     from src.plans import train_request, with_best_cell
-    from src.sweeps import open_sweep
 
     options = {
         "train__overfit_small": overfit_small,
@@ -37,13 +36,12 @@ def main(
     loaded = load_config(config, overrides_of(set_, **options))
     if best:
         loaded = with_best_cell(loaded)
-    sweep, new = open_sweep(train_request(loaded), fresh=fresh)
 
-    from src.foreground import run_sweep
+    from src.foreground import open_and_run
     from src.results import print_table, read_rows
     from src.training import train_and_export
 
-    run_sweep(sweep, train_and_export, new=new)
+    sweep = open_and_run(train_request(loaded), train_and_export, fresh=fresh)
     print_table(read_rows(sweep), sweep.name)
 
 

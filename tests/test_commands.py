@@ -150,6 +150,8 @@ def test_evaluate_takes_a_checkpoint_of_the_reports_program(
         (["src.grid_search", "--set", "hparams.lr=[]"], "hparams.lr"),
         (["src.lr_finder", "--set", "lr_finder.max_lr=0"], "lr_finder.max_lr: 0"),
         (["src.evaluate", "--checkpoint", "nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
+        (["src.train", "--max_epochs", "0"], "train.epochs: 0"),
+        (["src.train", "--max_steps", "0"], "train.max_steps: 0"),
         (["src.evaluate", "--split", "train"], "evaluation.split: 'train'"),
         (["src.train", "--best"], "run the grid first"),
         (["src.train", "--set", "dataset.name=./nowhere"], "nowhere"),
@@ -168,6 +170,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(small_file: Path, words: list[
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+    assert not list((small_file.parent / "runs").glob("[a-z]*"))
 
 
 def test_runs_that_cannot_be_written_are_a_clear_error(small_file: Path, tmp_path: Path) -> None:
@@ -176,3 +179,13 @@ def test_runs_that_cannot_be_written_are_a_clear_error(small_file: Path, tmp_pat
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_checkpoint_that_cannot_be_read_leaves_no_run(small_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.ckpt").write_text("100 epochs, looked good")
+    done = run_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(tmp_path / "notes.ckpt"))
+    assert done.returncode == 2
+    assert "torch cannot read it" in done.stderr
+    assert runs_in(tmp_path / "runs") == []
+    folder = run_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(tmp_path))
+    assert "is a folder" in folder.stderr

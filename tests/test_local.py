@@ -121,6 +121,7 @@ def test_a_run_that_crashes_is_said_and_does_not_take_the_others_along(
     done = run_python("hpc.launch", *words)
     assert done.returncode == 2
     assert "1 of 2 runs are not done" in done.stderr
+    assert "train.optimizer.lr: -1" in done.stderr
     sweep = sweeps(tmp_path / "runs")[-1]
     assert [run.result() is not None for run in sweep.runs()] == [False, True]
     attempt = sweep.runs()[0].attempts()[-1]
@@ -129,6 +130,7 @@ def test_a_run_that_crashes_is_said_and_does_not_take_the_others_along(
     assert len(sweep.runs()[0].attempts()) == 1
     logs = run_python("hpc.launch", "logs", sweep.runs()[0].label, "--config", str(small_file))
     assert "train.optimizer.lr: -1" in logs.stdout
+    assert "Traceback" not in logs.stdout
 
 
 # Plans the grid and spoils the configuration of its first run.

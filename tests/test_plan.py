@@ -264,3 +264,16 @@ def test_a_dry_run_away_from_the_cluster_says_what_it_could_not_ask(
     assert "the site could not be asked" in shown.err
     assert "--gres=gpu:1g.12gb:1" in shown.out
     assert not Path(config.paths.runs_dir).exists()
+
+
+def test_a_cluster_that_is_gone_is_said_at_once(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(commands, "squeue", "sleep 60")
+    monkeypatch.setenv("SLURM_CONF", str(commands / "gone.conf"))
+    with pytest.raises(ClusterError, match=r"SLURM_CONF: .*gone\.conf is not there; unset it"):
+        slurm.queued(["relay-x.1"])
+
+
+def test_a_machine_without_a_cluster_is_said_as_such(commands: Path) -> None:
+    fake(commands, "sinfo", "echo 'sinfo: fatal: Could not establish a configuration source' >&2; exit 1")
+    with pytest.raises(ClusterError, match="no cluster is known on this machine"):
+        slurm.gres_types()
