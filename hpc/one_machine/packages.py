@@ -78,7 +78,7 @@ def install() -> None:
         report("everything is installed already")
         return
     if os.geteuid() != 0:
-        raise OneMachineError("install needs root. Try: sudo python -m hpc.one_machine install")
+        raise OneMachineError(f"install needs root. Try: sudo {sys.executable} -m hpc.one_machine install")
     began_s = time.monotonic()
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     with no_service_starts():
