@@ -16,7 +16,7 @@ from hpc.plan import SubmitPlan, make_plan
 from src.cli import EXIT_STOPPED
 from src.config import Config
 from src.errors import ClusterError, RunError
-from src.foreground import command_line
+from src.foreground import command_line, prepare_images
 from src.progress import make_reporter
 from src.results import collect
 from src.rundir import RunDir, SweepDir
@@ -30,8 +30,8 @@ def launch(kind: str, config: Config, cluster: str | None, *, dry_run: bool, fre
     if dry_run:
         _print_plan(request, profile_name, profile, fresh=fresh)
         return
-    gres = None if profile.executor == "local" else _gres_here(profile_name, profile)
-    _prepare_images(request)
+    site = None if profile.executor == "local" else _ask_site(profile_name, profile)
+    prepare_images(request)
     sweep, new = open_sweep(request, fresh=fresh)
     runs = sweep.runs()
     done = sum(run.result() is not None for run in runs)
@@ -39,30 +39,20 @@ def launch(kind: str, config: Config, cluster: str | None, *, dry_run: bool, fre
         f"{sweep.path}: " + (f"new, {len(runs)} runs" if new else f"continued, {done} of {len(runs)} runs are done"),
         flush=True,
     )
-    if profile.executor == "local":
+    if site is None:
         _run_here(sweep, profile, config)
     else:
-        _submit_missing(sweep, profile, gres, config)
+        _submit_missing(sweep, profile, site, config)
 
 
-def _gres_here(profile_name: str, profile: Profile) -> str | None:
-    """The slice by its name here, asked before anything is written."""
+def _ask_site(profile_name: str, profile: Profile) -> tuple[str | None, int]:
+    """The slice by its name here, and the largest array; asked once, before anything is written."""
     try:
-        gres = choose_gres(profile)
-        slurm.max_array_size()
+        return choose_gres(profile), slurm.max_array_size()
     except ClusterError as error:
         raise ClusterError(
             f"{error}\n(profile {profile_name}; to run on this machine instead: --cluster local, or make CLUSTER=local)"
         ) from None
-    return gres
-
-
-def _prepare_images(request: Request) -> None:
-    """Decode the images here, since compute nodes often have no network."""
-    from src.data import prepare
-
-    with make_reporter() as reporter:
-        prepare(request.config, reporter.say)
 
 
 def _run_here(sweep: SweepDir, profile: Profile, config: Config) -> None:
@@ -79,26 +69,25 @@ def _run_here(sweep: SweepDir, profile: Profile, config: Config) -> None:
     failed = [run for run in runs if run.result() is None]
     if failed:
         names = ", ".join(run.name for run in failed[:5])
-        reasons = [
-            str(run.attempts()[-1]["error"]) for run in failed if run.attempts() and "error" in run.attempts()[-1]
-        ]
+        reasons = [str(last["error"]) for run in failed for last in run.attempts()[-1:] if "error" in last]
         raise RunError(
             f"{len(failed)} of {len(sweep.runs())} runs are not done ({names}); "
             f"python -m hpc.launch logs {failed[0].label} shows more" + (f"\n{reasons[0]}" if reasons else "")
         )
 
 
-def _submit_missing(sweep: SweepDir, profile: Profile, gres: str | None, config: Config) -> None:
+def _submit_missing(sweep: SweepDir, profile: Profile, site: tuple[str | None, int], config: Config) -> None:
     from hpc.submit import in_queue, submit
     from src.sweeps import planning
 
+    gres, size = site
     # One submitter at a time: who comes second sees the first one's jobs in the queue.
     with planning(sweep.path):
         queue = in_queue(sweep)
         missing = [run for run in sweep.runs() if run.result() is None and not _in_flight(queue, run)]
         flying = sum(states.in_flight(job.state) for job in queue.values())
         submitted = 0
-        for part in _parts(missing, slurm.max_array_size()):
+        for part in _parts(missing, size):
             try:
                 submission = submit(_plan(sweep, profile, config, part, gres), sweep)
             except ClusterError as error:

@@ -34,14 +34,19 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def open_and_run(request: Request, execute: Execute, *, fresh: bool) -> SweepDir:
-    """Bring what is asked for to its end, and return it. Images are made ready first: a mistake in what is asked for
-    leaves no directory behind. Exits with 130 where Ctrl-C came in between.
-    """
+def prepare_images(request: Request) -> None:
+    """Decode the images here, before anything is made for the request; compute nodes often have no network."""
     from src.data import prepare
 
     with make_reporter() as reporter:
         prepare(request.config, reporter.say)
+
+
+def open_and_run(request: Request, execute: Execute, *, fresh: bool) -> SweepDir:
+    """Bring what is asked for to its end, and return it. Images are made ready first: a mistake in what is asked for
+    leaves no directory behind. Exits with 130 where Ctrl-C came in between.
+    """
+    prepare_images(request)
     sweep, new = open_sweep(request, fresh=fresh)
     run_sweep(sweep, execute, new=new)
     return sweep
