@@ -25,7 +25,8 @@ class Profile(Section):
     """One `configs/clusters/<name>.yaml`.
 
     `max_parallel` is how many tasks run at a time (the `%` of a SLURM array), `signal_lead_s` how long before its
-    time limit a task is told to save, `sbatch` any further sbatch options by their long name.
+    time limit a task is told to save, `cells_per_job` how many runs a task executes one after the other (imports,
+    device and images are paid once), `sbatch` any further sbatch options by their long name.
     """
 
     executor: Literal["local", "slurm"]
@@ -41,6 +42,7 @@ class Profile(Section):
     time_min: Count = 60
     signal_lead_s: Annotated[int, Field(ge=1)] = 90
     max_parallel: Count = 1
+    cells_per_job: Count = 1
     sbatch: Mapping[_Word, str | int | bool] = Field(default_factory=dict)
     setup: tuple[str, ...] = ()
 
@@ -50,6 +52,14 @@ class Profile(Section):
         if any(isinstance(value, str) and not value.isprintable() for value in options.values()):
             raise ValueError("an sbatch option must be one line of printable characters")
         return options
+
+    @model_validator(mode="after")
+    def _several_runs_on_slurm(self) -> Profile:
+        if self.executor == "local" and self.cells_per_job > 1:
+            raise ValueError(
+                "cells_per_job: only a task of SLURM holds several runs; leave it at 1 with executor local"
+            )
+        return self
 
     @model_validator(mode="after")
     def _lead_fits(self) -> Profile:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import jobs
-from hpc import slurm, states
+from hpc import slurm
 from hpc.cluster import Profile, choose_gres, load_profile
-from hpc.inspection import log_folder
-from hpc.plan import SubmitPlan, make_plan
+from hpc.forecast import forecast_of, refuse_above, warn_of_short_lead
+from hpc.freeze import freeze, frozen_path
+from hpc.inspection import find_named, log_folder
+from hpc.plan import SubmitPlan, job_name, make_plan
+from hpc.stock import Stock, give_budgets_back, last_cause, refusals_by_word, take_stock
 from src.cli import EXIT_STOPPED
-from src.config import Config
+from src.config import Config, make_config
 from src.errors import ClusterError, RunError
 from src.foreground import command_line, prepare_images
 from src.progress import make_reporter
@@ -23,119 +28,194 @@ from src.rundir import RunDir, SweepDir
 from src.sweeps import Request, find_sweep, open_sweep
 
 
-def launch(kind: str, config: Config, cluster: str | None, *, dry_run: bool, fresh: bool, **options: Any) -> None:
-    """Plan the runs that are asked for, and submit those that are neither done nor in flight."""
+@dataclass(frozen=True)
+class Site:
+    """What a launch needs to know of a site: the slice by its name there, and the largest array."""
+
+    gres: str | None
+    array_size: int
+
+
+def launch(
+    kind: str,
+    config: Config,
+    cluster: str | None,
+    *,
+    dry_run: bool = False,
+    fresh: bool = False,
+    max_slice_hours: float | None = None,
+    **options: Any,
+) -> SweepDir | None:
+    """Plan the runs that are asked for, and submit those that are neither done nor in flight. Returns their sweep."""
     profile_name, profile = load_profile(cluster)
     request = jobs.request_of(kind, config, **options)
+    found = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
+    left = [cell for cell in request.cells if not (found and found.run(cell.name).result())]
+    forecast = forecast_of(request, left, profile)
     if dry_run:
-        _print_plan(request, profile_name, profile, fresh=fresh)
-        return
-    site = None if profile.executor == "local" else _ask_site(profile_name, profile)
+        _print_plan(request, found, profile_name, profile)
+        print(forecast)
+        warn_of_short_lead(profile, forecast)
+        return None
+    refuse_above(max_slice_hours, forecast)
+    warn_of_short_lead(profile, forecast)
+    site = None if profile.executor == "local" else ask_site(profile_name, profile)
     prepare_images(request)
     sweep, new = open_sweep(request, fresh=fresh)
-    runs = sweep.runs()
-    done = sum(run.result() is not None for run in runs)
+    done = 0 if new else sum(run.result() is not None for run in sweep.runs())
+    count = len(request.cells)
     print(
-        f"{sweep.path}: " + (f"new, {len(runs)} runs" if new else f"continued, {done} of {len(runs)} runs are done"),
-        flush=True,
+        f"{sweep.path}: " + (f"new, {count} runs" if new else f"continued, {done} of {count} runs are done"), flush=True
     )
+    if done < count:
+        print(forecast, flush=True)
+    execute(sweep, profile, site, config)
+    return sweep
+
+
+def execute(
+    sweep: SweepDir, profile: Profile, site: Site | None, config: Config, only: Collection[str] | None = None
+) -> None:
+    """Bring what is missing of a sweep (of the runs `only`) to this machine, where there is no site, or to SLURM."""
     if site is None:
-        _run_here(sweep, profile, config)
+        _run_here(sweep, profile, config, only)
     else:
-        _submit_missing(sweep, profile, site, config)
+        _submit_missing(sweep, profile, site, config, only)
 
 
-def _ask_site(profile_name: str, profile: Profile) -> tuple[str | None, int]:
-    """The slice by its name here, and the largest array; asked once, before anything is written."""
+def retry(config: Config, name: str | None, cluster: str | None, cause: str | None) -> None:
+    """Give failed runs their budgets back, and submit them again. Raises RunError where there are none."""
+    from hpc.submit import in_queue
+
+    sweep, run = find_named(config, name)
+    profile_name, profile = load_profile(cluster)
+    site = None if profile.executor == "local" else ask_site(profile_name, profile)
+    stock = take_stock(sweep, in_queue(sweep) if site else {})
+    failed = [r for r in stock.failed() if run in (None, r)]
+    chosen = [r for r in failed if cause is None or cause.upper() in (last_cause(r), _word(stock, r))]
+    if not chosen:
+        causes = ", ".join(sorted({str(last_cause(r)) for r in failed})) or "none"
+        raise RunError(
+            f"{run.label if run else sweep.name}: no failed run"
+            + (
+                f" with --cause {cause}; causes here: {causes}"
+                if cause
+                else "; what is missing: the same command again"
+            )
+        )
+    give_budgets_back(chosen, round(time.time(), 3))
+    print(f"{sweep.path}: {len(chosen)} failed runs get their budgets back", flush=True)
+    # Their own configuration says where logs and tables go.
+    own = make_config(sweep.meta()["config"], str(sweep.meta_file))
+    execute(sweep, profile, site, own, [r.name for r in chosen])
+
+
+def _word(stock: Stock, run: RunDir) -> str | None:
+    return stock.refused[run].word if run in stock.refused else None
+
+
+def ask_site(profile_name: str, profile: Profile) -> Site:
+    """Asked once, before anything is written. Raises ClusterError."""
     try:
-        return choose_gres(profile), slurm.max_array_size()
+        return Site(choose_gres(profile), slurm.max_array_size())
     except ClusterError as error:
         raise ClusterError(
             f"{error}\n(profile {profile_name}; to run on this machine instead: --cluster local, or make CLUSTER=local)"
         ) from None
 
 
-def _run_here(sweep: SweepDir, profile: Profile, config: Config) -> None:
+def _run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collection[str] | None) -> None:
     from hpc.local import LocalPool
 
-    runs = [run for run in sweep.runs() if run.result() is None]
+    stock = take_stock(sweep, {})
+    runs = [run for run in (*stock.missing, *stock.elsewhere) if only is None or run.name in only]
     if runs:
         with make_reporter() as reporter:
-            complete = LocalPool(profile, log_folder(config, sweep), reporter).execute(runs)
+            complete = LocalPool(profile, log_folder(config, sweep), reporter, freeze(sweep)).execute(runs)
         if not complete:
             print(f"stopped; to go on: {command_line()}", file=sys.stderr, flush=True)
             sys.exit(EXIT_STOPPED)
     collect(sweep, Path(config.paths.artifacts_dir))
-    failed = [run for run in runs if run.result() is None]
-    if failed:
-        names = ", ".join(run.name for run in failed[:5])
-        reasons = [str(last["error"]) for run in failed for last in run.attempts()[-1:] if "error" in last]
+    left = take_stock(sweep, {})
+    if left.refused or left.missing:
+        first = next(iter([*left.refused, *left.missing]))
         raise RunError(
-            f"{len(failed)} of {len(sweep.runs())} runs are not done ({names}); "
-            f"python -m hpc.launch logs {failed[0].label} shows more" + (f"\n{reasons[0]}" if reasons else "")
+            f"{len(left.refused) + len(left.missing)} of {len(sweep.runs())} runs are not done; "
+            f"python -m hpc.launch logs {first.label} shows more\n{refusals_by_word(left.refused)}".rstrip()
         )
 
 
-def _submit_missing(sweep: SweepDir, profile: Profile, site: tuple[str | None, int], config: Config) -> None:
+def _submit_missing(
+    sweep: SweepDir, profile: Profile, site: Site, config: Config, only: Collection[str] | None
+) -> None:
     from hpc.submit import in_queue, submit
     from src.sweeps import planning
 
-    gres, size = site
     # One submitter at a time: who comes second sees the first one's jobs in the queue.
     with planning(sweep.path):
-        queue = in_queue(sweep)
-        missing = [run for run in sweep.runs() if run.result() is None and not _in_flight(queue, run)]
-        flying = sum(states.in_flight(job.state) for job in queue.values())
+        stock = take_stock(sweep, in_queue(sweep))
+        missing = [run for run in stock.missing if only is None or run.name in only]
+        code = freeze(sweep) if missing else None
         submitted = 0
-        for part in _parts(missing, size):
+        for part in _arrays(missing, profile, site.array_size):
+            assert code is not None
             try:
-                submission = submit(_plan(sweep, profile, config, part, gres), sweep)
+                submission = submit(_plan(sweep, profile, site, config, part, code), sweep)
             except ClusterError as error:
                 if not submitted:
                     raise
                 print(f"{error}\n{len(missing) - submitted} runs are left; the same command submits them later")
                 break
-            submitted += len(part)
-            job = f"{submission.job_name}: job {submission.job_id}"
-            print(f"submitted {len(part)} runs as {job} ({_shape(part, profile)})")
-    done = len(sweep.runs()) - len(missing) - flying
-    print(f"{done} done, {flying} in the queue before, {submitted} submitted")
+            count = sum(len(runs) for runs in part)
+            submitted += count
+            print(f"submitted {count} runs as {submission.job_name}: job {submission.job_id} ({_shape(part, profile)})")
+    print(f"{len(stock.done)} done, {len(stock.flying)} in the queue before, {submitted} submitted")
+    if stock.elsewhere:
+        print(f"{len(stock.elsewhere)} are being executed by processes outside of SLURM")
+    if stock.refused:
+        print(f"{len(stock.refused)} failed and are not submitted again by themselves:")
+        print(refusals_by_word(stock.refused))
     print(f"see how they stand: python -m hpc.launch status {sweep.name}")
 
 
-def _parts(runs: Sequence[RunDir], size: int) -> list[Sequence[RunDir]]:
-    """The runs in arrays of at most `size`."""
-    return [runs[start : start + size] for start in range(0, len(runs), size)]
+def _arrays(runs: Sequence[RunDir], profile: Profile, size: int) -> list[list[Sequence[RunDir]]]:
+    """The runs as tasks of `cells_per_job`, and these in arrays of at most `size`."""
+    each = profile.cells_per_job
+    tasks = [runs[start : start + each] for start in range(0, len(runs), each)]
+    return [tasks[start : start + size] for start in range(0, len(tasks), size)]
 
 
-def _shape(runs: Sequence[RunDir], profile: Profile) -> str:
-    many = f"one array of {len(runs)} tasks, at most {profile.max_parallel} at a time"
-    return many if len(runs) > 1 else "one job"
-
-
-def _in_flight(queue: dict[str, slurm.QueuedJob], run: RunDir) -> bool:
-    return run.name in queue and states.in_flight(queue[run.name].state)
+def _shape(tasks: Sequence[Sequence[RunDir]], profile: Profile) -> str:
+    many = f"one array of {len(tasks)} tasks, at most {profile.max_parallel} at a time"
+    each = f", up to {profile.cells_per_job} runs in each" if profile.cells_per_job > 1 else ""
+    return (many if len(tasks) > 1 else "one job") + each
 
 
 def _plan(
-    sweep: SweepDir, profile: Profile, config: Config, runs: Sequence[RunDir], gres: str | None, ahead: int = 0
+    sweep: SweepDir,
+    profile: Profile,
+    site: Site,
+    config: Config,
+    tasks: Sequence[Sequence[RunDir]],
+    code: Path,
+    ahead: int = 0,
 ) -> SubmitPlan:
     """The next submission of a sweep, or the one `ahead` after it."""
     from hpc.submit import submissions
 
-    paths = [run.path.absolute() for run in runs]
-    number = len(submissions(sweep)) + 1 + ahead
-    return make_plan(profile, gres, sweep.name, number, paths, log_folder(config, sweep))
+    paths = [[run.path.absolute() for run in runs] for runs in tasks]
+    name = job_name(sweep.name, len(submissions(sweep)) + 1 + ahead)
+    return make_plan(profile, site.gres, name, paths, log_folder(config, sweep), code)
 
 
-def _print_plan(request: Request, profile_name: str, profile: Profile, *, fresh: bool) -> None:
-    found = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
+def _print_plan(request: Request, found: SweepDir | None, profile_name: str, profile: Profile) -> None:
     sweep = found or SweepDir(request.runs_dir / request.name_at(datetime.now()))
     missing = [run for cell in request.cells if (run := sweep.run(cell.name)).result() is None]
     where = f"{sweep.path} ({'exists' if found else 'new'})"
     print(f"{len(request.cells)} runs of {request.kind} in {where}; {len(missing)} to do:")
+    todo = {run.name for run in missing}
     for cell in request.cells:
-        print(f"  {cell.name}  {'' if sweep.run(cell.name) in missing else 'done'}".rstrip())
+        print(f"  {cell.name}  {'' if cell.name in todo else 'done'}".rstrip())
     if not missing:
         print("nothing is left to submit")
         return
@@ -143,10 +223,10 @@ def _print_plan(request: Request, profile_name: str, profile: Profile, *, fresh:
         print(f"profile {profile_name}: on this machine, at most {profile.max_parallel} at a time")
         return
     try:
-        gres, size = choose_gres(profile), slurm.max_array_size()
+        site = Site(choose_gres(profile), slurm.max_array_size())
     except ClusterError as error:
         print(f"the site could not be asked, what follows takes the profile as it is: {error}", file=sys.stderr)
-        gres, size = profile.gres or (profile.slice and f"gpu:{profile.slice}:1"), len(missing)
-    for ahead, part in enumerate(_parts(missing, size)):
-        text = _plan(sweep, profile, request.config, part, gres, ahead).sbatch_text
+        site = Site(profile.gres or (profile.slice and f"gpu:{profile.slice}:1"), len(missing))
+    for ahead, part in enumerate(_arrays(missing, profile, site.array_size)):
+        text = _plan(sweep, profile, site, request.config, part, frozen_path(sweep), ahead).sbatch_text
         print(f"profile {profile_name}: {_shape(part, profile)}; sbatch gets:\n\n{text}")

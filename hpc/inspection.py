@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import signal
@@ -9,15 +10,19 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
-from hpc import slurm
-from hpc.status import summary, sweep_status
+from hpc import slurm, states
+from hpc.budgets import REQUEUED_AFTER
+from hpc.status import FINISHED, SweepStatus, sweep_status
 from src.config import Config
 from src.errors import ClusterError, RunError
-from src.results import print_rows
+from src.results import print_rows, table_of
 from src.rundir import RunDir, SweepDir
 from src.sweeps import sweeps
+
+_WATCHED_ROWS = 40
 
 
 def log_folder(config: Config, sweep: SweepDir) -> Path:
@@ -59,17 +64,39 @@ def _queue_of(made: Sequence[SweepDir]) -> dict[Path, dict[str, slurm.QueuedJob]
     return {path: match_queue(subs, queue) for path, subs in by_sweep.items()}
 
 
-def show_status(config: Config, name: str | None, cluster: str | None) -> None:
-    """A table of the runs, from disk and one question to the scheduler."""
+def show_status(config: Config, name: str | None, watch_s: float | None = None) -> None:
+    """A table of the runs, from disk and one question to the scheduler; `watch_s` shows it again after so many seconds,
+    until nothing is on its way or Ctrl-C.
+    """
     sweep, run = find_named(config, name)
+    only = run.name if run else None
+    if watch_s is None:
+        found = _standing(sweep, only)
+        print_rows(found.rows, sweep.name)
+        print(found.summary())
+        return
+    from rich.console import Group
+    from rich.live import Live
+
+    with Live(auto_refresh=False) as live, contextlib.suppress(KeyboardInterrupt):
+        while True:
+            found = _standing(sweep, only)
+            at = datetime.now().strftime("%H:%M:%S")
+            # What is over goes last, and out of sight first.
+            rows = sorted(found.rows, key=lambda row: row["state"] in FINISHED)[:_WATCHED_ROWS]
+            live.update(Group(table_of(rows, f"{sweep.name}, {at}"), found.summary()), refresh=True)
+            if not found.in_flight:
+                break
+            time.sleep(watch_s)
+
+
+def _standing(sweep: SweepDir, only: str | None) -> SweepStatus:
     try:
         queue = _queue_of([sweep])[sweep.path]
     except ClusterError as error:
         print(f"the scheduler could not be asked, what follows is from disk alone: {error}", file=sys.stderr)
         queue = {}
-    rows = [row for row in sweep_status(sweep, queue) if run is None or row["run"] == run.name]
-    print_rows(rows, sweep.name)
-    print(summary(rows))
+    return sweep_status(sweep, queue, only)
 
 
 def cancel_runs(config: Config, name: str) -> None:
@@ -82,12 +109,16 @@ def cancel_runs(config: Config, name: str) -> None:
     queues = _queue_of([sweep for sweep, _ in chosen])
     ids, told = [], 0
     for sweep, chosen_run in chosen:
-        queue = queues[sweep.path]
+        queue = {name: job for name, job in queues[sweep.path].items() if states.in_flight(job.state)}
         for run in [chosen_run] if chosen_run else sweep.runs():
             if run.name in queue:
                 ids.append(queue[run.name].job_id)
             else:
                 told += _stop_local(run)
+        beside = [name for name, job in queue.items() if chosen_run and job.job_id in ids and name != chosen_run.name]
+        if beside:
+            print(f"one task executes several runs: {', '.join(beside)} stop with it")
+    ids = list(dict.fromkeys(ids))
     slurm.cancel(ids)
     print(f"cancelled {len(ids) + told} tasks" if ids or told else "nothing of it waits or runs")
 
@@ -122,13 +153,20 @@ def show_logs(config: Config, name: str | None, *, follow: bool) -> None:
                 sys.stdout.write(file.read().decode(errors="replace"))
                 seen[path] = file.tell()
         sys.stdout.flush()
-        if not follow or chosen.result() is not None:
+        if not follow or _is_over(chosen):
             break
         time.sleep(1)
     if not seen:
         raise RunError(
             f"{chosen.label}: no job of it has started yet; python -m hpc.launch status {sweep.name} shows why"
         )
+
+
+def _is_over(run: RunDir) -> bool:
+    """Done, or ended by something after which it does not go on by itself."""
+    attempts = run.attempts()
+    ended = attempts[-1].get("cause") if attempts else None
+    return run.result() is not None or (ended is not None and ended not in REQUEUED_AFTER)
 
 
 def _log_files(folder: Path, run: RunDir) -> list[Path]:

@@ -18,7 +18,11 @@ ClusterOption = Annotated[
     ),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print the cells, the arrays and the sbatch text; touch nothing.")
+    bool, typer.Option("--dry-run", help="Print the cells, the sbatch text and the forecast; touch nothing.")
+]
+HoursOption = Annotated[
+    float | None,
+    typer.Option("--max-slice-hours", min=0, metavar="HOURS", help="Refuse where the forecast is above it."),
 ]
 
 
@@ -30,6 +34,7 @@ def train(
     set_: SetOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    max_slice_hours: HoursOption = None,
 ) -> None:
     """One full training."""
     from hpc.commands import launch
@@ -37,7 +42,8 @@ def train(
     from src.plans import with_best_cell
 
     loaded = load_config(config, overrides_of(set_))
-    launch("train", with_best_cell(loaded) if best else loaded, cluster, dry_run=dry_run, fresh=fresh)
+    chosen = with_best_cell(loaded) if best else loaded
+    launch("train", chosen, cluster, dry_run=dry_run, fresh=fresh, max_slice_hours=max_slice_hours)
 
 
 @app.command("lr-sweep")
@@ -47,12 +53,14 @@ def lr_sweep(
     set_: SetOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    max_slice_hours: HoursOption = None,
 ) -> None:
     """The learning-rate sweep."""
     from hpc.commands import launch
     from src.config import load_config
 
-    launch("lr_sweep", load_config(config, overrides_of(set_)), cluster, dry_run=dry_run, fresh=fresh)
+    loaded = load_config(config, overrides_of(set_))
+    launch("lr_sweep", loaded, cluster, dry_run=dry_run, fresh=fresh, max_slice_hours=max_slice_hours)
 
 
 @app.command()
@@ -65,12 +73,15 @@ def grid(
     set_: SetOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    max_slice_hours: HoursOption = None,
 ) -> None:
     """Every cell of the grid, as one array. Asked again, it continues the same grid."""
     from hpc.commands import launch
     from src.config import load_config
 
-    launch("grid", load_config(config, overrides_of(set_)), cluster, dry_run=dry_run, fresh=fresh, refined=refined)
+    loaded = load_config(config, overrides_of(set_))
+    options = {"refined": refined}
+    launch("grid", loaded, cluster, dry_run=dry_run, fresh=fresh, max_slice_hours=max_slice_hours, **options)
 
 
 @app.command()
@@ -84,13 +95,14 @@ def evaluate(
     set_: SetOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    max_slice_hours: HoursOption = None,
 ) -> None:
     """A checkpoint measured on val or test."""
     from hpc.commands import launch
     from src.config import load_config
 
     loaded = load_config(config, overrides_of(set_, evaluation__checkpoint=checkpoint, evaluation__split=split))
-    launch("evaluate", loaded, cluster, dry_run=dry_run, fresh=fresh)
+    launch("evaluate", loaded, cluster, dry_run=dry_run, fresh=fresh, max_slice_hours=max_slice_hours)
 
 
 NameArgument = Annotated[
@@ -104,13 +116,15 @@ def status(
     name: NameArgument = None,
     config: ConfigOption = "configs/config.yaml",
     cluster: ClusterOption = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again until nothing is on its way.")] = False,
+    every_s: Annotated[float, typer.Option("--every", min=1, metavar="SECONDS", help="How often with --watch.")] = 10,
     set_: SetOption = None,
 ) -> None:
     """How the runs of a sweep stand; the newest one, where none is named."""
     from hpc.inspection import show_status
     from src.config import load_config
 
-    show_status(load_config(config, overrides_of(set_)), name, cluster)
+    show_status(load_config(config, overrides_of(set_)), name, every_s if watch else None)
 
 
 @app.command()
@@ -140,6 +154,27 @@ def cancel(
     from src.config import load_config
 
     cancel_runs(load_config(config, overrides_of(set_)), name)
+
+
+@app.command()
+def retry(
+    name: NameArgument = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All failed runs of the sweep.")] = False,
+    cause: Annotated[
+        str | None, typer.Option("--cause", metavar="CAUSE", help="Only those that this ended, such as CRASHED.")
+    ] = None,
+    config: ConfigOption = "configs/config.yaml",
+    cluster: ClusterOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Give failed runs their budgets back, and submit them again, with the code as it is now."""
+    from hpc.commands import retry as retry_runs
+    from src.config import load_config
+    from src.errors import RunError
+
+    if not (failed or cause or (name and "/" in name)):
+        raise RunError("retry: say --failed, --cause CAUSE, or name a run as sweep/run")
+    retry_runs(load_config(config, overrides_of(set_)), name, cluster, cause)
 
 
 @app.command()

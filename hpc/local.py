@@ -11,9 +11,11 @@ from pathlib import Path
 
 import submitit
 
+from hpc.budgets import REQUEUED_AFTER, Attempts, verdict
 from hpc.cluster import Profile
-from hpc.lifecycle import Task, refusal
+from hpc.lifecycle import Task
 from hpc.submit import code_environment, environment, local_executor
+from src.attempts import lost
 from src.files import read_lines
 from src.foreground import stop_on_signal
 from src.progress import Reporter
@@ -27,7 +29,8 @@ _GIVE_UP_S = 60.0
 class LocalPool:
     """Keeps up to `max_parallel` runs going; every run that stopped with a budget left is started again."""
 
-    def __init__(self, profile: Profile, log_folder: Path, reporter: Reporter) -> None:
+    def __init__(self, profile: Profile, log_folder: Path, reporter: Reporter, code: Path) -> None:
+        self._code = code
         self._executor = local_executor(log_folder, profile.time_min, profile.signal_lead_s)
         self._profile, self._reporter = profile, reporter
         self._active: dict[RunDir, submitit.Job[object]] = {}
@@ -66,7 +69,7 @@ class LocalPool:
         # A Ctrl-C in the terminal reaches the whole process group; the workers are told by us, and given time to save.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            with environment({**code_environment(), **self._threads()}):
+            with environment({**code_environment(self._code), **self._threads()}):
                 self._active[run] = self._executor.submit(Task([str(run.path)]))
         finally:
             signal.signal(signal.SIGINT, before)
@@ -87,7 +90,7 @@ class LocalPool:
             del self._active[run]
             attempts = run.attempts()
             state = run_state(run, run.result(), attempts)
-            if run.result() is None and attempts and not refusal(attempts, str(attempts[-1].get("cause"))):
+            if run.result() is None and attempts and _goes_on(attempts):
                 again.append(run)
                 continue
             detail = "" if run.result() else f"; see {job.paths.stderr}"
@@ -98,7 +101,8 @@ class LocalPool:
         ended = [attempt for attempt in run.attempts() if "end" in attempt]
         for attempt in ended[self._attempts_seen.get(run, 0) :]:
             if attempt["cause"] != "DONE":
-                where = f" at step {attempt['last_step']} of {attempt['total_steps']}" if "last_step" in attempt else ""
+                where = f" at step {attempt['last_step']}" if "last_step" in attempt else ""
+                where += f" of {attempt['total_steps']}" if "total_steps" in attempt else ""
                 self._reporter.say(f"{run.name}: attempt {attempt['attempt']} ended by {attempt['cause']}{where}")
             elif attempt["first_step"]:
                 self._reporter.say(
@@ -121,6 +125,11 @@ class LocalPool:
             attempts = run.attempts()
             last = attempts[-1].get("last_step") if attempts else None
             print(f"{run.name}: {'saved at step ' + str(last) if last is not None else 'stopped'}", file=sys.stderr)
+
+
+def _goes_on(attempts: Attempts) -> bool:
+    killed = lost(attempts) is not None
+    return (killed or attempts[-1]["cause"] in REQUEUED_AFTER) and verdict(attempts) is None
 
 
 def standing(run: RunDir) -> str:

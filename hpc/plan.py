@@ -14,15 +14,14 @@ from hpc.cluster import Profile
 
 # More than any number of time-outs: submitit's own countdown never ends a run, the budgets of lifecycle.py do.
 MAX_NUM_TIMEOUT = 10**9
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
 class SubmitPlan:
-    """One SLURM array (or single job): a task for each run, in order."""
+    """One SLURM array (or single job): tasks in order, each with the runs that it executes one after the other."""
 
     job_name: str
-    runs: tuple[Path, ...]
+    tasks: tuple[tuple[Path, ...], ...]
     log_folder: Path
     parameters: Mapping[str, Any]
 
@@ -31,7 +30,7 @@ class SubmitPlan:
         """The script that sbatch gets."""
         from submitit.slurm.slurm import _make_sbatch_string
 
-        count: dict[str, Any] = {"map_count": len(self.runs)} if len(self.runs) > 1 else {}
+        count: dict[str, Any] = {"map_count": len(self.tasks)} if len(self.tasks) > 1 else {}
         text: str = _make_sbatch_string(
             command=task_command(self.log_folder), folder=self.log_folder, **self.parameters, **count
         )
@@ -53,14 +52,19 @@ def task_command(log_folder: Path) -> str:
 
 
 def make_plan(
-    profile: Profile, gres: str | None, sweep_name: str, number: int, runs: Sequence[Path], log_folder: Path
+    profile: Profile, gres: str | None, job_name: str, tasks: Sequence[Sequence[Path]], log_folder: Path, code: Path
 ) -> SubmitPlan:
-    """The `number`-th submission of a sweep: `runs` under the profile, on the slice `gres`."""
-    job_name = re.sub(r"[^A-Za-z0-9._-]", "-", f"relay-{sweep_name}.{number}")
-    return SubmitPlan(job_name, tuple(runs), log_folder, _parameters(profile, gres, job_name))
+    """The tasks under the profile, on the slice `gres`, executed with the code in `code`."""
+    parameters = _parameters(profile, gres, job_name, code)
+    return SubmitPlan(job_name, tuple(tuple(runs) for runs in tasks), log_folder, parameters)
 
 
-def _parameters(profile: Profile, gres: str | None, job_name: str) -> dict[str, Any]:
+def job_name(sweep_name: str, number: int) -> str:
+    """The unique name of the `number`-th submission of a sweep."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", f"relay-{sweep_name}.{number}")
+
+
+def _parameters(profile: Profile, gres: str | None, job_name: str, code: Path) -> dict[str, Any]:
     wanted = {
         "job_name": job_name,
         "time": profile.time_min,
@@ -77,17 +81,18 @@ def _parameters(profile: Profile, gres: str | None, job_name: str) -> dict[str, 
         "array_parallelism": profile.max_parallel,
         # Without --requeue a site with JobRequeue=0 refuses `scontrol requeue`.
         "additional_parameters": {"requeue": True, **profile.sbatch},
-        "setup": [*_environment(profile), *profile.setup],
+        "setup": [*task_environment(profile, gres, code), *profile.setup],
     }
     return {name: value for name, value in wanted.items() if value is not None}
 
 
-def _environment(profile: Profile) -> list[str]:
+def task_environment(profile: Profile, gres: str | None, code: Path) -> list[str]:
     """What a task needs to find its code and know its terms, also where the site does not export the environment."""
-    root = shlex.quote(str(PROJECT_ROOT))
+    root = shlex.quote(str(code))
     return [
         f"cd {root}",
         f'export PYTHONPATH={root}"${{PYTHONPATH:+:$PYTHONPATH}}"',
         f"export RELAY_SIGNAL_LEAD_S={profile.signal_lead_s}",
         f"export RELAY_NEEDS_GPU={int(profile.needs_gpu)}",
+        f"export RELAY_SLICE={shlex.quote(gres or '')}",
     ]

@@ -77,10 +77,12 @@ def max_array_size() -> int:
 
 
 def queued(names: Sequence[str]) -> list[QueuedJob]:
-    """The tasks of the jobs with these names that are waiting, running or ending, each array element by itself."""
+    """The tasks of the jobs with these names, each array element by itself: those that wait, run or end, and those
+    that ended so short a time ago that the controller still knows them (MinJobAge), with their last state.
+    """
     if not names:
         return []
-    text = ask(["squeue", "-h", "-r", "-n", ",".join(names), "-o", "%i|%j|%T|%r|%L"])
+    text = ask(["squeue", "-h", "-r", "-t", "all", "-n", ",".join(names), "-o", "%i|%j|%T|%r|%L"])
     rows = [line.strip().split("|") for line in text.splitlines() if line.strip()]
     return [QueuedJob(*row) for row in rows if len(row) == 5]
 
@@ -99,22 +101,37 @@ def _reason(problem: str) -> str:
 
 
 def requeue(job_id: str) -> None:
-    """Put a running job or array element back into the queue; nothing to do where SLURM has done so itself."""
+    """Put a running job or array element back into the queue; nothing to do where SLURM has done so itself.
+
+    A controller that is away is waited for as long as the task is let live: nobody else would bring it back.
+    """
     try:
-        ask(["scontrol", "requeue", job_id])
+        ask(["scontrol", "requeue", job_id], waits_s=(*_WAITS_S, *[30] * 120))
     except ClusterError as error:
         if "pending execution" not in str(error):
             raise
 
 
-def last_end(job_id: str) -> str | None:
-    """How accounting says that the last execution of a job ended (PREEMPTED, NODE_FAIL, ...); None if it cannot."""
-    try:
-        lines = ask(["sacct", "-D", "-n", "-P", "-X", "-j", job_id, "-o", "State,End"], waits_s=(1,)).splitlines()
-    except ClusterError:
-        return None
-    ended = [line.split("|")[0] for line in lines if "|" in line and not line.endswith("Unknown")]
-    return ended[-1] if ended else None
+@dataclass(frozen=True)
+class JobEnd:
+    """One execution of a job or array element, as accounting has it; times are local, None where they are unknown."""
+
+    job_id: str
+    state: str
+    start: datetime | None
+    end: datetime | None
+
+
+def ends(job_ids: Sequence[str]) -> list[JobEnd]:
+    """Every execution of these jobs, also before a requeue, oldest first. Raises ClusterError without accounting."""
+    if not job_ids:
+        return []
+    text = ask(
+        ["sacct", "-D", "-n", "-P", "-X", "-j", ",".join(job_ids), "-o", "JobID,State,Start,End"], waits_s=(1, 2)
+    )
+    rows = [line.split("|") for line in text.splitlines()]
+    found = [JobEnd(row[0], row[1], _when(row[2]), _when(row[3])) for row in rows if len(row) == 4]
+    return sorted(found, key=lambda end: end.start or datetime.max)
 
 
 @dataclass(frozen=True)

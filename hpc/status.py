@@ -2,48 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hpc import states
+from hpc.budgets import Verdict, verdict
+from hpc.causes import cause_of_loss, ends_of
+from hpc.forecast import show_hours
 from hpc.slurm import QueuedJob
+from hpc.stock import refusals_by_word
+from hpc.usage import used_s, wasted_s
+from src.attempts import lost
 from src.checkpoint_names import newest_step
 from src.results import run_state
 from src.rundir import RunDir, SweepDir
 
-
-def sweep_status(sweep: SweepDir, queue: Mapping[str, QueuedJob]) -> list[dict[str, Any]]:
-    """A row for every run: state, step of total, attempts with their causes, job, time left."""
-    return [_row(run, queue.get(run.name)) for run in sweep.runs()]
+FINISHED = ("done", "diverged")
 
 
-def _row(run: RunDir, job: QueuedJob | None) -> dict[str, Any]:
-    result, attempts = run.result(), run.attempts()
-    state = run_state(run, result, attempts)
-    if job and state not in ("done", "diverged"):
-        state = "running" if states.phase(job.state) == "running" else job.state
+@dataclass(frozen=True)
+class SweepStatus:
+    """How the runs of a sweep stand: a row for each, those that may not be started again, and seconds on slices."""
+
+    rows: list[dict[str, Any]]
+    refused: Mapping[RunDir, Verdict]
+    used_s: float
+    wasted_s: float
+    in_flight: int
+
+    def summary(self) -> str:
+        """`48 runs: 40 done, 7 PENDING, 1 running`, what they took, and what is to be done where something failed."""
+        counts = Counter(row["state"] for row in self.rows)
+        lines = [f"{len(self.rows)} runs: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))]
+        if self.used_s:
+            again = f", {show_hours(self.wasted_s / 3600)} of them for work done again" if self.wasted_s else ""
+            lines.append(f"used: {show_hours(self.used_s / 3600)} slice-hours{again}")
+        idle = len(self.rows) - self.in_flight - len(self.refused) - sum(counts[state] for state in FINISHED)
+        if idle:
+            lines.append(f"{idle} are neither done nor on their way; the command that made them submits them again")
+        if self.refused:
+            lines += ["failed, and not started again by themselves:", refusals_by_word(self.refused)]
+        return "\n".join(lines)
+
+
+def sweep_status(
+    sweep: SweepDir, queue: Mapping[str, QueuedJob], only: str | None = None, now: float | None = None
+) -> SweepStatus:
+    """Rows with state, step of total, attempts with their causes, job and time left, of all runs or of `only` one.
+
+    One question to accounting where attempts left no word and are not going on; nothing is written.
+    """
+    runs = [run for run in sweep.runs() if only in (None, run.name)]
+    attempts = {run: run.attempts() for run in runs}
+    flying = {name: job for name, job in queue.items() if states.in_flight(job.state)}
+    _name_losses([attempts[run] for run in runs if run.name not in flying and not run.claimed()])
+    held_by = Counter(job.job_id for job in flying.values())
+    rows, refused = [], {}
+    for run in runs:
+        job = flying.get(run.name)
+        rows.append(_row(run, attempts[run], job, alone=job is None or held_by[job.job_id] == 1))
+        found = None if job or rows[-1]["state"] in ("running", *FINISHED) else verdict(attempts[run])
+        if found:
+            refused[run] = found
+            rows[-1]["state"] = found.word.lower()
+    moment = time.time() if now is None else now
+    return SweepStatus(
+        rows,
+        refused,
+        sum(used_s(each, moment) for each in attempts.values()),
+        sum(wasted_s(each) for each in attempts.values()),
+        sum(run.name in flying or row["state"] == "running" for run, row in zip(runs, rows, strict=True)),
+    )
+
+
+def _name_losses(all_attempts: Iterable[list[dict[str, Any]]]) -> None:
+    """Fill in how attempts ended that left no word and are not going on."""
+    left = [attempts[-1] for attempts in all_attempts if lost(attempts)]
+    ends = ends_of(left) if left else []
+    for attempt in left:
+        cause, end = cause_of_loss(attempt, ends)
+        attempt |= {"cause": cause, "end": end or attempt["start"]}
+
+
+def _row(run: RunDir, attempts: list[dict[str, Any]], job: QueuedJob | None, *, alone: bool) -> dict[str, Any]:
+    result = run.result()
     total = next((attempt["total_steps"] for attempt in reversed(attempts) if "total_steps" in attempt), None)
     step = result.get("steps") if result else newest_step(run.checkpoints)
+    running = job is not None and states.phase(job.state) == "running"
     return {
         "run": run.name,
-        "state": state,
+        "state": _state(run, result, attempts, job, alone=alone),
         "step": f"{step}/{total}" if total and step is not None else step or None,
         "attempts": len(attempts) or None,
         "causes": " ".join(str(a["cause"]) for a in attempts if a.get("cause") not in (None, "DONE")) or None,
         "job": job.job_id if job else attempts[-1].get("job") if attempts else None,
         "waits for": job.reason if job and states.phase(job.state) == "waiting" else None,
-        "error": _first_line(attempts[-1].get("error")) if attempts and not result else None,
-        "time left": job.time_left if job and states.phase(job.state) == "running" else None,
+        "error": _on_one_line(attempts[-1].get("error")) if attempts and not result else None,
+        "time left": job.time_left if job and running else None,
     }
 
 
-def _first_line(error: str | None) -> str | None:
-    return error.splitlines()[0][:100] if error else None
+def _state(
+    run: RunDir, result: Mapping[str, Any] | None, attempts: list[dict[str, Any]], job: QueuedJob | None, *, alone: bool
+) -> str:
+    if result or job is None:
+        return run_state(run, result, attempts)
+    if states.phase(job.state) != "running":
+        return job.state
+    return "running" if alone or lost(attempts) else "next in its task"
 
 
-def summary(rows: list[dict[str, Any]]) -> str:
-    """`48 runs: 40 done, 7 PENDING, 1 running`."""
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row["state"]] = counts.get(row["state"], 0) + 1
-    return f"{len(rows)} runs: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+def _on_one_line(error: str | None) -> str | None:
+    return " ".join(error.split())[:100] if error else None

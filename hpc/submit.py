@@ -9,16 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from hpc import slurm
+from hpc import slurm, states
 from hpc.lifecycle import Task
-from hpc.plan import MAX_NUM_TIMEOUT, PROJECT_ROOT, SubmitPlan, worker_python
+from hpc.plan import MAX_NUM_TIMEOUT, SubmitPlan, worker_python
 from src.errors import ClusterError
 from src.files import append_lines, read_lines
 from src.rundir import SweepDir
@@ -26,17 +26,11 @@ from src.rundir import SweepDir
 
 @dataclass(frozen=True)
 class Submission:
-    """One intent and its answer: the job's name, its runs in the order of the array, its job id where it is known."""
+    """One intent and its answer: the job's name, the runs of each task in the order of the array, its id if known."""
 
     job_name: str
-    runs: tuple[str, ...]
+    tasks: tuple[tuple[str, ...], ...]
     job_id: str | None
-
-    def element(self, position: int) -> str | None:
-        """The id of the task of run `position`: `123_4`, or `123` where there is no array."""
-        if self.job_id is None or len(self.runs) == 1:
-            return self.job_id
-        return f"{self.job_id}_{position}"
 
 
 def submissions(sweep: SweepDir) -> list[Submission]:
@@ -44,51 +38,52 @@ def submissions(sweep: SweepDir) -> list[Submission]:
     merged: dict[str, Submission] = {}
     for line in read_lines(sweep.submissions_file):
         name = str(line["job_name"])
-        if "runs" in line:
-            merged[name] = Submission(name, tuple(line["runs"]), None)
+        if "tasks" in line:
+            merged[name] = Submission(name, tuple(tuple(runs) for runs in line["tasks"]), None)
         elif name in merged:
-            merged[name] = Submission(name, merged[name].runs, str(line["job_id"]))
+            merged[name] = Submission(name, merged[name].tasks, str(line["job_id"]))
     return list(merged.values())
 
 
 def in_queue(sweep: SweepDir) -> dict[str, slurm.QueuedJob]:
-    """Run name -> its task that waits, runs or ends now. One question to the scheduler; raises ClusterError."""
+    """Run name -> its task, as far as the controller knows one. One question to it; raises ClusterError."""
     made = submissions(sweep)
-    jobs = slurm.queued([submission.job_name for submission in made])
-    return match_queue(made, jobs)
+    return match_queue(made, slurm.queued([submission.job_name for submission in made]))
 
 
-def match_queue(made: list[Submission], jobs: list[slurm.QueuedJob]) -> dict[str, slurm.QueuedJob]:
-    """Run name -> the queued task that executes it, also of a submission whose answer was never written."""
-    by_name = {submission.job_name: submission for submission in made}
+def match_queue(made: Sequence[Submission], jobs: Sequence[slurm.QueuedJob]) -> dict[str, slurm.QueuedJob]:
+    """Run name -> the task that executes it, also of a submission whose answer was never written.
+
+    Of a run's several tasks, that which is not over; else the newest submission's.
+    """
+    by_name = {submission.job_name: (age, submission) for age, submission in enumerate(made)}
+    known = [(states.in_flight(job.state), *by_name[job.name], job) for job in jobs if job.name in by_name]
     found: dict[str, slurm.QueuedJob] = {}
-    for job in jobs:
-        submission = by_name.get(job.name)
-        if submission:
-            _, _, index = job.job_id.partition("_")
-            position = int(index) if index.isdigit() else 0
-            if position < len(submission.runs):
-                found[submission.runs[position]] = job
+    for _, _, submission, job in sorted(known, key=lambda item: item[:2]):
+        _, _, index = job.job_id.partition("_")
+        position = int(index) if index.isdigit() else 0
+        for name in submission.tasks[position] if position < len(submission.tasks) else ():
+            found[name] = job
     return found
 
 
 def submit(plan: SubmitPlan, sweep: SweepDir) -> Submission:
     """Submit the plan as one array. Raises ClusterError where SLURM refuses, with its own words."""
-    runs = [path.name for path in plan.runs]
-    append_lines(sweep.submissions_file, [{"job_name": plan.job_name, "runs": runs, "time": round(time.time(), 3)}])
+    tasks = tuple(tuple(path.name for path in runs) for runs in plan.tasks)
+    append_lines(sweep.submissions_file, [{"job_name": plan.job_name, "tasks": tasks, "time": round(time.time(), 3)}])
     plan.log_folder.mkdir(parents=True, exist_ok=True)
     try:
         executor = submitit.SlurmExecutor(plan.log_folder, MAX_NUM_TIMEOUT, python=worker_python())
         executor.update_parameters(**plan.parameters)
         with _outside_of_jobs(), executor.batch():
-            jobs = [executor.submit(Task([str(path)])) for path in plan.runs]
+            jobs = [executor.submit(Task([str(path) for path in runs])) for runs in plan.tasks]
     except (FailedJobError, FailedSubmissionError) as error:
         raise ClusterError(f"sbatch refused: {_last_words(error)}") from None
     except RuntimeError as error:
         raise ClusterError(f"sbatch: {error}") from None
     job_id = str(jobs[0].job_id).partition("_")[0]
     append_lines(sweep.submissions_file, [{"job_name": plan.job_name, "job_id": job_id, "time": round(time.time(), 3)}])
-    return Submission(plan.job_name, tuple(runs), job_id)
+    return Submission(plan.job_name, tasks, job_id)
 
 
 def local_executor(log_folder: Path, time_min: int, signal_lead_s: int) -> submitit.LocalExecutor:
@@ -114,10 +109,10 @@ def environment(changes: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def code_environment() -> dict[str, str]:
-    """Variables under which a worker finds the project, wherever it is started from."""
+def code_environment(code: Path) -> dict[str, str]:
+    """Variables under which a worker of this machine takes the code in `code`, and not that of the current folder."""
     before = os.environ.get("PYTHONPATH")
-    return {"PYTHONPATH": f"{PROJECT_ROOT}{os.pathsep}{before}" if before else str(PROJECT_ROOT)}
+    return {"PYTHONPATH": f"{code}{os.pathsep}{before}" if before else str(code), "PYTHONSAFEPATH": "1"}
 
 
 @contextlib.contextmanager

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from src.checkpoint_names import list_states, newest_step
 from src.errors import RelayError
-from src.files import replace_file
+from src.files import read_lines, replace_file
 from src.outcome import Outcome
 from src.progress import Reporter, StopCheck
 from src.provenance import provenance
@@ -18,6 +20,7 @@ from src.rundir import RunDir
 from src.yaml_file import json_text
 
 Execute = Callable[[RunDir, StopCheck, Reporter], Outcome]
+Attempts = Sequence[Mapping[str, Any]]
 
 
 def attempt(
@@ -26,17 +29,43 @@ def attempt(
     should_stop: StopCheck,
     reporter: Reporter,
     *,
-    job: str | None = None,
+    facts: Mapping[str, Any] | None = None,
     claim_wait_s: float = 0,
     cause_of_stop: Callable[[], str] = lambda: "INTERRUPTED",
+    cause_of_loss: Callable[[Mapping[str, Any]], tuple[str, float | None]] = lambda attempt: ("KILLED", None),
+    admit: Callable[[Attempts], None] = lambda attempts: None,
 ) -> Outcome:
-    """Claim the run, execute it, and close the attempt with its cause.
+    """Claim the run, execute it, and close the attempt with its cause. A run that is done by then is left alone.
 
-    The cause is DONE, what `cause_of_stop` says when a stop was asked for, or CRASHED. Raises RunError where another
-    process has the run, and what `execute` raises.
+    The cause is DONE, what `cause_of_stop` says when a stop was asked for, OUT_OF_MEMORY, or CRASHED; an attempt
+    before this one that left no word is closed with what `cause_of_loss` says (and when it ended). `facts` are
+    written down with the attempt; `admit` may refuse it by raising. Raises RunError where another process has the run,
+    and what `execute` raises.
     """
     with run.claim(claim_wait_s):
-        return _recorded(run, execute, should_stop, reporter, job, cause_of_stop)
+        result = run.result()
+        if result is not None:
+            steps = int(result.get("steps", 0))
+            return Outcome("done", steps, steps, steps)
+        close_lost(run, cause_of_loss)
+        admit(run.attempts())
+        return _recorded(run, execute, should_stop, reporter, facts or {}, cause_of_stop)
+
+
+def lost(attempts: Attempts) -> Mapping[str, Any] | None:
+    """The newest attempt, where it left no word. Whether it is still going on is told by the claim on its run."""
+    return attempts[-1] if attempts and "end" not in attempts[-1] else None
+
+
+def close_lost(run: RunDir, cause_of_loss: Callable[[Mapping[str, Any]], tuple[str, float | None]]) -> None:
+    """Write down how an attempt ended that could not do so itself: a kill -9, a node that went down, a power cut.
+
+    For whoever holds the run.
+    """
+    left = lost(run.attempts())
+    if left is not None:
+        cause, end = cause_of_loss(left)
+        run.record_attempt(int(left["attempt"]), end=end or _last_sign(run), cause=cause, **_steps_left(run))
 
 
 def _recorded(
@@ -44,36 +73,63 @@ def _recorded(
     execute: Execute,
     should_stop: StopCheck,
     reporter: Reporter,
-    job: str | None,
+    facts: Mapping[str, Any],
     cause_of_stop: Callable[[], str],
 ) -> Outcome:
-    earlier = run.attempts()
-    number = len(earlier) + 1
-    if earlier and "end" not in earlier[-1]:
-        # Whatever ended it left no time to say so: a kill -9, a node that went down, a power cut.
-        run.record_attempt(number - 1, end=None, cause="KILLED")
-    facts: Mapping[str, Any] = {
-        "job": job,
-        "node": socket.gethostname(),
-        "pid": os.getpid(),
-        "start": round(time.time(), 3),
-    }
-    run.record_attempt(number, **facts)
+    number = len(run.attempts()) + 1
+    run.record_attempt(number, **facts, node=socket.gethostname(), pid=os.getpid(), start=_now())
     try:
         outcome = execute(run, should_stop, reporter)
     except KeyboardInterrupt:
-        run.record_attempt(number, end=round(time.time(), 3), cause="INTERRUPTED")
+        _close(run, number, cause="INTERRUPTED")
         raise
     except BaseException as error:
+        # torch's OutOfMemoryError is of the slice, Python's MemoryError of the job.
+        memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
         message = (
             str(error) if isinstance(error, RelayError) else "".join(traceback.format_exception_only(error)).strip()
         )
-        run.record_attempt(number, end=round(time.time(), 3), cause="CRASHED", error=message)
+        cause = "OUT_OF_MEMORY" if memory else "CRASHED"
+        _close(run, number, cause=cause, error=message)
         raise
     cause = "DONE" if outcome.status == "done" else cause_of_stop()
     steps = {"first_step": outcome.first_step, "last_step": outcome.last_step, "total_steps": outcome.total_steps}
-    run.record_attempt(number, end=round(time.time(), 3), cause=cause, **steps)
+    saved = {} if outcome.save_s is None else {"save_s": outcome.save_s}
+    run.record_attempt(number, end=_now(), cause=cause, **steps, **saved)
     return outcome
+
+
+def _close(run: RunDir, number: int, **facts: str) -> None:
+    # What is raised matters more than a line that a full or vanished disk does not take: the next attempt closes it.
+    with contextlib.suppress(OSError):
+        run.record_attempt(number, end=_now(), **facts, **_steps_left(run))
+
+
+def _steps_left(run: RunDir) -> dict[str, int]:
+    """What an attempt leaves that did not come to a stop by itself.
+
+    `first_step`: where it began; `last_step`: what is saved, and where the next one begins; `reached_step`: how far
+    its metrics go, which is work to be done again.
+    """
+    ended = [attempt for attempt in run.attempts() if "last_step" in attempt]
+    saved = newest_step(run.checkpoints)
+    rows = read_lines(run.metrics_file)
+    reached = max((int(row["step"]) for row in rows[-1:]), default=0)
+    return {
+        "first_step": int(ended[-1]["last_step"]) if ended else 0,
+        "last_step": saved,
+        "reached_step": max(saved, reached),
+    }
+
+
+def _last_sign(run: RunDir) -> float:
+    """When the run's files were last written, in seconds since 1970."""
+    files = [run.attempts_file, run.metrics_file, *list_states(run.checkpoints)]
+    return round(max(path.stat().st_mtime for path in files if path.exists()), 3)
+
+
+def _now() -> float:
+    return round(time.time(), 3)
 
 
 def write_provenance(run: RunDir, device: str) -> None:

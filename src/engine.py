@@ -55,6 +55,7 @@ class Trainer:
         if state:
             self._restore(state)
         self.first_step = self.now.step
+        self.save_s = 0.0
 
     def execute(self) -> Outcome:
         """Train to the end, or to the next step boundary after a stop is asked for; the state is saved either way."""
@@ -64,10 +65,11 @@ class Trainer:
             self.log = log
             done = self._loop()
             self._save(keep=1 if done else self.config.checkpoint.keep)
-        if not done:
-            return Outcome("stopped", self.first_step, self.now.step, self.total_steps)
-        self.run.write_result(self._result())
-        return Outcome("done", self.first_step, self.now.step, self.total_steps)
+        if done:
+            self.run.write_result(self._result())
+        return Outcome(
+            "done" if done else "stopped", self.first_step, self.now.step, self.total_steps, round(self.save_s, 3)
+        )
 
     def _loop(self) -> bool:
         """True when the run is complete, False when it was stopped."""
@@ -177,6 +179,7 @@ class Trainer:
         )
 
     def _save(self, keep: int) -> None:
+        begun = time.monotonic()
         now = self.now
         state = {
             "format": FORMAT,
@@ -192,6 +195,7 @@ class Trainer:
         }
         save_state(self.run.checkpoints, now.step, state, keep)
         self._saved_at = time.monotonic()
+        self.save_s = max(self.save_s, self._saved_at - begun)
 
     def _unusable(self, state: Mapping[str, Any]) -> str:
         if state.get("format") != FORMAT:

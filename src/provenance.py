@@ -12,6 +12,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from src.files import read_json
+
+# In a copy of the code that was frozen for runs: where it was copied from.
+FROZEN_VERSION = "code_version.json"
 _PACKAGES = ("torch", "torchvision", "datasets", "submitit", "numpy")
 
 
@@ -19,6 +23,9 @@ _PACKAGES = ("torch", "torchvision", "datasets", "submitit", "numpy")
 def code_version() -> dict[str, Any]:
     """The commit of the code that runs, and whether it has uncommitted changes; null where there is no git."""
     root = Path(__file__).resolve().parent.parent
+    frozen = read_json(root / FROZEN_VERSION)
+    if frozen is not None:
+        return frozen
 
     def git(*words: str) -> str | None:
         try:

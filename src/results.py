@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from src.config_checks import AXES
 from src.files import read_lines, replace_file
 from src.rundir import RunDir, SweepDir
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Row = dict[str, Any]
 _AXIS_NAMES = {path: name for name, path in AXES.items()}
@@ -130,20 +133,27 @@ def print_table(rows: Sequence[Row], title: str) -> None:
 
 
 def print_rows(rows: Sequence[Row], title: str, limit: int = 60) -> None:
-    """Rows on stdout in their order, as wide as they need; columns in which nothing is known are left out."""
+    """Rows on stdout in their order, as wide as they need."""
     from rich.console import Console
+
+    console = Console()
+    wide = Console(width=max(console.width, 200) if not console.is_terminal else None, highlight=False)
+    wide.print(table_of(rows[:limit], title))
+    if len(rows) > limit:
+        print(f"({len(rows) - limit} more)")
+
+
+def table_of(rows: Sequence[Row], title: str) -> Table:
+    """The rows as a table; columns in which nothing is known are left out."""
     from rich.table import Table
 
     columns = [name for name in (rows[0] if rows else {}) if any(row.get(name) is not None for row in rows)]
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in columns:
         table.add_column(name, no_wrap=True, justify="left" if name in ("run", "state") else "right")
-    for row in rows[:limit]:
+    for row in rows:
         table.add_row(*(show_value(row.get(name)) for name in columns))
-    console = Console()
-    Console(width=max(console.width, 200) if not console.is_terminal else None, highlight=False).print(table)
-    if len(rows) > limit:
-        print(f"({len(rows) - limit} more)")
+    return table
 
 
 def curve_of(run: RunDir, name: str) -> tuple[list[float], list[float]]:

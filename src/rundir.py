@@ -1,6 +1,6 @@
 """The run directory, and the only code that knows its file names.
 
-    runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  table.csv|md|parquet
+    runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  table.csv|md|parquet
         <run>/       config.yaml  provenance.json  attempts.jsonl  metrics.jsonl  events.out.tfevents.*
                      checkpoints/  result.json
 
@@ -97,11 +97,15 @@ class RunDir:
         replace_file(self.result_file, yaml_file.json_text({"status": "done", **result}))
 
     def attempts(self) -> list[dict[str, Any]]:
-        """The attempts in order, each one's start and end joined; one that never ended has no `end`."""
+        """The attempts in order, each one's start and end joined; one that left no word has no `end`."""
         joined: dict[int, dict[str, Any]] = {}
         for line in read_lines(self.attempts_file):
             joined.setdefault(int(line["attempt"]), {}).update(line)
-        return [joined[number] for number in sorted(joined)]
+        attempts = [joined[number] for number in sorted(joined)]
+        if attempts and "end" not in attempts[-1] and self.result() is not None:
+            # Killed after the result was written, which is what counts, and before the attempt was closed.
+            attempts[-1] |= {"end": round(self.result_file.stat().st_mtime, 3), "cause": "DONE"}
+        return attempts
 
     def record_attempt(self, attempt: int, **facts: Any) -> None:
         """Append what is known of an attempt now."""
@@ -163,6 +167,11 @@ class SweepDir:
     def submissions_file(self) -> Path:
         """Intents to submit, and the job ids that answered them."""
         return self.path / "submissions.jsonl"
+
+    @property
+    def code(self) -> Path:
+        """The code as it was when runs were submitted, a folder for each version."""
+        return self.path / "code"
 
     def table_file(self, suffix: str) -> Path:
         """The table of results as `csv`, `md` or `parquet`."""

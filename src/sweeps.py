@@ -22,6 +22,7 @@ from src.errors import RunError
 from src.files import append_lines, replace_file
 from src.provenance import code_version
 from src.rundir import SweepDir
+from src.shapes import shape_of, units_of
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def make_sweep(request: Request, created: datetime) -> SweepDir:
             text = yaml_file.dump_yaml(with_absolute_paths(cell.config))
             (building / cell.name / "config.yaml").write_text(text, encoding="utf-8")
         draft = SweepDir(building)
-        rows = [{"index": c.index, "name": c.name, "key": c.key, "overrides": dict(c.overrides)} for c in request.cells]
+        rows = [_manifest_row(request.kind, cell) for cell in request.cells]
         append_lines(draft.cells_file, rows)
         meta: dict[str, Any] = {
             "kind": request.kind,
@@ -145,6 +146,11 @@ def make_sweep(request: Request, created: datetime) -> SweepDir:
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
+
+
+def _manifest_row(kind: str, cell: Cell) -> dict[str, Any]:
+    named = {"index": cell.index, "name": cell.name, "key": cell.key, "overrides": dict(cell.overrides)}
+    return {**named, "shape": shape_of(kind, cell.config), "units": units_of(kind, cell.config)}
 
 
 def _rename_to_free(building: Path, wanted: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -85,6 +86,25 @@ def small_file(small: Callable[..., Config], tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(yaml_file.dump_yaml(small().to_dict()))
     return path
+
+
+def fake(folder: Path, name: str, script: str) -> None:
+    """A stand-in for one of SLURM's commands, first on the PATH."""
+    path = folder / name
+    path.write_text(f"#!/bin/bash\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of stand-ins for SLURM's commands; a controller that is away is not waited for."""
+    from hpc import slurm
+
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
+    return folder
 
 
 def run_python(

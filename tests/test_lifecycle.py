@@ -1,76 +1,170 @@
+"""Tasks with several runs, executed here with the real training; only SLURM's answer to a requeue is stood in for."""
+
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import os
+import signal
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from hpc import states
-from hpc.lifecycle import cause_from, check_slice, refusal
-from hpc.slurm import JobFacts, QueuedJob
-from hpc.submit import Submission, match_queue
-from src.errors import ClusterError
+import jobs
+from hpc import lifecycle, states
+from hpc.lifecycle import Task, execute_runs
+from hpc.slices import check_slice, unlike
+from src.config import Config
+from src.errors import ClusterError, DataError
+from src.outcome import Outcome
+from src.plans import grid_request
+from src.progress import Reporter, StopCheck
+from src.rundir import RunDir
+from src.sweeps import open_sweep
 
-NOW = datetime(2026, 11, 22, 12, 0, 0)
-
-
-def job(
-    state: str = "RUNNING", end_s: float | None = 3600, preempted_s: float | None = None, ran_min: float = 10
-) -> JobFacts:
-    return JobFacts(
-        state=state,
-        restarts=0,
-        limit=timedelta(hours=1),
-        start=NOW - timedelta(minutes=ran_min),
-        end=None if end_s is None else NOW + timedelta(seconds=end_s),
-        preempted=None if preempted_s is None else NOW + timedelta(seconds=preempted_s),
-    )
+from .conftest import assert_same_run
 
 
-@pytest.mark.parametrize(
-    ("facts", "cause"),
-    [
-        (job(end_s=85), "TIMEOUT"),
-        (job(end_s=60), "TIMEOUT"),
-        (job(end_s=-5), "TIMEOUT"),
-        (job(preempted_s=0), "PREEMPTED"),
-        (job(end_s=20, preempted_s=-1), "PREEMPTED"),
-        (job(preempted_s=-3600), "SIGNALLED"),
-        (job(state="CANCELLED"), "CANCELLED"),
-        (job(state="COMPLETING", end_s=0), "CANCELLED"),
-        (job(state="COMPLETING", end_s=0, ran_min=60), "TIMEOUT"),
-        (job(), "SIGNALLED"),
-        (job(end_s=None), "SIGNALLED"),
-    ],
-)
-def test_the_cause_is_what_slurm_says(facts: JobFacts, cause: str) -> None:
-    assert cause_from(facts, NOW) == cause
+@pytest.fixture
+def handlers_back() -> Any:
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-def attempts(*steps: tuple[int, int], cause: str = "TIMEOUT") -> list[dict[str, Any]]:
-    return [
-        {"attempt": i, "cause": cause, "first_step": first, "last_step": last}
-        for i, (first, last) in enumerate(steps, 1)
-    ]
+@pytest.fixture
+def requeued(monkeypatch: pytest.MonkeyPatch, handlers_back: Any) -> list[str]:
+    asked: list[str] = []
+    monkeypatch.setattr(lifecycle, "_requeue", lambda: asked.append("requeue"))
+    return asked
 
 
-def test_time_outs_and_preemptions_go_on() -> None:
-    assert refusal(attempts((0, 5)), "TIMEOUT") == ""
-    assert refusal(attempts(*[(i, i + 1) for i in range(500)], cause="PREEMPTED"), "PREEMPTED") == ""
-    assert refusal(attempts(*[(i, i + 1) for i in range(50)]), "TIMEOUT") == ""
-    assert "51th time" in refusal(attempts(*[(i, i + 1) for i in range(51)]), "TIMEOUT")
+def grid_runs(config: Config) -> list[RunDir]:
+    return open_sweep(grid_request(config), fresh=True)[0].runs()
 
 
-def test_what_nobody_may_requeue() -> None:
-    assert refusal(attempts((0, 5), cause="CANCELLED"), "CANCELLED") == "CANCELLED"
-    assert refusal(attempts((0, 5), cause="CRASHED"), "CRASHED") == "CRASHED"
+def signal_in(monkeypatch: pytest.MonkeyPatch, third: str, number: int) -> None:
+    """The run of this name gets a signal at its fifth question."""
+    real = jobs.executor_of("grid")
+
+    def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
+        asked = 0
+
+        def ask() -> bool:
+            nonlocal asked
+            asked += 1
+            if asked == 5 and run.name == third:
+                os.kill(os.getpid(), number)
+            return should_stop()
+
+        return real(run, ask, reporter)
+
+    monkeypatch.setattr(jobs, "executor_of", lambda kind: execute)
 
 
-def test_two_attempts_without_a_step_are_no_progress() -> None:
-    assert refusal(attempts((0, 0)), "TIMEOUT") == ""
-    assert "NO_PROGRESS" in refusal(attempts((0, 0), (0, 0)), "TIMEOUT")
-    assert refusal(attempts((0, 0), (0, 3)), "TIMEOUT") == ""
-    assert refusal(attempts((0, 3), (3, 3)), "TIMEOUT") == ""
+def test_a_time_limit_in_the_third_run_resumes_in_the_third(
+    small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, requeued: list[str], tmp_path: Any
+) -> None:
+    runs = grid_runs(small())
+    with monkeypatch.context() as context:
+        signal_in(context, runs[2].name, signal.SIGUSR2)
+        with pytest.raises(SystemExit):
+            execute_runs(runs)
+    assert requeued == ["requeue"]
+    assert [run.result() is not None for run in runs] == [True, True, False, False]
+    assert [a["cause"] for a in runs[2].attempts()] == ["TIMEOUT"]
+    assert runs[2].attempts()[0]["last_step"] > 0
+    assert set(Task([str(run.path) for run in runs])().values()) == {"DONE"}
+    assert [len(run.attempts()) for run in runs] == [1, 1, 2, 1]
+    straight = grid_runs(small(paths__runs_dir=str(tmp_path / "straight")))
+    execute_runs(straight)
+    for run, other in zip(runs, straight, strict=True):
+        assert_same_run(run, other)
+
+
+def test_a_cancel_saves_and_does_not_requeue(
+    small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, requeued: list[str]
+) -> None:
+    runs = grid_runs(small())
+    signal_in(monkeypatch, runs[1].name, signal.SIGTERM)
+    states_after = execute_runs(runs)
+    assert requeued == []
+    assert list(states_after.values()) == ["DONE", "CANCELLED"]
+    assert runs[1].attempts()[-1]["cause"] == "CANCELLED"
+    assert runs[2].attempts() == []
+
+
+def test_a_stop_between_two_runs_requeues_for_the_rest(
+    small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, requeued: list[str]
+) -> None:
+    runs = grid_runs(small())
+    real = jobs.executor_of("grid")
+
+    def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
+        outcome = real(run, should_stop, reporter)
+        if run == runs[1]:
+            os.kill(os.getpid(), signal.SIGUSR2)
+        return outcome
+
+    monkeypatch.setattr(jobs, "executor_of", lambda kind: execute)
+    with pytest.raises(SystemExit):
+        execute_runs(runs)
+    assert requeued == ["requeue"]
+    assert [len(run.attempts()) for run in runs] == [1, 1, 0, 0]
+
+
+def test_a_crash_keeps_no_other_run_from_its_end_and_is_not_tried_again(
+    small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, requeued: list[str], capsys: Any
+) -> None:
+    runs = grid_runs(small())
+    real, calls = jobs.executor_of("grid"), []
+
+    def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
+        calls.append(run.name)
+        if run == runs[0]:
+            raise DataError("the images are gone")
+        if run == runs[1]:
+            raise MemoryError
+        return real(run, should_stop, reporter)
+
+    monkeypatch.setattr(jobs, "executor_of", lambda kind: execute)
+    for _ in range(2):
+        with pytest.raises(SystemExit) as left:
+            execute_runs(runs)
+        assert left.value.code == 1
+    assert [run.attempts()[-1]["cause"] for run in runs] == ["CRASHED", "OUT_OF_MEMORY", "DONE", "DONE"]
+    assert [len(run.attempts()) for run in runs] == [1, 1, 1, 1]
+    assert len(calls) == 4
+    assert "retry --failed" in capsys.readouterr().err
+
+
+def test_a_run_that_is_done_by_the_time_it_is_claimed_is_left_alone(
+    small: Callable[..., Config], requeued: list[str]
+) -> None:
+    runs = grid_runs(small())[:1]
+    execute_runs(runs)
+    assert lifecycle._execute_one(runs[0], lifecycle.StopRequest(), lifecycle.PlainReporter()) == "DONE"
+    assert len(runs[0].attempts()) == 1
+
+
+def test_an_attempt_killed_after_its_result_counts_as_done(small: Callable[..., Config], requeued: list[str]) -> None:
+    run = grid_runs(small())[0]
+    execute_runs([run])
+    lines = run.attempts_file.read_text().splitlines()
+    run.attempts_file.write_text(lines[0] + "\n")
+    assert [a["cause"] for a in run.attempts()] == ["DONE"]
+
+
+def test_a_lost_attempt_is_closed_with_what_it_left(small: Callable[..., Config], requeued: list[str]) -> None:
+    run = grid_runs(small(checkpoint__every_steps=2))[0]
+    execute_runs([run])
+    run.result_file.unlink()
+    run.attempts_file.write_text(run.attempts_file.read_text().splitlines()[0] + "\n")
+    execute_runs([run])
+    lost, last = run.attempts()
+    assert (lost["cause"], lost["first_step"], lost["last_step"]) == ("KILLED", 0, 12)
+    assert lost["start"] <= lost["end"] <= last["start"]
+    assert last["cause"] == "DONE"
 
 
 def test_states_that_nobody_knows_are_neither_done_nor_failed() -> None:
@@ -82,28 +176,39 @@ def test_states_that_nobody_knows_are_neither_done_nor_failed() -> None:
     assert states.in_flight("COMPLETING")
 
 
-def queued(job_id: str, name: str) -> QueuedJob:
-    return QueuedJob(job_id, name, "PENDING", "Resources", "1:00:00")
-
-
-def test_tasks_are_found_by_their_jobs_name_also_without_an_id() -> None:
-    made = [Submission("relay-x.1", ("a", "b", "c"), None), Submission("relay-x.2", ("b",), "77")]
-    found = match_queue(
-        made,
-        [queued("70_0", "relay-x.1"), queued("70_2", "relay-x.1"), queued("77", "relay-x.2"), queued("1_9", "other")],
-    )
-    assert {name: job.job_id for name, job in found.items()} == {"a": "70_0", "c": "70_2", "b": "77"}
-    assert made[1].element(0) == "77"
-    assert Submission("relay-x.1", ("a", "b"), "70").element(1) == "70_1"
+class Slice:
+    def __init__(self, name: str, gigabytes: float) -> None:
+        self.name, self.total_memory = name, int(gigabytes * 1e9)
 
 
 def test_a_cpu_where_a_gpu_was_asked_for_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setenv("RELAY_NEEDS_GPU", "0")
-    check_slice()
+    assert "no GPU asked for" in check_slice()
     monkeypatch.setenv("RELAY_NEEDS_GPU", "1")
     with pytest.raises(ClusterError, match="0 GPUs are visible"):
         check_slice()
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    check_slice()
+    monkeypatch.setenv("RELAY_SLICE", "gpu:1g.12gb:1")
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: Slice("NVIDIA H100 NVL MIG 1g.12gb", 11.5))
+    assert "MIG 1g.12gb, 10.71 GiB" in check_slice()
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: Slice("NVIDIA H100 NVL", 94.0))
+    with pytest.raises(ClusterError, match=r"94\.0 GB where 1g\.12gb was asked for"):
+        check_slice()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name", "gigabytes", "fits"),
+    [
+        ("gpu:1g.12gb:1", "NVIDIA H100 NVL MIG 1g.12gb", 11.5, True),
+        ("gpu:nvidia_h100_80gb_hbm3_1g.10gb:1", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", 10.2, True),
+        ("gpu:1g.12gb:1", "NVIDIA H100 NVL MIG 2g.24gb", 23.0, False),
+        ("gpu:1g.12gb:1", "NVIDIA H100 NVL", 94.0, False),
+        ("gpu:1g.12gb:1", "some slice", 11.0, True),
+        ("gpu:h100:1", "NVIDIA H100 NVL", 94.0, True),
+        ("", "NVIDIA H200", 141.0, True),
+    ],
+)
+def test_the_slice_is_the_one_that_the_profile_names(wanted: str, name: str, gigabytes: float, fits: bool) -> None:
+    assert (unlike(wanted, name, int(gigabytes * 1e9)) == "") == fits

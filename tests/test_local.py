@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,12 +32,12 @@ def profile(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def launched(*words: str) -> Iterator[subprocess.Popen[str]]:
+def launched(*words: str, root: Path = ROOT) -> Iterator[subprocess.Popen[str]]:
     """A launcher in a process group of its own, as a terminal makes one."""
     command = [sys.executable, "-m", "hpc.launch", *words]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    env = {**os.environ, "PYTHONPATH": str(root), "COLUMNS": "200"}
     process = subprocess.Popen(
-        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
+        command, cwd=root, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
     )
     with process:
         try:
@@ -132,6 +133,25 @@ def test_a_run_that_crashes_is_said_and_does_not_take_the_others_along(
     assert "train.optimizer.lr: -1" in logs.stdout
     assert "Traceback" not in logs.stdout
 
+    again = run_python("hpc.launch", *words)
+    assert again.returncode == 2
+    assert "1 CRASHED" in again.stderr
+    assert "retry" in again.stderr
+    assert len(sweep.runs()[0].attempts()) == 1
+    named = ["--config", str(small_file), "--cluster", str(profile)]
+    other = run_python("hpc.launch", "retry", "--cause", "OUT_OF_MEMORY", *named)
+    assert other.returncode == 2
+    assert "causes here: CRASHED" in other.stderr
+    text = sweep.runs()[0].config_file.read_text()
+    sweep.runs()[0].config_file.write_text(text.replace("lr: -1", "lr: 0.001"))
+    mended = run_python("hpc.launch", "retry", "--failed", *named)
+    assert mended.returncode == 0, mended.stderr
+    assert "1 failed runs get their budgets back" in mended.stdout
+    assert [a["cause"] for a in sweep.runs()[0].attempts()] == ["CRASHED", "DONE"]
+    status = run_python("hpc.launch", "status", "--config", str(small_file))
+    assert "2 runs: 2 done" in status.stdout
+    assert "slice-hours" in status.stdout
+
 
 # Plans the grid and spoils the configuration of its first run.
 MAKE_BROKEN = """
@@ -152,3 +172,20 @@ def test_a_dry_run_prints_cells_and_touches_nothing(small_file: Path, tmp_path: 
     assert "4 runs of grid" in done.stdout
     assert "k=003_M=3_lr=1.00e-02" in done.stdout
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_editing_the_checkout_does_not_change_runs_that_wait(small_file: Path, tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    for layer in ("src", "jobs", "hpc", "configs"):
+        shutil.copytree(ROOT / layer, checkout / layer, ignore=shutil.ignore_patterns("__pycache__"))
+    words = ["grid", "--config", str(small_file), "--cluster", "local", *LONG]
+    with launched(*words, root=checkout) as process:
+        sweep, _ = wait_until_working(tmp_path / "runs", 1)
+        (checkout / "src" / "engine.py").write_text("raise SystemExit('this is no engine')\n")
+        output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert [[a["cause"] for a in run.attempts()] for run in sweep.runs()] == [["DONE"], ["DONE"]]
+    (version,) = sweep.code.iterdir()
+    assert (version / "src" / "engine.py").read_text() == (ROOT / "src" / "engine.py").read_text()
+    spoilt = run_python("hpc.launch", *words, "--fresh", cwd=checkout, env={"PYTHONPATH": str(checkout)})
+    assert spoilt.returncode == 2

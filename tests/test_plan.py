@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import os
 import shlex
-import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,36 +10,29 @@ import pytest
 
 from hpc import slurm
 from hpc.cluster import Profile, choose_gres, load_profile
-from hpc.plan import PROJECT_ROOT, make_plan
+from hpc.freeze import PROJECT_ROOT
+from hpc.plan import SubmitPlan, job_name, make_plan
 from src.config import Config
 from src.errors import ClusterError, ConfigError, RelayError
+
+from .conftest import fake
 
 PROFILE = Profile(
     executor="slurm", partition="gpu", slice="1g.12gb", cpus=2, mem_gb=8, time_min=60, signal_lead_s=90, max_parallel=7
 )
 
 
-def fake(folder: Path, name: str, script: str) -> None:
-    """A stand-in for one of SLURM's commands, first on the PATH."""
-    path = folder / name
-    path.write_text(f"#!/bin/bash\n{script}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-
-@pytest.fixture
-def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of stand-ins; nothing waits in these tests."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
-    return folder
+def plan_of(
+    runs: list[Path], gres: str | None = None, name: str = "grid", logs: str = "/l", each: int = 1
+) -> SubmitPlan:
+    tasks = [runs[start : start + each] for start in range(0, len(runs), each)]
+    return make_plan(PROFILE, gres, job_name(name, 1), tasks, Path(logs), Path("/scratch/the code"))
 
 
 def test_the_sbatch_text_of_an_array_whole() -> None:
     runs = [Path(f"/scratch/runs/grid/k=00{i}") for i in range(3)]
-    plan = make_plan(PROFILE, "gpu:1g.12gb:1", "grid", 1, runs, Path("/scratch/logs/grid"))
-    root, python = shlex.quote(str(PROJECT_ROOT)), shlex.quote(sys.executable)
+    plan = plan_of(runs, "gpu:1g.12gb:1", logs="/scratch/logs/grid")
+    root, python = "'/scratch/the code'", shlex.quote(sys.executable)
     logs = "/scratch/logs/grid/%A_%a_%t_log"
     srun = f"""srun --unbuffered --output {logs}.out --error {logs}.err bash -c 'trap "" USR2; exec "$0" "$@"'"""
     assert (
@@ -70,6 +61,7 @@ cd {root}
 export PYTHONPATH={root}"${{PYTHONPATH:+:$PYTHONPATH}}"
 export RELAY_SIGNAL_LEAD_S=90
 export RELAY_NEEDS_GPU=0
+export RELAY_SLICE=gpu:1g.12gb:1
 
 # command
 export SUBMITIT_EXECUTOR=slurm
@@ -80,13 +72,19 @@ export SUBMITIT_EXECUTOR=slurm
 
 def test_the_cap_of_the_profile_is_the_arrays() -> None:
     runs = [Path(f"/r/{i}") for i in range(48)]
-    assert "#SBATCH --array=0-47%7\n" in make_plan(PROFILE, None, "grid", 1, runs, Path("/l")).sbatch_text
-    assert "--array" not in make_plan(PROFILE, None, "grid", 1, runs[:1], Path("/l")).sbatch_text
+    assert "#SBATCH --array=0-47%7\n" in plan_of(runs).sbatch_text
+    assert "--array" not in plan_of(runs[:1]).sbatch_text
+
+
+def test_several_runs_in_a_task_make_fewer_tasks() -> None:
+    plan = plan_of([Path(f"/r/{i}") for i in range(7)], each=3)
+    assert "#SBATCH --array=0-2%3\n" in plan.sbatch_text
+    assert plan.tasks[-1] == (Path("/r/6"),)
 
 
 def test_paths_and_names_cannot_inject_into_the_script(tmp_path: Path) -> None:
     hostile = tmp_path / "a b'$(touch pwned)\"`id`; x"
-    plan = make_plan(PROFILE, None, "x; $(touch pwned) 'y", 1, [hostile / "run"], hostile / "logs")
+    plan = plan_of([hostile / "run"], name="x; $(touch pwned) 'y", logs=str(hostile / "logs"))
     checked = subprocess.run(["bash", "-n", "-c", plan.sbatch_text], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
     last = plan.sbatch_text.strip().splitlines()[-1]
@@ -212,7 +210,7 @@ def test_grid_of_the_small_experiment_is_one_array(small: Callable[..., Config])
 
     request = jobs.request_of("grid", small())
     runs = [request.runs_dir / "new" / cell.name for cell in request.cells]
-    text = make_plan(PROFILE, None, "new", 1, runs, Path("/logs")).sbatch_text
+    text = plan_of(runs).sbatch_text
     assert "--array=0-3%4" in text
     assert not request.runs_dir.exists()
     with pytest.raises(RelayError, match="unknown"):
@@ -228,12 +226,21 @@ def test_a_task_that_slurm_has_put_back_itself_is_not_asked_for_twice(commands: 
 
 
 def test_how_the_last_execution_ended_is_asked_of_accounting(commands: Path) -> None:
-    fake(
-        commands, "sacct", "printf 'REQUEUED|2026-11-22T12:00:00\\nPREEMPTED|2026-11-22T13:00:00\\nPENDING|Unknown\\n'"
-    )
-    assert slurm.last_end("5_1") == "PREEMPTED"
+    rows = [
+        "5_1|PREEMPTED|2026-11-22T12:30:00|2026-11-22T13:00:00",
+        "5_1|REQUEUED|2026-11-22T12:00:00|2026-11-22T12:10:00",
+        "5_1|PENDING|Unknown|Unknown",
+    ]
+    fake(commands, "sacct", "cat <<END\n" + "\n".join(rows) + "\nEND")
+    assert [(end.state, end.end is None) for end in slurm.ends(["5_1"])] == [
+        ("REQUEUED", False),
+        ("PREEMPTED", False),
+        ("PENDING", True),
+    ]
     fake(commands, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
-    assert slurm.last_end("5_1") is None
+    with pytest.raises(ClusterError, match="disabled"):
+        slurm.ends(["5_1"])
+    assert slurm.ends([]) == []
 
 
 def test_a_grid_larger_than_the_sites_arrays_is_split(

@@ -1,0 +1,61 @@
+"""The GPU share that a task got, against the one that its profile asks for."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+
+from src.errors import ClusterError
+
+# A MIG instance shows less than the gigabytes in its name: 10.75 GiB of a 1g.12gb, 9.5 GiB of a 1g.10gb.
+_LEAST_SHARE, _MOST_SHARE = 0.75, 1.1
+
+
+def check_slice() -> str:
+    """What this task got: a slice by its name and memory, or the CPU of this host.
+
+    Where the profile asks for a GPU, exactly one must be visible, and be the slice that it names: a CPU run in its
+    place would only be slow, a larger slice would be somebody else's. Raises ClusterError.
+    """
+    if os.environ.get("RELAY_NEEDS_GPU", "0") != "1":
+        return _describe_host()
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count != 1:
+        raise ClusterError(
+            f"needs_gpu: {count} GPUs are visible on {socket.gethostname()} (CUDA_VISIBLE_DEVICES {_visible()}), it "
+            "must be one: check gres or slice of the profile, and that torch fits the driver (make setup "
+            "TORCH_BACKEND=auto)"
+        )
+    device = torch.cuda.get_device_properties(0)
+    reason = unlike(os.environ.get("RELAY_SLICE", ""), device.name, device.total_memory)
+    if reason:
+        raise ClusterError(f"slice: {socket.gethostname()} gave {reason}; check slice and gres of the profile")
+    return f"{device.name}, {device.total_memory / 2**30:.2f} GiB, on {socket.gethostname()}"
+
+
+def unlike(wanted: str, name: str, memory_bytes: int) -> str:
+    """What tells the device from the slice `wanted`, a gres type such as `1g.12gb` or `nvidia_h100_nvl`; "" if nothing.
+
+    A MIG profile must stand in the device's name, where that names one, and its gigabytes must be there.
+    """
+    profile = re.search(r"\d+g\.(\d+)gb", wanted)
+    if not profile:
+        return ""
+    shown = re.search(r"\d+g\.\d+gb", name)
+    if shown and shown.group() != profile.group():
+        return f"{name!r} where {profile.group()} was asked for"
+    gigabytes = memory_bytes / 1e9
+    if not _LEAST_SHARE <= gigabytes / int(profile.group(1)) <= _MOST_SHARE:
+        return f"{name!r} with {gigabytes:.1f} GB where {profile.group()} was asked for"
+    return ""
+
+
+def _describe_host() -> str:
+    return f"{socket.gethostname()}, CUDA_VISIBLE_DEVICES {_visible()}, no GPU asked for"
+
+
+def _visible() -> str:
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "not set")

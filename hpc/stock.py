@@ -1,0 +1,95 @@
+"""What is to be done with each run of a sweep: from its directory, and from the tasks that the scheduler knows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from hpc import states
+from hpc.budgets import Verdict, verdict
+from hpc.causes import cause_of_loss, ends_of
+from hpc.slurm import QueuedJob
+from src.attempts import close_lost, lost
+from src.errors import RunError
+from src.rundir import RunDir, SweepDir
+
+_STOPPED_BY_THE_USER = {"CANCELLED", "INTERRUPTED"}
+
+
+@dataclass
+class Stock:
+    """The runs of a sweep, each in one of five lists."""
+
+    done: list[RunDir] = field(default_factory=list)
+    flying: list[RunDir] = field(default_factory=list)
+    elsewhere: list[RunDir] = field(default_factory=list)
+    refused: dict[RunDir, Verdict] = field(default_factory=dict)
+    missing: list[RunDir] = field(default_factory=list)
+
+    def failed(self) -> list[RunDir]:
+        """What `retry` means: runs that are refused, and those that something other than their user ended."""
+        ended = [run for run in self.missing if run.attempts() and last_cause(run) not in _STOPPED_BY_THE_USER]
+        return [*self.refused, *ended]
+
+
+def take_stock(sweep: SweepDir, queue: Mapping[str, QueuedJob]) -> Stock:
+    """Sort the runs, after closing the attempts that left no word; one question to accounting where there are such.
+
+    `done`; `flying`: a task of it waits, runs or ends; `elsewhere`: another process of this or another machine
+    executes it; `refused`: it has used up what it is allowed; `missing`: to be submitted.
+    """
+    stock, open_runs = Stock(), []
+    for run in sweep.runs():
+        if run.result() is not None:
+            stock.done.append(run)
+        elif run.name in queue and states.in_flight(queue[run.name].state):
+            stock.flying.append(run)
+        elif run.claimed():
+            stock.elsewhere.append(run)
+        else:
+            open_runs.append(run)
+    _close_all_lost(open_runs)
+    for run in open_runs:
+        refused = verdict(run.attempts())
+        if refused:
+            stock.refused[run] = refused
+        else:
+            stock.missing.append(run)
+    return stock
+
+
+def _close_all_lost(runs: Collection[RunDir]) -> None:
+    left = {run: attempt for run in runs if (attempt := lost(run.attempts()))}
+    ends = ends_of(list(left.values())) if left else []
+    for run in left:
+        try:
+            with run.claim():
+                close_lost(run, lambda attempt: cause_of_loss(attempt, ends))
+        except RunError:
+            continue  # It was started in this moment, and closes what was before it.
+
+
+def last_cause(run: RunDir) -> str | None:
+    """The cause for which the run's newest attempt ended."""
+    attempts = run.attempts()
+    return str(attempts[-1]["cause"]) if attempts and "cause" in attempts[-1] else None
+
+
+def give_budgets_back(runs: Collection[RunDir], now: float) -> None:
+    """Let the runs be started again, whatever ended them before; `now` in seconds since 1970 is written down."""
+    for run in runs:
+        attempts = run.attempts()
+        if attempts:
+            run.record_attempt(int(attempts[-1]["attempt"]), retried=now)
+
+
+def refusals_by_word(refused: Mapping[RunDir, Verdict]) -> str:
+    """A line for every word: how many runs, one of them, its error, and what to do."""
+    lines = []
+    for word in dict.fromkeys(str(found.word) for found in refused.values()):
+        runs = [run for run, found in refused.items() if found.word == word]
+        errors = [str(a["error"]) for run in runs for a in run.attempts()[-1:] if a.get("error")]
+        reason = f": {errors[0]}" if errors else ""
+        lines.append(f"{len(runs)} {word} ({runs[0].name}{', …' if len(runs) > 1 else ''}){reason}")
+        lines.append(f"  {refused[runs[0]].advice}, then: python -m hpc.launch retry {runs[0].sweep().name} --failed")
+    return "\n".join(lines)

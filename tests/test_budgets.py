@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hpc.budgets import BUDGETS, since_retry, verdict
+from hpc.usage import used_s, wasted_s
+
+
+def attempts(*steps: tuple[int, int], cause: str = "TIMEOUT") -> list[dict[str, Any]]:
+    return [
+        {"attempt": i, "cause": cause, "first_step": first, "last_step": last}
+        for i, (first, last) in enumerate(steps, 1)
+    ]
+
+
+def word(found: list[dict[str, Any]]) -> str | None:
+    refused = verdict(found)
+    return refused.word if refused else None
+
+
+def advancing(count: int, cause: str) -> list[dict[str, Any]]:
+    return attempts(*[(i, i + 1) for i in range(count)], cause=cause)
+
+
+@pytest.mark.parametrize("cause", sorted(BUDGETS))
+def test_each_cause_has_its_own_budget(cause: str) -> None:
+    limit = BUDGETS[cause]
+    allowed = 500 if limit is None else limit
+    assert verdict(advancing(allowed, cause)) is None
+    assert word(advancing(allowed + 1, cause)) == (None if limit is None else cause)
+
+
+def test_one_cause_does_not_use_up_what_another_is_allowed() -> None:
+    assert verdict([*advancing(50, "TIMEOUT"), *advancing(5, "NODE_FAIL"), *advancing(300, "PREEMPTED")]) is None
+
+
+def test_a_cause_that_nobody_knows_is_allowed_as_much_as_a_kill() -> None:
+    assert verdict(advancing(5, "BOOT_FAIL")) is None
+    assert word(advancing(6, "BOOT_FAIL")) == "BOOT_FAIL"
+
+
+def test_two_attempts_without_a_step_are_no_progress() -> None:
+    assert verdict(attempts((0, 0))) is None
+    assert word(attempts((0, 0), (0, 0))) == "NO_PROGRESS"
+    assert verdict(attempts((0, 0), (0, 3))) is None
+    assert verdict(attempts((0, 3), (3, 3))) is None
+    assert word(attempts((0, 3), (3, 3), (3, 3))) == "NO_PROGRESS"
+
+
+def test_bad_luck_is_no_lack_of_progress_until_it_never_ends() -> None:
+    assert verdict(attempts((0, 0), (0, 0), (0, 0), cause="PREEMPTED")) is None
+    assert word(attempts(*[(0, 0)] * 10, cause="PREEMPTED")) == "NO_PROGRESS"
+    between = [*attempts((0, 0)), *attempts((0, 0), cause="PREEMPTED"), *attempts((0, 0))]
+    assert word(between) == "NO_PROGRESS"
+
+
+def test_retry_gives_budgets_back() -> None:
+    crashed = attempts((0, 5), cause="CRASHED")
+    assert word(crashed) == "CRASHED"
+    crashed[-1]["retried"] = 1.0
+    assert verdict(crashed) is None
+    again = [*crashed, *attempts((5, 6), cause="CRASHED")]
+    assert word(again) == "CRASHED"
+    assert list(since_retry(again)) == again[1:]
+
+
+def test_what_to_do_is_said() -> None:
+    refused = verdict(attempts((0, 5), cause="OUT_OF_MEMORY"))
+    assert "mem_gb" in str(refused)
+    assert "retry --failed" in str(refused)
+
+
+def test_used_and_wasted_seconds() -> None:
+    timeout = {"start": 0.0, "end": 100.0, "cause": "TIMEOUT", "first_step": 0, "last_step": 50}
+    killed = {"start": 200.0, "end": 300.0, "cause": "KILLED", "first_step": 50, "last_step": 60, "reached_step": 90}
+    idle = {"start": 400.0, "end": 410.0, "cause": "TIMEOUT", "first_step": 60, "last_step": 60}
+    running = {"start": 500.0}
+    done = {"start": 500.0, "end": 530.0, "cause": "DONE", "first_step": 60, "last_step": 99}
+    assert used_s([timeout, killed, idle, running], now=520.0) == 230.0
+    assert wasted_s([timeout, killed, idle, done]) == 75.0 + 10.0
+    # A damaged newest checkpoint: the next attempt begins before what this one saved.
+    assert wasted_s([timeout, {**done, "first_step": 30}]) == 40.0

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+
+import pytest
+
+from hpc import causes
+from hpc.causes import cause_from, cause_of_loss, ends_of
+from hpc.slurm import JobEnd, JobFacts
+from src.errors import ClusterError
+
+NOW = datetime(2026, 11, 22, 12, 0, 0)
+
+
+def job(
+    state: str = "RUNNING", end_s: float | None = 3600, preempted_s: float | None = None, ran_min: float = 10
+) -> JobFacts:
+    return JobFacts(
+        state=state,
+        restarts=0,
+        limit=timedelta(hours=1),
+        start=NOW - timedelta(minutes=ran_min),
+        end=None if end_s is None else NOW + timedelta(seconds=end_s),
+        preempted=None if preempted_s is None else NOW + timedelta(seconds=preempted_s),
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "cause"),
+    [
+        (job(end_s=85), "TIMEOUT"),
+        (job(end_s=60), "TIMEOUT"),
+        (job(end_s=-5), "TIMEOUT"),
+        (job(preempted_s=0), "PREEMPTED"),
+        (job(end_s=20, preempted_s=-1), "PREEMPTED"),
+        (job(preempted_s=-3600), "SIGNALLED"),
+        (job(state="CANCELLED"), "CANCELLED"),
+        (job(state="COMPLETING", end_s=0), "CANCELLED"),
+        (job(state="COMPLETING", end_s=0, ran_min=60), "TIMEOUT"),
+        (job(), "SIGNALLED"),
+        (job(end_s=None), "SIGNALLED"),
+    ],
+)
+def test_the_cause_is_what_slurm_says(facts: JobFacts, cause: str) -> None:
+    assert cause_from(facts, NOW) == cause
+
+
+def ended(state: str, start_min: float, end_min: float | None, job_id: str = "5_1") -> JobEnd:
+    end = None if end_min is None else NOW + timedelta(minutes=end_min)
+    return JobEnd(job_id, state, NOW + timedelta(minutes=start_min), end)
+
+
+@pytest.mark.parametrize(
+    ("state", "cause"),
+    [
+        ("NODE_FAIL", "NODE_FAIL"),
+        ("OUT_OF_MEMORY", "OUT_OF_MEMORY"),
+        ("CANCELLED by 1000", "CANCELLED"),
+        ("TIMEOUT", "TIMEOUT"),
+        ("FAILED", "KILLED"),
+        ("RUNNING", "KILLED"),
+        ("QUANTUM_LEAP", "KILLED"),
+    ],
+)
+def test_a_lost_attempt_is_named_by_the_end_of_its_own_execution(state: str, cause: str) -> None:
+    attempt = {"job": "5_1", "start": NOW.timestamp()}
+    ends = [
+        ended("REQUEUED", -60, -30),
+        ended(state, -0.2, 4),
+        ended("PREEMPTED", 10, 20),
+        ended("FAILED", 0, 1, "5_2"),
+    ]
+    assert cause_of_loss(attempt, ends) == (cause, (NOW + timedelta(minutes=4)).timestamp())
+
+
+def test_without_a_word_of_slurm_a_lost_attempt_was_killed() -> None:
+    assert cause_of_loss({"job": "5_1", "start": NOW.timestamp()}, []) == ("KILLED", None)
+    assert cause_of_loss({"job": "5_1", "start": NOW.timestamp()}, [ended("TIMEOUT", 5, 9)]) == ("KILLED", None)
+
+
+def test_accounting_is_asked_once_for_arrays_and_never_of_this_machines_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[str]] = []
+
+    def record(job_ids: list[str]) -> list[JobEnd]:
+        asked.append(job_ids)
+        return []
+
+    monkeypatch.setattr(causes.slurm, "ends", record)
+    started = {"start": time.time()}
+    ends_of([{"job": f"5_{i}", "cluster": "c", **started} for i in range(9)] + [{"job": "77", **started}])
+    assert asked == [["5"]]
+
+    def refuse(job_ids: list[str]) -> list[JobEnd]:
+        raise ClusterError("sacct: disabled")
+
+    monkeypatch.setattr(causes.slurm, "ends", refuse)
+    assert ends_of([{"job": "5", "cluster": "c", **started}]) == []
+    assert "could not be asked" in capsys.readouterr().err
