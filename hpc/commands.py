@@ -131,7 +131,7 @@ def _run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collectio
     runs = [run for run in (*stock.missing, *stock.elsewhere) if only is None or run.name in only]
     if runs:
         with make_reporter() as reporter:
-            complete = LocalPool(profile, log_folder(config, sweep), reporter, freeze(sweep)).execute(runs)
+            complete = LocalPool(profile, log_folder(config, sweep), reporter, freeze(sweep.code)).execute(runs)
         if not complete:
             print(f"stopped; to go on: {command_line()}", file=sys.stderr, flush=True)
             sys.exit(EXIT_STOPPED)
@@ -155,7 +155,7 @@ def _submit_missing(
     with planning(sweep.path):
         stock = take_stock(sweep, in_queue(sweep))
         missing = [run for run in stock.missing if only is None or run.name in only]
-        code = freeze(sweep) if missing else None
+        code = freeze(sweep.code) if missing else None
         submitted = 0
         for part in _arrays(missing, profile, site.array_size):
             assert code is not None
@@ -228,5 +228,5 @@ def _print_plan(request: Request, found: SweepDir | None, profile_name: str, pro
         print(f"the site could not be asked, what follows takes the profile as it is: {error}", file=sys.stderr)
         site = Site(profile.gres or (profile.slice and f"gpu:{profile.slice}:1"), len(missing))
     for ahead, part in enumerate(_arrays(missing, profile, site.array_size)):
-        text = _plan(sweep, profile, site, request.config, part, frozen_path(sweep), ahead).sbatch_text
+        text = _plan(sweep, profile, site, request.config, part, frozen_path(sweep.code), ahead).sbatch_text
         print(f"profile {profile_name}: {_shape(part, profile)}; sbatch gets:\n\n{text}")

@@ -13,29 +13,28 @@ from pathlib import Path
 
 from src.files import replace_file
 from src.provenance import FROZEN_VERSION, code_version
-from src.rundir import SweepDir
 from src.yaml_file import json_text
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _LAYERS = ("src", "jobs", "hpc")
 
 
-def frozen_path(sweep: SweepDir) -> Path:
-    """Where the code as it is now is, or would be, kept for the sweep. Nothing is written."""
+def frozen_path(folder: Path) -> Path:
+    """Where in `folder` the code as it is now is, or would be, kept. Nothing is written."""
     digest = hashlib.sha256()
     for path in _files():
         digest.update(f"{path.relative_to(PROJECT_ROOT)}\0".encode())
         digest.update(path.read_bytes())
-    return (sweep.code / digest.hexdigest()[:12]).absolute()
+    return (folder / digest.hexdigest()[:12]).absolute()
 
 
-def freeze(sweep: SweepDir) -> Path:
-    """Keep the code as it is now with the sweep. Returns its folder, from which `python -m` finds it."""
-    target = frozen_path(sweep)
+def freeze(folder: Path) -> Path:
+    """Keep the code as it is now in `folder`. Returns the version's own folder, from which `python -m` finds it."""
+    target = frozen_path(folder)
     if target.is_dir():
         return target
-    sweep.code.mkdir(exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=sweep.code, prefix=".making-"))
+    folder.mkdir(exist_ok=True)
+    building = Path(tempfile.mkdtemp(dir=folder, prefix=".making-"))
     try:
         building.chmod(0o755)
         for path in _files():

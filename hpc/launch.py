@@ -105,6 +105,31 @@ def evaluate(
     launch("evaluate", loaded, cluster, dry_run=dry_run, fresh=fresh, max_slice_hours=max_slice_hours)
 
 
+@app.command()
+def pipeline(
+    config: ConfigOption = "configs/config.yaml",
+    cluster: ClusterOption = None,
+    lr_factor: Annotated[
+        list[float] | None,
+        typer.Option("--lr-factor", min=0, help="The grid's rates: the sweep's times each of these; may be repeated."),
+    ] = None,
+    set_: SetOption = None,
+    fresh: FreshOption = False,
+    advance: Annotated[str | None, typer.Option("--advance", metavar="PIPELINE", hidden=True)] = None,
+) -> None:
+    """LR sweep, grid, training of the best cell, evaluation; each reads what the one before found."""
+    from pathlib import Path
+
+    from hpc import pipeline as chained
+    from hpc.chain import Chain
+    from src.config import load_config
+
+    if advance:
+        chained.advance(Chain(Path(advance)), by_link=True)
+    else:
+        chained.start(load_config(config, overrides_of(set_)), cluster, lr_factor or [], fresh=fresh)
+
+
 NameArgument = Annotated[
     str | None,
     typer.Argument(metavar="[SWEEP|RUN]", help="A sweep, or a run as sweep/run; a part of the name will do."),

@@ -104,7 +104,7 @@ class LocalPool:
                 where = f" at step {attempt['last_step']}" if "last_step" in attempt else ""
                 where += f" of {attempt['total_steps']}" if "total_steps" in attempt else ""
                 self._reporter.say(f"{run.name}: attempt {attempt['attempt']} ended by {attempt['cause']}{where}")
-            elif attempt["first_step"]:
+            elif attempt.get("first_step"):
                 self._reporter.say(
                     f"{run.name}: attempt {attempt['attempt']} went on from step {attempt['first_step']} and finished"
                 )

@@ -100,6 +100,11 @@ def _reason(problem: str) -> str:
     return problem
 
 
+def submit_script(script: str, options: Sequence[str]) -> str:
+    """Submit a bash script with sbatch's long options. Returns the job id; raises ClusterError with SLURM's words."""
+    return ask(["sbatch", "--parsable", *options, f"--wrap={script}"]).strip().partition(";")[0]
+
+
 def requeue(job_id: str) -> None:
     """Put a running job or array element back into the queue; nothing to do where SLURM has done so itself.
 

@@ -75,7 +75,7 @@ def submit(plan: SubmitPlan, sweep: SweepDir) -> Submission:
     try:
         executor = submitit.SlurmExecutor(plan.log_folder, MAX_NUM_TIMEOUT, python=worker_python())
         executor.update_parameters(**plan.parameters)
-        with _outside_of_jobs(), executor.batch():
+        with outside_of_jobs(), executor.batch():
             jobs = [executor.submit(Task([str(path) for path in runs])) for runs in plan.tasks]
     except (FailedJobError, FailedSubmissionError) as error:
         raise ClusterError(f"sbatch refused: {_last_words(error)}") from None
@@ -116,7 +116,7 @@ def code_environment(code: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _outside_of_jobs() -> Iterator[None]:
+def outside_of_jobs() -> Iterator[None]:
     """Submit as from a login node also inside an interactive allocation, whose variables sbatch would take over."""
     from submitit.helpers import clean_env
 

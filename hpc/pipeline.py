@@ -1,0 +1,223 @@
+"""LR sweep, grid, training of the best cell, evaluation: one after the other, each reading what the one before found.
+
+`advance` brings the chain as far as it can be brought now, and is safe to call at any time. On SLURM a small job that
+depends on the jobs of a link calls it again when they are over; so does the user, where such a job is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import jobs
+from hpc import slurm, states
+from hpc.chain import LINKS, Chain, open_chain
+from hpc.cluster import Profile, load_profile
+from hpc.commands import Site, ask_site, execute
+from hpc.freeze import freeze
+from hpc.stock import Stock, last_cause, refusals_by_word, take_stock
+from src.config import Config, make_config
+from src.errors import RelayError, RunError
+from src.foreground import prepare_images
+from src.plans import best_overrides
+from src.results import show_value
+from src.rundir import SweepDir
+from src.sweeps import Request, find_sweep, open_sweep, planning
+
+_LINK_MIN = 20
+_LINK_MEM = "2G"
+_STOPPED_BY_THE_USER = {"CANCELLED", "INTERRUPTED"}
+
+
+def start(config: Config, cluster: str | None, lr_factors: Sequence[float], *, fresh: bool) -> None:
+    """Start a chain, or go on with the same one. Raises RunError where a link has failed."""
+    _, profile = load_profile(cluster)
+    # Mistakes in any link are said before the first one is submitted.
+    grid = jobs.request_of("grid", _grid_config(config, {"valley": config.train.optimizer.lr}, lr_factors))
+    prepare_images(grid)
+    chain, new = open_chain(config, profile, lr_factors, fresh=fresh)
+    print(f"{chain.path}: {'new' if new else 'goes on'}: {' -> '.join(LINKS)}", flush=True)
+    advance(chain, by_link=False)
+
+
+def advance(chain: Chain, *, by_link: bool) -> None:
+    """Bring the chain to its next wait, or to its end. Raises RunError where a link has failed, and says which.
+
+    `by_link`: called by the chain's own job, which does not submit again what a user has stopped.
+    """
+    name, profile = load_profile(str(chain.profile_file))
+    site = None if profile.executor == "local" else ask_site(name, profile)
+    os.chdir(chain.meta()["folder"])
+    with planning(chain.path):
+        for link in LINKS:
+            try:
+                done = _advance_link(chain, link, profile, site, by_link=by_link)
+            except RelayError as error:
+                chain.record(link=link, state="failed", reason=str(error))
+                raise RunError(f"{chain.name} stops at {link}: {error}") from None
+            if not done:
+                return
+    print(f"{chain.name} is complete")
+    _print_end(chain)
+
+
+def _advance_link(chain: Chain, link: str, profile: Profile, site: Site | None, *, by_link: bool) -> bool:
+    """True where the link is done; else its jobs are submitted, and a job that goes on after them."""
+    request = _request(chain, link)
+    found = find_sweep(request.runs_dir, request.kind, request.key)
+    sweep = found or open_sweep(request)[0]
+    known = _known_jobs(sweep) if site else {}
+    stock = take_stock(sweep, known)
+    if found and not stock.flying:
+        _refuse_failed(sweep, stock, by_link=by_link)
+    if len(stock.done) < len(request.cells):
+        print(f"{link}: {sweep.path}", flush=True)
+        execute(sweep, profile, site, request.config)
+        if site:
+            chain.record(link=link, state="submitted", sweep=sweep.name)
+            _submit_next(chain, link, sweep, profile)
+            return False
+    what = _found(link, sweep)
+    if chain.standing().get(link, {}).get("state") != "done":
+        chain.record(link=link, state="done", sweep=sweep.name, found=what)
+    print(f"{link}: done, {what}", flush=True)
+    return True
+
+
+def _refuse_failed(sweep: SweepDir, stock: Stock, *, by_link: bool) -> None:
+    if stock.refused:
+        raise RunError(
+            f"{len(stock.refused)} of {len(sweep.runs())} runs failed\n{refusals_by_word(stock.refused)}\n"
+            "then the same pipeline command goes on"
+        )
+    submitted = _submitted_names(sweep)
+    stopped = [
+        run
+        for run in stock.missing
+        if last_cause(run) in _STOPPED_BY_THE_USER or (not run.attempts() and run.name in submitted)
+    ]
+    if by_link and stopped:
+        raise RunError(
+            f"{len(stopped)} of {len(sweep.runs())} runs were cancelled ({stopped[0].name}); "
+            "the same pipeline command goes on"
+        )
+
+
+def _request(chain: Chain, link: str) -> Request:
+    config, factors = chain.config(), chain.meta()["lr_factors"]
+    if link == "lr_sweep":
+        return jobs.request_of(link, config)
+    config = _grid_config(config, _suggestion(chain), factors)
+    if link == "grid":
+        return jobs.request_of(link, config)
+    best = best_overrides(config)
+    if best is None:
+        raise RunError("no cell of the grid has a val/accuracy; see its table")
+    best_config = make_config(config.to_dict(), "the best cell", best)
+    if link == "train":
+        return jobs.request_of(link, best_config)
+    weights = _sweep_of(chain, "train").runs()[0].best_file
+    named = make_config(best_config.to_dict(), "the training", {"evaluation.checkpoint": str(weights.absolute())})
+    return jobs.request_of(link, named)
+
+
+def _grid_config(config: Config, suggestion: dict[str, float], factors: Sequence[float]) -> Config:
+    """The configuration with what the LR sweep found: as the rate, or as a grid's axis around it where there are
+    factors. An axis that the file gives is left as it is.
+    """
+    rate = suggestion["valley"]
+    changed: dict[str, Any] = {"train.optimizer.lr": rate}
+    if factors:
+        changed["hparams.lr"] = [float(f"{rate * factor:.3g}") for factor in factors]
+    return make_config(config.to_dict(), "the LR sweep", changed)
+
+
+def _suggestion(chain: Chain) -> dict[str, float]:
+    """The median over the seeds of what each suggests. Raises RunError where none does."""
+    results = [run.result() or {} for run in _sweep_of(chain, "lr_sweep").runs()]
+    rates = [result["suggestion"]["valley"] for result in results if (result.get("suggestion") or {}).get("valley")]
+    if not rates:
+        raise RunError("the LR sweep suggests no rate: its loss never fell; widen lr_finder.min_lr and max_lr")
+    return {"valley": float(f"{median(rates):.3g}")}
+
+
+def _sweep_of(chain: Chain, link: str) -> SweepDir:
+    return SweepDir(Path(chain.config().paths.runs_dir) / str(chain.standing()[link]["sweep"]))
+
+
+def _found(link: str, sweep: SweepDir) -> str:
+    from src.results import best_row, read_rows
+
+    rows = read_rows(sweep)
+    if link == "lr_sweep":
+        return "valley " + ", ".join(show_value(row.get("valley")) or "none" for row in rows)
+    if link == "evaluate":
+        return f"{rows[0]['split']} accuracy {show_value(rows[0]['accuracy'])}, loss {show_value(rows[0]['loss'])}"
+    best = best_row(rows)
+    return f"best {best['run']}, val/accuracy {show_value(best['val/accuracy'])}" if best else "nothing measured"
+
+
+def _print_end(chain: Chain) -> None:
+    for link, line in chain.standing().items():
+        print(f"  {link}: {line.get('found', '')}  ({line.get('sweep')})")
+
+
+def _known_jobs(sweep: SweepDir) -> dict[str, slurm.QueuedJob]:
+    from hpc.submit import in_queue
+
+    return in_queue(sweep)
+
+
+def _submitted_names(sweep: SweepDir) -> set[str]:
+    from hpc.submit import submissions
+
+    return {name for made in submissions(sweep) for runs in made.tasks for name in runs}
+
+
+def _submit_next(chain: Chain, link: str, sweep: SweepDir, profile: Profile) -> None:
+    """A small job that goes on with the chain once the link's jobs are over, however they end."""
+    from hpc.submit import outside_of_jobs
+
+    own = os.environ.get("SLURM_JOB_ID")
+    waiting = [job for job in slurm.queued(chain.job_names()) if states.in_flight(job.state) and job.job_id != own]
+    if waiting:
+        print(f"job {waiting[0].job_id} goes on with {chain.name} after it")
+        return
+    flying = {job.job_id.partition("_")[0] for job in _known_jobs(sweep).values() if states.in_flight(job.state)}
+    name = f"relay-{chain.name}.{len(chain.job_names()) + 1}"
+    chain.record(job_name=name, after=link)
+    logs = Path(chain.config().paths.logs_dir).absolute() / chain.name
+    logs.mkdir(parents=True, exist_ok=True)
+    options = {
+        "job-name": name,
+        "dependency": "afterany:" + ":".join(sorted(flying)) if flying else None,
+        "partition": profile.partition,
+        "account": profile.account,
+        "qos": profile.qos,
+        "constraint": profile.constraint,
+        "time": min(_LINK_MIN, profile.time_min),
+        "cpus-per-task": 1,
+        "mem": _LINK_MEM,
+        "output": logs / "%j.out",
+        "chdir": chain.meta()["folder"],
+    }
+    given = [f"--{key}={value}" for key, value in options.items() if value is not None]
+    with outside_of_jobs():
+        job = slurm.submit_script(_link_script(chain, profile), ["--requeue", *given])
+    print(f"job {job} goes on with {chain.name} when the jobs of {link} are over", file=sys.stderr)
+
+
+def _link_script(chain: Chain, profile: Profile) -> str:
+    code = freeze(chain.code)
+    call = [sys.executable, "-m", "hpc.launch", "pipeline", "--advance", str(chain.path)]
+    lines = [
+        f'export PYTHONPATH={shlex.quote(str(code))}"${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1',
+        *profile.setup,
+        shlex.join(call),
+    ]
+    return "\n".join(lines)
