@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,7 +64,7 @@ class Chain:
 
     def record(self, **facts: Any) -> None:
         """Append what became of a link, or of a job."""
-        append_lines(self.links_file, [{"time": round(time.time(), 3), **facts}])
+        append_lines(self.links_file, [{**facts, "time": round(time.time(), 3)}])
 
     def standing(self) -> dict[str, dict[str, Any]]:
         """Link -> its newest line."""
@@ -88,7 +87,7 @@ def open_chain(config: Config, profile: Profile, lr_factors: Sequence[float], *,
     created = datetime.now()
     chain = Chain(_free(runs_dir / f"pipeline_{created:%Y%m%d-%H%M%S}"))
     replace_file(chain.profile_file, yaml_file.dump_yaml(profile.model_dump(mode="json")))
-    meta = {"key": key, "created": created.isoformat(), "folder": os.getcwd(), **asked}  # noqa: PTH109
+    meta = {"key": key, "created": created.isoformat(), "folder": str(Path.cwd()), "fresh": fresh, **asked}
     replace_file(chain.path / "chain.yaml", yaml_file.dump_yaml(meta))
     return chain, True
 

@@ -20,6 +20,7 @@ import jobs
 from hpc import slurm
 from hpc.budgets import REQUEUED_AFTER, Attempts, verdict
 from hpc.causes import StopRequest, cause_of_loss, ends_of, own_job_id
+from hpc.claims import wait_for_claim
 from hpc.slices import check_slice
 from src.attempts import attempt
 from src.errors import RelayError, RunError
@@ -29,6 +30,8 @@ from src.rundir import RunDir
 
 # An attempt before this one, on another node, may still be ending: SLURM gives it KillWait, 30 s by default.
 _CLAIM_WAIT_S = 90.0
+# Somebody may look whether the run is claimed, and hold it for that moment.
+_CLAIM_RACE_S = 5.0
 
 
 class Task:
@@ -80,13 +83,14 @@ def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str
         return execute(run, should_stop, reporter)
 
     try:
+        wait_for_claim(run, _CLAIM_WAIT_S, stop.requested, reporter)
         attempt(
             run,
             on_the_right_device,
             stop.requested,
             reporter,
             facts=_facts(),
-            claim_wait_s=_CLAIM_WAIT_S,
+            claim_wait_s=_CLAIM_RACE_S,
             cause_of_stop=stop.cause,
             cause_of_loss=_asked_of_slurm,
             admit=_admit,

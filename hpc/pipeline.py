@@ -25,9 +25,9 @@ from src.config import Config, make_config
 from src.errors import RelayError, RunError
 from src.foreground import prepare_images
 from src.plans import best_overrides
-from src.results import show_value
+from src.results import collect, show_value
 from src.rundir import SweepDir
-from src.sweeps import Request, find_sweep, open_sweep, planning
+from src.sweeps import Request, open_sweep, planning
 
 _LINK_MIN = 20
 _LINK_MEM = "2G"
@@ -58,7 +58,7 @@ def advance(chain: Chain, *, by_link: bool) -> None:
             try:
                 done = _advance_link(chain, link, profile, site, by_link=by_link)
             except RelayError as error:
-                chain.record(link=link, state="failed", reason=str(error))
+                chain.record(**chain.standing().get(link, {}) | {"link": link, "state": "failed", "reason": str(error)})
                 raise RunError(f"{chain.name} stops at {link}: {error}") from None
             if not done:
                 return
@@ -69,11 +69,9 @@ def advance(chain: Chain, *, by_link: bool) -> None:
 def _advance_link(chain: Chain, link: str, profile: Profile, site: Site | None, *, by_link: bool) -> bool:
     """True where the link is done; else its jobs are submitted, and a job that goes on after them."""
     request = _request(chain, link)
-    found = find_sweep(request.runs_dir, request.kind, request.key)
-    sweep = found or open_sweep(request)[0]
-    known = _known_jobs(sweep) if site else {}
-    stock = take_stock(sweep, known)
-    if found and not stock.flying:
+    sweep = _open_sweep(chain, link, request)
+    stock = take_stock(sweep, _known_jobs(sweep) if site else {})
+    if not stock.flying:
         _refuse_failed(sweep, stock, by_link=by_link)
     if len(stock.done) < len(request.cells):
         print(f"{link}: {sweep.path}", flush=True)
@@ -83,10 +81,22 @@ def _advance_link(chain: Chain, link: str, profile: Profile, site: Site | None, 
             _submit_next(chain, link, sweep, profile)
             return False
     what = _found(link, sweep)
-    if chain.standing().get(link, {}).get("state") != "done":
+    if chain.standing()[link]["state"] != "done":
+        if site:
+            collect(sweep, Path(request.config.paths.artifacts_dir))
         chain.record(link=link, state="done", sweep=sweep.name, found=what)
     print(f"{link}: done, {what}", flush=True)
     return True
+
+
+def _open_sweep(chain: Chain, link: str, request: Request) -> SweepDir:
+    """The link's sweep as it was planned before, or planned now: an earlier one of the same content, unless --fresh."""
+    known = chain.standing().get(link, {}).get("sweep")
+    sweep = SweepDir(request.runs_dir / known) if known else None
+    if sweep is None or sweep.meta()["key"] != request.key:
+        sweep, _ = open_sweep(request, fresh=bool(chain.meta()["fresh"]))
+        chain.record(link=link, state="planned", sweep=sweep.name)
+    return sweep
 
 
 def _refuse_failed(sweep: SweepDir, stock: Stock, *, by_link: bool) -> None:
@@ -115,7 +125,7 @@ def _request(chain: Chain, link: str) -> Request:
     config = _grid_config(config, _suggestion(chain), factors)
     if link == "grid":
         return jobs.request_of(link, config)
-    best = best_overrides(config)
+    best = best_overrides(config, _sweep_of(chain, "grid"))
     if best is None:
         raise RunError("no cell of the grid has a val/accuracy; see its table")
     best_config = make_config(config.to_dict(), "the best cell", best)

@@ -80,7 +80,8 @@ def give_budgets_back(runs: Collection[RunDir], now: float) -> None:
     for run in runs:
         attempts = run.attempts()
         if attempts:
-            run.record_attempt(int(attempts[-1]["attempt"]), retried=now)
+            with run.claim():
+                run.record_attempt(int(attempts[-1]["attempt"]), retried=now)
 
 
 def refusals_by_word(refused: Mapping[RunDir, Verdict]) -> str:

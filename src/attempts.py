@@ -65,7 +65,7 @@ def close_lost(run: RunDir, cause_of_loss: Callable[[Mapping[str, Any]], tuple[s
     left = lost(run.attempts())
     if left is not None:
         cause, end = cause_of_loss(left)
-        run.record_attempt(int(left["attempt"]), end=end or _last_sign(run), cause=cause, **_steps_left(run))
+        run.record_attempt(int(left["attempt"]), end=end or last_sign(run), cause=cause, **_steps_left(run))
 
 
 def _recorded(
@@ -122,7 +122,7 @@ def _steps_left(run: RunDir) -> dict[str, int]:
     }
 
 
-def _last_sign(run: RunDir) -> float:
+def last_sign(run: RunDir) -> float:
     """When the run's files were last written, in seconds since 1970."""
     files = [run.attempts_file, run.metrics_file, *list_states(run.checkpoints)]
     return round(max(path.stat().st_mtime for path in files if path.exists()), 3)

@@ -10,6 +10,7 @@ from src.cells import Cell, expand_grid, refine_grid, single_cell
 from src.config import Config, make_config
 from src.errors import CheckpointError, RunError
 from src.results import best_row, read_rows
+from src.rundir import SweepDir
 from src.sweeps import Request, find_sweep
 
 
@@ -36,12 +37,12 @@ def grid_request(config: Config, *, refined: bool = False) -> Request:
     return Request("grid", config.hparams.tag, expand_grid(config), config)
 
 
-def best_overrides(config: Config) -> dict[str, Any] | None:
-    """What makes the best finished cell of this configuration's grid; None where no cell of it is done."""
+def best_overrides(config: Config, sweep: SweepDir | None = None) -> dict[str, Any] | None:
+    """What makes the best finished cell of this configuration's grid (its newest, or `sweep`); None where none is."""
     if not config.hparams.axes:
         return None
     grid = grid_request(config)
-    sweep = find_sweep(grid.runs_dir, grid.kind, grid.key)
+    sweep = sweep or find_sweep(grid.runs_dir, grid.kind, grid.key)
     best = best_row(read_rows(sweep)) if sweep else None
     if sweep is None or best is None:
         return None

@@ -73,6 +73,11 @@ class RunDir:
         """Written last."""
         return self.path / "result.json"
 
+    @property
+    def claim_file(self) -> Path:
+        """Locked by the process that executes the run: with flock(2), or by being there where the disk has no flock."""
+        return self.path / ".claim.lock"
+
     def figure(self, name: str) -> Path:
         """Where the run puts the figure `name`."""
         return self.path / f"{name}.png"
@@ -119,7 +124,7 @@ class RunDir:
         """
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self.path / ".claim.lock", timeout=wait_s)
+        lock = FileLock(self.claim_file, timeout=wait_s)
         try:
             lock.acquire()
         except Timeout:
@@ -133,7 +138,7 @@ class RunDir:
 
     def claimed(self) -> bool:
         """Whether a process holds the run now."""
-        if not (self.path / ".claim.lock").exists():
+        if not self.claim_file.exists():
             return False
         try:
             with self.claim():

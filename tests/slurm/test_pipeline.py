@@ -1,0 +1,75 @@
+"""LR sweep, grid, training and evaluation as a chain of SLURM jobs; a link that is stopped stops the chain."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hpc.chain import LINKS, Chain, chains
+from src import yaml_file
+from src.rundir import SweepDir
+
+from ..conftest import run_python
+from .conftest import Cluster, wait_for
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
+PROFILE = {
+    "executor": "slurm",
+    "partition": "gpu",
+    "slice": "1g.12gb",
+    "cpus": 1,
+    "mem_gb": 2,
+    "time_min": 10,
+    "signal_lead_s": 30,
+    "max_parallel": 2,
+    "cells_per_job": 2,
+}
+
+
+def test_a_chain_stops_where_a_link_is_cancelled_and_goes_on_when_asked(
+    one_machine: Cluster, small_file: Path, tmp_path: Path
+) -> None:
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(yaml_file.dump_yaml(PROFILE))
+    given = ["--config", str(small_file), "--cluster", str(profile), "--set", "lr_finder.num_steps=40"]
+
+    def launch(*words: str) -> subprocess.CompletedProcess[str]:
+        done = run_python("hpc.launch", *words, *given, env=one_machine.env)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def state(link: str) -> str | None:
+        found = chain.standing().get(link)
+        return str(found["state"]) if found else None
+
+    def sweep(link: str) -> SweepDir:
+        return SweepDir(tmp_path / "runs" / str(chain.standing()[link]["sweep"]))
+
+    assert "lr_sweep -> grid -> train -> evaluate" in launch("pipeline").stdout
+    (chain,) = chains(tmp_path / "runs")
+    assert isinstance(chain, Chain)
+    wait_for("the LR sweep is done and the grid is submitted", lambda: state("grid") == "submitted", 120)
+    assert "cancelled 2 tasks" in launch("cancel", sweep("grid").name).stdout
+    wait_for("the chain stops at the grid", lambda: state("grid") == "failed", 90)
+    assert "were cancelled" in chain.standing()["grid"]["reason"]
+    assert state("train") is None
+
+    launch("pipeline")
+    wait_for("the chain is complete", lambda: state("evaluate") == "done", 200)
+    assert [state(link) for link in LINKS] == ["done"] * 4
+    suggestion = float((sweep("lr_sweep").runs()[0].result() or {})["suggestion"]["valley"])
+    # This grid has a rate axis of its own, which stays; what it found is what is trained and evaluated.
+    cells = {cell["name"]: cell["overrides"] for cell in sweep("grid").cells()}
+    assert {overrides["train.optimizer.lr"] for overrides in cells.values()} == {0.001, 0.01}
+    best = str(chain.standing()["grid"]["found"]).split()[1].rstrip(",")
+    trained = sweep("train").runs()[0].config()
+    assert trained.train.optimizer.lr == cells[best]["train.optimizer.lr"] != suggestion
+    assert trained.model.num_modules == cells[best]["model.num_modules"]
+    result = sweep("evaluate").runs()[0].result() or {}
+    assert result["trained_by"] == sweep("train").runs()[0].label
+    assert sweep("grid").table_file("md").is_file()
+    # Two runs in each task, in one process.
+    processes = {run.name: (a["job"], a["pid"]) for run in sweep("grid").runs() for a in run.attempts()[-1:]}
+    assert len(set(processes.values())) == 2
