@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Collection, Sequence
@@ -26,6 +27,9 @@ from src.progress import make_reporter
 from src.results import collect
 from src.rundir import RunDir, SweepDir
 from src.sweeps import Request, find_sweep, open_sweep
+
+# Of a user, an account or a QOS: how many jobs may be submitted (slurm.schedmd.com/resource_limits.html).
+_SUBMIT_LIMIT = re.compile(r"MaxSubmit|GrpSubmit|accounting/QOS policy|submit limit|job count", re.I)
 
 
 @dataclass(frozen=True)
@@ -148,27 +152,14 @@ def _run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collectio
 def _submit_missing(
     sweep: SweepDir, profile: Profile, site: Site, config: Config, only: Collection[str] | None
 ) -> None:
-    from hpc.submit import in_queue, submit
+    from hpc.submit import in_queue
     from src.sweeps import planning
 
     # One submitter at a time: who comes second sees the first one's jobs in the queue.
     with planning(sweep.path):
         stock = take_stock(sweep, in_queue(sweep))
         missing = [run for run in stock.missing if only is None or run.name in only]
-        code = freeze(sweep.code) if missing else None
-        submitted = 0
-        for part in _arrays(missing, profile, site.array_size):
-            assert code is not None
-            try:
-                submission = submit(_plan(sweep, profile, site, config, part, code), sweep)
-            except ClusterError as error:
-                if not submitted:
-                    raise
-                print(f"{error}\n{len(missing) - submitted} runs are left; the same command submits them later")
-                break
-            count = sum(len(runs) for runs in part)
-            submitted += count
-            print(f"submitted {count} runs as {submission.job_name}: job {submission.job_id} ({_shape(part, profile)})")
+        submitted = _submit_all(missing, sweep, profile, site, config) if missing else 0
     print(f"{len(stock.done)} done, {len(stock.flying)} in the queue before, {submitted} submitted")
     if stock.elsewhere:
         print(f"{len(stock.elsewhere)} are being executed by processes outside of SLURM")
@@ -178,11 +169,36 @@ def _submit_missing(
     print(f"see how they stand: python -m hpc.launch status {sweep.name}")
 
 
-def _arrays(runs: Sequence[RunDir], profile: Profile, size: int) -> list[list[Sequence[RunDir]]]:
-    """The runs as tasks of `cells_per_job`, and these in arrays of at most `size`."""
+def _submit_all(runs: Sequence[RunDir], sweep: SweepDir, profile: Profile, site: Site, config: Config) -> int:
+    """Submit as many of the runs as the site takes. Returns their number; raises ClusterError where it takes none."""
+    from hpc.submit import submit
+
+    code = freeze(sweep.code)
+    tasks, size, submitted = _tasks(runs, profile), max(1, site.array_size), 0
+    while tasks:
+        part = tasks[:size]
+        try:
+            made = submit(_plan(sweep, profile, site, config, part, code), sweep)
+        except ClusterError as error:
+            # The limit may leave room for fewer: a few calls more, whatever the number of runs.
+            if _SUBMIT_LIMIT.search(str(error)) and len(part) > 1:
+                size = len(part) // 2
+                continue
+            if not submitted:
+                raise
+            print(f"{error}\n{len(runs) - submitted} runs are left; the same command submits them later")
+            break
+        count = sum(len(each) for each in part)
+        submitted += count
+        print(f"submitted {count} runs as {made.job_name}: job {made.job_id} ({_shape(part, profile)})", flush=True)
+        tasks = tasks[len(part) :]
+    return submitted
+
+
+def _tasks(runs: Sequence[RunDir], profile: Profile) -> list[Sequence[RunDir]]:
+    """The runs as tasks of `cells_per_job`."""
     each = profile.cells_per_job
-    tasks = [runs[start : start + each] for start in range(0, len(runs), each)]
-    return [tasks[start : start + size] for start in range(0, len(tasks), size)]
+    return [runs[start : start + each] for start in range(0, len(runs), each)]
 
 
 def _shape(tasks: Sequence[Sequence[RunDir]], profile: Profile) -> str:
@@ -227,6 +243,8 @@ def _print_plan(request: Request, found: SweepDir | None, profile_name: str, pro
     except ClusterError as error:
         print(f"the site could not be asked, what follows takes the profile as it is: {error}", file=sys.stderr)
         site = Site(profile.gres or (profile.slice and f"gpu:{profile.slice}:1"), len(missing))
-    for ahead, part in enumerate(_arrays(missing, profile, site.array_size)):
+    tasks, size = _tasks(missing, profile), max(1, site.array_size)
+    for ahead, start in enumerate(range(0, len(tasks), size)):
+        part = tasks[start : start + size]
         text = _plan(sweep, profile, site, request.config, part, frozen_path(sweep.code), ahead).sbatch_text
         print(f"profile {profile_name}: {_shape(part, profile)}; sbatch gets:\n\n{text}")

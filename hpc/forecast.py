@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Collection, Sequence
@@ -133,6 +134,6 @@ def warn_of_short_lead(profile: Profile, forecast: Forecast) -> None:
     if forecast.save_s is not None and profile.executor == "slurm" and profile.signal_lead_s < needed:
         print(
             f"warning: signal_lead_s: {profile.signal_lead_s} s are short: a checkpoint of these runs took up to "
-            f"{forecast.save_s:.1f} s, and a minute is to be left beside it; set {needed:.0f} or more in the profile",
+            f"{forecast.save_s:.1f} s, and a minute is to be left beside it; set {math.ceil(needed)} or more",
             file=sys.stderr,
         )

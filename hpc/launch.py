@@ -203,6 +203,40 @@ def retry(
 
 
 @app.command()
+def doctor(
+    config: ConfigOption = "configs/config.yaml",
+    cluster: ClusterOption = None,
+    no_node: Annotated[bool, typer.Option("--no-node", help="Ask no node, which may mean to wait for one.")] = False,
+    set_: SetOption = None,
+) -> None:
+    """One page about this site: what fits, what does not, and what to do."""
+    import sys
+
+    from hpc.doctor import show_doctor
+    from src.config import load_config
+
+    sys.exit(show_doctor(load_config(config, overrides_of(set_)), cluster, node=not no_node))
+
+
+@app.command()
+def plan(
+    kind: Annotated[str, typer.Argument(metavar="train|lr-sweep|grid|evaluate")] = "grid",
+    config: ConfigOption = "configs/config.yaml",
+    cluster: ClusterOption = None,
+    set_: SetOption = None,
+) -> None:
+    """What a command would submit, and its forecast; as its --dry-run."""
+    import jobs
+    from hpc.commands import launch
+    from src.config import load_config
+    from src.errors import RunError
+
+    if kind.replace("-", "_") not in jobs.KINDS:
+        raise RunError(f"plan {kind}: unknown; give one of {', '.join(jobs.KINDS).replace('_', '-')}")
+    launch(kind.replace("-", "_"), load_config(config, overrides_of(set_)), cluster, dry_run=True)
+
+
+@app.command()
 def tensorboard(
     config: ConfigOption = "configs/config.yaml",
     cluster: ClusterOption = None,

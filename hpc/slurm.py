@@ -18,7 +18,7 @@ _BUSY = re.compile(
     r"Socket timed out|Unable to contact|Connection (refused|timed out)|Communication connection failure|try again",
     re.I,
 )
-_WAITS_S = (1, 2, 4, 8, 15)
+WAITS_S = (1, 2, 4, 8, 15)
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class QueuedJob:
     time_left: str
 
 
-def ask(command: Sequence[str], waits_s: Iterable[float] = _WAITS_S) -> str:
+def ask(command: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> str:
     """What the command prints. A controller that is busy or away is waited for.
 
     Raises ClusterError where the command is missing, refuses, or the controller stays away.
@@ -55,13 +55,18 @@ def ask(command: Sequence[str], waits_s: Iterable[float] = _WAITS_S) -> str:
             if done.returncode == 0:
                 return done.stdout
             problem = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
-            if not _BUSY.search(problem):
+            if not is_busy(problem):
                 raise ClusterError(f"{command[0]}: {_reason(problem)}")
         if wait_s is not None:
             time.sleep(wait_s)
     raise ClusterError(
         f"{command[0]}: {problem}; the controller did not answer {len(waits) + 1} times, try again later"
     )
+
+
+def is_busy(problem: str) -> bool:
+    """Whether SLURM's words mean that the controller could not answer now; what it was asked may have been done."""
+    return _BUSY.search(problem) is not None
 
 
 def gres_types() -> list[str]:
@@ -111,7 +116,7 @@ def requeue(job_id: str) -> None:
     A controller that is away is waited for as long as the task is let live: nobody else would bring it back.
     """
     try:
-        ask(["scontrol", "requeue", job_id], waits_s=(*_WAITS_S, *[30] * 120))
+        ask(["scontrol", "requeue", job_id], waits_s=(*WAITS_S, *[30] * 120))
     except ClusterError as error:
         if "pending execution" not in str(error):
             raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,22 +69,36 @@ def match_queue(made: Sequence[Submission], jobs: Sequence[slurm.QueuedJob]) -> 
 
 
 def submit(plan: SubmitPlan, sweep: SweepDir) -> Submission:
-    """Submit the plan as one array. Raises ClusterError where SLURM refuses, with its own words."""
+    """Submit the plan as one array. A busy controller is waited for, and asked whether it has taken the array before
+    it is sent again. Raises ClusterError where SLURM refuses, with its own words.
+    """
     tasks = tuple(tuple(path.name for path in runs) for runs in plan.tasks)
     append_lines(sweep.submissions_file, [{"job_name": plan.job_name, "tasks": tasks, "time": round(time.time(), 3)}])
     plan.log_folder.mkdir(parents=True, exist_ok=True)
-    try:
-        executor = submitit.SlurmExecutor(plan.log_folder, MAX_NUM_TIMEOUT, python=worker_python())
-        executor.update_parameters(**plan.parameters)
-        with outside_of_jobs(), executor.batch():
-            jobs = [executor.submit(Task([str(path) for path in runs])) for runs in plan.tasks]
-    except (FailedJobError, FailedSubmissionError) as error:
-        raise ClusterError(f"sbatch refused: {_last_words(error)}") from None
-    except RuntimeError as error:
-        raise ClusterError(f"sbatch: {error}") from None
-    job_id = str(jobs[0].job_id).partition("_")[0]
+    for wait_s in (*slurm.WAITS_S, None):
+        try:
+            job_id = _sbatch(plan)
+        except (FailedJobError, FailedSubmissionError, RuntimeError) as error:
+            words = _last_words(error)
+            if wait_s is None or not slurm.is_busy(str(error)):
+                raise ClusterError(f"sbatch refused: {words}") from None
+            print(f"sbatch: {words}; trying again in {wait_s} s", file=sys.stderr, flush=True)
+            time.sleep(wait_s)
+            taken = slurm.queued([plan.job_name])
+            if not taken:
+                continue
+            job_id = taken[0].job_id.partition("_")[0]
+        break
     append_lines(sweep.submissions_file, [{"job_name": plan.job_name, "job_id": job_id, "time": round(time.time(), 3)}])
     return Submission(plan.job_name, tasks, job_id)
+
+
+def _sbatch(plan: SubmitPlan) -> str:
+    executor = submitit.SlurmExecutor(plan.log_folder, MAX_NUM_TIMEOUT, python=worker_python())
+    executor.update_parameters(**plan.parameters)
+    with outside_of_jobs(), executor.batch():
+        jobs = [executor.submit(Task([str(path) for path in runs])) for runs in plan.tasks]
+    return str(jobs[0].job_id).partition("_")[0]
 
 
 def local_executor(log_folder: Path, time_min: int, signal_lead_s: int) -> submitit.LocalExecutor:

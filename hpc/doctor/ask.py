@@ -1,0 +1,168 @@
+"""The questions of `doctor` to SLURM, and the lines about a site; a question that fails is a line, too."""
+
+from __future__ import annotations
+
+import getpass
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from hpc import slurm
+from hpc.cluster import Profile, choose_gres
+from hpc.doctor.findings import Level, Line
+from hpc.doctor.limits import (
+    check_accounting,
+    check_array,
+    check_association,
+    check_submit_limits,
+    check_time_limit,
+    own_partition,
+    own_qos,
+    submit_limits,
+    time_limits,
+)
+from hpc.doctor.site import (
+    ASSOCIATION_FORMAT,
+    NODE_FORMAT,
+    QOS_FORMAT,
+    Site,
+    read_associations,
+    read_node_groups,
+    read_partitions,
+    read_qos,
+    read_settings,
+)
+from hpc.doctor.site_checks import (
+    check_kill_wait,
+    check_lead,
+    check_partitions,
+    check_preemption,
+    check_requeue,
+    check_slices,
+)
+from hpc.freeze import PROJECT_ROOT
+from hpc.plan import make_plan
+from hpc.submit import outside_of_jobs
+from src.errors import ClusterError
+
+# A busy controller is waited for, but a page is to come soon also where there is none.
+_WAITS_S = (1.0,)
+_Answer = TypeVar("_Answer")
+
+
+class SiteQuestions:
+    """Asks, and keeps a line for each question that failed."""
+
+    def __init__(self) -> None:
+        self.failed: list[Line] = []
+
+    def ask(
+        self, topic: str, command: Sequence[str], read: Callable[[str], _Answer], level: Level = "problem"
+    ) -> _Answer | None:
+        """The answer; None where there was none, with a line of SLURM's own words."""
+        try:
+            return read(slurm.ask(command, _WAITS_S))
+        except ClusterError as error:
+            self.failed.append(Line(level, topic, f"could not be asked: {error}"))
+            return None
+
+    def site(self) -> Site | None:
+        """What the controller says; None where it says nothing of itself, and nothing more is asked then."""
+        settings = self.ask("SLURM", ["scontrol", "show", "config"], read_settings)
+        if settings is None:
+            advice = "nothing else about SLURM can be said before this is mended; --cluster local works without"
+            self.failed = [replace(line, advice=advice) for line in self.failed]
+            return None
+        return Site(
+            settings,
+            partitions=self.ask("partitions", ["scontrol", "--oneliner", "show", "partition"], read_partitions),
+            node_groups=self.ask("nodes", ["sinfo", "-h", "-o", NODE_FORMAT], read_node_groups),
+        )
+
+    def accounts(self, site: Site) -> tuple[Site, str | None]:
+        """The same with what accounting says, where there is one; and why it does not answer, or None."""
+        if not site.settings.accounting:
+            return site, None
+        try:
+            slurm.ask(["sacct", "-n", "-P", "-X", "-S", "now", "-o", "JobID"], _WAITS_S)
+        except ClusterError as error:
+            # Of several lines the last one says what they come to.
+            return site, str(error).splitlines()[-1]
+        show_qos = ["sacctmgr", "-n", "-P", "show", "qos", f"format={QOS_FORMAT}"]
+        show_user = ["sacctmgr", "-n", "-P", "show", "user", getpass.getuser(), "withassoc"]
+        known = replace(
+            site,
+            qos=self.ask("QOS", show_qos, read_qos, "warning"),
+            associations=self.ask(
+                "account", [*show_user, f"format={ASSOCIATION_FORMAT}"], read_associations, "warning"
+            ),
+        )
+        return known, None
+
+
+def site_lines(profile: Profile, tasks: int, save_s: float | None) -> tuple[list[Line], str | None, bool]:
+    """All lines about SLURM for so many tasks; the slice's name here, and whether a task can be submitted."""
+    questions = SiteQuestions()
+    site = questions.site()
+    if site is None:
+        return questions.failed, None, False
+    site, refused = questions.accounts(site)
+    settings, partition = site.settings, own_partition(site, profile)
+    lines = [Line("ok", "SLURM", f"{settings.version}, cluster {settings.cluster}"), *questions.failed]
+    if site.partitions is not None:
+        lines += check_partitions(site.partitions, site.node_groups, profile)
+    gres, line = _slice(site, partition.name if partition else None, profile)
+    lines += [
+        line,
+        check_requeue(settings, profile),
+        *check_preemption(settings, partition, own_qos(site, profile), save_s),
+        *check_time_limit(partition, time_limits(site, profile), profile.time_min),
+        check_lead(profile.signal_lead_s, save_s),
+        check_kill_wait(settings.kill_wait_s, save_s),
+        check_array(settings, tasks),
+        check_submit_limits(submit_limits(site, profile), tasks),
+        check_accounting(settings, refused),
+        *check_association(site, profile),
+    ]
+    if line.level == "problem":
+        return lines, None, False
+    submittable, line = _check_submission(profile, gres, max(1, min(tasks, settings.max_array_size)))
+    return [*lines, line], gres, submittable
+
+
+def _slice(site: Site, partition: str | None, profile: Profile) -> tuple[str | None, Line]:
+    try:
+        gres = choose_gres(profile)
+    except ClusterError as error:
+        return None, Line("problem", "slices", str(error))
+    if site.node_groups is None:
+        return gres, Line("warning", "slices", f"{gres}: what nodes have of these is not known")
+    return gres, check_slices(site.node_groups, partition, gres, profile)
+
+
+def _check_submission(profile: Profile, gres: str | None, tasks: int) -> tuple[bool, Line]:
+    """Whether sbatch would take one task, and whether all of an array; by its own word, nothing is submitted."""
+    refused = _refusal(profile, gres, tasks)
+    if refused is None:
+        return True, Line("ok", "sbatch", "would take the profile's tasks (sbatch --test-only)")
+    advice = "change partition, account, qos, slice, cpus, mem_gb, time_min or sbatch of the profile by this word"
+    if tasks > 1 and _refusal(profile, gres, 1) is None:
+        advice = "raise cells_per_job of the profile, so that fewer tasks are submitted"
+        return True, Line("problem", "sbatch", f"would take one task, but not {tasks}: {refused}", advice)
+    return False, Line("problem", "sbatch", f"would refuse the profile's tasks: {refused}", advice)
+
+
+def _refusal(profile: Profile, gres: str | None, tasks: int) -> str | None:
+    with tempfile.TemporaryDirectory(prefix="relay-doctor-") as name:
+        folder = Path(name)
+        plan = make_plan(profile, gres, "relay-doctor", [[folder]] * tasks, folder, PROJECT_ROOT)
+        script = folder / "job.sh"
+        script.write_text(plan.sbatch_text)
+        try:
+            with outside_of_jobs():
+                slurm.ask(["sbatch", "--test-only", str(script)], _WAITS_S)
+        except ClusterError as error:
+            return str(error)
+    return None

@@ -1,0 +1,68 @@
+"""The lines of `doctor`, and the page that they make."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["ok", "warning", "problem"]
+_COLOURS: dict[Level, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+# Wide enough for a finding, narrow enough for an eye; also where no terminal says how wide it is.
+_WIDEST = 120
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was found about a topic, and what to do where it is not ok; `advice` may stand beside an ok, too."""
+
+    level: Level
+    topic: str
+    finding: str
+    advice: str = ""
+
+
+def print_page(title: str, lines: Sequence[Line]) -> None:
+    """The lines on stdout, aligned, each advice below its finding; at the end how many there are of each level."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    width = min(console.width, _WIDEST) if console.is_terminal else _WIDEST
+    console = Console(width=width, highlight=False)
+    topics = max((len(line.topic) for line in lines), default=0)
+    indent = len("problem") + topics + 4
+    console.print(Text(title, style="bold"))
+    for line in lines:
+        head = Text.assemble((f"{line.level:<7}", _COLOURS[line.level]), f"  {line.topic:<{topics}}  ")
+        body = _wrapped(line.finding, width - indent)
+        if line.advice:
+            body += [
+                f"-> {part}" if first else f"   {part}" for first, part in _marked(line.advice, width - indent - 3)
+            ]
+        console.print(head + Text(f"\n{' ' * indent}".join(body)), soft_wrap=True)
+    console.print(Text(count_levels(lines)))
+
+
+def count_levels(lines: Sequence[Line]) -> str:
+    """`21 ok, 2 warnings, 1 problem`."""
+    counts = {level: sum(line.level == level for line in lines) for level in _COLOURS}
+    return ", ".join(
+        f"{count} {level}{'' if level == 'ok' or count == 1 else 's'}"
+        for level, count in counts.items()
+        if count or level == "ok"
+    )
+
+
+def _marked(text: str, width: int) -> list[tuple[bool, str]]:
+    return [(number == 0, part) for number, part in enumerate(_wrapped(text, width))]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    # Paths and commands stay whole: they are copied.
+    parts = [
+        textwrap.wrap(line, max(width, 30), break_long_words=False, break_on_hyphens=False)
+        for line in text.splitlines()
+    ]
+    return [piece for part in parts for piece in part] or [""]

@@ -1,0 +1,125 @@
+"""Whether the file system of the runs keeps the promises that Relay builds on, as seen from this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc.doctor.findings import Line
+from src.files import replace_file, sync_directory
+
+# Prints whether another process may take the lock of the file, or what it was told instead.
+_TRY_LOCK = """
+import fcntl, sys
+with open(sys.argv[1], "r+") as file:  # NFS locks only what is open for writing
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        print("taken")
+    except BlockingIOError:
+        print("refused")
+    except OSError as error:
+        print(error.strerror)
+"""
+_LEAST_FREE_GIB = 5.0
+_LEAST_FREE_INODES = 10_000
+
+
+@dataclass(frozen=True)
+class Mount:
+    """The file system that a folder is on."""
+
+    point: str
+    kind: str
+    options: frozenset[str]
+
+
+def read_mounts(text: str, folder: Path) -> Mount | None:
+    """The mount that holds `folder` (absolute), from the text of /proc/mounts; of equal ones the last is on top."""
+    best: Mount | None = None
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) < 4:
+            continue
+        point = fields[1].encode("latin-1", "replace").decode("unicode_escape", "replace")
+        if folder.is_relative_to(point) and (best is None or len(point) >= len(best.point)):
+            best = Mount(point, fields[2], frozenset(fields[3].split(",")))
+    return best
+
+
+def check_kind(folder: Path, mount: Mount | None) -> Line:
+    """What file system it is, and whether its mount options leave locks out."""
+    if mount is None:
+        return Line("ok", "runs", f"{folder}: /proc/mounts does not say on what file system")
+    finding = f"{folder}: {mount.kind}, mounted on {mount.point}"
+    if mount.kind == "lustre" and "flock" not in mount.options:
+        local = "localflock" in mount.options
+        told = "its locks hold on one machine alone (localflock)" if local else "without the mount option flock"
+        advice = "ask the site to mount it with -o flock, or set paths.runs_dir to a folder on another file system"
+        return Line("problem", "runs", f"{finding}, {told}", advice)
+    if mount.kind.startswith("nfs") and mount.options & {"nolock", "local_lock=all", "local_lock=flock"}:
+        advice = "ask the site for a mount without nolock and local_lock, or set paths.runs_dir to another file system"
+        return Line("problem", "runs", f"{finding}, its locks hold on one machine alone", advice)
+    if mount.kind in ("tmpfs", "ramfs"):
+        advice = "results are gone with the machine: set paths.runs_dir to a folder on a disk"
+        return Line("warning", "runs", f"{finding}, which is memory", advice)
+    return Line("ok", "runs", finding)
+
+
+def check_rename(folder: Path) -> Line:
+    """Replaces a file whole and makes it durable, as every write of a run does."""
+    target = folder / "replaced"
+    try:
+        replace_file(target, "old")
+        with target.open() as before:
+            replace_file(target, "new")
+            old, new = before.read(), target.read_text()
+        sync_directory(folder)
+    except OSError as error:
+        advice = "set paths.runs_dir to a folder that can be written, on a file system with rename and fsync"
+        return Line("problem", "rename", f"a file cannot be replaced: {error.strerror}", advice)
+    if new != "new" or old != "old":
+        advice = "set paths.runs_dir to a folder on another file system"
+        return Line("problem", "rename", f"a replaced file reads {new!r}, and {old!r} to who had it open", advice)
+    return Line("ok", "rename", "a file is replaced whole; fsync of file and folder work")
+
+
+def check_lock(folder: Path) -> Line:
+    """Holds a lock here, and lets another process try to take it; then again when it is free."""
+    import fcntl
+
+    path = folder / "locked"
+    advice = "two processes could execute one run: set paths.runs_dir to a folder on a file system with flock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return Line("problem", "locks", f"flock: {error.strerror}", advice)
+        while_held = _try_lock(path)
+    when_free = _try_lock(path)
+    if (while_held, when_free) != ("refused", "taken"):
+        finding = f"a second process is told {while_held!r} while a lock is held, {when_free!r} when it is free"
+        return Line("problem", "locks", finding, advice)
+    return Line("ok", "locks", "a lock that is held is refused to another process, and free when it is let go")
+
+
+def _try_lock(path: Path) -> str:
+    command = [sys.executable, "-I", "-c", _TRY_LOCK, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return (done.stdout or done.stderr).strip()
+
+
+def check_space(folder: Path, topic: str = "space") -> Line:
+    """Free bytes and inodes, as the file system tells them; a quota may be less."""
+    free_gib = shutil.disk_usage(folder).free / 2**30
+    inodes = os.statvfs(folder)
+    # A file system that makes inodes as it goes (btrfs, many network ones) tells of none at all.
+    counted = f", {inodes.f_favail:,} inodes" if inodes.f_files else ""
+    finding = f"{free_gib:,.0f} GiB{counted} free"
+    if free_gib < _LEAST_FREE_GIB or (inodes.f_files and inodes.f_favail < _LEAST_FREE_INODES):
+        advice = "a run that cannot save stops: make room, or set paths.runs_dir to a folder with more"
+        return Line("warning", topic, finding, advice)
+    return Line("ok", topic, finding)

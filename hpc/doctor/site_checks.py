@@ -1,0 +1,186 @@
+"""What a site's answers mean for Relay: facts of `site.py` and a profile -> lines. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hpc.cluster import Profile
+from hpc.doctor.findings import Line
+from hpc.doctor.site import NodeGroup, Partition, Qos, Settings
+from hpc.forecast import LEAD_MARGIN_S
+
+# Less than this is short for any checkpoint on a busy file system; without a measured time there is no better bound.
+_SHORT_S = 10
+_SHOWN = 6
+
+
+def check_partitions(
+    partitions: Sequence[Partition], groups: Sequence[NodeGroup] | None, profile: Profile
+) -> list[Line]:
+    """All partitions with their GPUs, where those are known, in one line; and whether the profile's take its tasks."""
+    shown = [f"{p.name}{'*' if p.is_default else ''}{_offer(p.name, groups)}" for p in partitions[:_SHOWN]]
+    more = f" and {len(partitions) - _SHOWN} more" if len(partitions) > _SHOWN else ""
+    lines = [Line("ok", "partitions", ", ".join(shown) + more)] if shown else []
+    names = ", ".join(p.name for p in partitions) or "those that you may see: sinfo shows you none"
+    if profile.partition is None and not any(p.is_default for p in partitions):
+        advice = f"set partition in the profile to one of {names}"
+        return [*lines, Line("problem", "partition", "the profile names none, and the site has no default", advice)]
+    wanted = profile.partition.split(",") if profile.partition else [p.name for p in partitions if p.is_default]
+    for name in wanted:
+        partition = next((p for p in partitions if p.name == name), None)
+        if partition is None:
+            advice = f"set partition in the profile to one of {names}"
+            lines.append(Line("problem", "partition", f"{name}: the site has none of this name", advice))
+        else:
+            lines.append(_check_partition(partition, groups, profile))
+    return lines
+
+
+def _check_partition(partition: Partition, groups: Sequence[NodeGroup] | None, profile: Profile) -> Line:
+    own = [group for group in groups or () if group.partition == partition.name]
+    usable = sum(group.nodes for group in own if group.usable)
+    nodes = "" if groups is None else f", {usable} of {sum(group.nodes for group in own)} nodes usable"
+    finding = f"{partition.name}: {partition.state}{nodes}"
+    if partition.state != "UP":
+        return Line(
+            "problem", "partition", finding, "no task starts there; take another one, or ask the site when it is up"
+        )
+    if groups is not None and not usable:
+        return Line("problem", "partition", finding, "tasks wait until a node is back; sinfo -R says why they are away")
+    if profile.account and partition.allowed_accounts and profile.account not in partition.allowed_accounts:
+        allowed = ", ".join(sorted(partition.allowed_accounts))
+        return Line(
+            "problem", "partition", f"{finding}; account {profile.account} may not use it", f"allowed: {allowed}"
+        )
+    return Line("ok", "partition", finding)
+
+
+def check_slices(groups: Sequence[NodeGroup], partition: str | None, gres: str | None, profile: Profile) -> Line:
+    """Whether the slice that `gres` (`gpu:<type>:1`) names is in the partition; None: no GPU is asked for."""
+    if gres is None:
+        if profile.needs_gpu:
+            advice = "set slice (1g.12gb) or gres (gpu:<type>:1) in the profile; sinfo -o %G shows the site's"
+            return Line("problem", "slices", "needs_gpu is true, but neither slice nor gres is set", advice)
+        return Line("ok", "slices", "the profile asks for no GPU")
+    kind = gres.split(":")[1] if gres.count(":") > 1 else ""
+    here = [group for group in groups if partition in (None, group.partition)]
+    count = sum(group.nodes * group.gpus.get(kind, 0) for group in here if group.usable)
+    total = sum(group.nodes * (group.gpus.get(kind, 0) if kind else sum(group.gpus.values())) for group in here)
+    where = f"in {partition}" if partition else "on this site"
+    if not total:
+        elsewhere = sorted({group.partition for group in groups if kind in group.gpus})
+        advice = f"they are in {', '.join(elsewhere)}" if elsewhere else "sinfo -o '%R %G' shows what there is"
+        return Line(
+            "problem", "slices", f"{gres}: none of these {where}", f"{advice}; set partition or slice of the profile"
+        )
+    if kind and not count:
+        return Line(
+            "problem", "slices", f"{gres}: {total} {where}, all on nodes that are down or drained", "sinfo -R says why"
+        )
+    free = f", {count} on usable nodes" if kind and count != total else ""
+    return Line("ok", "slices", f"{gres}: {total} {where}{free}")
+
+
+def _offer(partition: str, groups: Sequence[NodeGroup] | None) -> str:
+    if groups is None:
+        return ""
+    own = [group for group in groups if group.partition == partition]
+    counts: dict[str, int] = {}
+    for group in own:
+        for kind, count in group.gpus.items():
+            counts[kind] = counts.get(kind, 0) + group.nodes * count
+    nodes = sum(group.nodes for group in own)
+    gpus = ", ".join(f"{count} x {kind or 'gpu'}" for kind, count in sorted(counts.items()))
+    return f" ({nodes} node{'s' if nodes != 1 else ''}, {gpus or 'no GPU'})"
+
+
+def check_requeue(settings: Settings, profile: Profile) -> Line:
+    """Whether a task may be put back into the queue."""
+    if profile.sbatch.get("requeue") is False or "no-requeue" in profile.sbatch:
+        advice = "take requeue and no-requeue out of sbatch in the profile"
+        return Line("problem", "requeue", "the profile forbids it: a task that is stopped stays away", advice)
+    if settings.job_requeue:
+        return Line("ok", "requeue", "JobRequeue=1")
+    return Line("ok", "requeue", "JobRequeue=0, but Relay submits with --requeue, which is stronger")
+
+
+def check_preemption(
+    settings: Settings, partition: Partition | None, qos: Qos | None, save_s: float | None
+) -> list[Line]:
+    """Who may take a slice away, how a task is told, and its time then; `save_s` is what saving takes, if measured."""
+    mode, grace_s = preemption_of(settings, partition, qos)
+    if mode in ("", "OFF"):
+        return [Line("ok", "preemption", "off: a task keeps its slice until its time limit")]
+    lines = [_mode_line(mode)]
+    if "SUSPEND" in mode:
+        return lines
+    first = "SIGUSR2 (the user's signal)" if settings.preempt_user_signal else "SIGTERM (no preempt_send_user_signal)"
+    lines.append(Line("ok", "preempt signal", f"{first} comes first; Relay saves on either"))
+    if grace_s is None:
+        whose = "QOS" if settings.preempt_type == "qos" else "partition"
+        return [*lines, Line("warning", "preempt time", f"not known: the {whose} of the tasks could not be looked up")]
+    given_s = grace_s + settings.kill_wait_s
+    finding = f"GraceTime {grace_s} s, then KillWait {settings.kill_wait_s} s: about {given_s} s to save"
+    needed_s = _SHORT_S if save_s is None else save_s
+    if given_s < needed_s:
+        needs = "" if save_s is None else f"; it takes {save_s:.0f} s"
+        advice = "what is not saved is done again: lower checkpoint.every_minutes, and ask the site for a GraceTime"
+        return [*lines, Line("warning", "preempt time", finding + needs, advice)]
+    return [*lines, Line("ok", "preempt time", finding)]
+
+
+def preemption_of(settings: Settings, partition: Partition | None, qos: Qos | None) -> tuple[str, int | None]:
+    """The mode ("" where there is no preemption) and grace time in seconds of a job in this partition and QOS.
+
+    The grace time is None where that which sets it is not known.
+    """
+    if not settings.preempt_type:
+        return "", 0
+    if settings.preempt_type == "qos" and qos:
+        return (settings.preempt_mode if qos.preempt_mode == "CLUSTER" else qos.preempt_mode), qos.grace_s
+    if settings.preempt_type != "qos" and partition:
+        return partition.preempt_mode or settings.preempt_mode, partition.grace_s
+    return settings.preempt_mode, None
+
+
+def _mode_line(mode: str) -> Line:
+    if "REQUEUE" in mode:
+        return Line("ok", "preemption", f"{mode}: SLURM puts a preempted task back into the queue")
+    if "CANCEL" in mode:
+        return Line(
+            "warning",
+            "preemption",
+            f"{mode}: SLURM ends a preempted task; it comes back only where it saves and requeues itself in time",
+            "give the same command again for those that do not, or ask the site for PreemptMode=REQUEUE",
+        )
+    if "SUSPEND" in mode:
+        return Line(
+            "warning",
+            "preemption",
+            f"{mode}: a preempted task stands still, holds its memory on the GPU, and goes on by itself",
+            "nothing is lost; if tasks run out of GPU memory, ask the site for PreemptMode=REQUEUE",
+        )
+    return Line("warning", "preemption", f"{mode}: not known to Relay", "try a small grid first")
+
+
+def check_lead(lead_s: int, save_s: float | None) -> Line:
+    """The lead time against what saving takes, if measured; both in seconds."""
+    finding = f"signal_lead_s {lead_s} s before the time limit"
+    if save_s is None:
+        return Line("ok", "lead time", f"{finding}; what saving takes is not measured yet")
+    finding += f"; saving takes {save_s:.0f} s"
+    advice = f"set signal_lead_s to {round(save_s) + LEAD_MARGIN_S} or more"
+    if lead_s < save_s:
+        return Line("problem", "lead time", finding, advice)
+    if lead_s < save_s + LEAD_MARGIN_S:
+        return Line("warning", "lead time", f"{finding}, which leaves less than {LEAD_MARGIN_S} s", advice)
+    return Line("ok", "lead time", finding)
+
+
+def check_kill_wait(kill_wait_s: int, save_s: float | None) -> Line:
+    """What a task has after SIGTERM against what saving takes, if measured; both in seconds."""
+    finding = f"{kill_wait_s} s between SIGTERM (cancel, time limit) and the kill"
+    if kill_wait_s < (_SHORT_S if save_s is None else save_s):
+        advice = "a cancelled task may lose what is not saved: lower checkpoint.every_minutes"
+        return Line("warning", "KillWait", finding, advice)
+    return Line("ok", "KillWait", finding)

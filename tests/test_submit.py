@@ -1,0 +1,146 @@
+"""Submitting through the real submitit and the real command line; sbatch and squeue are stand-ins that keep a queue."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from src import yaml_file
+from src.files import read_lines
+from src.sweeps import sweeps
+
+from .conftest import ROOT, fake, run_python
+
+PROFILE = {"executor": "slurm", "slice": "1g.12gb", "cpus": 1, "max_parallel": 2}
+
+# Keeps what was submitted as `name count id`; LIMIT is how many tasks one array may have.
+SBATCH = """
+script="${@: -1}"
+echo call >> "$QUEUE.calls"
+name=$(sed -n 's/^#SBATCH --job-name=//p' "$script")
+last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$script")
+count=$(( ${last:-0} + 1 ))
+if [ "$count" -gt "${LIMIT:-1000}" ]; then
+    echo "sbatch: error: AssocMaxSubmitJobLimit" >&2
+    echo "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy" >&2
+    exit 1
+fi
+id=$(( 100 + $(cat "$QUEUE.calls" | wc -l) ))
+MOMENT
+echo "Submitted batch job $id"
+"""
+SQUEUE = """
+[ -f "$QUEUE" ] || exit 0
+while read -r name count id; do
+    case "$*" in *"$name"*)
+        for i in $(seq 0 $((count - 1))); do echo "${id}_$i|$name|PENDING|Resources|1:00:00"; done;;
+    esac
+done < "$QUEUE"
+"""
+TAKE = 'echo "$name $count $id" >> "$QUEUE"'
+
+
+@pytest.fixture
+def site(tmp_path: Path, small_file: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`launch(moment, *words)`: `python -m hpc.launch grid`, with what sbatch does at the moment of taking an array."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    fake(folder, "sinfo", "echo gpu:1g.12gb:7")
+    fake(folder, "scontrol", "echo 'MaxArraySize            = 1001'")
+    fake(folder, "squeue", SQUEUE)
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(yaml_file.dump_yaml(PROFILE))
+    env = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "QUEUE": str(tmp_path / "queue")}
+
+    def launch(moment: str = TAKE, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        fake(folder, "sbatch", SBATCH.replace("MOMENT", moment))
+        given = ["grid", "--config", str(small_file), "--cluster", str(profile), *words]
+        return run_python("hpc.launch", *given, env=env | more)
+
+    return launch
+
+
+def queue_of(tmp_path: Path) -> list[list[str]]:
+    path = tmp_path / "queue"
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_submit_limit_takes_what_fits_and_says_what_is_left(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    first = site(TAKE, LIMIT="3")
+    assert first.returncode == 0, first.stderr
+    assert [count for _, count, _ in queue_of(tmp_path)] == ["2", "2"]
+    assert "0 done, 0 in the queue before, 4 submitted" in first.stdout
+    again = site(TAKE, LIMIT="3")
+    assert "0 done, 4 in the queue before, 0 submitted" in again.stdout
+    full = site(TAKE, "--fresh", LIMIT="0")
+    assert full.returncode == 2
+    assert "AssocMaxSubmitJobLimit" in full.stderr or "accounting/QOS policy" in full.stderr
+    assert len(queue_of(tmp_path)) == 2
+
+
+def test_the_rest_of_a_limit_is_left_for_the_next_call(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    # After the first array the user's limit is reached.
+    once = '[ -s "$QUEUE" ] && { echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1; }\n' + TAKE
+    first = site(once, LIMIT="3")
+    assert first.returncode == 0, first.stderr
+    assert "2 runs are left; the same command submits them later" in first.stdout
+    second = site(TAKE)
+    assert "0 done, 2 in the queue before, 2 submitted" in second.stdout
+    assert sum(int(count) for _, count, _ in queue_of(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_controller_that_times_out_is_asked_whether_it_took_the_array(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, taken: bool
+) -> None:
+    busy = 'echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2; exit 1'
+    first_time = f'if [ "$id" = 101 ]; then {TAKE if taken else ":"}; {busy}; fi\n{TAKE}'
+    done = site(first_time)
+    assert done.returncode == 0, done.stderr
+    assert "Socket timed out" in done.stderr
+    assert [(count, job) for _, count, job in queue_of(tmp_path)] == [("4", "101" if taken else "102")]
+    assert "4 submitted" in done.stdout
+    again = site()
+    assert "0 done, 4 in the queue before, 0 submitted" in again.stdout
+
+
+@pytest.mark.parametrize("moment", [f"{TAKE}; kill -9 $PPID; sleep 1", "kill -9 $PPID; sleep 1; exit 1"])
+def test_a_launcher_killed_around_sbatch_leaves_each_cell_submitted_once(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, moment: str
+) -> None:
+    killed = site(moment)
+    assert killed.returncode == -9
+    again = site()
+    assert again.returncode == 0, again.stderr
+    assert [count for _, count, _ in queue_of(tmp_path)] == ["4"]
+    (sweep,) = sweeps(tmp_path / "runs")
+    assert "tasks" in read_lines(sweep.submissions_file)[0]
+
+
+def test_two_launchers_in_the_same_second_submit_each_cell_once(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, small_file: Path
+) -> None:
+    fake(tmp_path / "bin", "sbatch", SBATCH.replace("MOMENT", f"sleep 1; {TAKE}"))
+    env = os.environ | {
+        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "QUEUE": str(tmp_path / "queue"),
+        "PYTHONPATH": str(ROOT),
+    }
+    words = ["grid", "--config", str(small_file), "--cluster", str(tmp_path / "profile.yaml")]
+    command = [sys.executable, "-m", "hpc.launch", *words]
+    both = [subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    shown = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0, 0]
+    assert [count for _, count, _ in queue_of(tmp_path)] == ["4"]
+    assert sum("4 submitted" in text for text in shown) == 1
+    assert sum("4 in the queue before, 0 submitted" in text for text in shown) == 2
+    assert len(sweeps(tmp_path / "runs")) == 1
