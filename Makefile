@@ -10,6 +10,10 @@ SET ?=
 SWEEP ?=
 CI ?=
 CONFIG ?=
+WATCH ?=
+CAUSE ?=
+SEED ?=
+MINUTES ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -23,7 +27,7 @@ OPTIONS = --config $(or $(CONFIG),configs/config.yaml) $(SETS)
 PLACED = $(OPTIONS) $(if $(CLUSTER),--cluster $(CLUSTER))
 
 .PHONY: help setup demo check format lint type test test-slurm slurm-install slurm-up slurm-down train lr grid refine \
-	evaluate compare aggregate status tensorboard clean
+	evaluate compare aggregate status tensorboard clean doctor plan retry pipeline chaos
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
@@ -57,6 +61,9 @@ test: $(READY) ## the tests that need no SLURM (under 5 minutes)
 test-slurm: $(READY) ## the tests on a real SLURM, started for them on this machine
 	@$(PY) -m pytest tests/slurm $(ARGS)
 
+chaos: $(READY) ## a campaign of faults on a real SLURM; SEED=, MINUTES=
+	@$(PY) -m tests.slurm.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),10)
+
 slurm-install: $(READY) ## SLURM's Debian packages (root)
 	@$(PY) -m hpc.one_machine install
 
@@ -68,6 +75,15 @@ slurm-down: $(READY) ## stop it
 
 train: $(READY) ## one full training
 	@$(PY) -m hpc.launch train $(PLACED)
+
+doctor: $(READY) ## one page about this site: what fits, what does not, what to do
+	@$(PY) -m hpc.launch doctor $(PLACED)
+
+plan: $(READY) ## what the grid would submit, and what it will take
+	@$(PY) -m hpc.launch plan grid $(PLACED)
+
+pipeline: $(READY) ## LR sweep, grid, the best cell in full and its evaluation, as a chain of jobs
+	@$(PY) -m hpc.launch pipeline $(PLACED)
 
 lr: $(READY) ## the learning-rate sweep
 	@$(PY) -m hpc.launch lr-sweep $(PLACED)
@@ -88,7 +104,10 @@ aggregate: $(READY) ## tables and figures of all sweeps; SWEEP=name for one
 	@$(PY) -m hpc.aggregate $(SWEEP) $(OPTIONS)
 
 status: $(READY) ## how the runs of the newest sweep stand; SWEEP=name for another
-	@$(PY) -m hpc.launch status $(SWEEP) $(PLACED)
+	@$(PY) -m hpc.launch status $(SWEEP) $(PLACED) $(if $(WATCH),--watch)
+
+retry: $(READY) ## failed runs of the newest sweep again, their budgets given back; SWEEP=, CAUSE=
+	@$(PY) -m hpc.launch retry $(SWEEP) --failed $(if $(CAUSE),--cause $(CAUSE)) $(PLACED)
 
 tensorboard: $(READY) ## TensorBoard on all runs
 	@$(PY) -m hpc.launch tensorboard $(PLACED)
