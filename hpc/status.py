@@ -15,8 +15,7 @@ from hpc.forecast import show_hours
 from hpc.slurm import QueuedJob
 from hpc.stock import refusals_by_word
 from hpc.usage import used_s, wasted_s
-from src.attempts import lost
-from src.checkpoint_names import newest_step
+from src.attempts import lost, reached_step
 from src.results import run_state
 from src.rundir import RunDir, SweepDir
 
@@ -90,7 +89,7 @@ def _name_losses(all_attempts: Iterable[list[dict[str, Any]]]) -> None:
 def _row(run: RunDir, attempts: list[dict[str, Any]], job: QueuedJob | None, *, alone: bool) -> dict[str, Any]:
     result = run.result()
     total = next((attempt["total_steps"] for attempt in reversed(attempts) if "total_steps" in attempt), None)
-    step = result.get("steps") if result else newest_step(run.checkpoints)
+    step = result.get("steps") if result else reached_step(run) if attempts else 0
     running = job is not None and states.phase(job.state) == "running"
     return {
         "run": run.name,

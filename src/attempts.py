@@ -12,7 +12,7 @@ from typing import Any
 
 from src.checkpoint_names import list_states, newest_step
 from src.errors import RelayError
-from src.files import read_lines, replace_file
+from src.files import last_line, replace_file
 from src.outcome import Outcome
 from src.progress import Reporter, StopCheck
 from src.provenance import provenance
@@ -111,15 +111,27 @@ def _steps_left(run: RunDir) -> dict[str, int]:
     `first_step`: where it began; `last_step`: what is saved, and where the next one begins; `reached_step`: how far
     its metrics go, which is work to be done again.
     """
-    ended = [attempt for attempt in run.attempts() if "last_step" in attempt]
-    saved = newest_step(run.checkpoints)
-    rows = read_lines(run.metrics_file)
-    reached = max((int(row["step"]) for row in rows[-1:]), default=0)
+    attempts = run.attempts()
+    began = [a["last_step"] for a in attempts if "last_step" in a]
+    began += [a["first_step"] for a in attempts[-1:] if "first_step" in a]
     return {
-        "first_step": int(ended[-1]["last_step"]) if ended else 0,
-        "last_step": saved,
-        "reached_step": max(saved, reached),
+        "first_step": int(began[-1]) if began else 0,
+        "last_step": newest_step(run.checkpoints),
+        "reached_step": reached_step(run),
     }
+
+
+def reached_step(run: RunDir) -> int:
+    """The newest step that a state or a metrics row of the run speaks of."""
+    row = last_line(run.metrics_file) or {}
+    return max(newest_step(run.checkpoints), int(row.get("step", 0)))
+
+
+def note_steps(run: RunDir, first_step: int, total_steps: int) -> None:
+    """Write down with the attempt that is going on where it began and how far it has to go; for `status`."""
+    attempts = run.attempts()
+    if lost(attempts):
+        run.record_attempt(len(attempts), first_step=first_step, total_steps=total_steps)
 
 
 def last_sign(run: RunDir) -> float:

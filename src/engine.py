@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from src.attempts import write_provenance
+from src.attempts import note_steps, write_provenance
 from src.batches import TrainBatches
 from src.checkpoint import load_newest, save_state, save_weights
 from src.config import Config
@@ -30,6 +30,8 @@ from src.run_state import FORMAT, Progress
 from src.rundir import RunDir
 
 SELECTED_BY = "accuracy"
+# For those who watch; a checkpoint makes its rows durable in any case.
+_FLUSH_EVERY_S = 5.0
 
 
 class Trainer:
@@ -61,8 +63,9 @@ class Trainer:
         """Train to the end, or to the next step boundary after a stop is asked for; the state is saved either way."""
         if self.first_step:
             self.reporter.say(f"{self.run.label}: goes on from step {self.first_step} of {self.total_steps}")
+        note_steps(self.run, self.first_step, self.total_steps)
         with MetricsLog(self.run, self.metrics_bytes, self._hparams()) as log:
-            self.log = log
+            self.log, self._flushed_at = log, time.monotonic()
             done = self._loop()
             self._save(keep=1 if done else self.config.checkpoint.keep)
         if done:
@@ -127,6 +130,9 @@ class Trainer:
             values |= {f"train/{name}": value for name, value in means.items()}
         self.log.log(now.step, now.step / self.batches.per_epoch, values)
         self._window_start, self._window_images = time.monotonic(), 0
+        if self._window_start - self._flushed_at > _FLUSH_EVERY_S:
+            self.log.flush()
+            self._flushed_at = time.monotonic()
         self.reporter.advance(now.step, self.total_steps, self._standing())
         if now.diverged:
             self.reporter.say(f"{self.run.label}: the loss is {loss} at step {now.step}; the run ends as diverged")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from src.attempts import write_provenance
+from src.attempts import note_steps, write_provenance
 from src.batches import TrainBatches
 from src.checkpoint import load_newest, save_state
 from src.checkpoint_names import list_states
@@ -94,6 +94,7 @@ def sweep(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
         set_random_state(state["random"], device)
         losses = list(state["losses"])
     first, finder = len(losses), config.lr_finder
+    note_steps(run, first, finder.num_steps)
     with MetricsLog(run, state["metrics_bytes"] if state else 0, {"seed": config.train.seed}) as log:
         while len(losses) < finder.num_steps and not _diverged(losses, finder):
             if should_stop():
