@@ -15,7 +15,8 @@ from src.errors import ClusterError
 
 _TIMEOUT_S = 60
 _BUSY = re.compile(
-    r"Socket timed out|Unable to contact|Connection (refused|timed out)|Communication connection failure|try again",
+    r"Socket timed out|Unable to contact|Connection (refused|timed out)|Communication connection failure|try again"
+    r"|Unexpected message received",
     re.I,
 )
 WAITS_S = (1, 2, 4, 8, 15)

@@ -21,7 +21,7 @@ from src.progress import Reporter, StopCheck
 from src.rundir import RunDir
 from src.sweeps import open_sweep
 
-from .conftest import assert_same_run
+from .conftest import assert_same_run, fake
 
 
 @pytest.fixture
@@ -212,3 +212,17 @@ def test_a_cpu_where_a_gpu_was_asked_for_is_an_error(monkeypatch: pytest.MonkeyP
 )
 def test_the_slice_is_the_one_that_the_profile_names(wanted: str, name: str, gigabytes: float, fits: bool) -> None:
     assert (unlike(wanted, name, int(gigabytes * 1e9)) == "") == fits
+
+
+def test_an_attempt_lost_before_slurm_put_its_job_back_is_a_node_failure(
+    small: Callable[..., Config], requeued: list[str], monkeypatch: pytest.MonkeyPatch, commands: Any
+) -> None:
+    fake(commands, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
+    run, other = grid_runs(small())[:2]
+    run.record_attempt(1, start=1.0, job="70_1", cluster="c")
+    other.record_attempt(1, start=1.0, job="69_1", cluster="c")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "70")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    execute_runs([run, other])
+    assert [a["cause"] for a in run.attempts()] == ["NODE_FAIL", "DONE"]
+    assert [a["cause"] for a in other.attempts()] == ["KILLED", "DONE"]
