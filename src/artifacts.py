@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from src import yaml_file
+from src.errors import RunError
 from src.files import read_json, replace_file
 from src.rundir import RunDir
 
 
-def export_best(run: RunDir) -> Path | None:
-    """Make the best weights of a finished training `artifacts/best.ckpt`, with their config and source beside it.
+def export_best(run: RunDir, result: Mapping[str, Any]) -> Path | None:
+    """Make the best weights of a training `artifacts/best.ckpt`, with their config, source and `result` beside it.
 
     A best.ckpt that exists nowhere else is kept under a name with its date. None where the run has no best epoch.
+    Raises RunError where the folder cannot be written.
     """
     if not run.best_file.is_file():
         return None
     config = run.config()
-    folder = Path(config.paths.artifacts_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _made(Path(config.paths.artifacts_dir))
     target, content = folder / "best.ckpt", run.best_file.read_bytes()
     _keep_unknown(target)
-    source = {"run": str(run.path), "sha256": hashlib.sha256(content).hexdigest(), "result": run.result()}
+    source = {"run": str(run.path), "sha256": hashlib.sha256(content).hexdigest(), "result": result}
     replace_file(target, content)
     replace_file(target.with_suffix(".json"), yaml_file.json_text(source))
     replace_file(target.with_suffix(".yaml"), yaml_file.dump_yaml(config.to_dict()))
@@ -43,8 +46,15 @@ def _keep_unknown(target: Path) -> None:
     )
 
 
-def export_file(source: Path, folder: Path, name: str) -> Path:
-    """Copy a finished file of a run into `folder`, whole, under `name`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / name, source.read_bytes())
+def export_bytes(content: bytes | str, folder: Path, name: str) -> Path:
+    """Put `content` into `folder`, whole, under `name`. Raises RunError where the folder cannot be written."""
+    replace_file(_made(folder) / name, content)
     return folder / name
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be made: {error.strerror}; set paths.artifacts_dir to a folder") from None
+    return folder

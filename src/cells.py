@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from src.config import Config, make_config
+from src.config import Config, Variants, make_config
 from src.config_checks import AXES, plain
 from src.errors import ConfigError
 
@@ -77,18 +77,16 @@ def make_cells(config: Config, axes: Mapping[str, tuple[Any, ...]], shared: Mapp
         raise ConfigError(f"hparams: {count:,} cells are more than {MAX_CELLS:,}; give fewer values")
     shown = [path for path, values in axes.items() if len(values) > 1]
     shown.sort(key=lambda path: list(_LABELS).index(path) if path in _LABELS else len(_LABELS))
-    # A cell searches nothing itself, and thousands of values checked again for each of thousands of cells take minutes.
-    base = {**config.to_dict(), "hparams": {}}
+    points = itertools.product(*([plain(value) for value in values] for values in axes.values()))
+    digits = max(3, len(str(count - 1)))
+    variants = Variants(config, "hparams")
     cells: list[Cell] = []
     problems: dict[str, None] = {}
-    for index, point in enumerate(itertools.product(*axes.values())):
-        overrides = {**shared, **{path: plain(value) for path, value in zip(axes, point, strict=True)}}
-        parts = [
-            f"k={index:0{max(3, len(str(count - 1)))}d}",
-            *(f"{_label(path)}={_text(path, overrides[path])}" for path in shown),
-        ]
+    for index, point in enumerate(points):
+        overrides = {**shared, **dict(zip(axes, point, strict=True))}
+        parts = [f"k={index:0{digits}d}", *(f"{_label(path)}={_text(path, overrides[path])}" for path in shown)]
         try:
-            cell_config = make_config(base, "hparams", overrides)
+            cell_config = variants.make(overrides)
         except ConfigError as error:
             problems.update(dict.fromkeys(str(error).splitlines()[1:]))
             continue

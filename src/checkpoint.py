@@ -6,6 +6,7 @@ tells a torn, truncated or flipped file from a whole one. All files are plain `t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import pickle
@@ -19,11 +20,14 @@ from torch import Tensor, nn
 
 from src.checkpoint_names import checksum_in, list_states, state_name
 from src.errors import CheckpointError
-from src.files import replace_file
+from src.files import remove_leftovers, replace_file, sync_directory
+
+# Of states that were passed over: a name that is no state's, so that they neither count nor come back.
+_ASIDE = ".unused"
 
 
 def save_state(folder: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
-    """Write the exact state after `step` steps; then remove all but the newest `keep`.
+    """Write the exact state after `step` steps; then remove all but the newest `keep`, and what was passed over.
 
     Raises CheckpointError where the disk refuses; the states that were there are whole all the same.
     """
@@ -31,7 +35,7 @@ def save_state(folder: Path, step: int, state: Mapping[str, Any], keep: int) -> 
     path = folder / state_name(step, hashlib.sha256(data).hexdigest())
     try:
         replace_file(path, data)
-        for old in list_states(folder)[keep:]:
+        for old in [*list_states(folder)[keep:], *folder.glob(f"*{_ASIDE}")]:
             old.unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(
@@ -57,22 +61,41 @@ def load_newest(
 ) -> dict[str, Any] | None:
     """The newest whole state, on the CPU, or None where there is none.
 
-    `accept` gives the reason why a whole state cannot be used, or "". Each file that is passed over is named by `warn`.
+    `accept` gives the reason why a whole state cannot be used, or "". Each file that is passed over is named by `warn`
+    and put aside until the next state is saved. For whoever alone writes there: the folder is made if there is none,
+    leftovers of killed writers go. Raises CheckpointError where a state cannot be read now.
     """
-    for path in list_states(folder):
+    _make(folder)
+    remove_leftovers(folder)
+    states = list_states(folder)
+    for path in states:
         state, reason = _read_whole(path)
         reason = reason or accept(state)
         if not reason:
             return state
-        warn(f"checkpoint {path.name[:14]} is not used: {reason}; taking the one before it")
+        instead = "there is none before it, the run begins anew" if path == states[-1] else "taking the one before it"
+        warn(f"checkpoint {path.name[:14]} is not used: {reason}; {instead}")
+        # It must not take the place of a whole one among those that are kept, nor be accepted once metrics have grown.
+        with contextlib.suppress(OSError):
+            path.replace(path.with_suffix(_ASIDE))
     return None
+
+
+def _make(folder: Path) -> None:
+    if not folder.is_dir():
+        try:
+            folder.mkdir()
+            sync_directory(folder.parent)
+        except OSError as error:
+            raise CheckpointError(f"{folder}: cannot be made: {error.strerror}; make room or give access") from error
 
 
 def _read_whole(path: Path) -> tuple[dict[str, Any], str]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        return {}, f"cannot be read ({error.strerror})"
+        # It may be whole all the same, and to begin anew would be the end of it.
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}; start the run again when it can") from error
     if hashlib.sha256(data).hexdigest() != checksum_in(path):
         return {}, f"its {len(data)} bytes do not have the checksum in its name (torn or damaged)"
     loaded: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

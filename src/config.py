@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from src import yaml_file
 from src.config_errors import describe
 from src.errors import ConfigError
-from src.schema import Config
+from src.schema import Config, Hparams, Section
 
-__all__ = ["Config", "load_config", "make_config", "parse_override", "set_key"]
+__all__ = ["Config", "Variants", "load_config", "make_config", "parse_override", "set_key"]
 
 
 def _tuples(value: Any) -> Any:
@@ -65,6 +65,42 @@ def make_config(content: Mapping[str, Any], source: str, overrides: Mapping[str,
         return Config.model_validate(_tuples(values))
     except ValidationError as error:
         raise ConfigError(describe(error, Config, source)) from None
+
+
+class Variants:
+    """Configurations that differ from a valid one in a few values, and search nothing themselves.
+
+    Thousands of them share most of their sections: a section is checked once for each content that it has, what must
+    hold between the sections is checked for each variant. Variants with an equal section have the same object.
+    """
+
+    def __init__(self, config: Config, source: str) -> None:
+        self._source = source
+        # Thousands of values to search, checked again for each of thousands of variants, take minutes.
+        self._content = {**config.to_dict(), "hparams": {}}
+        self._base: dict[str, Section] = {**dict(config), "hparams": Hparams()}
+        self._changed: dict[tuple[str, str], Section] = {}
+
+    def make(self, overrides: Mapping[str, Any]) -> Config:
+        """The variant with `overrides` (key path -> plain value). Raises ConfigError as `make_config` does."""
+        by_section: dict[str, dict[str, Any]] = {}
+        for path, value in overrides.items():
+            by_section.setdefault(path.partition(".")[0], {})[path] = value
+        try:
+            changed = {name: self._section(name, values) for name, values in by_section.items()}
+            return Config.model_validate({**self._base, **changed})
+        except (KeyError, ValidationError):
+            # The whole of it again, for all that is wrong in all sections, in the usual words.
+            return make_config(self._content, self._source, overrides)
+
+    def _section(self, name: str, values: Mapping[str, Any]) -> Section:
+        key = (name, json.dumps(values))
+        if key not in self._changed:
+            content = json.loads(json.dumps({name: self._content[name]}))
+            for path, value in values.items():
+                set_key(content, path, value)
+            self._changed[key] = type(self._base[name]).model_validate(_tuples(content[name]))
+        return self._changed[key]
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:

@@ -20,11 +20,12 @@ from src.checkpoint import load_newest, save_state, save_weights
 from src.config import Config
 from src.data import ImageData, load
 from src.device import choose_device, compute_reproducibly, random_state, set_random_state
+from src.errors import CheckpointError
 from src.measure import measure
 from src.metrics import MetricsLog
 from src.model import build_model, count_parameters
 from src.optim import make_optimizer, scheduled_lr
-from src.outcome import Outcome
+from src.outcome import Outcome, Publish
 from src.progress import Reporter, StopCheck
 from src.run_state import FORMAT, Progress
 from src.rundir import RunDir
@@ -37,8 +38,8 @@ _FLUSH_EVERY_S = 5.0
 class Trainer:
     """One training run in its directory."""
 
-    def __init__(self, run: RunDir, should_stop: StopCheck, reporter: Reporter) -> None:
-        self.run, self.should_stop, self.reporter = run, should_stop, reporter
+    def __init__(self, run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publish) -> None:
+        self.run, self.should_stop, self.reporter, self.publish = run, should_stop, reporter, publish
         self.config: Config = run.config()
         train = self.config.train
         self.device = choose_device(train.device)
@@ -69,7 +70,9 @@ class Trainer:
             done = self._loop()
             self._save(keep=1 if done else self.config.checkpoint.keep)
         if done:
-            self.run.write_result(self._result())
+            result = self._result()
+            self.publish(result)
+            self.run.write_result(result)
         return Outcome(
             "done" if done else "stopped", self.first_step, self.now.step, self.total_steps, round(self.save_s, 3)
         )
@@ -204,10 +207,17 @@ class Trainer:
         self.save_s = max(self.save_s, self._saved_at - begun)
 
     def _unusable(self, state: Mapping[str, Any]) -> str:
+        # Not passed over: to begin anew here would write over what the run has come to.
         if state.get("format") != FORMAT:
-            return f"its format is {state.get('format')}, this version reads {FORMAT}"
+            raise CheckpointError(
+                f"{self.run.label}: its states have format {state.get('format')}, this version reads {FORMAT}; "
+                "go on with the version that wrote them, or start anew beside it with --fresh"
+            )
         if state["key"] != self.key:
-            return "config.yaml of the run was changed after it was written"
+            raise CheckpointError(
+                f"{self.run.config_file}: was changed after the run had begun; put it back as it was, "
+                "or ask for the changed experiment, which gets a run of its own"
+            )
         rows = self.run.metrics_file
         size = rows.stat().st_size if rows.exists() else 0
         return (
@@ -272,9 +282,9 @@ class Trainer:
         }
 
 
-def train(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
-    """Bring the training run in `run` to its end, from wherever it stands.
+def train(run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publish = lambda result: None) -> Outcome:
+    """Bring the training run in `run` to its end, from wherever it stands; `publish` comes before it counts as done.
 
-    Raises CheckpointError where its state cannot be written, DataError where its images are not there.
+    Raises CheckpointError where its state cannot be read or written, DataError where its images are not there.
     """
-    return Trainer(run, should_stop, reporter).execute()
+    return Trainer(run, should_stop, reporter, publish).execute()

@@ -5,6 +5,7 @@ RelayError
 ├── DataError          images that are missing, unreachable or not as the configuration says
 ├── CheckpointError    a checkpoint that is missing, damaged, or of another model
 ├── RunError           a run or sweep directory that is missing, in use or not as expected
+│   └── DiskError      a file of it that the disk does not take (src/files.py; an OSError too)
 └── ClusterError       a scheduler that is missing, refuses, or does not answer
 """
 

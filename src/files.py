@@ -6,31 +6,65 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from src.errors import RunError
+
+_TAIL_BYTES = 4096
+
+
+class DiskError(RunError, OSError):
+    """A file that cannot be written: the disk is full, its folder read-only or gone. Names the file and the reason."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        OSError.__init__(self, error.errno, error.strerror or str(error), str(path))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.filename}: cannot be written: {self.strerror}; "
+            "make room or give the directory back, then do the same again"
+        )
 
 
 def replace_file(path: Path, data: bytes | str) -> None:
     """Write `data` durably under a temporary name in the same directory, then put it in the place of `path`.
 
-    Whoever reads sees the old content or the new one, also after a power cut. Raises OSError (a full disk, a
+    Whoever reads sees the old content or the new one, also after a power cut. Raises DiskError (a full disk, a
     read-only or vanished directory) with the old content untouched and no temporary file left.
     """
     content = data.encode() if isinstance(data, str) else data
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    with _naming(path):
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+            raise
+        sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    # A write that finds the disk full names no file by itself.
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
+        yield
+    except OSError as error:
+        raise DiskError(path, error) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers that were killed left in `folder`. For whoever alone writes there now."""
+    for temporary in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
-    sync_directory(path.parent)
+            temporary.unlink()
 
 
 def sync_directory(path: Path) -> None:
@@ -45,18 +79,24 @@ def sync_directory(path: Path) -> None:
 def append_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> int:
     """Append one JSON line per record, durably, in one write. Returns the size of the file in bytes.
 
-    A line that an earlier crash left incomplete is ended first, so that it cannot swallow the next one.
+    A line that an earlier crash left incomplete is ended first, so that it cannot swallow the next one. Raises
+    DiskError; a part of the lines may be there all the same.
     """
     text = "".join(json.dumps(record) + "\n" for record in records)
-    with path.open("ab+") as file:
-        if file.tell() > 0:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                text = "\n" + text
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-        return file.tell()
+    with _naming(path):
+        with path.open("ab+") as file:
+            new = file.tell() == 0
+            if not new:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    text = "\n" + text
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        if new:
+            sync_directory(path.parent)
+        return size
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -72,6 +112,23 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             if isinstance(record, dict):
                 records.append(record)
     return records
+
+
+def last_line(path: Path) -> dict[str, Any] | None:
+    """The newest complete JSON line of a file, found from its end; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            lines = file.read().split(b"\n")
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError):
+            record = json.loads(line) if line else None
+            if isinstance(record, dict):
+                return record
+    return None
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from src.device import choose_device, compute_reproducibly, random_state, set_ra
 from src.metrics import MetricsLog
 from src.model import build_model
 from src.optim import make_optimizer
-from src.outcome import Outcome
+from src.outcome import Outcome, Publish
 from src.progress import Reporter, StopCheck
 from src.rundir import RunDir
 from src.schema import LrFinder
@@ -71,8 +71,8 @@ def _valley(rates: Sequence[float], smoothed: Sequence[float]) -> float:
     return rates[start + (end - start) * 2 // 3]
 
 
-def sweep(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
-    """Run the range test in `run` and write its result and figure.
+def sweep(run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publish = lambda result: None) -> Outcome:
+    """Run the range test in `run` and write its result and figure; `publish` is called before it counts as done.
 
     It keeps no best weights and writes no checkpoint, except its own state when it is asked to stop, which goes when
     the test is complete.
@@ -119,7 +119,9 @@ def sweep(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
                 log.flush()
             reporter.advance(len(losses), finder.num_steps, f"lr {rate_at(finder, step):.2e}  loss {losses[-1]:.4f}")
         log.flush()
-    run.write_result(_result(run, config, losses))
+    result = _result(run, config, losses)
+    publish(result)
+    run.write_result(result)
     for left in list_states(run.checkpoints):
         left.unlink()
     return Outcome("done", first, len(losses), finder.num_steps)

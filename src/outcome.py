@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+# What is done with a result before it is written, so that a run that was stopped in between does it again.
+Publish = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)

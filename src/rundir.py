@@ -131,6 +131,10 @@ class RunDir:
             raise RunError(
                 f"{self.label} is being executed by another process; wait for it, or stop that one"
             ) from None
+        except OSError as error:
+            raise RunError(
+                f"{self.claim_file}: cannot be locked: {error.strerror}; give access to it, then do the same again"
+            ) from error
         try:
             yield
         finally:

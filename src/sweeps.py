@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,10 +20,15 @@ from src import yaml_file
 from src.cells import Cell
 from src.config import Config
 from src.errors import RunError
-from src.files import append_lines, replace_file
+from src.files import append_lines, replace_file, sync_directory
 from src.provenance import code_version
 from src.rundir import SweepDir
+from src.schema import Section
 from src.shapes import shape_of, units_of
+
+_MAKING = ".making-"
+# More files than this are made durable by one sync of everything, which takes less than one for each.
+_SYNCED_ONE_BY_ONE = 200
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ def open_sweep(request: Request, *, fresh: bool = False) -> tuple[SweepDir, bool
     Raises RunError where the runs directory cannot be written.
     """
     with planning(request.runs_dir):
+        for left in request.runs_dir.glob(f"{_MAKING}*"):
+            shutil.rmtree(left, ignore_errors=True)  # of a planner that was killed; nobody else plans now
         found = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
         return (found, False) if found else (make_sweep(request, datetime.now()), True)
 
@@ -82,18 +90,36 @@ def _unwritable(runs_dir: Path, error: OSError) -> RunError:
     return RunError(f"{runs_dir}: cannot be written: {error.strerror}; set paths.runs_dir to a folder that can")
 
 
-def with_absolute_paths(config: Config) -> dict[str, Any]:
-    """The configuration as plain values, its paths absolute, so that it means the same in every folder and node."""
-    content = config.to_dict()
-    content["paths"] = {name: str(Path(value).absolute()) for name, value in content["paths"].items()}
-    dataset = content["dataset"]
-    dataset["root"] = str(Path(dataset["root"]).expanduser().absolute())
-    folder = Path(dataset["name"]).expanduser()
-    if dataset["source"] == "folder" or (dataset["source"] == "auto" and folder.is_dir()):
-        dataset["name"] = str(folder.absolute())
-        dataset["source"] = "folder"
-    if content["evaluation"]["checkpoint"]:
-        content["evaluation"]["checkpoint"] = str(Path(content["evaluation"]["checkpoint"]).expanduser().absolute())
+class ConfigTexts:
+    """What goes into config.yaml: the text of each section is made once, however many runs share it."""
+
+    def __init__(self) -> None:
+        # By identity: values that are equal, such as 0.0 and -0.0, need not have the same text. The section is kept
+        # with its text, so that no other one gets its id.
+        self._made: dict[int, tuple[Section, str]] = {}
+
+    def text(self, config: Config) -> str:
+        """The configuration with its paths absolute, as `dump_yaml` writes it."""
+        return "".join(self._section_text(name, section) for name, section in config)
+
+    def _section_text(self, name: str, section: Section) -> str:
+        if id(section) not in self._made:
+            self._made[id(section)] = (section, yaml_file.dump_yaml({name: with_absolute_paths(name, section)}))
+        return self._made[id(section)][1]
+
+
+def with_absolute_paths(name: str, section: Section) -> dict[str, Any]:
+    """The section `name` as plain values, its paths absolute, so that it means the same in every folder and node."""
+    content: dict[str, Any] = section.model_dump(mode="json")
+    if name == "paths":
+        return {key: str(Path(value).absolute()) for key, value in content.items()}
+    if name == "dataset":
+        content["root"] = str(Path(content["root"]).expanduser().absolute())
+        folder = Path(content["name"]).expanduser()
+        if content["source"] == "folder" or (content["source"] == "auto" and folder.is_dir()):
+            content |= {"name": str(folder.absolute()), "source": "folder"}
+    if name == "evaluation" and content["checkpoint"]:
+        content["checkpoint"] = str(Path(content["checkpoint"]).expanduser().absolute())
     return content
 
 
@@ -122,16 +148,16 @@ def make_sweep(request: Request, created: datetime) -> SweepDir:
     """
     runs_dir = request.runs_dir
     try:
-        building = Path(tempfile.mkdtemp(dir=runs_dir, prefix=".making-"))
+        building = Path(tempfile.mkdtemp(dir=runs_dir, prefix=_MAKING))
     except OSError as error:
         raise _unwritable(runs_dir, error) from None
     try:
         building.chmod(0o755)
+        draft, texts = SweepDir(building), ConfigTexts()
         for cell in request.cells:
-            (building / cell.name / "checkpoints").mkdir(parents=True)
-            text = yaml_file.dump_yaml(with_absolute_paths(cell.config))
-            (building / cell.name / "config.yaml").write_text(text, encoding="utf-8")
-        draft = SweepDir(building)
+            run = draft.run(cell.name)
+            run.path.mkdir()
+            run.config_file.write_text(texts.text(cell.config), encoding="utf-8")
         rows = [_manifest_row(request.kind, cell) for cell in request.cells]
         append_lines(draft.cells_file, rows)
         meta: dict[str, Any] = {
@@ -142,10 +168,26 @@ def make_sweep(request: Request, created: datetime) -> SweepDir:
         }
         meta |= {"cells": len(rows), "code": code_version(), "config": request.config.to_dict()}
         replace_file(draft.meta_file, yaml_file.dump_yaml(meta))
-        return SweepDir(_rename_to_free(building, runs_dir / request.name_at(created)))
-    except BaseException:
+        _make_durable([draft.run(cell.name).config_file for cell in request.cells])
+        path = _rename_to_free(building, runs_dir / request.name_at(created))
+        sync_directory(runs_dir)
+        return SweepDir(path)
+    except BaseException as error:
         shutil.rmtree(building, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, RunError):
+            raise _unwritable(runs_dir, error) from None
         raise
+
+
+def _make_durable(files: Sequence[Path]) -> None:
+    """Before the rename that makes them count: after a power cut, an empty config.yaml would be another experiment."""
+    if len(files) > _SYNCED_ONE_BY_ONE:
+        os.sync()
+        return
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        sync_directory(path.parent)
 
 
 def _manifest_row(kind: str, cell: Cell) -> dict[str, Any]:

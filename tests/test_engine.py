@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -16,11 +17,13 @@ import torch
 from src.checkpoint_names import list_states, newest_step
 from src.config import Config
 from src.engine import train
+from src.errors import CheckpointError, RunError
 from src.files import read_lines
 from src.plans import train_request
 from src.progress import PlainReporter
 from src.rundir import RunDir
 from src.sweeps import open_sweep
+from src.training import train_and_export
 
 from .conftest import ROOT, assert_same_run
 
@@ -149,14 +152,33 @@ def test_lost_rows_send_the_run_back_to_a_state_that_knows_less(
     assert_same_run(straight, run)
 
 
-def test_a_changed_config_starts_anew(small: Callable[..., Config], tmp_path: Path) -> None:
-    run = new_run(small())
+def test_a_changed_config_is_refused_and_nothing_is_lost(
+    straight: RunDir, small: Callable[..., Config], tmp_path: Path
+) -> None:
+    run = new_run(small(paths__runs_dir=str(tmp_path / "other")))
     assert execute(run, 9) == "stopped"
-    run.config_file.write_text(run.config_file.read_text().replace("lr: 0.002", "lr: 0.003"))
-    whole = new_run(small(train__optimizer__lr=0.003, paths__runs_dir=str(tmp_path / "other")))
+    text = run.config_file.read_text()
+    run.config_file.write_text(text.replace("lr: 0.002", "lr: 0.003"))
+    with pytest.raises(CheckpointError, match=r"config\.yaml: was changed after the run had begun; put it back"):
+        execute(run)
+    run.config_file.write_text(text)
     assert execute(run) == "done"
-    assert execute(whole) == "done"
-    assert_same_run(whole, run)
+    assert_same_run(straight, run)
+
+
+def test_what_goes_into_artifacts_is_there_before_the_run_counts_as_done(
+    small: Callable[..., Config], tmp_path: Path
+) -> None:
+    run = new_run(small(paths__artifacts_dir=str(tmp_path / "file" / "artifacts")))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"set paths\.artifacts_dir"):
+        train_and_export(run, StopAfter(NEVER), PlainReporter())
+    assert run.result() is None
+    (tmp_path / "file").unlink()
+    assert train_and_export(run, StopAfter(NEVER), PlainReporter()).status == "done"
+    exported = tmp_path / "file" / "artifacts"
+    assert (exported / "best.ckpt").read_bytes() == run.best_file.read_bytes()
+    assert json.loads((exported / "best.json").read_text())["result"]["steps"] == 18
 
 
 def test_a_diverging_run_ends_and_says_so(small: Callable[..., Config]) -> None:
@@ -212,6 +234,7 @@ import os, sys
 from pathlib import Path
 import torch, torch._dynamo, tensorboard.summary.writer.event_file_writer
 from src.engine import train
+from src.errors import CheckpointError, RunError
 from src.progress import PlainReporter
 from src.rundir import RunDir
 run = RunDir(Path(sys.argv[1]))
