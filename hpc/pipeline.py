@@ -16,9 +16,10 @@ from typing import Any
 
 import jobs
 from hpc import slurm, states
+from hpc.arrays import Site, ask_site
 from hpc.chain import LINKS, Chain, open_chain
 from hpc.cluster import Profile, load_profile
-from hpc.commands import Site, ask_site, execute
+from hpc.commands import execute
 from hpc.freeze import freeze
 from hpc.stock import Stock, last_cause, refusals_by_word, take_stock
 from src.config import Config, make_config

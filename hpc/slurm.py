@@ -106,6 +106,12 @@ def _reason(problem: str) -> str:
     return problem
 
 
+def release(job_ids: Sequence[str]) -> None:
+    """Let jobs start that are held in the queue."""
+    if job_ids:
+        ask(["scontrol", "release", ",".join(job_ids)])
+
+
 def submit_script(script: str, options: Sequence[str]) -> str:
     """Submit a bash script with sbatch's long options. Returns the job id; raises ClusterError with SLURM's words."""
     return ask(["sbatch", "--parsable", *options, f"--wrap={script}"]).strip().partition(";")[0]

@@ -126,6 +126,20 @@ def test_a_launcher_killed_around_sbatch_leaves_each_cell_submitted_once(
     assert "tasks" in read_lines(sweep.submissions_file)[0]
 
 
+def test_a_task_that_slurm_holds_after_a_failed_start_is_released(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    site()
+    squeue = SQUEUE.replace("|Resources|", "|$([ $i = 1 ] && echo 'launch failed requeued held' || echo JobHeldUser)|")
+    fake(tmp_path / "bin", "squeue", squeue)
+    fake(tmp_path / "bin", "scontrol", f"echo \"$@\" >> {tmp_path}/asked; echo 'MaxArraySize = 1001'")
+    again = site()
+    assert again.returncode == 0, again.stderr
+    assert "1 tasks were held by SLURM (requeued held: 101_1); they are released" in again.stdout
+    assert "release 101_1\n" in (tmp_path / "asked").read_text()
+    assert "0 done, 4 in the queue before, 0 submitted" in again.stdout
+
+
 def test_two_launchers_in_the_same_second_submit_each_cell_once(
     site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, small_file: Path
 ) -> None:
