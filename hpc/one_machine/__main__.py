@@ -1,4 +1,4 @@
-"""The commands: `python -m hpc.one_machine install | up | down | status`.
+"""The commands: `python -m hpc.one_machine install | up | down | status | stop | start`.
 
 Stdout is for the shell that evaluates it (`eval "$(python -m hpc.one_machine up)"`), everything else goes to stderr.
 A problem that the user can mend ends with one message and exit code 2.
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from hpc.one_machine.cluster import Request, down, status, up
+from hpc.one_machine.cluster import Request, down, start_daemon, status, stop_daemon, up
 from hpc.one_machine.packages import install
 from hpc.one_machine.progress import report
 from hpc.one_machine.settings import OneMachineError
@@ -37,8 +37,13 @@ def make_parser() -> argparse.ArgumentParser:
     for command, text in (
         ("up", "start a cluster and print the line that points SLURM's commands at it"),
         ("down", "end a cluster with all its jobs and remove its folder"),
+        ("stop", "stop one daemon of a running cluster, to see what an outage does"),
+        ("start", "start a daemon that was stopped"),
     ):
         commands.add_parser(command, help=text).add_argument("--name", default="relay")
+    for command in ("stop", "start"):
+        commands.choices[command].add_argument("daemon", help="slurmctld, slurmdbd, mariadbd, munged or slurmd-node1")
+    commands.choices["stop"].add_argument("--kill", action="store_true", help="with SIGKILL, as a power cut would")
     up_parser = commands.choices["up"]
     up_parser.add_argument("--dir", type=Path, help="a folder that does not exist yet; its path must be short")
     up_parser.add_argument("--nodes", type=_whole_number(1, 99), default=2)
@@ -80,6 +85,10 @@ def main(words: Sequence[str] | None = None) -> int:
             )
         elif arguments.command == "down":
             down(arguments.name)
+        elif arguments.command == "stop":
+            stop_daemon(arguments.name, arguments.daemon, kill=arguments.kill)
+        elif arguments.command == "start":
+            start_daemon(arguments.name, arguments.daemon)
         else:
             status()
     except (OneMachineError, OSError) as error:

@@ -7,6 +7,7 @@ import pwd
 import random
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from hpc.one_machine import daemons
 from hpc.one_machine.packages import check_installed
-from hpc.one_machine.processes import Process
+from hpc.one_machine.processes import Process, stop
 from hpc.one_machine.progress import report
 from hpc.one_machine.records import Record, all_records, only_one, read_record, record_path, write_record
 from hpc.one_machine.settings import (
@@ -30,6 +31,7 @@ from hpc.one_machine.settings import (
 )
 
 PORTS = range(20000, 32000)  # below those that the kernel gives to outgoing connections
+OUTAGE_PATIENCE_S = 60.0  # a daemon that is to go on later writes down what it knows first
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,48 @@ def down(name: str) -> None:
         began_s = time.monotonic()
         remove(record)
         report(f"the cluster {name} is down after {time.monotonic() - began_s:.1f} s")
+
+
+def stop_daemon(name: str, label: str, *, kill: bool) -> None:
+    """End one daemon of a running cluster, to see what an outage of it does; `kill` leaves it no time for anything.
+
+    Raises OneMachineError where there is no such cluster or daemon.
+    """
+    with only_one():
+        record, position = _find_daemon(name, label)
+        process = record.processes[position]
+        if kill:
+            process.send(signal.SIGKILL)
+        stop([process], OUTAGE_PATIENCE_S)
+    report(f"{label} of {name} is stopped")
+
+
+def start_daemon(name: str, label: str) -> None:
+    """Start a daemon that ended, and wait until it answers; one that runs is left alone. Raises OneMachineError."""
+    with only_one():
+        record, position = _find_daemon(name, label)
+
+        def started(process: Process) -> None:
+            record.processes[position] = process
+            write_record(record)
+
+        if record.processes[position].is_alive():
+            report(f"{label} of {name} runs already")
+            return
+        daemons.Starter(record.machine, started).start(label)
+    report(f"{label} of {name} runs again")
+
+
+def _find_daemon(name: str, label: str) -> tuple[Record, int]:
+    record = read_record(name)
+    if record is None or not record.is_whole():
+        raise OneMachineError(f"there is no running cluster {name}. Try: python -m hpc.one_machine status")
+    found = [position for position, process in enumerate(record.processes) if process.label == label]
+    if not found:
+        raise OneMachineError(
+            f"{label}: no daemon of the cluster {name}; give one of {', '.join(daemons.labels(record.machine))}"
+        )
+    return record, found[0]
 
 
 def status() -> None:

@@ -37,26 +37,25 @@ class Starter:
         """Returns when every node is idle. Raises StartError when a daemon ends or stays silent; others still run."""
         machine = self.machine
         report("starting munge")
-        self._start("munged", _munged(machine))
-        hello = ["munge", f"--socket={machine.munge_socket}", "--no-input"]
-        self._wait("munged", lambda: ask(machine, hello) is not None)
+        self.start("munged")
         report("starting MariaDB")
         self._make_database()
-        self._start("mariadbd", _mariadbd(machine))
-        self._wait("mariadbd", lambda: _listens(machine.ports.mariadb))
+        self.start("mariadbd")
         report("starting slurmdbd")
-        self._start("slurmdbd", ["slurmdbd", "-D"])
-        self._wait("slurmdbd", lambda: _listens(machine.ports.slurmdbd))
+        self.start("slurmdbd")
         if ask(machine, ["sacctmgr", "-i", "add", "cluster", machine.name]) is None:
             raise StartError(f"slurmdbd does not take the cluster.{_tail(_output(machine, 'slurmdbd'))}")
         report("starting slurmctld")
-        self._start("slurmctld", ["slurmctld", "-D", "-f", str(machine.slurm_conf)])
-        self._wait("slurmctld", lambda: _listens(machine.ports.slurmctld))
-        self._wait("slurmctld", lambda: ask(machine, ["scontrol", "show", "node"]) is not None)
+        self.start("slurmctld")
         report(f"starting slurmd of {', '.join(machine.nodes)}")
         for node in machine.nodes:
-            self._start(f"slurmd-{node}", ["slurmd", "-D", "-N", node, "-f", str(machine.slurm_conf)])
+            self._start(f"slurmd-{node}")
         self._wait("slurmd-node1", lambda: idle_nodes(machine) == set(machine.nodes))
+
+    def start(self, label: str) -> None:
+        """Start one daemon, and return when it answers. Raises StartError when it ends or stays silent."""
+        self._start(label)
+        self._wait(label, lambda: _answers(self.machine, label))
 
     def _make_database(self) -> None:
         install = ["mariadb-install-db", "--no-defaults", f"--datadir={self.machine.database}", "--skip-test-db"]
@@ -75,8 +74,9 @@ class Starter:
         if returncode:
             raise StartError(f"{install[0]} ended with {returncode}.{_tail(log)}")
 
-    def _start(self, label: str, command: Sequence[str]) -> None:
+    def _start(self, label: str) -> None:
         """In a session of its own, so that it outlives the terminal."""
+        command = _command(self.machine, label)
         with _output(self.machine, label).open("ab") as output:
             child = subprocess.Popen(
                 [find_program(command[0]), *command[1:]],
@@ -105,6 +105,33 @@ class Starter:
         for label, child in self.children.items():
             if child.poll() is not None:
                 raise StartError(f"{label} ended with {child.returncode}.{_tail(_output(self.machine, label))}")
+
+
+def labels(machine: OneMachine) -> tuple[str, ...]:
+    """The daemons of this machine, in the order in which they start."""
+    return ("munged", "mariadbd", "slurmdbd", "slurmctld", *(f"slurmd-{node}" for node in machine.nodes))
+
+
+def _command(machine: OneMachine, label: str) -> list[str]:
+    if label.startswith("slurmd-"):
+        return ["slurmd", "-D", "-N", label.removeprefix("slurmd-"), "-f", str(machine.slurm_conf)]
+    return {
+        "munged": _munged(machine),
+        "mariadbd": _mariadbd(machine),
+        "slurmdbd": ["slurmdbd", "-D"],
+        "slurmctld": ["slurmctld", "-D", "-f", str(machine.slurm_conf)],
+    }[label]
+
+
+def _answers(machine: OneMachine, label: str) -> bool:
+    if label == "munged":
+        return ask(machine, ["munge", f"--socket={machine.munge_socket}", "--no-input"]) is not None
+    ports = machine.ports
+    by_label = {"mariadbd": ports.mariadb, "slurmdbd": ports.slurmdbd, "slurmctld": ports.slurmctld}
+    by_label |= {f"slurmd-{node}": port for node, port in zip(machine.nodes, ports.slurmd, strict=True)}
+    if not _listens(by_label[label]):
+        return False
+    return label != "slurmctld" or ask(machine, ["scontrol", "show", "node"]) is not None
 
 
 def _munged(machine: OneMachine) -> list[str]:

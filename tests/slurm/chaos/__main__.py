@@ -1,0 +1,50 @@
+"""`python -m tests.slurm.chaos --seed S --minutes M`: a campaign on a cluster of its own.
+
+Exit code 0 where everything held, 1 with the seed where something did not, 2 where there is no SLURM to start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from hpc.one_machine.packages import check_installed
+from hpc.one_machine.settings import OneMachineError
+
+from ..conftest import cluster_of_its_own
+from .campaign import Campaign, Plan, command_of
+from .faults import KINDS
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.slurm.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--kind", action="append", choices=list(KINDS), help="only these kinds of faults")
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        check_installed()
+    except OneMachineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    plan = Plan(given.seed, given.minutes, kinds=tuple(given.kind or KINDS))
+    folder = Path(tempfile.mkdtemp(prefix="relay-chaos-"))
+    print(f"{command_of(plan)}, in {folder}", flush=True)
+    with cluster_of_its_own(f"chaos_{os.getpid()}", "--requeue-wait-s", "5") as cluster:
+        campaign = Campaign(plan, cluster, folder, lambda text: print(text, flush=True))
+        problems = campaign.run()
+    print(f"\n{campaign.table}\n\n{campaign.rounds} rounds of {plan.cells} cells", flush=True)
+    for problem in problems:
+        print(f"does not hold: {problem}", flush=True)
+    print(f"FAILED, again with: {command_of(plan)}" if problems else "everything held", flush=True)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""What must hold when a campaign is over, whatever was done to the runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from hpc.budgets import REQUEUED_AFTER, verdict
+from src.files import read_lines
+from src.rundir import RunDir
+from src.sweeps import sweeps
+
+from ...conftest import assert_same_run
+from .faults import KINDS, Injection
+from .site import Site
+
+# While these last, a launch may be refused.
+REFUSALS = frozenset({"slurmctld away", "full disk"})
+Attempt = Mapping[str, Any]
+
+
+def problems_of(site: Site, injections: Sequence[Injection]) -> list[str]:
+    """One line for everything that does not hold, in all rounds."""
+    straight = sweeps(site.folder / "reference")[-1]
+    return [
+        f"{run.label}: {problem}"
+        for sweep in site.sweeps()
+        for run in sweep.runs()
+        for problem in _problems(run, straight.run(run.name), injections)
+    ]
+
+
+def _problems(run: RunDir, reference: RunDir, injections: Sequence[Injection]) -> Iterator[str]:
+    if run.result() is None:
+        yield "it is not done"
+        return
+    attempts = run.attempts()
+    done = sum(attempt.get("cause") == "DONE" for attempt in attempts)
+    if done != 1:
+        yield f"{done} attempts are DONE"
+    yield from _logged_twice(run)
+    yield from _overlaps(attempts)
+    for position, attempt in enumerate(attempts):
+        yield from _cause(run, attempts, position, attempt, injections)
+    try:
+        assert_same_run(reference, run)
+    except AssertionError as error:
+        yield f"it differs from the run that nobody disturbed: {error}"
+
+
+def _logged_twice(run: RunDir) -> Iterator[str]:
+    logged = Counter(
+        (row["step"], name)
+        for row in read_lines(run.metrics_file)
+        for name in row
+        if name not in ("step", "epoch", "time")
+    )
+    twice = [key for key, count in logged.items() if count > 1]
+    if twice:
+        yield f"logged more than once: {twice[:5]}"
+
+
+def _overlaps(attempts: Sequence[Attempt]) -> Iterator[str]:
+    for before, after in pairwise(attempts):
+        if "end" not in before:
+            yield f"attempt {before['attempt']} was never closed"
+        elif after["start"] < before["end"] - 0.01:
+            yield f"attempts {before['attempt']} and {after['attempt']} overlap: {before} {after}"
+
+
+def _cause(
+    run: RunDir, attempts: Sequence[Attempt], position: int, attempt: Attempt, injections: Sequence[Injection]
+) -> Iterator[str]:
+    cause = attempt.get("cause")
+    if cause == "DONE" or "end" not in attempt:
+        return
+    after = attempts[position + 1] if position + 1 < len(attempts) else None
+    touching = _touching(run, attempt, after, injections)
+    kinds = [KINDS[injection.kind] for injection in touching]
+    causes = frozenset().union(*(kind.causes for kind in kinds))
+    allowed = causes | frozenset().union(*(kind.blurs for kind in kinds)) if causes else causes
+    if cause not in allowed:
+        faults = ", ".join(injection.kind for injection in touching) or "nothing"
+        yield f"attempt {attempt['attempt']} ended in {cause} after {faults}: {dict(attempt)}"
+    if after and after.get("job") != attempt.get("job") and cause in REQUEUED_AFTER:
+        others = [i for i in injections if i.touches(run.name, attempt["end"], after["start"]) and not _left(i, cause)]
+        if not others and verdict(attempts[: position + 1]) is None:
+            yield f"attempt {attempt['attempt']} ended in {cause}, and its task {attempt['job']} did not come back"
+
+
+def _touching(run: RunDir, attempt: Attempt, after: Attempt | None, injections: Sequence[Injection]) -> list[Injection]:
+    """The faults that may have ended this attempt. One that left no word may have ended long after its last sign."""
+    left_no_word = "reached_step" in attempt
+    latest = after["start"] if after and left_no_word else attempt["end"] + 1
+    return [
+        injection
+        for injection in injections
+        if injection.touches(run.name, attempt["end"] - 1, latest) and injection.over >= attempt["start"]
+    ]
+
+
+def _left(injection: Injection, cause: Any) -> bool:
+    return cause in KINDS[injection.kind].causes
+
+
+def ends_by_kind(site: Site, injections: Sequence[Injection]) -> dict[str, int]:
+    """How many attempts ended by each kind of fault; by the newest one, where there were several."""
+    counted: Counter[str] = Counter()
+    for sweep in site.sweeps():
+        for run in sweep.runs():
+            attempts = run.attempts()
+            for attempt, after in zip(attempts, [*attempts[1:], None], strict=False):
+                if attempt.get("cause") == "DONE" or "end" not in attempt:
+                    continue
+                touching = _touching(run, attempt, after, injections)
+                by = [i for i in touching if _left(i, attempt["cause"])] or [
+                    i for i in touching if KINDS[i.kind].causes
+                ]
+                counted.update([max(by, key=lambda i: i.began).kind] if by else [])
+    return dict(counted)

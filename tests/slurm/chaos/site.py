@@ -1,0 +1,228 @@
+"""What the campaign sees of the cluster and of the runs, and the rough tools that it handles them with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpc.one_machine.processes import descendants, start_ticks
+from src import yaml_file
+from src.checkpoint_names import list_states
+from src.rundir import RunDir, SweepDir
+from src.sweeps import sweeps
+
+from ...conftest import ROOT, SMALL
+from ..conftest import Cluster
+
+# One CPU for a task: the number of threads is part of what must be equal.
+TIME_MIN = 10
+PROFILE = {
+    "executor": "slurm",
+    "partition": "gpu",
+    "slice": "1g.12gb",
+    "cpus": 1,
+    "mem_gb": 2,
+    "time_min": TIME_MIN,
+    "signal_lead_s": 90,
+    "max_parallel": 2,
+}
+DISK_MB = 96
+
+
+@dataclass(frozen=True)
+class Row:
+    """One task in the queue."""
+
+    job_id: str
+    state: str
+    reason: str
+    node: str
+    limit: str
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A living process that executes a run now, and its task."""
+
+    run: RunDir
+    attempt: int
+    pid: int
+    row: Row
+    has_saved: bool
+
+
+@dataclass
+class Site:
+    """The cluster, the experiment in its folder, and what is out of order at the moment by the campaign's own doing."""
+
+    cluster: Cluster
+    folder: Path
+    away: set[str] = field(default_factory=set)
+    has_disk: bool = False
+    disk_full: bool = False
+
+    @property
+    def disk(self) -> Path:
+        """Where runs and logs go: a small disk of their own where one can be mounted."""
+        return self.folder / "disk"
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.disk / "runs"
+
+    @property
+    def filler(self) -> Path:
+        return self.disk / "filler"
+
+    @property
+    def experiment(self) -> Path:
+        return self.folder / "chaos.yaml"
+
+    @property
+    def profile(self) -> Path:
+        return self.folder / "profile.yaml"
+
+    def prepare(self, cells: int, epochs: int) -> None:
+        """Write the experiment's files, and mount the small disk where that is allowed."""
+        self.disk.mkdir(parents=True)
+        mounting = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "relay-chaos", str(self.disk)]
+        self.has_disk = shutil.which("mount") is not None and quiet(mounting) == 0
+        self.experiment.write_text(yaml_file.dump_yaml(self._content(cells, epochs)))
+        self.profile.write_text(yaml_file.dump_yaml(PROFILE))
+
+    def _content(self, cells: int, epochs: int) -> dict[str, Any]:
+        images = {"root": str(self.folder / "data"), "synthetic_train_per_class": 100}
+        rates = [round(0.001 * 1.5**number, 6) for number in range(cells)]
+        return {
+            **SMALL,
+            "dataset": {**SMALL["dataset"], **images},
+            "hparams": {"epochs": epochs, "lr": rates, "tag": "chaos"},
+            "checkpoint": {"every_steps": 40},
+            "metrics": {"log_every_steps": 10},
+            "paths": {
+                "runs_dir": str(self.runs_dir),
+                "artifacts_dir": str(self.folder / "artifacts"),
+                "logs_dir": str(self.disk / "logs"),
+            },
+        }
+
+    def close(self) -> None:
+        if self.has_disk:
+            quiet(["umount", "--lazy", str(self.disk)])
+
+    def sweeps(self) -> list[SweepDir]:
+        return sweeps(self.runs_dir)
+
+    def runs(self) -> list[RunDir]:
+        """Those of the newest sweep; none before the first one is there."""
+        made = self.sweeps()
+        return made[-1].runs() if made else []
+
+    def ask(self, *command: str) -> str | None:
+        """Stdout of a command of SLURM's; None where it fails, at once while the controller is known to be away."""
+        if "slurmctld" in self.away:
+            return None
+        try:
+            ended = subprocess.run(
+                command, env=self.cluster.env, capture_output=True, text=True, timeout=90, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return None
+        return ended.stdout if ended.returncode == 0 else None
+
+    def queue(self) -> list[Row] | None:
+        """The tasks of all runs; None where nobody answers."""
+        text = self.ask("squeue", "-h", "-r", "-p", "gpu", "-o", "%i|%T|%r|%N|%l")
+        return None if text is None else [Row(*line.split("|")) for line in text.splitlines()]
+
+    def workers(self, rows: Sequence[Row]) -> list[Worker]:
+        """Runs that are on their way in a running task, some steps into their attempt."""
+        running = {row.job_id: row for row in rows if row.state == "RUNNING"}
+        found = []
+        for run in self.runs():
+            last = (run.attempts() or [{}])[-1]
+            row = running.get(str(last.get("job")))
+            if row and "end" not in last and start_ticks(int(last["pid"])) is not None:
+                states = list_states(run.checkpoints)
+                has_saved = bool(states) and states[0].stat().st_mtime > float(last["start"])
+                found.append(Worker(run, int(last["attempt"]), int(last["pid"]), row, has_saved))
+        return found
+
+    def raw_id(self, job_id: str) -> str | None:
+        """The number under which a node knows an array's element."""
+        text = self.ask("scontrol", "--oneliner", "show", "job", job_id) or ""
+        return next((word.removeprefix("JobId=") for word in text.split() if word.startswith("JobId=")), None)
+
+    def step_daemons(self, worker: Worker) -> dict[str, int]:
+        """Pids of the slurmstepd's of a task: `batch` for the script, `0` for the step that computes."""
+        number = self.raw_id(worker.row.job_id)
+        names = {f"slurmstepd: [{number}.{step}]": step for step in ("batch", "0")}
+        return {names[name]: pid for pid in pids() if (name := command_of(pid)) in names}
+
+    def family(self, worker: Worker) -> list[int]:
+        """The task's slurmstepd's and all that descends from them."""
+        roots = self.step_daemons(worker).values()
+        return [*roots, *descendants(roots)]
+
+    def daemon(self, action: str, label: str, *options: str) -> None:
+        """`python -m hpc.one_machine stop|start LABEL`, as an administrator types it."""
+        command = ["hpc.one_machine", action, label, "--name", self.cluster.name, *options]
+        ended = subprocess.run(
+            [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=150, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+        (self.away.add if action == "stop" else self.away.discard)(label)
+
+    def launch(self, log: Path, *words: str) -> subprocess.Popen[bytes]:
+        """`python -m hpc.launch WORDS` in the background; what it prints goes to `log`."""
+        command = [sys.executable, "-m", "hpc.launch", *words]
+        command += ["--config", str(self.experiment), "--cluster", str(self.profile)]
+        env = {**self.cluster.env, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+        with log.open("wb") as output:
+            return subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT)
+
+    def fill_disk(self, left_bytes: int) -> None:
+        """Nothing but `left_bytes` remain free."""
+        room = os.statvfs(self.disk)
+        with self.filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(room.f_bavail * room.f_frsize - left_bytes, 1))
+        self.disk_full = True
+
+    def free_disk(self) -> None:
+        self.filler.unlink()
+        self.disk_full = False
+
+
+def quiet(command: Sequence[str]) -> int:
+    """The exit code of a command whose words do not matter."""
+    return subprocess.run(command, capture_output=True, check=False).returncode
+
+
+def pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def command_of(pid: int) -> str:
+    """The command line of a process, or "" where it is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    return ""
+
+
+def kill(victims: Sequence[int]) -> None:
+    """`kill -9`, and wait until they are gone."""
+    for pid in victims:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while any(start_ticks(pid) is not None for pid in victims) and time.monotonic() < deadline:
+        time.sleep(0.02)
