@@ -59,7 +59,7 @@ test: $(READY) ## the tests that need no SLURM (under 5 minutes)
 	@$(PY) -m pytest --ignore=tests/slurm -n auto --dist worksteal $(ARGS)
 
 test-slurm: $(READY) ## the tests on a real SLURM, started for them on this machine
-	@$(PY) -m pytest tests/slurm $(ARGS)
+	@$(PY) -m pytest tests/slurm -n 2 --dist loadfile $(ARGS)
 
 chaos: $(READY) ## a campaign of faults on a real SLURM; SEED=, MINUTES=
 	@$(PY) -m tests.slurm.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),10)

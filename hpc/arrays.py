@@ -117,5 +117,5 @@ def plan_of(
 ) -> SubmitPlan:
     """The next submission of a sweep, or the one `ahead` after it."""
     paths = [[run.path.absolute() for run in runs] for runs in tasks]
-    name = job_name(sweep.name, len(submissions(sweep)) + 1 + ahead)
+    name = job_name(sweep.path, len(submissions(sweep)) + 1 + ahead)
     return make_plan(profile, site.gres, name, paths, log_folder(config, sweep), code)

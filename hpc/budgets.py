@@ -26,7 +26,7 @@ BUDGETS: Mapping[str, int | None] = {
 }
 # After these a task puts itself back into the queue. After a user's own stop it does not: that user submits it again.
 REQUEUED_AFTER = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL", "REQUEUED", "SIGNALLED"})
-_FROM_OUTSIDE = frozenset({"PREEMPTED", "NODE_FAIL", "REQUEUED", "CANCELLED", "INTERRUPTED"})
+_FROM_OUTSIDE = frozenset({"PREEMPTED", "NODE_FAIL", "KILLED", "REQUEUED", "CANCELLED", "INTERRUPTED"})
 # Attempts in a row without a step done: those that had their time, and all of them. Bad luck is no lack of progress,
 # ten times of it are.
 MAX_IDLE_ATTEMPTS = 2

@@ -39,13 +39,16 @@ class StopRequest:
         """Whether the run is to stop at the next step."""
         return bool(self.signals)
 
-    def cause(self) -> str:
-        """Why the stop was asked for, by SLURM's own word: TIMEOUT, PREEMPTED, CANCELLED, or SIGNALLED by somebody."""
+    def cause(self, *, patient: bool = False) -> str:
+        """Why the stop was asked for, by SLURM's own word: TIMEOUT, PREEMPTED, CANCELLED, or SIGNALLED by somebody.
+
+        SIGNALLED too where the controller does not answer; `patient` waits for it as long as the task is let live.
+        """
         told = _preempt_signal() in self.signals
         if self._job_id is None:
             return "TIMEOUT" if told else "CANCELLED"
         try:
-            facts = slurm.show_job(self._job_id)
+            facts = slurm.show_job(self._job_id, slurm.PATIENT_WAITS_S if patient else (0.5, 1, 2))
             if facts.restarts > int(os.environ.get("SLURM_RESTART_COUNT") or 0):
                 # SLURM has taken the slice and put the task back before we were done.
                 return {"NODE_FAIL": "NODE_FAIL", "REQUEUED": "REQUEUED"}.get(self._last_end() or "", "PREEMPTED")
@@ -82,8 +85,14 @@ def cause_of_loss(attempt: Mapping[str, Any], ends: Sequence[slurm.JobEnd]) -> t
 
     KILLED where SLURM has no better word: a `kill -9`, a power cut, or accounting that is not there.
     """
-    begun = datetime.fromtimestamp(float(attempt["start"])) + timedelta(seconds=_CLOCKS_S)
-    own = [end for end in ends if end.job_id == attempt.get("job") and end.start and end.start <= begun]
+    begun, margin = datetime.fromtimestamp(float(attempt["start"])), timedelta(seconds=_CLOCKS_S)
+    own = [
+        end
+        for end in ends
+        if (end.job_id, end.cluster) == (attempt.get("job"), attempt.get("cluster"))
+        and (end.start and end.start <= begun + margin)
+        and (end.end is None or end.end >= begun - margin)
+    ]
     if not own:
         return "KILLED", None
     last = max(own, key=lambda end: end.start or begun)
@@ -104,6 +113,8 @@ def ends_of(attempts: Sequence[Mapping[str, Any]]) -> list[slurm.JobEnd]:
 
 def own_job_id() -> str | None:
     """`123_4` of an array's task, `123` of a job, None outside of SLURM."""
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local":
+        return None  # A worker of this machine, inside somebody's allocation, which is not its own.
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
 

@@ -8,6 +8,7 @@ run was written for as long as a task waits: a node that SLURM has lost may stil
 
 from __future__ import annotations
 
+import os
 import time
 
 from hpc import slurm, states
@@ -38,8 +39,8 @@ def wait_for_claim(run: RunDir, wait_s: float, should_stop: StopCheck, reporter:
 def _owner_is_gone(run: RunDir) -> bool:
     """Whether the newest attempt was of a job that SLURM knows to be over, or of an earlier execution of this one."""
     owner = lost(run.attempts())
-    if owner is None or not owner.get("cluster"):
-        return False
+    if owner is None or not owner.get("cluster") or owner["cluster"] != os.environ.get("SLURM_CLUSTER_NAME"):
+        return False  # No job, or one of a cluster that cannot be asked from here.
     if owner["job"] == own_job_id():
         return True
     try:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from src.files import replace_file
+from src.files import replace_file, sync_directory
 from src.provenance import FROZEN_VERSION, code_version
 from src.yaml_file import json_text
 
@@ -40,9 +40,10 @@ def freeze(folder: Path) -> Path:
         for path in _files():
             copy = building / path.relative_to(PROJECT_ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+            replace_file(copy, path.read_bytes())
         replace_file(building / FROZEN_VERSION, json_text(code_version()))
         building.rename(target)
+        sync_directory(folder)
     except BaseException as error:
         shutil.rmtree(building, ignore_errors=True)
         # Another submitter of the same code was faster.

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hpc import slurm, states
 from hpc.budgets import REQUEUED_AFTER
+from hpc.chain import chains
 from hpc.status import FINISHED, SweepStatus, sweep_status
 from src.config import Config
 from src.errors import ClusterError, RunError
@@ -101,13 +102,13 @@ def _standing(sweep: SweepDir, only: str | None) -> SweepStatus:
 
 def cancel_runs(config: Config, name: str) -> None:
     """Stop what waits or runs of a run, a sweep, or everything."""
-    chosen = (
-        [(sweep, None) for sweep in sweeps(Path(config.paths.runs_dir))]
-        if name == "all"
-        else [find_named(config, name)]
-    )
+    if name.isdigit():
+        raise RunError(f"cancel {name}: give a sweep, a run or all; a job by its number: scancel {name}")
+    runs_dir = Path(config.paths.runs_dir)
+    everything = name == "all"
+    chosen = [(sweep, None) for sweep in sweeps(runs_dir)] if everything else [find_named(config, name)]
     queues = _queue_of([sweep for sweep, _ in chosen])
-    ids, told = [], 0
+    ids, told = _jobs_of_chains(runs_dir) if everything else [], 0
     for sweep, chosen_run in chosen:
         queue = {name: job for name, job in queues[sweep.path].items() if states.in_flight(job.state)}
         for run in [chosen_run] if chosen_run else sweep.runs():
@@ -121,6 +122,12 @@ def cancel_runs(config: Config, name: str) -> None:
     ids = list(dict.fromkeys(ids))
     slurm.cancel(ids)
     print(f"cancelled {len(ids) + told} tasks" if ids or told else "nothing of it waits or runs")
+
+
+def _jobs_of_chains(runs_dir: Path) -> list[str]:
+    """The jobs that go on with pipelines; first of all, so that they submit nothing more."""
+    names = [name for chain in chains(runs_dir.absolute()) for name in chain.job_names()]
+    return [job.job_id for job in slurm.queued(names) if states.in_flight(job.state)]
 
 
 def _stop_local(run: RunDir) -> bool:
@@ -147,7 +154,7 @@ def show_logs(config: Config, name: str | None, *, follow: bool) -> None:
         raise RunError(f"{sweep.name}: has {len(runs)} runs; name one, for example: logs {runs[0].label}")
     seen: dict[Path, int] = {}
     while True:
-        for path in _log_files(log_folder(config, sweep), chosen):
+        for path in _log_files(log_folder(config, sweep), sweep, chosen):
             with path.open("rb") as file:
                 file.seek(seen.get(path, 0))
                 sys.stdout.write(file.read().decode(errors="replace"))
@@ -169,7 +176,16 @@ def _is_over(run: RunDir) -> bool:
     return run.result() is not None or (ended is not None and ended not in REQUEUED_AFTER)
 
 
-def _log_files(folder: Path, run: RunDir) -> list[Path]:
-    ids = list(dict.fromkeys(str(attempt["job"]) for attempt in run.attempts() if attempt.get("job")))
+def _log_files(folder: Path, sweep: SweepDir, run: RunDir) -> list[Path]:
+    """Of the tasks that were submitted for the run, also of one that died before it began, and of its attempts."""
+    from hpc.submit import submissions
+
+    ids = [
+        f"{made.job_id}_{position}" if len(made.tasks) > 1 else str(made.job_id)
+        for made in submissions(sweep)
+        for position, names in enumerate(made.tasks)
+        if made.job_id and run.name in names
+    ]
+    ids = list(dict.fromkeys([*ids, *(str(a["job"]) for a in run.attempts() if a.get("job"))]))
     found = [folder / f"{job}_0_log.{suffix}" for job in ids for suffix in ("out", "err")]
     return [path for path in found if path.is_file()]

@@ -32,6 +32,7 @@ from src.rundir import RunDir
 _CLAIM_WAIT_S = 90.0
 # Somebody may look whether the run is claimed, and hold it for that moment.
 _CLAIM_RACE_S = 5.0
+VISIBLE_GPUS = "RELAY_VISIBLE_GPUS"
 
 
 class Task:
@@ -41,7 +42,8 @@ class Task:
         self.runs = list(runs)
 
     def __call__(self) -> dict[str, str]:
-        """Bring the runs to their end, one after the other. Returns each one's state by its path."""
+        """Bring the runs to their end, one after the other. Returns each one's state by its label."""
+        _see_the_gpus_again()
         return execute_runs([RunDir(Path(path)) for path in self.runs])
 
     def checkpoint(self, *args: Any, **kwargs: Any) -> DelayedSubmission:
@@ -64,7 +66,7 @@ def execute_runs(runs: Sequence[RunDir]) -> dict[str, str]:
         states[run.label] = "DONE" if run.result() is not None else _execute_one(run, stop, reporter)
     if stop.requested():
         stopped = [state for state in states.values() if state not in ("DONE", "FAILED")]
-        give_back(runs, stopped[-1] if stopped else stop.cause())
+        give_back(runs, stopped[-1] if stopped else stop.cause(), stop)
     failed = [label for label, state in states.items() if state == "FAILED"]
     if failed:
         # Not raised: submitit would print its own traceback below the reason.
@@ -117,7 +119,15 @@ def _asked_of_slurm(left: Mapping[str, Any]) -> tuple[str, float | None]:
     return ("NODE_FAIL" if cause == "KILLED" and own and left.get("job") == own else cause), end
 
 
-def give_back(runs: Sequence[RunDir], cause: str) -> None:
+def _see_the_gpus_again() -> None:
+    """submitit's local executor hides all GPUs from its workers; LocalPool hands over what was visible."""
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local":
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        if VISIBLE_GPUS in os.environ:
+            os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[VISIBLE_GPUS]
+
+
+def give_back(runs: Sequence[RunDir], cause: str, stop: StopRequest) -> None:
     """After a stop: requeue the task, by SystemExit, where its cause allows it and a run is left that may go on."""
     left = [(run, verdict(run.attempts())) for run in runs if run.result() is None]
     if not left:
@@ -125,6 +135,9 @@ def give_back(runs: Sequence[RunDir], cause: str) -> None:
     for run, refused in left:
         if refused:
             print(f"{run.label}: not requeued: {refused}", file=sys.stderr, flush=True)
+    if cause == "SIGNALLED":
+        # It may be that nobody could be asked; a cancel must not be undone.
+        cause = stop.cause(patient=True)
     if cause not in REQUEUED_AFTER:
         print(f"{cause}: what was reached is saved, the task is not requeued", file=sys.stderr, flush=True)
     elif any(refused is None for _, refused in left):

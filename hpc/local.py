@@ -13,7 +13,7 @@ import submitit
 
 from hpc.budgets import REQUEUED_AFTER, Attempts, verdict
 from hpc.cluster import Profile
-from hpc.lifecycle import Task
+from hpc.lifecycle import VISIBLE_GPUS, Task
 from hpc.submit import code_environment, environment, local_executor
 from src.attempts import lost
 from src.files import read_lines
@@ -35,6 +35,7 @@ class LocalPool:
         self._profile, self._reporter = profile, reporter
         self._active: dict[RunDir, submitit.Job[object]] = {}
         self._attempts_seen: dict[RunDir, int] = {}
+        self._attempts_before: dict[RunDir, int] = {}
         self._busy: set[RunDir] = set()
 
     def execute(self, runs: Sequence[RunDir]) -> bool:
@@ -69,7 +70,8 @@ class LocalPool:
         # A Ctrl-C in the terminal reaches the whole process group; the workers are told by us, and given time to save.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            with environment({**code_environment(self._code), **self._threads()}):
+            self._attempts_before[run] = len(run.attempts())
+            with environment({**code_environment(self._code), **self._threads(), **_gpus()}):
                 self._active[run] = self._executor.submit(Task([str(run.path)]))
         finally:
             signal.signal(signal.SIGINT, before)
@@ -90,7 +92,8 @@ class LocalPool:
             del self._active[run]
             attempts = run.attempts()
             state = run_state(run, run.result(), attempts)
-            if run.result() is None and attempts and _goes_on(attempts):
+            # A worker that could not even begin an attempt will not do so the next time.
+            if run.result() is None and len(attempts) > self._attempts_before[run] and _goes_on(attempts):
                 again.append(run)
                 continue
             detail = "" if run.result() else f"; see {job.paths.stderr}"
@@ -125,6 +128,11 @@ class LocalPool:
             attempts = run.attempts()
             last = attempts[-1].get("last_step") if attempts else None
             print(f"{run.name}: {'saved at step ' + str(last) if last is not None else 'stopped'}", file=sys.stderr)
+
+
+def _gpus() -> dict[str, str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return {} if visible is None else {VISIBLE_GPUS: visible}
 
 
 def _goes_on(attempts: Attempts) -> bool:

@@ -21,9 +21,10 @@ from hpc.chain import LINKS, Chain, open_chain
 from hpc.cluster import Profile, load_profile
 from hpc.commands import execute
 from hpc.freeze import freeze
+from hpc.plan import job_name
 from hpc.stock import Stock, last_cause, refusals_by_word, take_stock
 from src.config import Config, make_config
-from src.errors import RelayError, RunError
+from src.errors import ClusterError, RelayError, RunError
 from src.foreground import prepare_images
 from src.plans import best_overrides
 from src.results import collect, show_value
@@ -31,6 +32,8 @@ from src.rundir import SweepDir
 from src.sweeps import Request, open_sweep, planning
 
 _LINK_MIN = 20
+# Of half a minute each, in which a controller that is away is waited for.
+_LINK_TRIES = 20
 _LINK_MEM = "2G"
 _STOPPED_BY_THE_USER = {"CANCELLED", "INTERRUPTED"}
 
@@ -52,7 +55,7 @@ def advance(chain: Chain, *, by_link: bool) -> None:
     `by_link`: called by the chain's own job, which does not submit again what a user has stopped.
     """
     name, profile = load_profile(str(chain.profile_file))
-    site = None if profile.executor == "local" else ask_site(name, profile)
+    site = None if profile.executor == "local" else _ask_patiently(name, profile, _LINK_TRIES if by_link else 1)
     os.chdir(chain.meta()["folder"])
     with planning(chain.path):
         for link in LINKS:
@@ -67,6 +70,17 @@ def advance(chain: Chain, *, by_link: bool) -> None:
     _print_end(chain)
 
 
+def _ask_patiently(name: str, profile: Profile, tries: int) -> Site:
+    """A link that finds the controller away must not be the end of the chain. Raises ClusterError after `tries`."""
+    for left in range(tries - 1, -1, -1):
+        try:
+            return ask_site(name, profile)
+        except ClusterError as error:
+            if not left or not slurm.is_busy(str(error)):
+                raise
+    raise AssertionError("unreachable")
+
+
 def _advance_link(chain: Chain, link: str, profile: Profile, site: Site | None, *, by_link: bool) -> bool:
     """True where the link is done; else its jobs are submitted, and a job that goes on after them."""
     request = _request(chain, link)
@@ -77,9 +91,15 @@ def _advance_link(chain: Chain, link: str, profile: Profile, site: Site | None, 
     if len(stock.done) < len(request.cells):
         print(f"{link}: {sweep.path}", flush=True)
         execute(sweep, profile, site, request.config)
-        if site:
+        if site and any(run.result() is None for run in sweep.runs()):
+            flying = {job.job_id for job in _known_jobs(sweep).values() if states.in_flight(job.state)}
+            if not flying:
+                raise RunError(
+                    f"nothing of it is in the queue, yet not all of it is done; see python -m hpc.launch status "
+                    f"{sweep.name}; the same pipeline command goes on"
+                )
             chain.record(link=link, state="submitted", sweep=sweep.name)
-            _submit_next(chain, link, sweep, profile)
+            _submit_next(chain, link, flying, profile)
             return False
     what = _found(link, sweep)
     if chain.standing()[link]["state"] != "done":
@@ -114,8 +134,8 @@ def _refuse_failed(sweep: SweepDir, stock: Stock, *, by_link: bool) -> None:
     ]
     if by_link and stopped:
         raise RunError(
-            f"{len(stopped)} of {len(sweep.runs())} runs were cancelled ({stopped[0].name}); "
-            "the same pipeline command goes on"
+            f"{len(stopped)} of {len(sweep.runs())} runs were cancelled, or ended before they began "
+            f"({stopped[0].name}; python -m hpc.launch logs {stopped[0].label}); the same pipeline command goes on"
         )
 
 
@@ -187,26 +207,24 @@ def _known_jobs(sweep: SweepDir) -> dict[str, slurm.QueuedJob]:
 def _submitted_names(sweep: SweepDir) -> set[str]:
     from hpc.submit import submissions
 
-    return {name for made in submissions(sweep) for runs in made.tasks for name in runs}
+    return {name for made in submissions(sweep) if made.job_id for runs in made.tasks for name in runs}
 
 
-def _submit_next(chain: Chain, link: str, sweep: SweepDir, profile: Profile) -> None:
+def _submit_next(chain: Chain, link: str, flying: set[str], profile: Profile) -> None:
     """A small job that goes on with the chain once the link's jobs are over, however they end."""
     from hpc.submit import outside_of_jobs
 
-    own = os.environ.get("SLURM_JOB_ID")
-    waiting = [job for job in slurm.queued(chain.job_names()) if states.in_flight(job.state) and job.job_id != own]
+    # One that runs is this one, or does just the same at this moment.
+    waiting = [job for job in slurm.queued(chain.job_names()) if states.phase(job.state) == "waiting"]
     if waiting:
         print(f"job {waiting[0].job_id} goes on with {chain.name} after it")
         return
-    flying = {job.job_id.partition("_")[0] for job in _known_jobs(sweep).values() if states.in_flight(job.state)}
-    name = f"relay-{chain.name}.{len(chain.job_names()) + 1}"
+    name = job_name(chain.path, len(chain.job_names()) + 1)
     chain.record(job_name=name, after=link)
     logs = Path(chain.config().paths.logs_dir).absolute() / chain.name
     logs.mkdir(parents=True, exist_ok=True)
     options = {
-        "job-name": name,
-        "dependency": "afterany:" + ":".join(sorted(flying)) if flying else None,
+        "dependency": "afterany:" + ":".join(sorted({job.partition("_")[0] for job in flying})),
         "partition": profile.partition,
         "account": profile.account,
         "qos": profile.qos,
@@ -219,7 +237,7 @@ def _submit_next(chain: Chain, link: str, sweep: SweepDir, profile: Profile) -> 
     }
     given = [f"--{key}={value}" for key, value in options.items() if value is not None]
     with outside_of_jobs():
-        job = slurm.submit_script(_link_script(chain, profile), ["--requeue", *given])
+        job = slurm.submit_script(name, _link_script(chain, profile), ["--requeue", *given])
     print(f"job {job} goes on with {chain.name} when the jobs of {link} are over", file=sys.stderr)
 
 

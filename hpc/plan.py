@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 import sys
@@ -59,9 +60,10 @@ def make_plan(
     return SubmitPlan(job_name, tuple(tuple(runs) for runs in tasks), log_folder, parameters)
 
 
-def job_name(sweep_name: str, number: int) -> str:
-    """The unique name of the `number`-th submission of a sweep."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", f"relay-{sweep_name}.{number}")
+def job_name(folder: Path, number: int) -> str:
+    """The name of the `number`-th submission of the sweep in `folder`: no other runs directory of the site has it."""
+    place = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:4]
+    return re.sub(r"[^A-Za-z0-9._-]", "-", f"relay-{folder.name}-{place}.{number}")
 
 
 def _parameters(profile: Profile, gres: str | None, job_name: str, code: Path) -> dict[str, Any]:

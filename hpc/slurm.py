@@ -20,6 +20,8 @@ _BUSY = re.compile(
     re.I,
 )
 WAITS_S = (1, 2, 4, 8, 15)
+# On a node, where nobody else would bring the task back: an hour, or as long as it is let live.
+PATIENT_WAITS_S = (*WAITS_S, *[30] * 120)
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,23 @@ def release(job_ids: Sequence[str]) -> None:
         ask(["scontrol", "release", ",".join(job_ids)])
 
 
-def submit_script(script: str, options: Sequence[str]) -> str:
-    """Submit a bash script with sbatch's long options. Returns the job id; raises ClusterError with SLURM's words."""
-    return ask(["sbatch", "--parsable", *options, f"--wrap={script}"]).strip().partition(";")[0]
+def submit_script(name: str, script: str, options: Sequence[str]) -> str:
+    """Submit a bash script as the job `name`, with sbatch's long options. Returns the job id.
+
+    A busy controller is asked whether it has taken the job before it is sent again. Raises ClusterError.
+    """
+    command = ["sbatch", "--parsable", f"--job-name={name}", *options, f"--wrap={script}"]
+    for wait_s in (*WAITS_S, None):
+        try:
+            return ask(command, waits_s=()).strip().partition(";")[0]
+        except ClusterError as error:
+            if wait_s is None or not is_busy(str(error)):
+                raise
+        time.sleep(wait_s)
+        taken = queued([name])
+        if taken:
+            return taken[0].job_id
+    raise AssertionError("unreachable")
 
 
 def requeue(job_id: str) -> None:
@@ -123,7 +139,7 @@ def requeue(job_id: str) -> None:
     A controller that is away is waited for as long as the task is let live: nobody else would bring it back.
     """
     try:
-        ask(["scontrol", "requeue", job_id], waits_s=(*WAITS_S, *[30] * 120))
+        ask(["scontrol", "requeue", job_id], waits_s=PATIENT_WAITS_S)
     except ClusterError as error:
         if "pending execution" not in str(error):
             raise
@@ -134,6 +150,7 @@ class JobEnd:
     """One execution of a job or array element, as accounting has it; times are local, None where they are unknown."""
 
     job_id: str
+    cluster: str
     state: str
     start: datetime | None
     end: datetime | None
@@ -144,10 +161,11 @@ def ends(job_ids: Sequence[str]) -> list[JobEnd]:
     if not job_ids:
         return []
     text = ask(
-        ["sacct", "-D", "-n", "-P", "-X", "-j", ",".join(job_ids), "-o", "JobID,State,Start,End"], waits_s=(1, 2)
+        ["sacct", "-D", "-n", "-P", "-X", "-j", ",".join(job_ids), "-o", "JobID,Cluster,State,Start,End"],
+        waits_s=(1, 2),
     )
     rows = [line.split("|") for line in text.splitlines()]
-    found = [JobEnd(row[0], row[1], _when(row[2]), _when(row[3])) for row in rows if len(row) == 4]
+    found = [JobEnd(row[0], row[1], row[2], _when(row[3]), _when(row[4])) for row in rows if len(row) == 5]
     return sorted(found, key=lambda end: end.start or datetime.max)
 
 
@@ -163,9 +181,9 @@ class JobFacts:
     preempted: datetime | None
 
 
-def show_job(job_id: str) -> JobFacts:
+def show_job(job_id: str, waits_s: Iterable[float] = (0.5, 1, 2)) -> JobFacts:
     """Ask the controller about one job or array element. Raises ClusterError."""
-    text = ask(["scontrol", "--oneliner", "show", "job", job_id], waits_s=(0.5, 1, 2))
+    text = ask(["scontrol", "--oneliner", "show", "job", job_id], waits_s)
     fields = dict(re.findall(r"(\w+)=(\S*)", text))
     return JobFacts(
         state=fields.get("JobState", "UNKNOWN"),

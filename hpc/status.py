@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from hpc.forecast import show_hours
 from hpc.slurm import QueuedJob
 from hpc.stock import refusals_by_word
 from hpc.usage import used_s, wasted_s
-from src.attempts import lost, reached_step
+from src.attempts import last_sign, lost, reached_step
 from src.results import run_state
 from src.rundir import RunDir, SweepDir
 
@@ -57,7 +57,7 @@ def sweep_status(
     runs = [run for run in sweep.runs() if only in (None, run.name)]
     attempts = {run: run.attempts() for run in runs}
     flying = {name: job for name, job in queue.items() if states.in_flight(job.state)}
-    _name_losses([attempts[run] for run in runs if run.name not in flying and not run.claimed()])
+    _name_losses({run: attempts[run] for run in runs if run.name not in flying and not run.claimed()})
     held_by = Counter(job.job_id for job in flying.values())
     rows, refused = [], {}
     for run in runs:
@@ -73,17 +73,20 @@ def sweep_status(
         refused,
         sum(used_s(each, moment) for each in attempts.values()),
         sum(wasted_s(each) for each in attempts.values()),
-        sum(run.name in flying or row["state"] == "running" for run, row in zip(runs, rows, strict=True)),
+        sum(
+            row["state"] not in FINISHED and (run.name in flying or row["state"] == "running")
+            for run, row in zip(runs, rows, strict=True)
+        ),
     )
 
 
-def _name_losses(all_attempts: Iterable[list[dict[str, Any]]]) -> None:
+def _name_losses(attempts: Mapping[RunDir, list[dict[str, Any]]]) -> None:
     """Fill in how attempts ended that left no word and are not going on."""
-    left = [attempts[-1] for attempts in all_attempts if lost(attempts)]
-    ends = ends_of(left) if left else []
-    for attempt in left:
+    left = {run: found[-1] for run, found in attempts.items() if lost(found)}
+    ends = ends_of(list(left.values())) if left else []
+    for run, attempt in left.items():
         cause, end = cause_of_loss(attempt, ends)
-        attempt |= {"cause": cause, "end": end or attempt["start"]}
+        attempt |= {"cause": cause, "end": end or last_sign(run)}
 
 
 def _row(run: RunDir, attempts: list[dict[str, Any]], job: QueuedJob | None, *, alone: bool) -> dict[str, Any]:

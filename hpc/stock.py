@@ -44,7 +44,7 @@ def take_stock(sweep: SweepDir, queue: Mapping[str, QueuedJob]) -> Stock:
             stock.done.append(run)
         elif run.name in queue and states.in_flight(queue[run.name].state):
             stock.flying.append(run)
-        elif run.claimed():
+        elif run.claimed() and not _of_a_job(run):
             stock.elsewhere.append(run)
         else:
             open_runs.append(run)
@@ -56,6 +56,12 @@ def take_stock(sweep: SweepDir, queue: Mapping[str, QueuedJob]) -> Stock:
         else:
             stock.missing.append(run)
     return stock
+
+
+def _of_a_job(run: RunDir) -> bool:
+    """A job that has left the queue: a task that is submitted waits for its claim, and breaks it if the owner is gone."""
+    left = lost(run.attempts())
+    return left is not None and bool(left.get("cluster"))
 
 
 def _close_all_lost(runs: Collection[RunDir]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from src import yaml_file
 from src.errors import RunError
 from src.files import read_json, replace_file
@@ -25,11 +27,13 @@ def export_best(run: RunDir, result: Mapping[str, Any]) -> Path | None:
     config = run.config()
     folder = _made(Path(config.paths.artifacts_dir))
     target, content = folder / "best.ckpt", run.best_file.read_bytes()
-    _keep_unknown(target)
     source = {"run": str(run.path), "sha256": hashlib.sha256(content).hexdigest(), "result": result}
-    replace_file(target, content)
-    replace_file(target.with_suffix(".json"), yaml_file.json_text(source))
-    replace_file(target.with_suffix(".yaml"), yaml_file.dump_yaml(config.to_dict()))
+    # The three belong together, and two trainings may end at once.
+    with FileLock(folder / ".best.lock"):
+        _keep_unknown(target)
+        replace_file(target, content)
+        replace_file(target.with_suffix(".json"), yaml_file.json_text(source))
+        replace_file(target.with_suffix(".yaml"), yaml_file.dump_yaml(config.to_dict()))
     return target
 
 

@@ -21,6 +21,7 @@ from src.config import Config
 from src.data import ImageData, load
 from src.device import choose_device, compute_reproducibly, random_state, set_random_state
 from src.errors import CheckpointError
+from src.files import size_of
 from src.measure import measure
 from src.metrics import MetricsLog
 from src.model import build_model, count_parameters
@@ -218,8 +219,7 @@ class Trainer:
                 f"{self.run.config_file}: was changed after the run had begun; put it back as it was, "
                 "or ask for the changed experiment, which gets a run of its own"
             )
-        rows = self.run.metrics_file
-        size = rows.stat().st_size if rows.exists() else 0
+        size = size_of(self.run.metrics_file)
         return (
             f"metrics.jsonl has {size} bytes where it has seen {state['metrics_bytes']}"
             if size < state["metrics_bytes"]

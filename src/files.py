@@ -114,6 +114,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def size_of(path: Path) -> int:
+    """Bytes in a file, 0 where there is none; it is opened, since NFS may tell others than an opener the past."""
+    try:
+        with path.open("rb") as file:
+            return file.seek(0, os.SEEK_END)
+    except FileNotFoundError:
+        return 0
+
+
 def last_line(path: Path) -> dict[str, Any] | None:
     """The newest complete JSON line of a file, found from its end; None where there is none."""
     try:

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from src.schema import Section
 from src.shapes import shape_of, units_of
 
 _MAKING = ".making-"
+# How long another planner is waited for without a word, and with one, in seconds.
+_QUIET_S, _PATIENCE_S = 10, 900
 # More files than this are made durable by one sync of everything, which takes less than one for each.
 _SYNCED_ONE_BY_ONE = 200
 
@@ -72,12 +75,20 @@ def open_sweep(request: Request, *, fresh: bool = False) -> tuple[SweepDir, bool
 @contextlib.contextmanager
 def planning(runs_dir: Path) -> Iterator[None]:
     """One planner at a time in this runs directory. Raises RunError where it cannot be written."""
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(runs_dir / ".planning.lock")
-        lock.acquire()
+        try:
+            lock.acquire(timeout=_QUIET_S)
+        except Timeout:
+            print(f"waiting for {lock.lock_file}, which another launch holds", file=sys.stderr, flush=True)
+            lock.acquire(timeout=_PATIENCE_S)
+    except Timeout:
+        raise RunError(
+            f"{lock.lock_file}: held for {_PATIENCE_S} s; if no launch is at work, on no login node, remove that file"
+        ) from None
     except OSError as error:
         raise _unwritable(runs_dir, error) from None
     try:

@@ -52,6 +52,8 @@ def test_two_attempts_without_a_step_are_no_progress() -> None:
 def test_bad_luck_is_no_lack_of_progress_until_it_never_ends() -> None:
     assert verdict(attempts((0, 0), (0, 0), (0, 0), cause="PREEMPTED")) is None
     assert word(attempts(*[(0, 0)] * 10, cause="PREEMPTED")) == "NO_PROGRESS"
+    assert verdict(attempts((0, 0), (0, 0), cause="KILLED")) is None
+    assert verdict(attempts((0, 0), (0, 0), (0, 0), cause="CANCELLED")) is None
     between = [*attempts((0, 0)), *attempts((0, 0), cause="PREEMPTED"), *attempts((0, 0))]
     assert word(between) == "NO_PROGRESS"
 

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from hpc import causes
-from hpc.causes import cause_from, cause_of_loss, ends_of
+from hpc.causes import StopRequest, cause_from, cause_of_loss, ends_of, own_job_id
 from hpc.slurm import JobEnd, JobFacts
 from src.errors import ClusterError
+
+from .conftest import fake
 
 NOW = datetime(2026, 11, 22, 12, 0, 0)
 
@@ -46,9 +49,9 @@ def test_the_cause_is_what_slurm_says(facts: JobFacts, cause: str) -> None:
     assert cause_from(facts, NOW) == cause
 
 
-def ended(state: str, start_min: float, end_min: float | None, job_id: str = "5_1") -> JobEnd:
+def ended(state: str, start_min: float, end_min: float | None, job_id: str = "5_1", cluster: str = "c") -> JobEnd:
     end = None if end_min is None else NOW + timedelta(minutes=end_min)
-    return JobEnd(job_id, state, NOW + timedelta(minutes=start_min), end)
+    return JobEnd(job_id, cluster, state, NOW + timedelta(minutes=start_min), end)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,7 @@ def ended(state: str, start_min: float, end_min: float | None, job_id: str = "5_
     ],
 )
 def test_a_lost_attempt_is_named_by_the_end_of_its_own_execution(state: str, cause: str) -> None:
-    attempt = {"job": "5_1", "start": NOW.timestamp()}
+    attempt = {"job": "5_1", "cluster": "c", "start": NOW.timestamp()}
     ends = [
         ended("REQUEUED", -60, -30),
         ended(state, -0.2, 4),
@@ -75,8 +78,40 @@ def test_a_lost_attempt_is_named_by_the_end_of_its_own_execution(state: str, cau
 
 
 def test_without_a_word_of_slurm_a_lost_attempt_was_killed() -> None:
-    assert cause_of_loss({"job": "5_1", "start": NOW.timestamp()}, []) == ("KILLED", None)
-    assert cause_of_loss({"job": "5_1", "start": NOW.timestamp()}, [ended("TIMEOUT", 5, 9)]) == ("KILLED", None)
+    attempt = {"job": "5_1", "cluster": "c", "start": NOW.timestamp()}
+    later, before, elsewhere = ended("TIMEOUT", 5, 9), ended("TIMEOUT", -60, -9), ended("TIMEOUT", 0, 9, cluster="d")
+    for ends in ([], [later], [before], [elsewhere]):
+        assert cause_of_loss(attempt, ends) == ("KILLED", None)
+
+
+def scontrol(state: str, restarts: int = 0) -> str:
+    now = datetime.now()
+    start, end = now - timedelta(minutes=10), now + timedelta(hours=1)
+    times = f"StartTime={start:%Y-%m-%dT%H:%M:%S} EndTime={end:%Y-%m-%dT%H:%M:%S} TimeLimit=01:10:00"
+    return f"echo 'JobId=9 JobState={state} Restarts={restarts} {times} PreemptTime=None'"
+
+
+@pytest.mark.parametrize(
+    ("last_end", "cause"), [("NODE_FAIL", "NODE_FAIL"), ("PREEMPTED", "PREEMPTED"), ("", "PREEMPTED")]
+)
+def test_a_job_that_slurm_has_put_back_already_says_why_in_accounting(
+    commands: Path, monkeypatch: pytest.MonkeyPatch, last_end: str, cause: str
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    fake(commands, "scontrol", scontrol("PENDING", restarts=1))
+    row = f"echo '9|c|{last_end}|2026-11-22T12:00:00|2026-11-22T12:10:00'" if last_end else "exit 1"
+    fake(commands, "sacct", row)
+    assert StopRequest().cause() == cause
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    fake(commands, "scontrol", scontrol("RUNNING", restarts=1))
+    assert StopRequest().cause() == "SIGNALLED"
+
+
+def test_a_worker_of_this_machine_is_not_the_allocation_that_it_is_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "555")
+    assert own_job_id() == "555"
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    assert own_job_id() is None
 
 
 def test_accounting_is_asked_once_for_arrays_and_never_of_this_machines_processes(

@@ -81,6 +81,7 @@ def test_a_claim_excludes_other_processes_and_ends_with_its_own(run: RunDir, hol
     ],
 )
 def test_a_lock_is_broken_only_where_its_owners_job_is_over(
+    monkeypatch: pytest.MonkeyPatch,
     run: RunDir,
     holder: subprocess.Popen[str],
     commands: Path,
@@ -88,6 +89,7 @@ def test_a_lock_is_broken_only_where_its_owners_job_is_over(
     broken: bool,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "c")
     run.record_attempt(1, job="70", cluster="c", start=time.time())
     fake(commands, "scontrol", answer)
     wait_for_claim(run, 0, never, PlainReporter())
@@ -103,10 +105,24 @@ def test_a_lock_stays_while_its_owner_writes_or_is_no_job(
     wait_for_claim(run, 0, never, PlainReporter())
     assert run.claimed(), "a process of this machine has no job that SLURM could know"
     run.record_attempt(1, cluster="c")
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "other")
+    wait_for_claim(run, 0, never, PlainReporter())
+    assert run.claimed(), "the other cluster does not know that job"
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "c")
     signs = iter([1.0, 2.0])
     monkeypatch.setattr("hpc.claims.last_sign", lambda run: next(signs))
     wait_for_claim(run, 0, never, PlainReporter())
     assert run.claimed(), "somebody still writes"
+
+
+def test_the_lock_of_an_earlier_execution_of_this_very_job_is_broken(
+    run: RunDir, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.record_attempt(1, job="70", cluster="c", start=time.time())
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "c")
+    monkeypatch.setenv("SLURM_JOB_ID", "70")
+    wait_for_claim(run, 0, never, PlainReporter())
+    assert not run.claimed()
 
 
 def test_without_flock_a_file_takes_its_place(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

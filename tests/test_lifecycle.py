@@ -94,6 +94,32 @@ def test_a_cancel_saves_and_does_not_requeue(
     assert runs[2].attempts() == []
 
 
+def test_a_cancel_is_not_undone_where_the_controller_was_away_at_first(
+    small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, requeued: list[str], commands: Any
+) -> None:
+    run = grid_runs(small())[0]
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    away = "echo 'Socket timed out on send/recv operation' >&2; exit 1"
+    count = f"echo >> {commands}/asked; [ $(cat {commands}/asked | wc -l) -le 4 ] && {{ {away}; }}"
+    fake(commands, "scontrol", f"{count}\necho 'JobId=9 JobState=CANCELLED Restarts=0'")
+    signal_in(monkeypatch, run.name, signal.SIGTERM)
+    execute_runs([run])
+    assert run.attempts()[-1]["cause"] == "SIGNALLED"
+    assert requeued == []
+
+
+def test_a_task_whose_runs_may_not_go_on_is_not_requeued(
+    small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, requeued: list[str]
+) -> None:
+    run = grid_runs(small())[0]
+    for number in range(1, 51):
+        run.record_attempt(number, start=1.0, end=2.0, cause="TIMEOUT", first_step=number, last_step=number + 1)
+    signal_in(monkeypatch, run.name, signal.SIGUSR2)
+    execute_runs([run])
+    assert run.attempts()[-1]["cause"] == "TIMEOUT"
+    assert requeued == []
+
+
 def test_a_stop_between_two_runs_requeues_for_the_rest(
     small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, requeued: list[str]
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -26,7 +27,9 @@ def plan_of(
     runs: list[Path], gres: str | None = None, name: str = "grid", logs: str = "/l", each: int = 1
 ) -> SubmitPlan:
     tasks = [runs[start : start + each] for start in range(0, len(runs), each)]
-    return make_plan(PROFILE, gres, job_name(name, 1), tasks, Path(logs), Path("/scratch/the code"))
+    return make_plan(
+        PROFILE, gres, job_name(Path("/scratch/runs") / name, 1), tasks, Path(logs), Path("/scratch/the code")
+    )
 
 
 def test_the_sbatch_text_of_an_array_whole() -> None:
@@ -44,7 +47,7 @@ def test_the_sbatch_text_of_an_array_whole() -> None:
 #SBATCH --cpus-per-task=2
 #SBATCH --error=/scratch/logs/grid/%A_%a_0_log.err
 #SBATCH --gres=gpu:1g.12gb:1
-#SBATCH --job-name=relay-grid.1
+#SBATCH --job-name=relay-grid-4797.1
 #SBATCH --mem=8192MB
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -89,7 +92,7 @@ def test_paths_and_names_cannot_inject_into_the_script(tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stderr
     last = plan.sbatch_text.strip().splitlines()[-1]
     assert shlex.split(last)[-1] == str(hostile / "logs")
-    assert "#SBATCH --job-name=relay-x----touch-pwned---y.1" in plan.sbatch_text
+    assert re.search(r"#SBATCH --job-name=relay-x----touch-pwned---y-[0-9a-f]{4}\.1\n", plan.sbatch_text)
 
 
 @pytest.mark.parametrize(
@@ -227,9 +230,9 @@ def test_a_task_that_slurm_has_put_back_itself_is_not_asked_for_twice(commands: 
 
 def test_how_the_last_execution_ended_is_asked_of_accounting(commands: Path) -> None:
     rows = [
-        "5_1|PREEMPTED|2026-11-22T12:30:00|2026-11-22T13:00:00",
-        "5_1|REQUEUED|2026-11-22T12:00:00|2026-11-22T12:10:00",
-        "5_1|PENDING|Unknown|Unknown",
+        "5_1|c|PREEMPTED|2026-11-22T12:30:00|2026-11-22T13:00:00",
+        "5_1|c|REQUEUED|2026-11-22T12:00:00|2026-11-22T12:10:00",
+        "5_1|c|PENDING|Unknown|Unknown",
     ]
     fake(commands, "sacct", "cat <<END\n" + "\n".join(rows) + "\nEND")
     assert [(end.state, end.end is None) for end in slurm.ends(["5_1"])] == [

@@ -82,7 +82,8 @@ def test_attempts_that_left_no_word_are_named_by_accounting_in_one_question(swee
         run.record_attempt(1, start=start, job=f"7_{number}", cluster="c")
     began = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(start - 5))
     ended = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(start + 60))
-    lines = [f"7_1|OUT_OF_MEMORY|{began}|{ended}", f"7_2|NODE_FAIL|{began}|{ended}", f"7_3|FAILED|{began}|{ended}"]
+    words = ["OUT_OF_MEMORY", "NODE_FAIL", "FAILED"]
+    lines = [f"7_{number}|c|{word}|{began}|{ended}" for number, word in enumerate(words, 1)]
     answer = "\n".join(lines)
     fake(commands, "sacct", f'echo "$@" >> {commands}/asked\ncat <<END\n{answer}\nEND')
     shown = sweep_status(sweep, {})
@@ -125,6 +126,28 @@ def test_status_shows_who_runs_who_is_next_and_what_to_do(sweep: SweepDir) -> No
     assert shown.in_flight == 2
 
 
+def test_a_claim_of_a_job_that_is_gone_does_not_keep_its_run_from_being_submitted(
+    sweep: SweepDir, commands: Path
+) -> None:
+    fake(commands, "sacct", "exit 0")
+    job, process = sweep.runs()[:2]
+    job.record_attempt(1, start=1.0, job="7_1", cluster="c")
+    process.record_attempt(1, start=1.0, job="7_1")
+    with job.claim(), process.claim():
+        stock = take_stock(sweep, {})
+    assert stock.elsewhere == [process]
+    assert job in stock.missing
+
+
+def test_a_done_run_whose_task_goes_on_is_counted_once(sweep: SweepDir) -> None:
+    done, flying, idle, _ = sweep.runs()
+    done.write_result({"steps": 3})
+    record(idle, "CANCELLED")
+    shown = sweep_status(sweep, {run.name: queued("7_1", state="RUNNING") for run in (done, flying)})
+    assert shown.in_flight == 1
+    assert "2 are neither done nor on their way" in shown.summary()
+
+
 def test_a_state_that_nobody_knows_is_shown_as_it_is(sweep: SweepDir) -> None:
     shown = sweep_status(sweep, {run.name: queued("7", state="QUANTUM_HOLD") for run in sweep.runs()})
     assert {row["state"] for row in shown.rows} == {"QUANTUM_HOLD"}
@@ -142,6 +165,12 @@ def test_the_forecast_comes_from_runs_of_this_shape_on_this_slice(
     # 3 epochs in 7200 s on the slice, after another one elsewhere that must not count.
     run.record_attempt(1, start=0.0, end=99999.0, cause="CANCELLED", slice="gpu:other:1")
     run.record_attempt(2, start=0.0, end=7200.0, cause="DONE", slice=SLICE, save_s=50.0)
+    run.record_attempt(2, first_step=0, last_step=9, total_steps=18)
+    half = forecast_of(grid, grid.cells, PROFILE)
+    assert half.slice_hours == pytest.approx(2 * 2 * 4800 / 3600), "half of it took as long"
+    run.record_attempt(3, start=0.0, end=1.0, cause="KILLED", slice=SLICE, last_step=9)
+    assert forecast_of(grid, grid.cells, PROFILE).slice_hours == pytest.approx(half.slice_hours, rel=0.01)
+    run.record_attempt(3, start=0.0, end=0.0)
     run.write_result({"steps": 18})
     # The grid's cells have 2 epochs; those with the training's two modules are of its shape.
     forecast = forecast_of(grid, grid.cells, PROFILE)

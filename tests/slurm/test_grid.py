@@ -37,7 +37,7 @@ PROFILE = {
     "max_parallel": CAP,
 }
 EXPERIMENT: dict[str, Any] = {
-    "dataset": {"name": str(IMAGES), "classes": 20, "train_per_class": 100, "split": {"val": 400, "test": 200}},
+    "dataset": {"name": str(IMAGES), "classes": 20, "train_per_class": 60, "split": {"val": 400, "test": 200}},
     "preprocess": {"resize": [32, 32]},
     "augment": {
         "random_flip": True,
@@ -46,7 +46,7 @@ EXPERIMENT: dict[str, Any] = {
     },
     "model": {"num_classes": 20, "input_shape": [3, 32, 32], "branch_channels": [16, 16, 16], "stem_channels": 16},
     # Two cells long enough for a time limit to strike, two short ones.
-    "hparams": {"lr": [0.001, 0.003], "train.epochs": [8, 3], "num_modules": [2], "tag": "real_grid"},
+    "hparams": {"lr": [0.001, 0.003], "train.epochs": [10, 2], "num_modules": [2], "tag": "real_grid"},
 }
 
 
@@ -67,7 +67,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content = {**EXPERIMENT, "paths": {f"{name}_dir": str(folder / name) for name in ("runs", "artifacts", "logs")}}
     content["dataset"] = {**EXPERIMENT["dataset"], "root": str(folder / "data")}
     if not IMAGES.is_dir():
-        content["dataset"] |= {"name": "synthetic", "synthetic_train_per_class": 100, "synthetic_valid_per_class": 50}
+        content["dataset"] |= {"name": "synthetic", "synthetic_train_per_class": 60, "synthetic_valid_per_class": 50}
     path = folder / "grid.yaml"
     path.write_text(yaml_file.dump_yaml(content))
     (folder / "profile.yaml").write_text(yaml_file.dump_yaml(PROFILE))

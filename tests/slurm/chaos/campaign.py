@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+import shlex
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 from ...conftest import ROOT
 from ..conftest import Cluster
 from . import check
-from .faults import KINDS, Injection, heal_limits, resume
+from .faults import KINDS, Injection, heal_limits
 from .site import Row, Site, kill
 
 SAY = Callable[[str], None]
@@ -243,7 +244,7 @@ class Campaign:
     def _release(self, rows: list[Row]) -> None:
         """A requeued task that was started while its node was still ending it is held, and the node drained."""
         held = [row.job_id for row in rows if row.state == "PENDING" and "held" in row.reason]
-        if held and all(resume(self.site, f"node{number}") for number in (1, 2)):
+        if held and all(self.site.resume(f"node{number}") for number in (1, 2)):
             self.note(f"attending: releases {' '.join(held)}, held by SLURM")
             self.site.ask("scontrol", "release", ",".join(held))
 
@@ -288,4 +289,7 @@ class Campaign:
 
 def command_of(plan: Plan) -> str:
     """What runs a campaign like this again."""
-    return f"make chaos SEED={plan.seed} MINUTES={plan.minutes:g}"
+    if plan.kinds == tuple(KINDS):
+        return f"make chaos SEED={plan.seed} MINUTES={plan.minutes:g}"
+    only = " ".join(f"--kind {shlex.quote(name)}" for name in plan.kinds)
+    return f"python -m tests.slurm.chaos --seed {plan.seed} --minutes {plan.minutes:g} {only}"

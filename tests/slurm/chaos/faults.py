@@ -11,6 +11,7 @@ import random
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hpc.one_machine.processes import start_ticks
 from src.checkpoint_names import list_states
@@ -72,8 +73,9 @@ def _on_node(site: Site, rows: Sequence[Row], node: str) -> frozenset[str]:
     return frozenset(worker.run.name for worker in site.workers(rows) if worker.row.node == node)
 
 
-def _told(site: Site, *command: str) -> None:
-    assert site.ask(*command) is not None, f"refused: {' '.join(command)}"
+def _told(site: Site, *command: str) -> bool:
+    """False where it was refused: the task may have ended in this moment."""
+    return site.ask(*command) is not None
 
 
 def time_limit(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
@@ -81,7 +83,8 @@ def time_limit(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection
     worker = _choose(site, rng, rows)
     if worker is None or "slurmctld" in site.away:
         return None
-    _told(site, "scontrol", "update", f"jobid={worker.row.job_id}", "timelimit=1")
+    if not _told(site, "scontrol", "update", f"jobid={worker.row.job_id}", "timelimit=1"):
+        return None
     return Injection(f"1 minute for {worker.run.name}", frozenset({worker.run.name}), lasts_s=120)
 
 
@@ -99,7 +102,8 @@ def preemption(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection
         return None
     node = worker.row.node
     options = [f"--nodelist={node}", "--gres=gpu:1g.12gb:7", "--time=1", "--mem=100", "--output=/dev/null"]
-    _told(site, "sbatch", "--partition=urgent", *options, "--wrap=sleep 2")
+    if not _told(site, "sbatch", "--partition=urgent", *options, "--wrap=sleep 2"):
+        return None
     return Injection(f"all of {node}", _on_node(site, rows, node), lasts_s=60)
 
 
@@ -109,16 +113,9 @@ def node_down(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection 
     if worker is None or "slurmctld" in site.away:
         return None
     node = worker.row.node
-    _told(site, "scontrol", "update", f"nodename={node}", "state=down", "reason=chaos")
-    return Injection(node, _on_node(site, rows, node), mending=[(rng.uniform(3, 10), lambda: resume(site, node))])
-
-
-def resume(site: Site, node: str) -> bool:
-    """Give a node back that is down or drained; one whose slurmd has come back meanwhile is up already."""
-    state = site.ask("sinfo", "-h", "-N", "-n", node, "-p", "gpu", "-o", "%T")
-    if state is None or not ("down" in state or "drain" in state):
-        return state is not None
-    return site.ask("scontrol", "update", f"nodename={node}", "state=resume") is not None
+    if not _told(site, "scontrol", "update", f"nodename={node}", "state=down", "reason=chaos"):
+        return None
+    return Injection(node, _on_node(site, rows, node), mending=[(rng.uniform(3, 10), lambda: site.resume(node))])
 
 
 def node_silent(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
@@ -172,20 +169,13 @@ def step_daemon_killed(site: Site, rng: random.Random, rows: Sequence[Row]) -> I
     return Injection(what, frozenset({worker.run.name}), lasts_s=200)
 
 
-def _signalled(name: str, site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
+def signalled(name: str, site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
     worker = _choose(site, rng, rows)
     if worker is None or "slurmctld" in site.away:
         return None
+    # Whatever scancel answers: it may say that it failed when the signal is there already.
     _told(site, "scancel", f"--signal={name}", worker.row.job_id)
     return Injection(f"{name} to {worker.run.name}", frozenset({worker.run.name}))
-
-
-def signalled_term(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    return _signalled("TERM", site, rng, rows)
-
-
-def signalled_usr2(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    return _signalled("USR2", site, rng, rows)
 
 
 def requeued(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
@@ -193,7 +183,8 @@ def requeued(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection |
     worker = _choose(site, rng, rows)
     if worker is None or "slurmctld" in site.away:
         return None
-    _told(site, "scontrol", "requeue", worker.row.job_id)
+    if not _told(site, "scontrol", "requeue", worker.row.job_id):
+        return None
     return Injection(f"{worker.row.job_id} of {worker.run.name}", frozenset({worker.run.name}), lasts_s=40)
 
 
@@ -207,10 +198,11 @@ def _outage(label: str, site: Site, delay_s: float) -> Injection | None:
 def controller_away(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
     """Every other time with a task that is asked to stop meanwhile, and finds nobody to give itself back to.
 
-    A question to nobody takes 19 s: with the longest outage, the task is through with all of its tries to ask why.
+    A question to nobody takes up to 38 s: only in the longest outage a task is through with asking why, and comes to
+    its requeue.
     """
     with_stop = rng.random() < 0.5
-    delay_s = rng.choice([rng.uniform(4, 25), rng.uniform(90, 100)]) if with_stop else rng.uniform(4, 25)
+    delay_s = rng.uniform(170, 190) if with_stop and rng.random() < 0.2 else rng.uniform(4, 25)
     worker = _choose(site, rng, rows) if with_stop else None
     if with_stop and not worker:
         return None
@@ -289,8 +281,8 @@ KINDS: Mapping[str, Kind] = {
     "kill -9 process": Kind(process_killed, _causes("KILLED")),
     # The orphan may be left behind by a job that SLURM misses, or that an attentive user cancels.
     "kill -9 slurmstepd": Kind(step_daemon_killed, _causes("NODE_FAIL CANCELLED KILLED")),
-    "scancel --signal=TERM": Kind(signalled_term, _causes("SIGNALLED")),
-    "scancel --signal=USR2": Kind(signalled_usr2, _causes("SIGNALLED")),
+    "scancel --signal=TERM": Kind(partial(signalled, "TERM"), _causes("SIGNALLED")),
+    "scancel --signal=USR2": Kind(partial(signalled, "USR2"), _causes("SIGNALLED")),
     "requeued": Kind(requeued, _causes("REQUEUED")),
     "slurmctld away": Kind(controller_away, _causes("SIGNALLED"), blurs=_causes("SIGNALLED KILLED")),
     "slurmdbd away": Kind(accounting_away, blurs=_causes("KILLED PREEMPTED")),

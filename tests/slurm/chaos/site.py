@@ -144,6 +144,13 @@ class Site:
         text = self.ask("squeue", "-h", "-r", "-p", "gpu", "-o", "%i|%T|%r|%N|%l")
         return None if text is None else [Row(*line.split("|")) for line in text.splitlines()]
 
+    def resume(self, node: str) -> bool:
+        """Give a node back that is down or drained; one whose slurmd has come back meanwhile is up already."""
+        state = self.ask("sinfo", "-h", "-N", "-n", node, "-p", "gpu", "-o", "%T")
+        if state is None or not ("down" in state or "drain" in state):
+            return state is not None
+        return self.ask("scontrol", "update", f"nodename={node}", "state=resume") is not None
+
     def workers(self, rows: Sequence[Row]) -> list[Worker]:
         """Runs that are on their way in a running task, some steps into their attempt."""
         running = {row.job_id: row for row in rows if row.state == "RUNNING"}
@@ -192,9 +199,13 @@ class Site:
 
     def fill_disk(self, left_bytes: int) -> None:
         """Nothing but `left_bytes` remain free."""
-        room = os.statvfs(self.disk)
         with self.filler.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(room.f_bavail * room.f_frsize - left_bytes, 1))
+            for _ in range(100):
+                room = os.statvfs(self.disk)
+                # Runs go on writing: what was free a moment ago may be taken.
+                with contextlib.suppress(OSError):
+                    os.posix_fallocate(file.fileno(), 0, max(room.f_bavail * room.f_frsize - left_bytes, 1))
+                    break
         self.disk_full = True
 
     def free_disk(self) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import Cluster
+from ..conftest import Cluster, run_command
 from .campaign import Campaign, Plan, command_of
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
@@ -30,4 +30,25 @@ def test_every_cell_comes_to_its_end_right_whatever_is_done_to_it(one_machine: C
     problems = campaign.run()
     print(campaign.table)
     assert campaign.injections
-    assert not problems, f"seed {SHORT.seed}; a longer one is {command_of(SHORT)}\n" + "\n".join(problems)
+    assert not problems, f"seed {SHORT.seed}, again with {command_of(SHORT)}\n" + "\n".join(problems)
+
+
+def test_a_daemon_is_stopped_and_started_again(one_machine: Cluster) -> None:
+    name = ["--name", one_machine.name]
+    assert run_command("stop", "slurmctld", *name).returncode == 0
+    try:
+        assert f"{one_machine.name}  not running: slurmctld " in run_command("status").stdout
+        refused = run_command("up", *name)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "slurmctld of the cluster" in refused.stderr
+    finally:
+        assert run_command("start", "slurmctld", *name).returncode == 0
+    assert one_machine.run(["scontrol", "ping"]).startswith("Slurmctld(primary)")
+    assert "runs already" in run_command("start", "slurmctld", *name).stderr
+
+
+def test_what_is_no_daemon_is_refused_with_those_there_are(one_machine: Cluster) -> None:
+    refused = run_command("stop", "slurm", "--name", one_machine.name)
+    assert refused.returncode == 2
+    assert "slurm: no daemon of the cluster" in refused.stderr
+    assert "munged, mariadbd, slurmdbd, slurmctld, slurmd-node1, slurmd-node2" in refused.stderr
