@@ -59,7 +59,7 @@ def take_stock(sweep: SweepDir, queue: Mapping[str, QueuedJob]) -> Stock:
 
 
 def _of_a_job(run: RunDir) -> bool:
-    """A job that has left the queue: a task that is submitted waits for its claim, and breaks it if the owner is gone."""
+    """A job that has left the queue: a task that is submitted waits for it, and breaks its lock if it is gone."""
     left = lost(run.attempts())
     return left is not None and bool(left.get("cluster"))
 
