@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import FrameType
 from typing import Any
@@ -100,12 +100,15 @@ def cause_of_loss(attempt: Mapping[str, Any], ends: Sequence[slurm.JobEnd]) -> t
     return (word if word in _LOSSES else "KILLED"), last.end.timestamp() if last.end else None
 
 
-def ends_of(attempts: Sequence[Mapping[str, Any]]) -> list[slurm.JobEnd]:
-    """How the SLURM jobs of these attempts ended, in one question; nothing where there is no accounting to ask."""
+def ends_of(attempts: Sequence[Mapping[str, Any]], waits_s: Iterable[float] = (1, 2)) -> list[slurm.JobEnd]:
+    """How the SLURM jobs of these attempts ended, in one question; nothing where there is no accounting to ask.
+
+    One that is away for a moment is waited for, `waits_s` seconds after each try.
+    """
     # Arrays by the array's id: ten thousand elements would not fit into a command line.
     jobs = {str(a["job"]).partition("_")[0] for a in attempts if a.get("job") and a.get("cluster")}
     try:
-        return slurm.ends(sorted(jobs))
+        return slurm.ends(sorted(jobs), waits_s)
     except ClusterError as error:
         print(f"accounting could not be asked how jobs ended: {error}", file=sys.stderr, flush=True)
         return []

@@ -113,7 +113,7 @@ def _admit(attempts: Attempts) -> None:
 
 
 def _asked_of_slurm(left: Mapping[str, Any]) -> tuple[str, float | None]:
-    cause, end = cause_of_loss(left, ends_of([left]))
+    cause, end = cause_of_loss(left, ends_of([left], slurm.WAITS_S))
     # After a kill -9 a job has failed. SLURM put this one back, and accounting has no word for it (yet).
     own = own_job_id()
     return ("NODE_FAIL" if cause == "KILLED" and own and left.get("job") == own else cause), end

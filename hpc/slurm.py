@@ -156,13 +156,13 @@ class JobEnd:
     end: datetime | None
 
 
-def ends(job_ids: Sequence[str]) -> list[JobEnd]:
+def ends(job_ids: Sequence[str], waits_s: Iterable[float] = (1, 2)) -> list[JobEnd]:
     """Every execution of these jobs, also before a requeue, oldest first. Raises ClusterError without accounting."""
     if not job_ids:
         return []
     text = ask(
         ["sacct", "-D", "-n", "-P", "-X", "-j", ",".join(job_ids), "-o", "JobID,Cluster,State,Start,End"],
-        waits_s=(1, 2),
+        waits_s,
     )
     rows = [line.split("|") for line in text.splitlines()]
     found = [JobEnd(row[0], row[1], row[2], _when(row[3]), _when(row[4])) for row in rows if len(row) == 5]

@@ -65,7 +65,9 @@ def close_lost(run: RunDir, cause_of_loss: Callable[[Mapping[str, Any]], tuple[s
     left = lost(run.attempts())
     if left is not None:
         cause, end = cause_of_loss(left)
-        run.record_attempt(int(left["attempt"]), end=end or last_sign(run), cause=cause, **_steps_left(run))
+        # SLURM's times are in whole seconds.
+        end = max(end or last_sign(run), float(left["start"]))
+        run.record_attempt(int(left["attempt"]), end=end, cause=cause, **_steps_left(run))
 
 
 def _recorded(

@@ -119,7 +119,7 @@ def test_accounting_is_asked_once_for_arrays_and_never_of_this_machines_processe
 ) -> None:
     asked: list[list[str]] = []
 
-    def record(job_ids: list[str]) -> list[JobEnd]:
+    def record(job_ids: list[str], waits_s: object) -> list[JobEnd]:
         asked.append(job_ids)
         return []
 
@@ -128,7 +128,7 @@ def test_accounting_is_asked_once_for_arrays_and_never_of_this_machines_processe
     ends_of([{"job": f"5_{i}", "cluster": "c", **started} for i in range(9)] + [{"job": "77", **started}])
     assert asked == [["5"]]
 
-    def refuse(job_ids: list[str]) -> list[JobEnd]:
+    def refuse(job_ids: list[str], waits_s: object) -> list[JobEnd]:
         raise ClusterError("sacct: disabled")
 
     monkeypatch.setattr(causes.slurm, "ends", refuse)
