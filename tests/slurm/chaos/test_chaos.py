@@ -1,12 +1,14 @@
-"""A short campaign on the cluster of the tests; the long one is `make chaos SEED=... MINUTES=...`."""
+"""A short campaign; the long one is `make chaos SEED=... MINUTES=...`."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ..conftest import Cluster, run_command
+from ..conftest import Cluster, cluster_of_its_own, run_command
 from .campaign import Campaign, Plan, command_of
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
@@ -25,30 +27,37 @@ QUICK = (
 SHORT = Plan(seed=20, minutes=0.6, cells=3, epochs=45, pace_s=4, kinds=QUICK)
 
 
-def test_every_cell_comes_to_its_end_right_whatever_is_done_to_it(one_machine: Cluster, tmp_path: Path) -> None:
-    campaign = Campaign(SHORT, one_machine, tmp_path / "chaos")
+@pytest.fixture(scope="module")
+def own_cluster() -> Iterator[Cluster]:
+    """Not that of the other tests: SLURM may drain a node on the way, and they want theirs whole."""
+    with cluster_of_its_own(f"chaos_{os.getpid()}", "--requeue-wait-s", "5") as cluster:
+        yield cluster
+
+
+def test_every_cell_comes_to_its_end_right_whatever_is_done_to_it(own_cluster: Cluster, tmp_path: Path) -> None:
+    campaign = Campaign(SHORT, own_cluster, tmp_path / "chaos")
     problems = campaign.run()
     print(campaign.table)
     assert campaign.injections
     assert not problems, f"seed {SHORT.seed}, again with {command_of(SHORT)}\n" + "\n".join(problems)
 
 
-def test_a_daemon_is_stopped_and_started_again(one_machine: Cluster) -> None:
-    name = ["--name", one_machine.name]
+def test_a_daemon_is_stopped_and_started_again(own_cluster: Cluster) -> None:
+    name = ["--name", own_cluster.name]
     assert run_command("stop", "slurmctld", *name).returncode == 0
     try:
-        assert f"{one_machine.name}  not running: slurmctld " in run_command("status").stdout
+        assert f"{own_cluster.name}  not running: slurmctld " in run_command("status").stdout
         refused = run_command("up", *name)
         assert (refused.returncode, refused.stdout) == (2, "")
         assert "slurmctld of the cluster" in refused.stderr
     finally:
         assert run_command("start", "slurmctld", *name).returncode == 0
-    assert one_machine.run(["scontrol", "ping"]).startswith("Slurmctld(primary)")
+    assert own_cluster.run(["scontrol", "ping"]).startswith("Slurmctld(primary)")
     assert "runs already" in run_command("start", "slurmctld", *name).stderr
 
 
-def test_what_is_no_daemon_is_refused_with_those_there_are(one_machine: Cluster) -> None:
-    refused = run_command("stop", "slurm", "--name", one_machine.name)
+def test_what_is_no_daemon_is_refused_with_those_there_are(own_cluster: Cluster) -> None:
+    refused = run_command("stop", "slurm", "--name", own_cluster.name)
     assert refused.returncode == 2
     assert "slurm: no daemon of the cluster" in refused.stderr
     assert "munged, mariadbd, slurmdbd, slurmctld, slurmd-node1, slurmd-node2" in refused.stderr
