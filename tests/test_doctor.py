@@ -24,7 +24,7 @@ from .test_doctor_site import CONFIG_22_05, PARTITIONS, PROFILE, changed
 
 MOUNTS = """\
 /dev/vda1 / ext4 rw,relatime 0 0
-mds@tcp:/work /work lustre rw,flock,lazystatfs 0 0
+mds@tcp:/lustre /lustre lustre rw,flock,lazystatfs 0 0
 mds@tcp:/fast /fast lustre rw,localflock 0 0
 mds@tcp:/slow /slow lustre rw,lazystatfs 0 0
 nas:/home /home nfs4 rw,vers=4.2,local_lock=none 0 0
@@ -38,8 +38,8 @@ nas:/x /my\\040runs nfs4 rw 0 0
     ("path", "level", "words"),
     [
         ("/var/runs", "ok", "ext4, mounted on /"),
-        ("/work/runs", "ok", "lustre, mounted on /work"),
-        ("/workshop", "ok", "ext4"),
+        ("/lustre/runs", "ok", "lustre, mounted on /lustre"),
+        ("/lustreous", "ok", "ext4"),
         ("/fast/runs", "problem", "localflock"),
         ("/slow/runs", "problem", "-o flock"),
         ("/home/ada/runs", "ok", "nfs4"),
