@@ -26,6 +26,8 @@ BUDGETS: Mapping[str, int | None] = {
 }
 # After these a task puts itself back into the queue. After a user's own stop it does not: that user submits it again.
 REQUEUED_AFTER = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL", "REQUEUED", "SIGNALLED"})
+# What a user did: that user goes on with it, nobody else.
+STOPPED_BY_USER = frozenset({"CANCELLED", "INTERRUPTED"})
 _FROM_OUTSIDE = frozenset({"PREEMPTED", "NODE_FAIL", "KILLED", "REQUEUED", "CANCELLED", "INTERRUPTED"})
 # Attempts in a row without a step done: those that had their time, and all of them. Bad luck is no lack of progress,
 # ten times of it are.

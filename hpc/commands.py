@@ -17,6 +17,7 @@ from hpc.forecast import forecast_of, refuse_above, warn_of_short_lead
 from hpc.freeze import freeze, frozen_path
 from hpc.inspection import find_named, log_folder
 from hpc.stock import Stock, give_budgets_back, last_cause, refusals_by_word, take_stock
+from hpc.submit import in_queue
 from src.cli import EXIT_STOPPED
 from src.config import Config, make_config
 from src.errors import ClusterError, RunError
@@ -76,8 +77,6 @@ def execute(
 
 def retry(config: Config, name: str | None, cluster: str | None, cause: str | None) -> None:
     """Give failed runs their budgets back, and submit them again. Raises RunError where there are none."""
-    from hpc.submit import in_queue
-
     sweep, run = find_named(config, name)
     profile_name, profile = load_profile(cluster)
     site = None if profile.executor == "local" else ask_site(profile_name, profile)
@@ -145,8 +144,8 @@ def _print_plan(request: Request, found: SweepDir | None, profile_name: str, pro
     except ClusterError as error:
         print(f"the site could not be asked, what follows takes the profile as it is: {error}", file=sys.stderr)
         site = Site(profile.gres or (profile.slice and f"gpu:{profile.slice}:1"), len(missing))
-    tasks, size = tasks_of(missing, profile), max(1, site.array_size)
+    tasks, size, code = tasks_of(missing, profile), max(1, site.array_size), frozen_path(sweep.code)
     for ahead, start in enumerate(range(0, len(tasks), size)):
         part = tasks[start : start + size]
-        text = plan_of(sweep, profile, site, request.config, part, frozen_path(sweep.code), ahead).sbatch_text
+        text = plan_of(sweep, profile, site, request.config, part, code, ahead).sbatch_text
         print(f"profile {profile_name}: {show_shape(part, profile)}; sbatch gets:\n\n{text}")

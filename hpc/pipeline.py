@@ -17,17 +17,19 @@ from typing import Any
 import jobs
 from hpc import slurm, states
 from hpc.arrays import Site, ask_site
+from hpc.budgets import STOPPED_BY_USER
 from hpc.chain import LINKS, Chain, open_chain
 from hpc.cluster import Profile, load_profile
 from hpc.commands import execute
 from hpc.freeze import freeze
 from hpc.plan import job_name
 from hpc.stock import Stock, last_cause, refusals_by_word, take_stock
+from hpc.submit import in_queue, outside_of_jobs, submissions
 from src.config import Config, make_config
 from src.errors import ClusterError, RelayError, RunError
 from src.foreground import prepare_images
 from src.plans import best_overrides
-from src.results import collect, show_value
+from src.results import best_row, collect, read_rows, show_value
 from src.rundir import SweepDir
 from src.sweeps import Request, open_sweep, planning
 
@@ -35,14 +37,13 @@ _LINK_MIN = 20
 # Of half a minute each, in which a controller that is away is waited for.
 _LINK_TRIES = 20
 _LINK_MEM = "2G"
-_STOPPED_BY_THE_USER = {"CANCELLED", "INTERRUPTED"}
 
 
 def start(config: Config, cluster: str | None, lr_factors: Sequence[float], *, fresh: bool) -> None:
     """Start a chain, or go on with the same one. Raises RunError where a link has failed."""
     _, profile = load_profile(cluster)
     # Mistakes in any link are said before the first one is submitted.
-    grid = jobs.request_of("grid", _grid_config(config, {"valley": config.train.optimizer.lr}, lr_factors))
+    grid = jobs.request_of("grid", _grid_config(config, config.train.optimizer.lr, lr_factors))
     prepare_images(grid)
     chain, new = open_chain(config, profile, lr_factors, fresh=fresh)
     print(f"{chain.path}: {'new' if new else 'goes on'}: {' -> '.join(LINKS)}", flush=True)
@@ -85,14 +86,14 @@ def _advance_link(chain: Chain, link: str, profile: Profile, site: Site | None, 
     """True where the link is done; else its jobs are submitted, and a job that goes on after them."""
     request = _request(chain, link)
     sweep = _open_sweep(chain, link, request)
-    stock = take_stock(sweep, _known_jobs(sweep) if site else {})
+    stock = take_stock(sweep, in_queue(sweep) if site else {})
     if not stock.flying:
         _refuse_failed(sweep, stock, by_link=by_link)
     if len(stock.done) < len(request.cells):
         print(f"{link}: {sweep.path}", flush=True)
         execute(sweep, profile, site, request.config)
         if site and any(run.result() is None for run in sweep.runs()):
-            flying = {job.job_id for job in _known_jobs(sweep).values() if states.in_flight(job.state)}
+            flying = {job.job_id for job in in_queue(sweep).values() if states.in_flight(job.state)}
             if not flying:
                 raise RunError(
                     f"nothing of it is in the queue, yet not all of it is done; see python -m hpc.launch status "
@@ -130,7 +131,7 @@ def _refuse_failed(sweep: SweepDir, stock: Stock, *, by_link: bool) -> None:
     stopped = [
         run
         for run in stock.missing
-        if last_cause(run) in _STOPPED_BY_THE_USER or (not run.attempts() and run.name in submitted)
+        if last_cause(run) in STOPPED_BY_USER or (not run.attempts() and run.name in submitted)
     ]
     if by_link and stopped:
         raise RunError(
@@ -157,24 +158,23 @@ def _request(chain: Chain, link: str) -> Request:
     return jobs.request_of(link, named)
 
 
-def _grid_config(config: Config, suggestion: dict[str, float], factors: Sequence[float]) -> Config:
+def _grid_config(config: Config, rate: float, factors: Sequence[float]) -> Config:
     """The configuration with what the LR sweep found: as the rate, or as a grid's axis around it where there are
     factors. An axis that the file gives is left as it is.
     """
-    rate = suggestion["valley"]
     changed: dict[str, Any] = {"train.optimizer.lr": rate}
     if factors:
         changed["hparams.lr"] = [float(f"{rate * factor:.3g}") for factor in factors]
     return make_config(config.to_dict(), "the LR sweep", changed)
 
 
-def _suggestion(chain: Chain) -> dict[str, float]:
+def _suggestion(chain: Chain) -> float:
     """The median over the seeds of what each suggests. Raises RunError where none does."""
     results = [run.result() or {} for run in _sweep_of(chain, "lr_sweep").runs()]
     rates = [result["suggestion"]["valley"] for result in results if (result.get("suggestion") or {}).get("valley")]
     if not rates:
         raise RunError("the LR sweep suggests no rate: its loss never fell; widen lr_finder.min_lr and max_lr")
-    return {"valley": float(f"{median(rates):.3g}")}
+    return float(f"{median(rates):.3g}")
 
 
 def _sweep_of(chain: Chain, link: str) -> SweepDir:
@@ -182,8 +182,6 @@ def _sweep_of(chain: Chain, link: str) -> SweepDir:
 
 
 def _found(link: str, sweep: SweepDir) -> str:
-    from src.results import best_row, read_rows
-
     rows = read_rows(sweep)
     if link == "lr_sweep":
         return "valley " + ", ".join(show_value(row.get("valley")) or "none" for row in rows)
@@ -198,22 +196,12 @@ def _print_end(chain: Chain) -> None:
         print(f"  {link}: {line.get('found', '')}  ({line.get('sweep')})")
 
 
-def _known_jobs(sweep: SweepDir) -> dict[str, slurm.QueuedJob]:
-    from hpc.submit import in_queue
-
-    return in_queue(sweep)
-
-
 def _submitted_names(sweep: SweepDir) -> set[str]:
-    from hpc.submit import submissions
-
     return {name for made in submissions(sweep) if made.job_id for runs in made.tasks for name in runs}
 
 
 def _submit_next(chain: Chain, link: str, flying: set[str], profile: Profile) -> None:
     """A small job that goes on with the chain once the link's jobs are over, however they end."""
-    from hpc.submit import outside_of_jobs
-
     # One that runs is this one, or does just the same at this moment.
     waiting = [job for job in slurm.queued(chain.job_names()) if states.phase(job.state) == "waiting"]
     if waiting:

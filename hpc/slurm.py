@@ -188,7 +188,7 @@ def show_job(job_id: str, waits_s: Iterable[float] = (0.5, 1, 2)) -> JobFacts:
     return JobFacts(
         state=fields.get("JobState", "UNKNOWN"),
         restarts=int(fields.get("Restarts", "0")),
-        limit=_how_long(fields.get("TimeLimit", "")),
+        limit=read_duration(fields.get("TimeLimit", "")),
         start=_when(fields.get("StartTime")),
         end=_when(fields.get("EndTime")),
         preempted=_when(fields.get("PreemptTime")),
@@ -202,9 +202,9 @@ def _when(text: str | None) -> datetime | None:
         return None
 
 
-def _how_long(text: str) -> timedelta | None:
-    """`1-02:03:04` or `00:10:00`; None for UNLIMITED and the like."""
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", text)
+def read_duration(text: str) -> timedelta | None:
+    """`1-02:03:04`, `00:10:00` or `10:00`; None for UNLIMITED, INFINITE, NONE and nothing."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
     if not match:
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())

@@ -6,14 +6,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from hpc import states
-from hpc.budgets import Verdict, verdict
+from hpc.budgets import STOPPED_BY_USER, Verdict, verdict
 from hpc.causes import cause_of_loss, ends_of
 from hpc.slurm import QueuedJob
 from src.attempts import close_lost, lost
 from src.errors import RunError
 from src.rundir import RunDir, SweepDir
-
-_STOPPED_BY_THE_USER = {"CANCELLED", "INTERRUPTED"}
 
 
 @dataclass
@@ -28,7 +26,7 @@ class Stock:
 
     def failed(self) -> list[RunDir]:
         """What `retry` means: runs that are refused, and those that something other than their user ended."""
-        ended = [run for run in self.missing if run.attempts() and last_cause(run) not in _STOPPED_BY_THE_USER]
+        ended = [run for run in self.missing if run.attempts() and last_cause(run) not in STOPPED_BY_USER]
         return [*self.refused, *ended]
 
 

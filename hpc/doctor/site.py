@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from hpc.slurm import read_duration
+
 # The options that make the answers below; each row is one of the dataclasses, in the order of its fields.
 NODE_FORMAT = "%R|%G|%D|%t"
 QOS_FORMAT = "Name,GraceTime,PreemptMode,MaxSubmitPU,MaxSubmitPA,GrpSubmit,MaxWall"
@@ -182,15 +184,6 @@ def read_associations(text: str) -> list[Association]:
         for row in rows
         if len(row) == 8
     ]
-
-
-def read_duration(text: str) -> timedelta | None:
-    """`1-02:03:04`, `00:10:00` or `10:00`; None for UNLIMITED, INFINITE, NONE and nothing."""
-    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
-    if not match:
-        return None
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 
 
 def _number(text: str, default: int) -> int:
