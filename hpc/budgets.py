@@ -28,7 +28,7 @@ BUDGETS: Mapping[str, int | None] = {
 REQUEUED_AFTER = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL", "REQUEUED", "SIGNALLED"})
 # What a user did: that user goes on with it, nobody else.
 STOPPED_BY_USER = frozenset({"CANCELLED", "INTERRUPTED"})
-_FROM_OUTSIDE = frozenset({"PREEMPTED", "NODE_FAIL", "KILLED", "REQUEUED", "CANCELLED", "INTERRUPTED"})
+_FROM_OUTSIDE = frozenset({"PREEMPTED", "NODE_FAIL", "KILLED", "REQUEUED"}) | STOPPED_BY_USER
 # Attempts in a row without a step done: those that had their time, and all of them. Bad luck is no lack of progress,
 # ten times of it are.
 MAX_IDLE_ATTEMPTS = 2

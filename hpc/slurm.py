@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -114,23 +115,29 @@ def release(job_ids: Sequence[str]) -> None:
         ask(["scontrol", "release", ",".join(job_ids)])
 
 
-def submit_script(name: str, script: str, options: Sequence[str]) -> str:
-    """Submit a bash script as the job `name`, with sbatch's long options. Returns the job id.
+def send_once(name: str, send: Callable[[], str]) -> str:
+    """What `send` returns, the id of a job that it submits as `name`.
 
-    A busy controller is asked whether it has taken the job before it is sent again. Raises ClusterError.
+    A busy controller is waited for, and asked whether it has taken the job before the next try. Raises ClusterError.
     """
-    command = ["sbatch", "--parsable", f"--job-name={name}", *options, f"--wrap={script}"]
     for wait_s in (*WAITS_S, None):
         try:
-            return ask(command, waits_s=()).strip().partition(";")[0]
+            return send()
         except ClusterError as error:
             if wait_s is None or not is_busy(str(error)):
                 raise
+            print(f"{error}; trying again in {wait_s} s", file=sys.stderr, flush=True)
         time.sleep(wait_s)
         taken = queued([name])
         if taken:
-            return taken[0].job_id
+            return taken[0].job_id.partition("_")[0]
     raise AssertionError("unreachable")
+
+
+def submit_script(name: str, script: str, options: Sequence[str]) -> str:
+    """Submit a bash script as the job `name`, with sbatch's long options. Returns the job id; raises ClusterError."""
+    command = ["sbatch", "--parsable", f"--job-name={name}", *options, f"--wrap={script}"]
+    return send_once(name, lambda: ask(command, waits_s=()).strip().partition(";")[0])
 
 
 def requeue(job_id: str) -> None:

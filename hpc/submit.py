@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,20 +74,7 @@ def submit(plan: SubmitPlan, sweep: SweepDir) -> Submission:
     tasks = tuple(tuple(path.name for path in runs) for runs in plan.tasks)
     append_lines(sweep.submissions_file, [{"job_name": plan.job_name, "tasks": tasks, "time": round(time.time(), 3)}])
     plan.log_folder.mkdir(parents=True, exist_ok=True)
-    for wait_s in (*slurm.WAITS_S, None):
-        try:
-            job_id = _sbatch(plan)
-        except (FailedJobError, FailedSubmissionError, RuntimeError) as error:
-            words = _last_words(error)
-            if wait_s is None or not slurm.is_busy(str(error)):
-                raise ClusterError(f"sbatch refused: {words}") from None
-            print(f"sbatch: {words}; trying again in {wait_s} s", file=sys.stderr, flush=True)
-            time.sleep(wait_s)
-            taken = slurm.queued([plan.job_name])
-            if not taken:
-                continue
-            job_id = taken[0].job_id.partition("_")[0]
-        break
+    job_id = slurm.send_once(plan.job_name, lambda: _sbatch(plan))
     append_lines(sweep.submissions_file, [{"job_name": plan.job_name, "job_id": job_id, "time": round(time.time(), 3)}])
     return Submission(plan.job_name, tasks, job_id)
 
@@ -96,8 +82,11 @@ def submit(plan: SubmitPlan, sweep: SweepDir) -> Submission:
 def _sbatch(plan: SubmitPlan) -> str:
     executor = submitit.SlurmExecutor(plan.log_folder, MAX_NUM_TIMEOUT, python=worker_python())
     executor.update_parameters(**plan.parameters)
-    with outside_of_jobs(), executor.batch():
-        jobs = [executor.submit(Task([str(path) for path in runs])) for runs in plan.tasks]
+    try:
+        with outside_of_jobs(), executor.batch():
+            jobs = [executor.submit(Task([str(path) for path in runs])) for runs in plan.tasks]
+    except (FailedJobError, FailedSubmissionError, RuntimeError) as error:
+        raise ClusterError(f"sbatch refused: {_last_words(error)}") from None
     return str(jobs[0].job_id).partition("_")[0]
 
 
@@ -141,5 +130,7 @@ def outside_of_jobs() -> Iterator[None]:
 
 
 def _last_words(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if "error" in line.lower()] or str(error).splitlines()
+    said = str(error).splitlines()
+    busy = [line.strip() for line in said if slurm.is_busy(line)]
+    lines = busy or [line.strip() for line in said if "error" in line.lower()] or said
     return lines[-1] if lines else "no reason was given"

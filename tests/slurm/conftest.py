@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,16 @@ from hpc.one_machine.packages import check_installed
 from hpc.one_machine.settings import OneMachineError
 
 REPOSITORY = Path(__file__).parents[2]
+# One slice and one CPU for a task: the number of threads is part of what must be equal.
+PROFILE: dict[str, Any] = {
+    "executor": "slurm",
+    "partition": "gpu",
+    "slice": "1g.12gb",
+    "cpus": 1,
+    "mem_gb": 2,
+    "time_min": 10,
+    "signal_lead_s": 30,
+}
 POLL_S = 0.2
 
 

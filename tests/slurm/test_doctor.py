@@ -13,19 +13,9 @@ import pytest
 from src import yaml_file
 
 from ..conftest import ROOT
-from .conftest import Cluster
+from .conftest import PROFILE, Cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
-
-PROFILE: dict[str, Any] = {
-    "executor": "slurm",
-    "partition": "gpu",
-    "slice": "1g.12gb",
-    "cpus": 1,
-    "mem_gb": 2,
-    "time_min": 10,
-    "signal_lead_s": 30,
-}
 
 
 def page_of(cluster: Cluster, experiment: Path, **changes: Any) -> tuple[int, dict[str, str]]:

@@ -19,24 +19,13 @@ from src.rundir import RunDir, SweepDir
 from src.sweeps import sweeps
 
 from ..conftest import ROOT, assert_same_run, run_python
-from .conftest import Cluster
+from .conftest import PROFILE, Cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 IMAGES = ROOT.parent / "shared" / "data" / "tiny-imagenet"
 CAP = 2
 LONG = 11
-# One CPU for a task: the number of threads is part of what must be equal.
-PROFILE = {
-    "executor": "slurm",
-    "partition": "gpu",
-    "slice": "1g.12gb",
-    "cpus": 1,
-    "mem_gb": 2,
-    "time_min": 10,
-    "signal_lead_s": 30,
-    "max_parallel": CAP,
-}
 EXPERIMENT: dict[str, Any] = {
     "dataset": {"name": str(IMAGES), "classes": 20, "train_per_class": 60, "split": {"val": 400, "test": 200}},
     "preprocess": {"resize": [32, 32]},
@@ -71,7 +60,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
         content["dataset"] |= {"name": "synthetic", "synthetic_train_per_class": 60, "synthetic_valid_per_class": 50}
     path = folder / "grid.yaml"
     path.write_text(yaml_file.dump_yaml(content))
-    (folder / "profile.yaml").write_text(yaml_file.dump_yaml(PROFILE))
+    (folder / "profile.yaml").write_text(yaml_file.dump_yaml({**PROFILE, "max_parallel": CAP}))
     return path
 
 
@@ -242,7 +231,7 @@ def test_in_the_queue_is_left_alone_and_cancel_saves(long_run: RunDir, one_machi
 
 def test_what_slurm_refuses_is_said_in_its_words(one_machine: Cluster, experiment: Path) -> None:
     profile = experiment.parent / "refused.yaml"
-    profile.write_text(yaml_file.dump_yaml({**PROFILE, "partition": "nowhere"}))
+    profile.write_text(yaml_file.dump_yaml({**PROFILE, "max_parallel": CAP, "partition": "nowhere"}))
     words = ["train", "--fresh", "--config", str(experiment), "--cluster", str(profile)]
     refused = run_python("hpc.launch", *words, env=one_machine.env)
     assert refused.returncode == 2

@@ -12,27 +12,16 @@ from src import yaml_file
 from src.rundir import SweepDir
 
 from ..conftest import run_python
-from .conftest import Cluster, wait_for
+from .conftest import PROFILE, Cluster, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
-PROFILE = {
-    "executor": "slurm",
-    "partition": "gpu",
-    "slice": "1g.12gb",
-    "cpus": 1,
-    "mem_gb": 2,
-    "time_min": 10,
-    "signal_lead_s": 30,
-    "max_parallel": 2,
-    "cells_per_job": 2,
-}
 
 
 def test_a_chain_stops_where_a_link_is_cancelled_and_goes_on_when_asked(
     one_machine: Cluster, small_file: Path, tmp_path: Path
 ) -> None:
     profile = tmp_path / "profile.yaml"
-    profile.write_text(yaml_file.dump_yaml(PROFILE))
+    profile.write_text(yaml_file.dump_yaml({**PROFILE, "max_parallel": 2, "cells_per_job": 2}))
     given = ["--config", str(small_file), "--cluster", str(profile), "--set", "lr_finder.num_steps=40"]
 
     def launch(*words: str) -> subprocess.CompletedProcess[str]:

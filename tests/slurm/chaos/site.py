@@ -21,20 +21,9 @@ from src.rundir import RunDir, SweepDir
 from src.sweeps import sweeps
 
 from ...conftest import ROOT, SMALL
-from ..conftest import Cluster
+from ..conftest import PROFILE, Cluster
 
-# One CPU for a task: the number of threads is part of what must be equal.
-TIME_MIN = 10
-PROFILE = {
-    "executor": "slurm",
-    "partition": "gpu",
-    "slice": "1g.12gb",
-    "cpus": 1,
-    "mem_gb": 2,
-    "time_min": TIME_MIN,
-    "signal_lead_s": 90,
-    "max_parallel": 2,
-}
+TIME_MIN = int(PROFILE["time_min"])
 DISK_MB = 96
 
 
@@ -97,7 +86,7 @@ class Site:
         mounting = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "relay-chaos", str(self.disk)]
         self.has_disk = shutil.which("mount") is not None and quiet(mounting) == 0
         self.experiment.write_text(yaml_file.dump_yaml(self._content(cells, epochs)))
-        self.profile.write_text(yaml_file.dump_yaml(PROFILE))
+        self.profile.write_text(yaml_file.dump_yaml({**PROFILE, "signal_lead_s": 90, "max_parallel": 2}))
 
     def _content(self, cells: int, epochs: int) -> dict[str, Any]:
         images = {"root": str(self.folder / "data"), "synthetic_train_per_class": 100}
