@@ -18,15 +18,16 @@ def main(
     set_: SetOption = None,
 ) -> None:
     """Write table.csv, table.md, table.parquet and the figure of each sweep, and show them."""
-    from hpc.inspection import find_named
     from src.config import load_config
+    from src.names import find_named
     from src.results import collect
     from src.sweeps import sweeps
 
     loaded = load_config(config, overrides_of(set_))
-    chosen = [find_named(loaded, name)[0]] if name else sweeps(Path(loaded.paths.runs_dir))
+    runs_dir = Path(loaded.paths.runs_dir)
+    chosen = [find_named(runs_dir, name)[0]] if name else sweeps(runs_dir)
     if not chosen:
-        find_named(loaded, None)
+        find_named(runs_dir, None)
     for sweep in chosen:
         collect(sweep, Path(loaded.paths.artifacts_dir))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from hpc.freeze import freeze
 from hpc.inspection import log_folder
 from hpc.plan import SubmitPlan, job_name, make_plan
 from hpc.stock import refusals_by_word, take_stock
-from hpc.submit import in_queue, submissions, submit
+from hpc.submit import in_queue, submissions, submit, surplus_tasks
 from src.config import Config
 from src.errors import ClusterError
 from src.rundir import RunDir, SweepDir
@@ -43,14 +43,29 @@ def ask_site(profile_name: str, profile: Profile) -> Site:
         ) from None
 
 
-def submit_missing(sweep: SweepDir, profile: Profile, site: Site, config: Config, only: Collection[str] | None) -> None:
-    """Submit what is neither done nor on its way, of the runs `only` if they are given, and say what became of it."""
+def submit_missing(
+    sweep: SweepDir,
+    profile: Profile,
+    site: Site,
+    config: Config,
+    only: Collection[str] | None = None,
+    *,
+    by_user: bool = True,
+) -> None:
+    """Submit what is neither done nor on its way, of the runs `only` if they are given, and say what became of it.
+
+    `by_user`: called by a command of the user's, which asks for cancelled runs again.
+    """
     # One submitter at a time: who comes second sees the first one's jobs in the queue.
     with planning(sweep.path):
         queue = in_queue(sweep)
         stock = take_stock(sweep, queue)
+        _cancel_surplus(sweep, queue)
         _release_held(queue)
-        missing = [run for run in stock.missing if only is None or run.name in only]
+        wanted = [*stock.missing, *(stock.cancelled if by_user else [])]
+        missing = [run for run in wanted if only is None or run.name in only]
+        for run in missing if by_user else []:
+            run.lift_cancel()
         submitted = _submit_all(missing, sweep, profile, site, config) if missing else 0
     print(f"{len(stock.done)} done, {len(stock.flying)} in the queue before, {submitted} submitted")
     if stock.elsewhere:
@@ -61,9 +76,18 @@ def submit_missing(sweep: SweepDir, profile: Profile, site: Site, config: Config
     print(f"see how they stand: python -m hpc.launch status {sweep.name}")
 
 
-def _release_held(queue: Mapping[str, slurm.QueuedJob]) -> None:
+def _cancel_surplus(sweep: SweepDir, queue: slurm.Queue) -> None:
+    """A controller that answers late may have taken one array twice."""
+    surplus = surplus_tasks(sweep, queue)
+    if surplus:
+        slurm.cancel(surplus)
+        print(f"{len(surplus)} tasks were in the queue twice; cancelled: {', '.join(surplus[:5])}")
+
+
+def _release_held(queue: slurm.Queue) -> None:
     """SLURM itself holds a task that it could not start again, and would do so for ever."""
-    held = sorted({job.job_id for job in queue.values() if job.state == "PENDING" and _HELD in job.reason})
+    tasks = [job for jobs in queue.values() for job in jobs]
+    held = sorted({job.job_id for job in tasks if job.state == "PENDING" and _HELD in job.reason})
     if held:
         slurm.release(held)
         print(f"{len(held)} tasks were held by SLURM ({_HELD}: {', '.join(held[:5])}); they are released")

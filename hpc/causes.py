@@ -21,10 +21,15 @@ _CLOCKS_S = 30
 
 
 class StopRequest:
-    """Collects the signals that ask a task to stop, and says why they came."""
+    """Collects the signals that ask a task to stop, and says why they came.
+
+    `put_back` turns true when SLURM says that it has requeued the job: to requeue it again would stop its next
+    execution, which may be running already.
+    """
 
     def __init__(self) -> None:
         self.signals: list[int] = []
+        self.put_back = False
         self._job_id = own_job_id()
 
     def install(self) -> None:
@@ -51,6 +56,7 @@ class StopRequest:
             facts = slurm.show_job(self._job_id, slurm.PATIENT_WAITS_S if patient else (0.5, 1, 2))
             if facts.restarts > int(os.environ.get("SLURM_RESTART_COUNT") or 0):
                 # SLURM has taken the slice and put the task back before we were done.
+                self.put_back = True
                 return {"NODE_FAIL": "NODE_FAIL", "REQUEUED": "REQUEUED"}.get(self._last_end() or "", "PREEMPTED")
             return cause_from(facts, datetime.now())
         except ClusterError as error:

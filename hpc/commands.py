@@ -15,13 +15,14 @@ from hpc.arrays import Site, ask_site, plan_of, show_shape, submit_missing, task
 from hpc.cluster import Profile, choose_gres, load_profile
 from hpc.forecast import forecast_of, refuse_above, warn_of_short_lead
 from hpc.freeze import freeze, frozen_path
-from hpc.inspection import find_named, log_folder
+from hpc.inspection import log_folder, print_names
 from hpc.stock import Stock, give_budgets_back, last_cause, refusals_by_word, take_stock
 from hpc.submit import in_queue
 from src.cli import EXIT_STOPPED
 from src.config import Config, make_config
 from src.errors import ClusterError, RunError
 from src.foreground import command_line, prepare_images
+from src.names import find_named
 from src.progress import make_reporter
 from src.results import collect
 from src.rundir import RunDir, SweepDir
@@ -66,18 +67,27 @@ def launch(
 
 
 def execute(
-    sweep: SweepDir, profile: Profile, site: Site | None, config: Config, only: Collection[str] | None = None
+    sweep: SweepDir,
+    profile: Profile,
+    site: Site | None,
+    config: Config,
+    only: Collection[str] | None = None,
+    *,
+    by_user: bool = True,
 ) -> None:
-    """Bring what is missing of a sweep (of the runs `only`) to this machine, where there is no site, or to SLURM."""
+    """Bring what is missing of a sweep (of the runs `only`) to this machine, where there is no site, or to SLURM.
+
+    What its user has cancelled is left alone unless this is a command `by_user`.
+    """
     if site is None:
         _run_here(sweep, profile, config, only)
     else:
-        submit_missing(sweep, profile, site, config, only)
+        submit_missing(sweep, profile, site, config, only, by_user=by_user)
 
 
 def retry(config: Config, name: str | None, cluster: str | None, cause: str | None) -> None:
     """Give failed runs their budgets back, and submit them again. Raises RunError where there are none."""
-    sweep, run = find_named(config, name)
+    sweep, run = find_named(Path(config.paths.runs_dir), name)
     profile_name, profile = load_profile(cluster)
     site = None if profile.executor == "local" else ask_site(profile_name, profile)
     stock = take_stock(sweep, in_queue(sweep) if site else {})
@@ -94,7 +104,8 @@ def retry(config: Config, name: str | None, cluster: str | None, cause: str | No
             )
         )
     give_budgets_back(chosen, round(time.time(), 3))
-    print(f"{sweep.path}: {len(chosen)} failed runs get their budgets back", flush=True)
+    print(f"{sweep.path}: {len(chosen)} failed runs get their budgets back:", flush=True)
+    print_names(chosen)
     # Their own configuration says where logs and tables go.
     own = make_config(sweep.meta()["config"], str(sweep.meta_file))
     execute(sweep, profile, site, own, [r.name for r in chosen])
@@ -108,7 +119,9 @@ def _run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collectio
     from hpc.local import LocalPool
 
     stock = take_stock(sweep, {})
-    runs = [run for run in (*stock.missing, *stock.elsewhere) if only is None or run.name in only]
+    runs = [run for run in (*stock.missing, *stock.cancelled, *stock.elsewhere) if only is None or run.name in only]
+    for run in runs:
+        run.lift_cancel()
     if runs:
         with make_reporter() as reporter:
             complete = LocalPool(profile, log_folder(config, sweep), reporter, freeze(sweep.code)).execute(runs)
@@ -117,10 +130,11 @@ def _run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collectio
             sys.exit(EXIT_STOPPED)
     collect(sweep, Path(config.paths.artifacts_dir))
     left = take_stock(sweep, {})
-    if left.refused or left.missing:
-        first = next(iter([*left.refused, *left.missing]))
+    undone = [*left.refused, *left.cancelled, *left.missing]
+    if undone:
+        first = undone[0]
         raise RunError(
-            f"{len(left.refused) + len(left.missing)} of {len(sweep.runs())} runs are not done; "
+            f"{len(undone)} of {len(sweep.runs())} runs are not done; "
             f"python -m hpc.launch logs {first.label} shows more\n{refusals_by_word(left.refused)}".rstrip()
         )
 

@@ -19,11 +19,13 @@ from hpc.chain import chains
 from hpc.status import FINISHED, SweepStatus, sweep_status
 from src.config import Config
 from src.errors import ClusterError, RunError
+from src.names import find_named
 from src.results import print_rows, table_of
 from src.rundir import RunDir, SweepDir
 from src.sweeps import sweeps
 
 _WATCHED_ROWS = 40
+_NAMES_SHOWN = 20
 
 
 def log_folder(config: Config, sweep: SweepDir) -> Path:
@@ -31,32 +33,8 @@ def log_folder(config: Config, sweep: SweepDir) -> Path:
     return Path(config.paths.logs_dir).absolute() / sweep.name
 
 
-def find_named(config: Config, name: str | None) -> tuple[SweepDir, RunDir | None]:
-    """The sweep (and run) that a name, or a part of one, stands for; the newest sweep where there is no name.
-
-    Raises RunError where nothing has it, naming what there is.
-    """
-    runs_dir = Path(config.paths.runs_dir)
-    known = sweeps(runs_dir)
-    if not known:
-        raise RunError(f"{runs_dir}: there are no runs yet; start some with make grid or make train")
-    if not name:
-        return known[-1], None
-    sweep_part, _, run_part = name.strip("/").removeprefix(f"{config.paths.runs_dir}/").rpartition("/")
-    fitting = [sweep for sweep in known if (sweep_part or run_part) in sweep.name]
-    if fitting and (not sweep_part or not run_part):
-        return fitting[-1], None
-    for sweep in reversed(fitting if sweep_part else known):
-        for run in sweep.runs():
-            if run_part in run.name:
-                return sweep, run
-    raise RunError(
-        f"{name!r}: no sweep and no run has that in its name; sweeps: {', '.join(s.name for s in known[-8:])}"
-    )
-
-
-def _queue_of(made: Sequence[SweepDir]) -> dict[Path, dict[str, slurm.QueuedJob]]:
-    """Sweep path -> run name -> queued task; one question for all of them, none where nothing was submitted."""
+def _queue_of(made: Sequence[SweepDir]) -> dict[Path, slurm.Queue]:
+    """Sweep path -> run name -> queued tasks; one question for all of them, none where nothing was submitted."""
     from hpc.submit import match_queue, submissions
 
     by_sweep = {sweep.path: submissions(sweep) for sweep in made}
@@ -69,7 +47,7 @@ def show_status(config: Config, name: str | None, watch_s: float | None = None) 
     """A table of the runs, from disk and one question to the scheduler; `watch_s` shows it again after so many seconds,
     until nothing is on its way or Ctrl-C.
     """
-    sweep, run = find_named(config, name)
+    sweep, run = find_named(Path(config.paths.runs_dir), name)
     only = run.name if run else None
     if watch_s is None:
         found = _standing(sweep, only)
@@ -101,27 +79,41 @@ def _standing(sweep: SweepDir, only: str | None) -> SweepStatus:
 
 
 def cancel_runs(config: Config, name: str) -> None:
-    """Stop what waits or runs of a run, a sweep, or everything."""
+    """Stop what waits or runs of a run, a sweep, or everything; nothing but a command of the user's starts it again."""
     if name.isdigit():
         raise RunError(f"cancel {name}: give a sweep, a run or all; a job by its number: scancel {name}")
     runs_dir = Path(config.paths.runs_dir)
     everything = name == "all"
-    chosen = [(sweep, None) for sweep in sweeps(runs_dir)] if everything else [find_named(config, name)]
+    chosen = [(sweep, None) for sweep in sweeps(runs_dir)] if everything else [find_named(runs_dir, name)]
+    runs = [run for sweep, only in chosen for run in ([only] if only else sweep.runs()) if run.result() is None]
+    # Before the question what is in the queue: what goes on by itself must not submit it again in between.
+    for run in runs:
+        run.cancel()
     queues = _queue_of([sweep for sweep, _ in chosen])
-    ids, told = _jobs_of_chains(runs_dir) if everything else [], 0
-    for sweep, chosen_run in chosen:
-        queue = {name: job for name, job in queues[sweep.path].items() if states.in_flight(job.state)}
-        for run in [chosen_run] if chosen_run else sweep.runs():
-            if run.name in queue:
-                ids.append(queue[run.name].job_id)
-            else:
-                told += _stop_local(run)
-        beside = [name for name, job in queue.items() if chosen_run and job.job_id in ids and name != chosen_run.name]
-        if beside:
-            print(f"one task executes several runs: {', '.join(beside)} stop with it")
-    ids = list(dict.fromkeys(ids))
+    tasks = {run: queues[run.path.parent].get(run.name, ()) for run in runs}
+    ids = list(dict.fromkeys(job.job_id for jobs in tasks.values() for job in jobs))
+    ids += _jobs_of_chains(runs_dir) if everything else []
     slurm.cancel(ids)
-    print(f"cancelled {len(ids) + told} tasks" if ids or told else "nothing of it waits or runs")
+    told = [run for run, jobs in tasks.items() if not jobs and _stop_local(run)]
+    stopped = [*(run for run, jobs in tasks.items() if jobs), *told]
+    print(f"cancelled {len(ids) + len(told)} tasks" if ids or told else "nothing of it waits or runs")
+    print_names(stopped)
+    beside = [
+        f"{sweep.name}/{other}"
+        for sweep, only in chosen
+        for other, jobs in queues[sweep.path].items()
+        if only and other != only.name and any(job.job_id in ids for job in jobs)
+    ]
+    if beside:
+        print(f"one task executes several runs, these stop with it: {', '.join(beside)}")
+
+
+def print_names(runs: Sequence[RunDir]) -> None:
+    """A line for each run, so that whoever stops or retries runs sees which."""
+    for run in runs[:_NAMES_SHOWN]:
+        print(f"  {run.label}")
+    if len(runs) > _NAMES_SHOWN:
+        print(f"  and {len(runs) - _NAMES_SHOWN} more")
 
 
 def _jobs_of_chains(runs_dir: Path) -> list[str]:
@@ -147,7 +139,7 @@ def _stop_local(run: RunDir) -> bool:
 
 def show_logs(config: Config, name: str | None, *, follow: bool) -> None:
     """Print the log files of all jobs of a run (of a sweep's only run, where it has one); `follow` goes on."""
-    sweep, run = find_named(config, name)
+    sweep, run = find_named(Path(config.paths.runs_dir), name)
     runs = sweep.runs()
     chosen = run or (runs[0] if len(runs) == 1 else None)
     if chosen is None:

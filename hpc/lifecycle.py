@@ -18,18 +18,16 @@ from submitit.helpers import DelayedSubmission
 
 import jobs
 from hpc import slurm
-from hpc.budgets import REQUEUED_AFTER, Attempts, verdict
+from hpc.budgets import REQUEUED_AFTER, STOPPED_BY_USER, Attempts, verdict
 from hpc.causes import StopRequest, cause_of_loss, ends_of, own_job_id
 from hpc.claims import wait_for_claim
 from hpc.slices import check_slice
 from src.attempts import attempt
-from src.errors import RelayError, RunError
+from src.errors import RelayError, RunError, TakenOverError
 from src.outcome import Outcome
 from src.progress import PlainReporter, Reporter, StopCheck
 from src.rundir import RunDir
 
-# An attempt before this one, on another node, may still be ending: SLURM gives it KillWait, 30 s by default.
-_CLAIM_WAIT_S = 90.0
 # Somebody may look whether the run is claimed, and hold it for that moment.
 _CLAIM_RACE_S = 5.0
 VISIBLE_GPUS = "RELAY_VISIBLE_GPUS"
@@ -63,9 +61,9 @@ def execute_runs(runs: Sequence[RunDir]) -> dict[str, str]:
     for run in runs:
         if stop.requested():
             break
-        states[run.label] = "DONE" if run.result() is not None else _execute_one(run, stop, reporter)
+        states[run.label] = _execute_one(run, stop, reporter)
     if stop.requested():
-        stopped = [state for state in states.values() if state not in ("DONE", "FAILED")]
+        stopped = [state for state in states.values() if state in (*REQUEUED_AFTER, *STOPPED_BY_USER)]
         give_back(runs, stopped[-1] if stopped else stop.cause(), stop)
     failed = [label for label, state in states.items() if state == "FAILED"]
     if failed:
@@ -78,6 +76,11 @@ def execute_runs(runs: Sequence[RunDir]) -> dict[str, str]:
 
 
 def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str:
+    if run.result() is not None:
+        return "DONE"
+    if run.cancelled():
+        reporter.say(f"{run.label}: was cancelled, and is not executed until its user asks for it again")
+        return "CANCELLED"
     execute = jobs.executor_of(run.sweep().kind)
 
     def on_the_right_device(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
@@ -85,7 +88,11 @@ def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str
         return execute(run, should_stop, reporter)
 
     try:
-        wait_for_claim(run, _CLAIM_WAIT_S, stop.requested, reporter)
+        if not wait_for_claim(run, stop.requested, reporter):
+            reporter.say(f"{run.label}: another task of SLURM's executes it; this one is not needed")
+            return "SURPLUS"
+        if stop.requested():
+            return "WAITED"
         attempt(
             run,
             on_the_right_device,
@@ -93,10 +100,13 @@ def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str
             reporter,
             facts=_facts(),
             claim_wait_s=_CLAIM_RACE_S,
-            cause_of_stop=stop.cause,
+            cause_of_stop=lambda: "CANCELLED" if run.cancelled() else stop.cause(),
             cause_of_loss=_asked_of_slurm,
             admit=_admit,
         )
+    except TakenOverError as error:
+        reporter.say(str(error))
+        return "SURPLUS"
     except RelayError as error:
         reporter.say(f"error: {run.label}: {error}")
         return "FAILED"
@@ -129,7 +139,7 @@ def _see_the_gpus_again() -> None:
 
 def give_back(runs: Sequence[RunDir], cause: str, stop: StopRequest) -> None:
     """After a stop: requeue the task, by SystemExit, where its cause allows it and a run is left that may go on."""
-    left = [(run, verdict(run.attempts())) for run in runs if run.result() is None]
+    left = [(run, verdict(run.attempts())) for run in runs if run.result() is None and not run.cancelled()]
     if not left:
         return
     for run, refused in left:
@@ -138,7 +148,9 @@ def give_back(runs: Sequence[RunDir], cause: str, stop: StopRequest) -> None:
     if cause == "SIGNALLED":
         # It may be that nobody could be asked; a cancel must not be undone.
         cause = stop.cause(patient=True)
-    if cause not in REQUEUED_AFTER:
+    if stop.put_back:
+        print(f"{cause}: what was reached is saved; SLURM has put the task back itself", file=sys.stderr, flush=True)
+    elif cause not in REQUEUED_AFTER:
         print(f"{cause}: what was reached is saved, the task is not requeued", file=sys.stderr, flush=True)
     elif any(refused is None for _, refused in left):
         print(f"{cause}: what was reached is saved, the task is requeued", file=sys.stderr, flush=True)

@@ -57,6 +57,8 @@ class LocalPool:
         for run in waiting:
             if len(self._active) >= self._profile.max_parallel:
                 left.append(run)
+            elif run.result() is None and run.cancelled():
+                self._reporter.say(f"{run.name}: cancelled")
             elif run.result() is None and not run.claimed():
                 self._start(run)
             elif run.result() is None:
@@ -93,7 +95,7 @@ class LocalPool:
             attempts = run.attempts()
             state = run_state(run, run.result(), attempts)
             # A worker that could not even begin an attempt will not do so the next time.
-            if run.result() is None and len(attempts) > self._attempts_before[run] and _goes_on(attempts):
+            if run.result() is None and len(attempts) > self._attempts_before[run] and _goes_on(run, attempts):
                 again.append(run)
                 continue
             detail = "" if run.result() else f"; see {job.paths.stderr}"
@@ -135,7 +137,9 @@ def _gpus() -> dict[str, str]:
     return {} if visible is None else {VISIBLE_GPUS: visible}
 
 
-def _goes_on(attempts: Attempts) -> bool:
+def _goes_on(run: RunDir, attempts: Attempts) -> bool:
+    if run.cancelled():
+        return False
     killed = lost(attempts) is not None
     return (killed or attempts[-1]["cause"] in REQUEUED_AFTER) and verdict(attempts) is None
 

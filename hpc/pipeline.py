@@ -91,9 +91,9 @@ def _advance_link(chain: Chain, link: str, profile: Profile, site: Site | None, 
         _refuse_failed(sweep, stock, by_link=by_link)
     if len(stock.done) < len(request.cells):
         print(f"{link}: {sweep.path}", flush=True)
-        execute(sweep, profile, site, request.config)
+        execute(sweep, profile, site, request.config, by_user=not by_link)
         if site and any(run.result() is None for run in sweep.runs()):
-            flying = {job.job_id for job in in_queue(sweep).values() if states.in_flight(job.state)}
+            flying = {job.job_id for jobs in in_queue(sweep).values() for job in jobs}
             if not flying:
                 raise RunError(
                     f"nothing of it is in the queue, yet not all of it is done; see python -m hpc.launch status "
@@ -133,6 +133,7 @@ def _refuse_failed(sweep: SweepDir, stock: Stock, *, by_link: bool) -> None:
         for run in stock.missing
         if last_cause(run) in STOPPED_BY_USER or (not run.attempts() and run.name in submitted)
     ]
+    stopped += stock.cancelled
     if by_link and stopped:
         raise RunError(
             f"{len(stopped)} of {len(sweep.runs())} runs were cancelled, or ended before they began "

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,10 @@ _BUSY = re.compile(
     r"|Unexpected message received",
     re.I,
 )
+# What users set for themselves changes what the commands answer: SQUEUE_PARTITION hides jobs, SLURM_TIME_FORMAT turns
+# times into words, SLURM_CLUSTERS asks another cluster. Only what says where the cluster is may stay.
+_SETTINGS = re.compile(r"(SLURM|SBATCH|SQUEUE|SACCT|SINFO|SCONTROL|SCANCEL)_")
+LOCATIONS = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")
 WAITS_S = (1, 2, 4, 8, 15)
 # On a node, where nobody else would bring the task back: an hour, or as long as it is let live.
 PATIENT_WAITS_S = (*WAITS_S, *[30] * 120)
@@ -35,6 +39,15 @@ class QueuedJob:
     reason: str
     time_left: str
 
+    @property
+    def array_id(self) -> str:
+        """The id of the whole array that the task belongs to."""
+        return self.job_id.partition("_")[0]
+
+
+# Run name -> its tasks that are not over.
+Queue = Mapping[str, Sequence[QueuedJob]]
+
 
 def ask(command: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> str:
     """What the command prints. A controller that is busy or away is waited for.
@@ -47,7 +60,9 @@ def ask(command: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> str:
     waits = list(waits_s)
     for wait_s in [*waits, None]:
         try:
-            done = subprocess.run(list(command), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+            done = subprocess.run(
+                list(command), env=plain_environment(), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            )
         except FileNotFoundError:
             raise ClusterError(
                 f"{command[0]}: no such command; are you on a login node of the cluster? "
@@ -66,6 +81,11 @@ def ask(command: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> str:
     raise ClusterError(
         f"{command[0]}: {problem}; the controller did not answer {len(waits) + 1} times, try again later"
     )
+
+
+def plain_environment() -> dict[str, str]:
+    """This process's environment without its settings for SLURM's commands."""
+    return {name: value for name, value in os.environ.items() if name in LOCATIONS or not _SETTINGS.match(name)}
 
 
 def is_busy(problem: str) -> bool:
@@ -118,11 +138,15 @@ def release(job_ids: Sequence[str]) -> None:
 def send_once(name: str, send: Callable[[], str]) -> str:
     """What `send` returns, the id of a job that it submits as `name`.
 
-    A busy controller is waited for, and asked whether it has taken the job before the next try. Raises ClusterError.
+    A busy controller is waited for, and asked whether it has taken the job before the next try; where it takes an
+    earlier one late, the surplus one is cancelled. Raises ClusterError.
     """
-    for wait_s in (*WAITS_S, None):
+    for number, wait_s in enumerate((*WAITS_S, None)):
         try:
-            return send()
+            job_id = send()
+            if number:
+                cancel(sorted({job.array_id for job in queued([name])} - {job_id}))
+            return job_id
         except ClusterError as error:
             if wait_s is None or not is_busy(str(error)):
                 raise
@@ -130,7 +154,7 @@ def send_once(name: str, send: Callable[[], str]) -> str:
         time.sleep(wait_s)
         taken = queued([name])
         if taken:
-            return taken[0].job_id.partition("_")[0]
+            return taken[0].array_id
     raise AssertionError("unreachable")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from hpc import states
 from hpc.budgets import Verdict, verdict
 from hpc.causes import cause_of_loss, ends_of
 from hpc.forecast import show_hours
-from hpc.slurm import QueuedJob
+from hpc.slurm import Queue, QueuedJob
 from hpc.stock import refusals_by_word
 from hpc.usage import used_s, wasted_s
 from src.attempts import last_sign, lost, reached_step
@@ -47,23 +47,20 @@ class SweepStatus:
         return "\n".join(lines)
 
 
-def sweep_status(
-    sweep: SweepDir, queue: Mapping[str, QueuedJob], only: str | None = None, now: float | None = None
-) -> SweepStatus:
+def sweep_status(sweep: SweepDir, queue: Queue, only: str | None = None, now: float | None = None) -> SweepStatus:
     """Rows with state, step of total, attempts with their causes, job and time left, of all runs or of `only` one.
 
     One question to accounting where attempts left no word and are not going on; nothing is written.
     """
     runs = [run for run in sweep.runs() if only in (None, run.name)]
     attempts = {run: run.attempts() for run in runs}
-    flying = {name: job for name, job in queue.items() if states.in_flight(job.state)}
-    _name_losses({run: attempts[run] for run in runs if run.name not in flying and not run.claimed()})
-    held_by = Counter(job.job_id for job in flying.values())
+    _name_losses({run: attempts[run] for run in runs if run.name not in queue and not run.claimed()})
+    held_by = Counter(job.job_id for jobs in queue.values() for job in jobs)
     rows, refused = [], {}
     for run in runs:
-        job = flying.get(run.name)
-        rows.append(_row(run, attempts[run], job, alone=job is None or held_by[job.job_id] == 1))
-        found = None if job or rows[-1]["state"] in ("running", *FINISHED) else verdict(attempts[run])
+        jobs = queue.get(run.name, ())
+        rows.append(_row(run, attempts[run], jobs, alone=not jobs or held_by[jobs[0].job_id] == 1))
+        found = None if jobs or rows[-1]["state"] in ("running", "cancelled", *FINISHED) else verdict(attempts[run])
         if found:
             refused[run] = found
             rows[-1]["state"] = found.word.lower()
@@ -74,7 +71,7 @@ def sweep_status(
         sum(used_s(each, moment) for each in attempts.values()),
         sum(wasted_s(each) for each in attempts.values()),
         sum(
-            row["state"] not in FINISHED and (run.name in flying or row["state"] == "running")
+            row["state"] not in FINISHED and (run.name in queue or row["state"] == "running")
             for run, row in zip(runs, rows, strict=True)
         ),
     )
@@ -89,8 +86,8 @@ def _name_losses(attempts: Mapping[RunDir, list[dict[str, Any]]]) -> None:
         attempt |= {"cause": cause, "end": end or last_sign(run)}
 
 
-def _row(run: RunDir, attempts: list[dict[str, Any]], job: QueuedJob | None, *, alone: bool) -> dict[str, Any]:
-    result = run.result()
+def _row(run: RunDir, attempts: list[dict[str, Any]], jobs: Sequence[QueuedJob], *, alone: bool) -> dict[str, Any]:
+    result, job = run.result(), jobs[0] if jobs else None
     total = next((attempt["total_steps"] for attempt in reversed(attempts) if "total_steps" in attempt), None)
     step = result.get("steps") if result else reached_step(run) if attempts else 0
     running = job is not None and states.phase(job.state) == "running"
@@ -100,7 +97,7 @@ def _row(run: RunDir, attempts: list[dict[str, Any]], job: QueuedJob | None, *, 
         "step": f"{step}/{total}" if total and step is not None else step or None,
         "attempts": len(attempts) or None,
         "causes": " ".join(str(a["cause"]) for a in attempts if a.get("cause") not in (None, "DONE")) or None,
-        "job": job.job_id if job else attempts[-1].get("job") if attempts else None,
+        "job": " ".join(job.job_id for job in jobs) or (attempts[-1].get("job") if attempts else None),
         "waits for": job.reason if job and states.phase(job.state) == "waiting" else None,
         "error": _on_one_line(attempts[-1].get("error")) if attempts and not result else None,
         "time left": job.time_left if job and running else None,
@@ -111,7 +108,8 @@ def _state(
     run: RunDir, result: Mapping[str, Any] | None, attempts: list[dict[str, Any]], job: QueuedJob | None, *, alone: bool
 ) -> str:
     if result or job is None:
-        return run_state(run, result, attempts)
+        state = run_state(run, result, attempts)
+        return "cancelled" if state not in ("running", *FINISHED) and run.cancelled() else state
     if states.phase(job.state) != "running":
         return job.state
     return "running" if alone or lost(attempts) else "next in its task"

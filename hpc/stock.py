@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from hpc import states
 from hpc.budgets import STOPPED_BY_USER, Verdict, verdict
 from hpc.causes import cause_of_loss, ends_of
-from hpc.slurm import QueuedJob
 from src.attempts import close_lost, lost
 from src.errors import RunError
 from src.rundir import RunDir, SweepDir
@@ -16,12 +14,13 @@ from src.rundir import RunDir, SweepDir
 
 @dataclass
 class Stock:
-    """The runs of a sweep, each in one of five lists."""
+    """The runs of a sweep, each in one of six lists."""
 
     done: list[RunDir] = field(default_factory=list)
     flying: list[RunDir] = field(default_factory=list)
     elsewhere: list[RunDir] = field(default_factory=list)
     refused: dict[RunDir, Verdict] = field(default_factory=dict)
+    cancelled: list[RunDir] = field(default_factory=list)
     missing: list[RunDir] = field(default_factory=list)
 
     def failed(self) -> list[RunDir]:
@@ -30,17 +29,18 @@ class Stock:
         return [*self.refused, *ended]
 
 
-def take_stock(sweep: SweepDir, queue: Mapping[str, QueuedJob]) -> Stock:
+def take_stock(sweep: SweepDir, queue: Collection[str]) -> Stock:
     """Sort the runs, after closing the attempts that left no word; one question to accounting where there are such.
 
-    `done`; `flying`: a task of it waits, runs or ends; `elsewhere`: another process of this or another machine
-    executes it; `refused`: it has used up what it is allowed; `missing`: to be submitted.
+    `done`; `flying`: it is in the `queue`, since a task of it waits, runs or ends; `elsewhere`: another process of this
+    or another machine executes it; `refused`: it has used up what it is allowed; `cancelled`: by its user, whose own
+    command alone submits it again; `missing`: to be submitted.
     """
     stock, open_runs = Stock(), []
     for run in sweep.runs():
         if run.result() is not None:
             stock.done.append(run)
-        elif run.name in queue and states.in_flight(queue[run.name].state):
+        elif run.name in queue:
             stock.flying.append(run)
         elif run.claimed() and not _of_a_job(run):
             stock.elsewhere.append(run)
@@ -51,6 +51,8 @@ def take_stock(sweep: SweepDir, queue: Mapping[str, QueuedJob]) -> Stock:
         refused = verdict(run.attempts())
         if refused:
             stock.refused[run] = refused
+        elif run.cancelled():
+            stock.cancelled.append(run)
         else:
             stock.missing.append(run)
     return stock

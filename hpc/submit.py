@@ -19,9 +19,12 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from hpc import slurm, states
 from hpc.lifecycle import Task
 from hpc.plan import MAX_NUM_TIMEOUT, SubmitPlan, worker_python
+from src.attempts import lost
 from src.errors import ClusterError
 from src.files import append_lines, read_lines
-from src.rundir import SweepDir
+from src.rundir import RunDir, SweepDir
+
+_PHASE_ORDER: Sequence[states.Phase] = ("running", "ending", "waiting", "unknown", "over")
 
 
 @dataclass(frozen=True)
@@ -45,26 +48,39 @@ def submissions(sweep: SweepDir) -> list[Submission]:
     return list(merged.values())
 
 
-def in_queue(sweep: SweepDir) -> dict[str, slurm.QueuedJob]:
-    """Run name -> its task, as far as the controller knows one. One question to it; raises ClusterError."""
+def in_queue(sweep: SweepDir) -> slurm.Queue:
+    """Run name -> its tasks that wait, run or end. One question to the controller; raises ClusterError."""
     made = submissions(sweep)
     return match_queue(made, slurm.queued([submission.job_name for submission in made]))
 
 
-def match_queue(made: Sequence[Submission], jobs: Sequence[slurm.QueuedJob]) -> dict[str, slurm.QueuedJob]:
-    """Run name -> the task that executes it, also of a submission whose answer was never written.
-
-    Of a run's several tasks, that which is not over; else the newest submission's.
+def match_queue(made: Sequence[Submission], jobs: Sequence[slurm.QueuedJob]) -> slurm.Queue:
+    """Run name -> its tasks that are not over, those that run first, also of a submission whose answer was never
+    written. A run has several where an sbatch was answered late and sent again.
     """
-    by_name = {submission.job_name: (age, submission) for age, submission in enumerate(made)}
-    known = [(states.in_flight(job.state), *by_name[job.name], job) for job in jobs if job.name in by_name]
-    found: dict[str, slurm.QueuedJob] = {}
-    for _, _, submission, job in sorted(known, key=lambda item: item[:2]):
+    by_name = {submission.job_name: submission for submission in made}
+    flying = [job for job in jobs if job.name in by_name and states.in_flight(job.state)]
+    found: dict[str, list[slurm.QueuedJob]] = {}
+    for job in sorted(flying, key=lambda job: _PHASE_ORDER.index(states.phase(job.state))):
         _, _, index = job.job_id.partition("_")
         position = int(index) if index.isdigit() else 0
-        for name in submission.tasks[position] if position < len(submission.tasks) else ():
-            found[name] = job
+        tasks = by_name[job.name].tasks
+        for name in tasks[position] if position < len(tasks) else ():
+            found.setdefault(name, []).append(job)
     return found
+
+
+def surplus_tasks(sweep: SweepDir, queue: slurm.Queue) -> list[str]:
+    """Ids of the tasks that can be spared: each of their runs has another one, which executes it or runs already."""
+    kept = {_chosen(sweep.run(name), jobs).job_id for name, jobs in queue.items()}
+    return sorted({job.job_id for jobs in queue.values() for job in jobs} - kept)
+
+
+def _chosen(run: RunDir, jobs: Sequence[slurm.QueuedJob]) -> slurm.QueuedJob:
+    if len(jobs) == 1:
+        return jobs[0]
+    owner = (lost(run.attempts()) or {}).get("job")
+    return next((job for job in jobs if job.job_id == owner and states.phase(job.state) == "running"), jobs[0])
 
 
 def submit(plan: SubmitPlan, sweep: SweepDir) -> Submission:
@@ -124,8 +140,8 @@ def outside_of_jobs() -> Iterator[None]:
     """Submit as from a login node also inside an interactive allocation, whose variables sbatch would take over."""
     from submitit.helpers import clean_env
 
-    conf = {"SLURM_CONF": os.environ["SLURM_CONF"]} if "SLURM_CONF" in os.environ else {}
-    with clean_env(), environment(conf):
+    locations = {name: os.environ[name] for name in slurm.LOCATIONS if name in os.environ}
+    with clean_env(), environment(locations):
         yield
 
 

@@ -40,7 +40,7 @@ def attempt(
     The cause is DONE, what `cause_of_stop` says when a stop was asked for, OUT_OF_MEMORY, or CRASHED; an attempt
     before this one that left no word is closed with what `cause_of_loss` says (and when it ended). `facts` are
     written down with the attempt; `admit` may refuse it by raising. Raises RunError where another process has the run,
-    and what `execute` raises.
+    TakenOverError where another process takes it over, and what `execute` raises.
     """
     with run.claim(claim_wait_s):
         result = run.result()
@@ -49,7 +49,8 @@ def attempt(
             return Outcome("done", steps, steps, steps)
         close_lost(run, cause_of_loss)
         admit(run.attempts())
-        return _recorded(run, execute, should_stop, reporter, facts or {}, cause_of_stop)
+        with run.owned() as owned:
+            return _recorded(owned, execute, should_stop, reporter, facts or {}, cause_of_stop)
 
 
 def lost(attempts: Attempts) -> Mapping[str, Any] | None:
@@ -80,8 +81,10 @@ def _recorded(
 ) -> Outcome:
     number = len(run.attempts()) + 1
     run.record_attempt(number, **facts, node=socket.gethostname(), pid=os.getpid(), start=_now())
+    owner = run.owner
+    assert owner
     try:
-        outcome = execute(run, should_stop, reporter)
+        outcome = execute(run, lambda: should_stop() or owner.lost, reporter)
     except KeyboardInterrupt:
         _close(run, number, cause="INTERRUPTED")
         raise
@@ -103,6 +106,7 @@ def _recorded(
 
 def _close(run: RunDir, number: int, **facts: str) -> None:
     # What is raised matters more than a line that a full or vanished disk does not take: the next attempt closes it.
+    # A run that was taken over is not closed from here: record_attempt raises.
     with contextlib.suppress(OSError):
         run.record_attempt(number, end=_now(), **facts, **_steps_left(run))
 
@@ -137,9 +141,9 @@ def note_steps(run: RunDir, first_step: int, total_steps: int) -> None:
 
 
 def last_sign(run: RunDir) -> float:
-    """When the run's files were last written, in seconds since 1970."""
-    files = [run.attempts_file, run.metrics_file, *list_states(run.checkpoints)]
-    return round(max(path.stat().st_mtime for path in files if path.exists()), 3)
+    """When the run's files were last written or its owner's heart last beat, in seconds since 1970."""
+    files = [run.owner_file, run.attempts_file, run.metrics_file, *list_states(run.checkpoints)]
+    return round(max((path.stat().st_mtime for path in files if path.exists()), default=0.0), 3)
 
 
 def _now() -> float:
@@ -148,4 +152,4 @@ def _now() -> float:
 
 def write_provenance(run: RunDir, device: str) -> None:
     """Keep with the run what it is computed with."""
-    replace_file(run.provenance_file, json_text(provenance(device)))
+    replace_file(run.provenance_file, json_text(provenance(device)), check=run.check_owner)

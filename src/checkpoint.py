@@ -26,15 +26,18 @@ from src.files import remove_leftovers, replace_file, sync_directory
 _ASIDE = ".unused"
 
 
-def save_state(folder: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
+def save_state(
+    folder: Path, step: int, state: Mapping[str, Any], keep: int, check: Callable[[], None] = lambda: None
+) -> Path:
     """Write the exact state after `step` steps; then remove all but the newest `keep`, and what was passed over.
 
-    Raises CheckpointError where the disk refuses; the states that were there are whole all the same.
+    `check` may refuse by raising, just before the new state counts. Raises CheckpointError where the disk refuses; the
+    states that were there are whole all the same.
     """
     data = to_bytes(state)
     path = folder / state_name(step, hashlib.sha256(data).hexdigest())
     try:
-        replace_file(path, data)
+        replace_file(path, data, check=check)
         for old in [*list_states(folder)[keep:], *folder.glob(f"*{_ASIDE}")]:
             old.unlink(missing_ok=True)
     except OSError as error:
@@ -45,10 +48,13 @@ def save_state(folder: Path, step: int, state: Mapping[str, Any], keep: int) -> 
     return path
 
 
-def save_weights(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file of weights for people, whole or not at all. Raises CheckpointError where the disk refuses."""
+def save_weights(path: Path, content: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> None:
+    """Write a file of weights for people, whole or not at all, unless `check` refuses by raising.
+
+    Raises CheckpointError where the disk refuses.
+    """
     try:
-        replace_file(path, to_bytes(content))
+        replace_file(path, to_bytes(content), check=check)
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be written: {error.strerror}; "

@@ -19,10 +19,13 @@ def main(
     from src.comparison import compare_axes, draw_comparison
     from src.config import load_config
     from src.errors import RunError
+    from src.names import find_named
     from src.sweeps import sweeps
 
     paths = load_config(config, overrides_of(set_)).paths
-    grids = [found for found in sweeps(Path(paths.runs_dir)) if found.kind == "grid" and (sweep or "") in found.name]
+    runs_dir = Path(paths.runs_dir)
+    known = [find_named(runs_dir, sweep)[0]] if sweep else sweeps(runs_dir)
+    grids = [found for found in known if found.kind == "grid"]
     compared = next((c for found in reversed(grids) if (c := (found, compare_axes(found)))[1]), None)
     if compared is None:
         raise RunError(

@@ -72,6 +72,7 @@ class Trainer:
             self._save(keep=1 if done else self.config.checkpoint.keep)
         if done:
             result = self._result()
+            self.run.check_owner()
             self.publish(result)
             self.run.write_result(result)
         return Outcome(
@@ -179,7 +180,7 @@ class Trainer:
             "class_names": list(self.data.class_names),
             "run": self.run.label,
         }
-        save_weights(self.run.best_file, content)
+        save_weights(self.run.best_file, content, self.run.check_owner)
 
     def _save_due(self) -> bool:
         every = self.config.checkpoint
@@ -203,7 +204,7 @@ class Trainer:
             # Last: the rows must be durable before the state that counts on them.
             "metrics_bytes": self.log.flush(),
         }
-        save_state(self.run.checkpoints, now.step, state, keep)
+        save_state(self.run.checkpoints, now.step, state, keep, self.run.check_owner)
         self._saved_at = time.monotonic()
         self.save_s = max(self.save_s, self._saved_at - begun)
 

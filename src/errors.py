@@ -5,7 +5,8 @@ RelayError
 ├── DataError          images that are missing, unreachable or not as the configuration says
 ├── CheckpointError    a checkpoint that is missing, damaged, or of another model
 ├── RunError           a run or sweep directory that is missing, in use or not as expected
-│   └── DiskError      a file of it that the disk does not take (src/files.py; an OSError too)
+│   ├── DiskError      a file of it that the disk does not take (src/files.py; an OSError too)
+│   └── TakenOverError a run that another process has taken over from this one
 └── ClusterError       a scheduler that is missing, refuses, or does not answer
 """
 
@@ -30,6 +31,10 @@ class CheckpointError(RelayError):
 
 class RunError(RelayError):
     """A run or sweep directory that is missing, in use or not as expected."""
+
+
+class TakenOverError(RunError):
+    """A run that another process has taken over from this one."""
 
 
 class ClusterError(RelayError):

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,16 @@ class DiskError(RunError, OSError):
         )
 
 
-def replace_file(path: Path, data: bytes | str) -> None:
+def _no_check() -> None:
+    """Anybody may write."""
+
+
+def replace_file(path: Path, data: bytes | str, *, check: Callable[[], None] = _no_check) -> None:
     """Write `data` durably under a temporary name in the same directory, then put it in the place of `path`.
 
-    Whoever reads sees the old content or the new one, also after a power cut. Raises DiskError (a full disk, a
-    read-only or vanished directory) with the old content untouched and no temporary file left.
+    Whoever reads sees the old content or the new one, also after a power cut. `check` may refuse by raising, at the
+    last moment before the rename: writing may have taken minutes on a file system that hung. Raises DiskError (a full
+    disk, a read-only or vanished directory). Where it raises, the old content is untouched and no temporary file left.
     """
     content = data.encode() if isinstance(data, str) else data
     with _naming(path):
@@ -43,6 +48,7 @@ def replace_file(path: Path, data: bytes | str) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).chmod(0o644)
+            check()
             Path(temporary).replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -76,15 +82,18 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def append_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> int:
+def append_lines(path: Path, records: Sequence[Mapping[str, Any]], *, check: Callable[[], None] = _no_check) -> int:
     """Append one JSON line per record, durably, in one write. Returns the size of the file in bytes.
 
-    A line that an earlier crash left incomplete is ended first, so that it cannot swallow the next one. Raises
-    DiskError; a part of the lines may be there all the same.
+    A line that an earlier crash left incomplete is ended first, so that it cannot swallow the next one. `check` may
+    refuse by raising, before anything is written. Raises DiskError; a part of the lines may be there all the same.
     """
     text = "".join(json.dumps(record) + "\n" for record in records)
     with _naming(path):
+        check()
         with path.open("ab+") as file:
+            # Again: opening may have hung until the file at this path was another one.
+            check()
             new = file.tell() == 0
             if not new:
                 file.seek(-1, os.SEEK_END)

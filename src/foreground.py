@@ -56,12 +56,16 @@ def run_sweep(sweep: SweepDir, execute: Execute, *, new: bool) -> None:
     """Execute the runs that are not done, in order. Exits with 130 where Ctrl-C came in between."""
     runs = sweep.runs()
     left = [run for run in runs if run.result() is None]
+    for run in left:
+        run.lift_cancel()
     word = "new" if new else f"goes on, {len(runs) - len(left)} of {len(runs)} runs are done"
     with make_reporter() as reporter, stop_on_signal() as should_stop:
         reporter.say(f"{sweep.path}: {word}")
         for number, run in enumerate(left, start=1):
             if should_stop():
                 break
+            if run.cancelled():
+                continue
             if len(runs) > 1:
                 reporter.say(f"run {number} of {len(left)}: {run.name}")
             outcome = attempt(run, execute, should_stop, reporter)

@@ -107,7 +107,7 @@ def sweep(run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publ
                     "losses": losses,
                     "metrics_bytes": log.flush(),
                 }
-                save_state(run.checkpoints, len(losses), content, keep=1)
+                save_state(run.checkpoints, len(losses), content, keep=1, check=run.check_owner)
                 return Outcome("stopped", first, len(losses), finder.num_steps)
             step = len(losses)
             losses.append(_step(network, optimizer, batches, step, rate_at(finder, step)))
@@ -120,6 +120,7 @@ def sweep(run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publ
             reporter.advance(len(losses), finder.num_steps, f"lr {rate_at(finder, step):.2e}  loss {losses[-1]:.4f}")
         log.flush()
     result = _result(run, config, losses)
+    run.check_owner()
     publish(result)
     run.write_result(result)
     for left in list_states(run.checkpoints):

@@ -35,6 +35,7 @@ class MetricsLog:
         """
         self._run = run
         self._pending: list[dict[str, Any]] = []
+        run.check_owner()  # Loading the images may have hung until the run was given to another.
         remove_leftovers(run.path)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.0"
         self._events_file = run.path / name
@@ -81,7 +82,7 @@ class MetricsLog:
         """Make all rows durable. Returns the size of the log in bytes, which belongs into the next checkpoint."""
         if self._pending:
             with self._named_refusal():
-                self.size_bytes = append_lines(self._run.metrics_file, list(self._pending))
+                self.size_bytes = append_lines(self._run.metrics_file, list(self._pending), check=self._run.check_owner)
                 self._pending.clear()
         return self.size_bytes
 
@@ -129,6 +130,7 @@ def _cut(run: RunDir, keep_bytes: int) -> int:
     content = path.read_bytes() if path.exists() else b""
     if len(content) < keep_bytes:
         raise RunError(f"{path}: has {len(content)} bytes where the checkpoint has seen {keep_bytes}; rows were lost")
-    if len(content) > keep_bytes:
+    if content:
+        # A new file also where nothing is cut: an earlier owner, on a node that hung, may still have the old one open.
         replace_file(path, content[:keep_bytes])
     return keep_bytes

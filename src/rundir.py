@@ -2,7 +2,7 @@
 
     runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  table.csv|md|parquet
         <run>/       config.yaml  provenance.json  attempts.jsonl  metrics.jsonl  events.out.tfevents.*
-                     checkpoints/  result.json
+                     checkpoints/  result.json  cancelled.json (while a cancel holds)
 
 A run's directory is made once, at planning; a job is given the path and never computes one. `result.json` is written
 last: a run is done where it exists and is valid, and nowhere else.
@@ -11,8 +11,10 @@ last: a run is done where it exists and is valid, and nowhere else.
 from __future__ import annotations
 
 import contextlib
+import os
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,15 @@ from src import yaml_file
 from src.config import Config, make_config
 from src.errors import RunError
 from src.files import append_lines, read_json, read_lines, replace_file
+from src.ownership import Ownership
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """One run's directory."""
+    """One run's directory. `owner` is set in the process that executes the run, and guards what it writes."""
 
     path: Path
+    owner: Ownership | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -78,6 +82,16 @@ class RunDir:
         """Locked by the process that executes the run: with flock(2), or by being there where the disk has no flock."""
         return self.path / ".claim.lock"
 
+    @property
+    def owner_file(self) -> Path:
+        """The token of the process that executes the run, touched at every heartbeat of it."""
+        return self.path / ".owner.json"
+
+    @property
+    def cancel_file(self) -> Path:
+        """Who cancelled the run, and when; there as long as the cancel holds."""
+        return self.path / "cancelled.json"
+
     def figure(self, name: str) -> Path:
         """Where the run puts the figure `name`."""
         return self.path / f"{name}.png"
@@ -99,13 +113,42 @@ class RunDir:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Declare the run done."""
-        replace_file(self.result_file, yaml_file.json_text({"status": "done", **result}))
+        replace_file(self.result_file, yaml_file.json_text({"status": "done", **result}), check=self.check_owner)
+
+    def check_owner(self) -> None:
+        """Raises TakenOverError where this process executed the run and another one has taken it over."""
+        if self.owner:
+            self.owner.check()
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[RunDir]:
+        """The run with this process as its owner, its heartbeat going; for whoever holds the claim."""
+        with Ownership(self.owner_file, self.label) as owner:
+            yield replace(self, owner=owner)
+
+    def cancelled(self) -> bool:
+        """Whether its user has cancelled the run, and no command of theirs has asked for it again since."""
+        return self.cancel_file.exists()
+
+    def cancel(self) -> None:
+        """Make the cancel known to everything that goes on by itself: waiting tasks, requeues, pipelines."""
+        # Only whether the file is there counts, so it need not be durable: cancelling 10,000 runs takes a second.
+        self.cancel_file.write_text(yaml_file.json_text({"uid": os.getuid(), "time": round(time.time(), 3)}))
+
+    def lift_cancel(self) -> None:
+        """For the user's own command, which asks for the run again."""
+        self.cancel_file.unlink(missing_ok=True)
 
     def attempts(self) -> list[dict[str, Any]]:
-        """The attempts in order, each one's start and end joined; one that left no word has no `end`."""
+        """The attempts in order, each one's start and end joined; a killed attempt has no `end` until it is closed.
+
+        The first end counts: a process that SLURM had given up may still write its own, after another has closed it.
+        """
         joined: dict[int, dict[str, Any]] = {}
         for line in read_lines(self.attempts_file):
-            joined.setdefault(int(line["attempt"]), {}).update(line)
+            attempt = joined.setdefault(int(line["attempt"]), {})
+            if not ("end" in line and "end" in attempt):
+                attempt.update(line)
         attempts = [joined[number] for number in sorted(joined)]
         if attempts and "end" not in attempts[-1] and self.result() is not None:
             # Killed after the result was written, which is what counts, and before the attempt was closed.
@@ -114,7 +157,7 @@ class RunDir:
 
     def record_attempt(self, attempt: int, **facts: Any) -> None:
         """Append what is known of an attempt now."""
-        append_lines(self.attempts_file, [{"attempt": attempt, **facts}])
+        append_lines(self.attempts_file, [{"attempt": attempt, **facts}], check=self.check_owner)
 
     @contextlib.contextmanager
     def claim(self, wait_s: float = 0) -> Iterator[None]:

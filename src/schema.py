@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from src.config_checks import disagreements
 
@@ -15,6 +16,18 @@ NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Size = tuple[Count, Count]
 Triple = tuple[float, float, float]
+
+
+def _check_tag(tag: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,63}", tag):
+        raise ValueError(
+            "a folder is named by it: give 1 to 64 of the letters A-Z and a-z, digits and . _ + = -, "
+            "the first one a letter, a digit or _"
+        )
+    return tag
+
+
+Tag = Annotated[str, AfterValidator(_check_tag)]
 
 
 class Section(BaseModel):
@@ -169,7 +182,7 @@ class LrFinder(Section):
     smoothing: Fraction = 0.9
     diverge_factor: Annotated[float, Field(gt=1)] = 4.0
     seeds: tuple[int, ...] | None = None
-    tag: str = "lr_finder"
+    tag: Tag = "lr_finder"
 
 
 class Hparams(Section):
@@ -178,7 +191,7 @@ class Hparams(Section):
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
 
     epochs: Count | None = None
-    tag: str = "grid_search"
+    tag: Tag = "grid_search"
 
     @property
     def axes(self) -> dict[str, tuple[Any, ...]]:
@@ -192,7 +205,7 @@ class Refine(Section):
     epochs: Count = 8
     lr_factors: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.75, 1.0, 1.25)
     weight_decay_factors: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (1.0, 0.5, 0.1)
-    tag: str = "grid_refined"
+    tag: Tag = "grid_refined"
 
 
 class Evaluation(Section):

@@ -50,6 +50,18 @@ def test_strings_that_look_like_numbers_are_quoted() -> None:
     assert yaml_file.parse_yaml(yaml_file.dump_yaml(content), "text") == content
 
 
+@pytest.mark.parametrize("section", ["hparams", "refine", "lr_finder"])
+@pytest.mark.parametrize("tag", [".hid", "../evil", "a/b", "a\nb", "a\n", "a" * 65, "-f", "", "ä", "a b"])
+def test_a_tag_that_is_no_folder_name_is_refused(section: str, tag: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{section}\.tag: .* is not allowed; a folder is named by it"):
+        make_config({section: {"tag": tag}}, "test")
+
+
+@pytest.mark.parametrize("tag", ["grid_search", "3e-4x", "lr=1e-3", "v1.2+x", "_", "a" * 64])
+def test_a_tag_that_is_a_folder_name_is_taken(tag: str) -> None:
+    assert make_config({"hparams": {"tag": tag}}, "test").hparams.tag == tag
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [("3e-4", 3e-4), ("1E5", 1e5), (".5", 0.5), ("-2.5e+3", -2500.0), ("7", 7), ("010", 10), ("'3e-4'", "3e-4")],

@@ -182,6 +182,38 @@ def test_a_busy_controller_is_waited_for(commands: Path, tmp_path: Path) -> None
     assert len(count.read_text().splitlines()) == 3
 
 
+def test_the_users_settings_for_slurms_commands_do_not_change_their_answers(
+    commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = "SQUEUE_PARTITION SQUEUE_USERS SACCT_FORMAT SINFO_PARTITION SCONTROL_ALL SCANCEL_STATE SBATCH_HOLD"
+    for name in (*settings.split(), "SLURM_TIME_FORMAT", "SLURM_CLUSTERS", "SLURM_JOB_ID"):
+        monkeypatch.setenv(name, "other")
+    monkeypatch.setenv("SLURM_JWT", "token")
+    monkeypatch.setenv("MY_SQUEUE_NOTES", "mine")
+    for command in ("squeue", "sacct", "sinfo", "scontrol", "scancel"):
+        fake(commands, command, "env | grep -E '^(SQUEUE|SACCT|SINFO|SCONTROL|SCANCEL|SBATCH|SLURM|MY)_' | sort")
+        assert slurm.ask([command]).split() == ["MY_SQUEUE_NOTES=mine", "SLURM_JWT=token"]
+
+
+def test_a_job_that_is_taken_late_is_cancelled(commands: Path, tmp_path: Path) -> None:
+    """The first sbatch times out and is not in the queue yet when it is looked for; both are in the end."""
+    fake(
+        commands,
+        "sbatch",
+        f"echo x >> {tmp_path}/sent\n[ $(wc -l < {tmp_path}/sent) = 2 ] && echo 71 && exit\n"
+        "echo 'error: Socket timed out on send/recv operation' >&2; exit 1",
+    )
+    fake(
+        commands,
+        "squeue",
+        f"echo x >> {tmp_path}/asked\n[ $(wc -l < {tmp_path}/asked) = 1 ] && exit\n"
+        'for job in 70_0 70_1 71_0; do echo "$job|relay-x.1|PENDING|None|1:00"; done',
+    )
+    fake(commands, "scancel", f"echo $@ > {tmp_path}/cancelled")
+    assert slurm.send_once("relay-x.1", lambda: slurm.ask(["sbatch"], ()).strip()) == "71"
+    assert (tmp_path / "cancelled").read_text() == "--quiet 70\n"
+
+
 @pytest.mark.parametrize("words", ["Socket timed out on send/recv operation", "Invalid user id"])
 def test_a_failed_question_is_never_an_empty_answer(commands: Path, words: str) -> None:
     fake(commands, "squeue", f"echo 'error: {words}' >&2; exit 1")

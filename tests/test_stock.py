@@ -11,10 +11,10 @@ import pytest
 
 from hpc.cluster import Profile
 from hpc.forecast import forecast_of, refuse_above, warn_of_short_lead
-from hpc.slurm import QueuedJob
+from hpc.slurm import Queue, QueuedJob
 from hpc.status import sweep_status
 from hpc.stock import give_budgets_back, take_stock
-from hpc.submit import Submission, match_queue
+from hpc.submit import Submission, match_queue, surplus_tasks
 from src.config import Config
 from src.errors import RunError
 from src.plans import grid_request, train_request
@@ -47,32 +47,57 @@ def test_tasks_are_found_by_their_jobs_name_also_without_an_id() -> None:
     made = [Submission("relay-x.1", (("a",), ("b",), ("c",)), None), Submission("relay-x.2", (("b",),), "77")]
     known = [queued("70_0"), queued("70_2"), queued("77", "relay-x.2"), queued("1_9", "other")]
     found = match_queue(made, known)
-    assert {name: job.job_id for name, job in found.items()} == {"a": "70_0", "c": "70_2", "b": "77"}
+    assert ids(found) == {"a": ["70_0"], "c": ["70_2"], "b": ["77"]}
 
 
 def test_all_runs_of_a_task_are_in_its_job() -> None:
     found = match_queue([Submission("relay-x.1", (("a", "b"), ("c",)), "70")], [queued("70_0"), queued("70_1")])
-    assert {name: job.job_id for name, job in found.items()} == {"a": "70_0", "b": "70_0", "c": "70_1"}
+    assert ids(found) == {"a": ["70_0"], "b": ["70_0"], "c": ["70_1"]}
 
 
-def test_of_two_tasks_of_a_run_the_one_that_is_not_over_counts() -> None:
+def test_all_tasks_of_a_run_that_are_not_over_are_found() -> None:
     made = [Submission("relay-x.1", (("a",),), "70"), Submission("relay-x.2", (("a",),), "71")]
-    first = [queued("70", state="RUNNING"), queued("71", "relay-x.2", "FAILED")]
-    assert match_queue(made, first)["a"].job_id == "70"
-    both_over = [queued("71", "relay-x.2", "FAILED"), queued("70", state="NODE_FAIL")]
-    assert match_queue(made, both_over)["a"].job_id == "71"
+    assert ids(match_queue(made, [queued("70", state="RUNNING"), queued("71", "relay-x.2", "FAILED")])) == {"a": ["70"]}
+    # An sbatch whose answer came late was sent again: two jobs of one name.
+    twice = [queued("70"), queued("72", state="RUNNING"), queued("71", "relay-x.2")]
+    assert ids(match_queue(made, twice)) == {"a": ["72", "70", "71"]}
+    assert match_queue(made, [queued("71", "relay-x.2", "FAILED"), queued("70", state="NODE_FAIL")]) == {}
+
+
+def test_a_task_is_surplus_where_each_of_its_runs_has_another(sweep: SweepDir) -> None:
+    first, second, third, _ = (run.name for run in sweep.runs())
+    tasks = ((first, second), (third,))
+    made = [Submission("relay-x.1", tasks, "70")]
+    assert surplus_tasks(sweep, match_queue(made, [queued("70_0"), queued("70_1")])) == []
+    both_wait = [queued("70_0"), queued("70_1"), queued("71_0"), queued("71_1")]
+    assert surplus_tasks(sweep, match_queue(made, both_wait)) == ["71_0", "71_1"]
+    later_runs = [queued("70_0"), queued("70_1"), queued("71_0", state="RUNNING"), queued("71_1")]
+    assert surplus_tasks(sweep, match_queue(made, later_runs)) == ["70_0", "71_1"]
+    # Both run: the one that has the run is kept, the other waits for it.
+    for name in (first, second):
+        sweep.run(name).record_attempt(1, start=1.0, job="71_0", cluster="c")
+    both_run = [queued("70_0", state="RUNNING"), queued("71_0", state="RUNNING")]
+    assert surplus_tasks(sweep, match_queue(made, both_run)) == ["70_0"]
+
+
+def ids(found: Queue) -> dict[str, list[str]]:
+    return {name: [job.job_id for job in jobs] for name, jobs in found.items()}
 
 
 def test_each_run_is_in_one_list(sweep: SweepDir, commands: Path) -> None:
     done, flying, crashed, fresh = sweep.runs()
     done.write_result({"steps": 3})
     record(crashed, "CRASHED", error="no images")
-    over = {fresh.name: queued("9", state="CANCELLED")}
     with fresh.claim():
-        stock = take_stock(sweep, {flying.name: queued("8"), **over})
+        stock = take_stock(sweep, {flying.name: queued("8")})
     assert (stock.done, stock.flying, stock.elsewhere) == ([done], [flying], [fresh])
     assert {run: found.word for run, found in stock.refused.items()} == {crashed: "CRASHED"}
-    assert take_stock(sweep, over).missing == [flying, fresh]
+    assert take_stock(sweep, {}).missing == [flying, fresh]
+    flying.cancel()
+    stock = take_stock(sweep, {})
+    assert (stock.cancelled, stock.missing) == ([flying], [fresh])
+    assert take_stock(sweep, {flying.name}).flying == [flying], "a task of it ends still"
+    assert [row["state"] for row in sweep_status(sweep, {}).rows] == ["done", "cancelled", "crashed", "new"]
 
 
 def test_attempts_that_left_no_word_are_named_by_accounting_in_one_question(sweep: SweepDir, commands: Path) -> None:
@@ -114,7 +139,7 @@ def test_status_shows_who_runs_who_is_next_and_what_to_do(sweep: SweepDir) -> No
     for _ in range(2):
         record(stuck, "TIMEOUT", first_step=0, last_step=0, total_steps=12)
     record(crashed, "CRASHED", error="no images\nat all")
-    shown = sweep_status(sweep, {run.name: queued("7_1", state="RUNNING") for run in (first, second)})
+    shown = sweep_status(sweep, {run.name: [queued("7_1", state="RUNNING")] for run in (first, second)})
     assert [row["state"] for row in shown.rows] == ["running", "next in its task", "no_progress", "crashed"]
     assert [row["error"] for row in shown.rows] == [None, None, None, "no images at all"]
     summary = shown.summary()
@@ -143,13 +168,13 @@ def test_a_done_run_whose_task_goes_on_is_counted_once(sweep: SweepDir) -> None:
     done, flying, idle, _ = sweep.runs()
     done.write_result({"steps": 3})
     record(idle, "CANCELLED")
-    shown = sweep_status(sweep, {run.name: queued("7_1", state="RUNNING") for run in (done, flying)})
+    shown = sweep_status(sweep, {run.name: [queued("7_1", state="RUNNING")] for run in (done, flying)})
     assert shown.in_flight == 1
     assert "2 are neither done nor on their way" in shown.summary()
 
 
 def test_a_state_that_nobody_knows_is_shown_as_it_is(sweep: SweepDir) -> None:
-    shown = sweep_status(sweep, {run.name: queued("7", state="QUANTUM_HOLD") for run in sweep.runs()})
+    shown = sweep_status(sweep, {run.name: [queued("7", state="QUANTUM_HOLD")] for run in sweep.runs()})
     assert {row["state"] for row in shown.rows} == {"QUANTUM_HOLD"}
 
 
@@ -170,7 +195,7 @@ def test_the_forecast_comes_from_runs_of_this_shape_on_this_slice(
     assert half.slice_hours == pytest.approx(2 * 2 * 4800 / 3600), "half of it took as long"
     run.record_attempt(3, start=0.0, end=1.0, cause="KILLED", slice=SLICE, last_step=9)
     assert forecast_of(grid, grid.cells, PROFILE).slice_hours == pytest.approx(half.slice_hours, rel=0.01)
-    run.record_attempt(3, start=0.0, end=0.0)
+    run.record_attempt(3, start=1.0)
     run.write_result({"steps": 18})
     # The grid's cells have 2 epochs; those with the training's two modules are of its shape.
     forecast = forecast_of(grid, grid.cells, PROFILE)

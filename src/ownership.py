@@ -1,0 +1,76 @@
+"""Who executes a run: a heartbeat that shows the owner is alive, and a fence that stops an owner whose lock was broken.
+
+A lock alone is not enough. A node that SLURM has given up may still be computing, and its run is then given to another
+task. The owner writes a token into the run's owner file and touches the file every HEARTBEAT_S seconds, whatever its
+epochs and checkpoints do; a lock is broken only after a long silence. The next owner writes its own token, and the
+earlier one finds it before its next write and stops.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import uuid
+from pathlib import Path
+from types import TracebackType
+
+from src.errors import TakenOverError
+from src.files import read_json, replace_file
+from src.yaml_file import json_text
+
+HEARTBEAT_S = 10.0
+# Nine missed heartbeats: NFS clients may serve attributes up to 60 s old (acdirmax of nfs(5)).
+SILENCE_S = 90.0
+
+
+class Ownership:
+    """Ownership of one run by this process; a context manager that keeps the heartbeat going.
+
+    `lost` turns true when a heartbeat finds another owner's token.
+    """
+
+    def __init__(self, file: Path, label: str) -> None:
+        self._file, self._label = file, label
+        self._token = uuid.uuid4().hex
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self.lost = False
+
+    def __enter__(self) -> Ownership:
+        owner = {"token": self._token, "node": socket.gethostname(), "pid": os.getpid()}
+        replace_file(self._file, json_text(owner))
+        self._heart.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._heart.join()
+
+    def check(self) -> None:
+        """Raises TakenOverError where another process has taken the run over."""
+        if self._is_taken():
+            self.lost = True
+            raise TakenOverError(
+                f"{self._label}: was taken over by another process while this one was silent; "
+                "nothing more is written from here"
+            )
+
+    def _is_taken(self) -> bool:
+        try:
+            # Opening the file makes an NFS client ask the server, so the answer is never an old one.
+            owner = read_json(self._file)
+        except OSError:
+            return False  # The disk is away, and the write that follows says so.
+        return owner is not None and owner.get("token") != self._token
+
+    def _beat(self) -> None:
+        while not self._ended.wait(HEARTBEAT_S):
+            with contextlib.suppress(OSError):
+                if self._is_taken():
+                    self.lost = True
+                    return
+                os.utime(self._file)

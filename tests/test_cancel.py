@@ -1,0 +1,205 @@
+"""A cancel holds: it stops every task of the runs that are named, and nothing but their user starts them again."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc import lifecycle
+from hpc.arrays import Site, submit_missing
+from hpc.causes import StopRequest
+from hpc.cluster import Profile
+from hpc.inspection import cancel_runs
+from hpc.lifecycle import execute_runs, give_back
+from hpc.plan import SubmitPlan
+from src.config import Config
+from src.errors import RunError
+from src.files import append_lines
+from src.foreground import run_sweep
+from src.names import find_named
+from src.outcome import Outcome
+from src.plans import grid_request, lr_sweep_request
+from src.rundir import RunDir, SweepDir
+from src.sweeps import open_sweep
+
+from .conftest import fake
+
+PROFILE = Profile(executor="slurm", slice="1g.12gb", max_parallel=2)
+SITE = Site("gpu:1g.12gb:1", 1001)
+
+
+@pytest.fixture
+def sweep(small: Callable[..., Config]) -> SweepDir:
+    return open_sweep(grid_request(small()))[0]
+
+
+@pytest.fixture
+def queue(sweep: SweepDir, commands: Path) -> Path:
+    """What squeue answers; scancel writes down what it is given."""
+    tasks = [[run.name] for run in sweep.runs()]
+    append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "tasks": tasks}])
+    path = commands / "queue"
+    path.touch()
+    fake(commands, "squeue", f"cat {path}")
+    fake(commands, "scancel", f'echo "$@" >> {commands / "cancelled"}')
+    return path
+
+
+def waiting(*ids: str, state: str = "PENDING") -> str:
+    return "".join(f"{job}|relay-x.1|{state}|Resources|1:00\n" for job in ids)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the runs that are submitted."""
+    names: list[str] = []
+
+    def take(plan: SubmitPlan) -> str:
+        names.extend(path.name for runs in plan.tasks for path in runs)
+        return "90"
+
+    monkeypatch.setattr("hpc.submit._sbatch", take)
+    return names
+
+
+def test_a_cancel_stops_every_task_of_its_runs(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The array was taken twice; the second one trains.
+    queue.write_text(waiting("70_0", "70_1", "70_2", "70_3") + waiting("71_0", "71_1", state="RUNNING"))
+    cancel_runs(small(), sweep.runs()[0].label)
+    assert (queue.parent / "cancelled").read_text() == "--quiet 71_0 70_0\n"
+    said = capsys.readouterr().out
+    assert "cancelled 2 tasks" in said
+    assert f"  {sweep.runs()[0].label}\n" in said
+    cancel_runs(small(), sweep.name)
+    assert (queue.parent / "cancelled").read_text().split("\n")[1].split()[1:] == [
+        *("71_0", "70_0", "71_1", "70_1", "70_2", "70_3")
+    ]
+
+
+def test_what_is_cancelled_is_submitted_by_its_user_alone(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, sent: list[str]
+) -> None:
+    config, runs = small(), sweep.runs()
+    cancel_runs(config, runs[1].label)
+    submit_missing(sweep, PROFILE, SITE, config, by_user=False)
+    assert sent == [run.name for run in runs if run != runs[1]]
+    sent.clear()
+    submit_missing(sweep, PROFILE, SITE, config)
+    assert runs[1].name in sent
+    assert not runs[1].cancelled()
+
+
+def test_a_cancel_holds_whatever_ended_the_run_before(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, sent: list[str]
+) -> None:
+    config, runs = small(), sweep.runs()
+    for run, cause in zip(runs, ("TIMEOUT", "PREEMPTED", "KILLED", "NODE_FAIL"), strict=True):
+        run.record_attempt(1, start=1.0, job="70_0", cluster="c")
+        run.record_attempt(1, end=2.0, cause=cause, first_step=0, last_step=3)
+    queue.write_text(waiting("70_0", "70_1"))
+    cancel_runs(config, "all")
+    queue.write_text("")
+    submit_missing(sweep, PROFILE, SITE, config, by_user=False)
+    assert sent == []
+
+
+def test_a_surplus_array_is_cancelled_by_the_next_command(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, sent: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    queue.write_text(waiting("70_0", "70_1", "70_2", "70_3", "71_0", "71_1", "71_2", "71_3"))
+    submit_missing(sweep, PROFILE, SITE, small())
+    assert (queue.parent / "cancelled").read_text() == "--quiet 71_0 71_1 71_2 71_3\n"
+    assert "4 tasks were in the queue twice; cancelled: 71_0" in capsys.readouterr().out
+    assert sent == []
+
+
+@pytest.fixture
+def requeued(monkeypatch: pytest.MonkeyPatch) -> Any:
+    asked: list[str] = []
+    monkeypatch.setattr(lifecycle, "_requeue", lambda: asked.append("requeue"))
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)}
+    yield asked
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_task_does_not_begin_a_cancelled_run_and_executes_the_others(sweep: SweepDir, requeued: list[str]) -> None:
+    first, second = sweep.runs()[:2]
+    first.cancel()
+    assert execute_runs([first, second]) == {first.label: "CANCELLED", second.label: "DONE"}
+    assert first.attempts() == []
+
+
+def test_a_stopped_task_is_not_requeued_for_a_cancelled_run(sweep: SweepDir, requeued: list[str]) -> None:
+    run = sweep.runs()[0]
+    run.cancel()
+    give_back([run], "TIMEOUT", StopRequest())
+    assert requeued == []
+    run.lift_cancel()
+    with pytest.raises(SystemExit):
+        give_back([run], "TIMEOUT", StopRequest())
+    assert requeued == ["requeue"]
+
+
+def test_a_task_that_slurm_has_put_back_does_not_requeue_its_next_execution(
+    sweep: SweepDir, requeued: list[str], commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next execution may run already, and to requeue the job again would stop it."""
+    monkeypatch.setenv("SLURM_JOB_ID", "70")
+    fake(commands, "scontrol", "echo 'JobId=70 JobState=RUNNING Restarts=1'")
+    fake(commands, "sacct", "echo '70|c|NODE_FAIL|2026-01-01T00:00:00|2026-01-01T00:10:00'")
+    stop = StopRequest()
+    assert stop.cause() == "NODE_FAIL"
+    give_back(sweep.runs(), "NODE_FAIL", stop)
+    assert requeued == []
+
+
+def test_a_grid_in_the_foreground_passes_over_what_is_cancelled_meanwhile(sweep: SweepDir) -> None:
+    executed: list[str] = []
+    second = sweep.runs()[1]
+    second.cancel()  # Before the command, which asks for it again.
+
+    def execute(run: RunDir, *_: Any) -> Outcome:
+        executed.append(run.name)
+        sweep.runs()[2].cancel()
+        run.write_result({"steps": 1})
+        return Outcome("done", 0, 1, 1)
+
+    with pytest.raises(SystemExit):
+        run_sweep(sweep, execute, new=False)
+    assert executed == [run.name for number, run in enumerate(sweep.runs()) if number != 2]
+
+
+def test_an_exact_name_wins_then_the_only_part(small: Callable[..., Config]) -> None:
+    config = small(lr_finder__seeds=[1, 10, 11])
+    runs_dir = Path(config.paths.runs_dir)
+    sweep = open_sweep(lr_sweep_request(config))[0]
+    other = open_sweep(grid_request(config))[0]
+    assert find_named(runs_dir, f"{sweep.name}/seed=1") == (sweep, sweep.run("seed=1"))
+    assert find_named(runs_dir, "seed=1") == (sweep, sweep.run("seed=1"))
+    assert find_named(runs_dir, "seed=10") == (sweep, sweep.run("seed=10"))
+    assert find_named(runs_dir, "lr_find") == (sweep, None)
+    assert find_named(runs_dir, str(sweep.run("seed=11").path)) == (sweep, sweep.run("seed=11"))
+    assert find_named(runs_dir, f"{other.name}/") == (other, None)
+    assert find_named(runs_dir, None) == (other, None)
+    for name in ("seed", f"{sweep.name}/seed=", "lr_finder/seed"):
+        with pytest.raises(RunError, match=r"3 have that in their name: .*/seed=1, .*/seed=10, .*give one of them in"):
+            find_named(runs_dir, name)
+    with pytest.raises(RunError, match="2 have that in their name"):
+        find_named(runs_dir, "_2")
+    with pytest.raises(RunError, match="no sweep and no run has that in its name"):
+        find_named(runs_dir, "seed=12")
+
+
+def test_an_ambiguous_name_cancels_nothing(small: Callable[..., Config], sweep: SweepDir, queue: Path) -> None:
+    queue.write_text(waiting("70_0", "70_1"))
+    with pytest.raises(RunError, match="4 have that in their name"):
+        cancel_runs(small(), f"{sweep.name}/k=00")
+    assert not (queue.parent / "cancelled").exists()
+    assert not any(run.cancelled() for run in sweep.runs())
