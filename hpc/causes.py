@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import FrameType
@@ -16,6 +17,7 @@ from src.errors import ClusterError
 
 # What accounting calls the end of a job whose process could not say anything itself.
 _LOSSES = {"NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT", "PREEMPTED", "REQUEUED", "CANCELLED", "BOOT_FAIL", "DEADLINE"}
+_ACCOUNTING_WAITS_S = (0.5, 1, 2, 4)
 # Clocks of nodes and controller may differ by so much.
 _CLOCKS_S = 30
 
@@ -54,21 +56,26 @@ class StopRequest:
             return "TIMEOUT" if told else "CANCELLED"
         try:
             facts = slurm.show_job(self._job_id, slurm.PATIENT_WAITS_S if patient else (0.5, 1, 2))
-            if facts.restarts > int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+            if facts.restarts > restart_count():
                 # SLURM has taken the slice and put the task back before we were done.
                 self.put_back = True
-                return {"NODE_FAIL": "NODE_FAIL", "REQUEUED": "REQUEUED"}.get(self._last_end() or "", "PREEMPTED")
+                return self._cause_of_own_end() or ("PREEMPTED" if facts.preempted else "REQUEUED")
             return cause_from(facts, datetime.now())
         except ClusterError as error:
             print(f"the controller could not be asked why: {error}", file=sys.stderr, flush=True)
             return "SIGNALLED"
 
-    def _last_end(self) -> str | None:
-        try:
-            over = [end for end in slurm.ends([self._job_id or ""]) if end.end is not None]
-        except ClusterError:
-            return None
-        return over[-1].state if over else None
+    def _cause_of_own_end(self) -> str | None:
+        """How accounting says that this execution ended. A busy slurmdbd is behind, and is waited for."""
+        own = {"job": self._job_id, "restarts": restart_count()}
+        for wait_s in (*_ACCOUNTING_WAITS_S, 0):
+            with contextlib.suppress(ClusterError):
+                end = _execution(own, slurm.ends([self._job_id or ""]))
+                word = _word(end) if end and end.end else None
+                if word in ("NODE_FAIL", "REQUEUED", "PREEMPTED"):
+                    return word
+            time.sleep(wait_s)
+        return None
 
 
 def cause_from(job: slurm.JobFacts, now: datetime) -> str:
@@ -91,19 +98,35 @@ def cause_of_loss(attempt: Mapping[str, Any], ends: Sequence[slurm.JobEnd]) -> t
 
     KILLED where SLURM has no better word: a `kill -9`, a power cut, or accounting that is not there.
     """
-    begun, margin = datetime.fromtimestamp(float(attempt["start"])), timedelta(seconds=_CLOCKS_S)
-    own = [
-        end
-        for end in ends
-        if (end.job_id, end.cluster) == (attempt.get("job"), attempt.get("cluster"))
-        and (end.start and end.start <= begun + margin)
-        and (end.end is None or end.end >= begun - margin)
-    ]
-    if not own:
+    own = _execution(attempt, [end for end in ends if end.cluster == attempt.get("cluster")])
+    if own is None:
         return "KILLED", None
-    last = max(own, key=lambda end: end.start or begun)
-    word = last.state.split(" ")[0].rstrip("+")
-    return (word if word in _LOSSES else "KILLED"), last.end.timestamp() if last.end else None
+    return (_word(own) if _word(own) in _LOSSES else "KILLED"), own.end.timestamp() if own.end else None
+
+
+def _execution(attempt: Mapping[str, Any], ends: Sequence[slurm.JobEnd]) -> slurm.JobEnd | None:
+    """The execution of its job in which an attempt was made, `ends` being in their order.
+
+    By its number, which no clock can make wrong; else by its times, those of the node and of the controller being
+    alike within _CLOCKS_S.
+    """
+    own = [end for end in ends if end.job_id == attempt.get("job")]
+    number = attempt.get("restarts")
+    if number is not None and number < len(own):
+        return own[int(number)]
+    if "start" not in attempt:
+        return None
+    begun, margin = datetime.fromtimestamp(float(attempt["start"])), timedelta(seconds=_CLOCKS_S)
+    there = [
+        end
+        for end in own
+        if (end.start and end.start <= begun + margin) and (end.end is None or end.end >= begun - margin)
+    ]
+    return max(there, key=lambda end: end.start or begun, default=None)
+
+
+def _word(end: slurm.JobEnd) -> str:
+    return end.state.split(" ")[0].rstrip("+")
 
 
 def ends_of(attempts: Sequence[Mapping[str, Any]], waits_s: Iterable[float] = (1, 2)) -> list[slurm.JobEnd]:
@@ -118,6 +141,11 @@ def ends_of(attempts: Sequence[Mapping[str, Any]], waits_s: Iterable[float] = (1
     except ClusterError as error:
         print(f"accounting could not be asked how jobs ended: {error}", file=sys.stderr, flush=True)
         return []
+
+
+def restart_count() -> int:
+    """How often SLURM has put this process's job back before this execution of it."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
 
 
 def own_job_id() -> str | None:

@@ -19,7 +19,7 @@ from submitit.helpers import DelayedSubmission
 import jobs
 from hpc import slurm
 from hpc.budgets import REQUEUED_AFTER, STOPPED_BY_USER, Attempts, verdict
-from hpc.causes import StopRequest, cause_of_loss, ends_of, own_job_id
+from hpc.causes import StopRequest, cause_of_loss, ends_of, own_job_id, restart_count
 from hpc.claims import wait_for_claim
 from hpc.slices import check_slice
 from src.attempts import attempt
@@ -171,5 +171,6 @@ def _requeue() -> None:
 def _facts() -> dict[str, Any]:
     """What an attempt is to know of where it is: its job, the cluster, and the slice that was asked for."""
     job = own_job_id() or os.environ.get("SUBMITIT_LOCAL_JOB_ID")
-    cluster = {"cluster": os.environ.get("SLURM_CLUSTER_NAME", "slurm")} if own_job_id() else {}
-    return {"job": job, **cluster, "slice": os.environ.get("RELAY_SLICE") or None}
+    cluster = os.environ.get("SLURM_CLUSTER_NAME", "slurm")
+    of_slurm = {"cluster": cluster, "restarts": restart_count()} if own_job_id() else {}
+    return {"job": job, **of_slurm, "slice": os.environ.get("RELAY_SLICE") or None}

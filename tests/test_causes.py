@@ -84,27 +84,61 @@ def test_without_a_word_of_slurm_a_lost_attempt_was_killed() -> None:
         assert cause_of_loss(attempt, ends) == ("KILLED", None)
 
 
-def scontrol(state: str, restarts: int = 0) -> str:
+def scontrol(state: str, restarts: int = 0, preempted: str = "None") -> str:
     now = datetime.now()
     start, end = now - timedelta(minutes=10), now + timedelta(hours=1)
     times = f"StartTime={start:%Y-%m-%dT%H:%M:%S} EndTime={end:%Y-%m-%dT%H:%M:%S} TimeLimit=01:10:00"
-    return f"echo 'JobId=9 JobState={state} Restarts={restarts} {times} PreemptTime=None'"
+    return f"echo 'JobId=9 JobState={state} Restarts={restarts} {times} PreemptTime={preempted}'"
 
 
 @pytest.mark.parametrize(
-    ("last_end", "cause"), [("NODE_FAIL", "NODE_FAIL"), ("PREEMPTED", "PREEMPTED"), ("", "PREEMPTED")]
+    ("last_end", "preempted", "cause"),
+    [
+        ("NODE_FAIL", "None", "NODE_FAIL"),
+        ("PREEMPTED", "None", "PREEMPTED"),
+        ("", "2026-11-22T12:10:00", "PREEMPTED"),
+        ("", "None", "REQUEUED"),
+    ],
 )
 def test_a_job_that_slurm_has_put_back_already_says_why_in_accounting(
-    commands: Path, monkeypatch: pytest.MonkeyPatch, last_end: str, cause: str
+    commands: Path, monkeypatch: pytest.MonkeyPatch, last_end: str, preempted: str, cause: str
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "9")
-    fake(commands, "scontrol", scontrol("PENDING", restarts=1))
+    fake(commands, "scontrol", scontrol("PENDING", restarts=1, preempted=preempted))
     row = f"echo '9|c|{last_end}|2026-11-22T12:00:00|2026-11-22T12:10:00'" if last_end else "exit 1"
     fake(commands, "sacct", row)
     assert StopRequest().cause() == cause
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     fake(commands, "scontrol", scontrol("RUNNING", restarts=1))
     assert StopRequest().cause() == "SIGNALLED"
+
+
+def test_accounting_that_is_behind_is_waited_for_and_an_earlier_end_is_not_taken_for_this_one(
+    commands: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On a busy site slurmdbd learns late that a node went down; the job was preempted once before."""
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    fake(commands, "scontrol", scontrol("PENDING", restarts=2))
+    before = "9|c|PREEMPTED|2026-11-22T12:00:00|2026-11-22T12:10:00"
+    running, over = "9|c|RUNNING|2026-11-22T12:20:00|Unknown", "9|c|NODE_FAIL|2026-11-22T12:20:00|2026-11-22T12:30:00"
+    fake(
+        commands,
+        "sacct",
+        f"echo '{before}'; echo x >> {tmp_path}/asked\n"
+        f"case $(wc -l < {tmp_path}/asked) in 1) ;; 2) echo '{running}';; *) echo '{over}';; esac",
+    )
+    assert StopRequest().cause() == "NODE_FAIL"
+
+
+@pytest.mark.parametrize("clock_s", [0, 600, -600])
+def test_a_lost_attempt_is_found_by_the_number_of_its_execution_whatever_the_clocks_say(clock_s: float) -> None:
+    """Two executions within a few seconds, and a node whose clock is ten minutes off."""
+    ends = [ended("NODE_FAIL", 0, 0.3), ended("CANCELLED by 0", 0.4, 3), ended("PREEMPTED", 4, 5)]
+    attempt = {"job": "5_1", "cluster": "c", "start": NOW.timestamp() + clock_s}
+    assert [cause_of_loss({**attempt, "restarts": number}, ends)[0] for number in range(3)] == [
+        *("NODE_FAIL", "CANCELLED", "PREEMPTED")
+    ]
 
 
 def test_a_worker_of_this_machine_is_not_the_allocation_that_it_is_in(monkeypatch: pytest.MonkeyPatch) -> None:
