@@ -17,15 +17,14 @@ from hpc.one_machine.packages import check_installed
 from hpc.one_machine.settings import OneMachineError
 
 from ..conftest import cluster_of_its_own
-from .campaign import Campaign, Plan, command_of
-from .faults import KINDS
+from .campaign import DECK, Campaign, Plan, command_of
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.slurm.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--kind", action="append", choices=list(KINDS), help="only these kinds of faults")
+    parser.add_argument("--kind", action="append", choices=DECK, help="only these kinds of faults")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
@@ -33,7 +32,7 @@ def main() -> int:
     except OneMachineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    plan = Plan(given.seed, given.minutes, kinds=tuple(given.kind or KINDS))
+    plan = Plan(given.seed, given.minutes, kinds=tuple(given.kind or DECK))
     folder = Path(tempfile.mkdtemp(prefix="relay-chaos-"))
     print(f"{command_of(plan)}, in {folder}", flush=True)
     with cluster_of_its_own(f"chaos_{os.getpid()}", "--requeue-wait-s", "5") as cluster:

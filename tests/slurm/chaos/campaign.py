@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from src.rundir import RunDir
+
 from ...conftest import ROOT
 from ..conftest import Cluster
 from . import check
-from .faults import KINDS, Injection, heal_limits
+from .faults import ATTENDED, KINDS, Injection, heal_limits
 from .site import Row, Site, kill
 
 SAY = Callable[[str], None]
@@ -26,6 +28,7 @@ ATTEND_AFTER_S = 20.0
 HASTEN_AFTER_S = 8.0
 PATIENCE_S = 8.0
 FINISH_S = 420.0
+DECK = tuple(name for name in KINDS if name != ATTENDED)
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Plan:
     cells: int = 4
     epochs: int = 120
     pace_s: float = 10.0
-    kinds: tuple[str, ...] = tuple(KINDS)
+    kinds: tuple[str, ...] = DECK
 
 
 @dataclass
@@ -93,6 +96,7 @@ class Campaign:
                 self._go_on_until(time.monotonic() + FINISH_S, with_faults=False)
                 output, _ = reference.communicate(timeout=600)
                 assert reference.returncode == 0, output
+            self.problems += [problem for injection in self.injections for problem in injection.problems]
             self.problems += check.problems_of(self.site, self.injections)
             self.table = self._count()
         finally:
@@ -106,7 +110,9 @@ class Campaign:
         config = ["--config", str(self.site.experiment)]
         quiet = {"cwd": ROOT, "env": env, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         command = [sys.executable, "-m", "src.grid_search", *config]
+        # Images of its own, since a fault changes the others'.
         command += ["--set", f"paths.runs_dir={self.folder / 'reference'}"]
+        command += ["--set", f"dataset.root={self.folder / 'reference-data'}"]
         with subprocess.Popen(command, **quiet) as process:
             yield process
             process.kill()
@@ -147,6 +153,8 @@ class Campaign:
         # Only after a while another one than the first, so that a seed has the same order whenever that is possible.
         patient = time.monotonic() < self._next_fault + PATIENCE_S
         for name in self._deck[:1] if patient else list(self._deck):
+            if KINDS[name].alone and self._presses:
+                continue
             # Of its own, so that it does not depend on how often others were tried.
             rng = random.Random(f"{self.plan.seed} {len(self.injections)} {name}")
             began = time.time()
@@ -160,8 +168,10 @@ class Campaign:
                     self._later(delay_s, mend)
                 for delay_s, killed_after_s in done.launches:
                     self._later(delay_s, lambda after_s=killed_after_s: self._press(killed_after_s=after_s))
-                    self._busy_until = time.monotonic() + delay_s + 1
+                    self._busy_until = max(self._busy_until, time.monotonic() + delay_s + 1)
                 self._next_fault = time.monotonic() + self.rng.uniform(0.5, 1.5) * self.plan.pace_s
+                if KINDS[name].alone:
+                    self._next_fault = max(self._next_fault, self._busy_until)
                 return
 
     def _later(self, delay_s: float, what: Callable[[], object]) -> None:
@@ -233,6 +243,8 @@ class Campaign:
             daemon = f"slurmd-{hanging[job].node}"
             if now - since > 2 * ATTEND_AFTER_S and job in self._woken:
                 self.note(f"attending: cancels {job}")
+                runs = frozenset(run.name for run in self.site.runs() if str(last_job(run)) == job)
+                self.injections.append(Injection(job, runs, kind=ATTENDED, began=time.time()))
                 self.site.ask("scancel", job)
                 self._woken.discard(job)
             elif now - since > ATTEND_AFTER_S and job not in self._woken and daemon not in self.site.away:
@@ -287,9 +299,15 @@ class Campaign:
         return "\n".join(lines)
 
 
+def last_job(run: RunDir) -> object:
+    """The job of a run's newest attempt."""
+    attempts = run.attempts()
+    return attempts[-1].get("job") if attempts else None
+
+
 def command_of(plan: Plan) -> str:
     """What runs a campaign like this again."""
-    if plan.kinds == tuple(KINDS):
+    if plan.kinds == DECK:
         return f"make chaos SEED={plan.seed} MINUTES={plan.minutes:g}"
     only = " ".join(f"--kind {shlex.quote(name)}" for name in plan.kinds)
     return f"python -m tests.slurm.chaos --seed {plan.seed} --minutes {plan.minutes:g} {only}"

@@ -17,7 +17,7 @@ from .faults import KINDS, Injection
 from .site import Site
 
 # While these last, a launch may be refused.
-REFUSALS = frozenset({"slurmctld away", "full disk"})
+REFUSALS = frozenset({"slurmctld away", "full disk", "images changed", "code removed"})
 Attempt = Mapping[str, Any]
 
 
@@ -85,7 +85,12 @@ def _cause(
         faults = ", ".join(injection.kind for injection in touching) or "nothing"
         yield f"attempt {attempt['attempt']} ended in {cause} after {faults}: {dict(attempt)}"
     if after and after.get("job") != attempt.get("job") and cause in REQUEUED_AFTER:
-        others = [i for i in injections if i.touches(run.name, attempt["end"], after["start"]) and not _left(i, cause)]
+        others = [
+            injection
+            for injection in injections
+            if injection.touches(run.name, attempt["end"], after["start"])
+            and (KINDS[injection.kind].takes_task or not _left(injection, cause))
+        ]
         if not others and verdict(attempts[: position + 1]) is None:
             yield f"attempt {attempt['attempt']} ended in {cause}, and its task {attempt['job']} did not come back"
 

@@ -6,23 +6,35 @@ A fault returns what it did, or None where there is nothing now that it could be
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
 
 from hpc.one_machine.processes import start_ticks
 from src.checkpoint_names import list_states
 
-from .site import TIME_MIN, Row, Site, Worker, kill
+from .site import TIME_MIN, Row, Site, Worker, kill, send
 
 Mending = tuple[float, Callable[[], object]]
 # A grid that is launched after so many seconds, and the launcher killed so many seconds later.
 Launch = tuple[float, float | None]
 # When the task of a killed process has left the queue, so that its run is missing there.
 UNTIL_MISSED_S = 3.0
+# How long what was cancelled must stay so, and what is gone stays gone.
+QUIET_S = 12.0
+FROZEN_S = 180.0
+# No fault of the deck: what the campaign's administrator cancels, see `Campaign._attend`.
+ATTENDED = "cancelled by the administrator"
 # An attempt that ends so much later than its fault was mended did not end by it.
 AFTERMATH_S = 20
 # How many of the faults wait for an attempt that has come somewhere.
@@ -31,13 +43,17 @@ LATE = 0.85
 
 @dataclass
 class Injection:
-    """One fault that was done. `victims` are run names, None for all; times are seconds since 1970."""
+    """One fault that was done. `victims` are run names, None for all; times are seconds since 1970.
+
+    `problems`: what its mending found not to hold. While it lasts, nobody launches the grid but its `launches`.
+    """
 
     what: str
     victims: frozenset[str] | None
     lasts_s: float = 0
     mending: Sequence[Mending] = ()
     launches: Sequence[Launch] = ()
+    problems: list[str] = field(default_factory=list)
     kind: str = ""
     began: float = 0
     took_s: float = 0
@@ -54,12 +70,17 @@ class Injection:
 
 @dataclass(frozen=True)
 class Kind:
-    """`causes` are what it may end an attempt in; `blurs` what others may leave while nobody can say what they were."""
+    """`causes` are what it may end an attempt in; `blurs` what others may leave while nobody can say what they were.
+
+    `alone`: not while a launch is on its way. `takes_task`: the task need not come back by itself.
+    """
 
     inject: Callable[[Site, random.Random, Sequence[Row]], Injection | None]
     causes: frozenset[str] = frozenset()
     blurs: frozenset[str] = frozenset()
     needs_disk: bool = False
+    alone: bool = False
+    takes_task: bool = False
 
 
 def _choose(site: Site, rng: random.Random, rows: Sequence[Row]) -> Worker | None:
@@ -131,6 +152,26 @@ def node_silent(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injectio
     delay_s = rng.choice([rng.uniform(3, 15), rng.uniform(45, 60)])
     back = (delay_s, lambda: site.daemon("start", daemon))
     return Injection(f"{daemon} for {delay_s:.0f} s", _on_node(site, rows, worker.row.node), mending=[back])
+
+
+def node_frozen(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
+    """A node hangs with all its processes until its task was given to another, which has broken the lock of its run.
+
+    Then its processes go on as if nothing had been, and nobody is there to end them.
+    """
+    worker = _choose(site, rng, rows)
+    if worker is None or "slurmctld" in site.away or f"slurmd-{worker.row.node}" in site.away:
+        return None
+    there = [other for other in site.workers(rows) if other.row.node == worker.row.node]
+    processes = [pid for other in there for pid in site.family(other)]
+    daemon = f"slurmd-{worker.row.node}"
+    site.daemon("stop", daemon, "--kill")
+    send(processes, signal.SIGSTOP)
+    # The node counts as down after 30 s, and a heart as stopped after 90 s more.
+    back = FROZEN_S + rng.uniform(0, 10)
+    mending = [(back, lambda: send(processes, signal.SIGCONT)), (back + 10, lambda: site.daemon("start", daemon))]
+    names = frozenset(other.run.name for other in there)
+    return Injection(f"{worker.row.node}, {len(processes)} processes for {back:.0f} s", names, mending=mending)
 
 
 def power_cut(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
@@ -268,6 +309,116 @@ def launcher_killed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Inje
     return done
 
 
+def surplus_array(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
+    """The controller has taken an array twice: what an sbatch leaves that is answered after it was sent again."""
+    worker = _choose(site, rng, rows)
+    if worker is None or site.disk_full or "slurmctld" in site.away:
+        return None
+    array = worker.row.job_id.partition("_")[0]
+    logs = site.disk / "logs" / worker.run.path.parent.name
+    answer = site.ask("sbatch", "--parsable", str(logs / f"{array}_submission.sh"))
+    if answer is None:
+        return None
+    again = answer.strip()
+    for pickle in logs.glob(f"{array}_*submitted.pkl"):
+        shutil.copy(pickle, logs / pickle.name.replace(array, again, 1))
+    return Injection(f"{array} once more, as {again}", None, lasts_s=90)
+
+
+def cancelled_beside_a_pipeline(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
+    """A run is requeued and then cancelled by its user, while a pipeline's job goes on with the sweep."""
+    worker = _choose(site, rng, rows)
+    if worker is None or site.disk_full or "slurmctld" in site.away:
+        return None
+    if not _told(site, "scontrol", "requeue", worker.row.job_id):
+        return None
+    run = worker.run
+    cancelled = site.call("hpc.launch", "cancel", run.label, "--config", str(site.experiment))
+    begun = len(run.attempts())
+    done = Injection(run.name, frozenset({run.name}), lasts_s=40)
+    pipeline = site.start("tests.slurm.chaos.stage", str(site.experiment), str(site.profile), str(run.path.parent))
+
+    def look() -> None:
+        kill([pipeline.pid])
+        pipeline.wait()
+        if cancelled.returncode != 0:
+            # A controller that was stopped at this moment; the run is marked all the same.
+            done.what += ", cancel refused"
+        if len(run.attempts()) > begun or not (run.cancelled() or run.result()):
+            done.problems.append(f"{run.label} was cancelled and began again by itself")
+
+    done.mending = [(QUIET_S, look)]
+    done.launches = [(QUIET_S + 2, None)]
+    return done
+
+
+def images_changed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
+    """The decoded images are others for a while: every label is one higher. A run is killed, and must not go on."""
+    folders = [path for path in site.decoded.iterdir() if not path.name.startswith(".")]
+    done = process_killed(site, rng, rows) if len(folders) == 1 else None
+    if done is None:
+        return None
+    folder = folders[0]
+    kept, changed = (folder.with_name(f".{folder.name}.{name}") for name in ("kept", "changed"))
+    shutil.copytree(folder, changed)
+    shift_labels(changed)
+    # Whoever finds no folder decodes the images under this lock.
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    with lock:
+        folder.rename(kept)
+        changed.rename(folder)
+
+    def put_back() -> None:
+        with lock:
+            folder.rename(changed)
+            kept.rename(folder)
+        shutil.rmtree(changed)
+
+    done.what += f", and {folder.name} has other labels"
+    done.victims, done.mending, done.launches = None, [(QUIET_S, put_back)], [(UNTIL_MISSED_S, None)]
+    return done
+
+
+def shift_labels(folder: Path) -> None:
+    """Another data set in the place of a decoded one, whole by its own checksums."""
+    meta = json.loads((folder / "meta.json").read_text())
+    for role in ("train", "valid"):
+        path = folder / f"{role}_labels.npy"
+        labels = np.load(path)
+        np.save(path, (labels + 1) % len(meta["class_names"]))
+        meta["files"][path.name]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "meta.json").write_text(json.dumps(meta))
+
+
+def code_removed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
+    """The code that was kept for the tasks is gone for a while, and one of them has to start again."""
+    worker = _choose(site, rng, rows)
+    if worker is None or site.disk_full or "slurmctld" in site.away:
+        return None
+    code = worker.run.path.parent / "code"
+    away = code.with_name(".code.away")
+    if not code.is_dir() or not _told(site, "scontrol", "requeue", worker.row.job_id):
+        return None
+    code.rename(away)
+
+    def put_back() -> None:
+        if code.is_dir():
+            shutil.rmtree(code)
+        away.rename(code)
+
+    done = Injection(f"of {worker.run.path.parent.name}, {worker.run.name} requeued", None, lasts_s=10)
+    done.mending = [(QUIET_S, put_back)]
+    return done
+
+
+def cores_busy(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
+    """Somebody else computes on the same cores."""
+    count, lasts_s = 2 * (os.cpu_count() or 1), rng.uniform(20, 40)
+    if not site.burn(count):
+        return None
+    return Injection(f"by {count} processes for {lasts_s:.0f} s", None, mending=[(lasts_s, site.cool)])
+
+
 def _causes(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
@@ -277,6 +428,7 @@ KINDS: Mapping[str, Kind] = {
     "preemption": Kind(preemption, _causes("PREEMPTED")),
     "node down": Kind(node_down, _causes("NODE_FAIL")),
     "node silent": Kind(node_silent, _causes("NODE_FAIL")),
+    "node frozen": Kind(node_frozen, _causes("NODE_FAIL"), blurs=_causes("KILLED")),
     "power cut": Kind(power_cut, _causes("NODE_FAIL")),
     "kill -9 process": Kind(process_killed, _causes("KILLED")),
     # The orphan may be left behind by a job that SLURM misses, or that an attentive user cancels.
@@ -291,4 +443,14 @@ KINDS: Mapping[str, Kind] = {
     "damaged checkpoint": Kind(checkpoint_damaged, _causes("KILLED")),
     "several submitters": Kind(submitters, _causes("KILLED")),
     "kill -9 launcher": Kind(launcher_killed, _causes("KILLED")),
+    "surplus array": Kind(surplus_array, _causes("CANCELLED"), takes_task=True),
+    "cancel beside a pipeline": Kind(
+        cancelled_beside_a_pipeline, _causes("CANCELLED REQUEUED"), alone=True, takes_task=True
+    ),
+    # What starts meanwhile is refused, and goes on after `retry`.
+    "images changed": Kind(images_changed, _causes("KILLED CRASHED")),
+    # What imports something late finds it gone.
+    "code removed": Kind(code_removed, _causes("REQUEUED CRASHED KILLED"), takes_task=True),
+    "cores busy": Kind(cores_busy),
+    ATTENDED: Kind(lambda site, rng, rows: None, _causes("CANCELLED")),
 }

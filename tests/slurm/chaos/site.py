@@ -58,6 +58,12 @@ class Site:
     away: set[str] = field(default_factory=set)
     has_disk: bool = False
     disk_full: bool = False
+    burners: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def decoded(self) -> Path:
+        """Where the images of all runs are."""
+        return self.folder / "data" / "decoded"
 
     @property
     def disk(self) -> Path:
@@ -105,6 +111,7 @@ class Site:
         }
 
     def close(self) -> None:
+        self.cool()
         if self.has_disk:
             quiet(["umount", "--lazy", str(self.disk)])
 
@@ -178,13 +185,41 @@ class Site:
         assert ended.returncode == 0, ended.stderr
         (self.away.add if action == "stop" else self.away.discard)(label)
 
+    @property
+    def env(self) -> dict[str, str]:
+        """Of the user's commands."""
+        return {**self.cluster.env, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+
     def launch(self, log: Path, *words: str) -> subprocess.Popen[bytes]:
         """`python -m hpc.launch WORDS` in the background; what it prints goes to `log`."""
         command = [sys.executable, "-m", "hpc.launch", *words]
         command += ["--config", str(self.experiment), "--cluster", str(self.profile)]
-        env = {**self.cluster.env, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
         with log.open("wb") as output:
-            return subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT)
+            return subprocess.Popen(command, cwd=ROOT, env=self.env, stdout=output, stderr=subprocess.STDOUT)
+
+    def call(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`python -m WORDS`, and its end."""
+        command = [sys.executable, "-m", *words]
+        return subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=120, check=False)
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """`python -m WORDS` in the background, for as long as it is let live."""
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, env=self.env, **quiet)
+
+    def burn(self, count: int) -> bool:
+        """Keep the cores busy with `count` processes; False where they are already."""
+        if self.burners:
+            return False
+        self.burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+        return True
+
+    def cool(self) -> None:
+        """End what `burn` started."""
+        for burner in self.burners:
+            burner.kill()
+            burner.wait()
+        self.burners.clear()
 
     def fill_disk(self, left_bytes: int) -> None:
         """Nothing but `left_bytes` remain free."""
@@ -218,11 +253,15 @@ def command_of(pid: int) -> str:
     return ""
 
 
-def kill(victims: Sequence[int]) -> None:
-    """`kill -9`, and wait until they are gone."""
+def send(victims: Sequence[int], number: signal.Signals) -> None:
     for pid in victims:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
+
+
+def kill(victims: Sequence[int]) -> None:
+    """`kill -9`, and wait until they are gone."""
+    send(victims, signal.SIGKILL)
     deadline = time.monotonic() + 10
     while any(start_ticks(pid) is not None for pid in victims) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -1,0 +1,30 @@
+"""`python -m tests.slurm.chaos.stage EXPERIMENT PROFILE SWEEP`: a pipeline's job, every second."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from hpc.arrays import ask_site
+from hpc.cluster import load_profile
+from hpc.commands import execute
+from src.config import load_config
+from src.errors import RelayError
+from src.rundir import SweepDir
+
+
+def main(experiment: str, profile_file: str, sweep: str) -> None:
+    """Until it is killed. Refusals are those of a controller or a disk that is away at the moment."""
+    name, profile = load_profile(profile_file)
+    config = load_config(experiment)
+    while True:
+        try:
+            execute(SweepDir(Path(sweep)), profile, ask_site(name, profile), config, by_user=False)
+        except (RelayError, OSError) as error:
+            print(error, file=sys.stderr)
+        time.sleep(1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
