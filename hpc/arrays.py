@@ -9,11 +9,11 @@ from pathlib import Path
 
 from hpc import slurm
 from hpc.cluster import Profile, choose_gres
-from hpc.freeze import freeze
 from hpc.inspection import log_folder
 from hpc.plan import SubmitPlan, job_name, make_plan
 from hpc.stock import refusals_by_word, take_stock
 from hpc.submit import in_queue, submissions, submit, surplus_tasks
+from src.code_snapshot import sweep_code
 from src.config import Config
 from src.errors import ClusterError
 from src.rundir import RunDir, SweepDir
@@ -95,7 +95,7 @@ def _release_held(queue: slurm.Queue) -> None:
 
 def _submit_all(runs: Sequence[RunDir], sweep: SweepDir, profile: Profile, site: Site, config: Config) -> int:
     """Submit as many of the runs as the site takes. Returns their number; raises ClusterError where it takes none."""
-    code = freeze(sweep.code)
+    code = sweep_code(sweep)
     tasks, size, submitted = tasks_of(runs, profile), max(1, site.array_size), 0
     while tasks:
         part = tasks[:size]

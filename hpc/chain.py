@@ -18,6 +18,7 @@ from typing import Any
 
 from hpc.cluster import Profile
 from src import yaml_file
+from src.code_snapshot import NEW_CODE_HINT, keep_code, snapshot_problem
 from src.config import Config, make_config
 from src.errors import RunError
 from src.files import append_lines, read_lines, replace_file
@@ -51,8 +52,21 @@ class Chain:
         """A line for everything that became of a link, and for every job that goes on with the chain."""
         return self.path / "links.jsonl"
 
+    def snapshot(self) -> Path:
+        """The code of its stages. Raises RunError where it is gone or was changed."""
+        path = self.code / str(self.meta()["snapshot"])
+        problem = snapshot_problem(path)
+        if problem:
+            raise RunError(f"{path}: is not the code that {self.name} was made with: {problem}; {NEW_CODE_HINT}")
+        return path
+
+    def use_new_code(self) -> None:
+        """Go on with the code as it is now."""
+        content = {**self.meta(), "snapshot": keep_code(self.code).name}
+        replace_file(self.path / "chain.yaml", yaml_file.dump_yaml(content))
+
     def meta(self) -> dict[str, Any]:
-        """key, created, folder of the call, lr_factors, config. Raises RunError where this is no chain."""
+        """key, created, folder of the call, lr_factors, config, snapshot. Raises RunError where this is no chain."""
         path = self.path / "chain.yaml"
         if not path.is_file():
             raise RunError(f"{self.path}: not the directory of a pipeline, there is no {path.name} in it")
@@ -88,6 +102,7 @@ def open_chain(config: Config, profile: Profile, lr_factors: Sequence[float], *,
     chain = Chain(_free(runs_dir / f"pipeline_{created:%Y%m%d-%H%M%S}"))
     replace_file(chain.profile_file, yaml_file.dump_yaml(profile.model_dump(mode="json")))
     meta = {"key": key, "created": created.isoformat(), "folder": str(Path.cwd()), "fresh": fresh, **asked}
+    meta["snapshot"] = keep_code(chain.code).name
     replace_file(chain.path / "chain.yaml", yaml_file.dump_yaml(meta))
     return chain, True
 

@@ -14,11 +14,11 @@ from hpc import slurm
 from hpc.arrays import Site, ask_site, plan_of, show_shape, submit_missing, tasks_of
 from hpc.cluster import Profile, choose_gres, load_profile
 from hpc.forecast import forecast_of, refuse_above, warn_of_short_lead
-from hpc.freeze import freeze, frozen_path
 from hpc.inspection import log_folder, print_names
 from hpc.stock import Stock, give_budgets_back, last_cause, refusals_by_word, take_stock
 from hpc.submit import in_queue
 from src.cli import EXIT_STOPPED
+from src.code_snapshot import NEW_CODE_HINT, changed_files, code_digest, show_files, sweep_code, use_new_code
 from src.config import Config, make_config
 from src.errors import ClusterError, RunError
 from src.foreground import command_line, prepare_images
@@ -36,6 +36,7 @@ def launch(
     *,
     dry_run: bool = False,
     fresh: bool = False,
+    new_code: bool = False,
     max_slice_hours: float | None = None,
     **options: Any,
 ) -> SweepDir | None:
@@ -55,6 +56,8 @@ def launch(
     site = None if profile.executor == "local" else ask_site(profile_name, profile)
     prepare_images(request)
     sweep, new = open_sweep(request, fresh=fresh)
+    if not new:
+        choose_code(sweep, new_code=new_code)
     done = 0 if new else sum(run.result() is not None for run in sweep.runs())
     count = len(request.cells)
     print(
@@ -85,7 +88,21 @@ def execute(
         submit_missing(sweep, profile, site, config, only, by_user=by_user)
 
 
-def retry(config: Config, name: str | None, cluster: str | None, cause: str | None) -> None:
+def choose_code(sweep: SweepDir, *, new_code: bool) -> None:
+    """A sweep goes on with the code that it was made with, unless its user asks for `new_code`; one line says which."""
+    changed = changed_files(sweep)
+    if new_code:
+        print(f"goes on with the code as it is now, snapshot {use_new_code(sweep).name}", flush=True)
+    elif changed:
+        print(f"goes on with the code that it was made with; changed since: {show_files(changed)}; {NEW_CODE_HINT}")
+
+
+def _code_to_use(sweep: SweepDir | None) -> Path | None:
+    digest = sweep.meta().get("snapshot") if sweep else None
+    return (sweep.code / str(digest)).absolute() if sweep and digest else None
+
+
+def retry(config: Config, name: str | None, cluster: str | None, cause: str | None, *, new_code: bool = False) -> None:
     """Give failed runs their budgets back, and submit them again. Raises RunError where there are none."""
     sweep, run = find_named(Path(config.paths.runs_dir), name)
     profile_name, profile = load_profile(cluster)
@@ -106,6 +123,7 @@ def retry(config: Config, name: str | None, cluster: str | None, cause: str | No
     give_budgets_back(chosen, round(time.time(), 3))
     print(f"{sweep.path}: {len(chosen)} failed runs get their budgets back:", flush=True)
     print_names(chosen)
+    choose_code(sweep, new_code=new_code)
     # Their own configuration says where logs and tables go.
     own = make_config(sweep.meta()["config"], str(sweep.meta_file))
     execute(sweep, profile, site, own, [r.name for r in chosen])
@@ -124,7 +142,7 @@ def _run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collectio
         run.lift_cancel()
     if runs:
         with make_reporter() as reporter:
-            complete = LocalPool(profile, log_folder(config, sweep), reporter, freeze(sweep.code)).execute(runs)
+            complete = LocalPool(profile, log_folder(config, sweep), reporter, sweep_code(sweep)).execute(runs)
         if not complete:
             print(f"stopped; to go on: {command_line()}", file=sys.stderr, flush=True)
             sys.exit(EXIT_STOPPED)
@@ -158,7 +176,11 @@ def _print_plan(request: Request, found: SweepDir | None, profile_name: str, pro
     except ClusterError as error:
         print(f"the site could not be asked, what follows takes the profile as it is: {error}", file=sys.stderr)
         site = Site(profile.gres or (profile.slice and f"gpu:{profile.slice}:1"), len(missing))
-    tasks, size, code = tasks_of(missing, profile), max(1, site.array_size), frozen_path(sweep.code)
+    tasks, size, code = (
+        tasks_of(missing, profile),
+        max(1, site.array_size),
+        _code_to_use(found) or (sweep.code / code_digest()).absolute(),
+    )
     for ahead, start in enumerate(range(0, len(tasks), size)):
         part = tasks[start : start + size]
         text = plan_of(sweep, profile, site, request.config, part, code, ahead).sbatch_text

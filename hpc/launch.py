@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from src.cli import ConfigOption, FreshOption, SetOption, make_app, overrides_of, run_app
+from src.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, make_app, overrides_of, run_app
 
 app = make_app(no_args_is_help=True, help="Submit runs to a cluster, see how they stand, stop them.")
 ClusterOption = Annotated[
@@ -34,6 +34,7 @@ def train(
     set_: SetOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    new_code: NewCodeOption = False,
     max_slice_hours: HoursOption = None,
 ) -> None:
     """One full training."""
@@ -43,7 +44,7 @@ def train(
 
     loaded = load_config(config, overrides_of(set_))
     chosen = with_best_cell(loaded) if best else loaded
-    launch("train", chosen, cluster, dry_run=dry_run, fresh=fresh, max_slice_hours=max_slice_hours)
+    launch("train", chosen, cluster, dry_run=dry_run, fresh=fresh, new_code=new_code, max_slice_hours=max_slice_hours)
 
 
 @app.command("lr-sweep")
@@ -53,6 +54,7 @@ def lr_sweep(
     set_: SetOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    new_code: NewCodeOption = False,
     max_slice_hours: HoursOption = None,
 ) -> None:
     """The learning-rate sweep."""
@@ -60,7 +62,9 @@ def lr_sweep(
     from src.config import load_config
 
     loaded = load_config(config, overrides_of(set_))
-    launch("lr_sweep", loaded, cluster, dry_run=dry_run, fresh=fresh, max_slice_hours=max_slice_hours)
+    launch(
+        "lr_sweep", loaded, cluster, dry_run=dry_run, fresh=fresh, new_code=new_code, max_slice_hours=max_slice_hours
+    )
 
 
 @app.command()
@@ -73,6 +77,7 @@ def grid(
     set_: SetOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    new_code: NewCodeOption = False,
     max_slice_hours: HoursOption = None,
 ) -> None:
     """Every cell of the grid, as one array. Asked again, it continues the same grid."""
@@ -81,7 +86,16 @@ def grid(
 
     loaded = load_config(config, overrides_of(set_))
     options = {"refined": refined}
-    launch("grid", loaded, cluster, dry_run=dry_run, fresh=fresh, max_slice_hours=max_slice_hours, **options)
+    launch(
+        "grid",
+        loaded,
+        cluster,
+        dry_run=dry_run,
+        fresh=fresh,
+        new_code=new_code,
+        max_slice_hours=max_slice_hours,
+        **options,
+    )
 
 
 @app.command()
@@ -95,6 +109,7 @@ def evaluate(
     set_: SetOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    new_code: NewCodeOption = False,
     max_slice_hours: HoursOption = None,
 ) -> None:
     """A checkpoint measured on val or test."""
@@ -102,7 +117,9 @@ def evaluate(
     from src.config import load_config
 
     loaded = load_config(config, overrides_of(set_, evaluation__checkpoint=checkpoint, evaluation__split=split))
-    launch("evaluate", loaded, cluster, dry_run=dry_run, fresh=fresh, max_slice_hours=max_slice_hours)
+    launch(
+        "evaluate", loaded, cluster, dry_run=dry_run, fresh=fresh, new_code=new_code, max_slice_hours=max_slice_hours
+    )
 
 
 @app.command()
@@ -115,6 +132,7 @@ def pipeline(
     ] = None,
     set_: SetOption = None,
     fresh: FreshOption = False,
+    new_code: NewCodeOption = False,
     advance: Annotated[str | None, typer.Option("--advance", metavar="PIPELINE", hidden=True)] = None,
 ) -> None:
     """LR sweep, grid, training of the best cell, evaluation; each reads what the one before found."""
@@ -127,7 +145,7 @@ def pipeline(
     if advance:
         chained.advance(Chain(Path(advance)), by_link=True)
     else:
-        chained.start(load_config(config, overrides_of(set_)), cluster, lr_factor or [], fresh=fresh)
+        chained.start(load_config(config, overrides_of(set_)), cluster, lr_factor or [], fresh=fresh, new_code=new_code)
 
 
 NameArgument = Annotated[
@@ -191,15 +209,16 @@ def retry(
     config: ConfigOption = "configs/config.yaml",
     cluster: ClusterOption = None,
     set_: SetOption = None,
+    new_code: NewCodeOption = False,
 ) -> None:
-    """Give failed runs their budgets back, and submit them again, with the code as it is now."""
+    """Give failed runs their budgets back, and submit them again; --new-code once the code is fixed."""
     from hpc.commands import retry as retry_runs
     from src.config import load_config
     from src.errors import RunError
 
     if not (failed or cause or (name and "/" in name)):
         raise RunError("retry: say --failed, --cause CAUSE, or name a run as sweep/run")
-    retry_runs(load_config(config, overrides_of(set_)), name, cluster, cause)
+    retry_runs(load_config(config, overrides_of(set_)), name, cluster, cause, new_code=new_code)
 
 
 @app.command()

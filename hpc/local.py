@@ -16,6 +16,7 @@ from hpc.cluster import Profile
 from hpc.lifecycle import VISIBLE_GPUS, Task
 from hpc.submit import code_environment, environment, local_executor
 from src.attempts import lost
+from src.code_snapshot import NEW_CODE_HINT, snapshot_problem
 from src.files import read_lines
 from src.foreground import stop_on_signal
 from src.progress import Reporter
@@ -69,6 +70,10 @@ class LocalPool:
         return left
 
     def _start(self, run: RunDir) -> None:
+        problem = snapshot_problem(self._code)
+        if problem:
+            self._reporter.say(f"{run.name}: not started, {self._code} is not what it was: {problem}; {NEW_CODE_HINT}")
+            return
         # A Ctrl-C in the terminal reaches the whole process group; the workers are told by us, and given time to save.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:

@@ -21,10 +21,10 @@ from hpc.budgets import STOPPED_BY_USER
 from hpc.chain import LINKS, Chain, open_chain
 from hpc.cluster import Profile, load_profile
 from hpc.commands import execute
-from hpc.freeze import freeze
 from hpc.plan import job_name
 from hpc.stock import Stock, last_cause, refusals_by_word, take_stock
 from hpc.submit import in_queue, outside_of_jobs, submissions
+from src.code_snapshot import NEW_CODE_HINT, check_commands, code_digest, use_new_code
 from src.config import Config, make_config
 from src.errors import ClusterError, RelayError, RunError
 from src.foreground import prepare_images
@@ -39,7 +39,9 @@ _LINK_TRIES = 20
 _LINK_MEM = "2G"
 
 
-def start(config: Config, cluster: str | None, lr_factors: Sequence[float], *, fresh: bool) -> None:
+def start(
+    config: Config, cluster: str | None, lr_factors: Sequence[float], *, fresh: bool, new_code: bool = False
+) -> None:
     """Start a chain, or go on with the same one. Raises RunError where a link has failed."""
     _, profile = load_profile(cluster)
     # Mistakes in any link are said before the first one is submitted.
@@ -47,10 +49,14 @@ def start(config: Config, cluster: str | None, lr_factors: Sequence[float], *, f
     prepare_images(grid)
     chain, new = open_chain(config, profile, lr_factors, fresh=fresh)
     print(f"{chain.path}: {'new' if new else 'goes on'}: {' -> '.join(LINKS)}", flush=True)
-    advance(chain, by_link=False)
+    if new_code and not new:
+        chain.use_new_code()
+    elif chain.snapshot().name != code_digest():
+        print(f"goes on with the code that it was made with, which has changed since; {NEW_CODE_HINT}", flush=True)
+    advance(chain, by_link=False, new_code=new_code)
 
 
-def advance(chain: Chain, *, by_link: bool) -> None:
+def advance(chain: Chain, *, by_link: bool, new_code: bool = False) -> None:
     """Bring the chain to its next wait, or to its end. Raises RunError where a link has failed, and says which.
 
     `by_link`: called by the chain's own job, which does not submit again what a user has stopped.
@@ -61,7 +67,7 @@ def advance(chain: Chain, *, by_link: bool) -> None:
     with planning(chain.path):
         for link in LINKS:
             try:
-                done = _advance_link(chain, link, profile, site, by_link=by_link)
+                done = _advance_link(chain, link, profile, site, by_link=by_link, new_code=new_code)
             except RelayError as error:
                 chain.record(**chain.standing().get(link, {}) | {"link": link, "state": "failed", "reason": str(error)})
                 raise RunError(f"{chain.name} stops at {link}: {error}") from None
@@ -82,7 +88,9 @@ def _ask_patiently(name: str, profile: Profile, tries: int) -> Site:
     raise AssertionError("unreachable")
 
 
-def _advance_link(chain: Chain, link: str, profile: Profile, site: Site | None, *, by_link: bool) -> bool:
+def _advance_link(
+    chain: Chain, link: str, profile: Profile, site: Site | None, *, by_link: bool, new_code: bool
+) -> bool:
     """True where the link is done; else its jobs are submitted, and a job that goes on after them."""
     request = _request(chain, link)
     sweep = _open_sweep(chain, link, request)
@@ -91,6 +99,8 @@ def _advance_link(chain: Chain, link: str, profile: Profile, site: Site | None, 
         _refuse_failed(sweep, stock, by_link=by_link)
     if len(stock.done) < len(request.cells):
         print(f"{link}: {sweep.path}", flush=True)
+        if new_code:
+            use_new_code(sweep)
         execute(sweep, profile, site, request.config, by_user=not by_link)
         if site and any(run.result() is None for run in sweep.runs()):
             flying = {job.job_id for jobs in in_queue(sweep).values() for job in jobs}
@@ -116,7 +126,7 @@ def _open_sweep(chain: Chain, link: str, request: Request) -> SweepDir:
     known = chain.standing().get(link, {}).get("sweep")
     sweep = SweepDir(request.runs_dir / known) if known else None
     if sweep is None or sweep.meta()["key"] != request.key:
-        sweep, _ = open_sweep(request, fresh=bool(chain.meta()["fresh"]))
+        sweep, _ = open_sweep(request, fresh=bool(chain.meta()["fresh"]), code_root=chain.snapshot())
         chain.record(link=link, state="planned", sweep=sweep.name)
     return sweep
 
@@ -231,10 +241,10 @@ def _submit_next(chain: Chain, link: str, flying: set[str], profile: Profile) ->
 
 
 def _link_script(chain: Chain, profile: Profile) -> str:
-    code = freeze(chain.code)
     call = [sys.executable, "-m", "hpc.launch", "pipeline", "--advance", str(chain.path)]
     lines = [
-        f'export PYTHONPATH={shlex.quote(str(code))}"${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1',
+        *check_commands(chain.snapshot()),
+        f"cd {shlex.quote(chain.meta()['folder'])}",
         *profile.setup,
         shlex.join(call),
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.cluster import Profile
+from src.code_snapshot import check_commands
 
 # More than any number of time-outs: submitit's own countdown never ends a run, the budgets of lifecycle.py do.
 MAX_NUM_TIMEOUT = 10**9
@@ -90,10 +91,8 @@ def _parameters(profile: Profile, gres: str | None, job_name: str, code: Path) -
 
 def task_environment(profile: Profile, gres: str | None, code: Path) -> list[str]:
     """What a task needs to find its code and know its terms, also where the site does not export the environment."""
-    root = shlex.quote(str(code))
     return [
-        f"cd {root}",
-        f'export PYTHONPATH={root}"${{PYTHONPATH:+:$PYTHONPATH}}"',
+        *check_commands(code),
         f"export RELAY_SIGNAL_LEAD_S={profile.signal_lead_s}",
         f"export RELAY_NEEDS_GPU={int(profile.needs_gpu)}",
         f"export RELAY_SLICE={shlex.quote(gres or '')}",

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from src.checkpoint_names import list_states, newest_step
+from src.code_snapshot import code_digest
 from src.errors import RelayError
-from src.files import last_line, replace_file
+from src.files import append_lines, last_line
 from src.outcome import Outcome
 from src.progress import Reporter, StopCheck
 from src.provenance import provenance
 from src.rundir import RunDir
-from src.yaml_file import json_text
 
 Execute = Callable[[RunDir, StopCheck, Reporter], Outcome]
 Attempts = Sequence[Mapping[str, Any]]
@@ -80,7 +80,7 @@ def _recorded(
     cause_of_stop: Callable[[], str],
 ) -> Outcome:
     number = len(run.attempts()) + 1
-    run.record_attempt(number, **facts, node=socket.gethostname(), pid=os.getpid(), start=_now())
+    run.record_attempt(number, **facts, code=code_digest(), node=socket.gethostname(), pid=os.getpid(), start=_now())
     owner = run.owner
     assert owner
     try:
@@ -151,5 +151,6 @@ def _now() -> float:
 
 
 def write_provenance(run: RunDir, device: str) -> None:
-    """Keep with the run what it is computed with."""
-    replace_file(run.provenance_file, json_text(provenance(device)), check=run.check_owner)
+    """Keep with the run what this attempt is computed with."""
+    facts = {"attempt": len(run.attempts()), "code_snapshot": code_digest(), **provenance(device)}
+    append_lines(run.provenance_file, [facts], check=run.check_owner)

@@ -20,6 +20,10 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one value; may be repeated.")
 ]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Start anew, beside what exists, instead of continuing it.")]
+NewCodeOption = Annotated[
+    bool,
+    typer.Option("--new-code", help="Go on with the code as it is now, not with that which the sweep was made with."),
+]
 
 _MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 

@@ -11,6 +11,8 @@ from types import FrameType
 
 from src.attempts import Execute, attempt
 from src.cli import EXIT_STOPPED
+from src.code_snapshot import NEW_CODE_HINT, changed_files, show_files, use_new_code
+from src.errors import RunError
 from src.progress import make_reporter
 from src.rundir import SweepDir
 from src.sweeps import Request, open_sweep
@@ -42,14 +44,32 @@ def prepare_images(request: Request) -> None:
         prepare(request.config, reporter.say)
 
 
-def open_and_run(request: Request, execute: Execute, *, fresh: bool) -> SweepDir:
+def open_and_run(request: Request, execute: Execute, *, fresh: bool, new_code: bool = False) -> SweepDir:
     """Bring what is asked for to its end, and return it. Images are made ready first: a mistake in what is asked for
     leaves no directory behind. Exits with 130 where Ctrl-C came in between.
+
+    Raises RunError where the sweep was begun with other code, unless it is to go on with `new_code`.
     """
     prepare_images(request)
     sweep, new = open_sweep(request, fresh=fresh)
+    if not new:
+        _agree_on_code(sweep, new_code=new_code)
     run_sweep(sweep, execute, new=new)
     return sweep
+
+
+def _agree_on_code(sweep: SweepDir, *, new_code: bool) -> None:
+    """Half a sweep of one code and half of another would be a table of nothing."""
+    changed = changed_files(sweep)
+    if not changed:
+        return
+    begun = f"{sweep.path}: was made with other code ({show_files(changed)} changed since)"
+    if all(run.result() is not None for run in sweep.runs()):
+        print(f"{begun}; --fresh does it anew", file=sys.stderr, flush=True)
+    elif new_code:
+        use_new_code(sweep)
+    else:
+        raise RunError(f"{begun}; put it back, or {NEW_CODE_HINT}")
 
 
 def run_sweep(sweep: SweepDir, execute: Execute, *, new: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from src.cli import ConfigOption, FreshOption, SetOption, overrides_of, run_command
+from src.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, overrides_of, run_command
 
 
 def main(
@@ -17,6 +17,7 @@ def main(
     ] = False,
     set_: SetOption = None,
     fresh: FreshOption = False,
+    new_code: NewCodeOption = False,
 ) -> None:
     """Search the grid. Ctrl-C stops with the state saved; the same command goes on."""
     from src.config import load_config
@@ -29,7 +30,7 @@ def main(
     from src.foreground import open_and_run
     from src.results import collect
 
-    sweep = open_and_run(request, train, fresh=fresh)
+    sweep = open_and_run(request, train, fresh=fresh, new_code=new_code)
     collect(sweep, Path(loaded.paths.artifacts_dir))
 
 

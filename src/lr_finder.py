@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from src.cli import ConfigOption, FreshOption, SetOption, overrides_of, run_command
+from src.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, overrides_of, run_command
 
 
-def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None, fresh: FreshOption = False) -> None:
+def main(
+    config: ConfigOption = "configs/config.yaml",
+    set_: SetOption = None,
+    fresh: FreshOption = False,
+    new_code: NewCodeOption = False,
+) -> None:
     """Raise the learning rate step by step, and suggest one."""
     from src.config import load_config
     from src.plans import lr_sweep_request
@@ -16,7 +21,7 @@ def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None, f
     from src.results import print_table, read_rows
     from src.training import find_rate_and_export
 
-    sweep = open_and_run(lr_sweep_request(loaded), find_rate_and_export, fresh=fresh)
+    sweep = open_and_run(lr_sweep_request(loaded), find_rate_and_export, fresh=fresh, new_code=new_code)
     print_table(read_rows(sweep), sweep.name)
     print(f"figure: {loaded.paths.artifacts_dir}/lr_finder.png")
 

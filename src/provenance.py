@@ -14,30 +14,37 @@ from typing import Any
 
 from src.files import read_json
 
-# In a copy of the code that was frozen for runs: where it was copied from.
-FROZEN_VERSION = "code_version.json"
+# In a snapshot of the code: the version of the checkout that it was taken from.
+SNAPSHOT_VERSION = "code_version.json"
+_ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("torch", "torchvision", "datasets", "submitit", "numpy")
 
 
 @functools.cache
-def code_version() -> dict[str, Any]:
-    """The commit of the code that runs, and whether it has uncommitted changes; null where there is no git."""
-    root = Path(__file__).resolve().parent.parent
-    frozen = read_json(root / FROZEN_VERSION)
-    if frozen is not None:
-        return frozen
+def code_version(root: Path = _ROOT) -> dict[str, Any]:
+    """The commit of the code below `root`, and whether it has uncommitted changes; null where there is no git."""
+    kept = read_json(root / SNAPSHOT_VERSION)
+    if kept is not None:
+        return kept
+    status = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": _git(root, "rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
-    def git(*words: str) -> str | None:
-        try:
-            answer = subprocess.run(
-                ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=30, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return answer.stdout.strip()
 
-    status = git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+def code_diff(root: Path = _ROOT) -> str:
+    """What the code below `root` has changed against its commit, new files by their names; "" where there is no git."""
+    changed = _git(root, "diff", "HEAD", "--", "src", "jobs", "hpc") or ""
+    new = _git(root, "ls-files", "--others", "--exclude-standard", "--", "src", "jobs", "hpc") or ""
+    return "".join(f"new file: {name}\n" for name in new.splitlines()) + (f"{changed}\n" if changed else "")
+
+
+def _git(root: Path, *words: str) -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
 
 
 def provenance(device: str) -> dict[str, Any]:

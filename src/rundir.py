@@ -1,7 +1,7 @@
 """The run directory, and the only code that knows its file names.
 
     runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  table.csv|md|parquet
-        <run>/       config.yaml  provenance.json  attempts.jsonl  metrics.jsonl  events.out.tfevents.*
+        <run>/       config.yaml  provenance.jsonl  attempts.jsonl  metrics.jsonl  events.out.tfevents.*
                      checkpoints/  result.json  cancelled.json (while a cancel holds)
 
 A run's directory is made once, at planning; a job is given the path and never computes one. `result.json` is written
@@ -49,8 +49,8 @@ class RunDir:
 
     @property
     def provenance_file(self) -> Path:
-        """Commit, versions, host and device of the newest attempt."""
-        return self.path / "provenance.json"
+        """Code, commit, versions, host and device: a line for each attempt."""
+        return self.path / "provenance.jsonl"
 
     @property
     def attempts_file(self) -> Path:
@@ -222,7 +222,7 @@ class SweepDir:
 
     @property
     def code(self) -> Path:
-        """The code as it was when runs were submitted, a folder for each version."""
+        """The code that the sweep is executed with, see src/code_snapshot.py."""
         return self.path / "code"
 
     def table_file(self, suffix: str) -> Path:
@@ -230,7 +230,7 @@ class SweepDir:
         return self.path / f"table.{suffix}"
 
     def meta(self) -> dict[str, Any]:
-        """The content of sweep.yaml: kind, key, tag, created, code, config. Raises RunError, ConfigError."""
+        """The content of sweep.yaml: kind, key, tag, created, code, snapshot, config. Raises RunError, ConfigError."""
         if not self.meta_file.is_file():
             raise RunError(f"{self.path}: not a sweep directory, there is no {self.meta_file.name} in it")
         return yaml_file.read_mapping(self.meta_file)

@@ -19,6 +19,7 @@ from typing import Any
 
 from src import yaml_file
 from src.cells import Cell
+from src.code_snapshot import keep_code
 from src.config import Config
 from src.errors import RunError
 from src.files import append_lines, replace_file, sync_directory
@@ -60,16 +61,17 @@ class Request:
         return f"{self.tag}_{created:%Y%m%d-%H%M%S}"
 
 
-def open_sweep(request: Request, *, fresh: bool = False) -> tuple[SweepDir, bool]:
+def open_sweep(request: Request, *, fresh: bool = False, code_root: Path | None = None) -> tuple[SweepDir, bool]:
     """The sweep of a request: the newest one that was asked for before, or a new one. True where it is new.
 
-    Raises RunError where the runs directory cannot be written.
+    A new one keeps the code below `code_root`, that of this process unless another is given. Raises RunError where the
+    runs directory cannot be written.
     """
     with planning(request.runs_dir):
         for left in request.runs_dir.glob(f"{_MAKING}*"):
             shutil.rmtree(left, ignore_errors=True)  # of a planner that was killed; nobody else plans now
         found = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
-        return (found, False) if found else (make_sweep(request, datetime.now()), True)
+        return (found, False) if found else (make_sweep(request, datetime.now(), code_root), True)
 
 
 @contextlib.contextmanager
@@ -152,7 +154,7 @@ def find_sweep(runs_dir: Path, kind: str, key: str | None = None) -> SweepDir | 
     return None
 
 
-def make_sweep(request: Request, created: datetime) -> SweepDir:
+def make_sweep(request: Request, created: datetime, code_root: Path | None = None) -> SweepDir:
     """Make the directories of a sweep and all its runs, at once: a planner that dies leaves none or all of them.
 
     Raises RunError where the runs directory cannot be written.
@@ -177,7 +179,8 @@ def make_sweep(request: Request, created: datetime) -> SweepDir:
             "key": request.key,
             "created": created.isoformat(),
         }
-        meta |= {"cells": len(rows), "code": code_version(), "config": request.config.to_dict()}
+        meta |= {"cells": len(rows), "code": code_version(), "snapshot": keep_code(draft.code, code_root).name}
+        meta |= {"config": request.config.to_dict()}
         replace_file(draft.meta_file, yaml_file.dump_yaml(meta))
         _make_durable([draft.run(cell.name).config_file for cell in request.cells])
         path = _rename_to_free(building, runs_dir / request.name_at(created))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from src.cli import ConfigOption, FreshOption, SetOption, overrides_of, run_command
+from src.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, overrides_of, run_command
 
 
 def main(
@@ -22,6 +22,7 @@ def main(
     best: Annotated[bool, typer.Option("--best", help="Train the best cell of this configuration's grid.")] = False,
     set_: SetOption = None,
     fresh: FreshOption = False,
+    new_code: NewCodeOption = False,
 ) -> None:
     """Train one configuration. Ctrl-C stops with the state saved; the same command goes on."""
     from src.config import load_config
@@ -41,7 +42,7 @@ def main(
     from src.results import print_table, read_rows
     from src.training import train_and_export
 
-    sweep = open_and_run(train_request(loaded), train_and_export, fresh=fresh)
+    sweep = open_and_run(train_request(loaded), train_and_export, fresh=fresh, new_code=new_code)
     print_table(read_rows(sweep), sweep.name)
 
 

@@ -185,7 +185,7 @@ def test_editing_the_checkout_does_not_change_runs_that_wait(small_file: Path, t
         output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     assert [[a["cause"] for a in run.attempts()] for run in sweep.runs()] == [["DONE"], ["DONE"]]
-    (version,) = sweep.code.iterdir()
+    (version,) = (path for path in sweep.code.iterdir() if path.is_dir())
     assert (version / "src" / "engine.py").read_text() == (ROOT / "src" / "engine.py").read_text()
     spoilt = run_python("hpc.launch", *words, "--fresh", cwd=checkout, env={"PYTHONPATH": str(checkout)})
     assert spoilt.returncode == 2

@@ -11,8 +11,8 @@ import pytest
 
 from hpc import slurm
 from hpc.cluster import Profile, choose_gres, load_profile
-from hpc.freeze import PROJECT_ROOT
 from hpc.plan import SubmitPlan, job_name, make_plan
+from src.code_snapshot import PROJECT_ROOT
 from src.config import Config
 from src.errors import ClusterError, ConfigError, RelayError
 
@@ -28,14 +28,19 @@ def plan_of(
 ) -> SubmitPlan:
     tasks = [runs[start : start + each] for start in range(0, len(runs), each)]
     return make_plan(
-        PROFILE, gres, job_name(Path("/scratch/runs") / name, 1), tasks, Path(logs), Path("/scratch/the code")
+        PROFILE,
+        gres,
+        job_name(Path("/scratch/runs") / name, 1),
+        tasks,
+        Path(logs),
+        Path("/scratch/the code/0123456789ab"),
     )
 
 
 def test_the_sbatch_text_of_an_array_whole() -> None:
     runs = [Path(f"/scratch/runs/grid/k=00{i}") for i in range(3)]
     plan = plan_of(runs, "gpu:1g.12gb:1", logs="/scratch/logs/grid")
-    root, python = "'/scratch/the code'", shlex.quote(sys.executable)
+    root, python = "'/scratch/the code/0123456789ab'", shlex.quote(sys.executable)
     logs = "/scratch/logs/grid/%A_%a_%t_log"
     srun = f"""srun --unbuffered --output {logs}.out --error {logs}.err bash -c 'trap "" USR2; exec "$0" "$@"'"""
     assert (
@@ -60,8 +65,10 @@ def test_the_sbatch_text_of_an_array_whole() -> None:
 #SBATCH --wckey=submitit
 
 # setup
-cd {root}
-export PYTHONPATH={root}"${{PYTHONPATH:+:$PYTHONPATH}}"
+cd {root} && [ "$(sha256sum < code.sha256 | cut -c1-12)" = 0123456789ab ] && sha256sum --quiet --check code.sha256 \\
+    || {{ echo 'error: /scratch/the code/0123456789ab: the code of these runs is gone or was changed; put it back, or \
+--new-code goes on with the changed code, --fresh starts anew with it' >&2; exit 3; }}
+export PYTHONPATH={root}"${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1
 export RELAY_SIGNAL_LEAD_S=90
 export RELAY_NEEDS_GPU=0
 export RELAY_SLICE=gpu:1g.12gb:1

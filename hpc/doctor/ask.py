@@ -42,9 +42,9 @@ from hpc.doctor.site_checks import (
     check_requeue,
     check_slices,
 )
-from hpc.freeze import PROJECT_ROOT
 from hpc.plan import make_plan
 from hpc.submit import outside_of_jobs
+from src.code_snapshot import PROJECT_ROOT
 from src.errors import ClusterError
 
 # A busy controller is waited for, but a page is to come soon also where there is none.

@@ -16,8 +16,8 @@ from typing import Any
 from hpc import slurm, states
 from hpc.cluster import Profile
 from hpc.doctor.node_report import POLL_S, Meeting, try_lock
-from hpc.freeze import PROJECT_ROOT
 from hpc.plan import make_plan, task_command, task_environment, worker_python
+from src.code_snapshot import PROJECT_ROOT
 from src.errors import ClusterError
 from src.files import read_json, replace_file
 

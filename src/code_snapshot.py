@@ -1,0 +1,200 @@
+"""The code that a sweep is made with, kept in the sweep, so that editing the checkout changes none of its runs.
+
+    <sweep>/code/<digest>/       src/ jobs/ hpc/  code.sha256 (a line per file)  code_version.json (where it is from)
+    <sweep>/code/<digest>.diff   what the checkout had changed against its commit, where it had
+
+The digest is that of `code.sha256`, so a snapshot can be checked wherever it is used, also with `sha256sum` alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from src import yaml_file
+from src.errors import RunError
+from src.files import replace_file, sync_directory
+from src.provenance import SNAPSHOT_VERSION, code_diff, code_version
+from src.rundir import SweepDir
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+MANIFEST = "code.sha256"
+DIGEST_DIGITS = 12
+_LAYERS = ("src", "jobs", "hpc")
+# Modules of src that decide no result: what names, shows, submits and says. Any other one does.
+_DECIDES_NOTHING = frozenset(
+    {
+        "artifacts",
+        "attempts",
+        "checks",
+        "cli",
+        "code_snapshot",
+        "compare_runs",
+        "comparison",
+        "config_errors",
+        "errors",
+        "evaluate",
+        "figures",
+        "files",
+        "foreground",
+        "grid_search",
+        "lr_finder",
+        "names",
+        "outcome",
+        "ownership",
+        "plans",
+        "progress",
+        "provenance",
+        "results",
+        "rundir",
+        "sanity",
+        "shapes",
+        "sweeps",
+        "train",
+    }
+)
+NEW_CODE_HINT = "--new-code goes on with the changed code, --fresh starts anew with it"
+
+
+def code_digest(root: Path | None = None) -> str:
+    """The name of the snapshot of the code below `root`, that of this process unless another is given."""
+    return _digest(_manifest(root or PROJECT_ROOT))
+
+
+def keep_code(folder: Path, root: Path | None = None) -> Path:
+    """Keep the code below `root` in `folder`. Returns the snapshot, from which `python -m` finds the code.
+
+    A snapshot that is there already is checked, and what was changed in it is put right.
+    """
+    root = root or PROJECT_ROOT
+    manifest = _manifest(root)
+    target = folder / _digest(manifest)
+    if target.is_dir() and not snapshot_problem(target):
+        return target.absolute()
+    folder.mkdir(exist_ok=True)
+    building = Path(tempfile.mkdtemp(dir=folder, prefix=".making-"))
+    try:
+        building.chmod(0o755)
+        for name in _names(manifest):
+            copy = building / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            # Not made durable one by one: whoever uses a snapshot checks it.
+            shutil.copyfile(root / name, copy)
+        (building / MANIFEST).write_bytes(manifest)
+        (building / SNAPSHOT_VERSION).write_text(yaml_file.json_text(code_version(root)))
+        diff = code_diff(root)
+        if diff:
+            replace_file(target.with_suffix(".diff"), diff)
+        if target.is_dir():
+            print(f"{target}: {snapshot_problem(target)}; it is made again", file=sys.stderr, flush=True)
+            shutil.rmtree(target, ignore_errors=True)
+        building.rename(target)
+        sync_directory(folder)
+    except BaseException as error:
+        shutil.rmtree(building, ignore_errors=True)
+        # Another submitter of the same code was faster.
+        if not (isinstance(error, OSError) and target.is_dir() and not snapshot_problem(target)):
+            raise
+    return target.absolute()
+
+
+def snapshot_problem(path: Path) -> str:
+    """What keeps a snapshot from being the code that its name promises; "" where nothing does."""
+    try:
+        manifest = (path / MANIFEST).read_bytes()
+        if _digest(manifest) != path.name:
+            return f"{MANIFEST} is not the one that was written"
+        for name, digest in _read(manifest).items():
+            if hashlib.sha256((path / name).read_bytes()).hexdigest() != digest:
+                return f"{name} was changed"
+    except (OSError, ValueError) as error:
+        missing = getattr(error, "filename", None)
+        return f"{Path(missing).relative_to(path)} is missing" if missing else f"{MANIFEST} cannot be read"
+    return ""
+
+
+def sweep_code(sweep: SweepDir) -> Path:
+    """The snapshot that the sweep is executed with; for a sweep that has none, that of the code as it is now.
+
+    Raises RunError where it is gone or was changed.
+    """
+    digest = sweep.meta().get("snapshot")
+    if not digest:
+        return use_new_code(sweep)
+    path = (sweep.code / str(digest)).absolute()
+    problem = snapshot_problem(path)
+    if problem:
+        raise RunError(
+            f"{path}: is not the code that {sweep.name} was made with: {problem}; put it back, or {NEW_CODE_HINT}"
+        )
+    return path
+
+
+def use_new_code(sweep: SweepDir) -> Path:
+    """Execute the sweep with the code as it is now from here on. Returns its snapshot."""
+    path = keep_code(sweep.code)
+    replace_file(sweep.meta_file, yaml_file.dump_yaml({**sweep.meta(), "snapshot": path.name}))
+    return path
+
+
+def changed_files(sweep: SweepDir) -> list[str]:
+    """The files that decide results and differ between the sweep's snapshot and the code of this process."""
+    digest = sweep.meta().get("snapshot")
+    if not digest or digest == code_digest():
+        return []
+    try:
+        kept = _read((sweep.code / str(digest) / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return []  # `sweep_code` says what is wrong with it.
+    now = _read(_manifest(PROJECT_ROOT))
+    return [name for name in sorted({*kept, *now}) if _decides(name) and kept.get(name) != now.get(name)]
+
+
+def show_files(names: list[str]) -> str:
+    """A few of the names, and how many more there are."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def check_commands(snapshot: Path) -> list[str]:
+    """Shell commands that go into the snapshot, or end with a reason where it is not what its name promises."""
+    root, digest = shlex.quote(str(snapshot)), snapshot.name
+    listed = f'[ "$(sha256sum < {MANIFEST} | cut -c1-{len(digest)})" = {digest} ]'
+    reason = f"error: {snapshot}: the code of these runs is gone or was changed; put it back, or {NEW_CODE_HINT}"
+    return [
+        f"cd {root} && {listed} && sha256sum --quiet --check {MANIFEST} \\",
+        f"    || {{ echo {shlex.quote(reason)} >&2; exit 3; }}",
+        f'export PYTHONPATH={root}"${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1',
+    ]
+
+
+def _decides(name: str) -> bool:
+    layer, _, file = name.partition("/")
+    return layer == "src" and file.removesuffix(".py") not in _DECIDES_NOTHING
+
+
+@functools.cache
+def _manifest(root: Path) -> bytes:
+    """A line per Python file, as sha256sum writes it: digest, two spaces, path below `root`."""
+    files = [path for layer in _LAYERS for path in sorted((root / layer).rglob("*.py"))]
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(root)}\n" for path in files]
+    return "".join(lines).encode()
+
+
+def _digest(manifest: bytes) -> str:
+    return hashlib.sha256(manifest).hexdigest()[:DIGEST_DIGITS]
+
+
+def _read(manifest: bytes) -> Mapping[str, str]:
+    """File -> digest. Raises ValueError."""
+    pairs = [line.split("  ", 1) for line in manifest.decode().splitlines()]
+    return {name: digest for digest, name in pairs}
+
+
+def _names(manifest: bytes) -> list[str]:
+    return list(_read(manifest))

@@ -1,0 +1,236 @@
+"""The code that a sweep is made with stays the code that it is executed with; here on a small checkout of its own."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc.commands import choose_code
+from hpc.local import LocalPool
+from src import code_snapshot
+from src.code_snapshot import (
+    changed_files,
+    check_commands,
+    code_digest,
+    keep_code,
+    snapshot_problem,
+    sweep_code,
+    use_new_code,
+)
+from src.config import Config
+from src.errors import RunError
+from src.files import read_lines
+from src.foreground import open_and_run
+from src.outcome import Outcome
+from src.plans import grid_request
+from src.progress import PlainReporter
+from src.provenance import code_diff, code_version
+from src.rundir import RunDir, SweepDir
+from src.sweeps import open_sweep
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What this process takes for its own code."""
+    root = tmp_path / "check out"
+    for name in ("src/__init__.py", "src/model.py", "src/figures.py", "jobs/__init__.py", "hpc/slurm.py"):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# {name}\n")
+    monkeypatch.setattr(code_snapshot, "PROJECT_ROOT", root)
+    code_snapshot._manifest.cache_clear()
+    return root
+
+
+def edit(checkout: Path, name: str, text: str = "# other\n") -> None:
+    (checkout / name).write_text(text)
+    code_snapshot._manifest.cache_clear()
+
+
+@pytest.fixture
+def sweep(checkout: Path, small: Callable[..., Config]) -> SweepDir:
+    return open_sweep(grid_request(small()))[0]
+
+
+def test_a_sweep_keeps_the_code_that_it_is_made_with(sweep: SweepDir, checkout: Path) -> None:
+    kept = sweep_code(sweep)
+    assert kept.name == sweep.meta()["snapshot"] == code_digest()
+    assert (kept / "src" / "model.py").read_text() == "# src/model.py\n"
+    edit(checkout, "src/model.py")
+    assert sweep_code(sweep) == kept
+    assert changed_files(sweep) == ["src/model.py"]
+    edit(checkout, "src/new_activation.py")
+    assert changed_files(sweep) == ["src/model.py", "src/new_activation.py"]
+    assert use_new_code(sweep).name == code_digest() != kept.name
+    assert changed_files(sweep) == []
+    assert kept.is_dir(), "runs that wait have it in their script"
+
+
+def test_what_only_shows_and_submits_is_no_change_of_a_result(sweep: SweepDir, checkout: Path) -> None:
+    edit(checkout, "src/figures.py")
+    edit(checkout, "hpc/slurm.py")
+    assert code_digest() != sweep.meta()["snapshot"]
+    assert changed_files(sweep) == []
+
+
+def take_away(path: Path) -> None:
+    path.unlink()
+
+
+def change(path: Path) -> None:
+    path.write_text("# altered\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "file", "said"),
+    [
+        (take_away, "src/model.py", "src/model.py is missing"),
+        (change, "src/model.py", "src/model.py was changed"),
+        (take_away, "code.sha256", "code.sha256 is missing"),
+        (change, "code.sha256", "code.sha256 is not the one"),
+    ],
+)
+def test_a_damaged_snapshot_is_not_trusted(
+    sweep: SweepDir, damage: Callable[[Path], None], file: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = sweep_code(sweep)
+    damage(kept / file)
+    assert said in snapshot_problem(kept)
+    with pytest.raises(RunError, match=rf"{said}.*--new-code goes on.*--fresh"):
+        sweep_code(sweep)
+    done = run_in_bash(kept)
+    assert done.returncode == 3
+    assert f"error: {kept}: the code of these runs is gone or was changed" in done.stderr
+    assert "import" not in done.stdout
+    # The checkout has this very code still.
+    assert keep_code(sweep.code) == kept
+    assert "it is made again" in capsys.readouterr().err
+    assert snapshot_problem(kept) == ""
+
+
+def run_in_bash(kept: Path) -> subprocess.CompletedProcess[str]:
+    """A task's script, in a folder with another `src`; what it prints begins with `imported`, should it come so far."""
+    elsewhere = kept.parents[2] / "elsewhere"
+    (elsewhere / "src").mkdir(parents=True, exist_ok=True)
+    (elsewhere / "src" / "__init__.py").touch()
+    (elsewhere / "src" / "model.py").write_text("raise SystemExit('the live checkout was imported')")
+    script = "\n".join([*check_commands(kept), 'python3 -c "import src.model; print(src.model.__file__)"'])
+    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(elsewhere)}
+    return subprocess.run(["bash", "-c", script], cwd=elsewhere, env=env, capture_output=True, text=True, check=False)
+
+
+def test_a_task_checks_its_code_and_takes_it_from_there(sweep: SweepDir) -> None:
+    kept = sweep_code(sweep)
+    done = run_in_bash(kept)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(kept / "src" / "model.py")
+    kept.rename(kept.with_name("away"))
+    gone = run_in_bash(kept)
+    assert gone.returncode == 3
+    assert "is gone or was changed; put it back, or --new-code" in gone.stderr
+
+
+def test_a_local_worker_is_not_started_without_its_code(
+    sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hpc.cluster import Profile
+
+    kept = sweep_code(sweep)
+    change(kept / "src" / "model.py")
+    pool = LocalPool(Profile(executor="local"), tmp_path / "logs", PlainReporter(), kept)
+    assert pool.execute(sweep.runs()[:1])
+    assert "not started" in capsys.readouterr().err
+    assert sweep.runs()[0].attempts() == []
+
+
+def work(run: RunDir, *_: Any) -> Outcome:
+    run.write_result({"steps": 1})
+    return Outcome("done", 0, 1, 1)
+
+
+def test_in_the_foreground_half_a_sweep_is_not_finished_with_other_code(
+    sweep: SweepDir, checkout: Path, small: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = grid_request(small())
+    edit(checkout, "src/model.py")
+    with pytest.raises(RunError, match=r"made with other code \(src/model.py changed since\).*--new-code.*--fresh"):
+        open_and_run(request, work, fresh=False)
+    assert all(run.result() is None for run in sweep.runs())
+    open_and_run(request, work, fresh=False, new_code=True)
+    codes = {attempt["code"] for run in sweep.runs() for attempt in run.attempts()}
+    assert codes == {code_digest()} == {sweep.meta()["snapshot"]}
+    edit(checkout, "src/model.py", "# a third\n")
+    capsys.readouterr()
+    open_and_run(request, work, fresh=False)
+    said = capsys.readouterr().err
+    assert "was made with other code (src/model.py changed since); --fresh does it anew" in said
+    assert open_and_run(request, work, fresh=True).path != sweep.path
+
+
+def test_a_launch_goes_on_with_the_sweeps_code_and_says_so(
+    sweep: SweepDir, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = sweep.meta()["snapshot"]
+    choose_code(sweep, new_code=False)
+    assert capsys.readouterr().out == ""
+    edit(checkout, "src/model.py")
+    choose_code(sweep, new_code=False)
+    assert "goes on with the code that it was made with; changed since: src/model.py; --new" in capsys.readouterr().out
+    assert sweep.meta()["snapshot"] == kept
+    choose_code(sweep, new_code=True)
+    assert f"with the code as it is now, snapshot {code_digest()}" in capsys.readouterr().out
+    assert sweep.meta()["snapshot"] == code_digest() != kept
+    assert sweep.meta()["key"] == grid_request_key(sweep)
+
+
+def grid_request_key(sweep: SweepDir) -> str:
+    from src.config import make_config
+
+    return grid_request(make_config(sweep.meta()["config"], "sweep.yaml")).key
+
+
+def test_a_sweep_of_an_earlier_version_takes_the_code_as_it_is(sweep: SweepDir, checkout: Path) -> None:
+    from src import yaml_file
+    from src.files import replace_file
+
+    old = {key: value for key, value in sweep.meta().items() if key != "snapshot"}
+    replace_file(sweep.meta_file, yaml_file.dump_yaml(old))
+    assert changed_files(sweep) == []
+    assert sweep_code(sweep).name == sweep.meta()["snapshot"] == code_digest()
+
+
+def test_the_diff_against_the_commit_is_kept_once(checkout: Path, tmp_path: Path) -> None:
+    git = ["git", "-C", str(checkout), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *words], check=True)
+    clean = keep_code(tmp_path / "code")
+    assert not clean.with_suffix(".diff").exists()
+    edit(checkout, "src/model.py")
+    edit(checkout, "src/new.py")
+    code_version.cache_clear()
+    kept = keep_code(tmp_path / "code")
+    diff = kept.with_suffix(".diff").read_text()
+    assert "new file: src/new.py\n" in diff
+    assert "-# src/model.py\n+# other\n" in diff
+    assert code_version(kept)["dirty"] is True
+    assert code_version(kept)["commit"] == code_version(clean)["commit"]
+    assert code_diff(tmp_path) == ""
+
+
+def test_provenance_is_kept_for_each_attempt(small: Callable[..., Config]) -> None:
+    from src.attempts import attempt
+    from src.engine import train
+    from src.plans import train_request
+
+    run = open_sweep(train_request(small()))[0].runs()[0]
+    steps = iter([False] * 3 + [True] * 9)
+    attempt(run, train, lambda: next(steps), PlainReporter())
+    attempt(run, train, lambda: False, PlainReporter())
+    lines = read_lines(run.provenance_file)
+    assert [line["attempt"] for line in lines] == [1, 2]
+    assert {line["code_snapshot"] for line in lines} == {code_digest()} == {a["code"] for a in run.attempts()}
+    assert all(line["versions"]["torch"] for line in lines)
