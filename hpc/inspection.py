@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from hpc import slurm, states
 from hpc.budgets import REQUEUED_AFTER
@@ -26,6 +27,7 @@ from src.sweeps import sweeps
 
 _WATCHED_ROWS = 40
 _NAMES_SHOWN = 20
+_ERROR_CHARACTERS = 160
 
 
 def log_folder(config: Config, sweep: SweepDir) -> Path:
@@ -50,7 +52,7 @@ def show_status(config: Config, name: str | None, watch_s: float | None = None) 
     sweep, run = find_named(Path(config.paths.runs_dir), name)
     only = run.name if run else None
     if watch_s is None:
-        found = _standing(sweep, only)
+        found = _standing(config, sweep, only)
         print_rows(found.rows, sweep.name)
         print(found.summary())
         return
@@ -59,7 +61,7 @@ def show_status(config: Config, name: str | None, watch_s: float | None = None) 
 
     with Live(auto_refresh=False) as live, contextlib.suppress(KeyboardInterrupt):
         while True:
-            found = _standing(sweep, only)
+            found = _standing(config, sweep, only)
             at = datetime.now().strftime("%H:%M:%S")
             # What is over goes last, and out of sight first.
             rows = sorted(found.rows, key=lambda row: row["state"] in FINISHED)[:_WATCHED_ROWS]
@@ -69,13 +71,38 @@ def show_status(config: Config, name: str | None, watch_s: float | None = None) 
             time.sleep(watch_s)
 
 
-def _standing(sweep: SweepDir, only: str | None) -> SweepStatus:
+def _standing(config: Config, sweep: SweepDir, only: str | None) -> SweepStatus:
     try:
         queue = _queue_of([sweep])[sweep.path]
     except ClusterError as error:
         print(f"the scheduler could not be asked, what follows is from disk alone: {error}", file=sys.stderr)
-        queue = {}
-    return sweep_status(sweep, queue, only)
+        return sweep_status(sweep, {}, only)
+    found = sweep_status(sweep, queue, only)
+    _explain_unstarted(found.rows, sweep, queue, log_folder(config, sweep))
+    return found
+
+
+def _explain_unstarted(rows: Sequence[dict[str, Any]], sweep: SweepDir, queue: slurm.Queue, folder: Path) -> None:
+    """Runs whose newest task has left the queue without beginning an attempt: what its log says in the end."""
+    from hpc.submit import last_tasks, submissions
+
+    tasks = last_tasks(submissions(sweep))
+    for row in rows:
+        if row["run"] not in tasks or row["run"] in queue or row["state"] in (*FINISHED, "running", "cancelled"):
+            continue
+        task, last = tasks[row["run"]], (sweep.run(row["run"]).attempts() or [{}])[-1]
+        # A task that was to come back has the same number as before.
+        if last.get("job") != task or (last.get("cause") in REQUEUED_AFTER and last.get("cluster")):
+            row |= {"state": "not started", "job": task, "error": _last_words(folder, task) or row["error"]}
+
+
+def _last_words(folder: Path, task: str) -> str | None:
+    for path in (folder / f"{task}_0_log.{suffix}" for suffix in ("err", "out")):
+        lines = path.read_text(errors="replace").split("\n") if path.is_file() else []
+        said = [line.strip() for line in lines if line.strip()]
+        if said:
+            return said[-1][:_ERROR_CHARACTERS]
+    return None
 
 
 def cancel_runs(config: Config, name: str) -> None:
@@ -173,7 +200,7 @@ def _log_files(folder: Path, sweep: SweepDir, run: RunDir) -> list[Path]:
     from hpc.submit import submissions
 
     ids = [
-        f"{made.job_id}_{position}" if len(made.tasks) > 1 else str(made.job_id)
+        made.task_id(position)
         for made in submissions(sweep)
         for position, names in enumerate(made.tasks)
         if made.job_id and run.name in names

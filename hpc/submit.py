@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import submitit
@@ -35,6 +35,10 @@ class Submission:
     tasks: tuple[tuple[str, ...], ...]
     job_id: str | None
 
+    def task_id(self, position: int) -> str:
+        """The id of a task: `70_3` of an array's fourth, `70` where there is one task only."""
+        return f"{self.job_id}_{position}" if len(self.tasks) > 1 else str(self.job_id)
+
 
 def submissions(sweep: SweepDir) -> list[Submission]:
     """All submissions of a sweep, oldest first."""
@@ -44,7 +48,7 @@ def submissions(sweep: SweepDir) -> list[Submission]:
         if "tasks" in line:
             merged[name] = Submission(name, tuple(tuple(runs) for runs in line["tasks"]), None)
         elif name in merged:
-            merged[name] = Submission(name, merged[name].tasks, str(line["job_id"]))
+            merged[name] = replace(merged[name], job_id=str(line["job_id"]))
     return list(merged.values())
 
 
@@ -81,6 +85,17 @@ def _chosen(run: RunDir, jobs: Sequence[slurm.QueuedJob]) -> slurm.QueuedJob:
         return jobs[0]
     owner = (lost(run.attempts()) or {}).get("job")
     return next((job for job in jobs if job.job_id == owner and states.phase(job.state) == "running"), jobs[0])
+
+
+def last_tasks(made: Sequence[Submission]) -> dict[str, str]:
+    """Run name -> the id of the newest task that was submitted for it."""
+    return {
+        name: submission.task_id(position)
+        for submission in made
+        if submission.job_id
+        for position, names in enumerate(submission.tasks)
+        for name in names
+    }
 
 
 def submit(plan: SubmitPlan, sweep: SweepDir) -> Submission:

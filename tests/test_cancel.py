@@ -13,7 +13,7 @@ from hpc import lifecycle
 from hpc.arrays import Site, submit_missing
 from hpc.causes import StopRequest
 from hpc.cluster import Profile
-from hpc.inspection import cancel_runs
+from hpc.inspection import cancel_runs, show_status
 from hpc.lifecycle import execute_runs, give_back
 from hpc.plan import SubmitPlan
 from src.config import Config
@@ -117,6 +117,31 @@ def test_a_surplus_array_is_cancelled_by_the_next_command(
     assert (queue.parent / "cancelled").read_text() == "--quiet 71_0 71_1 71_2 71_3\n"
     assert "4 tasks were in the queue twice; cancelled: 71_0" in capsys.readouterr().out
     assert sent == []
+
+
+def test_a_task_that_ended_before_its_run_began_says_why(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, runs = small(), sweep.runs()
+    append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "job_id": "70"}])
+    queue.write_text(waiting("70_3"))
+    # The second one was to come back after its time limit, the third one was a crash that said so itself.
+    for number, cause in ((1, "TIMEOUT"), (2, "CRASHED")):
+        runs[number].record_attempt(1, start=1.0, job=f"70_{number}", cluster="c")
+        runs[number].record_attempt(1, end=2.0, cause=cause, error="its own", first_step=0, last_step=1)
+    folder = Path(config.paths.logs_dir) / sweep.name
+    folder.mkdir(parents=True)
+    for number in range(3):
+        (folder / f"70_{number}_0_log.err").write_text(f"first line\nerror: no code {number}\n\n")
+    show_status(config, sweep.name)
+    shown = [line for line in capsys.readouterr().out.splitlines() if "k=00" in line]
+    assert "not started" in shown[0]
+    assert "error: no code 0" in shown[0]
+    assert "not started" in shown[1]
+    assert "error: no code 1" in shown[1]
+    assert "crashed" in shown[2]
+    assert "its own" in shown[2]
+    assert "PENDING" in shown[3]
 
 
 @pytest.fixture
