@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from src.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, make_app, overrides_of, run_app
+from src.cli import (
+    ConfigOption,
+    FreshOption,
+    NewCodeOption,
+    SetOption,
+    UnfinishedOption,
+    make_app,
+    overrides_of,
+    run_app,
+)
 
 app = make_app(no_args_is_help=True, help="Submit runs to a cluster, see how they stand, stop them.")
 ClusterOption = Annotated[
@@ -31,6 +40,7 @@ def train(
     config: ConfigOption = "configs/config.yaml",
     cluster: ClusterOption = None,
     best: Annotated[bool, typer.Option("--best", help="Train the best cell of this configuration's grid.")] = False,
+    unfinished: UnfinishedOption = False,
     set_: SetOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
@@ -43,7 +53,7 @@ def train(
     from src.plans import with_best_cell
 
     loaded = load_config(config, overrides_of(set_))
-    chosen = with_best_cell(loaded) if best else loaded
+    chosen = with_best_cell(loaded, unfinished=unfinished) if best else loaded
     launch("train", chosen, cluster, dry_run=dry_run, fresh=fresh, new_code=new_code, max_slice_hours=max_slice_hours)
 
 
@@ -74,6 +84,7 @@ def grid(
     refined: Annotated[
         bool, typer.Option("--refined", help="The narrower grid around the best cell of the first one.")
     ] = False,
+    unfinished: UnfinishedOption = False,
     set_: SetOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
@@ -85,7 +96,7 @@ def grid(
     from src.config import load_config
 
     loaded = load_config(config, overrides_of(set_))
-    options = {"refined": refined}
+    options = {"refined": refined, "unfinished": unfinished}
     launch(
         "grid",
         loaded,

@@ -28,7 +28,7 @@ from src.code_snapshot import NEW_CODE_HINT, check_commands, code_digest, use_ne
 from src.config import Config, make_config
 from src.errors import ClusterError, RelayError, RunError
 from src.foreground import prepare_images
-from src.plans import best_overrides
+from src.plans import best_cell
 from src.results import best_row, collect, read_rows, show_value
 from src.rundir import SweepDir
 from src.sweeps import Request, open_sweep, planning
@@ -158,10 +158,10 @@ def _request(chain: Chain, link: str) -> Request:
     config = _grid_config(config, _suggestion(chain), factors)
     if link == "grid":
         return jobs.request_of(link, config)
-    best = best_overrides(config, _sweep_of(chain, "grid"))
+    best = best_cell(_sweep_of(chain, "grid"))
     if best is None:
         raise RunError("no cell of the grid has a val/accuracy; see its table")
-    best_config = make_config(config.to_dict(), "the best cell", best)
+    best_config = make_config(config.to_dict(), "the best cell", best.overrides)
     if link == "train":
         return jobs.request_of(link, best_config)
     weights = _sweep_of(chain, "train").runs()[0].best_file

@@ -79,7 +79,10 @@ def _print(report: dict[str, Any], results: Any) -> None:
     print("D2   " + ", ".join(f"{name} {count}" for name, count in report["splits"].items()))
     print(f"D4   images per class in train: {min(counts)} to {max(counts)}")
     for name, facts in report["source"].items():
-        print(f"D5   {name} as it came: {facts['count']} images, modes {facts['modes']}, sizes {facts['sizes']}")
+        changes = f", changed {facts['changes']}" if facts["changes"] else ""
+        print(
+            f"D5   {name} as it came: {facts['count']} images, modes {facts['modes']}, sizes {facts['sizes']}{changes}"
+        )
     print(f"D11  batch: images {batch['images']}, labels {batch['labels']}, logits {batch['logits']}")
     for name, base in report["baselines"].items():
         print(

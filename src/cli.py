@@ -20,6 +20,10 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one value; may be repeated.")
 ]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Start anew, beside what exists, instead of continuing it.")]
+UnfinishedOption = Annotated[
+    bool,
+    typer.Option("--unfinished", help="With --best or --refined: take the best cell of a grid that is not complete."),
+]
 NewCodeOption = Annotated[
     bool,
     typer.Option("--new-code", help="Go on with the code as it is now, not with that which the sweep was made with."),

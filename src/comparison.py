@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.figures import new_figure, save_figure, whole_ticks
-from src.results import Row, best_row, curve_of, read_rows, show_value
+from src.results import Row, best_row, curve_of, is_comparable, read_rows, show_value
 from src.rundir import RunDir, SweepDir
 
 _PANELS = ("train/loss", "val/loss", "val/accuracy")
@@ -52,7 +52,7 @@ def compare_axes(sweep: SweepDir) -> list[Comparison]:
         chosen = [
             name
             for name, overrides in cells.items()
-            if _differs_only_in(axis, overrides, centre) and rows[name].get("val/accuracy") is not None
+            if _differs_only_in(axis, overrides, centre) and is_comparable(rows[name])
         ]
         if len(chosen) > 1:
             chosen.sort(

@@ -39,8 +39,12 @@ def disagreements(config: Config) -> Iterable[str]:
     finder = config.lr_finder
     if finder.min_lr >= finder.max_lr:
         yield f"lr_finder.min_lr: {finder.min_lr} must be below lr_finder.max_lr {finder.max_lr}"
+    given: dict[str, str] = {}
     for axis, values in config.hparams.axes.items():
         yield from _axis_problems(axis, values, type(config))
+        other = given.setdefault(AXES.get(axis, axis), axis)
+        if other != axis:
+            yield f"hparams.{axis}: is the same as hparams.{other}; keep one of them, with all values to try"
 
 
 def _size_problems(config: Config) -> Iterable[str]:

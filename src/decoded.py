@@ -29,7 +29,7 @@ from src.files import sync_directory
 
 Progress = Callable[[str], None]
 _FORMAT = 1  # of the arrays and of meta.json; another number is another folder
-_TRANSFORM = "convert RGB, PIL bilinear"
+_TRANSFORM = "RGB, transparency over black, 16 bits to 8, PIL bilinear"
 _FILES = ("train_images.npy", "train_labels.npy", "valid_images.npy", "valid_labels.npy")
 _BATCH = 256
 
@@ -178,6 +178,7 @@ def _decode_split(
     labels = np.empty(len(split), dtype=np.int64)
     modes: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
+    changes: Counter[str] = Counter()
     done = 0
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(ThreadPoolExecutor(workers)).map if workers else map
@@ -186,6 +187,7 @@ def _decode_split(
             for offset, image in enumerate(decoded):
                 images[done + offset] = image.pixels
                 modes[image.mode] += 1
+                changes.update([image.change] if image.change else [])
                 sizes["{}x{}".format(*image.size)] += 1
             labels[done : done + len(encoded)] = batch_labels
             before, done = done, done + len(encoded)
@@ -193,7 +195,7 @@ def _decode_split(
                 progress(f"decoding {split.name}: {done} of {len(split)}")
     images.flush()
     np.save(folder / f"{role}_labels.npy", labels)
-    return {"count": len(split), "modes": dict(modes), "sizes": dict(sizes)}
+    return {"count": len(split), "modes": dict(modes), "sizes": dict(sizes), "changes": dict(changes)}
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:

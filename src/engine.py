@@ -158,7 +158,7 @@ class Trainer:
         epoch = now.step / self.batches.per_epoch
         finite = {f"val/{name}": value for name, value in values.items() if math.isfinite(value)}
         self.log.log(now.step, epoch, finite)
-        if now.best is None or values[SELECTED_BY] > now.best[SELECTED_BY]:
+        if math.isfinite(values["loss"]) and (now.best is None or values[SELECTED_BY] > now.best[SELECTED_BY]):
             now.best = {"step": now.step, "epoch": epoch, **values}
             now.best_weights = {
                 name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()
@@ -264,14 +264,12 @@ class Trainer:
         now = self.now
         finite = {name: value for name, value in now.last.items() if math.isfinite(value)}
         return {
-            "outcome": "diverged" if now.diverged else "completed",
+            "outcome": "completed" if not now.diverged and len(finite) == len(now.last) else "diverged",
             "steps": now.step,
             "epochs": now.step / self.batches.per_epoch,
             "train": now.train,
             "val": finite,
-            "best": None
-            if now.best is None
-            else {name: value for name, value in now.best.items() if math.isfinite(value)},
+            "best": None if now.best is None else dict(now.best),
             "parameters": count_parameters(self.network),
             "train_seconds": round(now.train_seconds, 3),
             "images_per_s": round(

@@ -35,10 +35,12 @@ def main(
     if as_json:
         print(json.dumps(result))
         return
-    measured = {name: value for name, value in result.items() if isinstance(value, float)}
-    print(
-        f"{result['split']}: n {result['n']}  " + "  ".join(f"{name} {value:.4f}" for name, value in measured.items())
-    )
+    measured = [
+        f"{name} {'not finite' if value is None else f'{value:.4f}'}"
+        for name, value in result.items()
+        if value is None or isinstance(value, float)
+    ]
+    print(f"{result['split']}: n {result['n']}  " + "  ".join(measured))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def check_fits(config: Config) -> None:
 def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
     """Measure the checkpoint that the run's config names; result.json holds split, n, accuracy, loss and its source.
 
+    A loss that is not finite is null there, and `outcome` is `diverged`.
+
     A checkpoint of ours says which model and preprocessing it was trained with, and is measured with those; one
     of the report's program is measured with the configured ones. Raises CheckpointError where it does not fit.
     """
@@ -62,7 +65,10 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
         "trained_by": content.get("run"),
         "device": str(device),
     }
-    run.write_result({"split": config.evaluation.split, "n": len(part), **values, **source})
+    # JSON has no NaN: what is no number is null, and the outcome says so.
+    finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    outcome = "completed" if None not in finite.values() else "diverged"
+    run.write_result({"split": config.evaluation.split, "n": len(part), "outcome": outcome, **finite, **source})
     return Outcome("done", 0, 1, 1)
 
 

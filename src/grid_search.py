@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from src.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, overrides_of, run_command
+from src.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, UnfinishedOption, overrides_of, run_command
 
 
 def main(
@@ -15,6 +15,7 @@ def main(
     refined: Annotated[
         bool, typer.Option("--refined", help="The narrower grid around the best cell of the first one.")
     ] = False,
+    unfinished: UnfinishedOption = False,
     set_: SetOption = None,
     fresh: FreshOption = False,
     new_code: NewCodeOption = False,
@@ -24,7 +25,7 @@ def main(
     from src.plans import grid_request
 
     loaded = load_config(config, overrides_of(set_))
-    request = grid_request(loaded, refined=refined)
+    request = grid_request(loaded, refined=refined, unfinished=unfinished)
 
     from src.engine import train
     from src.foreground import open_and_run

@@ -52,6 +52,8 @@ def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> dict[str, floa
     `steepest`: where the loss falls fastest per log10 of the rate, before its minimum. `valley`: two thirds along the
     longest stretch of falling losses. Null where the loss never falls.
     """
+    if not smoothed:
+        return {"steepest": None, "valley": None}
     end = min(range(len(smoothed)), key=smoothed.__getitem__) + 1
     slopes = [
         ((smoothed[i + 1] - smoothed[i - 1]) / (math.log10(rates[i + 1]) - math.log10(rates[i - 1])), i)
@@ -173,7 +175,7 @@ def _draw(
     from src.figures import Curve, draw_curves
 
     curves = [Curve("loss", rates, losses, faint=True), Curve("smoothed", rates, smoothed)]
-    lowest, start = min(*smoothed, *losses), smoothed[0]
+    lowest, start = min([*smoothed, *losses], default=0.0), next(iter(smoothed), 1.0)
     # A diverged tail would squeeze the part that matters into a line at the bottom.
     limits = (lowest - 0.1 * (start - lowest) - 0.05, start + 0.6 * abs(start - lowest) + 0.3)
     verticals = {f"{name}: {lr:.2e}": lr for name, lr in marks.items() if lr is not None}

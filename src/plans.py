@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from src.cells import Cell, expand_grid, refine_grid, single_cell
 from src.config import Config, make_config
 from src.errors import CheckpointError, RunError
-from src.results import best_row, read_rows
+from src.results import Row, best_row, read_rows
 from src.rundir import SweepDir
 from src.sweeps import Request, find_sweep
 
@@ -30,32 +33,84 @@ def lr_sweep_request(config: Config) -> Request:
     return Request("lr_sweep", config.lr_finder.tag, cells, config)
 
 
-def grid_request(config: Config, *, refined: bool = False) -> Request:
-    """All cells of the grid, or of the narrower one around the best cell of the grid."""
+def grid_request(config: Config, *, refined: bool = False, unfinished: bool = False) -> Request:
+    """All cells of the grid, or of the narrower one around the best cell of the grid.
+
+    Where that grid is there and not complete, RunError is raised unless an `unfinished` one will do. Where it is not
+    there, the narrower one is around the configuration itself.
+    """
     if refined:
-        return Request("grid", config.refine.tag, refine_grid(config, best_overrides(config) or {}), config)
+        best = best_of_grid(config, "--refined", unfinished=unfinished)
+        return Request("grid", config.refine.tag, refine_grid(config, best.overrides if best else {}), config)
     return Request("grid", config.hparams.tag, expand_grid(config), config)
 
 
-def best_overrides(config: Config, sweep: SweepDir | None = None) -> dict[str, Any] | None:
-    """What makes the best finished cell of this configuration's grid (its newest, or `sweep`); None where none is."""
+@dataclass(frozen=True)
+class BestCell:
+    """The best finished cell of a grid, and what makes it."""
+
+    sweep: SweepDir
+    row: Row
+    overrides: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.row['run']} of {self.sweep.name}, val/accuracy {self.row['val/accuracy']:.4f}"
+
+
+def best_of_grid(config: Config, option: str, *, unfinished: bool) -> BestCell | None:
+    """The best cell of this configuration's newest grid; None where there is no grid or nothing measured in it.
+
+    Raises RunError, in the name of the command's `option`, where it is not complete and `unfinished` is not given.
+    """
     if not config.hparams.axes:
         return None
-    grid = grid_request(config)
-    sweep = sweep or find_sweep(grid.runs_dir, grid.kind, grid.key)
-    best = best_row(read_rows(sweep)) if sweep else None
-    if sweep is None or best is None:
+    return _best_of(Request("grid", config.hparams.tag, expand_grid(config), config), option, unfinished=unfinished)
+
+
+def _best_of(request: Request, option: str, *, unfinished: bool) -> BestCell | None:
+    sweep = find_sweep(request.runs_dir, request.kind, request.key)
+    if sweep is None:
+        return None
+    runs = sweep.runs()
+    done = sum(run.result() is not None for run in runs)
+    if done < len(runs) and not unfinished:
+        raise RunError(
+            f"{option}: only {done} of {len(runs)} cells of {sweep.name} are done; finish that grid with the command "
+            "that began it, or take the best of what is done with --unfinished"
+        )
+    return best_cell(sweep)
+
+
+def best_cell(sweep: SweepDir) -> BestCell | None:
+    """The best finished cell of a grid; None where nothing was measured."""
+    best = best_row(read_rows(sweep))
+    if best is None:
         return None
     chosen = next(cell for cell in sweep.cells() if cell["name"] == best["run"])
-    return {path: value for path, value in chosen["overrides"].items() if path != "train.epochs"}
+    return BestCell(sweep, best, {path: value for path, value in chosen["overrides"].items() if path != "train.epochs"})
 
 
-def with_best_cell(config: Config) -> Config:
-    """The configuration with the best cell of its grid in it. Raises RunError where no cell is done."""
-    best = best_overrides(config)
-    if best is None:
+def best_of_all(config: Config, *, unfinished: bool = False) -> BestCell:
+    """The best cell of this configuration's grid and of the narrower grid around it, where there is one.
+
+    Raises RunError where none is done, or a grid is not complete and `unfinished` is not given.
+    """
+    first = best_of_grid(config, "--best", unfinished=unfinished)
+    if first is None:
         raise RunError("--best: no cell of this configuration's grid is done yet; run the grid first (make grid)")
-    return make_config(config.to_dict(), "the best cell", best)
+    narrower = Request("grid", config.refine.tag, refine_grid(config, first.overrides), config)
+    second = _best_of(narrower, "--best", unfinished=unfinished)
+    if second is None:
+        return first
+    rows = [{**cell.row, "index": number} for number, cell in enumerate((first, second))]
+    return first if best_row(rows) == rows[0] else second
+
+
+def with_best_cell(config: Config, *, unfinished: bool = False) -> Config:
+    """The configuration with its best cell in it, which is named on stderr. Raises RunError as `best_of_all` does."""
+    best = best_of_all(config, unfinished=unfinished)
+    print(f"--best: {best}", file=sys.stderr, flush=True)
+    return make_config(config.to_dict(), "the best cell", best.overrides)
 
 
 def evaluation_request(config: Config) -> Request:

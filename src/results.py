@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,9 @@ def _row(run: RunDir, cell: Mapping[str, Any], shared: set[str], kind: str) -> R
 def run_state(run: RunDir, result: Mapping[str, Any] | None, attempts: Sequence[Mapping[str, Any]]) -> str:
     """`done`, `diverged`, `new`, `running`, or the cause for which the last attempt ended, in lower case."""
     if result:
-        return "diverged" if result.get("outcome") == "diverged" else "done"
+        # An earlier version called a run completed whose last loss on val was no number.
+        lost = "best" in result and "loss" not in (result["best"] or {"loss": 0})
+        return "diverged" if result.get("outcome") == "diverged" or lost else "done"
     if not attempts:
         return "new"
     if "end" not in attempts[-1]:
@@ -79,22 +82,29 @@ def _measures(result: Mapping[str, Any], kind: str) -> Row:
 
 
 def best_row(rows: Sequence[Row]) -> Row | None:
-    """The finished row of the highest val/accuracy; of equals the one of the lower val/loss, then the earlier."""
-    measured = [row for row in rows if row.get("val/accuracy") is not None]
-    return min(measured, key=lambda row: (-row["val/accuracy"], row["val/loss"], row["index"]), default=None)
+    """The finished row of the highest val/accuracy; of equals the one of the lower val/loss, then the earlier.
+
+    A run that diverged, or whose val/loss is not a finite number, is never the best.
+    """
+    best = min(rows, key=_rank, default=None)
+    return best if best is not None and is_comparable(best) else None
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
-    """Best first; those without a measurement last, in order."""
-    return sorted(
-        rows,
-        key=lambda r: (
-            r.get("val/accuracy") is None,
-            -(r.get("val/accuracy") or 0.0),
-            r.get("val/loss") or 0.0,
-            r["index"],
-        ),
-    )
+    """Best first; those that diverged or were not measured last, in order."""
+    return sorted(rows, key=_rank)
+
+
+def _rank(row: Row) -> tuple[bool, float, float, int]:
+    if not is_comparable(row):
+        return True, 0.0, 0.0, row["index"]
+    return False, -row["val/accuracy"], row["val/loss"], row["index"]
+
+
+def is_comparable(row: Row) -> bool:
+    """Whether the run came to its end with a finite accuracy and loss on val."""
+    measured = (row.get("val/accuracy"), row.get("val/loss"))
+    return row["state"] != "diverged" and all(value is not None and math.isfinite(value) for value in measured)
 
 
 def write_tables(sweep: SweepDir, rows: Sequence[Row]) -> list[Path]:

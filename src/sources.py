@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ from src import hub, synthetic
 from src.config import Config
 from src.errors import DataError
 from src.schema import Dataset
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
 
 Progress = Callable[[str], None]
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
@@ -38,11 +41,12 @@ class Source:
 
 
 class Decoded(NamedTuple):
-    """One image: pixels uint8 (3, H, W), and the mode and (height, width) that it had before."""
+    """One image: pixels uint8 (3, H, W), the mode and (height, width) that it had before, and what else was done."""
 
     pixels: npt.NDArray[np.uint8]
     mode: str
     size: tuple[int, int]
+    change: str
 
 
 def resolve(dataset: Dataset) -> Source:
@@ -234,5 +238,25 @@ def decode(encoded: bytes, size: tuple[int, int]) -> Decoded:
     from PIL import Image
 
     with Image.open(io.BytesIO(encoded)) as image:
-        rgb = image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        return Decoded(np.asarray(rgb).transpose(2, 0, 1), image.mode, (image.height, image.width))
+        rgb, change = _to_rgb(image)
+        resized = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        return Decoded(np.asarray(resized).transpose(2, 0, 1), image.mode, (image.height, image.width), change)
+
+
+def _to_rgb(image: PilImage) -> tuple[PilImage, str]:
+    """8 bits of red, green and blue, and what had to be done that PIL's `convert` does otherwise.
+
+    `convert` cuts 16-bit grey off at 255, which makes nearly all of it white, and shows the colour that is hidden
+    under transparent pixels. Raises ValueError for numbers whose range is not known.
+    """
+    from PIL import Image
+
+    if image.has_transparency_data:
+        ground = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB"), "transparency over black"
+    # Older versions of PIL read a 16-bit PNG as 32-bit integers.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB"), "16 bits to 8"
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its mode is {image.mode!r}, whose numbers have no known range; save it with 8 or 16 bits")
+    return image.convert("RGB"), ""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from src.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, overrides_of, run_command
+from src.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, UnfinishedOption, overrides_of, run_command
 
 
 def main(
@@ -20,6 +20,7 @@ def main(
     max_steps: Annotated[int | None, typer.Option("--max-steps", metavar="N", help="End after N steps.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", metavar="S", help="In place of train.seed.")] = None,
     best: Annotated[bool, typer.Option("--best", help="Train the best cell of this configuration's grid.")] = False,
+    unfinished: UnfinishedOption = False,
     set_: SetOption = None,
     fresh: FreshOption = False,
     new_code: NewCodeOption = False,
@@ -36,7 +37,7 @@ def main(
     }
     loaded = load_config(config, overrides_of(set_, **options))
     if best:
-        loaded = with_best_cell(loaded)
+        loaded = with_best_cell(loaded, unfinished=unfinished)
 
     from src.foreground import open_and_run
     from src.results import print_table, read_rows

@@ -50,6 +50,11 @@ def test_strings_that_look_like_numbers_are_quoted() -> None:
     assert yaml_file.parse_yaml(yaml_file.dump_yaml(content), "text") == content
 
 
+def test_one_value_searched_under_two_names_is_refused() -> None:
+    said = refusal("hparams.train.optimizer.lr=[1e-3]")
+    assert "hparams.train.optimizer.lr: is the same as hparams.lr; keep one of them" in said
+
+
 @pytest.mark.parametrize("section", ["hparams", "refine", "lr_finder"])
 @pytest.mark.parametrize("tag", [".hid", "../evil", "a/b", "a\nb", "a\n", "a" * 65, "-f", "", "ä", "a b"])
 def test_a_tag_that_is_no_folder_name_is_refused(section: str, tag: str) -> None:

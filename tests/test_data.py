@@ -149,6 +149,36 @@ def test_facts_count_modes_and_sizes(folder: Path, tmp_path: Path):
     assert images[1, :, 7, 7].tolist() == [10, 20, 30]
 
 
+def test_sixteen_bits_and_transparency_are_converted_and_said(folder: Path, tmp_path: Path):
+    ramp = (np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)
+    replace_image(folder, "train", 0, encode(Image.fromarray(ramp), "PNG"))
+    hidden = Image.new("RGBA", (64, 64), (200, 100, 50, 0))
+    hidden.paste((200, 100, 50, 255), (0, 0, 64, 32))
+    replace_image(folder, "train", 1, encode(hidden, "PNG"))
+    palette = Image.new("P", (64, 64), 1)
+    palette.putpalette([9, 9, 9, 40, 50, 60])
+    buffer = io.BytesIO()
+    palette.save(buffer, "PNG", transparency=1)
+    replace_image(folder, "train", 2, buffer.getvalue())
+    replace_image(folder, "train", 3, encode(Image.new("LA", (64, 64), (100, 128)), "PNG"))
+    found = data.load(make(folder, tmp_path / "root", size=(64, 64)))
+    images, _ = found.train.take(torch.arange(4))
+    assert np.array_equal(images[0, 0].numpy(), ramp >> 8)
+    assert images[1, :, 10, 10].tolist() == [200, 100, 50]
+    assert images[1, :, 50, 10].tolist() == [0, 0, 0], "hidden under full transparency"
+    assert (images[2] == 0).all()
+    assert images[3, :, 0, 0].tolist() == [50, 50, 50]
+    assert found.facts["train"]["changes"] == {"16 bits to 8": 1, "transparency over black": 3}
+    assert found.facts["valid"]["changes"] == {}
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_numbers_without_a_known_range_are_refused(folder: Path, tmp_path: Path, mode: str):
+    replace_image(folder, "train", 5, encode(Image.new(mode, (64, 64), 7), "TIFF"))
+    with pytest.raises(DataError, match=rf"image 5 cannot be decoded: .*its mode is '{mode}'.*save it with 8 or 16"):
+        data.load(make(folder, tmp_path / "root"))
+
+
 @pytest.mark.parametrize("size", [(64, 64), (24, 40), (100, 16)])
 def test_any_size_as_torchvision_resizes(folder: Path, tmp_path: Path, size: tuple[int, int]):
     part = data.load(make(folder, tmp_path / "root", {"dataset.num_workers": 0}, size)).train

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -189,6 +190,52 @@ def test_a_diverging_run_ends_and_says_so(small: Callable[..., Config]) -> None:
     assert result["outcome"] == "diverged"
     assert result["best"] is None
     assert result["steps"] < 18
+
+
+def test_weights_that_are_no_numbers_after_the_last_step_are_no_result(
+    small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of a step is taken before its update: that of the last one may be finite, and the weights may not."""
+    from src import engine
+    from src.results import best_row, read_rows
+
+    real = engine.measure
+
+    def measure(*given: Any) -> dict[str, float] | None:
+        values = real(*given)
+        return values and {**values, "loss": float("nan")}
+
+    monkeypatch.setattr(engine, "measure", measure)
+    run = new_run(small())
+    assert execute(run) == "done"
+    result = run.result()
+    assert result is not None
+    assert result["outcome"] == "diverged"
+    assert result["best"] is None
+    assert not run.best_file.exists()
+    rows = read_rows(run.sweep())
+    assert rows[0]["state"] == "diverged"
+    assert best_row(rows) is None
+
+
+def test_weights_that_are_no_numbers_are_measured_without_a_traceback(
+    small: Callable[..., Config], tmp_path: Path
+) -> None:
+    from src.attempts import attempt
+    from src.evaluation import evaluate
+    from src.model import build_model
+    from src.plans import evaluation_request
+    from src.sweeps import open_sweep
+
+    weights = {name: tensor * float("nan") for name, tensor in build_model(small().model).state_dict().items()}
+    torch.save({"model_state_dict": weights}, tmp_path / "nan.ckpt")
+    request = evaluation_request(small(evaluation__checkpoint=str(tmp_path / "nan.ckpt")))
+    run = open_sweep(request)[0].runs()[0]
+    attempt(run, evaluate, lambda: False, PlainReporter())
+    result = run.result()
+    assert result is not None
+    assert (result["outcome"], result["loss"]) == ("diverged", None)
+    assert 0 <= result["accuracy"] <= 1
 
 
 def test_overfitting_a_few_images_succeeds(small: Callable[..., Config]) -> None:

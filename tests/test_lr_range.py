@@ -98,6 +98,21 @@ def test_divergence_ends_the_sweep(small: Callable[..., Config]) -> None:
     assert result["steps"] < 80
 
 
+def test_a_sweep_whose_first_loss_is_no_number_suggests_nothing(
+    small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from src import lr_range
+
+    monkeypatch.setattr(lr_range, "_step", lambda *given: float("nan"))
+    run = runs_of(small())[0]
+    assert execute(run) == "done"
+    result = run.result()
+    assert result is not None
+    assert result["suggestion"] == {"steepest": None, "valley": None}
+    assert (result["steps"], result["diverged"]) == (1, True)
+    assert run.figure("lr_finder").is_file()
+
+
 def test_a_run_for_each_seed(small: Callable[..., Config]) -> None:
     runs = runs_of(small(**{"lr_finder.seeds": [1, 2]}))
     assert [run.name for run in runs] == ["seed=1", "seed=2"]

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from src.config import Config
+from src.errors import RunError
 from src.files import append_lines
-from src.plans import best_overrides, grid_request, with_best_cell
+from src.plans import best_of_all, grid_request, with_best_cell
 from src.results import best_row, collect, ranked, read_rows, write_tables
 from src.rundir import RunDir, SweepDir
 from src.sweeps import open_sweep
@@ -76,16 +77,38 @@ def test_what_is_not_known_is_empty_and_never_zero(sweep: SweepDir) -> None:
 
 def test_best_and_ranking() -> None:
     rows: list[dict[str, Any]] = [
-        {"index": 0, "val/accuracy": None},
-        {"index": 1, "val/accuracy": 0.5, "val/loss": 2.0},
-        {"index": 2, "val/accuracy": 0.5, "val/loss": 1.0},
-        {"index": 3, "val/accuracy": 0.0, "val/loss": 1.0},
+        {"index": 0, "state": "new", "val/accuracy": None},
+        {"index": 1, "state": "done", "val/accuracy": 0.5, "val/loss": 2.0},
+        {"index": 2, "state": "done", "val/accuracy": 0.5, "val/loss": 1.0},
+        {"index": 3, "state": "done", "val/accuracy": 0.0, "val/loss": 1.0},
+        {"index": 4, "state": "done", "val/accuracy": 0.5, "val/loss": None},
+        {"index": 5, "state": "done", "val/accuracy": 0.5, "val/loss": float("nan")},
+        {"index": 6, "state": "diverged", "val/accuracy": 0.9, "val/loss": 0.1},
     ]
-    assert [row["index"] for row in ranked(rows)] == [2, 1, 3, 0]
+    assert [row["index"] for row in ranked(rows)] == [2, 1, 3, 0, 4, 5, 6]
     best = best_row(rows)
     assert best is not None
     assert best["index"] == 2
     assert best_row(rows[:1]) is None
+
+
+def test_a_loss_that_is_no_number_is_a_state_of_its_own_and_never_the_best(
+    sweep: SweepDir, small: Callable[..., Config], tmp_path: Path
+) -> None:
+    """As an earlier version wrote it: a best epoch whose loss is left out, since JSON has no NaN."""
+    from src.comparison import compare_axes
+
+    run = sweep.runs()[3]
+    finish(run, 0.75)
+    run.write_result({"outcome": "completed", "best": {"accuracy": 0.75, "epoch": 2.0}, "steps": 12})
+    rows = read_rows(sweep)
+    assert [row["state"] for row in rows] == ["done", "done", "diverged", "diverged"]
+    best = best_row(rows)
+    assert best is not None
+    assert best["index"] == 1
+    assert [row["index"] for row in ranked(rows)] == [1, 0, 2, 3]
+    collect(sweep, tmp_path)
+    assert all(run != compared for c in compare_axes(sweep) for _, compared, _ in c.runs)
 
 
 def test_collect_writes_tables_and_figure(sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,14 +119,47 @@ def test_collect_writes_tables_and_figure(sweep: SweepDir, tmp_path: Path, capsy
     assert shown.count("k=00") >= 5
 
 
-def test_the_best_cell_goes_into_the_full_training(sweep: SweepDir, small: Callable[..., Config]) -> None:
-    assert best_overrides(small()) == {"train.optimizer.lr": 0.001, "model.num_modules": 3}
+def test_the_best_cell_goes_into_the_full_training(
+    sweep: SweepDir, small: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(sweep.runs()[3], None)
+    assert best_of_all(small()).overrides == {"train.optimizer.lr": 0.001, "model.num_modules": 3}
     trained = with_best_cell(small())
     assert (trained.model.num_modules, trained.train.epochs) == (3, 3)
+    said = capsys.readouterr().err
+    assert f"--best: k=001_M=3_lr=1.00e-03 of {sweep.name}, val/accuracy 0.7500" in said
+
+
+def test_the_best_cell_of_a_grid_that_is_not_complete_is_asked_for_by_name(
+    sweep: SweepDir, small: Callable[..., Config]
+) -> None:
+    for ask in (with_best_cell, lambda config: grid_request(config, refined=True)):
+        with pytest.raises(RunError, match=rf"only 3 of 4 cells of {sweep.name} are done; finish .* --unfinished"):
+            ask(small())
+    assert with_best_cell(small(), unfinished=True).model.num_modules == 3
+    assert len(grid_request(small(), refined=True, unfinished=True).cells) == 9
+
+
+def test_the_narrower_grid_is_known_to_the_full_training(sweep: SweepDir, small: Callable[..., Config]) -> None:
+    finish(sweep.runs()[3], None)
+    narrower, _ = open_sweep(grid_request(small(), refined=True))
+    with pytest.raises(RunError, match=rf"only 0 of 9 cells of {narrower.name} are done"):
+        best_of_all(small())
+    for number, run in enumerate(narrower.runs()):
+        finish(run, 0.9 if number == 4 else 0.2)
+    best = best_of_all(small())
+    assert best.sweep == narrower
+    assert f"of {narrower.name}, val/accuracy 0.9000" in str(best)
+    trained = with_best_cell(small())
+    assert (trained.model.num_modules, trained.train.optimizer.lr) == (3, 0.001)
+    assert trained.train.optimizer.weight_decay == pytest.approx(best.overrides["train.optimizer.weight_decay"])
+    assert trained.train.epochs == 3
+    finish(narrower.runs()[4], 0.7)
+    assert best_of_all(small()).sweep == sweep
 
 
 def test_refining_starts_from_the_best_cell(sweep: SweepDir, small: Callable[..., Config]) -> None:
-    cells = grid_request(small(), refined=True).cells
+    cells = grid_request(small(), refined=True, unfinished=True).cells
     assert {cell.config.model.num_modules for cell in cells} == {3}
     assert sorted({cell.config.train.optimizer.lr for cell in cells}) == [0.00075, 0.001, 0.00125]
 
