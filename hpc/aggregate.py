@@ -21,11 +21,11 @@ def main(
     from src.config import load_config
     from src.names import find_named
     from src.results import collect
-    from src.sweeps import sweeps
+    from src.sweeps import sweeps, with_whole_manifests
 
     loaded = load_config(config, overrides_of(set_))
     runs_dir = Path(loaded.paths.runs_dir)
-    chosen = [find_named(runs_dir, name)[0]] if name else sweeps(runs_dir)
+    chosen = [find_named(runs_dir, name)[0]] if name else list(with_whole_manifests(sweeps(runs_dir)))
     if not chosen:
         find_named(runs_dir, None)
     for sweep in chosen:

@@ -54,7 +54,7 @@ def launch(
     refuse_above(max_slice_hours, forecast)
     warn_of_short_lead(profile, forecast)
     site = None if profile.executor == "local" else ask_site(profile_name, profile)
-    prepare_images(request)
+    request = prepare_images(request)
     sweep, new = open_sweep(request, fresh=fresh)
     if not new:
         choose_code(sweep, new_code=new_code)

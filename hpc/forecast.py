@@ -16,7 +16,7 @@ from src.cells import Cell
 from src.errors import RunError
 from src.rundir import RunDir
 from src.shapes import shape_of, units_of
-from src.sweeps import Request, sweeps
+from src.sweeps import Request, sweeps, with_whole_manifests
 
 # Runs of a shape that are looked at, the newest first.
 _ENOUGH = 20
@@ -84,7 +84,7 @@ def forecast_of(request: Request, left: Sequence[Cell], profile: Profile) -> For
 def measured_runs(runs_dir: Path, shapes: Collection[str], profile: Profile) -> dict[str, list[Measured]]:
     """Earlier runs by their shape, those on a slice such as the profile's, the newest sweeps first."""
     found: dict[str, list[Measured]] = {shape: [] for shape in shapes}
-    for sweep in reversed(sweeps(runs_dir)):
+    for sweep in with_whole_manifests(reversed(sweeps(runs_dir))):
         if all(len(runs) >= _ENOUGH for runs in found.values()):
             break
         for cell in sweep.cells():

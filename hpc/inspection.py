@@ -23,7 +23,7 @@ from src.errors import ClusterError, RunError
 from src.names import find_named
 from src.results import print_rows, table_of
 from src.rundir import RunDir, SweepDir
-from src.sweeps import sweeps
+from src.sweeps import sweeps, with_whole_manifests
 
 _WATCHED_ROWS = 40
 _NAMES_SHOWN = 20
@@ -111,7 +111,11 @@ def cancel_runs(config: Config, name: str) -> None:
         raise RunError(f"cancel {name}: give a sweep, a run or all; a job by its number: scancel {name}")
     runs_dir = Path(config.paths.runs_dir)
     everything = name == "all"
-    chosen = [(sweep, None) for sweep in sweeps(runs_dir)] if everything else [find_named(runs_dir, name)]
+    chosen = (
+        [(sweep, None) for sweep in with_whole_manifests(sweeps(runs_dir))]
+        if everything
+        else [find_named(runs_dir, name)]
+    )
     runs = [run for sweep, only in chosen for run in ([only] if only else sweep.runs()) if run.result() is None]
     # Before the question what is in the queue: what goes on by itself must not submit it again in between.
     for run in runs:

@@ -31,7 +31,7 @@ from src.foreground import prepare_images
 from src.plans import best_cell
 from src.results import best_row, collect, read_rows, show_value
 from src.rundir import SweepDir
-from src.sweeps import Request, open_sweep, planning
+from src.sweeps import Request, check_same_images, open_sweep, planning
 
 _LINK_MIN = 20
 # Of half a minute each, in which a controller that is away is waited for.
@@ -123,11 +123,13 @@ def _advance_link(
 
 def _open_sweep(chain: Chain, link: str, request: Request) -> SweepDir:
     """The link's sweep as it was planned before, or planned now: an earlier one of the same content, unless --fresh."""
+    request = prepare_images(request)
     known = chain.standing().get(link, {}).get("sweep")
     sweep = SweepDir(request.runs_dir / known) if known else None
     if sweep is None or sweep.meta()["key"] != request.key:
         sweep, _ = open_sweep(request, fresh=bool(chain.meta()["fresh"]), code_root=chain.snapshot())
         chain.record(link=link, state="planned", sweep=sweep.name)
+    check_same_images(sweep, request)
     return sweep
 
 

@@ -20,11 +20,11 @@ def main(
     from src.config import load_config
     from src.errors import RunError
     from src.names import find_named
-    from src.sweeps import sweeps
+    from src.sweeps import sweeps, with_whole_manifests
 
     paths = load_config(config, overrides_of(set_)).paths
     runs_dir = Path(paths.runs_dir)
-    known = [find_named(runs_dir, sweep)[0]] if sweep else sweeps(runs_dir)
+    known = [find_named(runs_dir, sweep)[0]] if sweep else with_whole_manifests(sweeps(runs_dir))
     grids = [found for found in known if found.kind == "grid"]
     compared = next((c for found in reversed(grids) if (c := (found, compare_axes(found)))[1]), None)
     if compared is None:

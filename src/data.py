@@ -1,6 +1,8 @@
 """The images of a run: train, val and test as views of the decoded data set.
 
 prepare(config)   make or find the decoded data set and check that the config fits it
+images_of(config) equal for two configs that have the same images
+digest(folder)    what is in it, in 16 hex digits
 load(config)      prepare, then the three parts
 """
 
@@ -14,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.config import Config
-from src.decoded import Progress, ensure, map_arrays, read_meta
+from src.decoded import Progress, content_digest, ensure, map_arrays, read_meta
 from src.errors import DataError
 from src.split import check_sizes, split_valid
 
@@ -43,13 +45,17 @@ class ImagePart:
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """What a run trains and is measured on. `facts`: per split its count, original modes and sizes (height x width)."""
+    """What a run trains and is measured on. `facts`: per split its count, original modes and sizes (height x width).
+
+    `digest` stands for the content of the whole decoded data set.
+    """
 
     train: ImagePart
     val: ImagePart
     test: ImagePart
     class_names: tuple[str, ...]
     folder: Path
+    digest: str
     facts: dict[str, Any]
 
 
@@ -71,6 +77,16 @@ def prepare(config: Config, progress: Progress = _silent) -> Path:
     return folder
 
 
+def images_of(config: Config) -> tuple[object, ...]:
+    """What decides which images a run has, to be compared."""
+    return config.dataset, config.preprocess.resize, config.model.num_classes
+
+
+def digest(folder: Path) -> str:
+    """Of what is in a decoded data set: 16 hex digits, equal where every byte of it is."""
+    return content_digest(read_meta(folder))
+
+
 def load(config: Config, progress: Progress = _silent) -> ImageData:
     """The parts that the configuration asks for, made first where they are not there. Raises DataError."""
     folder = prepare(config, progress)
@@ -85,6 +101,7 @@ def load(config: Config, progress: Progress = _silent) -> ImageData:
         test=ImagePart(valid_images, valid_labels, test),
         class_names=tuple(meta["class_names"][:classes]),
         folder=folder,
+        digest=content_digest(meta),
         facts=meta["facts"],
     )
 

@@ -27,6 +27,7 @@ from src.metrics import MetricsLog
 from src.model import build_model, count_parameters
 from src.optim import make_optimizer, scheduled_lr
 from src.outcome import Outcome, Publish
+from src.planned import check_as_planned
 from src.progress import Reporter, StopCheck
 from src.run_state import FORMAT, Progress
 from src.rundir import RunDir
@@ -42,6 +43,8 @@ class Trainer:
     def __init__(self, run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publish) -> None:
         self.run, self.should_stop, self.reporter, self.publish = run, should_stop, reporter, publish
         self.config: Config = run.config()
+        self.data: ImageData = load(self.config)
+        check_as_planned(run, self.config, "train", self.data.digest)
         train = self.config.train
         self.device = choose_device(train.device)
         write_provenance(run, str(self.device))
@@ -49,7 +52,6 @@ class Trainer:
         self.metrics_bytes = 0
         state = load_newest(run.checkpoints, self._unusable, reporter.say)
         self.threads = compute_reproducibly(train.seed, state["threads"] if state else None)
-        self.data: ImageData = load(self.config)
         self.batches = TrainBatches(self.config, self.data.train, self.device)
         self.network = build_model(self.config.model).to(self.device)
         self.optimizer = make_optimizer(self.network.parameters(), train.optimizer)
@@ -217,8 +219,8 @@ class Trainer:
             )
         if state["key"] != self.key:
             raise CheckpointError(
-                f"{self.run.config_file}: was changed after the run had begun; put it back as it was, "
-                "or ask for the changed experiment, which gets a run of its own"
+                f"{self.run.checkpoints}: its states are of another configuration than {self.run.config_file.name}; "
+                "put that back as it was, or ask for the changed experiment, which gets a run of its own"
             )
         size = size_of(self.run.metrics_file)
         return (
@@ -284,6 +286,7 @@ class Trainer:
 def train(run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publish = lambda result: None) -> Outcome:
     """Bring the training run in `run` to its end, from wherever it stands; `publish` comes before it counts as done.
 
-    Raises CheckpointError where its state cannot be read or written, DataError where its images are not there.
+    Raises CheckpointError where its state cannot be read or written, DataError where its images are not there or not
+    those that it was planned with, RunError where its config.yaml was edited.
     """
     return Trainer(run, should_stop, reporter, publish).execute()

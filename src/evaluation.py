@@ -13,12 +13,13 @@ from pydantic import ValidationError
 from src.attempts import write_provenance
 from src.checkpoint import load_checkpoint, load_weights
 from src.config import Config, make_config
-from src.data import load
+from src.data import digest, images_of, load, prepare
 from src.device import choose_device, compute_reproducibly
 from src.errors import CheckpointError, ConfigError, DataError
 from src.measure import measure
 from src.model import build_model
 from src.outcome import Outcome
+from src.planned import check_as_planned
 from src.progress import Reporter, StopCheck
 from src.rundir import RunDir
 
@@ -40,17 +41,19 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     A checkpoint of ours says which model and preprocessing it was trained with, and is measured with those; one
     of the report's program is measured with the configured ones. Raises CheckpointError where it does not fit.
     """
-    config = run.config()
-    assert config.evaluation.checkpoint is not None
-    path = Path(config.evaluation.checkpoint)
-    device = choose_device(config.train.device)
+    planned = run.config()
+    assert planned.evaluation.checkpoint is not None
+    path = Path(planned.evaluation.checkpoint)
+    device = choose_device(planned.train.device)
     write_provenance(run, str(device))
-    compute_reproducibly(config.train.seed)
+    compute_reproducibly(planned.train.seed)
     content = load_checkpoint(path)
-    config = _as_trained(config, content, str(path), reporter.say)
+    config = _as_trained(planned, content, str(path), reporter.say)
     network = build_model(config.model)
     load_weights(network, content["model_state_dict"], str(path))
     data = load(config)
+    same = images_of(config) == images_of(planned)
+    check_as_planned(run, planned, "evaluate", data.digest if same else digest(prepare(planned)))
     part = getattr(data, config.evaluation.split)
     if not len(part):
         raise DataError(f"dataset.split.{config.evaluation.split}: there are no images in it; set it above 0")
@@ -58,11 +61,12 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     values = measure(network.to(device), part, config, device, should_stop)
     if values is None:
         return Outcome("stopped", 0, 0, 1)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     source = {
         "checkpoint": str(path),
-        "checkpoint_sha256": digest,
+        "checkpoint_sha256": sha256,
         "trained_by": content.get("run"),
+        "data": data.digest,
         "device": str(device),
     }
     # JSON has no NaN: what is no number is null, and the outcome says so.

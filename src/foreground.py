@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 
 from src.attempts import Execute, attempt
@@ -36,12 +37,20 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def prepare_images(request: Request) -> None:
-    """Decode the images here, before anything is made for the request; compute nodes often have no network."""
-    from src.data import prepare
+def prepare_images(request: Request) -> Request:
+    """Decode the images here, before anything is made for the request; compute nodes often have no network.
 
+    Returns the request with the digest of each cell's images in it. Raises DataError.
+    """
+    from src.data import digest, images_of, prepare
+
+    digests: dict[object, str] = {}
     with make_reporter() as reporter:
-        prepare(request.config, reporter.say)
+        for cell in request.cells:
+            wanted = images_of(cell.config)
+            if wanted not in digests:
+                digests[wanted] = digest(prepare(cell.config, reporter.say))
+    return replace(request, data={cell.name: digests[images_of(cell.config)] for cell in request.cells})
 
 
 def open_and_run(request: Request, execute: Execute, *, fresh: bool, new_code: bool = False) -> SweepDir:
@@ -50,7 +59,7 @@ def open_and_run(request: Request, execute: Execute, *, fresh: bool, new_code: b
 
     Raises RunError where the sweep was begun with other code, unless it is to go on with `new_code`.
     """
-    prepare_images(request)
+    request = prepare_images(request)
     sweep, new = open_sweep(request, fresh=fresh)
     if not new:
         _agree_on_code(sweep, new_code=new_code)

@@ -24,6 +24,7 @@ from src.metrics import MetricsLog
 from src.model import build_model
 from src.optim import make_optimizer
 from src.outcome import Outcome, Publish
+from src.planned import check_as_planned
 from src.progress import Reporter, StopCheck
 from src.rundir import RunDir
 from src.schema import LrFinder
@@ -77,16 +78,18 @@ def sweep(run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publ
     """Run the range test in `run` and write its result and figure; `publish` is called before it counts as done.
 
     It keeps no best weights and writes no checkpoint, except its own state when it is asked to stop, which goes when
-    the test is complete.
+    the test is complete. Raises DataError and RunError where images or configuration are not as planned.
     """
     config = run.config()
+    data, key = load(config), config.content_key("lr_sweep")
+    check_as_planned(run, config, "lr_sweep", data.digest)
     device = choose_device(config.train.device)
     write_provenance(run, str(device))
     state = load_newest(
-        run.checkpoints, lambda found: "" if found.get("kind") == "lr_sweep" else "of another kind", reporter.say
+        run.checkpoints, lambda found: "" if found.get("key") == key else "it is of another experiment", reporter.say
     )
     threads = compute_reproducibly(config.train.seed, state["threads"] if state else None)
-    batches = TrainBatches(config, load(config).train, device)
+    batches = TrainBatches(config, data.train, device)
     network = build_model(config.model).to(device).train()
     optimizer = make_optimizer(network.parameters(), config.train.optimizer)
     losses: list[float] = []
@@ -101,7 +104,7 @@ def sweep(run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publ
         while len(losses) < finder.num_steps and not _diverged(losses, finder):
             if should_stop():
                 content = {
-                    "kind": "lr_sweep",
+                    "key": key,
                     "model_state_dict": network.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "random": random_state(device),

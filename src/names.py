@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from src.errors import RunError
 from src.rundir import RunDir, SweepDir
-from src.sweeps import sweeps
+from src.sweeps import sweeps, with_whole_manifests
 
 _SHOWN = 8
 Named = TypeVar("Named")
@@ -31,7 +31,7 @@ def find_named(runs_dir: Path, name: str | None) -> tuple[SweepDir, RunDir | Non
     whole = _fitting(run_part, known, _sweep_name)
     if whole:
         return _only(name, known, [(sweep, None) for sweep in whole])
-    everywhere = [run for sweep in known for run in sweep.runs()]
+    everywhere = [run for sweep in with_whole_manifests(known) for run in sweep.runs()]
     return _only(name, known, [(run.sweep(), run) for run in _fitting(run_part, everywhere, _run_name)])
 
 

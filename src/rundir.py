@@ -11,6 +11,7 @@ last: a run is done where it exists and is valid, and nowhere else.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -194,6 +195,12 @@ class RunDir:
             return True
 
 
+@functools.lru_cache(maxsize=64)
+def _read_meta(path: Path, identity: tuple[int, int, int]) -> dict[str, Any]:
+    # A grid of thousands of values takes seconds to read, and one command asks for it many times.
+    return yaml_file.read_mapping(path)
+
+
 @dataclass(frozen=True)
 class SweepDir:
     """The runs that were asked for together."""
@@ -230,10 +237,17 @@ class SweepDir:
         return self.path / f"table.{suffix}"
 
     def meta(self) -> dict[str, Any]:
-        """The content of sweep.yaml: kind, key, tag, created, code, snapshot, config. Raises RunError, ConfigError."""
+        """The content of sweep.yaml: kind, key, tag, created, cells, code, snapshot, config.
+
+        Raises RunError, ConfigError.
+        """
         if not self.meta_file.is_file():
             raise RunError(f"{self.path}: not a sweep directory, there is no {self.meta_file.name} in it")
-        return yaml_file.read_mapping(self.meta_file)
+        facts = self.meta_file.stat()
+        meta = _read_meta(self.meta_file, (facts.st_ino, facts.st_mtime_ns, facts.st_size))
+        if not {"kind", "key", "created"} <= meta.keys():
+            raise RunError(f"{self.meta_file}: is not whole; put it back as it was, or move {self.path} away")
+        return meta
 
     @property
     def kind(self) -> str:
@@ -241,8 +255,21 @@ class SweepDir:
         return str(self.meta()["kind"])
 
     def cells(self) -> list[dict[str, Any]]:
-        """index, name, key and overrides of every cell, in order."""
-        return sorted(read_lines(self.cells_file), key=lambda cell: int(cell["index"]))
+        """index, name, key and overrides of every cell, in order; `data`, the digest of its images, where it is known.
+
+        Raises RunError where they are not as many different ones as sweep.yaml says.
+        """
+        found, expected = read_lines(self.cells_file), self.meta().get("cells")
+        count = len(found) if expected is None else int(expected)
+        different = {cell["index"]: cell for cell in found if isinstance(cell.get("index"), int) and "name" in cell}
+        names = {str(cell["name"]) for cell in different.values()}
+        if not len(found) == len(names) == count or different.keys() != set(range(count)):
+            raise RunError(
+                f"{self.cells_file}: {len(found)} whole lines, of {len(names)} different cells, where "
+                f"{self.meta_file.name} says {count}: it was cut or damaged; put it back as it was, or start the same "
+                f"runs anew with --fresh"
+            )
+        return [different[index] for index in range(count)]
 
     def runs(self) -> list[RunDir]:
         """The run of every cell, in order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -256,14 +257,19 @@ class Config(Section):
 
         Where the run is written, how often it is saved and on which device it runs are not part of it.
         """
-        content = self.to_dict()
-        kept = {name: content[name] for name in ("dataset", "preprocess", "augment", "model", "train", "metrics")}
-        for name in ("root", "download", "num_workers"):
-            del kept["dataset"][name]
-        del kept["train"]["device"]
-        kept |= {"kind": kind}
-        if kind == "lr_sweep":
-            kept["lr_finder"] = content["lr_finder"]
-        if kind == "evaluate":
-            kept["evaluation"] = content["evaluation"]
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+        return content_key(self.to_dict(), kind)
+
+
+def content_key(content: Mapping[str, Any], kind: str) -> str:
+    """`Config.content_key` of a configuration in plain values."""
+    kept = {name: dict(content[name]) for name in ("dataset", "preprocess", "augment", "model", "train", "metrics")}
+    for name in ("root", "download", "num_workers"):
+        del kept["dataset"][name]
+    del kept["train"]["device"]
+    if kind in _SECTION_OF_KIND:
+        kept[_SECTION_OF_KIND[kind]] = content[_SECTION_OF_KIND[kind]]
+    return hashlib.sha256(json.dumps({**kept, "kind": kind}, sort_keys=True).encode()).hexdigest()[:16]
+
+
+# What decides a run of a kind beside what decides all of them.
+_SECTION_OF_KIND = {"lr_sweep": "lr_finder", "evaluate": "evaluation"}

@@ -11,8 +11,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from src import yaml_file
 from src.cells import Cell
 from src.code_snapshot import keep_code
 from src.config import Config
-from src.errors import RunError
+from src.errors import DataError, RelayError, RunError
 from src.files import append_lines, replace_file, sync_directory
 from src.provenance import code_version
 from src.rundir import SweepDir
-from src.schema import Section
+from src.schema import Section, content_key
 from src.shapes import shape_of, units_of
 
 _MAKING = ".making-"
@@ -37,13 +37,17 @@ _SYNCED_ONE_BY_ONE = 200
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: runs of one kind, a cell for each; `extra` is what tells requests apart beside the cells."""
+    """What is asked for: runs of one kind, a cell for each; `extra` is what tells requests apart beside the cells.
+
+    `data`, once the images are ready: the digest of those of each cell, by the cell's name.
+    """
 
     kind: str
     tag: str
     cells: Sequence[Cell]
     config: Config
     extra: str = ""
+    data: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -65,13 +69,27 @@ def open_sweep(request: Request, *, fresh: bool = False, code_root: Path | None 
     """The sweep of a request: the newest one that was asked for before, or a new one. True where it is new.
 
     A new one keeps the code below `code_root`, that of this process unless another is given. Raises RunError where the
-    runs directory cannot be written.
+    runs directory cannot be written, DataError where the one before had other images.
     """
     with planning(request.runs_dir):
         for left in request.runs_dir.glob(f"{_MAKING}*"):
             shutil.rmtree(left, ignore_errors=True)  # of a planner that was killed; nobody else plans now
         found = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
+        if found:
+            check_same_images(found, request)
         return (found, False) if found else (make_sweep(request, datetime.now(), code_root), True)
+
+
+def check_same_images(sweep: SweepDir, request: Request) -> None:
+    """Raise DataError where a cell of the sweep was planned on other images than the request has now, done or not."""
+    planned = {str(row["name"]): row.get("data") for row in sweep.cells()}
+    changed = [name for name, now in request.data.items() if planned.get(name) not in (None, now)]
+    if changed:
+        raise DataError(
+            f"{sweep.path}: {len(changed)} of {len(planned)} runs were planned on other images than those of "
+            f"dataset.name {request.config.dataset.name} now (content {planned[changed[0]]}, now "
+            f"{request.data[changed[0]]}): put the images back as they were, or start anew on these with --fresh"
+        )
 
 
 @contextlib.contextmanager
@@ -109,16 +127,21 @@ class ConfigTexts:
     def __init__(self) -> None:
         # By identity: values that are equal, such as 0.0 and -0.0, need not have the same text. The section is kept
         # with its text, so that no other one gets its id.
-        self._made: dict[int, tuple[Section, str]] = {}
+        self._made: dict[int, tuple[Section, dict[str, Any], str]] = {}
 
     def text(self, config: Config) -> str:
         """The configuration with its paths absolute, as `dump_yaml` writes it."""
-        return "".join(self._section_text(name, section) for name, section in config)
+        return "".join(self._section(name, section)[1] for name, section in config)
 
-    def _section_text(self, name: str, section: Section) -> str:
+    def key(self, config: Config, kind: str) -> str:
+        """The content key that the configuration has once it is read back from its text."""
+        return content_key({name: self._section(name, section)[0] for name, section in config}, kind)
+
+    def _section(self, name: str, section: Section) -> tuple[dict[str, Any], str]:
         if id(section) not in self._made:
-            self._made[id(section)] = (section, yaml_file.dump_yaml({name: with_absolute_paths(name, section)}))
-        return self._made[id(section)][1]
+            content = with_absolute_paths(name, section)
+            self._made[id(section)] = (section, content, yaml_file.dump_yaml({name: content}))
+        return self._made[id(section)][1:]
 
 
 def with_absolute_paths(name: str, section: Section) -> dict[str, Any]:
@@ -137,12 +160,27 @@ def with_absolute_paths(name: str, section: Section) -> dict[str, Any]:
 
 
 def sweeps(runs_dir: Path) -> list[SweepDir]:
-    """The sweeps below `runs_dir`, oldest first; folders that are none are passed over."""
+    """The sweeps below `runs_dir`, oldest first; folders that are none are passed over, damaged ones with a word."""
     if not runs_dir.is_dir():
         return []
     found = [SweepDir(path) for path in runs_dir.iterdir() if not path.name.startswith(".")]
-    dated = [(str(sweep.meta()["created"]), sweep.name, sweep) for sweep in found if sweep.meta_file.is_file()]
-    return [sweep for _, _, sweep in sorted(dated, key=lambda item: item[:2])]
+    whole = _whole([sweep for sweep in found if sweep.meta_file.is_file()], SweepDir.meta)
+    return sorted(whole, key=lambda sweep: (str(sweep.meta()["created"]), sweep.name))
+
+
+def with_whole_manifests(made: Iterable[SweepDir]) -> Iterator[SweepDir]:
+    """Those whose cells can be read. For whoever looks through sweeps that nobody asked for by name."""
+    return _whole(made, SweepDir.cells)
+
+
+def _whole(made: Iterable[SweepDir], read: Callable[[SweepDir], object]) -> Iterator[SweepDir]:
+    for sweep in made:
+        try:
+            read(sweep)
+        except RelayError as error:
+            print(f"passed over: {error}", file=sys.stderr, flush=True)
+        else:
+            yield sweep
 
 
 def find_sweep(runs_dir: Path, kind: str, key: str | None = None) -> SweepDir | None:
@@ -171,7 +209,7 @@ def make_sweep(request: Request, created: datetime, code_root: Path | None = Non
             run = draft.run(cell.name)
             run.path.mkdir()
             run.config_file.write_text(texts.text(cell.config), encoding="utf-8")
-        rows = [_manifest_row(request.kind, cell) for cell in request.cells]
+        rows = [_manifest_row(request, cell, texts) for cell in request.cells]
         append_lines(draft.cells_file, rows)
         meta: dict[str, Any] = {
             "kind": request.kind,
@@ -204,9 +242,12 @@ def _make_durable(files: Sequence[Path]) -> None:
         sync_directory(path.parent)
 
 
-def _manifest_row(kind: str, cell: Cell) -> dict[str, Any]:
-    named = {"index": cell.index, "name": cell.name, "key": cell.key, "overrides": dict(cell.overrides)}
-    return {**named, "shape": shape_of(kind, cell.config), "units": units_of(kind, cell.config)}
+def _manifest_row(request: Request, cell: Cell, texts: ConfigTexts) -> dict[str, Any]:
+    kind, name = request.kind, cell.name
+    key = texts.key(cell.config, "train" if kind == "grid" else kind)
+    row = {"index": cell.index, "name": name, "key": key, "overrides": dict(cell.overrides)}
+    row |= {"data": request.data[name]} if name in request.data else {}
+    return {**row, "shape": shape_of(kind, cell.config), "units": units_of(kind, cell.config)}
 
 
 def _rename_to_free(building: Path, wanted: Path) -> Path:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,8 +161,11 @@ def test_a_changed_config_is_refused_and_nothing_is_lost(
     assert execute(run, 9) == "stopped"
     text = run.config_file.read_text()
     run.config_file.write_text(text.replace("lr: 0.002", "lr: 0.003"))
-    with pytest.raises(CheckpointError, match=r"config\.yaml: was changed after the run had begun; put it back"):
+    with pytest.raises(RunError, match=r"config\.yaml: is not what the run was planned with; put it back"):
         execute(run)
+    # A copy of the run outside of its sweep has its states alone to tell.
+    with pytest.raises(CheckpointError, match=r"states are of another configuration than config\.yaml; put that back"):
+        execute(RunDir(shutil.copytree(run.path, tmp_path / "alone")))
     run.config_file.write_text(text)
     assert execute(run) == "done"
     assert_same_run(straight, run)

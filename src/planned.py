@@ -1,0 +1,31 @@
+"""What a run was planned with, compared with what it finds when it starts: its configuration and its images."""
+
+from __future__ import annotations
+
+from src.config import Config
+from src.errors import DataError, RunError
+from src.rundir import RunDir
+
+
+def check_as_planned(run: RunDir, config: Config, kind: str, data: str) -> None:
+    """Compare the run's configuration and the digest of its images with its line of the sweep's manifest.
+
+    Raises RunError where config.yaml was edited after planning or the manifest is damaged, DataError where the images
+    are others. A run that was taken out of its sweep has nothing to be compared with.
+    """
+    sweep = run.sweep()
+    if not sweep.meta_file.is_file():
+        return
+    row = next((row for row in sweep.cells() if row["name"] == run.name), None)
+    if row is None:
+        raise RunError(f"{sweep.cells_file}: has no line for {run.name}; start the runs anew with --fresh")
+    if row["key"] != config.content_key(kind):
+        raise RunError(
+            f"{run.config_file}: is not what the run was planned with; put it back as it was, "
+            "or ask for the changed experiment, which gets a run of its own"
+        )
+    if row.get("data") not in (None, data):
+        raise DataError(
+            f"{run.label}: was planned on other images than those of dataset.name {config.dataset.name} now (content "
+            f"{row['data']}, now {data}): put the images back as they were, or start anew on these with --fresh"
+        )
