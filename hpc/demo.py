@@ -45,7 +45,11 @@ def main(
         ["hpc.launch", "grid", *placed, "--fresh"],
     )
     _step(4, "the best cell in full", ["hpc.launch", "train", "--best", *placed, "--fresh"])
-    _step(5, "the best epoch on the test split", ["hpc.launch", "evaluate", *placed])
+    # Its own weights: artifacts/best.ckpt may hold better ones, or those of another experiment.
+    training = _newest(loaded, "train")
+    assert training
+    weights = training.runs()[0].best_file
+    _step(5, "the best epoch on the test split", ["hpc.launch", "evaluate", "--checkpoint", str(weights), *placed])
     _step(6, "what each hyperparameter changed", ["src.compare_runs", *common])
     _summary(loaded, time.monotonic() - started)
 
@@ -114,7 +118,7 @@ def _summary(config: Config, seconds: float) -> None:
     print(f"tables          {grid.table_file('md')} (.csv, .parquet)")
     print(f"figures         {', '.join(str(path) for path in sorted(artifacts.glob('*.png')))}")
     print(f"                {', '.join(str(path) for path in sorted((artifacts / 'checks').glob('*.png')))}")
-    print(f"weights         {artifacts / 'best.ckpt'}")
+    print(f"weights         {training.runs()[0].best_file}")
     print(f"TensorBoard     make tensorboard   ({config.paths.runs_dir})")
     print(f"\nall of it in {seconds:.0f} s")
 

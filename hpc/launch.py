@@ -10,6 +10,7 @@ from src.cli import (
     ConfigOption,
     FreshOption,
     NewCodeOption,
+    ReplaceBestOption,
     SetOption,
     UnfinishedOption,
     make_app,
@@ -41,6 +42,7 @@ def train(
     cluster: ClusterOption = None,
     best: Annotated[bool, typer.Option("--best", help="Train the best cell of this configuration's grid.")] = False,
     unfinished: UnfinishedOption = False,
+    replace_best: ReplaceBestOption = False,
     set_: SetOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
@@ -52,9 +54,14 @@ def train(
     from src.config import load_config
     from src.plans import with_best_cell
 
-    loaded = load_config(config, overrides_of(set_))
+    loaded = load_config(config, overrides_of(set_, checkpoint__replace_best=replace_best))
     chosen = with_best_cell(loaded, unfinished=unfinished) if best else loaded
-    launch("train", chosen, cluster, dry_run=dry_run, fresh=fresh, new_code=new_code, max_slice_hours=max_slice_hours)
+    made = {"fresh": fresh, "new_code": new_code}
+    sweep = launch("train", chosen, cluster, dry_run=dry_run, max_slice_hours=max_slice_hours, **made)
+    if sweep and replace_best:
+        from src.training import export_done
+
+        export_done(sweep)
 
 
 @app.command("lr-sweep")

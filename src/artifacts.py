@@ -11,43 +11,98 @@ from typing import Any
 from filelock import FileLock
 
 from src import yaml_file
+from src.config import Config
 from src.errors import RunError
 from src.files import read_json, replace_file
+from src.planned import planned_row
 from src.rundir import RunDir
 
 
-def export_best(run: RunDir, result: Mapping[str, Any]) -> Path | None:
+def export_best(run: RunDir, result: Mapping[str, Any], *, replace: bool = False) -> str:
     """Make the best weights of a training `artifacts/best.ckpt`, with their config, source and `result` beside it.
 
-    A best.ckpt that exists nowhere else is kept under a name with its date. None where the run has no best epoch.
-    Raises RunError where the folder cannot be written.
+    What is there stays unless it is of the same run, or the new weights are better on the same images and split, or
+    `replace` or checkpoint.replace_best asks for it. A best.ckpt that exists nowhere else is kept under a name with its
+    date. Returns what was done, in a line. Raises RunError where the folder cannot be written.
     """
     if not run.best_file.is_file():
-        return None
+        return "no best epoch, so artifacts/best.ckpt is left as it is"
     config = run.config()
     folder = _made(Path(config.paths.artifacts_dir))
     target, content = folder / "best.ckpt", run.best_file.read_bytes()
-    source = {"run": str(run.path), "sha256": hashlib.sha256(content).hexdigest(), "result": result}
+    source = {
+        "run": str(run.path),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "measured_on": _measured_on(run, config),
+        "result": result,
+    }
     # The three belong together, and two trainings may end at once.
     with FileLock(folder / ".best.lock"):
-        _keep_unknown(target)
+        before = _source_of(target)
+        reason = (
+            _why_kept(before, source) if target.is_file() and not (replace or config.checkpoint.replace_best) else ""
+        )
+        if reason:
+            return f"{target} is kept: {reason}; this run's are {run.best_file} (--replace-best puts them there)"
+        _keep_unknown(target, before)
         replace_file(target, content)
         replace_file(target.with_suffix(".json"), yaml_file.json_text(source))
         replace_file(target.with_suffix(".yaml"), yaml_file.dump_yaml(config.to_dict()))
-    return target
+    replaced = f", in place of {_shown(before)}" if before and before["run"] != source["run"] else ""
+    return f"best weights: {target}, {_shown(source)}{replaced}"
 
 
-def _keep_unknown(target: Path) -> None:
+def _measured_on(run: RunDir, config: Config) -> dict[str, Any]:
+    """Equal for two trainings whose val/accuracy and val/loss may be compared."""
+    row = planned_row(run) or {}
+    split = config.dataset.split.model_dump(mode="json")
+    return {"data": row.get("data"), "split": split, "classes": config.model.num_classes}
+
+
+def _source_of(target: Path) -> dict[str, Any] | None:
+    """What best.json says of the best.ckpt beside it; None where there is none, or it is of another file."""
+    source = read_json(target.with_suffix(".json"))
+    if source is None or not target.is_file() or not isinstance(source.get("run"), str):
+        return None
+    return source if source.get("sha256") == _digest(target) else None
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _why_kept(before: Mapping[str, Any] | None, source: Mapping[str, Any]) -> str:
+    """Why the weights that are there are not to be replaced by those of `source`; "" where they are."""
+    if before is None:
+        return "nobody knows where it is from"
+    if before["run"] == source["run"]:
+        return ""
+    if before.get("measured_on") != source["measured_on"]:
+        return f"it is of {before['run']}, on other images or another split"
+    return "" if _score(source) > _score(before) else f"{_shown(before)} is not worse than {_shown(source)}"
+
+
+def _score(source: Mapping[str, Any]) -> tuple[float, float]:
+    best = (source.get("result") or {}).get("best") or {}
+    accuracy, loss = best.get("accuracy"), best.get("loss")
+    return (-1.0, 0.0) if accuracy is None or loss is None else (accuracy, -loss)
+
+
+def _shown(source: Mapping[str, Any]) -> str:
+    best = (source.get("result") or {}).get("best") or {}
+    run = RunDir(Path(source["run"]))
+    return f"{run.label} (val/accuracy {best['accuracy']:.4f})" if "accuracy" in best else run.label
+
+
+def _keep_unknown(target: Path, source: Mapping[str, Any] | None) -> None:
     if not target.is_file():
         return
-    digest = hashlib.sha256(target.read_bytes()).hexdigest()
-    source = read_json(target.with_suffix(".json")) or {}
-    origin = RunDir(Path(str(source.get("run", "")))).best_file
-    if origin.is_file() and hashlib.sha256(origin.read_bytes()).hexdigest() == digest:
+    origin = RunDir(Path(source["run"])).best_file if source else None
+    if source and origin and origin.is_file() and _digest(origin) == source["sha256"]:
         return
-    target.rename(
-        target.with_name(f"best-{time.strftime('%Y%m%d-%H%M%S', time.localtime(target.stat().st_mtime))}.ckpt")
-    )
+    date = time.strftime("%Y%m%d-%H%M%S", time.localtime(target.stat().st_mtime))
+    # With its digest: two files of one second must not take each other's place.
+    target.rename(target.with_name(f"best-{date}-{_digest(target)[:8]}.ckpt"))
 
 
 def export_bytes(content: bytes | str, folder: Path, name: str) -> Path:

@@ -11,6 +11,7 @@ import hashlib
 import io
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -115,21 +116,42 @@ def to_bytes(content: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Any]:
     """A checkpoint dict, ours or the report's program's: `model_state_dict` beside other entries. On the CPU.
 
-    Raises CheckpointError for a file that is missing, damaged, needs more than `weights_only`, or holds no model.
+    Read once, so that what is checked is what is loaded. Raises CheckpointError for a file that is missing, has not
+    the digest `sha256`, is damaged, needs more than `weights_only`, or holds no model.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; train first (make train), or give one with --checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    if sha256 not in (None, hashlib.sha256(data).hexdigest()):
+        raise CheckpointError(
+            f"{path}: was replaced after this evaluation was planned; put the file back, or ask for a new evaluation"
+        )
+    damaged = _damaged_part(data)
+    if damaged:
+        raise CheckpointError(f"{path}: is damaged: {damaged} in it does not have its checksum; take a whole copy")
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: {_why_not_loaded(error)}") from None
     if not isinstance(content, dict) or not isinstance(content.get("model_state_dict"), dict):
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path}: there is no 'model_state_dict' in it; found: {found[:200]}")
     return content
+
+
+def _damaged_part(data: bytes) -> str | None:
+    """The first part of a file of `torch.save` that is not what was written. torch itself compares no checksums."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
+            return file.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError):
+        return None  # Torn, of an old format, or no checkpoint at all: torch says which.
 
 
 def _why_not_loaded(error: Exception) -> str:

@@ -24,6 +24,9 @@ UnfinishedOption = Annotated[
     bool,
     typer.Option("--unfinished", help="With --best or --refined: take the best cell of a grid that is not complete."),
 ]
+ReplaceBestOption = Annotated[
+    bool, typer.Option("--replace-best", help="artifacts/best.ckpt becomes this training's, whatever is there.")
+]
 NewCodeOption = Annotated[
     bool,
     typer.Option("--new-code", help="Go on with the code as it is now, not with that which the sweep was made with."),

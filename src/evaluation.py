@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +27,7 @@ def check_fits(config: Config) -> None:
     """Read the checkpoint that the config names, before a run is made for it. Raises CheckpointError."""
     assert config.evaluation.checkpoint is not None
     path = Path(config.evaluation.checkpoint)
-    content = load_checkpoint(path)
+    content = load_checkpoint(path, config.evaluation.sha256)
     fitting = _as_trained(config, content, str(path), lambda text: None)
     load_weights(build_model(fitting.model), content["model_state_dict"], str(path))
 
@@ -39,7 +38,8 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     A loss that is not finite is null there, and `outcome` is `diverged`.
 
     A checkpoint of ours says which model and preprocessing it was trained with, and is measured with those; one
-    of the report's program is measured with the configured ones. Raises CheckpointError where it does not fit.
+    of the report's program is measured with the configured ones. Raises CheckpointError where it does not fit, or is
+    not the file that the evaluation was planned for.
     """
     planned = run.config()
     assert planned.evaluation.checkpoint is not None
@@ -47,7 +47,7 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     device = choose_device(planned.train.device)
     write_provenance(run, str(device))
     compute_reproducibly(planned.train.seed)
-    content = load_checkpoint(path)
+    content = load_checkpoint(path, planned.evaluation.sha256)
     config = _as_trained(planned, content, str(path), reporter.say)
     network = build_model(config.model)
     load_weights(network, content["model_state_dict"], str(path))
@@ -61,10 +61,9 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     values = measure(network.to(device), part, config, device, should_stop)
     if values is None:
         return Outcome("stopped", 0, 0, 1)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     source = {
         "checkpoint": str(path),
-        "checkpoint_sha256": sha256,
+        "checkpoint_sha256": planned.evaluation.sha256,
         "trained_by": content.get("run"),
         "data": data.digest,
         "device": str(device),

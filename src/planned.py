@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from src.config import Config
 from src.errors import DataError, RunError
 from src.rundir import RunDir
@@ -13,12 +15,9 @@ def check_as_planned(run: RunDir, config: Config, kind: str, data: str) -> None:
     Raises RunError where config.yaml was edited after planning or the manifest is damaged, DataError where the images
     are others. A run that was taken out of its sweep has nothing to be compared with.
     """
-    sweep = run.sweep()
-    if not sweep.meta_file.is_file():
-        return
-    row = next((row for row in sweep.cells() if row["name"] == run.name), None)
+    row = planned_row(run)
     if row is None:
-        raise RunError(f"{sweep.cells_file}: has no line for {run.name}; start the runs anew with --fresh")
+        return
     if row["key"] != config.content_key(kind):
         raise RunError(
             f"{run.config_file}: is not what the run was planned with; put it back as it was, "
@@ -29,3 +28,14 @@ def check_as_planned(run: RunDir, config: Config, kind: str, data: str) -> None:
             f"{run.label}: was planned on other images than those of dataset.name {config.dataset.name} now (content "
             f"{row['data']}, now {data}): put the images back as they were, or start anew on these with --fresh"
         )
+
+
+def planned_row(run: RunDir) -> dict[str, Any] | None:
+    """The run's line of its sweep's manifest; None for a run that was taken out of its sweep. Raises RunError."""
+    sweep = run.sweep()
+    if not sweep.meta_file.is_file():
+        return None
+    for row in sweep.cells():
+        if row["name"] == run.name:
+            return row
+    raise RunError(f"{sweep.cells_file}: has no line for {run.name}; start the runs anew with --fresh")

@@ -12,6 +12,7 @@ from typing import Any
 from src.cells import Cell, expand_grid, refine_grid, single_cell
 from src.config import Config, make_config
 from src.errors import CheckpointError, RunError
+from src.files import read_json
 from src.results import Row, best_row, read_rows
 from src.rundir import SweepDir
 from src.sweeps import Request, find_sweep
@@ -114,14 +115,32 @@ def with_best_cell(config: Config, *, unfinished: bool = False) -> Config:
 
 
 def evaluation_request(config: Config) -> Request:
-    """One evaluation of a checkpoint, `artifacts/best.ckpt` unless another is named. Raises CheckpointError."""
+    """One evaluation of a checkpoint, `artifacts/best.ckpt` unless another is named, and of nothing else: the digest of
+    the file is part of what is planned. Raises CheckpointError.
+    """
     path = Path(config.evaluation.checkpoint or Path(config.paths.artifacts_dir) / "best.ckpt")
     if path.is_dir():
         raise CheckpointError(f"{path}: is a folder; give the .ckpt file in it with --checkpoint")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; train first (make train), or give one with --checkpoint")
-    named = make_config(config.to_dict(), "evaluation", {"evaluation.checkpoint": str(path)})
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+    _check_digest(path, digest, config.evaluation.sha256)
+    named = make_config(
+        config.to_dict(), "evaluation", {"evaluation.checkpoint": str(path), "evaluation.sha256": digest}
+    )
     cell = single_cell(named, "evaluate", f"{named.evaluation.split}-{path.stem}-{digest[:8]}")
     return Request("evaluate", "evaluate", [cell], named, extra=digest)
+
+
+def _check_digest(path: Path, digest: str, asked: str | None) -> None:
+    """Raise CheckpointError where the file is not the one that is asked for, or that its JSON file beside it is of."""
+    beside = path.with_suffix(".json")
+    written = (read_json(beside) or {}).get("sha256")
+    if asked not in (None, digest):
+        raise CheckpointError(f"evaluation.sha256: {asked}, but {path} has {digest}; leave it null to take the file")
+    if isinstance(written, str) and written != digest:
+        raise CheckpointError(
+            f"{path}: is not the file that {beside.name} beside it was written for: it was damaged or replaced. Train "
+            f"again, name another one with --checkpoint, or remove {beside} to measure it as it is"
+        )

@@ -167,11 +167,15 @@ class Metrics(Section):
 
 
 class Checkpoint(Section):
-    """When the exact state is written, beside when the run is asked to stop; `keep` whole ones remain."""
+    """When the exact state is written, beside when the run is asked to stop; `keep` whole ones remain.
+
+    `replace_best`: a full training's best weights become artifacts/best.ckpt whatever is there.
+    """
 
     every_steps: Count | None = None
     every_minutes: Annotated[float, Field(gt=0)] | None = 5.0
     keep: Annotated[int, Field(ge=2)] = 2
+    replace_best: bool = False
 
 
 class LrFinder(Section):
@@ -210,9 +214,10 @@ class Refine(Section):
 
 
 class Evaluation(Section):
-    """What `evaluate` measures: a checkpoint on a split."""
+    """What `evaluate` measures: a checkpoint on a split. `sha256` is of the file, filled in when a run is planned."""
 
     checkpoint: str | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     split: Literal["val", "test"] = "test"
 
 

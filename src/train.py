@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from src.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, UnfinishedOption, overrides_of, run_command
+from src.cli import (
+    ConfigOption,
+    FreshOption,
+    NewCodeOption,
+    ReplaceBestOption,
+    SetOption,
+    UnfinishedOption,
+    overrides_of,
+    run_command,
+)
 
 
 def main(
@@ -21,6 +30,7 @@ def main(
     seed: Annotated[int | None, typer.Option("--seed", metavar="S", help="In place of train.seed.")] = None,
     best: Annotated[bool, typer.Option("--best", help="Train the best cell of this configuration's grid.")] = False,
     unfinished: UnfinishedOption = False,
+    replace_best: ReplaceBestOption = False,
     set_: SetOption = None,
     fresh: FreshOption = False,
     new_code: NewCodeOption = False,
@@ -34,6 +44,7 @@ def main(
         "train__epochs": max_epochs,
         "train__max_steps": max_steps,
         "train__seed": seed,
+        "checkpoint__replace_best": replace_best,
     }
     loaded = load_config(config, overrides_of(set_, **options))
     if best:
@@ -41,10 +52,12 @@ def main(
 
     from src.foreground import open_and_run
     from src.results import print_table, read_rows
-    from src.training import train_and_export
+    from src.training import export_done, train_and_export
 
     sweep = open_and_run(train_request(loaded), train_and_export, fresh=fresh, new_code=new_code)
     print_table(read_rows(sweep), sweep.name)
+    if replace_best:
+        export_done(sweep)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 from src.artifacts import export_best, export_bytes
 from src.outcome import Outcome
 from src.progress import Reporter, StopCheck
-from src.rundir import RunDir
+from src.rundir import RunDir, SweepDir
 from src.yaml_file import json_text
 
 
@@ -18,11 +18,19 @@ def train_and_export(run: RunDir, should_stop: StopCheck, reporter: Reporter) ->
     from src.engine import train
 
     def publish(result: Mapping[str, Any]) -> None:
-        path = export_best(run, result)
-        if path:
-            reporter.say(f"best weights: {path}")
+        reporter.say(f"{run.label}: {export_best(run, result)}")
 
     return train(run, should_stop, reporter, publish)
+
+
+def export_done(sweep: SweepDir) -> None:
+    """Make a training that was done before `artifacts/best.ckpt`, as --replace-best asks; one on its way does so itself
+    where it was planned with --replace-best.
+    """
+    for run in sweep.runs():
+        result = run.result()
+        if result:
+            print(f"{run.label}: {export_best(run, result, replace=True)}", flush=True)
 
 
 def find_rate_and_export(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:

@@ -1,0 +1,180 @@
+"""artifacts/best.ckpt holds the best weights of one experiment, and no other run replaces them in silence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from src.artifacts import export_best
+from src.attempts import attempt
+from src.config import Config
+from src.errors import CheckpointError
+from src.evaluation import evaluate
+from src.foreground import prepare_images
+from src.plans import evaluation_request, train_request
+from src.progress import PlainReporter
+from src.rundir import RunDir
+from src.sweeps import open_sweep
+from src.training import export_done
+
+
+@pytest.fixture
+def trained(small: Callable[..., Config]) -> Callable[..., RunDir]:
+    """A finished training with these values at its best epoch, and its weights, in a sweep of its own."""
+
+    def make(accuracy: float | None, loss: float = 1.0, **changes: Any) -> RunDir:
+        run = open_sweep(prepare_images(train_request(small(**changes))), fresh=True)[0].runs()[0]
+        best = None if accuracy is None else {"accuracy": accuracy, "loss": loss, "epoch": 1.0}
+        run.checkpoints.mkdir()
+        if best:
+            run.best_file.write_text(f"weights of {run.label}")
+        run.write_result({"outcome": "completed", "best": best, "steps": 6})
+        return run
+
+    return make
+
+
+def export(run: RunDir, **options: bool) -> str:
+    result = run.result()
+    assert result
+    return export_best(run, result, **options)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "artifacts" / "best.ckpt"
+
+
+def test_only_better_weights_take_the_place_of_those_that_are_there(
+    trained: Callable[..., RunDir], target: Path
+) -> None:
+    first = trained(0.6)
+    assert f"best weights: {target}, {first.label} (val/accuracy 0.6000)" in export(first)
+    for worse in (trained(0.5), trained(0.6), trained(0.6, loss=1.5)):
+        assert "is not worse than" in export(worse)
+        assert str(worse.best_file) in export(worse)
+        assert target.read_bytes() == first.best_file.read_bytes()
+    for better in (trained(0.6, loss=0.5), trained(0.7)):
+        assert "in place of " in export(better)
+        assert target.read_bytes() == better.best_file.read_bytes()
+        assert json.loads(target.with_suffix(".json").read_text())["run"] == str(better.path)
+    assert [path.name for path in target.parent.glob("best-*")] == [], "each run keeps its own"
+
+
+def test_a_run_may_replace_its_own(trained: Callable[..., RunDir], target: Path) -> None:
+    run = trained(0.6)
+    export(run)
+    run.best_file.write_text("after it went on")
+    assert "best weights" in export(run)
+    assert target.read_text() == "after it went on"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset__split": {"val": 12, "test": 20}},
+        {"dataset__split": {"val": 20, "test": 20, "seed": 7}},
+        {"dataset__synthetic_seed": 5},
+    ],
+)
+def test_another_experiments_weights_are_kept(
+    trained: Callable[..., RunDir], target: Path, changes: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, other = trained(0.6), trained(0.9, **changes)
+    export(first)
+    said = export(other)
+    assert f"is kept: it is of {first.path}, on other images or another split" in said
+    assert "--replace-best puts them there" in said
+    assert target.read_bytes() == first.best_file.read_bytes()
+    export_done(other.sweep())
+    assert f"in place of {first.label}" in capsys.readouterr().out
+    assert target.read_bytes() == other.best_file.read_bytes()
+
+
+def test_the_configuration_can_ask_for_it(trained: Callable[..., RunDir], target: Path) -> None:
+    export(trained(0.6))
+    worse = trained(0.1, checkpoint__replace_best=True)
+    assert "best weights" in export(worse)
+    assert target.read_bytes() == worse.best_file.read_bytes()
+
+
+def test_weights_that_nobody_knows_are_kept_and_never_lost(trained: Callable[..., RunDir], target: Path) -> None:
+    target.parent.mkdir()
+    target.write_text("of the report's program")
+    run = trained(0.9)
+    assert "nobody knows where it is from" in export(run)
+    export(run, replace=True)
+    (kept,) = target.parent.glob("best-*.ckpt")
+    assert kept.read_text() == "of the report's program"
+    # Of a run that is gone since.
+    other = trained(0.95)
+    run.best_file.unlink()
+    export(other)
+    assert len(list(target.parent.glob("best-*.ckpt"))) == 2
+
+
+def test_a_run_without_a_best_epoch_leaves_it_alone(trained: Callable[..., RunDir], target: Path) -> None:
+    export(trained(0.6))
+    before = target.read_bytes()
+    assert "no best epoch" in export(trained(None))
+    assert target.read_bytes() == before
+
+
+@pytest.fixture
+def checkpoint(small: Callable[..., Config], tmp_path: Path) -> Path:
+    from src.model import build_model
+
+    path = tmp_path / "some.ckpt"
+    torch.save({"model_state_dict": build_model(small().model).state_dict()}, path)
+    return path
+
+
+def planned(config: Config) -> RunDir:
+    return open_sweep(prepare_images(evaluation_request(config)), fresh=True)[0].runs()[0]
+
+
+def test_an_evaluation_measures_the_file_that_it_was_planned_for(
+    small: Callable[..., Config], checkpoint: Path, tmp_path: Path
+) -> None:
+    from src.model import build_model
+
+    run = planned(small(evaluation__checkpoint=str(checkpoint)))
+    content = checkpoint.read_bytes()
+    torch.manual_seed(99)
+    torch.save({"model_state_dict": build_model(small().model).state_dict()}, checkpoint)
+    with pytest.raises(CheckpointError, match=r"some\.ckpt: was replaced after this evaluation was planned"):
+        attempt(run, evaluate, lambda: False, PlainReporter())
+    assert run.result() is None
+    checkpoint.write_bytes(content)
+    attempt(run, evaluate, lambda: False, PlainReporter())
+    result = run.result()
+    assert result
+    assert result["checkpoint_sha256"] == run.config().evaluation.sha256
+
+
+def test_bytes_changed_inside_a_checkpoint_are_seen(small: Callable[..., Config], checkpoint: Path) -> None:
+    data = bytearray(checkpoint.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 64] = bytes(64)
+    checkpoint.write_bytes(data)
+    run = planned(small(evaluation__checkpoint=str(checkpoint)))
+    with pytest.raises(CheckpointError, match=r"some\.ckpt: is damaged: .* does not have its checksum"):
+        attempt(run, evaluate, lambda: False, PlainReporter())
+
+
+def test_the_digest_beside_a_checkpoint_is_compared(small: Callable[..., Config], checkpoint: Path) -> None:
+    config = small(evaluation__checkpoint=str(checkpoint))
+    beside = checkpoint.with_suffix(".json")
+    for harmless in ("{}", "[1]", "not json", '{"sha256": 7}'):
+        beside.write_text(harmless)
+        evaluation_request(config)
+    beside.write_text(json.dumps({"sha256": "0" * 64}))
+    with pytest.raises(CheckpointError, match=r"is not the file that some\.json beside it was written for"):
+        evaluation_request(config)
+    with pytest.raises(CheckpointError, match=r"evaluation\.sha256: a+, but .*some\.ckpt has"):
+        evaluation_request(small(evaluation__checkpoint=str(checkpoint), evaluation__sha256="a" * 64))
