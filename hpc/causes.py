@@ -32,6 +32,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.signals: list[int] = []
         self.put_back = False
+        self._began = time.monotonic()
         self._job_id = own_job_id()
 
     def install(self) -> None:
@@ -60,7 +61,9 @@ class StopRequest:
                 # SLURM has taken the slice and put the task back before we were done.
                 self.put_back = True
                 return self._cause_of_own_end() or ("PREEMPTED" if facts.preempted else "REQUEUED")
-            return cause_from(facts, datetime.now())
+            # By the controller's clock, whatever the node's own says.
+            ran = timedelta(seconds=time.monotonic() - self._began)
+            return cause_from(facts, facts.start + ran if facts.start else datetime.now())
         except ClusterError as error:
             print(f"the controller could not be asked why: {error}", file=sys.stderr, flush=True)
             return "SIGNALLED"

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from src.errors import ClusterError
 
-_TIMEOUT_S = 60
+# A busy controller may take a minute for the answer to squeue.
+_TIMEOUT_S = 180
 _BUSY = re.compile(
     r"Socket timed out|Unable to contact|Connection (refused|timed out)|Communication connection failure|try again"
     r"|Unexpected message received",

@@ -91,6 +91,20 @@ def scontrol(state: str, restarts: int = 0, preempted: str = "None") -> str:
     return f"echo 'JobId=9 JobState={state} Restarts={restarts} {times} PreemptTime={preempted}'"
 
 
+@pytest.mark.parametrize("clock_s", [-600, 0, 600])
+@pytest.mark.parametrize(("ran_s", "cause"), [(0, "SIGNALLED"), (3450, "TIMEOUT")])
+def test_a_time_limit_is_told_by_the_time_that_the_task_ran_and_not_by_the_nodes_clock(
+    commands: Path, monkeypatch: pytest.MonkeyPatch, clock_s: float, ran_s: float, cause: str
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    stop = StopRequest()
+    monkeypatch.setattr(stop, "_began", time.monotonic() - ran_s)
+    start = datetime.now() - timedelta(seconds=ran_s) + timedelta(seconds=clock_s)
+    times = f"StartTime={start:%Y-%m-%dT%H:%M:%S} EndTime={start + timedelta(hours=1):%Y-%m-%dT%H:%M:%S}"
+    fake(commands, "scontrol", f"echo 'JobId=9 JobState=RUNNING Restarts=0 {times} TimeLimit=01:00:00'")
+    assert stop.cause() == cause
+
+
 @pytest.mark.parametrize(
     ("last_end", "preempted", "cause"),
     [
