@@ -1,0 +1,201 @@
+"""What administrators and users do to jobs by hand: suspend, hold, other time limits, requeuehold, a moved folder."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from src import yaml_file
+from src.config import Config
+from src.rundir import RunDir
+from src.sweeps import sweeps
+
+from ..conftest import SMALL, run_python
+from .conftest import PROFILE, Cluster, wait_for
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+
+Launch = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def launch(one_machine: Cluster, small: Callable[..., Config], tmp_path: Path) -> Iterator[Launch]:
+    """`python -m hpc.launch WORDS` for a grid of one long cell; what is left of it is cancelled in the end."""
+    changes = {"hparams": {"epochs": 4000, "lr": [0.001]}, "checkpoint__every_steps": 60}
+    (tmp_path / "long.yaml").write_text(yaml_file.dump_yaml(small(**changes).to_dict()))
+    (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml(dict(PROFILE)))
+
+    def call(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        given = ["--config", str(tmp_path / "long.yaml"), "--cluster", str(tmp_path / "profile.yaml")]
+        return run_python("hpc.launch", *words, *given, env=one_machine.env | env)
+
+    yield call
+    call("cancel", "all")
+
+
+def the_run(tmp_path: Path) -> RunDir:
+    return sweeps(tmp_path / "runs")[-1].runs()[0]
+
+
+def working(run: RunDir, attempt: int = 1) -> Callable[[], bool]:
+    """Whether this attempt has come some steps far."""
+
+    def is_so() -> bool:
+        found = run.attempts()
+        if len(found) != attempt or "first_step" not in found[-1]:
+            return False
+        lines = run.metrics_file.read_text().splitlines() if run.metrics_file.exists() else []
+        return len(lines) > found[-1]["first_step"] / SMALL["metrics"]["log_every_steps"] + 3
+
+    return is_so
+
+
+def begun(launch: Launch, tmp_path: Path) -> tuple[RunDir, str]:
+    done = launch("grid")
+    assert done.returncode == 0, done.stderr
+    run = the_run(tmp_path)
+    wait_for("the run works", working(run), 90)
+    return run, str(run.attempts()[-1]["job"])
+
+
+def test_suspended_held_and_requeued_by_hand(launch: Launch, one_machine: Cluster, tmp_path: Path) -> None:
+    run, job = begun(launch, tmp_path)
+
+    one_machine.run(["scontrol", "suspend", job])
+    size = run.metrics_file.stat().st_size
+    assert "1 in the queue before, 0 submitted" in launch("grid").stdout
+    assert "running" in launch("status").stdout
+    assert run.metrics_file.stat().st_size == size
+    one_machine.run(["scontrol", "resume", job])
+    wait_for("it goes on", lambda: run.metrics_file.stat().st_size > size, 60)
+    assert len(run.attempts()) == 1
+
+    one_machine.run(["scontrol", "requeuehold", job])
+    wait_for("the attempt is closed", lambda: "end" in run.attempts()[-1], 90)
+    assert run.attempts()[-1]["cause"] == "REQUEUED"
+    wait_for("the job is held", lambda: one_machine.job(job)["JobState"] in ("PENDING", "REQUEUE_HOLD"), 60)
+    again = launch("grid")
+    assert "1 in the queue before, 0 submitted" in again.stdout, "a hold of the administrator's is left alone"
+    assert "released" not in again.stdout
+    one_machine.run(["scontrol", "release", job])
+    one_machine.skip_wait(job)
+    wait_for("it works again", working(run, 2), 120)
+
+    # A hold of a job that is requeued by its time limit, and a limit that is made longer in between.
+    one_machine.run(["scontrol", "update", f"jobid={job}", "timelimit=60"])
+    one_machine.run(["scontrol", "update", f"jobid={job}", "timelimit=1"])
+    wait_for("the second attempt is closed", lambda: "end" in run.attempts()[-1], 120)
+    assert run.attempts()[-1]["cause"] == "TIMEOUT"
+    wait_for("the job is back", lambda: one_machine.job(job)["JobState"] == "PENDING", 60)
+    one_machine.run(["scontrol", "hold", job])
+    assert "1 in the queue before, 0 submitted" in launch("grid").stdout
+    assert "JobHeld" in launch("status").stdout
+    one_machine.run(["scontrol", "update", f"jobid={job}", "timelimit=10"])
+    one_machine.run(["scontrol", "release", job])
+    one_machine.skip_wait(job)
+    wait_for("it works a third time", working(run, 3), 120)
+    steps = [(a["first_step"], a["last_step"]) for a in run.attempts()[:-1]]
+    assert steps[0][1] == steps[1][0] > 0
+    assert run.attempts()[2]["first_step"] == steps[1][1] > steps[1][0]
+
+
+def test_settings_of_the_user_do_not_hide_the_queue(launch: Launch, one_machine: Cluster, tmp_path: Path) -> None:
+    assert launch("grid").returncode == 0
+    for name, value in (("SQUEUE_PARTITION", "urgent"), ("SQUEUE_USERS", "nobody"), ("SQUEUE_STATES", "FAILED")):
+        assert "1 in the queue before, 0 submitted" in launch("grid", **{name: value}).stdout
+    assert (
+        "cancelled 1 tasks" in launch("cancel", "all", SCANCEL_STATE="SUSPENDED", SLURM_TIME_FORMAT="relative").stdout
+    )
+
+
+def test_a_moved_folder_ends_its_tasks_with_a_reason_and_goes_on_from_its_new_place(
+    launch: Launch, one_machine: Cluster, tmp_path: Path
+) -> None:
+    """The jobs that wait know the old path; a symbolic link is another path to the same runs."""
+    profile = {**PROFILE, "sbatch": {"begin": "now+12"}}
+    (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml(profile))
+    assert launch("grid").returncode == 0
+    old, new = tmp_path / "runs", tmp_path / "moved"
+    old.rename(new)
+    here = ["--set", f"paths.runs_dir={new}"]
+    assert "1 in the queue before, 0 submitted" in launch("grid", *here).stdout
+    wait_for("the task has left the queue", lambda: not one_machine.run(["squeue", "-h", "-t", "PD,R,CG"]).strip(), 90)
+    shown = launch("status", *here).stdout
+    assert "not started" in shown
+    assert "the code of these runs is gone or was changed" in shown
+    assert sweeps(new)[-1].runs()[0].attempts() == []
+    (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml(dict(PROFILE)))
+    (tmp_path / "linked").symlink_to(new)
+    again = launch("grid", "--set", f"paths.runs_dir={tmp_path / 'linked'}")
+    assert "1 submitted" in again.stdout, again.stdout + again.stderr
+    run = sweeps(new)[-1].runs()[0]
+    wait_for("the run works", working(run), 90)
+    assert "1 in the queue before, 0 submitted" in launch("grid", *here).stdout
+    assert "cancelled 1 tasks" in launch("cancel", "all", *here).stdout
+    wait_for("the attempt is closed", lambda: "end" in run.attempts()[-1], 60)
+    assert run.attempts()[-1]["cause"] == "CANCELLED"
+
+
+def test_several_partitions_are_one_queue(launch: Launch, one_machine: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml({**PROFILE, "partition": "gpu,urgent"}))
+    assert launch("grid").returncode == 0
+    assert "1 in the queue before, 0 submitted" in launch("grid").stdout
+    wait_for("the run works", working(the_run(tmp_path)), 90)
+    assert "cancelled 1 tasks" in launch("cancel", "all").stdout
+
+
+def test_a_waiting_task_whose_code_is_gone_trains_nothing(launch: Launch, one_machine: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml({**PROFILE, "sbatch": {"begin": "now+8"}}))
+    assert launch("grid").returncode == 0
+    (code,) = (path for path in sweeps(tmp_path / "runs")[-1].code.iterdir() if path.is_dir())
+    engine = code / "src" / "engine.py"
+    engine.write_text(engine.read_text() + "\n# another engine\n")
+    wait_for("the task has left the queue", lambda: not one_machine.run(["squeue", "-h", "-t", "PD,R,CG"]).strip(), 90)
+    shown = launch("status").stdout
+    assert "not started" in shown
+    assert "gone or was changed" in shown
+    assert the_run(tmp_path).attempts() == []
+    refused = launch("grid")
+    assert refused.returncode == 2
+    assert "src/engine.py was changed" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    again = launch("grid", "--new-code")
+    assert again.returncode == 0, again.stderr
+    wait_for("the run works", working(the_run(tmp_path)), 90)
+
+
+def test_a_full_log_folder_is_a_message(launch: Launch, tmp_path: Path) -> None:
+    logs = tmp_path / "full"
+    logs.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(logs)], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        (logs / "filler").write_bytes(bytes(4096))
+        refused = launch("grid", "--set", f"paths.logs_dir={logs}")
+        assert refused.returncode == 2, refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert "No space left on device" in refused.stderr
+        assert str(logs) in refused.stderr
+    finally:
+        subprocess.run(["umount", str(logs)], check=True)
+
+
+def test_a_full_temporary_folder_keeps_no_run_from_its_end(tmp_path: Path) -> None:
+    full = tmp_path / "tmp"
+    full.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(full)], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        (full / "filler").write_bytes(bytes(4096))
+        content = {**SMALL, "paths": {f"{name}_dir": str(tmp_path / name) for name in ("runs", "artifacts", "logs")}}
+        content["dataset"] = {**SMALL["dataset"], "root": str(tmp_path / "data")}
+        (tmp_path / "small.yaml").write_text(yaml_file.dump_yaml(content))
+        done = run_python("src.train", "--config", str(tmp_path / "small.yaml"), env={"TMPDIR": str(full)})
+        assert done.returncode == 0, done.stderr
+    finally:
+        subprocess.run(["umount", str(full)], check=True)
