@@ -160,7 +160,8 @@ def node_frozen(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injectio
     Then its processes go on as if nothing had been, and nobody is there to end them.
     """
     worker = _choose(site, rng, rows)
-    if worker is None or "slurmctld" in site.away or f"slurmd-{worker.row.node}" in site.away:
+    # One node at a time: somebody has to be there to take over.
+    if worker is None or any(name == "slurmctld" or name.startswith("slurmd-") for name in site.away):
         return None
     there = [other for other in site.workers(rows) if other.row.node == worker.row.node]
     processes = [pid for other in there for pid in site.family(other)]
@@ -354,7 +355,7 @@ def cancelled_beside_a_pipeline(site: Site, rng: random.Random, rows: Sequence[R
 
 def images_changed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
     """The decoded images are others for a while: every label is one higher. A run is killed, and must not go on."""
-    folders = [path for path in site.decoded.iterdir() if not path.name.startswith(".")]
+    folders = [path for path in site.decoded.glob("*") if not path.name.startswith(".")]
     done = process_killed(site, rng, rows) if len(folders) == 1 else None
     if done is None:
         return None
