@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -95,6 +96,23 @@ def fake(folder: Path, name: str, script: str) -> None:
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
+# What the stand-ins, and the product beside SLURM's commands, call.
+_TOOLS = (
+    *("awk", "bash", "basename", "cat", "chmod", "cp", "cut", "date", "dirname", "echo", "env", "false", "git", "grep"),
+    *("head", "kill", "ls", "mkdir", "mv", "printf", "rm", "sed", "seq", "sh", "sleep", "sort", "tail", "touch", "tr"),
+    *("true", "wc"),
+)
+
+
+def site_path(folder: Path) -> str:
+    """A PATH with the stand-ins in `folder` and a few tools: never with a SLURM that this machine may have."""
+    tools = folder.with_name(f"{folder.name}-tools")
+    tools.mkdir()
+    for name in _TOOLS:
+        (tools / name).symlink_to(str(shutil.which(name)))
+    return f"{folder}{os.pathsep}{tools}"
+
+
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of stand-ins for SLURM's commands; a controller that is away is not waited for."""
@@ -102,7 +120,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     folder = tmp_path / "bin"
     folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", site_path(folder))
     monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
     return folder
 
