@@ -14,7 +14,8 @@ from src import yaml_file
 from src.files import read_lines
 from src.sweeps import sweeps
 
-from .conftest import ROOT, fake, run_python, site_path
+from .conftest import ROOT, fake, site_path
+from .nursery import fork_python
 
 PROFILE = {"executor": "slurm", "slice": "1g.12gb", "cpus": 1, "max_parallel": 2}
 
@@ -74,7 +75,7 @@ def site(tmp_path: Path, small_file: Path) -> Callable[..., subprocess.Completed
         install(moment)
         change(folder)
         given = ["grid", "--config", str(small_file), "--cluster", str(profile), *words]
-        return run_python("hpc.launch", *given, env=env | more)
+        return fork_python("hpc.launch", *given, env=env | more)
 
     install(TAKE)
     return launch
