@@ -36,7 +36,9 @@ class Site:
 def ask_site(profile_name: str, profile: Profile) -> Site:
     """Asked once, before anything is written. Raises ClusterError."""
     try:
-        return Site(choose_gres(profile), slurm.max_array_size())
+        site = Site(choose_gres(profile), slurm.max_array_size())
+        slurm.check_programs()
+        return site
     except ClusterError as error:
         raise ClusterError(
             f"{error}\n(profile {profile_name}; to run on this machine instead: --cluster local, or make CLUSTER=local)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -69,6 +70,8 @@ def ask(command: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> str:
                 f"{command[0]}: no such command; are you on a login node of the cluster? "
                 "(make slurm-up starts a cluster on this machine, --cluster local needs none)"
             ) from None
+        except OSError as error:
+            raise not_executable(command[0], error) from None
         except subprocess.TimeoutExpired:
             problem = f"no answer in {_TIMEOUT_S} s"
         else:
@@ -89,6 +92,14 @@ def plain_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name in LOCATIONS or not _SETTINGS.match(name)}
 
 
+def not_executable(program: str, error: OSError) -> ClusterError:
+    """What to raise where the system refuses to start a program that is there."""
+    return ClusterError(
+        f"{program}: cannot be executed: {error.strerror}. This machine's SLURM installation is broken; "
+        "repair it, or load the site's SLURM module"
+    )
+
+
 def is_busy(problem: str) -> bool:
     """Whether SLURM's words mean that the controller could not answer now; what it was asked may have been done."""
     return _BUSY.search(problem) is not None
@@ -98,6 +109,19 @@ def gres_types() -> list[str]:
     """The GPU types of the site's nodes, as gres names them: `1g.12gb`, `nvidia_h100_nvl_1g.12gb`."""
     found = re.findall(r"gpu:([^:,()\s]+):\d+", ask(["sinfo", "-h", "-o", "%G"]))
     return sorted(set(found))
+
+
+def check_programs() -> None:
+    """Raises ClusterError where a program that a launch needs is not on this machine.
+
+    They are looked for and not executed: some sites refuse srun on their login nodes.
+    """
+    missing = [name for name in ("sbatch", "squeue", "srun") if shutil.which(name) is None]
+    if missing:
+        raise ClusterError(
+            f"{', '.join(missing)}: no such command, although this machine has others of SLURM: its installation is "
+            "incomplete. Load the site's SLURM module, or install all of slurm-client"
+        )
 
 
 def max_array_size() -> int:

@@ -111,13 +111,20 @@ def submit(plan: SubmitPlan, sweep: SweepDir) -> Submission:
 
 
 def _sbatch(plan: SubmitPlan) -> str:
-    executor = submitit.SlurmExecutor(plan.log_folder, MAX_NUM_TIMEOUT, python=worker_python())
-    executor.update_parameters(**plan.parameters)
     try:
+        executor = submitit.SlurmExecutor(plan.log_folder, MAX_NUM_TIMEOUT, python=worker_python())
+        executor.update_parameters(**plan.parameters)
         with outside_of_jobs(), executor.batch():
             jobs = [executor.submit(Task([str(path) for path in runs])) for runs in plan.tasks]
-    except (FailedJobError, FailedSubmissionError, RuntimeError) as error:
+    except FailedSubmissionError as error:
+        # It ended well and named no job; submitit's other lines are about its own Python objects.
+        raise ClusterError(str(error).partition("\n")[0]) from None
+    except (FailedJobError, RuntimeError) as error:
         raise ClusterError(f"sbatch refused: {_last_words(error)}") from None
+    except OSError as error:
+        if error.filename != "sbatch":
+            raise
+        raise slurm.not_executable("sbatch", error) from None
     return str(jobs[0].job_id).partition("_")[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Hashable
@@ -13,9 +14,7 @@ import yaml
 from src.errors import ConfigError
 
 
-class StrictLoader(yaml.SafeLoader):
-    """SafeLoader that reads `3e-4` as the YAML 1.2 number it is, and refuses duplicate keys."""
-
+class _UniqueKeys(yaml.constructor.SafeConstructor):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Refuse a key that stands twice in one mapping, which PyYAML resolves silently to the last."""
         lines: dict[str, int] = {}
@@ -29,6 +28,10 @@ class StrictLoader(yaml.SafeLoader):
                 )
             lines[key_node.value] = line
         return super().construct_mapping(node, deep=deep)
+
+
+class StrictLoader(_UniqueKeys, yaml.SafeLoader):
+    """SafeLoader that reads `3e-4` as the YAML 1.2 number it is, and refuses duplicate keys."""
 
 
 # The core schema of YAML 1.2 (section 10.3.2): an exponent needs neither a dot nor a sign.
@@ -50,12 +53,27 @@ StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0
 StrictLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value), 10))
 
 
+class _FastLoader(_UniqueKeys, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """The same through libyaml, where PyYAML has it: ten times as fast."""
+
+    yaml_implicit_resolvers = StrictLoader.yaml_implicit_resolvers
+    yaml_constructors = StrictLoader.yaml_constructors
+
+
+# libyaml's binding recurses in C, and would end the process in a text that nests some 100,000 deep.
+_FAST_CHARACTERS = 16 * 1024
+
+
 def parse_yaml(text: str, source: str) -> Any:
     """Parse one YAML document.
 
     Raises ConfigError, which begins with `source`, for bad syntax and for duplicate keys.
     """
     try:
+        if len(text) <= _FAST_CHARACTERS:
+            # StrictLoader says more of what is wrong.
+            with contextlib.suppress(ConfigError, yaml.YAMLError, ValueError, RecursionError):
+                return yaml.load(text, Loader=_FastLoader)
         return yaml.load(text, Loader=StrictLoader)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None

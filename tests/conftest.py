@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,25 +61,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: long_first.index(item.path.name) if item.path.name in long_first else len(long_first))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def close_nursery() -> Iterator[None]:
+    """The warm process that tests of this session may have started ends with it."""
+    yield
+    from .nursery import nursery
+
+    if nursery.cache_info().currsize:
+        nursery().close()
+
+
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the session's images are decoded, once."""
     return tmp_path_factory.mktemp("data")
 
 
+def small_config(data_root: Path, folder: Path, **overrides: Any) -> Config:
+    """A small experiment whose results go into `folder`; overrides by key path, `__` for its dots."""
+    fixed = {
+        "dataset.root": str(data_root),
+        **{f"paths.{n}_dir": str(folder / n) for n in ("runs", "artifacts", "logs")},
+    }
+    given = {path.replace("__", "."): value for path, value in overrides.items()}
+    return make_config(SMALL, "the test's experiment", {**fixed, **given})
+
+
 @pytest.fixture
 def small(data_root: Path, tmp_path: Path) -> Callable[..., Config]:
     """Makes small experiments whose results go into the test's own folder; overrides by key path."""
-
-    def make(**overrides: Any) -> Config:
-        fixed = {
-            "dataset.root": str(data_root),
-            **{f"paths.{n}_dir": str(tmp_path / n) for n in ("runs", "artifacts", "logs")},
-        }
-        given = {path.replace("__", "."): value for path, value in overrides.items()}
-        return make_config(SMALL, "the test's experiment", {**fixed, **given})
-
-    return make
+    return functools.partial(small_config, data_root, tmp_path)
 
 
 @pytest.fixture
@@ -95,6 +108,23 @@ def fake(folder: Path, name: str, script: str) -> None:
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
+# What the stand-ins, and the product beside SLURM's commands, call.
+_TOOLS = (
+    *("awk", "bash", "basename", "cat", "chmod", "cp", "cut", "date", "dirname", "echo", "env", "false", "git", "grep"),
+    *("head", "kill", "ls", "mkdir", "mv", "printf", "rm", "sed", "seq", "sh", "sleep", "sort", "tail", "touch", "tr"),
+    *("true", "wc"),
+)
+
+
+def site_path(folder: Path) -> str:
+    """A PATH with the stand-ins in `folder` and a few tools: never with a SLURM that this machine may have."""
+    tools = folder.with_name(f"{folder.name}-tools")
+    tools.mkdir()
+    for name in _TOOLS:
+        (tools / name).symlink_to(str(shutil.which(name)))
+    return f"{folder}{os.pathsep}{tools}"
+
+
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of stand-ins for SLURM's commands; a controller that is away is not waited for."""
@@ -102,9 +132,14 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     folder = tmp_path / "bin"
     folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", site_path(folder))
     monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
     return folder
+
+
+def command_environment(changes: dict[str, str] | None) -> dict[str, str]:
+    """The environment of a command: this one, in which it finds the project, on a wide terminal; with changes."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(changes or {})}
 
 
 def run_python(
@@ -112,7 +147,7 @@ def run_python(
 ) -> subprocess.CompletedProcess[str]:
     """`python -m words...`, as a user types it."""
     command = [sys.executable, "-m", *words]
-    full = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(env or {})}
+    full = command_environment(env)
     return subprocess.run(command, cwd=cwd, env=full, capture_output=True, text=True, timeout=timeout, check=False)
 
 

@@ -1,4 +1,4 @@
-"""A warm process that forks trainings which die where they are told to: hundreds of deaths a minute.
+"""A warm process that forks what a test would start: trainings that die where they are told to, and commands.
 
 It has imported everything and computed nothing, so that a fork of it is as good as a new Python. Ways to die:
 
@@ -10,66 +10,117 @@ It has imported everything and computed nothing, so that a fork of it is as good
 
 from __future__ import annotations
 
+import atexit
 import fnmatch
+import functools
+import gc
 import importlib
 import json
 import os
 import resource
+import runpy
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
-from .conftest import ROOT
+from .conftest import ROOT, command_environment
 
 WARM = "from tests.nursery import serve; serve()"
+# What trainings and commands import late. Not the library `datasets`, which reads HF_* when it is imported.
+LATE = (
+    *("tensorboard.plugins.hparams.summary_v2", "tensorboard.summary.writer.record_writer", "matplotlib.figure"),
+    *("matplotlib.backends.backend_agg", "pandas", "rich.progress", "rich.table", "submitit", "typer.core"),
+    *("src.training", "src.lr_range", "src.measure", "src.results", "src.figures", "hpc.commands", "hpc.local"),
+)
 
 
 class Nursery:
-    """The test's end: a context manager."""
+    """The test's end of the warm process."""
 
-    def __enter__(self) -> Nursery:
+    def __init__(self) -> None:
         command = [sys.executable, "-c", WARM]
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Let the warm process end."""
         self._process.communicate(timeout=60)
 
     def train(self, run: Path, **death: Any) -> tuple[int, Any]:
         """Start the training in `run`, and wait for its end: exit code or minus the signal, and report or traceback."""
+        self.start(run=str(run), **death)
+        return self.wait()
+
+    def python(
+        self, words: Sequence[str], environment: Mapping[str, str], timeout_s: int
+    ) -> subprocess.CompletedProcess[str]:
+        """`python -m words...` in the project, and what it said; SIGALRM ends it after `timeout_s`."""
+        with tempfile.TemporaryDirectory() as folder:
+            files = [Path(folder, name) for name in ("stdout", "stderr")]
+            paths = [str(path) for path in files]
+            self.start(words=list(words), files=paths, environment=dict(environment), timeout_s=timeout_s)
+            code, _ = self.wait()
+            stdout, stderr = (path.read_text() if path.exists() else "" for path in files)
+        return subprocess.CompletedProcess(list(words), code, stdout, stderr)
+
+    def start(self, **request: Any) -> int:
+        """Start what is asked for, and return the process id at once. `wait` is to be called next."""
         assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(json.dumps({"run": str(run), **death}) + "\n")
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
+        return int(self._answer())
+
+    def wait(self) -> tuple[int, Any]:
+        """Exit code or minus the signal, and report or traceback."""
+        answer = self._answer()
         return answer["code"], answer["report"]
+
+    def _answer(self) -> Any:
+        assert self._process.stdout
+        return json.loads(self._process.stdout.readline())
+
+
+@functools.cache
+def nursery() -> Nursery:
+    """The one that the tests of this process share."""
+    return Nursery()
+
+
+def fork_python(
+    *words: str, env: dict[str, str] | None = None, timeout_s: int = 240
+) -> subprocess.CompletedProcess[str]:
+    """As `run_python`, in a fork of the warm process: for what another test starts in a Python of its own."""
+    return nursery().python(words, command_environment(env), timeout_s)
 
 
 def serve() -> None:
     """The warm process: a child for each line of stdin."""
-    # What a training imports late.
-    for late in ("tensorboard.plugins.hparams.summary_v2", "tensorboard.summary.writer.record_writer", "torch._dynamo"):
+    for late in LATE:
         importlib.import_module(late)
-    importlib.import_module("src.engine")
     from src.provenance import code_version
 
     code_version()
+    # What is here already is never garbage: a child's collector would only copy its pages.
+    gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(reading)
-            _live(request, writing)
+            if "words" in request:
+                _command(request)
+            else:
+                _live(request, writing)
         os.close(writing)
+        print(pid, flush=True)
         if "seconds" in request:
             time.sleep(request["seconds"])
             os.kill(pid, signal.SIGKILL)
@@ -77,6 +128,32 @@ def serve() -> None:
             report = file.read()
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         print(json.dumps({"code": code, "report": json.loads(report or "null")}), flush=True)
+
+
+def _command(request: dict[str, Any]) -> None:
+    """What the interpreter does for `python -m`, from its start to its end."""
+    signal.alarm(request["timeout_s"])
+    for target, path in enumerate((os.devnull, *request["files"])):
+        os.dup2(os.open(path, os.O_RDONLY if target == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND), target)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.argv = ["", *request["words"][1:]]
+    code: Any = 0
+    try:
+        runpy.run_module(request["words"][0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _live(request: dict[str, Any], writing: int) -> None:

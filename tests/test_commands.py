@@ -20,6 +20,7 @@ from src.rundir import RunDir
 from src.sweeps import sweeps
 
 from .conftest import ROOT, assert_same_run, run_python
+from .nursery import fork_python
 
 
 def runs_in(folder: Path) -> list[RunDir]:
@@ -55,16 +56,16 @@ def test_ctrl_c_once_saves_and_the_same_command_goes_on(small_file: Path, tmp_pa
     assert "the state is saved" in errors
     assert "to go on: python -m src.train --config" in errors
     assert "Traceback" not in errors
-    again = run_python(*words)
+    again = fork_python(*words)
     assert again.returncode == 0, again.stderr
     assert "goes on from step" in again.stderr
-    whole = run_python(*words, "--set", f"paths.runs_dir={tmp_path / 'whole'}")
+    whole = fork_python(*words, "--set", f"paths.runs_dir={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
     broken, straight = runs_in(tmp_path / "runs"), runs_in(tmp_path / "whole")
     assert len(broken) == len(straight) == 1
     assert [a["cause"] for a in broken[0].attempts()] == ["INTERRUPTED", "DONE"]
     assert_same_run(straight[0], broken[0])
-    third = run_python(*words)
+    third = fork_python(*words)
     assert "done before" in third.stderr
     assert len(runs_in(tmp_path / "runs")) == 1
 
@@ -91,7 +92,7 @@ def test_the_commands_of_the_report_one_after_the_other(small_file: Path, tmp_pa
     assert (artifacts / "checks" / "class_distribution.png").read_bytes().startswith(b"\x89PNG")
     assert (artifacts / "checks" / "examples.png").read_bytes().startswith(b"\x89PNG")
 
-    small_fit = run_python("src.train", *config, "--overfit-small", "--max-epochs", "3")
+    small_fit = fork_python("src.train", *config, "--overfit-small", "--max-epochs", "3")
     assert small_fit.returncode == 0, small_fit.stderr
     assert not (artifacts / "best.ckpt").exists()
 
@@ -104,7 +105,7 @@ def test_the_commands_of_the_report_one_after_the_other(small_file: Path, tmp_pa
     assert (artifacts / "compare_lr.png").is_file()
     assert (artifacts / "compare_num_modules.png").is_file()
 
-    best = run_python("src.train", *config, "--best")
+    best = fork_python("src.train", *config, "--best")
     assert best.returncode == 0, best.stderr
     assert (artifacts / "best.ckpt").is_file()
     assert (artifacts / "best.yaml").is_file()
@@ -119,7 +120,7 @@ def test_the_commands_of_the_report_one_after_the_other(small_file: Path, tmp_pa
     assert measured["accuracy"] == source["accuracy"]
     assert measured["loss"] == pytest.approx(source["loss"], rel=1e-6)
 
-    refined = run_python(
+    refined = fork_python(
         "src.grid_search", *config, "--refined", "--set", "refine.epochs=1", "--set", "refine.lr_factors=[0.5,1.0]"
     )
     assert refined.returncode == 0, refined.stderr
@@ -132,10 +133,10 @@ def test_evaluate_takes_a_checkpoint_of_the_reports_program(
     torch.manual_seed(0)
     path = tmp_path / "best_model2.ckpt"
     torch.save({"epoch": 3, "model_state_dict": build_model(small().model).state_dict(), "val_acc": 0.5}, path)
-    done = run_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(path), "--json")
+    done = fork_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(path), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["split"] == "test"
-    other = run_python(
+    other = fork_python(
         "src.evaluate", "--config", str(small_file), "--checkpoint", str(path), "--set", "model.num_modules=3"
     )
     assert other.returncode == 2
@@ -165,7 +166,7 @@ def test_evaluate_takes_a_checkpoint_of_the_reports_program(
 )
 def test_a_mistake_is_one_message_and_exit_code_2(small_file: Path, words: list[str], expected: str) -> None:
     config = [] if "--config" in words else ["--config", str(small_file)]
-    done = run_python(*words, *config)
+    done = fork_python(*words, *config)
     assert done.returncode == 2
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
@@ -175,7 +176,9 @@ def test_a_mistake_is_one_message_and_exit_code_2(small_file: Path, words: list[
 
 def test_runs_that_cannot_be_written_are_a_clear_error(small_file: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = run_python("src.train", "--config", str(small_file), "--set", f"paths.runs_dir={tmp_path / 'file' / 'runs'}")
+    done = fork_python(
+        "src.train", "--config", str(small_file), "--set", f"paths.runs_dir={tmp_path / 'file' / 'runs'}"
+    )
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
@@ -183,9 +186,9 @@ def test_runs_that_cannot_be_written_are_a_clear_error(small_file: Path, tmp_pat
 
 def test_a_checkpoint_that_cannot_be_read_leaves_no_run(small_file: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.ckpt").write_text("100 epochs, looked good")
-    done = run_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(tmp_path / "notes.ckpt"))
+    done = fork_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(tmp_path / "notes.ckpt"))
     assert done.returncode == 2
     assert "torch cannot read it" in done.stderr
     assert runs_in(tmp_path / "runs") == []
-    folder = run_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(tmp_path))
+    folder = fork_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(tmp_path))
     assert "is a folder" in folder.stderr

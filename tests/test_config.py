@@ -72,9 +72,17 @@ def test_a_tag_that_is_a_folder_name_is_taken(tag: str) -> None:
     [("3e-4", 3e-4), ("1E5", 1e5), (".5", 0.5), ("-2.5e+3", -2500.0), ("7", 7), ("010", 10), ("'3e-4'", "3e-4")],
 )
 def test_numbers_are_read_as_numbers(text: str, value: object) -> None:
-    read = yaml_file.parse_yaml(f"x: {text}", "text")["x"]
-    assert read == value
-    assert type(read) is type(value)
+    """By both loaders: a long text is not libyaml's."""
+    for end in ("", "\n#" + 20_000 * " "):
+        read = yaml_file.parse_yaml(f"x: {text}{end}", "text")["x"]
+        assert read == value
+        assert type(read) is type(value)
+
+
+@pytest.mark.parametrize("depth", [5_000, 200_000])
+def test_a_text_that_nests_too_deep_is_refused_and_ends_nothing(depth: int) -> None:
+    with pytest.raises(ConfigError, match=r"text: .*not valid YAML"):
+        yaml_file.parse_yaml("{a: " * depth, "text")
 
 
 def test_a_duplicate_key_is_refused_with_both_lines(tmp_path: Path) -> None:

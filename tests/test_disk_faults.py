@@ -25,8 +25,11 @@ from src.rundir import RunDir
 from src.sweeps import open_sweep, sweeps
 from src.yaml_file import dump_yaml
 
-from .conftest import ROOT, assert_same_run, run_python
+from .conftest import ROOT, assert_same_run, small_config
+from .nursery import fork_python
 from .small_disk import PAGE, Disk
+
+EVERY_STEP = {"checkpoint__every_steps": 1, "metrics__log_every_steps": 1, "train__max_steps": 8}
 
 
 @pytest.fixture
@@ -41,16 +44,15 @@ def on_disk(small: Callable[..., Config], disk: Disk) -> Callable[..., Config]:
     """Makes small experiments that save at every step, and whose runs are on the small disk."""
 
     def make(**changes: Any) -> Config:
-        fixed = {"checkpoint__every_steps": 1, "metrics__log_every_steps": 1, "train__max_steps": 8}
-        return small(**{"paths__runs_dir": str(disk.path / "runs"), **fixed, **changes})
+        return small(**{"paths__runs_dir": str(disk.path / "runs"), **EVERY_STEP, **changes})
 
     return make
 
 
-@pytest.fixture
-def straight(on_disk: Callable[..., Config], tmp_path: Path) -> RunDir:
-    """The same experiment on another disk."""
-    run = new_run(on_disk(paths__runs_dir=str(tmp_path / "straight")))
+@pytest.fixture(scope="module")
+def straight(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """The same experiment on another disk. It is only looked at."""
+    run = new_run(small_config(data_root, tmp_path_factory.mktemp("straight"), **EVERY_STEP))
     assert execute(run).status == "done"
     return run
 
@@ -244,7 +246,7 @@ def test_a_folder_that_is_made_immutable(on_disk: Callable[..., Config], straigh
 
 def refused(*words: str) -> str:
     """The message of a command that ends with what its user can mend."""
-    done = run_python(*words)
+    done = fork_python(*words)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.count("error: ") == 1
@@ -270,7 +272,7 @@ def test_the_same_command_goes_on_when_there_is_room(
     disk.forbid_writing()
     assert "Read-only file system" in refused(*words)
     disk.make_room()
-    done = run_python(*words)
+    done = fork_python(*words)
     assert done.returncode == 0, done.stderr
     assert f"goes on from step {saved} of 8" in done.stderr
     assert_same_run(straight, run)

@@ -6,8 +6,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +25,8 @@ from src.rundir import RunDir
 from src.sweeps import open_sweep
 from src.training import train_and_export
 
-from .conftest import ROOT, assert_same_run
+from .conftest import assert_same_run, small_config
+from .nursery import nursery
 
 NEVER = 10**9
 BEST_EARLY_SEED = 2
@@ -52,10 +51,10 @@ def execute(run: RunDir, questions: int = NEVER) -> str:
     return train(run, StopAfter(questions), PlainReporter()).status
 
 
-@pytest.fixture
-def straight(small: Callable[..., Config]) -> RunDir:
-    """A run that nobody interrupted: 3 epochs of 6 steps."""
-    run = new_run(small())
+@pytest.fixture(scope="module")
+def straight(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A run that nobody interrupted: 3 epochs of 6 steps. It is only looked at."""
+    run = new_run(small_config(data_root, tmp_path_factory.mktemp("straight")))
     assert execute(run) == "done"
     return run
 
@@ -279,51 +278,23 @@ def test_another_seed_is_another_run(straight: RunDir, small: Callable[..., Conf
         assert_same_run(straight, run)
 
 
-# A process that has imported everything and computed nothing forks a worker for each line it reads: kills by the dozen.
-NURSERY = """
-import os, sys
-from pathlib import Path
-import torch, torch._dynamo, tensorboard.summary.writer.event_file_writer
-from src.engine import train
-from src.errors import CheckpointError, RunError
-from src.progress import PlainReporter
-from src.rundir import RunDir
-run = RunDir(Path(sys.argv[1]))
-for line in sys.stdin:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            train(run, lambda: False, PlainReporter())
-        finally:
-            os._exit(0)
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
-
-
 def test_kill_9_at_any_moment_costs_steps_and_nothing_else(
     straight: RunDir, small: Callable[..., Config], tmp_path: Path
 ) -> None:
     run = new_run(small(checkpoint__every_steps=1, paths__runs_dir=str(tmp_path / "other")))
     moments = random.Random(5)
-    command = [sys.executable, "-c", NURSERY, str(run.path)]
     killed, found_at = 0, set()
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as nursery:
-        assert nursery.stdin
-        assert nursery.stdout
-        while run.result() is None:
-            nursery.stdin.write("\n")
-            nursery.stdin.flush()
-            pid = int(nursery.stdout.readline())
-            step, deadline = newest_step(run.checkpoints), time.monotonic() + 60
-            while newest_step(run.checkpoints) == step and run.result() is None and time.monotonic() < deadline:
-                time.sleep(0.002)
-            time.sleep(moments.random() * 0.08)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            killed += int(nursery.stdout.readline()) == -signal.SIGKILL
-            found_at.add(newest_step(run.checkpoints))
-            assert killed < 500
+    while run.result() is None:
+        pid = nursery().start(run=str(run.path))
+        step, deadline = newest_step(run.checkpoints), time.monotonic() + 60
+        while newest_step(run.checkpoints) == step and run.result() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(moments.random() * 0.08)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        killed += nursery().wait()[0] == -signal.SIGKILL
+        found_at.add(newest_step(run.checkpoints))
+        assert killed < 500
     assert killed >= 3
     assert len(found_at) >= 3
     assert_same_run(straight, run)

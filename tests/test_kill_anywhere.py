@@ -10,7 +10,7 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from src.sweeps import open_sweep
 
 from .conftest import SMALL, assert_same_run
 from .nursery import Nursery
+from .nursery import nursery as the_nursery
 
 KILLS = int(os.environ.get("RELAY_KILLS", "200"))
 SEED = int(os.environ.get("RELAY_KILL_SEED", "1"))
@@ -39,9 +40,8 @@ New = Callable[..., RunDir]
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as warm:
-        yield warm
+def nursery() -> Nursery:
+    return the_nursery()
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from src.rundir import RunDir, SweepDir
 from src.sweeps import sweeps
 
 from .conftest import ROOT, assert_same_run, run_python
+from .nursery import fork_python
 
 pytestmark = pytest.mark.timeout(400)
 LONG = ["--set", "hparams.epochs=25", "--set", "hparams.num_modules=[2]"]
@@ -75,7 +76,7 @@ def test_a_grid_is_interrupted_and_ends_as_one_that_was_not(small_file: Path, pr
     assert causes[working[1].name] == ["DONE"]
     assert "best: k=00" in output
     assert len(sweep.table_file("md").read_text().splitlines()) == 4
-    straight = run_python(
+    straight = fork_python(
         "src.grid_search", "--config", str(small_file), *LONG, "--set", f"paths.runs_dir={tmp_path / 'straight'}"
     )
     assert straight.returncode == 0, straight.stderr
@@ -96,15 +97,15 @@ def test_ctrl_c_saves_all_and_the_same_command_goes_on(small_file: Path, profile
         assert [a["cause"] for a in run.attempts()] == ["CANCELLED"]
         assert run.attempts()[-1]["last_step"] > 0
         assert not run.claimed()
-    again = run_python("hpc.launch", *words)
+    again = fork_python("hpc.launch", *words)
     assert again.returncode == 0, again.stderr
     assert [sweep.path for sweep in sweeps(tmp_path / "runs")] == [sweep.path]
     for run in working:
         assert [a["cause"] for a in run.attempts()] == ["CANCELLED", "DONE"]
         assert run.attempts()[1]["first_step"] == run.attempts()[0]["last_step"]
-    status = run_python("hpc.launch", "status", "--config", str(small_file))
+    status = fork_python("hpc.launch", "status", "--config", str(small_file))
     assert "2 runs: 2 done" in status.stdout
-    logs = run_python("hpc.launch", "logs", working[0].label, "--config", str(small_file))
+    logs = fork_python("hpc.launch", "logs", working[0].label, "--config", str(small_file))
     assert "goes on from step" in logs.stdout
 
 
@@ -112,14 +113,14 @@ def test_a_run_that_crashes_is_said_and_does_not_take_the_others_along(
     small_file: Path, profile: Path, tmp_path: Path
 ) -> None:
     words = ["grid", "--config", str(small_file), "--cluster", str(profile), "--set", "hparams.num_modules=[2]"]
-    planned = run_python("hpc.launch", *words, "--dry-run")
+    planned = fork_python("hpc.launch", *words, "--dry-run")
     assert planned.returncode == 0, planned.stderr
     assert not (tmp_path / "runs").exists()
-    prepared = run_python("src.checks", "--config", str(small_file))
+    prepared = fork_python("src.checks", "--config", str(small_file))
     assert prepared.returncode == 0, prepared.stderr
     made = subprocess.run([sys.executable, "-c", MAKE_BROKEN, str(small_file)], cwd=ROOT, check=True, timeout=60)
     assert made.returncode == 0
-    done = run_python("hpc.launch", *words)
+    done = fork_python("hpc.launch", *words)
     assert done.returncode == 2
     assert "1 of 2 runs are not done" in done.stderr
     assert "train.optimizer.lr: -1" in done.stderr
@@ -129,26 +130,26 @@ def test_a_run_that_crashes_is_said_and_does_not_take_the_others_along(
     assert attempt["cause"] == "CRASHED"
     assert "train.optimizer.lr" in attempt["error"]
     assert len(sweep.runs()[0].attempts()) == 1
-    logs = run_python("hpc.launch", "logs", sweep.runs()[0].label, "--config", str(small_file))
+    logs = fork_python("hpc.launch", "logs", sweep.runs()[0].label, "--config", str(small_file))
     assert "train.optimizer.lr: -1" in logs.stdout
     assert "Traceback" not in logs.stdout
 
-    again = run_python("hpc.launch", *words)
+    again = fork_python("hpc.launch", *words)
     assert again.returncode == 2
     assert "1 CRASHED" in again.stderr
     assert "retry" in again.stderr
     assert len(sweep.runs()[0].attempts()) == 1
     named = ["--config", str(small_file), "--cluster", str(profile)]
-    other = run_python("hpc.launch", "retry", "--cause", "OUT_OF_MEMORY", *named)
+    other = fork_python("hpc.launch", "retry", "--cause", "OUT_OF_MEMORY", *named)
     assert other.returncode == 2
     assert "causes here: CRASHED" in other.stderr
     text = sweep.runs()[0].config_file.read_text()
     sweep.runs()[0].config_file.write_text(text.replace("lr: -1", "lr: 0.001"))
-    mended = run_python("hpc.launch", "retry", "--failed", *named)
+    mended = fork_python("hpc.launch", "retry", "--failed", *named)
     assert mended.returncode == 0, mended.stderr
     assert "1 failed runs get their budgets back" in mended.stdout
     assert [a["cause"] for a in sweep.runs()[0].attempts()] == ["CRASHED", "DONE"]
-    status = run_python("hpc.launch", "status", "--config", str(small_file))
+    status = fork_python("hpc.launch", "status", "--config", str(small_file))
     assert "2 runs: 2 done" in status.stdout
     assert "slice-hours" in status.stdout
 
@@ -167,7 +168,7 @@ path.write_text(path.read_text().replace("lr: 0.001", "lr: -1"))
 
 def test_a_dry_run_prints_cells_and_touches_nothing(small_file: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
-    done = run_python("hpc.launch", "grid", "--config", str(small_file), "--cluster", "local", "--dry-run")
+    done = fork_python("hpc.launch", "grid", "--config", str(small_file), "--cluster", "local", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "4 runs of grid" in done.stdout
     assert "k=003_M=3_lr=1.00e-02" in done.stdout

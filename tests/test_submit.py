@@ -14,7 +14,8 @@ from src import yaml_file
 from src.files import read_lines
 from src.sweeps import sweeps
 
-from .conftest import ROOT, fake, run_python
+from .conftest import ROOT, fake, site_path
+from .nursery import fork_python
 
 PROFILE = {"executor": "slurm", "slice": "1g.12gb", "cpus": 1, "max_parallel": 2}
 
@@ -47,21 +48,36 @@ TAKE = 'echo "$name $count $id" >> "$QUEUE"'
 
 @pytest.fixture
 def site(tmp_path: Path, small_file: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`launch(moment, *words)`: `python -m hpc.launch grid`, with what sbatch does at the moment of taking an array."""
+    """`launch(moment, *words)`: `python -m hpc.launch grid`, with what sbatch does at the moment of taking an array.
+
+    `change` is what else is done to the stand-ins before.
+    """
     folder = tmp_path / "bin"
     folder.mkdir()
-    fake(folder, "sinfo", "echo gpu:1g.12gb:7")
-    fake(folder, "scontrol", "echo 'MaxArraySize            = 1001'")
-    fake(folder, "squeue", SQUEUE)
+    programs = {
+        "sinfo": "echo gpu:1g.12gb:7",
+        "scontrol": "echo 'MaxArraySize            = 1001'",
+        "squeue": SQUEUE,
+        "sbatch": SBATCH,
+        "srun": "exit 1",
+    }
     profile = tmp_path / "profile.yaml"
     profile.write_text(yaml_file.dump_yaml(PROFILE))
-    env = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "QUEUE": str(tmp_path / "queue")}
+    env = {"PATH": site_path(folder), "QUEUE": str(tmp_path / "queue")}
 
-    def launch(moment: str = TAKE, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        fake(folder, "sbatch", SBATCH.replace("MOMENT", moment))
+    def install(moment: str) -> None:
+        for name, program in programs.items():
+            fake(folder, name, program.replace("MOMENT", moment))
+
+    def launch(
+        moment: str = TAKE, *words: str, change: Callable[[Path], None] = lambda folder: None, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        install(moment)
+        change(folder)
         given = ["grid", "--config", str(small_file), "--cluster", str(profile), *words]
-        return run_python("hpc.launch", *given, env=env | more)
+        return fork_python("hpc.launch", *given, env=env | more)
 
+    install(TAKE)
     return launch
 
 
@@ -126,14 +142,77 @@ def test_a_launcher_killed_around_sbatch_leaves_each_cell_submitted_once(
     assert "tasks" in read_lines(sweep.submissions_file)[0]
 
 
+LOADER = "sbatch: error while loading shared libraries: libslurmfull.so: cannot open shared object file"
+
+
+def without(*names: str) -> Callable[[Path], None]:
+    """Take programs of a folder away."""
+
+    def change(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(without("srun"), "srun: no such command, although this machine has others of SLURM", id="srun"),
+        pytest.param(
+            without("srun", "squeue"), "squeue, srun: no such command, although this machine", id="srun-squeue"
+        ),
+        pytest.param(without("sinfo"), "sinfo: no such command; are you on a login node", id="sinfo"),
+        pytest.param(
+            lambda folder: (folder / "sbatch").chmod(0o644), "sbatch: no such command, although", id="sbatch-mode"
+        ),
+        pytest.param(
+            lambda folder: (folder / "sinfo").chmod(0o644), "sinfo: cannot be executed: Permission denied", id="mode"
+        ),
+        pytest.param(
+            lambda folder: (folder / "sbatch").write_bytes(b"\x7fELF of another machine"),
+            "sbatch: cannot be executed: Exec format error",
+            id="sbatch-format",
+        ),
+        pytest.param(
+            lambda folder: fake(folder, "sbatch", f"echo '{LOADER}' >&2; exit 127"),
+            f"sbatch refused: {LOADER}",
+            id="sbatch-loader",
+        ),
+        pytest.param(
+            lambda folder: fake(folder, "sinfo", f"echo '{LOADER}' >&2; exit 127"), f"sinfo: {LOADER}", id="loader"
+        ),
+        pytest.param(
+            lambda folder: fake(folder, "sbatch", "exit 0"), "Could not make sense of sbatch output", id="silent"
+        ),
+    ],
+)
+def test_a_broken_installation_is_one_message_and_submits_nothing(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, change: Callable[[Path], None], said: str
+) -> None:
+    """SLURM's programs in part, not executable, of another machine, or without their libraries."""
+    done = site(change=change)
+    assert done.returncode == 2, done.stderr
+    (message,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert message.startswith(f"error: {said}")
+    assert "Traceback" not in done.stderr
+    assert queue_of(tmp_path) == []
+    again = site()
+    assert again.returncode == 0, again.stderr
+    assert [count for _, count, _ in queue_of(tmp_path)] == ["4"]
+
+
 def test_a_task_that_slurm_holds_after_a_failed_start_is_released(
     site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     site()
     squeue = SQUEUE.replace("|Resources|", "|$([ $i = 1 ] && echo 'launch failed requeued held' || echo JobHeldUser)|")
-    fake(tmp_path / "bin", "squeue", squeue)
-    fake(tmp_path / "bin", "scontrol", f"echo \"$@\" >> {tmp_path}/asked; echo 'MaxArraySize = 1001'")
-    again = site()
+
+    def hold(folder: Path) -> None:
+        fake(folder, "squeue", squeue)
+        fake(folder, "scontrol", f"echo \"$@\" >> {tmp_path}/asked; echo 'MaxArraySize = 1001'")
+
+    again = site(change=hold)
     assert again.returncode == 0, again.stderr
     assert "1 tasks were held by SLURM (requeued held: 101_1); they are released" in again.stdout
     assert "release 101_1\n" in (tmp_path / "asked").read_text()
@@ -145,7 +224,7 @@ def test_two_launchers_in_the_same_second_submit_each_cell_once(
 ) -> None:
     fake(tmp_path / "bin", "sbatch", SBATCH.replace("MOMENT", f"sleep 1; {TAKE}"))
     env = os.environ | {
-        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{tmp_path / 'bin-tools'}",
         "QUEUE": str(tmp_path / "queue"),
         "PYTHONPATH": str(ROOT),
     }

@@ -36,7 +36,7 @@ from src.config import load_config, make_config
 from src.sweeps import open_sweep
 from src.yaml_file import dump_yaml
 
-from ..conftest import ROOT, SMALL, fake
+from ..conftest import ROOT, SMALL, fake, site_path
 
 MAX_ARRAY_SIZE = 1001
 # Some of the cells stand for all of them where each is made whole.
@@ -69,11 +69,12 @@ class FakeSite:
         }
         for name, script in scripts.items():
             fake(self.bin, name, f"echo {name} >> {self._calls}\n{script}")
+        self._path = site_path(self.bin)
 
     def environment(self) -> dict[str, str]:
         """The environment of a process that takes this site for the cluster."""
         outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-        return {**outside, "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}"}
+        return {**outside, "PATH": self._path}
 
     def take_calls(self) -> Counter[str]:
         """How often each command was called since the last time."""
