@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from hpc.chain import LINKS, Chain, chains
+from hpc.submit import submissions
 from src import yaml_file
 from src.rundir import SweepDir
 
@@ -21,7 +23,9 @@ def test_a_chain_stops_where_a_link_is_cancelled_and_goes_on_when_asked(
     one_machine: Cluster, small_file: Path, tmp_path: Path
 ) -> None:
     profile = tmp_path / "profile.yaml"
-    profile.write_text(yaml_file.dump_yaml({**PROFILE, "max_parallel": 2, "cells_per_job": 2}))
+    # Its tasks wait in the queue for a while, as they do after a requeue.
+    content = {**PROFILE, "max_parallel": 2, "cells_per_job": 2, "sbatch": {"begin": "now+8"}}
+    profile.write_text(yaml_file.dump_yaml(content))
     given = ["--config", str(small_file), "--cluster", str(profile), "--set", "lr_finder.num_steps=40"]
 
     def launch(*words: str) -> subprocess.CompletedProcess[str]:
@@ -40,10 +44,16 @@ def test_a_chain_stops_where_a_link_is_cancelled_and_goes_on_when_asked(
     (chain,) = chains(tmp_path / "runs")
     assert isinstance(chain, Chain)
     wait_for("the LR sweep is done and the grid is submitted", lambda: state("grid") == "submitted", 120)
+    # What they were ended by before is no stop of the user's.
+    for run in sweep("grid").runs():
+        run.record_attempt(1, start=time.time() - 60, job="1", cluster="c")
+        run.record_attempt(1, end=time.time(), cause="TIMEOUT", first_step=0, last_step=4)
     assert "cancelled 2 tasks" in launch("cancel", sweep("grid").name).stdout
     wait_for("the chain stops at the grid", lambda: state("grid") == "failed", 90)
     assert "were cancelled" in chain.standing()["grid"]["reason"]
     assert state("train") is None
+    assert len(submissions(sweep("grid"))) == 1
+    assert all(run.cancelled() and len(run.attempts()) == 1 for run in sweep("grid").runs())
 
     launch("pipeline")
     wait_for("the chain is complete", lambda: state("evaluate") == "done", 200)
