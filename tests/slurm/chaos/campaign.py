@@ -27,7 +27,7 @@ PRESS_EVERY_S = 6.0
 ATTEND_AFTER_S = 20.0
 HASTEN_AFTER_S = 8.0
 PATIENCE_S = 8.0
-FINISH_S = 420.0
+FINISH_S = 900.0
 DECK = tuple(name for name in KINDS if name != ATTENDED)
 
 
