@@ -21,7 +21,7 @@ from hpc.lifecycle import Task
 from hpc.plan import MAX_NUM_TIMEOUT, SubmitPlan, worker_python
 from src.attempts import lost
 from src.errors import ClusterError
-from src.files import append_lines, read_lines
+from src.files import DiskError, append_lines, read_lines
 from src.rundir import RunDir, SweepDir
 
 _PHASE_ORDER: Sequence[states.Phase] = ("running", "ending", "waiting", "unknown", "over")
@@ -123,7 +123,7 @@ def _sbatch(plan: SubmitPlan) -> str:
         raise ClusterError(f"sbatch refused: {_last_words(error)}") from None
     except OSError as error:
         if error.filename != "sbatch":
-            raise
+            raise DiskError(plan.log_folder, error) from error
         raise slurm.not_executable("sbatch", error) from None
     return str(jobs[0].job_id).partition("_")[0]
 

@@ -165,7 +165,7 @@ def check_commands(snapshot: Path) -> list[str]:
     """Shell commands that go into the snapshot, or end with a reason where it is not what its name promises."""
     root, digest = shlex.quote(str(snapshot)), snapshot.name
     listed = f'[ "$(sha256sum < {MANIFEST} | cut -c1-{len(digest)})" = {digest} ]'
-    reason = f"error: {snapshot}: the code of these runs is gone or was changed; put it back, or {NEW_CODE_HINT}"
+    reason = f"error: the code of these runs is gone or was changed: {snapshot}; put it back, or {NEW_CODE_HINT}"
     return [
         f"cd {root} && {listed} && sha256sum --quiet --check {MANIFEST} \\",
         f"    || {{ echo {shlex.quote(reason)} >&2; exit 3; }}",

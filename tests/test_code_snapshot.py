@@ -104,7 +104,7 @@ def test_a_damaged_snapshot_is_not_trusted(
         sweep_code(sweep)
     done = run_in_bash(kept)
     assert done.returncode == 3
-    assert f"error: {kept}: the code of these runs is gone or was changed" in done.stderr
+    assert f"error: the code of these runs is gone or was changed: {kept}" in done.stderr
     assert "import" not in done.stdout
     # The checkout has this very code still.
     assert keep_code(sweep.code) == kept
@@ -131,7 +131,7 @@ def test_a_task_checks_its_code_and_takes_it_from_there(sweep: SweepDir) -> None
     kept.rename(kept.with_name("away"))
     gone = run_in_bash(kept)
     assert gone.returncode == 3
-    assert "is gone or was changed; put it back, or --new-code" in gone.stderr
+    assert f"is gone or was changed: {kept}; put it back, or --new-code" in gone.stderr
 
 
 def test_a_local_worker_is_not_started_without_its_code(
