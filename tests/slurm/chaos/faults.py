@@ -429,7 +429,8 @@ KINDS: Mapping[str, Kind] = {
     "preemption": Kind(preemption, _causes("PREEMPTED")),
     "node down": Kind(node_down, _causes("NODE_FAIL")),
     "node silent": Kind(node_silent, _causes("NODE_FAIL")),
-    "node frozen": Kind(node_frozen, _causes("NODE_FAIL"), blurs=_causes("KILLED")),
+    # Its old step may be there still when the requeued task starts, which SLURM then fails at once.
+    "node frozen": Kind(node_frozen, _causes("NODE_FAIL"), blurs=_causes("KILLED"), takes_task=True),
     "power cut": Kind(power_cut, _causes("NODE_FAIL")),
     "kill -9 process": Kind(process_killed, _causes("KILLED")),
     # The orphan may be left behind by a job that SLURM misses, or that an attentive user cancels.
