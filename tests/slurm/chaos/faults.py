@@ -234,7 +234,15 @@ def _outage(label: str, site: Site, delay_s: float) -> Injection | None:
     if label in site.away:
         return None
     site.daemon("stop", label)
-    return Injection(f"for {delay_s:.0f} s", None, mending=[(delay_s, lambda: site.daemon("start", label))])
+
+    def start() -> bool:
+        # slurmdbd is not ready before its database is.
+        if label == "slurmdbd" and "mariadbd" in site.away:
+            return False
+        site.daemon("start", label)
+        return True
+
+    return Injection(f"for {delay_s:.0f} s", None, mending=[(delay_s, start)])
 
 
 def controller_away(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
