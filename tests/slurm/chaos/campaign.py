@@ -94,7 +94,7 @@ class Campaign:
                 self._go_on_until(time.monotonic() + 60 * self.plan.minutes, with_faults=True)
                 self.note("no more faults")
                 self._go_on_until(time.monotonic() + FINISH_S, with_faults=False)
-                output, _ = reference.communicate(timeout=600)
+                output, _ = reference.communicate(timeout=1800)
                 assert reference.returncode == 0, output
             self.problems += [problem for injection in self.injections for problem in injection.problems]
             self.problems += check.problems_of(self.site, self.injections)
