@@ -47,14 +47,20 @@ def _git(root: Path, *words: str) -> str | None:
     return answer.stdout.strip()
 
 
-def provenance(device: str) -> dict[str, Any]:
-    """Code, versions, host, and the device with its name, as this process sees them."""
+@functools.cache
+def installed_versions() -> dict[str, str | None]:
+    """The version of Python and of each package that decides a result; null for one that is not installed."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = None
+    return versions
+
+
+def provenance(device: str) -> dict[str, Any]:
+    """Code, versions, host, and the device with its name, as this process sees them."""
     facts = {
         name: os.environ[name]
         for name in ("SLURM_JOB_ID", "SLURM_JOB_PARTITION", "CUDA_VISIBLE_DEVICES")
@@ -62,7 +68,7 @@ def provenance(device: str) -> dict[str, Any]:
     }
     return {
         "code": code_version(),
-        "versions": versions,
+        "versions": installed_versions(),
         "host": socket.gethostname(),
         "device": device,
         "environment": facts,

@@ -104,9 +104,10 @@ def serve() -> None:
     """The warm process: a child for each line of stdin."""
     for late in LATE:
         importlib.import_module(late)
-    from src.provenance import code_version
+    from src.provenance import code_version, installed_versions
 
     code_version()
+    installed_versions()
     # What is here already is never garbage: a child's collector would only copy its pages.
     gc.freeze()
     for line in sys.stdin:
