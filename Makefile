@@ -17,7 +17,7 @@ MINUTES ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
-INPUTS := $(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
+INPUTS := $(shell cat requirements.lock pyproject.toml hpc/setup.sh | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.ready-$(INPUTS)-$(or $(TORCH_BACKEND),locked)
 # A later call without TORCH_BACKEND keeps the torch build that an earlier one chose.
 READY := $(if $(TORCH_BACKEND),$(STAMP),$(firstword $(wildcard $(VENV)/.ready-$(INPUTS)-*) $(STAMP)))
