@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc.submit import submissions
 from src import yaml_file
 from src.config import Config
 from src.rundir import RunDir
@@ -59,6 +60,15 @@ def begun(launch: Launch, tmp_path: Path) -> tuple[RunDir, str]:
     run = the_run(tmp_path)
     wait_for("the run works", working(run), 90)
     return run, str(run.attempts()[-1]["job"])
+
+
+def held(launch: Launch, tmp_path: Path) -> str:
+    """The job of the grid, which waits until it is released."""
+    (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml({**PROFILE, "sbatch": {"hold": True}}))
+    done = launch("grid")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml(dict(PROFILE)))
+    return str(submissions(sweeps(tmp_path / "runs")[-1])[-1].job_id)
 
 
 def test_suspended_held_and_requeued_by_hand(launch: Launch, one_machine: Cluster, tmp_path: Path) -> None:
@@ -113,19 +123,17 @@ def test_a_moved_folder_ends_its_tasks_with_a_reason_and_goes_on_from_its_new_pl
     launch: Launch, one_machine: Cluster, tmp_path: Path
 ) -> None:
     """The jobs that wait know the old path; a symbolic link is another path to the same runs."""
-    profile = {**PROFILE, "sbatch": {"begin": "now+12"}}
-    (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml(profile))
-    assert launch("grid").returncode == 0
+    job = held(launch, tmp_path)
     old, new = tmp_path / "runs", tmp_path / "moved"
     old.rename(new)
     here = ["--set", f"paths.runs_dir={new}"]
     assert "1 in the queue before, 0 submitted" in launch("grid", *here).stdout
-    wait_for("the task has left the queue", lambda: not one_machine.run(["squeue", "-h", "-t", "PD,R,CG"]).strip(), 90)
+    one_machine.run(["scontrol", "release", job])
+    wait_for("the task has failed", lambda: one_machine.job(job)["JobState"] == "FAILED", 90)
     shown = launch("status", *here).stdout
     assert "not started" in shown
     assert "the code of these runs is gone or was changed" in shown
     assert sweeps(new)[-1].runs()[0].attempts() == []
-    (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml(dict(PROFILE)))
     (tmp_path / "linked").symlink_to(new)
     again = launch("grid", "--set", f"paths.runs_dir={tmp_path / 'linked'}")
     assert "1 submitted" in again.stdout, again.stdout + again.stderr
@@ -146,12 +154,12 @@ def test_several_partitions_are_one_queue(launch: Launch, one_machine: Cluster, 
 
 
 def test_a_waiting_task_whose_code_is_gone_trains_nothing(launch: Launch, one_machine: Cluster, tmp_path: Path) -> None:
-    (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml({**PROFILE, "sbatch": {"begin": "now+8"}}))
-    assert launch("grid").returncode == 0
+    job = held(launch, tmp_path)
     (code,) = (path for path in sweeps(tmp_path / "runs")[-1].code.iterdir() if path.is_dir())
     engine = code / "src" / "engine.py"
     engine.write_text(engine.read_text() + "\n# another engine\n")
-    wait_for("the task has left the queue", lambda: not one_machine.run(["squeue", "-h", "-t", "PD,R,CG"]).strip(), 90)
+    one_machine.run(["scontrol", "release", job])
+    wait_for("the task has failed", lambda: one_machine.job(job)["JobState"] == "FAILED", 90)
     shown = launch("status").stdout
     assert "not started" in shown
     assert "the code of these runs is gone or was changed" in shown

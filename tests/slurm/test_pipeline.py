@@ -16,7 +16,7 @@ from src.rundir import SweepDir
 from ..conftest import run_python
 from .conftest import PROFILE, Cluster, wait_for
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
 
 def test_a_chain_stops_where_a_link_is_cancelled_and_goes_on_when_asked(
@@ -56,7 +56,7 @@ def test_a_chain_stops_where_a_link_is_cancelled_and_goes_on_when_asked(
     assert all(run.cancelled() and len(run.attempts()) == 1 for run in sweep("grid").runs())
 
     launch("pipeline")
-    wait_for("the chain is complete", lambda: state("evaluate") == "done", 200)
+    wait_for("the chain is complete", lambda: state("evaluate") == "done", 300)
     assert [state(link) for link in LINKS] == ["done"] * 4
     suggestion = float((sweep("lr_sweep").runs()[0].result() or {})["suggestion"]["valley"])
     # This grid has a rate axis of its own, which stays; what it found is what is trained and evaluated.
