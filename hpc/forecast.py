@@ -101,7 +101,9 @@ def _measure(run: RunDir, units: float, profile: Profile) -> Measured | None:
     if not attempts or not (saves or run.result()):
         return None
     total = next((a["total_steps"] for a in reversed(attempts) if a.get("total_steps")), None)
-    done = 1.0 if run.result() else attempts[-1].get("last_step", 0) / total if total else 0.0
+    result = run.result()
+    whole = result is not None and result.get("outcome") != "diverged"
+    done = 1.0 if whole else (result or {}).get("steps", attempts[-1].get("last_step", 0)) / total if total else 0.0
     # A run that only began says more of its start than of its work.
     rate = used_s(attempts, time.time()) / (units * done) if done >= 0.1 else None
     return Measured(rate, max(saves, default=None))

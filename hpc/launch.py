@@ -59,9 +59,9 @@ def train(
     made = {"fresh": fresh, "new_code": new_code}
     sweep = launch("train", chosen, cluster, dry_run=dry_run, max_slice_hours=max_slice_hours, **made)
     if sweep and replace_best:
-        from src.training import export_done
+        from src.training import replace_best_by
 
-        export_done(sweep)
+        replace_best_by(sweep)
 
 
 @app.command("lr-sweep")

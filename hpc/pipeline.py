@@ -166,7 +166,10 @@ def _request(chain: Chain, link: str) -> Request:
     best_config = make_config(config.to_dict(), "the best cell", best.overrides)
     if link == "train":
         return jobs.request_of(link, best_config)
-    weights = _sweep_of(chain, "train").runs()[0].best_file
+    trained = _sweep_of(chain, "train").runs()[0]
+    weights = trained.best_file
+    if not weights.is_file():
+        raise RunError(f"no epoch of {trained.label} had a finite loss on val; there is nothing to evaluate")
     named = make_config(best_config.to_dict(), "the training", {"evaluation.checkpoint": str(weights.absolute())})
     return jobs.request_of(link, named)
 
@@ -199,7 +202,8 @@ def _found(link: str, sweep: SweepDir) -> str:
     if link == "lr_sweep":
         return "valley " + ", ".join(show_value(row.get("valley")) or "none" for row in rows)
     if link == "evaluate":
-        return f"{rows[0]['split']} accuracy {show_value(rows[0]['accuracy'])}, loss {show_value(rows[0]['loss'])}"
+        loss = show_value(rows[0]["loss"]) or "not finite"
+        return f"{rows[0]['split']} accuracy {show_value(rows[0]['accuracy'])}, loss {loss}"
     best = best_row(rows)
     return f"best {best['run']}, val/accuracy {show_value(best['val/accuracy'])}" if best else "nothing measured"
 

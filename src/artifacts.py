@@ -77,7 +77,7 @@ def _why_kept(before: Mapping[str, Any] | None, source: Mapping[str, Any]) -> st
         return "nobody knows where it is from"
     if before["run"] == source["run"]:
         return ""
-    if before.get("measured_on") != source["measured_on"]:
+    if before.get("measured_on") != source["measured_on"] or source["measured_on"]["data"] is None:
         return f"it is of {before['run']}, on other images or another split"
     return "" if _score(source) > _score(before) else f"{_shown(before)} is not worse than {_shown(source)}"
 

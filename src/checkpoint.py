@@ -12,6 +12,7 @@ import io
 import pickle
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,9 @@ def _damaged_part(data: bytes) -> str | None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             return file.testzip()
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError):
+    except (RuntimeError, zlib.error):
+        return "its table"  # It says of a part that it is encrypted or compressed, which torch never does.
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError):
         return None  # Torn, of an old format, or no checkpoint at all: torch says which.
 
 

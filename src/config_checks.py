@@ -39,12 +39,14 @@ def disagreements(config: Config) -> Iterable[str]:
     finder = config.lr_finder
     if finder.min_lr >= finder.max_lr:
         yield f"lr_finder.min_lr: {finder.min_lr} must be below lr_finder.max_lr {finder.max_lr}"
-    given: dict[str, str] = {}
+    given = {} if config.hparams.epochs is None else {"train.epochs.": "epochs"}
     for axis, values in config.hparams.axes.items():
         yield from _axis_problems(axis, values, type(config))
-        other = given.setdefault(AXES.get(axis, axis), axis)
-        if other != axis:
-            yield f"hparams.{axis}: is the same as hparams.{other}; keep one of them, with all values to try"
+        path = f"{AXES.get(axis, axis)}."
+        other = next((name for known, name in given.items() if known.startswith(path) or path.startswith(known)), None)
+        if other:
+            yield f"hparams.{axis}: sets the same as hparams.{other}; keep one of them, with all values to try"
+        given.setdefault(path, axis)
 
 
 def _size_problems(config: Config) -> Iterable[str]:

@@ -29,7 +29,7 @@ from src.files import sync_directory
 
 Progress = Callable[[str], None]
 _FORMAT = 1  # of the arrays and of meta.json; another number is another folder
-_TRANSFORM = "RGB, transparency over black, 16 bits to 8, PIL bilinear"
+_TRANSFORM = "RGB, transparency over black, 16 bits to 8 with theirs, PIL bilinear"
 _FILES = ("train_images.npy", "train_labels.npy", "valid_images.npy", "valid_labels.npy")
 _BATCH = 256
 

@@ -65,7 +65,16 @@ def best_of_grid(config: Config, option: str, *, unfinished: bool) -> BestCell |
     """
     if not config.hparams.axes:
         return None
-    return _best_of(Request("grid", config.hparams.tag, expand_grid(config), config), option, unfinished=unfinished)
+    request = Request("grid", config.hparams.tag, expand_grid(config), config)
+    best = _best_of(request, option, unfinished=unfinished)
+    sweep = find_sweep(request.runs_dir, request.kind, request.key)
+    done = sum(run.result() is not None for run in sweep.runs()) if sweep else 0
+    if sweep and done and best is None:
+        raise RunError(
+            f"{option}: all {done} cells of {sweep.name} that are done diverged; give lower rates (hparams.lr), "
+            "or leave the option away"
+        )
+    return best
 
 
 def _best_of(request: Request, option: str, *, unfinished: bool) -> BestCell | None:

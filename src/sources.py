@@ -251,12 +251,25 @@ def _to_rgb(image: PilImage) -> tuple[PilImage, str]:
     """
     from PIL import Image
 
-    if image.has_transparency_data:
-        ground = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB"), "transparency over black"
     # Older versions of PIL read a 16-bit PNG as 32-bit integers.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB"), "16 bits to 8"
+        return _from_16_bits(image)
+    if image.has_transparency_data:
+        shown = image.convert("RGBA")
+        if np.asarray(shown)[..., 3].min() < 255:
+            ground = Image.new("RGBA", image.size, (0, 0, 0, 255))
+            return Image.alpha_composite(ground, shown).convert("RGB"), "transparency over black"
     if image.mode in ("I", "F"):
         raise ValueError(f"its mode is {image.mode!r}, whose numbers have no known range; save it with 8 or 16 bits")
     return image.convert("RGB"), ""
+
+
+def _from_16_bits(image: PilImage) -> tuple[PilImage, str]:
+    """Grey of 16 bits as RGB; where one of its values means transparent, PIL's `convert` would ignore that."""
+    from PIL import Image
+
+    grey = np.asarray(image)
+    hidden = grey == image.info.get("transparency", -1)
+    pixels = np.where(hidden, 0, grey >> 8).astype(np.uint8)
+    change = "16 bits to 8, transparency over black" if hidden.any() else "16 bits to 8"
+    return Image.fromarray(pixels).convert("RGB"), change

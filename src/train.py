@@ -52,12 +52,12 @@ def main(
 
     from src.foreground import open_and_run
     from src.results import print_table, read_rows
-    from src.training import export_done, train_and_export
+    from src.training import replace_best_by, train_and_export
 
     sweep = open_and_run(train_request(loaded), train_and_export, fresh=fresh, new_code=new_code)
     print_table(read_rows(sweep), sweep.name)
     if replace_best:
-        export_done(sweep)
+        replace_best_by(sweep)
 
 
 if __name__ == "__main__":

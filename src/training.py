@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from src.artifacts import export_best, export_bytes
+from src.config import make_config
+from src.files import replace_file
 from src.outcome import Outcome
 from src.progress import Reporter, StopCheck
 from src.rundir import RunDir, SweepDir
-from src.yaml_file import json_text
+from src.yaml_file import dump_yaml, json_text
 
 
 def train_and_export(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
@@ -23,11 +25,16 @@ def train_and_export(run: RunDir, should_stop: StopCheck, reporter: Reporter) ->
     return train(run, should_stop, reporter, publish)
 
 
-def export_done(sweep: SweepDir) -> None:
-    """Make a training that was done before `artifacts/best.ckpt`, as --replace-best asks; one on its way does so itself
-    where it was planned with --replace-best.
+def replace_best_by(sweep: SweepDir) -> None:
+    """Make the weights of a training `artifacts/best.ckpt`, as --replace-best asks: now where it is done, else at its
+    end, also where it was planned before without that option.
     """
     for run in sweep.runs():
+        config = run.config()
+        if run.result() is None and not config.checkpoint.replace_best:
+            # Read again at the end of the training, and no part of what the run computes.
+            asked = make_config(config.to_dict(), str(run.config_file), {"checkpoint.replace_best": True})
+            replace_file(run.config_file, dump_yaml(asked.to_dict()))
         result = run.result()
         if result:
             print(f"{run.label}: {export_best(run, result, replace=True)}", flush=True)

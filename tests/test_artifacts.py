@@ -16,11 +16,12 @@ from src.config import Config
 from src.errors import CheckpointError
 from src.evaluation import evaluate
 from src.foreground import prepare_images
+from src.planned import check_as_planned, planned_row
 from src.plans import evaluation_request, train_request
 from src.progress import PlainReporter
 from src.rundir import RunDir
 from src.sweeps import open_sweep
-from src.training import export_done
+from src.training import replace_best_by
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_another_experiments_weights_are_kept(
     assert f"is kept: it is of {first.path}, on other images or another split" in said
     assert "--replace-best puts them there" in said
     assert target.read_bytes() == first.best_file.read_bytes()
-    export_done(other.sweep())
+    replace_best_by(other.sweep())
     assert f"in place of {first.label}" in capsys.readouterr().out
     assert target.read_bytes() == other.best_file.read_bytes()
 
@@ -101,6 +102,40 @@ def test_the_configuration_can_ask_for_it(trained: Callable[..., RunDir], target
     worse = trained(0.1, checkpoint__replace_best=True)
     assert "best weights" in export(worse)
     assert target.read_bytes() == worse.best_file.read_bytes()
+
+
+def test_it_can_be_asked_of_a_run_that_is_planned_already(
+    trained: Callable[..., RunDir], target: Path, small: Callable[..., Config]
+) -> None:
+    """It waits in a queue, or trains; a later command asks."""
+    export(trained(0.6))
+    run = open_sweep(prepare_images(train_request(small(train__seed=5))))[0].runs()[0]
+    replace_best_by(run.sweep())
+    result = {"outcome": "completed", "best": {"accuracy": 0.1, "loss": 2.0}}
+    check_as_planned(run, run.config(), "train", planned_data(run))
+    run.checkpoints.mkdir()
+    run.best_file.write_text("its weights")
+    assert "best weights" in export_best(run, result)
+    assert target.read_bytes() == run.best_file.read_bytes()
+
+
+def planned_data(run: RunDir) -> str:
+    row = planned_row(run)
+    assert row
+    return str(row["data"])
+
+
+def test_weights_measured_on_unknown_images_are_not_compared(
+    small: Callable[..., Config], trained: Callable[..., RunDir], target: Path
+) -> None:
+    """Of sweeps that an earlier version planned, whose manifest says nothing of images."""
+    runs = [open_sweep(train_request(small(train__seed=seed)))[0].runs()[0] for seed in (1, 2)]
+    for run, accuracy in zip(runs, (0.5, 0.9), strict=True):
+        run.checkpoints.mkdir()
+        run.best_file.write_text(run.label)
+        said = export_best(run, {"best": {"accuracy": accuracy, "loss": 1.0}})
+    assert "on other images or another split" in said
+    assert target.read_bytes() == runs[0].best_file.read_bytes()
 
 
 def test_weights_that_nobody_knows_are_kept_and_never_lost(trained: Callable[..., RunDir], target: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.checkpoint import load_newest, save_state
+from src.checkpoint import load_checkpoint, load_newest, save_state, to_bytes
 from src.checkpoint_names import list_states, newest_step
 from src.errors import CheckpointError
 from src.files import append_lines, read_lines, replace_file
@@ -151,3 +151,14 @@ def test_a_torn_line_neither_counts_nor_swallows_the_next(tmp_path: Path) -> Non
     assert read_lines(path) == [{"a": 1}]
     append_lines(path, [{"a": 3}])
     assert read_lines(path) == [{"a": 1}, {"a": 3}]
+
+
+@pytest.mark.parametrize(("offset", "value"), [(8, 1), (10, 8), (10, 99)], ids=["encrypted", "deflated", "unknown"])
+def test_a_damaged_table_of_a_checkpoint_is_no_traceback(tmp_path: Path, offset: int, value: int) -> None:
+    """Its last part is marked as something that torch never writes."""
+    content = bytearray(to_bytes({"model_state_dict": {"weight": torch.arange(2000.0)}}))
+    content[content.rindex(b"PK\x01\x02") + offset] = value
+    path = tmp_path / "some.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"some\.ckpt: (is damaged|not a whole checkpoint)"):
+        load_checkpoint(path)

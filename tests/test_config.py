@@ -52,7 +52,16 @@ def test_strings_that_look_like_numbers_are_quoted() -> None:
 
 def test_one_value_searched_under_two_names_is_refused() -> None:
     said = refusal("hparams.train.optimizer.lr=[1e-3]")
-    assert "hparams.train.optimizer.lr: is the same as hparams.lr; keep one of them" in said
+    assert "hparams.train.optimizer.lr: sets the same as hparams.lr; keep one of them" in said
+
+
+@pytest.mark.parametrize(
+    ("axis", "other"),
+    [("train.optimizer=[{name: sgd, lr: 0.5}]", "lr"), ("train.epochs=[1, 3]", "epochs")],
+)
+def test_an_axis_that_would_undo_another_setting_is_refused(axis: str, other: str) -> None:
+    said = refusal(f"hparams.{axis}")
+    assert f"hparams.{axis.partition('=')[0]}: sets the same as hparams.{other}; keep one of them" in said
 
 
 @pytest.mark.parametrize("section", ["hparams", "refine", "lr_finder"])

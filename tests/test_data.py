@@ -172,6 +172,23 @@ def test_sixteen_bits_and_transparency_are_converted_and_said(folder: Path, tmp_
     assert found.facts["valid"]["changes"] == {}
 
 
+@pytest.mark.parametrize(
+    ("image", "hidden", "expected", "change"),
+    [
+        (Image.fromarray(np.full((8, 8), 40_000, np.uint16)), 40_000, 0, "16 bits to 8, transparency over black"),
+        (Image.fromarray(np.full((8, 8), 40_000, np.uint16)), 7, 40_000 >> 8, "16 bits to 8"),
+        (Image.new("RGBA", (8, 8), (9, 9, 9, 255)), None, 9, ""),
+        (Image.new("L", (8, 8), 77), 77, 0, "transparency over black"),
+    ],
+)
+def test_only_what_is_transparent_is_taken_away(image: Image.Image, hidden: int | None, expected: int, change: str):
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **({} if hidden is None else {"transparency": hidden}))
+    decoded_image = sources.decode(buffer.getvalue(), (8, 8))
+    assert (decoded_image.pixels == expected).all()
+    assert decoded_image.change == change
+
+
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_numbers_without_a_known_range_are_refused(folder: Path, tmp_path: Path, mode: str):
     replace_image(folder, "train", 5, encode(Image.new(mode, (64, 64), 7), "TIFF"))

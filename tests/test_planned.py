@@ -21,7 +21,7 @@ from src.files import read_lines
 from src.foreground import prepare_images
 from src.lr_range import sweep as find_rate
 from src.names import find_named
-from src.plans import grid_request, lr_sweep_request, train_request
+from src.plans import evaluation_request, grid_request, lr_sweep_request, train_request
 from src.progress import PlainReporter
 from src.results import read_rows
 from src.rundir import RunDir, SweepDir
@@ -137,6 +137,29 @@ def test_a_pipeline_stops_where_its_images_change(on_folder: Callable[..., Confi
     write_images(tmp_path / "images", seed=1)
     with pytest.raises(DataError, match="other images"):
         pipeline._open_sweep(chain, "lr_sweep", request)
+
+
+def test_a_pipeline_whose_training_diverged_says_so(small: Callable[..., Config]) -> None:
+    config = small()
+    chain, _ = open_chain(config, LOCAL, [], fresh=False)
+    made = {"lr_sweep": planned(lr_sweep_request(config)), "grid": planned(grid_request(config))}
+    made["lr_sweep"].runs()[0].write_result({"suggestion": {"valley": 0.01}})
+    for run in made["grid"].runs():
+        finish(run, 0.5)
+    made["train"] = planned(train_request(config))
+    finish(made["train"].runs()[0], None)
+    for link, sweep in made.items():
+        chain.record(link=link, state="done", sweep=sweep.name)
+    with pytest.raises(RunError, match=r"no epoch of .*/train had a finite loss on val; there is nothing to evaluate"):
+        pipeline._request(chain, "evaluate")
+
+
+def test_a_pipeline_shows_an_evaluation_without_a_loss(small: Callable[..., Config], tmp_path: Path) -> None:
+    weights = tmp_path / "some.ckpt"
+    weights.write_bytes(b"weights")
+    made = planned(evaluation_request(small(evaluation__checkpoint=str(weights))))
+    made.runs()[0].write_result({"outcome": "diverged", "split": "test", "accuracy": 0.25, "loss": None})
+    assert pipeline._found("evaluate", made) == "test accuracy 0.25, loss not finite"
 
 
 def cut(lines: list[str]) -> list[str]:

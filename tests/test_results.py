@@ -140,6 +140,26 @@ def test_the_best_cell_of_a_grid_that_is_not_complete_is_asked_for_by_name(
     assert len(grid_request(small(), refined=True, unfinished=True).cells) == 9
 
 
+def test_a_grid_that_diverged_everywhere_has_no_best_cell_and_says_so(
+    sweep: SweepDir, small: Callable[..., Config]
+) -> None:
+    for run in sweep.runs():
+        finish(run, None)
+    for ask in (with_best_cell, lambda config: grid_request(config, refined=True)):
+        with pytest.raises(RunError, match=rf"all 4 cells of {sweep.name} that are done diverged; .*hparams\.lr"):
+            ask(small())
+
+
+def test_a_narrower_grid_that_diverged_leaves_the_best_of_the_first(
+    sweep: SweepDir, small: Callable[..., Config]
+) -> None:
+    finish(sweep.runs()[3], None)
+    narrower, _ = open_sweep(grid_request(small(), refined=True))
+    for run in narrower.runs():
+        finish(run, None)
+    assert best_of_all(small()).sweep == sweep
+
+
 def test_the_narrower_grid_is_known_to_the_full_training(sweep: SweepDir, small: Callable[..., Config]) -> None:
     finish(sweep.runs()[3], None)
     narrower, _ = open_sweep(grid_request(small(), refined=True))

@@ -178,6 +178,16 @@ def test_a_state_that_nobody_knows_is_shown_as_it_is(sweep: SweepDir) -> None:
     assert {row["state"] for row in shown.rows} == {"QUANTUM_HOLD"}
 
 
+def test_a_run_that_diverged_early_did_not_do_all_its_work(small: Callable[..., Config]) -> None:
+    config = small()
+    run = open_sweep(train_request(config))[0].runs()[0]
+    run.record_attempt(1, start=0.0, end=3600.0, cause="DONE", slice=SLICE, last_step=6, total_steps=18)
+    run.write_result({"outcome": "diverged", "steps": 6})
+    grid = grid_request(config)
+    # A third of 3 epochs took the hour; a cell has 2.
+    assert forecast_of(grid, grid.cells, PROFILE).slice_hours == pytest.approx(2 * 2)
+
+
 def test_the_forecast_comes_from_runs_of_this_shape_on_this_slice(
     small: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
