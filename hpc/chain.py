@@ -54,6 +54,8 @@ class Chain:
 
     def snapshot(self) -> Path:
         """The code of its stages. Raises RunError where it is gone or was changed."""
+        if "snapshot" not in self.meta():
+            self.use_new_code()  # Made by an earlier version.
         path = self.code / str(self.meta()["snapshot"])
         problem = snapshot_problem(path)
         if problem:

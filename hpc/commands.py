@@ -18,7 +18,7 @@ from hpc.inspection import log_folder, print_names
 from hpc.stock import Stock, give_budgets_back, last_cause, refusals_by_word, take_stock
 from hpc.submit import in_queue
 from src.cli import EXIT_STOPPED
-from src.code_snapshot import NEW_CODE_HINT, changed_files, code_digest, show_files, sweep_code, use_new_code
+from src.code_snapshot import NEW_CODE_HINT, code_change, code_digest, sweep_code, use_new_code
 from src.config import Config, make_config
 from src.errors import ClusterError, RunError
 from src.foreground import command_line, prepare_images
@@ -47,7 +47,7 @@ def launch(
     left = [cell for cell in request.cells if not (found and found.run(cell.name).result())]
     forecast = forecast_of(request, left, profile)
     if dry_run:
-        _print_plan(request, found, profile_name, profile)
+        _print_plan(request, found, profile_name, profile, new_code=new_code)
         print(forecast)
         warn_of_short_lead(profile, forecast)
         return None
@@ -88,18 +88,27 @@ def execute(
         submit_missing(sweep, profile, site, config, only, by_user=by_user)
 
 
-def choose_code(sweep: SweepDir, *, new_code: bool) -> None:
-    """A sweep goes on with the code that it was made with, unless its user asks for `new_code`; one line says which."""
-    changed = changed_files(sweep)
-    if new_code:
+def choose_code(sweep: SweepDir, *, new_code: bool, root: Path | None = None) -> None:
+    """A sweep goes on with the code that it was made with, unless its user asks for `new_code`; one line says which.
+
+    `root`: the code that it is compared with, if not that of this process. Raises RunError where its own is gone.
+    """
+    change = code_change(sweep, root)
+    if not (change or new_code):
+        return
+    if all(run.result() is not None for run in sweep.runs()):
+        if change:
+            print(f"{sweep.path}: done before, with other code: {change}; --fresh does it anew", flush=True)
+    elif new_code:
         print(f"goes on with the code as it is now, snapshot {use_new_code(sweep).name}", flush=True)
-    elif changed:
-        print(f"goes on with the code that it was made with; changed since: {show_files(changed)}; {NEW_CODE_HINT}")
+    else:
+        sweep_code(sweep)
+        print(f"goes on with the code that it was made with; {change}; {NEW_CODE_HINT}", flush=True)
 
 
-def _code_to_use(sweep: SweepDir | None) -> Path | None:
-    digest = sweep.meta().get("snapshot") if sweep else None
-    return (sweep.code / str(digest)).absolute() if sweep and digest else None
+def _code_to_use(sweep: SweepDir, *, new_code: bool) -> Path:
+    kept = sweep.meta().get("snapshot") if sweep.meta_file.is_file() and not new_code else None
+    return (sweep.code / str(kept or code_digest())).absolute()
 
 
 def retry(config: Config, name: str | None, cluster: str | None, cause: str | None, *, new_code: bool = False) -> None:
@@ -157,7 +166,9 @@ def _run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collectio
         )
 
 
-def _print_plan(request: Request, found: SweepDir | None, profile_name: str, profile: Profile) -> None:
+def _print_plan(
+    request: Request, found: SweepDir | None, profile_name: str, profile: Profile, *, new_code: bool
+) -> None:
     sweep = found or SweepDir(request.runs_dir / request.name_at(datetime.now()))
     missing = [run for cell in request.cells if (run := sweep.run(cell.name)).result() is None]
     where = f"{sweep.path} ({'exists' if found else 'new'})"
@@ -176,11 +187,7 @@ def _print_plan(request: Request, found: SweepDir | None, profile_name: str, pro
     except ClusterError as error:
         print(f"the site could not be asked, what follows takes the profile as it is: {error}", file=sys.stderr)
         site = Site(profile.gres or (profile.slice and f"gpu:{profile.slice}:1"), len(missing))
-    tasks, size, code = (
-        tasks_of(missing, profile),
-        max(1, site.array_size),
-        _code_to_use(found) or (sweep.code / code_digest()).absolute(),
-    )
+    tasks, size, code = tasks_of(missing, profile), max(1, site.array_size), _code_to_use(sweep, new_code=new_code)
     for ahead, start in enumerate(range(0, len(tasks), size)):
         part = tasks[start : start + size]
         text = plan_of(sweep, profile, site, request.config, part, code, ahead).sbatch_text

@@ -90,9 +90,14 @@ def _explain_unstarted(rows: Sequence[dict[str, Any]], sweep: SweepDir, queue: s
     for row in rows:
         if row["run"] not in tasks or row["run"] in queue or row["state"] in (*FINISHED, "running", "cancelled"):
             continue
-        task, last = tasks[row["run"]], (sweep.run(row["run"]).attempts() or [{}])[-1]
+        (task, submitted), attempts = tasks[row["run"]], sweep.run(row["run"]).attempts()
+        last = attempts[-1] if attempts else {}
+        begun = any(attempt.get("job") == task for attempt in attempts)
+        # Since then without SLURM, on this machine, whose clock has timed the submission too.
+        begun |= not last.get("cluster") and last.get("start", 0) > submitted
         # A task that was to come back has the same number as before.
-        if last.get("job") != task or (last.get("cause") in REQUEUED_AFTER and last.get("cluster")):
+        to_come_back = last.get("job") == task and last.get("cause") in REQUEUED_AFTER and last.get("cluster")
+        if not begun or to_come_back:
             row |= {"state": "not started", "job": task, "error": _last_words(folder, task) or row["error"]}
 
 

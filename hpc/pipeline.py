@@ -20,11 +20,11 @@ from hpc.arrays import Site, ask_site
 from hpc.budgets import STOPPED_BY_USER
 from hpc.chain import LINKS, Chain, open_chain
 from hpc.cluster import Profile, load_profile
-from hpc.commands import execute
+from hpc.commands import choose_code, execute
 from hpc.plan import job_name
 from hpc.stock import Stock, last_cause, refusals_by_word, take_stock
 from hpc.submit import in_queue, outside_of_jobs, submissions
-from src.code_snapshot import NEW_CODE_HINT, check_commands, code_digest, use_new_code
+from src.code_snapshot import NEW_CODE_HINT, change_since, check_commands
 from src.config import Config, make_config
 from src.errors import ClusterError, RelayError, RunError
 from src.foreground import prepare_images
@@ -51,8 +51,8 @@ def start(
     print(f"{chain.path}: {'new' if new else 'goes on'}: {' -> '.join(LINKS)}", flush=True)
     if new_code and not new:
         chain.use_new_code()
-    elif chain.snapshot().name != code_digest():
-        print(f"goes on with the code that it was made with, which has changed since; {NEW_CODE_HINT}", flush=True)
+    elif change := change_since(chain.snapshot()):
+        print(f"goes on with the code that it was made with; {change}; {NEW_CODE_HINT}", flush=True)
     advance(chain, by_link=False, new_code=new_code)
 
 
@@ -97,10 +97,9 @@ def _advance_link(
     stock = take_stock(sweep, in_queue(sweep) if site else {})
     if not stock.flying:
         _refuse_failed(sweep, stock, by_link=by_link)
+    choose_code(sweep, new_code=new_code, root=chain.snapshot())
     if len(stock.done) < len(request.cells):
         print(f"{link}: {sweep.path}", flush=True)
-        if new_code:
-            use_new_code(sweep)
         execute(sweep, profile, site, request.config, by_user=not by_link)
         if site and any(run.result() is None for run in sweep.runs()):
             flying = {job.job_id for jobs in in_queue(sweep).values() for job in jobs}

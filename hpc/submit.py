@@ -29,11 +29,15 @@ _PHASE_ORDER: Sequence[states.Phase] = ("running", "ending", "waiting", "unknown
 
 @dataclass(frozen=True)
 class Submission:
-    """One intent and its answer: the job's name, the runs of each task in the order of the array, its id if known."""
+    """One intent and its answer: the job's name, the runs of each task in the order of the array, its id if known.
+
+    `time`: of the intent, in seconds since 1970.
+    """
 
     job_name: str
     tasks: tuple[tuple[str, ...], ...]
     job_id: str | None
+    time: float = 0.0
 
     def task_id(self, position: int) -> str:
         """The id of a task: `70_3` of an array's fourth, `70` where there is one task only."""
@@ -46,7 +50,9 @@ def submissions(sweep: SweepDir) -> list[Submission]:
     for line in read_lines(sweep.submissions_file):
         name = str(line["job_name"])
         if "tasks" in line:
-            merged[name] = Submission(name, tuple(tuple(runs) for runs in line["tasks"]), None)
+            merged[name] = Submission(
+                name, tuple(tuple(runs) for runs in line["tasks"]), None, float(line.get("time", 0))
+            )
         elif name in merged:
             merged[name] = replace(merged[name], job_id=str(line["job_id"]))
     return list(merged.values())
@@ -87,10 +93,10 @@ def _chosen(run: RunDir, jobs: Sequence[slurm.QueuedJob]) -> slurm.QueuedJob:
     return next((job for job in jobs if job.job_id == owner and states.phase(job.state) == "running"), jobs[0])
 
 
-def last_tasks(made: Sequence[Submission]) -> dict[str, str]:
-    """Run name -> the id of the newest task that was submitted for it."""
+def last_tasks(made: Sequence[Submission]) -> dict[str, tuple[str, float]]:
+    """Run name -> the id of the newest task that was submitted for it, and when, in seconds since 1970."""
     return {
-        name: submission.task_id(position)
+        name: (submission.task_id(position), submission.time)
         for submission in made
         if submission.job_id
         for position, names in enumerate(submission.tasks)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import shlex
 import shutil
 import sys
@@ -27,6 +28,8 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = "code.sha256"
 DIGEST_DIGITS = 12
 _LAYERS = ("src", "jobs", "hpc")
+# For find: what Python imports nothing from by name.
+_HIDDEN = r"\( -name __pycache__ -o -name '.?*' \)"
 # Modules of src that decide no result: what names, shows, submits and says. Any other one does.
 _DECIDES_NOTHING = frozenset(
     {
@@ -63,14 +66,18 @@ NEW_CODE_HINT = "--new-code goes on with the changed code, --fresh starts anew w
 
 
 def code_digest(root: Path | None = None) -> str:
-    """The name of the snapshot of the code below `root`, that of this process unless another is given."""
+    """The name of the snapshot of the code below `root`, that of this process unless another is given.
+
+    The code is read once in a process; `keep_code` refuses to keep what was edited since.
+    """
     return _digest(_manifest(root or PROJECT_ROOT))
 
 
 def keep_code(folder: Path, root: Path | None = None) -> Path:
     """Keep the code below `root` in `folder`. Returns the snapshot, from which `python -m` finds the code.
 
-    A snapshot that is there already is checked, and what was changed in it is put right.
+    A snapshot that is there already is checked, and what was changed in it is put right. Raises RunError where the code
+    was edited after this process has read it.
     """
     root = root or PROJECT_ROOT
     manifest = _manifest(root)
@@ -86,9 +93,11 @@ def keep_code(folder: Path, root: Path | None = None) -> Path:
             copy.parent.mkdir(parents=True, exist_ok=True)
             # Not made durable one by one: whoever uses a snapshot checks it.
             shutil.copyfile(root / name, copy)
+        if _read_manifest(building) != manifest:
+            raise RunError(f"{root}: its code was edited while this command ran; run the same command again")
         (building / MANIFEST).write_bytes(manifest)
         (building / SNAPSHOT_VERSION).write_text(yaml_file.json_text(code_version(root)))
-        diff = code_diff(root)
+        diff = _diff_of(root)
         if diff:
             replace_file(target.with_suffix(".diff"), diff)
         if target.is_dir():
@@ -110,9 +119,14 @@ def snapshot_problem(path: Path) -> str:
         manifest = (path / MANIFEST).read_bytes()
         if _digest(manifest) != path.name:
             return f"{MANIFEST} is not the one that was written"
-        for name, digest in _read(manifest).items():
+        kept = _read(manifest)
+        for name, digest in kept.items():
             if hashlib.sha256((path / name).read_bytes()).hexdigest() != digest:
                 return f"{name} was changed"
+        (path / SNAPSHOT_VERSION).stat()
+        extra = sorted(_others(path) - {*kept, MANIFEST, SNAPSHOT_VERSION})
+        if extra:
+            return f"{extra[0]} was added"
     except (OSError, ValueError) as error:
         missing = getattr(error, "filename", None)
         return f"{Path(missing).relative_to(path)} is missing" if missing else f"{MANIFEST} cannot be read"
@@ -139,21 +153,29 @@ def sweep_code(sweep: SweepDir) -> Path:
 def use_new_code(sweep: SweepDir) -> Path:
     """Execute the sweep with the code as it is now from here on. Returns its snapshot."""
     path = keep_code(sweep.code)
-    replace_file(sweep.meta_file, yaml_file.dump_yaml({**sweep.meta(), "snapshot": path.name}))
+    content = {**sweep.meta(), "code": code_version(path), "snapshot": path.name}
+    replace_file(sweep.meta_file, yaml_file.dump_yaml(content))
     return path
 
 
-def changed_files(sweep: SweepDir) -> list[str]:
-    """The files that decide results and differ between the sweep's snapshot and the code of this process."""
+def code_change(sweep: SweepDir, root: Path | None = None) -> str:
+    """What decides results and differs between the sweep's snapshot and the code below `root`, in a few words; "" where
+    nothing does, or the sweep has no snapshot yet.
+    """
     digest = sweep.meta().get("snapshot")
-    if not digest or digest == code_digest():
-        return []
-    try:
-        kept = _read((sweep.code / str(digest) / MANIFEST).read_bytes())
-    except (OSError, ValueError):
-        return []  # `sweep_code` says what is wrong with it.
-    now = _read(_manifest(PROJECT_ROOT))
-    return [name for name in sorted({*kept, *now}) if _decides(name) and kept.get(name) != now.get(name)]
+    return change_since(sweep.code / str(digest), root) if digest else ""
+
+
+def change_since(snapshot: Path, root: Path | None = None) -> str:
+    """The same for a snapshot. One that cannot be compared any more may be anything, so it counts as different."""
+    if snapshot.name == code_digest(root):
+        return ""
+    problem = snapshot_problem(snapshot)
+    if problem:
+        return f"{snapshot} cannot tell what changed since: {problem}"
+    kept, now = _read((snapshot / MANIFEST).read_bytes()), _read(_manifest(root or PROJECT_ROOT))
+    changed = [name for name in sorted({*kept, *now}) if _decides(name) and kept.get(name) != now.get(name)]
+    return f"{show_files(changed)} changed since" if changed else ""
 
 
 def show_files(names: list[str]) -> str:
@@ -165,9 +187,11 @@ def check_commands(snapshot: Path) -> list[str]:
     """Shell commands that go into the snapshot, or end with a reason where it is not what its name promises."""
     root, digest = shlex.quote(str(snapshot)), snapshot.name
     listed = f'[ "$(sha256sum < {MANIFEST} | cut -c1-{len(digest)})" = {digest} ]'
+    # As in `_others`: the listed files, the list itself and the version, and no file more.
+    alone = f"[ $(find . {_HIDDEN} -prune -o ! -type d -print | wc -l) -eq $(($(wc -l < {MANIFEST}) + 2)) ]"
     reason = f"error: the code of these runs is gone or was changed: {snapshot}; put it back, or {NEW_CODE_HINT}"
     return [
-        f"cd {root} && {listed} && sha256sum --quiet --check {MANIFEST} \\",
+        f"cd {root} && {listed} && sha256sum --quiet --check {MANIFEST} && {alone} \\",
         f"    || {{ echo {shlex.quote(reason)} >&2; exit 3; }}",
         f'export PYTHONPATH={root}"${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1',
     ]
@@ -178,8 +202,30 @@ def _decides(name: str) -> bool:
     return layer == "src" and file.removesuffix(".py") not in _DECIDES_NOTHING
 
 
+def _others(path: Path) -> set[str]:
+    """All files below `path` but hidden ones and Python's caches: an added package would be imported before a file."""
+    found = set()
+    for folder, folders, files in os.walk(path):
+        folders[:] = [name for name in folders if not (name == "__pycache__" or name.startswith("."))]
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        found |= {str((Path(folder) / name).relative_to(path)) for name in (*files, *links) if not name.startswith(".")}
+    return found
+
+
+def _diff_of(root: Path) -> bytes:
+    """The diff of the code below `root`; of a snapshot, the one that was kept beside it."""
+    if (root / SNAPSHOT_VERSION).is_file():
+        beside = root.with_suffix(".diff")
+        return beside.read_bytes() if beside.is_file() else b""
+    return code_diff(root)
+
+
 @functools.cache
 def _manifest(root: Path) -> bytes:
+    return _read_manifest(root)
+
+
+def _read_manifest(root: Path) -> bytes:
     """A line per Python file, as sha256sum writes it: digest, two spaces, path below `root`."""
     files = [path for layer in _LAYERS for path in sorted((root / layer).rglob("*.py"))]
     lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(root)}\n" for path in files]

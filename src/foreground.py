@@ -12,7 +12,7 @@ from types import FrameType
 
 from src.attempts import Execute, attempt
 from src.cli import EXIT_STOPPED
-from src.code_snapshot import NEW_CODE_HINT, changed_files, show_files, use_new_code
+from src.code_snapshot import NEW_CODE_HINT, code_change, code_digest, keep_code, use_new_code
 from src.errors import RunError
 from src.progress import make_reporter
 from src.rundir import SweepDir
@@ -59,6 +59,7 @@ def open_and_run(request: Request, execute: Execute, *, fresh: bool, new_code: b
 
     Raises RunError where the sweep was begun with other code, unless it is to go on with `new_code`.
     """
+    code_digest()  # Now: what is edited while the images are decoded is not what this process executes.
     request = prepare_images(request)
     sweep, new = open_sweep(request, fresh=fresh)
     if not new:
@@ -69,16 +70,18 @@ def open_and_run(request: Request, execute: Execute, *, fresh: bool, new_code: b
 
 def _agree_on_code(sweep: SweepDir, *, new_code: bool) -> None:
     """Half a sweep of one code and half of another would be a table of nothing."""
-    changed = changed_files(sweep)
-    if not changed:
-        return
-    begun = f"{sweep.path}: was made with other code ({show_files(changed)} changed since)"
+    change = code_change(sweep)
+    begun = f"{sweep.path}: was made with other code ({change})"
     if all(run.result() is not None for run in sweep.runs()):
-        print(f"{begun}; --fresh does it anew", file=sys.stderr, flush=True)
-    elif new_code:
-        use_new_code(sweep)
-    else:
+        if change:
+            print(f"{begun}; --fresh does it anew", file=sys.stderr, flush=True)
+    elif new_code or not sweep.meta().get("snapshot"):
+        print(f"goes on with the code as it is now, snapshot {use_new_code(sweep).name}", file=sys.stderr, flush=True)
+    elif change:
         raise RunError(f"{begun}; put it back, or {NEW_CODE_HINT}")
+    else:
+        # Attempts name this code, also where it differs only in what decides no result.
+        keep_code(sweep.code)
 
 
 def run_sweep(sweep: SweepDir, execute: Execute, *, new: bool) -> None:

@@ -17,34 +17,40 @@ from src.files import read_json
 # In a snapshot of the code: the version of the checkout that it was taken from.
 SNAPSHOT_VERSION = "code_version.json"
 _ROOT = Path(__file__).resolve().parent.parent
+_CODE = ("src", "jobs", "hpc")
 _PACKAGES = ("torch", "torchvision", "datasets", "submitit", "numpy")
 
 
 @functools.cache
 def code_version(root: Path = _ROOT) -> dict[str, Any]:
-    """The commit of the code below `root`, and whether it has uncommitted changes; null where there is no git."""
+    """The commit of the code below `root`, and whether that code has changes or files that are not in it.
+
+    Null where there is no git.
+    """
     kept = read_json(root / SNAPSHOT_VERSION)
     if kept is not None:
         return kept
-    status = _git(root, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": _git(root, "rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+    status = _git(root, "status", "--porcelain", "--untracked-files=normal", "--", *_CODE)
+    commit = _git(root, "rev-parse", "HEAD")
+    return {"commit": commit and commit.decode().strip(), "dirty": None if status is None else bool(status)}
 
 
-def code_diff(root: Path = _ROOT) -> str:
-    """What the code below `root` has changed against its commit, new files by their names; "" where there is no git."""
-    changed = _git(root, "diff", "HEAD", "--", "src", "jobs", "hpc") or ""
-    new = _git(root, "ls-files", "--others", "--exclude-standard", "--", "src", "jobs", "hpc") or ""
-    return "".join(f"new file: {name}\n" for name in new.splitlines()) + (f"{changed}\n" if changed else "")
+def code_diff(root: Path = _ROOT) -> bytes:
+    """What the code below `root` has changed against its commit, for `git apply`; before it new files by their names,
+    whose content is in the snapshot. Empty where there is no git.
+    """
+    # Whatever the user's git is set to; byte for byte, since a blank last line belongs to the patch.
+    plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
+    changed = _git(root, "diff", *plain, "HEAD", "--", *_CODE) or b""
+    new = _git(root, "ls-files", "--others", "--exclude-standard", "--", *_CODE) or b""
+    return b"".join(b"new file: %s\n" % name for name in new.splitlines()) + changed
 
 
-def _git(root: Path, *words: str) -> str | None:
+def _git(root: Path, *words: str) -> bytes | None:
     try:
-        answer = subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=30, check=True
-        )
-    except (OSError, ValueError, subprocess.SubprocessError):
+        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip()
 
 
 @functools.cache

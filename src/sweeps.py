@@ -217,7 +217,8 @@ def make_sweep(request: Request, created: datetime, code_root: Path | None = Non
             "key": request.key,
             "created": created.isoformat(),
         }
-        meta |= {"cells": len(rows), "code": code_version(), "snapshot": keep_code(draft.code, code_root).name}
+        kept = keep_code(draft.code, code_root)
+        meta |= {"cells": len(rows), "code": code_version(kept), "snapshot": kept.name}
         meta |= {"config": request.config.to_dict()}
         replace_file(draft.meta_file, yaml_file.dump_yaml(meta))
         _make_durable([draft.run(cell.name).config_file for cell in request.cells])

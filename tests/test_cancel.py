@@ -144,6 +144,22 @@ def test_a_task_that_ended_before_its_run_began_says_why(
     assert "PENDING" in shown[3]
 
 
+def test_a_task_that_ended_before_its_run_began_is_not_blamed_for_what_came_after(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, (first, second, third, _) = small(), sweep.runs()
+    append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "job_id": "70"}])
+    # Begun by its task, then on this machine; only on this machine, after the task and before it.
+    first.record_attempt(1, start=1.0, end=2.0, job="70_0", cluster="c", cause="CRASHED", first_step=0, last_step=1)
+    first.record_attempt(2, start=3.0, end=4.0, job="555", cause="CRASHED", error="of here", first_step=1, last_step=2)
+    second.record_attempt(1, start=3.0, end=4.0, job="556", cause="CRASHED", error="of here", first_step=0, last_step=2)
+    third.record_attempt(1, start=-1.0, end=0.0, job="557", cause="CRASHED", error="of here", first_step=0, last_step=2)
+    show_status(config, sweep.name)
+    shown = [line for line in capsys.readouterr().out.splitlines() if "k=00" in line]
+    assert ["of here" in line for line in shown[:2]] == [True, True]
+    assert ["not started" in line for line in shown[:4]] == [False, False, True, True]
+
+
 @pytest.fixture
 def requeued(monkeypatch: pytest.MonkeyPatch) -> Any:
     asked: list[str] = []

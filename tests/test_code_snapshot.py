@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from hpc.commands import choose_code
+from hpc.chain import open_chain
+from hpc.cluster import Profile
+from hpc.commands import choose_code, launch
 from hpc.local import LocalPool
-from src import code_snapshot
+from src import code_snapshot, yaml_file
 from src.code_snapshot import (
-    changed_files,
     check_commands,
+    code_change,
     code_digest,
     keep_code,
     snapshot_problem,
@@ -23,7 +25,7 @@ from src.code_snapshot import (
 )
 from src.config import Config
 from src.errors import RunError
-from src.files import read_lines
+from src.files import read_lines, replace_file
 from src.foreground import open_and_run
 from src.outcome import Outcome
 from src.plans import grid_request
@@ -31,6 +33,10 @@ from src.progress import PlainReporter
 from src.provenance import code_diff, code_version
 from src.rundir import RunDir, SweepDir
 from src.sweeps import open_sweep
+
+from .conftest import ROOT
+
+Git = Callable[..., int]
 
 
 @pytest.fixture
@@ -62,11 +68,11 @@ def test_a_sweep_keeps_the_code_that_it_is_made_with(sweep: SweepDir, checkout: 
     assert (kept / "src" / "model.py").read_text() == "# src/model.py\n"
     edit(checkout, "src/model.py")
     assert sweep_code(sweep) == kept
-    assert changed_files(sweep) == ["src/model.py"]
+    assert code_change(sweep) == "src/model.py changed since"
     edit(checkout, "src/new_activation.py")
-    assert changed_files(sweep) == ["src/model.py", "src/new_activation.py"]
+    assert code_change(sweep) == "src/model.py, src/new_activation.py changed since"
     assert use_new_code(sweep).name == code_digest() != kept.name
-    assert changed_files(sweep) == []
+    assert code_change(sweep) == ""
     assert kept.is_dir(), "runs that wait have it in their script"
 
 
@@ -74,7 +80,7 @@ def test_what_only_shows_and_submits_is_no_change_of_a_result(sweep: SweepDir, c
     edit(checkout, "src/figures.py")
     edit(checkout, "hpc/slurm.py")
     assert code_digest() != sweep.meta()["snapshot"]
-    assert changed_files(sweep) == []
+    assert code_change(sweep) == ""
 
 
 def take_away(path: Path) -> None:
@@ -85,6 +91,16 @@ def change(path: Path) -> None:
     path.write_text("# altered\n")
 
 
+def put_a_package_before(path: Path) -> None:
+    """Python imports `model/` and not `model.py` beside it."""
+    path.with_suffix("").mkdir()
+    (path.with_suffix("") / "__init__.py").write_text("raise SystemExit('another model was imported')\n")
+
+
+def link_a_package_before(path: Path) -> None:
+    path.with_suffix("").symlink_to(path.parent.parent / "jobs")
+
+
 @pytest.mark.parametrize(
     ("damage", "file", "said"),
     [
@@ -92,6 +108,9 @@ def change(path: Path) -> None:
         (change, "src/model.py", "src/model.py was changed"),
         (take_away, "code.sha256", "code.sha256 is missing"),
         (change, "code.sha256", "code.sha256 is not the one"),
+        (take_away, "code_version.json", "code_version.json is missing"),
+        (put_a_package_before, "src/model.py", "src/model/__init__.py was added"),
+        (link_a_package_before, "src/model.py", "src/model was added"),
     ],
 )
 def test_a_damaged_snapshot_is_not_trusted(
@@ -110,6 +129,23 @@ def test_a_damaged_snapshot_is_not_trusted(
     assert keep_code(sweep.code) == kept
     assert "it is made again" in capsys.readouterr().err
     assert snapshot_problem(kept) == ""
+
+
+def test_what_python_and_nfs_leave_in_a_snapshot_is_no_damage(sweep: SweepDir) -> None:
+    kept = sweep_code(sweep)
+    (kept / "src" / "__pycache__").mkdir()
+    (kept / "src" / "__pycache__" / "model.cpython-313.pyc").touch()
+    (kept / "src" / ".nfs0001").touch()
+    assert snapshot_problem(kept) == ""
+    assert run_in_bash(kept).returncode == 0
+
+
+def test_code_that_is_edited_while_a_command_runs_is_not_kept_as_what_it_was(checkout: Path, tmp_path: Path) -> None:
+    code_digest()
+    (checkout / "src" / "model.py").write_text("# edited in between\n")
+    with pytest.raises(RunError, match="its code was edited while this command ran; run the same command again"):
+        keep_code(tmp_path / "code")
+    assert list((tmp_path / "code").iterdir()) == []
 
 
 def run_in_bash(kept: Path) -> subprocess.CompletedProcess[str]:
@@ -137,8 +173,6 @@ def test_a_task_checks_its_code_and_takes_it_from_there(sweep: SweepDir) -> None
 def test_a_local_worker_is_not_started_without_its_code(
     sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from hpc.cluster import Profile
-
     kept = sweep_code(sweep)
     change(kept / "src" / "model.py")
     pool = LocalPool(Profile(executor="local"), tmp_path / "logs", PlainReporter(), kept)
@@ -171,6 +205,44 @@ def test_in_the_foreground_half_a_sweep_is_not_finished_with_other_code(
     assert open_and_run(request, work, fresh=True).path != sweep.path
 
 
+def test_in_the_foreground_code_that_cannot_be_compared_counts_as_other_code(
+    sweep: SweepDir, checkout: Path, small: Callable[..., Config]
+) -> None:
+    kept = sweep_code(sweep)
+    edit(checkout, "src/model.py")
+    kept.rename(kept.with_name("away"))
+    with pytest.raises(RunError, match=r"made with other code \(.*code.sha256 is missing\).*--new-code.*--fresh"):
+        open_and_run(grid_request(small()), work, fresh=False)
+    assert all(run.attempts() == [] for run in sweep.runs())
+    open_and_run(grid_request(small()), work, fresh=False, new_code=True)
+    assert snapshot_problem(sweep_code(sweep)) == ""
+
+
+def test_in_the_foreground_the_code_of_every_attempt_is_kept(
+    sweep: SweepDir, checkout: Path, small: Callable[..., Config]
+) -> None:
+    made_with = sweep.meta()["snapshot"]
+    edit(checkout, "src/figures.py")
+    open_and_run(grid_request(small()), work, fresh=False)
+    (code,) = {attempt["code"] for run in sweep.runs() for attempt in run.attempts()}
+    assert snapshot_problem(sweep.code / code) == ""
+    assert sweep.meta()["snapshot"] == made_with != code
+
+
+def test_a_launch_of_a_sweep_that_is_done_does_not_call_it_another_codes(
+    sweep: SweepDir, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run in sweep.runs():
+        run.write_result({"steps": 1})
+    kept = sweep.meta()["snapshot"]
+    edit(checkout, "src/model.py")
+    for new_code in (False, True):
+        choose_code(sweep, new_code=new_code)
+        said = capsys.readouterr().out
+        assert "done before, with other code: src/model.py changed since; --fresh does it anew" in said
+    assert sweep.meta()["snapshot"] == kept
+
+
 def test_a_launch_goes_on_with_the_sweeps_code_and_says_so(
     sweep: SweepDir, checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,12 +251,29 @@ def test_a_launch_goes_on_with_the_sweeps_code_and_says_so(
     assert capsys.readouterr().out == ""
     edit(checkout, "src/model.py")
     choose_code(sweep, new_code=False)
-    assert "goes on with the code that it was made with; changed since: src/model.py; --new" in capsys.readouterr().out
+    assert "goes on with the code that it was made with; src/model.py changed since; --new" in capsys.readouterr().out
     assert sweep.meta()["snapshot"] == kept
     choose_code(sweep, new_code=True)
     assert f"with the code as it is now, snapshot {code_digest()}" in capsys.readouterr().out
     assert sweep.meta()["snapshot"] == code_digest() != kept
     assert sweep.meta()["key"] == grid_request_key(sweep)
+
+
+def test_a_dry_run_shows_the_code_that_would_be_used(
+    sweep: SweepDir,
+    checkout: Path,
+    small: Callable[..., Config],
+    commands: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(ROOT)
+    kept = sweep_code(sweep)
+    edit(checkout, "src/model.py")
+    for new_code, expected in ((False, kept), (True, sweep.code / code_digest())):
+        launch("grid", small(), "h100-mig", dry_run=True, new_code=new_code)
+        assert f"cd {expected} && " in capsys.readouterr().out
+    assert list(sweep.code.iterdir()) == [kept]
 
 
 def grid_request_key(sweep: SweepDir) -> str:
@@ -193,20 +282,34 @@ def grid_request_key(sweep: SweepDir) -> str:
     return grid_request(make_config(sweep.meta()["config"], "sweep.yaml")).key
 
 
-def test_a_sweep_of_an_earlier_version_takes_the_code_as_it_is(sweep: SweepDir, checkout: Path) -> None:
-    from src import yaml_file
-    from src.files import replace_file
+def forget_snapshot(file: Path) -> None:
+    """As an earlier version wrote it."""
+    content = {key: value for key, value in yaml_file.read_mapping(file).items() if key != "snapshot"}
+    replace_file(file, yaml_file.dump_yaml(content))
 
-    old = {key: value for key, value in sweep.meta().items() if key != "snapshot"}
-    replace_file(sweep.meta_file, yaml_file.dump_yaml(old))
-    assert changed_files(sweep) == []
-    assert sweep_code(sweep).name == sweep.meta()["snapshot"] == code_digest()
+
+@pytest.mark.parametrize("where", ["on SLURM", "in the foreground"])
+def test_a_sweep_of_an_earlier_version_takes_the_code_as_it_is(
+    sweep: SweepDir, small: Callable[..., Config], where: str
+) -> None:
+    forget_snapshot(sweep.meta_file)
+    assert code_change(sweep) == ""
+    if where == "on SLURM":
+        sweep_code(sweep)
+    else:
+        open_and_run(grid_request(small()), work, fresh=False)
+    assert sweep.meta()["snapshot"] == code_digest()
+    assert snapshot_problem(sweep_code(sweep)) == ""
+
+
+def test_a_pipeline_of_an_earlier_version_takes_the_code_as_it_is(checkout: Path, small: Callable[..., Config]) -> None:
+    chain, _ = open_chain(small(), Profile(executor="local"), [], fresh=False)
+    forget_snapshot(chain.path / "chain.yaml")
+    assert chain.snapshot().name == chain.meta()["snapshot"] == code_digest()
 
 
 def test_the_diff_against_the_commit_is_kept_once(checkout: Path, tmp_path: Path) -> None:
-    git = ["git", "-C", str(checkout), "-c", "user.name=a", "-c", "user.email=a@b"]
-    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
-        subprocess.run([*git, *words], check=True)
+    commit(checkout)
     clean = keep_code(tmp_path / "code")
     assert not clean.with_suffix(".diff").exists()
     edit(checkout, "src/model.py")
@@ -218,7 +321,46 @@ def test_the_diff_against_the_commit_is_kept_once(checkout: Path, tmp_path: Path
     assert "-# src/model.py\n+# other\n" in diff
     assert code_version(kept)["dirty"] is True
     assert code_version(kept)["commit"] == code_version(clean)["commit"]
-    assert code_diff(tmp_path) == ""
+    assert code_diff(tmp_path) == b""
+    # A stage of a pipeline takes the code from its chain, where there is no git.
+    of_a_stage = keep_code(tmp_path / "stage", kept)
+    assert of_a_stage.with_suffix(".diff").read_text() == diff
+
+
+def commit(checkout: Path) -> Git:
+    """Make the checkout a repository with one commit. Returns `git(words...)`, its exit code."""
+
+    def git(*words: str) -> int:
+        named = ["git", "-C", str(checkout), "-c", "user.name=a", "-c", "user.email=a@b", *words]
+        return subprocess.run(named, check=False).returncode
+
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        assert git(*words) == 0
+    code_version.cache_clear()
+    return git
+
+
+def test_the_kept_diff_gives_the_code_back(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "src" / "model.py").write_bytes(b"first\nsecond\r\n\n\n\n")
+    git = commit(checkout)
+    git("config", "color.ui", "always")
+    git("config", "diff.noprefix", "true")
+    edited = "Caf\u00e9\nsecond\r\n\n\n\n"
+    (checkout / "src" / "model.py").write_bytes(edited.encode("latin-1"))
+    kept = keep_code(tmp_path / "code")
+    assert git("checkout", "-q", ".") == 0
+    assert git("apply", str(kept.with_suffix(".diff"))) == 0
+    assert (checkout / "src" / "model.py").read_bytes() == edited.encode("latin-1")
+
+
+def test_the_commit_is_that_of_the_code_that_is_used(sweep: SweepDir, checkout: Path) -> None:
+    commit(checkout)
+    assert code_version(checkout)["dirty"] is False
+    edit(checkout, "src/new.py")
+    code_version.cache_clear()
+    kept = use_new_code(sweep)
+    assert sweep.meta()["code"] == code_version(kept) == code_version(checkout)
+    assert sweep.meta()["code"]["dirty"] is True
 
 
 def test_provenance_is_kept_for_each_attempt(small: Callable[..., Config]) -> None:

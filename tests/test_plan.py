@@ -65,7 +65,9 @@ def test_the_sbatch_text_of_an_array_whole() -> None:
 #SBATCH --wckey=submitit
 
 # setup
-cd {root} && [ "$(sha256sum < code.sha256 | cut -c1-12)" = 0123456789ab ] && sha256sum --quiet --check code.sha256 \\
+cd {root} && [ "$(sha256sum < code.sha256 | cut -c1-12)" = 0123456789ab ] && sha256sum --quiet --check code.sha256 && \
+[ $(find . \\( -name __pycache__ -o -name '.?*' \\) -prune -o ! -type d -print | wc -l) -eq \
+$(($(wc -l < code.sha256) + 2)) ] \\
     || {{ echo 'error: the code of these runs is gone or was changed: /scratch/the code/0123456789ab; put it back, or \
 --new-code goes on with the changed code, --fresh starts anew with it' >&2; exit 3; }}
 export PYTHONPATH={root}"${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1

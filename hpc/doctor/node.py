@@ -17,7 +17,7 @@ from hpc import slurm, states
 from hpc.cluster import Profile
 from hpc.doctor.node_report import POLL_S, Meeting, try_lock
 from hpc.plan import make_plan, task_command, task_environment, worker_python
-from src.code_snapshot import PROJECT_ROOT
+from src.code_snapshot import keep_code
 from src.errors import ClusterError
 from src.files import read_json, replace_file
 
@@ -51,7 +51,7 @@ def ask_node(folder: Path, profile: Profile, gres: str | None, wait_s: float) ->
 
     name = f"relay-{folder.name.lstrip('.')}"
     short = profile.model_copy(update={"time_min": _TIME_MIN})
-    plan = make_plan(short, gres, name, [[folder]], folder, PROJECT_ROOT)
+    plan = make_plan(short, gres, name, [[folder]], folder, keep_code(folder / "code"))
     script = folder / "job.sh"
     script.write_text(plan.sbatch_text.replace(task_command(folder), _command(folder)))
     with outside_of_jobs():
@@ -65,7 +65,7 @@ def ask_node(folder: Path, profile: Profile, gres: str | None, wait_s: float) ->
 
 def ask_here(folder: Path, profile: Profile) -> Answer:
     """The same as a process of this machine. Raises ClusterError where it does not come to its end."""
-    lines = [*task_environment(profile, None, PROJECT_ROOT), *profile.setup, f"exec {_command(folder)}"]
+    lines = [*task_environment(profile, None, keep_code(folder / "code")), *profile.setup, f"exec {_command(folder)}"]
     with (folder / "err").open("w") as err:
         process = subprocess.Popen(["bash", "-c", "\n".join(lines)], stdout=subprocess.DEVNULL, stderr=err)
 
