@@ -123,9 +123,12 @@ def preemption(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection
         return None
     node = worker.row.node
     options = [f"--nodelist={node}", "--gres=gpu:1g.12gb:7", "--time=1", "--mem=100", "--output=/dev/null"]
-    if not _told(site, "sbatch", "--partition=urgent", *options, "--wrap=sleep 2"):
+    answer = site.ask("sbatch", "--parsable", "--partition=urgent", *options, "--wrap=sleep 2")
+    if answer is None:
         return None
-    return Injection(f"all of {node}", _on_node(site, rows, node), lasts_s=60)
+    # On a node that is away it would wait, and strike whatever runs there later.
+    give_up = (40, lambda: site.ask("scancel", "--state=PENDING", answer.strip()) is not None)
+    return Injection(f"all of {node}", None, lasts_s=60, mending=[give_up])
 
 
 def node_down(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
