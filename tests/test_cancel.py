@@ -44,8 +44,8 @@ def queue(sweep: SweepDir, commands: Path) -> Path:
     append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "tasks": tasks}])
     path = commands / "queue"
     path.touch()
-    fake(commands, "squeue", f"cat {path}")
-    fake(commands, "scancel", f'echo "$@" >> {commands / "cancelled"}')
+    fake(commands, "squeue", f"cat '{path}'")
+    fake(commands, "scancel", f'echo "$@" >> "{commands}/cancelled"')
     return path
 
 

@@ -139,8 +139,8 @@ def test_accounting_that_is_behind_is_waited_for_and_an_earlier_end_is_not_taken
     fake(
         commands,
         "sacct",
-        f"echo '{before}'; echo x >> {tmp_path}/asked\n"
-        f"case $(wc -l < {tmp_path}/asked) in 1) ;; 2) echo '{running}';; *) echo '{over}';; esac",
+        f"echo '{before}'; echo x >> '{tmp_path}/asked'\n"
+        f"case $(wc -l < '{tmp_path}/asked') in 1) ;; 2) echo '{running}';; *) echo '{over}';; esac",
     )
     assert StopRequest().cause() == "NODE_FAIL"
 

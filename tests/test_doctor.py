@@ -164,7 +164,7 @@ def scontrol(tmp_path: Path) -> str:
     """A stand-in that says what real ones said."""
     (tmp_path / "config").write_text(CONFIG_22_05)
     (tmp_path / "partitions").write_text(PARTITIONS)
-    return f'case "$*" in *config) cat {tmp_path}/config;; *partition) cat {tmp_path}/partitions;; *) exit 1;; esac'
+    return f'case "$*" in *config) cat "{tmp_path}/config";; *partition) cat "{tmp_path}/partitions";; *) exit 1;; esac'
 
 
 def test_every_question_that_fails_is_a_line(commands: Path, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def submitted(commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
     cancelled = tmp_path / "cancelled"
     fake(commands, "sbatch", "echo 'no module named cuda' > \"$(dirname \"$2\")/7_0_log.err\"; echo '7;cluster'")
     fake(commands, "squeue", f"echo '7|name|{state}|Priority|0:10'")
-    fake(commands, "scancel", f'echo "$@" > {cancelled}')
+    fake(commands, "scancel", f'echo "$@" > "{cancelled}"')
     monkeypatch.setattr(node, "_QUEUE_POLL_S", 0.0)
     monkeypatch.setattr(node, "_FILES_PATIENCE_S", -1.0)
     place = tmp_path / ".doctor-x"

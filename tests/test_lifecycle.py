@@ -100,7 +100,7 @@ def test_a_cancel_is_not_undone_where_the_controller_was_away_at_first(
     run = grid_runs(small())[0]
     monkeypatch.setenv("SLURM_JOB_ID", "9")
     away = "echo 'Socket timed out on send/recv operation' >&2; exit 1"
-    count = f"echo >> {commands}/asked; [ $(cat {commands}/asked | wc -l) -le 4 ] && {{ {away}; }}"
+    count = f"echo >> '{commands}/asked'; [ $(cat '{commands}/asked' | wc -l) -le 4 ] && {{ {away}; }}"
     fake(commands, "scontrol", f"{count}\necho 'JobId=9 JobState=CANCELLED Restarts=0'")
     signal_in(monkeypatch, run.name, signal.SIGTERM)
     execute_runs([run])

@@ -30,8 +30,8 @@ class Debian:
         self._add("dpkg-query", "echo 'config-files munge'", *lines, "exit 1")
 
     def add_apt(self, *, fails_at: str = "nothing") -> None:
-        note_call = f'echo "$*" >> {self.calls}'
-        note_policy = f'while read -r line; do echo "policy: $line" >> {self.calls}; done < {self.policy}'
+        note_call = f'echo "$*" >> "{self.calls}"'
+        note_policy = f'while read -r line; do echo "policy: $line" >> "{self.calls}"; done < "{self.policy}"'
         self._add("apt-get", "echo apt speaks", note_call, note_policy, f'if [ "$2" = {fails_at} ]; then exit 100; fi')
 
     def _add(self, name: str, *lines: str) -> None:

@@ -183,8 +183,8 @@ def test_a_busy_controller_is_waited_for(commands: Path, tmp_path: Path) -> None
     fake(
         commands,
         "squeue",
-        f"echo x >> {count}\n"
-        f"if [ $(wc -l < {count}) -le 2 ]; then echo 'error: Socket timed out on send/recv operation' >&2; exit 1; fi\n"
+        f"echo x >> '{count}'\n"
+        f"if [ $(wc -l < '{count}') -le 2 ]; then echo 'error: Socket timed out on send/recv operation' >&2; exit 1; fi\n"
         "echo '12_3|relay-x.1|PENDING|Priority|1:00'",
     )
     assert [job.job_id for job in slurm.queued(["relay-x.1"])] == ["12_3"]
@@ -209,16 +209,16 @@ def test_a_job_that_is_taken_late_is_cancelled(commands: Path, tmp_path: Path) -
     fake(
         commands,
         "sbatch",
-        f"echo x >> {tmp_path}/sent\n[ $(wc -l < {tmp_path}/sent) = 2 ] && echo 71 && exit\n"
+        f"echo x >> '{tmp_path}/sent'\n[ $(wc -l < '{tmp_path}/sent') = 2 ] && echo 71 && exit\n"
         "echo 'error: Socket timed out on send/recv operation' >&2; exit 1",
     )
     fake(
         commands,
         "squeue",
-        f"echo x >> {tmp_path}/asked\n[ $(wc -l < {tmp_path}/asked) = 1 ] && exit\n"
+        f"echo x >> '{tmp_path}/asked'\n[ $(wc -l < '{tmp_path}/asked') = 1 ] && exit\n"
         'for job in 70_0 70_1 71_0; do echo "$job|relay-x.1|PENDING|None|1:00"; done',
     )
-    fake(commands, "scancel", f"echo $@ > {tmp_path}/cancelled")
+    fake(commands, "scancel", f"echo $@ > '{tmp_path}/cancelled'")
     assert slurm.send_once("relay-x.1", lambda: slurm.ask(["sbatch"], ()).strip()) == "71"
     assert (tmp_path / "cancelled").read_text() == "--quiet 70\n"
 

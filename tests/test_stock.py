@@ -110,7 +110,7 @@ def test_attempts_that_left_no_word_are_named_by_accounting_in_one_question(swee
     words = ["OUT_OF_MEMORY", "NODE_FAIL", "FAILED"]
     lines = [f"7_{number}|c|{word}|{began}|{ended}" for number, word in enumerate(words, 1)]
     answer = "\n".join(lines)
-    fake(commands, "sacct", f'echo "$@" >> {commands}/asked\ncat <<END\n{answer}\nEND')
+    fake(commands, "sacct", f'echo "$@" >> "{commands}/asked"\ncat <<END\n{answer}\nEND')
     shown = sweep_status(sweep, {})
     assert [row["state"] for row in shown.rows] == ["out_of_memory", "node_fail", "killed", "new"]
     assert all("end" not in run.attempts()[-1] for run in (memory, node, killed)), "status writes nothing"

@@ -210,7 +210,7 @@ def test_a_task_that_slurm_holds_after_a_failed_start_is_released(
 
     def hold(folder: Path) -> None:
         fake(folder, "squeue", squeue)
-        fake(folder, "scontrol", f"echo \"$@\" >> {tmp_path}/asked; echo 'MaxArraySize = 1001'")
+        fake(folder, "scontrol", f"echo \"$@\" >> '{tmp_path}/asked'; echo 'MaxArraySize = 1001'")
 
     again = site(change=hold)
     assert again.returncode == 0, again.stderr

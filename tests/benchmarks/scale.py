@@ -54,7 +54,7 @@ class FakeSite:
             "sbatch": f"""
                 option() {{ sed -n "s/^#SBATCH --$1=//p" "$script"; }}
                 script="${{@: -1}}" name=$(script=$script option job-name) last=$(option array)
-                last=${{last#0-}} last=${{last%\\%*}} id=$((1000 + $(ls {queue} | wc -l)))
+                last=${{last#0-}} last=${{last%\\%*}} id=$((1000 + $(ls '{queue}' | wc -l)))
                 if [ "${{last:-0}}" -ge {max_array_size} ]; then
                     echo "sbatch: error: Batch job submission failed: Invalid job array specification" >&2; exit 1
                 fi
@@ -68,7 +68,7 @@ class FakeSite:
             **dict.fromkeys(("sacct", "scancel", "srun"), ""),
         }
         for name, script in scripts.items():
-            fake(self.bin, name, f"echo {name} >> {self._calls}\n{script}")
+            fake(self.bin, name, f"echo {name} >> '{self._calls}'\n{script}")
         self._path = site_path(self.bin)
 
     def environment(self) -> dict[str, str]:
