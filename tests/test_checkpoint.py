@@ -153,12 +153,40 @@ def test_a_torn_line_neither_counts_nor_swallows_the_next(tmp_path: Path) -> Non
     assert read_lines(path) == [{"a": 1}, {"a": 3}]
 
 
-@pytest.mark.parametrize(("offset", "value"), [(8, 1), (10, 8), (10, 99)], ids=["encrypted", "deflated", "unknown"])
-def test_a_damaged_table_of_a_checkpoint_is_no_traceback(tmp_path: Path, offset: int, value: int) -> None:
-    """Its last part is marked as something that torch never writes."""
+@pytest.mark.parametrize(
+    ("offset", "value"),
+    [(8, 1), (10, 8), (10, 99), (38, 16)],
+    ids=["encrypted", "deflated", "unknown", "a folder, for which torch reads nothing at all"],
+)
+def test_a_part_of_a_checkpoint_that_is_marked_as_torch_never_does(tmp_path: Path, offset: int, value: int) -> None:
     content = bytearray(to_bytes({"model_state_dict": {"weight": torch.arange(2000.0)}}))
-    content[content.rindex(b"PK\x01\x02") + offset] = value
+    weights = content.rindex(b"/data/0")
+    content[content.rindex(b"PK\x01\x02", 0, weights) + offset] = value
     path = tmp_path / "some.ckpt"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"some\.ckpt: (is damaged|not a whole checkpoint)"):
+    with pytest.raises(CheckpointError, match=r"some\.ckpt: is damaged"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_a_file_that_no_longer_begins_as_a_checkpoint_is_refused(tmp_path: Path, bit: int) -> None:
+    content = bytearray(to_bytes({"model_state_dict": {"weight": torch.arange(2000.0)}}))
+    content[0] ^= 1 << bit
+    path = tmp_path / "some.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"some\.ckpt: "):
+        load_checkpoint(path)
+
+
+def test_a_part_that_torch_would_read_from_another_place_is_seen(tmp_path: Path) -> None:
+    """The length of a name in front of a part, one bit of it: torch takes the bytes 2048 further on for the weights."""
+    weights = torch.arange(4096.0)
+    content = bytearray(to_bytes({"model_state_dict": {"weight": weights, "after": torch.rand(4096)}}))
+    header = content.rindex(b"PK\x03\x04", 0, content.index(b"/data/0"))
+    content[header + 27] ^= 8
+    path = tmp_path / "some.ckpt"
+    path.write_bytes(content)
+    read = torch.load(path, weights_only=True)["model_state_dict"]["weight"]
+    assert not torch.equal(read, weights), "else this test proves nothing"
+    with pytest.raises(CheckpointError, match=r"some\.ckpt: is damaged"):
         load_checkpoint(path)
