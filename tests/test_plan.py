@@ -184,7 +184,8 @@ def test_a_busy_controller_is_waited_for(commands: Path, tmp_path: Path) -> None
         commands,
         "squeue",
         f"echo x >> '{count}'\n"
-        f"if [ $(wc -l < '{count}') -le 2 ]; then echo 'error: Socket timed out on send/recv operation' >&2; exit 1; fi\n"
+        f"if [ $(wc -l < '{count}') -le 2 ]; then\n"
+        "echo 'error: Socket timed out on send/recv operation' >&2; exit 1; fi\n"
         "echo '12_3|relay-x.1|PENDING|Priority|1:00'",
     )
     assert [job.job_id for job in slurm.queued(["relay-x.1"])] == ["12_3"]
