@@ -126,9 +126,16 @@ def preemption(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection
     answer = site.ask("sbatch", "--parsable", "--partition=urgent", *options, "--wrap=sleep 2")
     if answer is None:
         return None
-    # On a node that is away it would wait, and strike whatever runs there later.
-    give_up = (40, lambda: site.ask("scancel", "--state=PENDING", answer.strip()) is not None)
-    return Injection(f"all of {node}", None, lasts_s=60, mending=[give_up])
+
+    def give_up() -> bool:
+        """On a node that is away it would wait, and strike whatever runs there later."""
+        if "slurmctld" in site.away:
+            return False
+        # Refused where the job is over, which is as good.
+        site.ask("scancel", "--state=PENDING", answer.strip())
+        return True
+
+    return Injection(f"all of {node}", None, lasts_s=60, mending=[(40, give_up)])
 
 
 def node_down(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
