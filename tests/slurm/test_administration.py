@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -74,7 +75,13 @@ def held(launch: Launch, tmp_path: Path) -> str:
 def test_suspended_held_and_requeued_by_hand(launch: Launch, one_machine: Cluster, tmp_path: Path) -> None:
     run, job = begun(launch, tmp_path)
 
+    def stands_still() -> bool:
+        before = run.metrics_file.stat().st_size
+        time.sleep(2)
+        return run.metrics_file.stat().st_size == before
+
     one_machine.run(["scontrol", "suspend", job])
+    wait_for("it stands still", stands_still)
     size = run.metrics_file.stat().st_size
     assert "1 in the queue before, 0 submitted" in launch("grid").stdout
     assert "running" in launch("status").stdout
