@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from src.errors import TakenOverError
-from src.files import DiskError, read_json
+from src.files import read_json, replace_file
 from src.yaml_file import json_text
 
 HEARTBEAT_S = 10.0
@@ -40,13 +40,7 @@ class Ownership:
 
     def __enter__(self) -> Ownership:
         owner = {"token": self._token, "node": socket.gethostname(), "pid": os.getpid()}
-        # Whole for whoever reads it, but not made durable: no owner survives a power cut.
-        temporary = self._file.with_name(f".{self._token}.tmp")
-        try:
-            temporary.write_text(json_text(owner), encoding="utf-8")
-            temporary.replace(self._file)
-        except OSError as error:
-            raise DiskError(self._file, error) from error
+        replace_file(self._file, json_text(owner))
         self._heart.start()
         return self
 
