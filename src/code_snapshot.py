@@ -88,7 +88,7 @@ def keep_code(folder: Path, root: Path | None = None) -> Path:
     building = Path(tempfile.mkdtemp(dir=folder, prefix=".making-"))
     try:
         building.chmod(0o755)
-        for name in _names(manifest):
+        for name in _read(manifest):
             copy = building / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             # Not made durable one by one: whoever uses a snapshot checks it.
@@ -240,7 +240,3 @@ def _read(manifest: bytes) -> Mapping[str, str]:
     """File -> digest. Raises ValueError."""
     pairs = [line.split("  ", 1) for line in manifest.decode().splitlines()]
     return {name: digest for digest, name in pairs}
-
-
-def _names(manifest: bytes) -> list[str]:
-    return list(_read(manifest))

@@ -180,35 +180,32 @@ def test_a_waiting_task_whose_code_is_gone_trains_nothing(launch: Launch, one_ma
     wait_for("the run works", working(the_run(tmp_path)), 90)
 
 
-def test_a_full_log_folder_is_a_message(launch: Launch, tmp_path: Path) -> None:
-    logs = tmp_path / "full"
-    logs.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(logs)], check=False)
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of its own that has no room left."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(folder)], check=False)
     if mounted.returncode != 0:
         pytest.skip("no file system can be mounted here")
     try:
-        (logs / "filler").write_bytes(bytes(4096))
-        refused = launch("grid", "--set", f"paths.logs_dir={logs}")
-        assert refused.returncode == 2, refused.stderr
-        assert "Traceback" not in refused.stderr
-        assert "No space left on device" in refused.stderr
-        assert str(logs) in refused.stderr
+        (folder / "filler").write_bytes(bytes(4096))
+        yield folder
     finally:
-        subprocess.run(["umount", str(logs)], check=True)
+        subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_temporary_folder_keeps_no_run_from_its_end(tmp_path: Path) -> None:
-    full = tmp_path / "tmp"
-    full.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(full)], check=False)
-    if mounted.returncode != 0:
-        pytest.skip("no file system can be mounted here")
-    try:
-        (full / "filler").write_bytes(bytes(4096))
-        content = {**SMALL, "paths": {f"{name}_dir": str(tmp_path / name) for name in ("runs", "artifacts", "logs")}}
-        content["dataset"] = {**SMALL["dataset"], "root": str(tmp_path / "data")}
-        (tmp_path / "small.yaml").write_text(yaml_file.dump_yaml(content))
-        done = run_python("src.train", "--config", str(tmp_path / "small.yaml"), env={"TMPDIR": str(full)})
-        assert done.returncode == 0, done.stderr
-    finally:
-        subprocess.run(["umount", str(full)], check=True)
+def test_a_full_log_folder_is_a_message(launch: Launch, full: Path) -> None:
+    refused = launch("grid", "--set", f"paths.logs_dir={full}")
+    assert refused.returncode == 2, refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert "No space left on device" in refused.stderr
+    assert str(full) in refused.stderr
+
+
+def test_a_full_temporary_folder_keeps_no_run_from_its_end(full: Path, tmp_path: Path) -> None:
+    content = {**SMALL, "paths": {f"{name}_dir": str(tmp_path / name) for name in ("runs", "artifacts", "logs")}}
+    content["dataset"] = {**SMALL["dataset"], "root": str(tmp_path / "data")}
+    (tmp_path / "small.yaml").write_text(yaml_file.dump_yaml(content))
+    done = run_python("src.train", "--config", str(tmp_path / "small.yaml"), env={"TMPDIR": str(full)})
+    assert done.returncode == 0, done.stderr
