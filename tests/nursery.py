@@ -2,10 +2,11 @@
 
 It has imported everything and computed nothing, so that a fork of it is as good as a new Python. Ways to die:
 
-    instruction=n, within=[...]    SIGKILL at the n-th bytecode instruction in these files of src, or line of functions
+    instruction=n, within=[...]    SIGKILL at the n-th bytecode instruction in these files of src
     name=x, opening=m, byte=k      the kernel ends it at byte k of what it writes at the m-th opening of a file like x
     seconds=s                      SIGKILL after so long, in Python or in C
     images=folder                  lives, and leaves what a power cut at each moment would have left (power_cut.py)
+    lines=[...], copies=folder     lives, and leaves what SIGKILL at each line of these functions would have left
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import json
 import os
 import resource
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -185,6 +187,8 @@ def _arrange(request: dict[str, Any]) -> Callable[[], Any]:
         return die_at_instruction(request["instruction"], request["within"])
     if "byte" in request:
         die_at_byte(request["name"], request["opening"], request["byte"])
+    if "lines" in request:
+        return copy_at_lines(Path(request["run"]), Path(request["copies"]), request["lines"])
     if "images" in request:
         from .power_cut import PowerCut
 
@@ -193,21 +197,50 @@ def _arrange(request: dict[str, Any]) -> Callable[[], Any]:
 
 
 def die_at_instruction(number: int, within: Sequence[str]) -> Callable[[], int]:
-    """Count what Python executes, and die at that number. Returns what tells the count.
+    """Count the bytecode instructions that Python executes in these files of src, and die at that number.
 
-    `within` holds file names of src, for bytecode instructions, or file:function, for lines.
+    Returns what tells the count.
     """
-    files = tuple(str(ROOT / "src" / name.partition(":")[0]) for name in within)
-    functions = {name.partition(":")[2] for name in within} - {""}
-    kind = "line" if functions else "opcode"
     count = 0
 
-    def local(frame: FrameType, event: str, argument: object) -> Any:
+    def seen(frame: FrameType) -> None:
         nonlocal count
+        count += 1
+        if count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    trace("opcode", seen, tuple(str(ROOT / "src" / name) for name in within), set())
+    return lambda: count
+
+
+def copy_at_lines(run: Path, folder: Path, within: Sequence[str]) -> Callable[[], int]:
+    """Copy the run before each line of these functions (file:function), where it is not as in the last copy.
+
+    What a process has not handed to the kernel dies with it, and everything else stays: the copy is what SIGKILL leaves.
+    Returns what tells the number of lines.
+    """
+    lines = 0
+    last: list[tuple[str, bytes]] = []
+
+    def seen(frame: FrameType) -> None:
+        nonlocal lines, last
+        lines += 1
+        now = [(str(path), path.read_bytes()) for path in sorted(run.rglob("*")) if path.is_file()]
+        if now != last:
+            last = now
+            shutil.copytree(run, folder / f"{lines:04d}")
+
+    files = {str(ROOT / "src" / name.partition(":")[0]) for name in within}
+    trace("line", seen, tuple(files), {name.partition(":")[2] for name in within})
+    return lambda: lines
+
+
+def trace(kind: str, seen: Callable[[FrameType], None], files: tuple[str, ...], functions: set[str]) -> None:
+    """Call `seen` at each line or opcode of these files and functions; an empty set of functions is all of them."""
+
+    def local(frame: FrameType, event: str, argument: object) -> Any:
         if event == kind:
-            count += 1
-            if count == number:
-                os.kill(os.getpid(), signal.SIGKILL)
+            seen(frame)
         return local
 
     def called(frame: FrameType, event: str, argument: object) -> Any:
@@ -218,7 +251,6 @@ def die_at_instruction(number: int, within: Sequence[str]) -> Callable[[], int]:
         return local
 
     sys.settrace(called)
-    return lambda: count
 
 
 def die_at_byte(name: str, opening: int, byte: int) -> None:

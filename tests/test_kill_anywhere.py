@@ -184,22 +184,24 @@ def begin(nursery: Nursery, new: New, steps: int) -> RunDir:
     return run
 
 
-@pytest.mark.parametrize("part", range(2))
 def test_killed_at_every_line_between_write_fsync_and_rename(
-    nursery: Nursery, new: New, short: RunDir, tmp_path: Path, part: int
+    nursery: Nursery, new: New, short: RunDir, tmp_path: Path
 ) -> None:
-    """Every line of these functions in the last step and the end of a run; a fifth of them is brought to the end."""
+    """Every line of these functions in the last step and the end of a run; each state of the disk is brought to the end."""
     functions = [f"files.py:{name}" for name in ("replace_file", "append_lines")]
     begun = begin(nursery, new, 2)
-    code, lines = nursery.train(shutil.copytree(begun.path, tmp_path / "whole"), instruction=0, within=functions)
-    assert code == 0
+    whole = RunDir(shutil.copytree(begun.path, tmp_path / "whole"))
+    code, lines = nursery.train(whole.path, lines=functions, copies=str(tmp_path / "copies"))
+    assert code == 0, lines
     assert lines > 80
-    for number in range(1 + part, lines + 1, 2):
-        run = RunDir(shutil.copytree(begun.path, tmp_path / str(number)))
-        assert nursery.train(run.path, instruction=number, within=functions)[0] == -signal.SIGKILL
-        check_disk(run)
-        if number % 5 == 0:
-            check_end(short, alive(nursery, run))
+    check_end(short, whole)
+    copies = sorted((tmp_path / "copies").iterdir())
+    assert len(copies) > 20
+    for copy in map(RunDir, copies):
+        check_disk(copy)
+        if copy.result() is None:
+            check_end(short, alive(nursery, copy))
+        assert_same_run(short, copy)
 
 
 def test_what_is_durable_when_and_any_power_cut(nursery: Nursery, new: New, short: RunDir, tmp_path: Path) -> None:
