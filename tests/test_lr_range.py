@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,6 +83,16 @@ def test_a_stopped_sweep_goes_on_exactly(small: Callable[..., Config], tmp_path:
     assert execute(broken) == "done"
     assert whole.result() == broken.result()
     assert not list(broken.path.rglob("*.ckpt"))
+
+
+def test_the_state_of_another_experiment_is_not_gone_on_with(small: Callable[..., Config], tmp_path: Path) -> None:
+    whole, mixed = (runs_of(small(paths__runs_dir=str(tmp_path / name)))[0] for name in ("whole", "mixed"))
+    other = runs_of(small(paths__runs_dir=str(tmp_path / "other"), train__optimizer__lr=0.5, train__seed=7))[0]
+    assert execute(whole) == "done"
+    assert execute(other, 5) == "stopped"
+    shutil.copytree(other.checkpoints, mixed.checkpoints)
+    assert execute(mixed) == "done"
+    assert mixed.result() == whole.result()
 
 
 def test_divergence_ends_the_sweep(small: Callable[..., Config]) -> None:
