@@ -60,7 +60,7 @@ class Dataset(Section):
     shuffle: bool = True
     classes: Annotated[int, Field(ge=2)] | None = None
     train_per_class: Count | None = None
-    synthetic_seed: int = 0
+    synthetic_seed: Annotated[int, Field(ge=0)] = 0
     synthetic_train_per_class: Count = 100
     synthetic_valid_per_class: Count = 50
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,76 @@ import yaml
 
 from src.errors import ConfigError
 
+# What a file may hold. Any other tag makes a value that no override and no JSON file can hold (!!set, !!binary, ...).
+_TAG = "tag:yaml.org,2002:"
+_TAGS: dict[type[yaml.Node], frozenset[str]] = {
+    yaml.ScalarNode: frozenset({"str", "int", "float", "bool", "null"}),
+    yaml.SequenceNode: frozenset({"seq"}),
+    yaml.MappingNode: frozenset({"map"}),
+}
+_MAX_DEPTH = 50
+# Aliases of aliases make gigabytes from a few lines.
+_MAX_VALUES = 5_000_000
+# torch takes no seed outside of these, and tables no number.
+_SMALLEST, _LARGEST = -(2**63), 2**64 - 1
+
+
+def _check_nodes(node: yaml.Node, depth: int, sizes: dict[yaml.Node, int], open_: set[yaml.Node]) -> int:
+    """How many values the document holds below `node`. Raises ConfigError at what a file may not hold."""
+    if node in open_:
+        raise _refusal(node, "an anchor that holds an alias of itself has no end; write the values out")
+    if node in sizes:
+        return sizes[node]
+    if depth > _MAX_DEPTH:
+        raise _refusal(node, f"nested deeper than {_MAX_DEPTH} levels")
+    kind = node.tag.removeprefix(_TAG)
+    if kind not in _TAGS[type(node)]:
+        name = f"!!{kind}" if node.tag.startswith(_TAG) else node.tag
+        raise _refusal(node, f"the tag {name} is not allowed here; leave it away, and write plain values")
+    if isinstance(node, yaml.ScalarNode):
+        _check_scalar(kind, node)
+        return 1
+    open_.add(node)
+    children = _children(node) if isinstance(node, yaml.MappingNode) else node.value
+    size = 1 + sum(_check_nodes(child, depth + 1, sizes, open_) for child in children)
+    if size > _MAX_VALUES:
+        raise _refusal(node, f"aliases make more than {_MAX_VALUES:,} values of it")
+    open_.remove(node)
+    sizes[node] = size
+    return size
+
+
+def _children(node: yaml.MappingNode) -> Iterator[yaml.Node]:
+    for key, value in node.value:
+        if key.tag != f"{_TAG}merge":
+            if key.tag != f"{_TAG}str":
+                raise _refusal(key, "a key must be a text; write it in quotes")
+            yield key
+        yield value
+
+
+def _check_scalar(kind: str, node: yaml.ScalarNode) -> None:
+    text = node.value
+    if kind == "str" and ("\0" in text or any("\ud800" <= character <= "\udfff" for character in text)):
+        raise _refusal(node, "holds what is no character of a text (NUL, or half of a surrogate pair)")
+    if kind == "bool" and text.lower() not in yaml.constructor.SafeConstructor.bool_values:
+        raise _refusal(node, f"{text!r:.80} is neither true nor false")
+    if kind == "float" and not _FLOAT.match(text):
+        raise _refusal(node, f"{text!r:.80} is not a number")
+    if kind == "int" and not (_INT.match(text) and len(text) < 100 and _SMALLEST <= int(text) <= _LARGEST):
+        raise _refusal(node, f"{text!r:.80} is not a whole number from {_SMALLEST} to {_LARGEST} (64 bits)")
+
+
+def _refusal(node: yaml.Node, problem: str) -> ConfigError:
+    return ConfigError(f"line {node.start_mark.line + 1}, column {node.start_mark.column + 1}: {problem}")
+
 
 class _UniqueKeys(yaml.constructor.SafeConstructor):
+    def construct_document(self, node: yaml.Node) -> Any:
+        """Refuse what is more than texts, numbers, true, false, null, lists and sections."""
+        _check_nodes(node, 0, {}, set())
+        return super().construct_document(node)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Refuse a key that stands twice in one mapping, which PyYAML resolves silently to the last."""
         lines: dict[str, int] = {}
@@ -67,7 +135,8 @@ _FAST_CHARACTERS = 16 * 1024
 def parse_yaml(text: str, source: str) -> Any:
     """Parse one YAML document.
 
-    Raises ConfigError, which begins with `source`, for bad syntax and for duplicate keys.
+    Raises ConfigError, which begins with `source`, for bad syntax, for duplicate keys, and for what is more than texts,
+    numbers of 64 bits, true, false, null, lists and sections.
     """
     try:
         if len(text) <= _FAST_CHARACTERS:
@@ -82,7 +151,7 @@ def parse_yaml(text: str, source: str) -> Any:
         where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
         raise ConfigError(f"{source}:{where} not valid YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not valid YAML: {error}") from None
+        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: not valid YAML: {error}") from None
 

@@ -94,6 +94,54 @@ def test_a_text_that_nests_too_deep_is_refused_and_ends_nothing(depth: int) -> N
         yaml_file.parse_yaml("{a: " * depth, "text")
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("&x [*x]", "an alias of itself"),
+        ("&x {b: *x}", "an alias of itself"),
+        ("!!timestamp 2026-01-01", "the tag !!timestamp is not allowed"),
+        ("!!set {x, y}", "the tag !!set is not allowed"),
+        ("!!binary aGk=", "the tag !!binary is not allowed"),
+        ("!!omap [a: 1]", "the tag !!omap is not allowed"),
+        ("!!python/object/apply:os.getcwd []", "the tag !!python/object/apply:os.getcwd is not allowed"),
+        ("!!str [1]", "the tag !!str is not allowed"),
+        ("!!bool foo", "'foo' is neither true nor false"),
+        ("!!float ''", "'' is not a number"),
+        ("!!int 0x10", "'0x10' is not a whole number"),
+        ("18446744073709551616", "'18446744073709551616' is not a whole number from"),
+        ("-9223372036854775809", "is not a whole number from"),
+        ("1" + "0" * 5000, "is not a whole number from"),
+        ('"\\0"', "no character"),
+        ('"\\ud800"', "no character"),
+        ("{1: 2}", "a key must be a text"),
+        ("[" * 60 + "]" * 60, "nested deeper than 50 levels"),
+        (
+            "[&a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"
+            + "".join(
+                f", &{name} [{', '.join(['*' + before] * 10)}]" for before, name in zip("abcdef", "bcdefg", strict=True)
+            )
+            + "]",
+            "aliases make more than 5,000,000 values",
+        ),
+    ],
+)
+@pytest.mark.parametrize("filling", ["", "# to be read by the other of the two loaders\n" * 500], ids=["short", "long"])
+def test_what_no_configuration_can_hold_is_refused_with_its_line(value: str, expected: str, filling: str) -> None:
+    line = 2 + filling.count("\n")
+    with pytest.raises(ConfigError) as caught:
+        yaml_file.parse_yaml(f"{filling}train:\n  seed: {value}\n", "some.yaml")
+    assert str(caught.value).startswith(f"some.yaml: line {line}, column ")
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", [-(2**63), 2**64 - 1])
+def test_every_seed_that_is_read_is_taken_by_torch(seed: int) -> None:
+    import torch
+
+    torch.Generator().manual_seed(make_config(yaml_file.parse_yaml(f"train: {{seed: {seed}}}", ""), "").train.seed)
+
+
 def test_a_duplicate_key_is_refused_with_both_lines(tmp_path: Path) -> None:
     path = tmp_path / "twice.yaml"
     path.write_text("train:\n  seed: 1\n  epochs: 2\n  seed: 3\n")
