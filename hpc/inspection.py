@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from hpc import slurm, states
-from hpc.budgets import REQUEUED_AFTER
 from hpc.chain import chains
 from hpc.status import FINISHED, SweepStatus, sweep_status
+from src.budgets import REQUEUED_AFTER
 from src.config import Config
 from src.errors import ClusterError, RunError
 from src.names import find_named

@@ -18,12 +18,12 @@ from submitit.helpers import DelayedSubmission
 
 import jobs
 from hpc import slurm
-from hpc.budgets import REQUEUED_AFTER, STOPPED_BY_USER, Attempts, verdict
 from hpc.causes import StopRequest, cause_of_loss, ends_of, own_job_id, restart_count
 from hpc.claims import wait_for_claim
 from hpc.slices import check_slice
 from src.attempts import attempt
-from src.errors import RelayError, RunError, TakenOverError
+from src.budgets import REQUEUED_AFTER, STOPPED_BY_USER, admit, verdict
+from src.errors import RelayError, TakenOverError
 from src.outcome import Outcome
 from src.progress import PlainReporter, Reporter, StopCheck
 from src.rundir import RunDir
@@ -102,7 +102,7 @@ def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str
             claim_wait_s=_CLAIM_RACE_S,
             cause_of_stop=lambda: "CANCELLED" if run.cancelled() else stop.cause(),
             cause_of_loss=_asked_of_slurm,
-            admit=_admit,
+            admit=admit,
         )
     except TakenOverError as error:
         reporter.say(str(error))
@@ -114,12 +114,6 @@ def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str
         traceback.print_exc()
         return "FAILED"
     return str(run.attempts()[-1]["cause"])
-
-
-def _admit(attempts: Attempts) -> None:
-    refused = verdict(attempts)
-    if refused:
-        raise RunError(str(refused))
 
 
 def _asked_of_slurm(left: Mapping[str, Any]) -> tuple[str, float | None]:

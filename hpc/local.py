@@ -11,11 +11,11 @@ from pathlib import Path
 
 import submitit
 
-from hpc.budgets import REQUEUED_AFTER, Attempts, verdict
 from hpc.cluster import Profile
 from hpc.lifecycle import VISIBLE_GPUS, Task
 from hpc.submit import code_environment, environment, local_executor
 from src.attempts import lost
+from src.budgets import REQUEUED_AFTER, Attempts, verdict
 from src.code_snapshot import NEW_CODE_HINT, snapshot_problem
 from src.files import read_lines
 from src.foreground import stop_on_signal

@@ -17,13 +17,13 @@ from typing import Any
 import jobs
 from hpc import slurm, states
 from hpc.arrays import Site, ask_site
-from hpc.budgets import STOPPED_BY_USER
 from hpc.chain import LINKS, Chain, open_chain
 from hpc.cluster import Profile, load_profile
 from hpc.commands import choose_code, execute
 from hpc.plan import job_name
 from hpc.stock import Stock, last_cause, refusals_by_word, take_stock
 from hpc.submit import in_queue, outside_of_jobs, submissions
+from src.budgets import STOPPED_BY_USER
 from src.code_snapshot import NEW_CODE_HINT, change_since, check_commands
 from src.config import Config, make_config
 from src.errors import ClusterError, RelayError, RunError

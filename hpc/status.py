@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpc import states
-from hpc.budgets import Verdict, verdict
 from hpc.causes import cause_of_loss, ends_of
 from hpc.forecast import show_hours
 from hpc.slurm import Queue, QueuedJob
 from hpc.stock import refusals_by_word
 from hpc.usage import used_s, wasted_s
 from src.attempts import last_sign, lost, reached_step
+from src.budgets import Verdict, verdict
 from src.results import run_state
 from src.rundir import RunDir, SweepDir
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from hpc.budgets import STOPPED_BY_USER, Verdict, verdict
 from hpc.causes import cause_of_loss, ends_of
 from src.attempts import close_lost, lost
+from src.budgets import STOPPED_BY_USER, Verdict, verdict
 from src.errors import RunError
 from src.rundir import RunDir, SweepDir
 

@@ -35,6 +35,7 @@ _DECIDES_NOTHING = frozenset(
     {
         "artifacts",
         "attempts",
+        "budgets",
         "checks",
         "cli",
         "code_snapshot",

@@ -5,18 +5,25 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
 
 from src.attempts import Execute, attempt
+from src.budgets import admit, verdict
 from src.cli import EXIT_STOPPED
 from src.code_snapshot import NEW_CODE_HINT, code_change, code_digest, keep_code, use_new_code
-from src.errors import RunError
-from src.progress import make_reporter
-from src.rundir import SweepDir
+from src.errors import RelayError, RunError
+from src.outcome import Outcome
+from src.progress import Reporter, StopCheck, make_reporter
+from src.rundir import RunDir, SweepDir
 from src.sweeps import Request, open_sweep
+
+_NAMES_SHOWN = 20
+# Options of all commands that say where the runs are.
+_SHARED_OPTIONS = ("--config", "--set")
 
 
 @contextmanager
@@ -53,11 +60,19 @@ def prepare_images(request: Request) -> Request:
     return replace(request, data={cell.name: digests[images_of(cell.config)] for cell in request.cells})
 
 
-def open_and_run(request: Request, execute: Execute, *, fresh: bool, new_code: bool = False) -> SweepDir:
-    """Bring what is asked for to its end, and return it. Images are made ready first: a mistake in what is asked for
-    leaves no directory behind. Exits with 130 where Ctrl-C came in between.
+def open_and_run(
+    request: Request,
+    execute: Execute,
+    show: Callable[[SweepDir], object] = lambda sweep: None,
+    *,
+    fresh: bool,
+    new_code: bool = False,
+) -> SweepDir:
+    """Bring what is asked for to its end, `show` it, and return it. Images are made ready first: a mistake in what is
+    asked for leaves no directory behind. Exits with 130 where Ctrl-C came in between.
 
-    Raises RunError where the sweep was begun with other code, unless it is to go on with `new_code`.
+    Raises RunError where the sweep was begun with other code, unless it is to go on with `new_code`, and after `show`
+    where some of several runs are not done.
     """
     code_digest()  # Now: what is edited while the images are decoded is not what this process executes.
     request = prepare_images(request)
@@ -65,6 +80,10 @@ def open_and_run(request: Request, execute: Execute, *, fresh: bool, new_code: b
     if not new:
         _agree_on_code(sweep, new_code=new_code)
     run_sweep(sweep, execute, new=new)
+    show(sweep)
+    undone = [run for run in sweep.runs() if run.result() is None]
+    if undone:
+        raise RunError(_not_done(sweep, undone))
     return sweep
 
 
@@ -85,32 +104,85 @@ def _agree_on_code(sweep: SweepDir, *, new_code: bool) -> None:
 
 
 def run_sweep(sweep: SweepDir, execute: Execute, *, new: bool) -> None:
-    """Execute the runs that are not done, in order. Exits with 130 where Ctrl-C came in between."""
+    """Execute the runs that are not done, in order. Exits with 130 where Ctrl-C came in between.
+
+    One of several that fails does not keep the others from theirs, and has the budgets of src/budgets.py; of a single
+    one its error is raised, and the same command tries again.
+    """
     runs = sweep.runs()
     left = [run for run in runs if run.result() is None]
     for run in left:
         run.lift_cancel()
     word = "new" if new else f"goes on, {len(runs) - len(left)} of {len(runs)} runs are done"
+    try_one = attempt if len(runs) == 1 else _try_one_of_several
+    stopped = False
     with make_reporter() as reporter, stop_on_signal() as should_stop:
         reporter.say(f"{sweep.path}: {word}")
         for number, run in enumerate(left, start=1):
-            if should_stop():
+            stopped = stopped or should_stop()
+            if stopped:
                 break
             if run.cancelled():
                 continue
             if len(runs) > 1:
                 reporter.say(f"run {number} of {len(left)}: {run.name}")
-            outcome = attempt(run, execute, should_stop, reporter)
-            if outcome.status == "stopped":
+            outcome = try_one(run, execute, should_stop, reporter)
+            if outcome and outcome.status == "stopped":
                 reporter.say(
                     f"{run.label}: stopped at step {outcome.last_step} of {outcome.total_steps}; the state is saved"
                 )
-                break
-    if any(run.result() is None for run in left):
+                stopped = True
+    undone = [run for run in left if run.result() is None]
+    if stopped or (undone and all(run.cancelled() for run in undone)):
         print(f"to go on: {command_line()}", file=sys.stderr, flush=True)
         sys.exit(EXIT_STOPPED)
     if not left:
         print("all of it was done before; --fresh does it anew", file=sys.stderr, flush=True)
+
+
+def _try_one_of_several(run: RunDir, execute: Execute, should_stop: StopCheck, reporter: Reporter) -> Outcome | None:
+    """As `attempt`, within the run's budgets; None where it failed, which is said."""
+    try:
+        return attempt(run, execute, should_stop, reporter, admit=admit)
+    except RelayError as error:
+        reporter.say(f"error: {run.label}: {error}")
+    except Exception:
+        traceback.print_exc()
+    return None
+
+
+def _not_done(sweep: SweepDir, undone: Sequence[RunDir]) -> str:
+    """Which runs are not done and why, and the command that goes on."""
+    lines = [f"{len(undone)} of {len(sweep.runs())} runs of {sweep.name} are not done:"]
+    lines += [f"  {run.name}: {_why_not_done(run)}" for run in undone[:_NAMES_SHOWN]]
+    lines += [f"  and {len(undone) - _NAMES_SHOWN} more"] if len(undone) > _NAMES_SHOWN else []
+    refused = [found for run in undone if (found := verdict(run.attempts()))]
+    for word, advice in dict.fromkeys((found.word, found.advice) for found in refused):
+        lines.append(f"{word}: {advice}, then these again: {_retry_command(sweep)}")
+    if len(refused) < len(undone):
+        lines.append(f"to go on: {command_line()}")
+    return "\n".join(lines)
+
+
+def _why_not_done(run: RunDir) -> str:
+    if run.cancelled():
+        return "cancelled"
+    if run.claimed():
+        return "another process executes it"
+    last = (run.attempts() or [{}])[-1]
+    return ": ".join(str(last[name]) for name in ("cause", "error") if last.get(name)) or "not started"
+
+
+def _retry_command(sweep: SweepDir) -> str:
+    """The launcher's command that gives the failed runs of a sweep their budgets back, for this machine."""
+    words = ["python", "-m", "hpc.launch", "retry", sweep.name, "--failed", "--cluster", "local"]
+    given = sys.argv[1:]
+    for word, value in zip(given, [*given[1:], ""], strict=True):
+        if word in _SHARED_OPTIONS:
+            words += [word, value]
+        elif word.partition("=")[0] in _SHARED_OPTIONS:
+            words.append(word)
+    return shlex.join(words)
 
 
 def command_line() -> str:

@@ -31,8 +31,8 @@ def main(
     from src.foreground import open_and_run
     from src.results import collect
 
-    sweep = open_and_run(request, train, fresh=fresh, new_code=new_code)
-    collect(sweep, Path(loaded.paths.artifacts_dir))
+    artifacts = Path(loaded.paths.artifacts_dir)
+    open_and_run(request, train, lambda sweep: collect(sweep, artifacts), fresh=fresh, new_code=new_code)
 
 
 if __name__ == "__main__":

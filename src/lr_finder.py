@@ -19,10 +19,13 @@ def main(
 
     from src.foreground import open_and_run
     from src.results import print_table, read_rows
+    from src.rundir import SweepDir
     from src.training import find_rate_and_export
 
-    sweep = open_and_run(lr_sweep_request(loaded), find_rate_and_export, fresh=fresh, new_code=new_code)
-    print_table(read_rows(sweep), sweep.name)
+    def show(sweep: SweepDir) -> None:
+        print_table(read_rows(sweep), sweep.name)
+
+    open_and_run(lr_sweep_request(loaded), find_rate_and_export, show, fresh=fresh, new_code=new_code)
     print(f"figure: {loaded.paths.artifacts_dir}/lr_finder.png")
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from hpc.budgets import BUDGETS, since_retry, verdict
 from hpc.usage import used_s, wasted_s
+from src.budgets import BUDGETS, since_retry, verdict
 
 
 def attempts(*steps: tuple[int, int], cause: str = "TIMEOUT") -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,10 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.config import Config
+from src.config import Config, load_config
 from src.model import build_model
+from src.plans import grid_request
 from src.rundir import RunDir
-from src.sweeps import sweeps
+from src.sweeps import open_sweep, sweeps
 
 from .conftest import ROOT, assert_same_run, run_python
 from .nursery import fork_python
@@ -192,3 +194,27 @@ def test_a_checkpoint_that_cannot_be_read_leaves_no_run(small_file: Path, tmp_pa
     assert runs_in(tmp_path / "runs") == []
     folder = fork_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(tmp_path))
     assert "is a folder" in folder.stderr
+
+
+def test_a_cell_that_fails_does_not_keep_the_others_from_theirs(small_file: Path, tmp_path: Path) -> None:
+    words = ["--config", str(small_file), "--set", "hparams.num_modules=[2]"]
+    request = grid_request(load_config(str(small_file), ["hparams.num_modules=[2]"]))
+    broken, whole = open_sweep(request)[0].runs()
+    text = broken.config_file.read_text()
+    broken.config_file.write_text(text.replace("lr: 0.001", "lr: -1"))
+    for _ in range(2):
+        done = fork_python("src.grid_search", *words)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert f"best: {whole.name}" in done.stdout
+        assert f"1 of 2 runs of {broken.path.parent.name} are not done" in done.stderr
+        assert f"  {broken.name}: CRASHED: {broken.config_file}" in done.stderr
+        assert "train.optimizer.lr: -1" in done.stderr
+        assert [run.result() is not None for run in (broken, whole)] == [False, True]
+        assert len(broken.attempts()) == 1, "a crash is not tried again by itself"
+    broken.config_file.write_text(text)
+    command = shlex.split(done.stderr.partition("these again: python -m ")[2].splitlines()[0])
+    retried = fork_python(*command)
+    assert retried.returncode == 0, retried.stderr
+    assert [a["cause"] for a in broken.attempts()] == ["CRASHED", "DONE"]
+    assert fork_python("src.grid_search", *words).returncode == 0

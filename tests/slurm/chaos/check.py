@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from hpc.budgets import REQUEUED_AFTER, verdict
+from src.budgets import REQUEUED_AFTER, verdict
 from src.files import read_lines
 from src.rundir import RunDir
 from src.sweeps import sweeps

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from src.errors import RunError
+
 Attempts = Sequence[Mapping[str, Any]]
 
 # None is without limit. A cause that is not here was never seen before, and is allowed as much as a kill.
@@ -68,6 +70,13 @@ def verdict(attempts: Attempts) -> Verdict | None:
     if _is_stuck(counted):
         return Verdict("NO_PROGRESS", "no step done in its last attempts", _ADVICE["NO_PROGRESS"])
     return None
+
+
+def admit(attempts: Attempts) -> None:
+    """Raise RunError where a run with these attempts may not be started again."""
+    refused = verdict(attempts)
+    if refused:
+        raise RunError(str(refused))
 
 
 def since_retry(attempts: Attempts) -> Attempts:
