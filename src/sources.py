@@ -12,7 +12,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -151,7 +151,10 @@ def _read_folder(
     datasets.disable_progress_bars()
     try:
         found = datasets.load_dataset(
-            str(folder), cache_dir=str(scratch / "arrow"), verification_mode="basic_checks" if whole else "no_checks"
+            str(folder),
+            data_files=None if whole else _files_by_split(folder, names),
+            cache_dir=str(scratch / "arrow"),
+            verification_mode="basic_checks" if whole else "no_checks",
         )
     except Exception as error:
         raise DataError(f"{shown}: cannot be read as a data set: {hub.brief(error)}; {_LAYOUT}") from None
@@ -168,6 +171,30 @@ def _read_folder(
     return classes[0], [EncodedSplit(name, shown, found[name]) for name in names]
 
 
+def _files_by_split(folder: Path, names: tuple[str, str]) -> dict[str, list[str]] | None:
+    """Split -> its files in data/, by the word that they begin with; None leaves it to datasets.
+
+    datasets calls the split of `valid-0.parquet` validation, and overlooks it beside `train-00000-of-00001.parquet`.
+    """
+    card = folder / "README.md"
+    if card.is_file() and "data_files" in card.read_text(errors="replace"):
+        return None
+    found: dict[str, list[str]] = {}
+    for path in sorted((folder / "data").glob("*.parquet")):
+        found.setdefault(re.split(r"[-._ 0-9]", path.name)[0], []).append(str(path))
+    words = [_word_of(name, found) for name in names]
+    return {name: found[word] for name, word in zip(names, words, strict=True) if word} if all(words) else None
+
+
+def _word_of(split: str, found: Iterable[str]) -> str | None:
+    """The word that the files of a split begin with: its name, or the one other word there that means the same."""
+    if split in found:
+        return split
+    alike = [word for word in found if {word, split} <= _VALIDATION]
+    return alike[0] if len(alike) == 1 else None
+
+
+_VALIDATION = {"valid", "validation", "val", "dev"}
 _LAYOUT = "it needs parquet files data/train-*.parquet and data/valid-*.parquet with the columns image and label"
 
 

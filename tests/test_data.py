@@ -480,6 +480,36 @@ def test_splits_go_by_the_names_of_the_config(folder: Path, tmp_path: Path):
     assert len(data.load(make(folder, tmp_path / "root", {"dataset.split.valid": "held_out"})).val) == 24
 
 
+@pytest.mark.parametrize(
+    ("train", "valid"),
+    [
+        ("train-00000", "valid-00000"),
+        ("train-00000-of-00001", "validation-00000-of-00001"),
+        ("train-00000-of-00001", "valid-00000"),
+        ("train-00000-of-00001", "valid-00000-of-00001"),
+        ("train", "val"),
+        ("train_a", "dev.1"),
+    ],
+)
+def test_files_are_known_by_the_word_that_they_begin_with(folder: Path, tmp_path: Path, train: str, valid: str):
+    (folder / "README.md").unlink()
+    expected = rows_of(folder, "valid")[0]["label"]
+    for split, name in (("train", train), ("valid", valid)):
+        next((folder / "data").glob(f"{split}-*")).rename(folder / "data" / f"{name}.parquet")
+    found = data.load(make(folder, tmp_path / "root"))
+    assert (len(found.train), len(found.val), len(found.test)) == (48, 24, 8)
+    assert found.val.labels[0] == expected
+
+
+def test_several_words_for_one_split_are_not_guessed(folder: Path, tmp_path: Path):
+    (folder / "README.md").unlink()
+    valid = next((folder / "data").glob("valid-*"))
+    shutil.copy(valid, folder / "data" / "dev.parquet")
+    valid.rename(folder / "data" / "val.parquet")
+    with pytest.raises(DataError, match=r"no split 'valid', only .*; set dataset\.split\.valid"):
+        data.prepare(make(folder, tmp_path / "root"))
+
+
 # Which source a name means
 
 
