@@ -9,9 +9,12 @@ earlier one finds it before its next write and stops.
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import socket
 import threading
+import time
 import uuid
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +26,35 @@ from src.yaml_file import json_text
 HEARTBEAT_S = 10.0
 # Nine missed heartbeats: NFS clients may serve attributes up to 60 s old (acdirmax of nfs(5)).
 SILENCE_S = 90.0
+
+
+def is_locked(file: Path) -> bool | None:
+    """Whether a process holds the lock file. A shared lock tells, for which being allowed to read it is enough.
+
+    None where flock(2) does not tell: the file may not be read, or the disk has no flock, and filelock takes the mere
+    existence of the file for the lock, which a process that was killed leaves behind.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return True if error.errno in (errno.EAGAIN, errno.EACCES) else None
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def heart_beats(owner_file: Path) -> bool:
+    """Whether the owner has given a sign of life in the last SILENCE_S seconds: what a mere reader can tell."""
+    try:
+        return time.time() - owner_file.stat().st_mtime < SILENCE_S
+    except OSError:
+        return False
 
 
 class Ownership:

@@ -23,7 +23,7 @@ from src import yaml_file
 from src.config import Config, make_config
 from src.errors import RunError
 from src.files import append_lines, read_json, read_lines, replace_file
-from src.ownership import Ownership
+from src.ownership import Ownership, heart_beats, is_locked
 
 
 @dataclass(frozen=True)
@@ -185,14 +185,20 @@ class RunDir:
             lock.release()
 
     def claimed(self) -> bool:
-        """Whether a process holds the run now."""
-        if not self.claim_file.exists():
-            return False
+        """Whether a process holds the run now, for whoever would take it."""
+        locked = is_locked(self.claim_file)
+        if locked is not None:
+            return locked
         try:
             with self.claim():
                 return False
         except RunError:
             return True
+
+    def alive(self) -> bool:
+        """Whether a process executes the run now, for whoever only looks and may not be allowed to write."""
+        locked = is_locked(self.claim_file)
+        return heart_beats(self.owner_file) if locked is None else locked
 
 
 @functools.lru_cache(maxsize=64)
