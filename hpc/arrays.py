@@ -18,6 +18,7 @@ from src.config import Config
 from src.errors import ClusterError
 from src.rundir import RunDir, SweepDir
 from src.sweeps import planning
+from src.tables import counted
 
 # Of a user, an account or a QOS: how many jobs may be submitted (slurm.schedmd.com/resource_limits.html).
 _SUBMIT_LIMIT = re.compile(r"MaxSubmit|GrpSubmit|accounting/QOS policy|submit limit|job count", re.I)
@@ -71,9 +72,9 @@ def submit_missing(
         submitted = _submit_all(missing, sweep, profile, site, config) if missing else 0
     print(f"{len(stock.done)} done, {len(stock.flying)} in the queue before, {submitted} submitted")
     if stock.elsewhere:
-        print(f"{len(stock.elsewhere)} are being executed by processes outside of SLURM")
+        print(f"executed by processes outside of SLURM: {counted(len(stock.elsewhere), 'run')}")
     if stock.refused:
-        print(f"{len(stock.refused)} failed and are not submitted again by themselves:")
+        print(f"{counted(len(stock.refused), 'run')} failed, not submitted again without a retry:")
         print(refusals_by_word(stock.refused))
     print(f"see how they stand: python -m hpc.launch status {sweep.name}")
 
@@ -83,7 +84,7 @@ def _cancel_surplus(sweep: SweepDir, queue: slurm.Queue) -> None:
     surplus = surplus_tasks(sweep, queue)
     if surplus:
         slurm.cancel(surplus)
-        print(f"{len(surplus)} tasks were in the queue twice; cancelled: {', '.join(surplus[:5])}")
+        print(f"{counted(len(surplus), 'task')} too many in the queue; cancelled: {', '.join(surplus[:5])}")
 
 
 def _release_held(queue: slurm.Queue) -> None:
@@ -92,7 +93,7 @@ def _release_held(queue: slurm.Queue) -> None:
     held = sorted({job.job_id for job in tasks if job.state == "PENDING" and _HELD in job.reason})
     if held:
         slurm.release(held)
-        print(f"{len(held)} tasks were held by SLURM ({_HELD}: {', '.join(held[:5])}); they are released")
+        print(f"{counted(len(held), 'task')} held by SLURM ({_HELD}: {', '.join(held[:5])}): released")
 
 
 def _submit_all(runs: Sequence[RunDir], sweep: SweepDir, profile: Profile, site: Site, config: Config) -> int:
@@ -110,11 +111,14 @@ def _submit_all(runs: Sequence[RunDir], sweep: SweepDir, profile: Profile, site:
                 continue
             if not submitted:
                 raise
-            print(f"{error}\n{len(runs) - submitted} runs are left; the same command submits them later")
+            print(f"{error}\n{counted(len(runs) - submitted, 'run')} left; the same command submits what is left later")
             break
         count = sum(len(each) for each in part)
         submitted += count
-        print(f"submitted {count} runs as {made.job_name}: job {made.job_id} ({show_shape(part, profile)})", flush=True)
+        print(
+            f"submitted {counted(count, 'run')} as {made.job_name}: job {made.job_id} ({show_shape(part, profile)})",
+            flush=True,
+        )
         tasks = tasks[len(part) :]
     return submitted
 
@@ -127,7 +131,7 @@ def tasks_of(runs: Sequence[RunDir], profile: Profile) -> list[Sequence[RunDir]]
 
 def show_shape(tasks: Sequence[Sequence[RunDir]], profile: Profile) -> str:
     """In a few words: how many tasks, how many at a time, how many runs in each."""
-    many = f"one array of {len(tasks)} tasks, at most {profile.max_parallel} at a time"
+    many = f"one array of {counted(len(tasks), 'task')}, at most {profile.max_parallel} at a time"
     each = f", up to {profile.cells_per_job} runs in each" if profile.cells_per_job > 1 else ""
     return (many if len(tasks) > 1 else "one job") + each
 

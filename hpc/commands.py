@@ -27,6 +27,7 @@ from src.progress import make_reporter
 from src.results import collect
 from src.rundir import RunDir, SweepDir
 from src.sweeps import Request, find_sweep, open_sweep
+from src.tables import counted
 
 
 def launch(
@@ -61,7 +62,8 @@ def launch(
     done = 0 if new else sum(run.result() is not None for run in sweep.runs())
     count = len(request.cells)
     print(
-        f"{sweep.path}: " + (f"new, {count} runs" if new else f"continued, {done} of {count} runs are done"), flush=True
+        f"{sweep.path}: " + (f"new, {counted(count, 'run')}" if new else f"continued, {done} of {count} runs are done"),
+        flush=True,
     )
     if done < count:
         print(forecast, flush=True)
@@ -130,12 +132,16 @@ def retry(config: Config, name: str | None, cluster: str | None, cause: str | No
             )
         )
     give_budgets_back(chosen, round(time.time(), 3))
-    print(f"{sweep.path}: {len(chosen)} failed runs get their budgets back:", flush=True)
+    print(f"{sweep.path}: {_given_back(len(chosen))}:", flush=True)
     print_names(chosen)
     choose_code(sweep, new_code=new_code)
     # Their own configuration says where logs and tables go.
     own = make_config(sweep.meta()["config"], str(sweep.meta_file))
     execute(sweep, profile, site, own, [r.name for r in chosen])
+
+
+def _given_back(number: int) -> str:
+    return "1 failed run gets its budgets back" if number == 1 else f"{number} failed runs get their budgets back"
 
 
 def _word(stock: Stock, run: RunDir) -> str | None:
@@ -172,7 +178,7 @@ def _print_plan(
     sweep = found or SweepDir(request.runs_dir / request.name_at(datetime.now()))
     missing = [run for cell in request.cells if (run := sweep.run(cell.name)).result() is None]
     where = f"{sweep.path} ({'exists' if found else 'new'})"
-    print(f"{len(request.cells)} runs of {request.kind} in {where}; {len(missing)} to do:")
+    print(f"{counted(len(request.cells), 'run')} of {request.kind} in {where}; {len(missing)} to do:")
     todo = {run.name for run in missing}
     for cell in request.cells:
         print(f"  {cell.name}  {'' if cell.name in todo else 'done'}".rstrip())

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpc import slurm, states
 from hpc.chain import chains
@@ -21,9 +21,12 @@ from src.budgets import REQUEUED_AFTER
 from src.config import Config
 from src.errors import ClusterError, RunError
 from src.names import find_named
-from src.results import print_rows, table_of
 from src.rundir import RunDir, SweepDir
 from src.sweeps import sweeps, with_whole_manifests
+from src.tables import counted, print_rows, table_console, table_of
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
 
 _WATCHED_ROWS = 40
 _NAMES_SHOWN = 20
@@ -56,19 +59,35 @@ def show_status(config: Config, name: str | None, watch_s: float | None = None) 
         print_rows(found.rows, sweep.name)
         print(found.summary())
         return
-    from rich.console import Group
     from rich.live import Live
 
-    with Live(auto_refresh=False) as live, contextlib.suppress(KeyboardInterrupt):
+    console, width = table_console()
+    with Live(console=console, auto_refresh=False) as live, contextlib.suppress(KeyboardInterrupt):
         while True:
             found = _standing(config, sweep, only)
-            at = datetime.now().strftime("%H:%M:%S")
-            # What is over goes last, and out of sight first.
-            rows = sorted(found.rows, key=lambda row: row["state"] in FINISHED)[:_WATCHED_ROWS]
-            live.update(Group(table_of(rows, f"{sweep.name}, {at}"), found.summary()), refresh=True)
+            title = f"{sweep.name}, {datetime.now():%H:%M:%S}"
+            height = None if width is None else console.height
+            live.update(_page(found, title, console, width, height), refresh=True)
             if not found.in_flight:
                 break
             time.sleep(watch_s)
+
+
+def _page(found: SweepStatus, title: str, console: Console, width: int | None, height: int | None) -> Group:
+    """The table and the summary on one screen: what is over goes last, and out of sight first."""
+    from rich.console import Group
+    from rich.text import Text
+
+    rows = sorted(found.rows, key=lambda row: row["state"] in FINISHED)
+    # Text: rich would read the brackets of an error message as markup.
+    summary = Text(found.summary())
+    for count in range(min(len(rows), _WATCHED_ROWS), 0, -1):
+        left = [Text(f"({len(rows) - count} more)")] if count < len(rows) else []
+        page = Group(table_of(rows[:count], title, width), *left, summary)
+        # A line stays free for the cursor, which would scroll the page.
+        if height is None or len(console.render_lines(page, pad=False)) < height:
+            return page
+    return Group(summary)
 
 
 def _standing(config: Config, sweep: SweepDir, only: str | None) -> SweepStatus:
@@ -132,8 +151,14 @@ def cancel_runs(config: Config, name: str) -> None:
     slurm.cancel(ids)
     told = [run for run, jobs in tasks.items() if not jobs and _stop_local(run)]
     stopped = [*(run for run, jobs in tasks.items() if jobs), *told]
-    print(f"cancelled {len(ids) + len(told)} tasks" if ids or told else "nothing of it waits or runs")
+    where = chosen[0][0].name if len(chosen) == 1 else counted(len(chosen), "sweep")
+    number = len(ids) + len(told)
+    print(f"{where}: " + (f"cancelled {counted(number, 'task')}" if number else "nothing of it waits or runs"))
     print_names(stopped)
+    held = [run for run in runs if run not in stopped]
+    if held:
+        print("not in the queue, and not started before you submit them again:")
+        print_names(held)
     beside = [
         f"{sweep.name}/{other}"
         for sweep, only in chosen
@@ -161,7 +186,7 @@ def _jobs_of_chains(runs_dir: Path) -> list[str]:
 def _stop_local(run: RunDir) -> bool:
     """Tell a worker of this machine to save and end; True where there was one."""
     attempts = run.attempts()
-    if not attempts or "end" in attempts[-1] or not run.claimed():
+    if not attempts or "end" in attempts[-1] or not run.alive():
         return False
     if attempts[-1].get("node") != socket.gethostname():
         return False
@@ -174,19 +199,27 @@ def _stop_local(run: RunDir) -> bool:
 
 
 def show_logs(config: Config, name: str | None, *, follow: bool) -> None:
-    """Print the log files of all jobs of a run (of a sweep's only run, where it has one); `follow` goes on."""
+    """Print the log files of all jobs of a run (of a sweep's only run, where it has one); `follow` goes on.
+
+    Of each job what it said on stdout, then what on stderr, each below its file's name, as tail(1) does.
+    """
     sweep, run = find_named(Path(config.paths.runs_dir), name)
     runs = sweep.runs()
     chosen = run or (runs[0] if len(runs) == 1 else None)
     if chosen is None:
         raise RunError(f"{sweep.name}: has {len(runs)} runs; name one, for example: logs {runs[0].label}")
     seen: dict[Path, int] = {}
+    shown: Path | None = None
     while True:
         for path in _log_files(log_folder(config, sweep), sweep, chosen):
             with path.open("rb") as file:
                 file.seek(seen.get(path, 0))
-                sys.stdout.write(file.read().decode(errors="replace"))
+                text = file.read().decode(errors="replace")
                 seen[path] = file.tell()
+            if text and path != shown:
+                print(f"{'' if shown is None else chr(10)}==> {path} <==")
+                shown = path
+            sys.stdout.write(text)
         sys.stdout.flush()
         if not follow or _is_over(chosen):
             break

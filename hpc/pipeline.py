@@ -29,9 +29,10 @@ from src.config import Config, make_config
 from src.errors import ClusterError, RelayError, RunError
 from src.foreground import prepare_images
 from src.plans import best_cell
-from src.results import best_row, collect, read_rows, show_value
+from src.results import best_row, collect, read_rows
 from src.rundir import SweepDir
 from src.sweeps import Request, check_same_images, open_sweep, planning
+from src.tables import show_value
 
 _LINK_MIN = 20
 # Of half a minute each, in which a controller that is away is waited for.

@@ -18,6 +18,7 @@ from src.attempts import last_sign, lost, reached_step
 from src.budgets import Verdict, verdict
 from src.results import run_state
 from src.rundir import RunDir, SweepDir
+from src.tables import counted
 
 FINISHED = ("done", "diverged")
 
@@ -35,12 +36,17 @@ class SweepStatus:
     def summary(self) -> str:
         """`48 runs: 40 done, 7 PENDING, 1 running`, what they took, and what is to be done where something failed."""
         counts = Counter(row["state"] for row in self.rows)
-        lines = [f"{len(self.rows)} runs: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))]
+        lines = [
+            f"{counted(len(self.rows), 'run')}: "
+            + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+        ]
         if self.used_s:
             again = f", {show_hours(self.wasted_s / 3600)} of them for work done again" if self.wasted_s else ""
             lines.append(f"used: {show_hours(self.used_s / 3600)} slice-hours{again}")
         idle = len(self.rows) - self.in_flight - len(self.refused) - sum(counts[state] for state in FINISHED)
-        if idle:
+        if idle == 1:
+            lines.append("1 is neither done nor on its way; the command that made it submits it again")
+        elif idle:
             lines.append(f"{idle} are neither done nor on their way; the command that made them submits them again")
         if self.refused:
             lines += ["failed, and not started again by themselves:", refusals_by_word(self.refused)]
@@ -54,7 +60,7 @@ def sweep_status(sweep: SweepDir, queue: Queue, only: str | None = None, now: fl
     """
     runs = [run for run in sweep.runs() if only in (None, run.name)]
     attempts = {run: run.attempts() for run in runs}
-    _name_losses({run: attempts[run] for run in runs if run.name not in queue and not run.claimed()})
+    _name_losses({run: attempts[run] for run in runs if run.name not in queue and not run.alive()})
     held_by = Counter(job.job_id for jobs in queue.values() for job in jobs)
     rows, refused = [], {}
     for run in runs:
@@ -108,8 +114,7 @@ def _state(
     run: RunDir, result: Mapping[str, Any] | None, attempts: list[dict[str, Any]], job: QueuedJob | None, *, alone: bool
 ) -> str:
     if result or job is None:
-        state = run_state(run, result, attempts)
-        return "cancelled" if state not in ("running", *FINISHED) and run.cancelled() else state
+        return run_state(run, result, attempts)
     if states.phase(job.state) != "running":
         return job.state
     return "running" if alone or lost(attempts) else "next in its task"

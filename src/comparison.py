@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from src.figures import new_figure, save_figure, whole_ticks
-from src.results import Row, best_row, curve_of, is_comparable, read_rows, show_value
+from src.results import Row, best_row, curve_of, is_comparable, read_rows
 from src.rundir import RunDir, SweepDir
+from src.tables import show_value
 
 _PANELS = ("train/loss", "val/loss", "val/accuracy")
 

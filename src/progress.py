@@ -6,7 +6,10 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 StopCheck = Callable[[], bool]
 
@@ -57,11 +60,11 @@ class BarReporter:
         columns = [
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             TimeRemainingColumn(),
         ]
         self._progress = Progress(*columns, console=Console(stderr=True))
-        self._task = self._progress.add_task("", total=None)
+        self._task: TaskID | None = None
 
     def __enter__(self) -> BarReporter:
         self._progress.start()
@@ -74,10 +77,15 @@ class BarReporter:
 
     def say(self, text: str) -> None:
         """Print above the bar."""
-        self._progress.console.print(text, highlight=False, markup=False)
+        from rich.text import Text
+
+        # As Text: of a str rich would turn even `:x:` into a picture.
+        self._progress.console.print(Text(text), highlight=False)
 
     def advance(self, done: int, total: int, text: str, unit: str = "step") -> None:
-        """Move the bar."""
+        """Move the bar; there is none before the first call, which says how long it is."""
+        if self._task is None:
+            self._task = self._progress.add_task("", total=total)
         self._progress.update(self._task, completed=done, total=total, description=f"{unit}s  {text}")
 
 

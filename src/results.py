@@ -6,14 +6,12 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from src.config_checks import AXES
 from src.files import read_lines, replace_file
 from src.rundir import RunDir, SweepDir
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from src.tables import print_rows, show_value
 
 Row = dict[str, Any]
 _AXIS_NAMES = {path: name for name, path in AXES.items()}
@@ -45,15 +43,19 @@ def _row(run: RunDir, cell: Mapping[str, Any], shared: set[str], kind: str) -> R
 
 
 def run_state(run: RunDir, result: Mapping[str, Any] | None, attempts: Sequence[Mapping[str, Any]]) -> str:
-    """`done`, `diverged`, `new`, `running`, or the cause for which the last attempt ended, in lower case."""
+    """`done`, `diverged`, `running`, `cancelled`, `new`, or the cause of the last attempt's end, in lower case."""
     if result:
         # An earlier version called a run completed whose last loss on val was no number.
         lost = "best" in result and "loss" not in (result["best"] or {"loss": 0})
         return "diverged" if result.get("outcome") == "diverged" or lost else "done"
+    if attempts and "end" not in attempts[-1] and run.alive():
+        return "running"
+    if run.cancelled():
+        return "cancelled"
     if not attempts:
         return "new"
     if "end" not in attempts[-1]:
-        return "running" if run.claimed() else "killed"
+        return "killed"
     return str(attempts[-1]["cause"]).lower()
 
 
@@ -125,45 +127,10 @@ def write_tables(sweep: SweepDir, rows: Sequence[Row]) -> list[Path]:
     return [sweep.table_file(suffix) for suffix in contents]
 
 
-def show_value(value: Any) -> str:
-    """A value as tables show it: four digits of what is measured, nothing for what is not known."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        if value and abs(value) < 0.001:
-            return f"{value:.6g}"
-        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4f}".rstrip("0").rstrip(".")
-    return str(value)
-
-
 def print_table(rows: Sequence[Row], title: str) -> None:
     """Results on stdout, best first, without what only the files need."""
     hidden = {"index", "steps", "train_s", "train/accuracy", "interruptions"}
     print_rows([{name: value for name, value in row.items() if name not in hidden} for row in ranked(rows)], title)
-
-
-def print_rows(rows: Sequence[Row], title: str, limit: int = 60) -> None:
-    """Rows on stdout in their order, as wide as they need."""
-    from rich.console import Console
-
-    console = Console()
-    wide = Console(width=max(console.width, 200) if not console.is_terminal else None, highlight=False)
-    wide.print(table_of(rows[:limit], title))
-    if len(rows) > limit:
-        print(f"({len(rows) - limit} more)")
-
-
-def table_of(rows: Sequence[Row], title: str) -> Table:
-    """The rows as a table; columns in which nothing is known are left out."""
-    from rich.table import Table
-
-    columns = [name for name in (rows[0] if rows else {}) if any(row.get(name) is not None for row in rows)]
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in columns:
-        table.add_column(name, no_wrap=True, justify="left" if name in ("run", "state") else "right")
-    for row in rows:
-        table.add_row(*(show_value(row.get(name)) for name in columns))
-    return table
 
 
 def curve_of(run: RunDir, name: str) -> tuple[list[float], list[float]]:

@@ -115,7 +115,7 @@ def test_a_surplus_array_is_cancelled_by_the_next_command(
     queue.write_text(waiting("70_0", "70_1", "70_2", "70_3", "71_0", "71_1", "71_2", "71_3"))
     submit_missing(sweep, PROFILE, SITE, small())
     assert (queue.parent / "cancelled").read_text() == "--quiet 71_0 71_1 71_2 71_3\n"
-    assert "4 tasks were in the queue twice; cancelled: 71_0" in capsys.readouterr().out
+    assert "4 tasks too many in the queue; cancelled: 71_0" in capsys.readouterr().out
     assert sent == []
 
 

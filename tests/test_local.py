@@ -147,7 +147,7 @@ def test_a_run_that_crashes_is_said_and_does_not_take_the_others_along(
     sweep.runs()[0].config_file.write_text(text.replace("lr: -1", "lr: 0.001"))
     mended = fork_python("hpc.launch", "retry", "--failed", *named)
     assert mended.returncode == 0, mended.stderr
-    assert "1 failed runs get their budgets back" in mended.stdout
+    assert "1 failed run gets its budgets back" in mended.stdout
     assert [a["cause"] for a in sweep.runs()[0].attempts()] == ["CRASHED", "DONE"]
     status = fork_python("hpc.launch", "status", "--config", str(small_file))
     assert "2 runs: 2 done" in status.stdout

@@ -108,7 +108,7 @@ def test_the_rest_of_a_limit_is_left_for_the_next_call(
     once = '[ -s "$QUEUE" ] && { echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1; }\n' + TAKE
     first = site(once, LIMIT="3")
     assert first.returncode == 0, first.stderr
-    assert "2 runs are left; the same command submits them later" in first.stdout
+    assert "2 runs left; the same command submits what is left later" in first.stdout
     second = site(TAKE)
     assert "0 done, 2 in the queue before, 2 submitted" in second.stdout
     assert sum(int(count) for _, count, _ in queue_of(tmp_path)) == 4
@@ -214,7 +214,7 @@ def test_a_task_that_slurm_holds_after_a_failed_start_is_released(
 
     again = site(change=hold)
     assert again.returncode == 0, again.stderr
-    assert "1 tasks were held by SLURM (requeued held: 101_1); they are released" in again.stdout
+    assert "1 task held by SLURM (requeued held: 101_1): released" in again.stdout
     assert "release 101_1\n" in (tmp_path / "asked").read_text()
     assert "0 done, 4 in the queue before, 0 submitted" in again.stdout
 

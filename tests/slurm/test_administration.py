@@ -121,9 +121,7 @@ def test_settings_of_the_user_do_not_hide_the_queue(launch: Launch, one_machine:
     assert launch("grid").returncode == 0
     for name, value in (("SQUEUE_PARTITION", "urgent"), ("SQUEUE_USERS", "nobody"), ("SQUEUE_STATES", "FAILED")):
         assert "1 in the queue before, 0 submitted" in launch("grid", **{name: value}).stdout
-    assert (
-        "cancelled 1 tasks" in launch("cancel", "all", SCANCEL_STATE="SUSPENDED", SLURM_TIME_FORMAT="relative").stdout
-    )
+    assert "cancelled 1 task" in launch("cancel", "all", SCANCEL_STATE="SUSPENDED", SLURM_TIME_FORMAT="relative").stdout
 
 
 def test_a_moved_folder_ends_its_tasks_with_a_reason_and_goes_on_from_its_new_place(
@@ -147,7 +145,7 @@ def test_a_moved_folder_ends_its_tasks_with_a_reason_and_goes_on_from_its_new_pl
     run = sweeps(new)[-1].runs()[0]
     wait_for("the run works", working(run), 90)
     assert "1 in the queue before, 0 submitted" in launch("grid", *here).stdout
-    assert "cancelled 1 tasks" in launch("cancel", "all", *here).stdout
+    assert "cancelled 1 task" in launch("cancel", "all", *here).stdout
     wait_for("the attempt is closed", lambda: "end" in run.attempts()[-1], 60)
     assert run.attempts()[-1]["cause"] == "CANCELLED"
 
@@ -157,7 +155,7 @@ def test_several_partitions_are_one_queue(launch: Launch, one_machine: Cluster, 
     assert launch("grid").returncode == 0
     assert "1 in the queue before, 0 submitted" in launch("grid").stdout
     wait_for("the run works", working(the_run(tmp_path)), 90)
-    assert "cancelled 1 tasks" in launch("cancel", "all").stdout
+    assert "cancelled 1 task" in launch("cancel", "all").stdout
 
 
 def test_a_waiting_task_whose_code_is_gone_trains_nothing(launch: Launch, one_machine: Cluster, tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ def test_in_the_queue_is_left_alone_and_cancel_saves(long_run: RunDir, one_machi
     shown = launch(one_machine, experiment, "status", long_run.path.parent.name)
     assert re.search(r"train +running", shown.stdout), shown.stdout
     cancelled = launch(one_machine, experiment, "cancel", long_run.path.parent.name)
-    assert "cancelled 1 tasks" in cancelled.stdout
+    assert "cancelled 1 task" in cancelled.stdout
     deadline = time.monotonic() + 60
     while "end" not in long_run.attempts()[-1] and time.monotonic() < deadline:
         time.sleep(0.5)

@@ -1,0 +1,133 @@
+"""Looking at runs without permission to write: another user, who is nobody here, and disks without flock."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hpc.status import sweep_status
+from src import yaml_file
+from src.config import Config
+from src.ownership import SILENCE_S
+from src.plans import train_request
+from src.rundir import RunDir
+from src.sweeps import open_sweep
+
+from .conftest import ROOT, command_environment
+
+NOBODY = 65534
+HOLD = """
+import sys, time
+from pathlib import Path
+from src.rundir import RunDir
+run = RunDir(Path(sys.argv[1]))
+run.record_attempt(1, start=time.time(), node="elsewhere", pid=1)
+with run.claim(), run.owned():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@pytest.fixture
+def shared(small: Callable[..., Config], tmp_path: Path) -> Iterator[Path]:
+    """A folder that everybody may read: the experiment and one run."""
+    folder = Path("/tmp") / f"relay-readers-{os.getpid()}"
+    folder.mkdir(mode=0o755)
+    config = small(**{f"paths__{name}_dir": str(folder / name) for name in ("runs", "artifacts", "logs")})
+    (folder / "small.yaml").write_text(yaml_file.dump_yaml(config.to_dict()))
+    open_sweep(train_request(config))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def run(shared: Path) -> RunDir:
+    return RunDir(next(path.parent for path in shared.glob("runs/*/*/config.yaml")))
+
+
+@pytest.fixture
+def holder(run: RunDir) -> Iterator[subprocess.Popen[str]]:
+    """The process that executes the run."""
+    command = [sys.executable, "-c", HOLD, str(run.path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def status_of_nobody(shared: Path, *words: str) -> str:
+    """What the status command shows to another user, who may read all of it and write nothing."""
+    code = (
+        f"import os, sys; sys.argv = {['launch', 'status', '--config', str(shared / 'small.yaml'), *words]!r}\n"
+        f"import hpc.inspection, hpc.status, src.config, hpc.launch, hpc.submit, rich.live, rich.console, rich.table\n"
+        f"from hpc.launch import app, run_app\n"
+        f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+        f"run_app(app)"
+    )
+    env = command_environment({"HOME": "/nonexistent"})
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_another_user_sees_a_killed_run_as_killed_and_the_watch_ends(
+    run: RunDir, shared: Path, holder: subprocess.Popen[str]
+) -> None:
+    assert "1 run: 1 running" in status_of_nobody(shared)
+    holder.kill()
+    holder.wait()
+    assert "1 run: 1 killed" in status_of_nobody(shared, "--watch")
+
+
+def test_two_readers_at_a_time_do_not_take_each_other_for_the_owner(run: RunDir, holder: subprocess.Popen[str]) -> None:
+    import fcntl
+
+    holder.kill()
+    holder.wait()
+    with run.claim_file.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert not run.alive()
+        assert not run.claimed()
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_where_no_lock_tells_the_heartbeat_does(
+    run: RunDir, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch, hidden: bool
+) -> None:
+    """A file in the place of a lock stays when its owner is killed; a lock file may be hidden from others."""
+    if hidden:
+        real = os.open
+
+        def refuse(path: Path, flags: int) -> int:
+            if path == run.claim_file:
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return real(path, flags)
+
+        monkeypatch.setattr("os.open", refuse)
+    else:
+
+        def missing(descriptor: int, operation: int) -> None:
+            raise OSError(errno.ENOSYS, "Function not implemented")
+
+        monkeypatch.setattr("fcntl.flock", missing)
+    sweep = run.sweep()
+    assert [row["state"] for row in sweep_status(sweep, {}).rows] == ["running"]
+    holder.kill()
+    holder.wait()
+    silent = time.time() - SILENCE_S - 1
+    os.utime(run.owner_file, (silent, silent))
+    found = sweep_status(sweep, {})
+    assert [row["state"] for row in found.rows] == ["killed"]
+    assert found.in_flight == 0
