@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hpc import slurm
 from hpc.cluster import Profile, choose_gres
-from hpc.inspection import log_folder
+from hpc.inspection import show_in_logs
 from hpc.plan import SubmitPlan, job_name, make_plan
 from hpc.stock import refusals_by_word, take_stock
 from hpc.submit import in_queue, submissions, submit, surplus_tasks
@@ -99,11 +99,12 @@ def _release_held(queue: slurm.Queue) -> None:
 def _submit_all(runs: Sequence[RunDir], sweep: SweepDir, profile: Profile, site: Site, config: Config) -> int:
     """Submit as many of the runs as the site takes. Returns their number; raises ClusterError where it takes none."""
     code = sweep_code(sweep)
+    show_in_logs(config, sweep.jobs)
     tasks, size, submitted = tasks_of(runs, profile), max(1, site.array_size), 0
     while tasks:
         part = tasks[:size]
         try:
-            made = submit(plan_of(sweep, profile, site, config, part, code), sweep)
+            made = submit(plan_of(sweep, profile, site, part, code), sweep)
         except ClusterError as error:
             # The limit may leave room for fewer: a few calls more, whatever the number of runs.
             if _SUBMIT_LIMIT.search(str(error)) and len(part) > 1:
@@ -140,7 +141,6 @@ def plan_of(
     sweep: SweepDir,
     profile: Profile,
     site: Site,
-    config: Config,
     tasks: Sequence[Sequence[RunDir]],
     code: Path,
     ahead: int = 0,
@@ -148,4 +148,4 @@ def plan_of(
     """The next submission of a sweep, or the one `ahead` after it."""
     paths = [[run.path.absolute() for run in runs] for runs in tasks]
     name = job_name(sweep.path, len(submissions(sweep)) + 1 + ahead)
-    return make_plan(profile, site.gres, name, paths, log_folder(config, sweep), code)
+    return make_plan(profile, site.gres, name, paths, sweep.jobs.absolute(), code)

@@ -1,6 +1,6 @@
 """The directory of a chain of sweeps: what was asked, and how its links stand.
 
-    runs/<chain>/    chain.yaml  profile.yaml  links.jsonl  code/
+    runs/<chain>/    chain.yaml  profile.yaml  links.jsonl  code/  jobs/
 
 A link is planned when the one before it is done, because it reads what that one found.
 """
@@ -41,6 +41,11 @@ class Chain:
     def code(self) -> Path:
         """The code that its links are planned and submitted with."""
         return self.path / "code"
+
+    @property
+    def jobs(self) -> Path:
+        """What the jobs that go on with the chain print."""
+        return self.path / "jobs"
 
     @property
     def profile_file(self) -> Path:

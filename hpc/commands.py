@@ -14,7 +14,8 @@ from hpc import slurm
 from hpc.arrays import Site, ask_site, plan_of, show_shape, submit_missing, tasks_of
 from hpc.cluster import Profile, choose_gres, load_profile
 from hpc.forecast import forecast_of, refuse_above, warn_of_short_lead
-from hpc.inspection import log_folder, print_names
+from hpc.inspection import print_names, show_in_logs
+from hpc.plan import check_job_folder
 from hpc.stock import Stock, give_budgets_back, last_cause, refusals_by_word, take_stock
 from hpc.submit import in_queue
 from src.cli import EXIT_STOPPED
@@ -47,6 +48,7 @@ def launch(
     found = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
     left = [cell for cell in request.cells if not (found and found.run(cell.name).result())]
     forecast = forecast_of(request, left, profile)
+    check_job_folder(request.runs_dir)
     if dry_run:
         _print_plan(request, found, profile_name, profile, new_code=new_code)
         print(forecast)
@@ -156,8 +158,9 @@ def _run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collectio
     for run in runs:
         run.lift_cancel()
     if runs:
+        show_in_logs(config, sweep.jobs)
         with make_reporter() as reporter:
-            complete = LocalPool(profile, log_folder(config, sweep), reporter, sweep_code(sweep)).execute(runs)
+            complete = LocalPool(profile, sweep.jobs.absolute(), reporter, sweep_code(sweep)).execute(runs)
         if not complete:
             print(f"stopped; to go on: {command_line()}", file=sys.stderr, flush=True)
             sys.exit(EXIT_STOPPED)
@@ -196,5 +199,5 @@ def _print_plan(
     tasks, size, code = tasks_of(missing, profile), max(1, site.array_size), _code_to_use(sweep, new_code=new_code)
     for ahead, start in enumerate(range(0, len(tasks), size)):
         part = tasks[start : start + size]
-        text = plan_of(sweep, profile, site, request.config, part, code, ahead).sbatch_text
+        text = plan_of(sweep, profile, site, part, code, ahead).sbatch_text
         print(f"profile {profile_name}: {show_shape(part, profile)}; sbatch gets:\n\n{text}")

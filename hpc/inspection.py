@@ -31,11 +31,29 @@ if TYPE_CHECKING:
 _WATCHED_ROWS = 40
 _NAMES_SHOWN = 20
 _ERROR_CHARACTERS = 160
+_NO_LOG = "no log: the runs were moved or deleted, or their disk was full, when the task started"
 
 
-def log_folder(config: Config, sweep: SweepDir) -> Path:
-    """Where SLURM's logs of a sweep go."""
-    return Path(config.paths.logs_dir).absolute() / sweep.name
+def show_in_logs(config: Config, folder: Path) -> None:
+    """Make the jobs in `folder` of a sweep seen as logs/<sweep>. Only a view: jobs need the folder, not the link."""
+    link, target = Path(config.paths.logs_dir).absolute() / folder.parent.name, folder.resolve()
+    try:
+        if link.is_symlink() and link.resolve() != target:
+            link.unlink()  # From before a move.
+        if not os.path.lexists(link):  # It may be the folder in which an earlier version kept the logs.
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(target, link.parent.resolve()))
+    except FileExistsError:
+        return
+    except OSError as error:
+        print(f"{link}: cannot be made ({error.strerror}); the logs are in {folder}", file=sys.stderr, flush=True)
+
+
+def _log_file(config: Config, sweep: SweepDir, task: str, suffix: str) -> Path | None:
+    """What a task printed; of an earlier version, the file lies in the folder of logs itself."""
+    folders = (sweep.jobs, Path(config.paths.logs_dir) / sweep.name)
+    found = (folder.absolute() / f"{task}_0_log.{suffix}" for folder in folders)
+    return next((path for path in found if path.is_file()), None)
 
 
 def _queue_of(made: Sequence[SweepDir]) -> dict[Path, slurm.Queue]:
@@ -97,11 +115,11 @@ def _standing(config: Config, sweep: SweepDir, only: str | None) -> SweepStatus:
         print(f"the scheduler could not be asked, what follows is from disk alone: {error}", file=sys.stderr)
         return sweep_status(sweep, {}, only)
     found = sweep_status(sweep, queue, only)
-    _explain_unstarted(found.rows, sweep, queue, log_folder(config, sweep))
+    _explain_unstarted(found.rows, sweep, queue, config)
     return found
 
 
-def _explain_unstarted(rows: Sequence[dict[str, Any]], sweep: SweepDir, queue: slurm.Queue, folder: Path) -> None:
+def _explain_unstarted(rows: Sequence[dict[str, Any]], sweep: SweepDir, queue: slurm.Queue, config: Config) -> None:
     """Runs whose newest task has left the queue without beginning an attempt: what its log says in the end."""
     from hpc.submit import last_tasks, submissions
 
@@ -117,12 +135,16 @@ def _explain_unstarted(rows: Sequence[dict[str, Any]], sweep: SweepDir, queue: s
         # A task that was to come back has the same number as before.
         to_come_back = last.get("job") == task and last.get("cause") in REQUEUED_AFTER and last.get("cluster")
         if not begun or to_come_back:
-            row |= {"state": "not started", "job": task, "error": _last_words(folder, task) or row["error"]}
+            row |= {
+                "state": "not started",
+                "job": task,
+                "error": _last_words(config, sweep, task) or row["error"] or _NO_LOG,
+            }
 
 
-def _last_words(folder: Path, task: str) -> str | None:
-    for path in (folder / f"{task}_0_log.{suffix}" for suffix in ("err", "out")):
-        lines = path.read_text(errors="replace").split("\n") if path.is_file() else []
+def _last_words(config: Config, sweep: SweepDir, task: str) -> str | None:
+    for path in (_log_file(config, sweep, task, suffix) for suffix in ("err", "out")):
+        lines = path.read_text(errors="replace").split("\n") if path else []
         said = [line.strip() for line in lines if line.strip()]
         if said:
             return said[-1][:_ERROR_CHARACTERS]
@@ -211,7 +233,7 @@ def show_logs(config: Config, name: str | None, *, follow: bool) -> None:
     seen: dict[Path, int] = {}
     shown: Path | None = None
     while True:
-        for path in _log_files(log_folder(config, sweep), sweep, chosen):
+        for path in _log_files(config, sweep, chosen):
             with path.open("rb") as file:
                 file.seek(seen.get(path, 0))
                 text = file.read().decode(errors="replace")
@@ -237,7 +259,7 @@ def _is_over(run: RunDir) -> bool:
     return run.result() is not None or (ended is not None and ended not in REQUEUED_AFTER)
 
 
-def _log_files(folder: Path, sweep: SweepDir, run: RunDir) -> list[Path]:
+def _log_files(config: Config, sweep: SweepDir, run: RunDir) -> list[Path]:
     """Of the tasks that were submitted for the run, also of one that died before it began, and of its attempts."""
     from hpc.submit import submissions
 
@@ -248,5 +270,5 @@ def _log_files(folder: Path, sweep: SweepDir, run: RunDir) -> list[Path]:
         if made.job_id and run.name in names
     ]
     ids = list(dict.fromkeys([*ids, *(str(a["job"]) for a in run.attempts() if a.get("job"))]))
-    found = [folder / f"{job}_0_log.{suffix}" for job in ids for suffix in ("out", "err")]
-    return [path for path in found if path.is_file()]
+    found = (_log_file(config, sweep, job, suffix) for job in ids for suffix in ("out", "err"))
+    return [path for path in found if path]

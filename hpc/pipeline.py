@@ -20,6 +20,7 @@ from hpc.arrays import Site, ask_site
 from hpc.chain import LINKS, Chain, open_chain
 from hpc.cluster import Profile, load_profile
 from hpc.commands import choose_code, execute
+from hpc.inspection import show_in_logs
 from hpc.plan import job_name
 from hpc.stock import Stock, last_cause, refusals_by_word, take_stock
 from hpc.submit import in_queue, outside_of_jobs, submissions
@@ -226,8 +227,8 @@ def _submit_next(chain: Chain, link: str, flying: set[str], profile: Profile) ->
         return
     name = job_name(chain.path, len(chain.job_names()) + 1)
     chain.record(job_name=name, after=link)
-    logs = Path(chain.config().paths.logs_dir).absolute() / chain.name
-    logs.mkdir(parents=True, exist_ok=True)
+    chain.jobs.mkdir(exist_ok=True)
+    show_in_logs(chain.config(), chain.jobs)
     options = {
         "dependency": "afterany:" + ":".join(sorted({job.partition("_")[0] for job in flying})),
         "partition": profile.partition,
@@ -237,7 +238,7 @@ def _submit_next(chain: Chain, link: str, flying: set[str], profile: Profile) ->
         "time": min(_LINK_MIN, profile.time_min),
         "cpus-per-task": 1,
         "mem": _LINK_MEM,
-        "output": logs / "%j.out",
+        "output": chain.jobs / "%j.out",
         "chdir": chain.meta()["folder"],
     }
     given = [f"--{key}={value}" for key, value in options.items() if value is not None]

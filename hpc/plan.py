@@ -13,6 +13,7 @@ from typing import Any
 
 from hpc.cluster import Profile
 from src.code_snapshot import check_commands
+from src.errors import ClusterError
 
 # More than any number of time-outs: submitit's own countdown never ends a run, the budgets of lifecycle.py do.
 MAX_NUM_TIMEOUT = 10**9
@@ -53,10 +54,24 @@ def task_command(log_folder: Path) -> str:
     return f"{worker_python()} -u -m submitit.core._submit {shlex.quote(str(log_folder))}"
 
 
+def check_job_folder(folder: Path) -> None:
+    """Raise ClusterError where the files of jobs in this folder would go elsewhere.
+
+    sbatch(1), filename pattern: SLURM replaces `%j` and the like in --output, and drops backslashes; submitit replaces
+    `%j`, `%t`, `%A` and `%a` in its folder too, so that SLURM's `%%` is no way out.
+    """
+    if re.search(r"[%\\]", str(folder.absolute())):
+        raise ClusterError(
+            f"paths.runs_dir: {folder.absolute()}: SLURM would replace what follows a % or a \\ in this path; "
+            "set paths.runs_dir to a folder without them, or rename the folder"
+        )
+
+
 def make_plan(
     profile: Profile, gres: str | None, job_name: str, tasks: Sequence[Sequence[Path]], log_folder: Path, code: Path
 ) -> SubmitPlan:
     """The tasks under the profile, on the slice `gres`, executed with the code in `code`."""
+    check_job_folder(log_folder)
     parameters = _parameters(profile, gres, job_name, code)
     return SubmitPlan(job_name, tuple(tuple(runs) for runs in tasks), log_folder, parameters)
 

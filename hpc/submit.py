@@ -18,7 +18,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from hpc import slurm, states
 from hpc.lifecycle import Task
-from hpc.plan import MAX_NUM_TIMEOUT, SubmitPlan, worker_python
+from hpc.plan import MAX_NUM_TIMEOUT, SubmitPlan, check_job_folder, worker_python
 from src.attempts import lost
 from src.errors import ClusterError
 from src.files import DiskError, append_lines, read_lines
@@ -136,6 +136,7 @@ def _sbatch(plan: SubmitPlan) -> str:
 
 def local_executor(log_folder: Path, time_min: int, signal_lead_s: int) -> submitit.LocalExecutor:
     """submitit's executor for this machine, set up so that its workers find the code."""
+    check_job_folder(log_folder)
     log_folder.mkdir(parents=True, exist_ok=True)
     executor = submitit.LocalExecutor(folder=log_folder, max_num_timeout=MAX_NUM_TIMEOUT)
     executor.update_parameters(timeout_min=time_min, signal_delay_s=signal_lead_s)

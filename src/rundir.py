@@ -1,6 +1,6 @@
 """The run directory, and the only code that knows its file names.
 
-    runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  table.csv|md|parquet
+    runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  jobs/  table.csv|md|parquet
         <run>/       config.yaml  provenance.jsonl  attempts.jsonl  metrics.jsonl  events.out.tfevents.*
                      checkpoints/  result.json  cancelled.json (while a cancel holds)
 
@@ -237,6 +237,11 @@ class SweepDir:
     def code(self) -> Path:
         """The code that the sweep is executed with, see src/code_snapshot.py."""
         return self.path / "code"
+
+    @property
+    def jobs(self) -> Path:
+        """What its jobs read when they start (submitit's files), and what they print."""
+        return self.path / "jobs"
 
     def table_file(self, suffix: str) -> Path:
         """The table of results as `csv`, `md` or `parquet`."""

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -182,16 +182,11 @@ def _files_by_split(folder: Path, names: tuple[str, str]) -> dict[str, list[str]
     found: dict[str, list[str]] = {}
     for path in sorted((folder / "data").glob("*.parquet")):
         found.setdefault(re.split(r"[-._ 0-9]", path.name)[0], []).append(str(path))
-    words = [_word_of(name, found) for name in names]
-    return {name: found[word] for name, word in zip(names, words, strict=True) if word} if all(words) else None
-
-
-def _word_of(split: str, found: Iterable[str]) -> str | None:
-    """The word that the files of a split begin with: its name, or the one other word there that means the same."""
-    if split in found:
-        return split
-    alike = [word for word in found if {word, split} <= _VALIDATION]
-    return alike[0] if len(alike) == 1 else None
+    for name in names:
+        alike = [word for word in found if {word, name} <= _VALIDATION]
+        if name not in found and len(alike) == 1:
+            found[name] = found[alike[0]]
+    return {name: found[name] for name in names} if found.keys() >= set(names) else None
 
 
 _VALIDATION = {"valid", "validation", "val", "dev"}

@@ -13,7 +13,7 @@ from hpc import lifecycle
 from hpc.arrays import Site, submit_missing
 from hpc.causes import StopRequest
 from hpc.cluster import Profile
-from hpc.inspection import cancel_runs, show_status
+from hpc.inspection import cancel_runs, show_in_logs, show_logs, show_status
 from hpc.lifecycle import execute_runs, give_back
 from hpc.plan import SubmitPlan
 from src.config import Config
@@ -142,6 +142,26 @@ def test_a_task_that_ended_before_its_run_began_says_why(
     assert "crashed" in shown[2]
     assert "its own" in shown[2]
     assert "PENDING" in shown[3]
+
+
+def test_logs_are_found_with_the_jobs_and_where_an_earlier_version_kept_them(
+    small: Callable[..., Config], sweep: SweepDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, (run, *_) = small(), sweep.runs()
+    old = Path(config.paths.logs_dir) / sweep.name
+    for number, folder in enumerate((old, sweep.jobs)):
+        folder.mkdir(parents=True)
+        run.record_attempt(number + 1, start=1.0, job=f"7{number}", cluster="c")
+        run.record_attempt(number + 1, end=2.0, cause="CRASHED")
+        (folder / f"7{number}_0_log.out").write_text(f"words of job {number}\n")
+    show_in_logs(config, sweep.jobs)
+    show_logs(config, run.label, follow=False)
+    assert capsys.readouterr().out == "words of job 0\nwords of job 1\n"
+    old.rename(old.with_name("away"))
+    show_in_logs(config, sweep.jobs)
+    show_logs(config, run.label, follow=False)
+    assert capsys.readouterr().out == "words of job 1\n"
+    assert (old / "71_0_log.out").read_text() == "words of job 1\n"
 
 
 def test_a_task_that_ended_before_its_run_began_is_not_blamed_for_what_came_after(

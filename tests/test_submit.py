@@ -219,6 +219,41 @@ def test_a_task_that_slurm_holds_after_a_failed_start_is_released(
     assert "0 done, 4 in the queue before, 0 submitted" in again.stdout
 
 
+def test_what_a_job_needs_lies_with_its_runs_and_the_log_folder_is_a_view(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    assert site().returncode == 0
+    (sweep,) = sweeps(tmp_path / "runs")
+    view = tmp_path / "logs" / sweep.name
+    assert sorted(path.name for path in sweep.jobs.iterdir()) == sorted(path.name for path in view.iterdir())
+    assert len(list(sweep.jobs.glob("101_*_submitted.pkl"))) == 4
+    script = (sweep.jobs / "101_submission.sh").read_text()
+    assert str(sweep.jobs) in script
+    assert str(tmp_path / "logs") not in script
+    # A view that cannot be made is said, and no more.
+    no_folder = site(TAKE, "--fresh", "--set", "paths.logs_dir=/dev/null/logs")
+    assert no_folder.returncode == 0, no_folder.stderr
+    assert "cannot be made (Not a directory); the logs are in" in no_folder.stderr
+    # After a move of everything, the link still leads there.
+    (tmp_path / "there").mkdir()
+    for name in ("runs", "logs"):
+        (tmp_path / name).rename(tmp_path / "there" / name)
+    assert (tmp_path / "there" / "logs" / sweep.name / "101_submission.sh").is_file()
+
+
+@pytest.mark.parametrize("name", ["100%j", "50% off", "back\\slash"])
+def test_a_path_in_which_slurm_replaces_something_is_refused(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, name: str
+) -> None:
+    refused = site(TAKE, "--set", f"paths.runs_dir={tmp_path / name}")
+    assert refused.returncode == 2, refused.stdout
+    (message,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+    assert message.startswith(f"error: paths.runs_dir: {tmp_path / name}: SLURM would replace")
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / name).exists()
+    assert queue_of(tmp_path) == []
+
+
 def test_two_launchers_in_the_same_second_submit_each_cell_once(
     site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, small_file: Path
 ) -> None:

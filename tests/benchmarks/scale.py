@@ -213,8 +213,7 @@ def benchmark(cells: int, kind: str, folder: Path) -> bool:
     typer_usage = measure(lambda: run(site, "-c", typer, "--help"))
     parts = dict(phases(site, path, folder))
     one_by_one = parts.pop("cells checked and turned into text one by one")
-    written = [folder / name / sweep.name for name in ("runs", "logs")]
-    plain = measure(lambda: [write_plainly(made, folder / f"plain-{made.parent.name}") for made in written])
+    plain = measure(lambda: write_plainly(sweep, folder / "plain-runs"))
     look = measure(lambda: look_plainly(sweep))
 
     print(f"{cells:,} cells ({kind}), MaxArraySize {MAX_ARRAY_SIZE}, load {os.getloadavg()[0]:.1f}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -55,8 +56,8 @@ def working(run: RunDir, attempt: int = 1) -> Callable[[], bool]:
     return is_so
 
 
-def begun(launch: Launch, tmp_path: Path) -> tuple[RunDir, str]:
-    done = launch("grid")
+def begun(launch: Launch, tmp_path: Path, *words: str) -> tuple[RunDir, str]:
+    done = launch("grid", *words)
     assert done.returncode == 0, done.stderr
     run = the_run(tmp_path)
     wait_for("the run works", working(run), 90)
@@ -137,7 +138,7 @@ def test_a_moved_folder_ends_its_tasks_with_a_reason_and_goes_on_from_its_new_pl
     wait_for("the task has failed", lambda: one_machine.job(job)["JobState"] == "FAILED", 90)
     shown = launch("status", *here).stdout
     assert "not started" in shown
-    assert "the code of these runs is gone or was changed" in shown
+    assert "no log: the runs were moved or deleted" in shown
     assert sweeps(new)[-1].runs()[0].attempts() == []
     (tmp_path / "linked").symlink_to(new)
     again = launch("grid", "--set", f"paths.runs_dir={tmp_path / 'linked'}")
@@ -193,12 +194,17 @@ def full(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_log_folder_is_a_message(launch: Launch, full: Path) -> None:
-    refused = launch("grid", "--set", f"paths.logs_dir={full}")
-    assert refused.returncode == 2, refused.stderr
-    assert "Traceback" not in refused.stderr
-    assert "No space left on device" in refused.stderr
-    assert str(full) in refused.stderr
+def test_a_full_log_folder_keeps_no_run_from_its_start(launch: Launch, full: Path, tmp_path: Path) -> None:
+    begun(launch, tmp_path, "--set", f"paths.logs_dir={full}")
+
+
+def test_a_waiting_task_does_not_need_the_log_folder(launch: Launch, one_machine: Cluster, tmp_path: Path) -> None:
+    job = held(launch, tmp_path)
+    assert sorted(path.name for path in (tmp_path / "logs" / the_run(tmp_path).sweep().name).iterdir())
+    shutil.rmtree(tmp_path / "logs")
+    one_machine.run(["scontrol", "release", job])
+    wait_for("the run works", working(the_run(tmp_path)), 90)
+    assert "step" in launch("logs").stdout
 
 
 def test_a_full_temporary_folder_keeps_no_run_from_its_end(full: Path, tmp_path: Path) -> None:

@@ -334,7 +334,7 @@ def surplus_array(site: Site, rng: random.Random, rows: Sequence[Row]) -> Inject
     if worker is None or site.disk_full or "slurmctld" in site.away:
         return None
     array = worker.row.job_id.partition("_")[0]
-    logs = site.disk / "logs" / worker.run.path.parent.name
+    logs = worker.run.sweep().jobs
     answer = site.ask("sbatch", "--parsable", str(logs / f"{array}_submission.sh"))
     if answer is None:
         return None
