@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,14 +56,14 @@ def _log_file(config: Config, sweep: SweepDir, task: str, suffix: str) -> Path |
     return next((path for path in found if path.is_file()), None)
 
 
-def _queue_of(made: Sequence[SweepDir]) -> dict[Path, slurm.Queue]:
-    """Sweep path -> run name -> queued tasks; one question for all of them, none where nothing was submitted."""
+def _queue_of(made: Sequence[SweepDir]) -> tuple[dict[Path, slurm.Queue], list[slurm.QueuedJob]]:
+    """Sweep path -> run name -> queued tasks, and all that SLURM knows; one question, none without submissions."""
     from hpc.submit import match_queue, submissions
 
     by_sweep = {sweep.path: submissions(sweep) for sweep in made}
     names = [submission.job_name for subs in by_sweep.values() for submission in subs]
-    queue = slurm.queued(names)
-    return {path: match_queue(subs, queue) for path, subs in by_sweep.items()}
+    known = slurm.queued(names)
+    return {path: match_queue(subs, known) for path, subs in by_sweep.items()}, known
 
 
 def show_status(config: Config, name: str | None, watch_s: float | None = None) -> None:
@@ -110,17 +110,23 @@ def _page(found: SweepStatus, title: str, console: Console, width: int | None, h
 
 def _standing(config: Config, sweep: SweepDir, only: str | None) -> SweepStatus:
     try:
-        queue = _queue_of([sweep])[sweep.path]
+        queues, known = _queue_of([sweep])
     except ClusterError as error:
         print(f"the scheduler could not be asked, what follows is from disk alone: {error}", file=sys.stderr)
         return sweep_status(sweep, {}, only)
+    queue = queues[sweep.path]
     found = sweep_status(sweep, queue, only)
-    _explain_unstarted(found.rows, sweep, queue, config)
+    cancelled = {job.job_id for job in known if job.state == "CANCELLED"}
+    _explain_unstarted(found.rows, sweep, queue, config, cancelled)
     return found
 
 
-def _explain_unstarted(rows: Sequence[dict[str, Any]], sweep: SweepDir, queue: slurm.Queue, config: Config) -> None:
-    """Runs whose newest task has left the queue without beginning an attempt: what its log says in the end."""
+def _explain_unstarted(
+    rows: Sequence[dict[str, Any]], sweep: SweepDir, queue: slurm.Queue, config: Config, cancelled: Collection[str]
+) -> None:
+    """Runs whose newest task has left the queue without beginning an attempt: what its log says in the end, or that
+    it was cancelled, which SLURM knows for a while.
+    """
     from hpc.submit import last_tasks, submissions
 
     tasks = last_tasks(submissions(sweep))
@@ -136,7 +142,7 @@ def _explain_unstarted(rows: Sequence[dict[str, Any]], sweep: SweepDir, queue: s
         to_come_back = last.get("job") == task and last.get("cause") in REQUEUED_AFTER and last.get("cluster")
         if not begun or to_come_back:
             row |= {
-                "state": "not started",
+                "state": "cancelled" if task in cancelled else "not started",
                 "job": task,
                 "error": _last_words(config, sweep, task) or row["error"] or _NO_LOG,
             }
@@ -166,18 +172,20 @@ def cancel_runs(config: Config, name: str) -> None:
     # Before the question what is in the queue: what goes on by itself must not submit it again in between.
     for run in runs:
         run.cancel()
-    queues = _queue_of([sweep for sweep, _ in chosen])
+    queues, _ = _queue_of([sweep for sweep, _ in chosen])
     tasks = {run: queues[run.path.parent].get(run.name, ()) for run in runs}
     ids = list(dict.fromkeys(job.job_id for jobs in tasks.values() for job in jobs))
     ids += _jobs_of_chains(runs_dir) if everything else []
     slurm.cancel(ids)
     told = [run for run, jobs in tasks.items() if not jobs and _stop_local(run)]
     stopped = [*(run for run, jobs in tasks.items() if jobs), *told]
-    where = chosen[0][0].name if len(chosen) == 1 else counted(len(chosen), "sweep")
+    labels = [only.label if only else sweep.name for sweep, only in chosen]
+    where = labels[0] if len(labels) == 1 else counted(len(labels), "sweep")
     number = len(ids) + len(told)
     print(f"{where}: " + (f"cancelled {counted(number, 'task')}" if number else "nothing of it waits or runs"))
     print_names(stopped)
-    held = [run for run in runs if run not in stopped]
+    reached = set(stopped)
+    held = [run for run in runs if run not in reached]
     if held:
         print("not in the queue, and not started before you submit them again:")
         print_names(held)

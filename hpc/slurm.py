@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,8 @@ _BUSY = re.compile(
 # What users set for themselves changes what the commands answer: SQUEUE_PARTITION hides jobs, SLURM_TIME_FORMAT turns
 # times into words, SLURM_CLUSTERS asks another cluster. Only what says where the cluster is may stay.
 _SETTINGS = re.compile(r"(SLURM|SBATCH|SQUEUE|SACCT|SINFO|SCONTROL|SCANCEL)_")
+# Linux takes at most 128 KiB in one argument of a command (MAX_ARG_STRLEN, execve(2)), and 2 MiB in all of them.
+_ARGUMENT_BYTES = 100_000
 LOCATIONS = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")
 WAITS_S = (1, 2, 4, 8, 15)
 # On a node, where nobody else would bring the task back: an hour, or as long as it is let live.
@@ -136,15 +138,26 @@ def queued(names: Sequence[str]) -> list[QueuedJob]:
     """
     if not names:
         return []
-    text = ask(["squeue", "-h", "-r", "-t", "all", "-n", ",".join(names), "-o", "%i|%j|%T|%r|%L"])
+    given = ",".join(names)
+    # squeue gets every job from the controller and looks for the names itself: too many of them are looked for here.
+    by_name = ["-n", given] if len(given) <= _ARGUMENT_BYTES else []
+    text = ask(["squeue", "-h", "-r", "-t", "all", *by_name, "-o", "%i|%j|%T|%r|%L"])
     rows = [line.strip().split("|") for line in text.splitlines() if line.strip()]
-    return [QueuedJob(*row) for row in rows if len(row) == 5]
+    wanted = set(names)
+    return [QueuedJob(*row) for row in rows if len(row) == 5 and row[1] in wanted]
 
 
 def cancel(job_ids: Sequence[str]) -> None:
     """Cancel jobs or array elements; those that are over already are passed over."""
-    if job_ids:
-        ask(["scancel", "--quiet", *job_ids])
+    for part in _parts(job_ids):
+        ask(["scancel", "--quiet", *part])
+
+
+def _parts(job_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """As many ids at a time as fit into one argument of a command."""
+    step = _ARGUMENT_BYTES // (1 + max((len(job_id) for job_id in job_ids), default=0))
+    for start in range(0, len(job_ids), step):
+        yield job_ids[start : start + step]
 
 
 def _reason(problem: str) -> str:
@@ -156,8 +169,8 @@ def _reason(problem: str) -> str:
 
 def release(job_ids: Sequence[str]) -> None:
     """Let jobs start that are held in the queue."""
-    if job_ids:
-        ask(["scontrol", "release", ",".join(job_ids)])
+    for part in _parts(job_ids):
+        ask(["scontrol", "release", ",".join(part)])
 
 
 def send_once(name: str, send: Callable[[], str]) -> str:
@@ -214,13 +227,9 @@ class JobEnd:
 
 def ends(job_ids: Sequence[str], waits_s: Iterable[float] = (1, 2)) -> list[JobEnd]:
     """Every execution of these jobs, also before a requeue, oldest first. Raises ClusterError without accounting."""
-    if not job_ids:
-        return []
-    text = ask(
-        ["sacct", "-D", "-n", "-P", "-X", "-j", ",".join(job_ids), "-o", "JobID,Cluster,State,Start,End"],
-        waits_s,
-    )
-    rows = [line.split("|") for line in text.splitlines()]
+    command = ["sacct", "-D", "-n", "-P", "-X", "-o", "JobID,Cluster,State,Start,End", "-j"]
+    answers = [ask([*command, ",".join(part)], waits_s) for part in _parts(job_ids)]
+    rows = [line.split("|") for text in answers for line in text.splitlines()]
     found = [JobEnd(row[0], row[1], row[2], _when(row[3]), _when(row[4])) for row in rows if len(row) == 5]
     return sorted(found, key=lambda end: end.start or datetime.max)
 

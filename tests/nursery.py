@@ -216,7 +216,7 @@ def die_at_instruction(number: int, within: Sequence[str]) -> Callable[[], int]:
 def copy_at_lines(run: Path, folder: Path, within: Sequence[str]) -> Callable[[], int]:
     """Copy the run before each line of these functions (file:function), where it is not as in the last copy.
 
-    What a process has not handed to the kernel dies with it, and everything else stays: the copy is what SIGKILL leaves.
+    What a process has not handed to the kernel dies with it, and the rest stays: the copy is what SIGKILL leaves.
     Returns what tells the number of lines.
     """
     lines = 0

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from hpc import lifecycle
+from hpc import lifecycle, slurm
 from hpc.arrays import Site, submit_missing
 from hpc.causes import StopRequest
 from hpc.cluster import Profile
 from hpc.inspection import cancel_runs, show_in_logs, show_logs, show_status
-from hpc.lifecycle import execute_runs, give_back
+from hpc.lifecycle import Task, execute_runs, give_back
 from hpc.plan import SubmitPlan
+from hpc.submit import local_executor
 from src.config import Config
 from src.errors import RunError
 from src.files import append_lines
@@ -23,6 +24,7 @@ from src.foreground import run_sweep
 from src.names import find_named
 from src.outcome import Outcome
 from src.plans import grid_request, lr_sweep_request
+from src.results import read_rows
 from src.rundir import RunDir, SweepDir
 from src.sweeps import open_sweep
 
@@ -156,11 +158,13 @@ def test_logs_are_found_with_the_jobs_and_where_an_earlier_version_kept_them(
         (folder / f"7{number}_0_log.out").write_text(f"words of job {number}\n")
     show_in_logs(config, sweep.jobs)
     show_logs(config, run.label, follow=False)
-    assert capsys.readouterr().out == "words of job 0\nwords of job 1\n"
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("words")]
+    assert said == ["words of job 0", "words of job 1"]
     old.rename(old.with_name("away"))
     show_in_logs(config, sweep.jobs)
     show_logs(config, run.label, follow=False)
-    assert capsys.readouterr().out == "words of job 1\n"
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("words")]
+    assert said == ["words of job 1"]
     assert (old / "71_0_log.out").read_text() == "words of job 1\n"
 
 
@@ -264,3 +268,100 @@ def test_an_ambiguous_name_cancels_nothing(small: Callable[..., Config], sweep: 
         cancel_runs(small(), f"{sweep.name}/k=00")
     assert not (queue.parent / "cancelled").exists()
     assert not any(run.cancelled() for run in sweep.runs())
+
+
+def test_thousands_of_submissions_are_cancelled_in_one_question(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their names are more than Linux takes in one argument of a command."""
+    names = [f"relay-{sweep.name}-0123.{number}" for number in range(3500)]
+    run = sweep.runs()[0].name
+    append_lines(sweep.submissions_file, [{"job_name": name, "tasks": [[run]]} for name in names])
+    jobs = [f"{100_000 + number}|{name}|PENDING|Resources|1:00\n" for number, name in enumerate(names)]
+    queue.write_text("".join([*jobs, "7|of-somebody-else|RUNNING|None|1:00\n"]))
+    fake(queue.parent, "squeue", f"echo asked >> '{queue}.asked'; cat '{queue}'")
+    cancel_runs(small(), "all")
+    given = (queue.parent / "cancelled").read_text().split()
+    assert given == ["--quiet", *(str(100_000 + number) for number in range(3500))]
+    assert Path(f"{queue}.asked").read_text() == "asked\n"
+    assert "cancelled 3500 tasks" in capsys.readouterr().out
+
+
+def test_ids_of_any_number_fit_into_commands(commands: Path) -> None:
+    ids = [f"{number}_{number}" for number in range(100_000, 130_000)]
+    for program in ("scancel", "scontrol", "sacct"):
+        fake(commands, program, f"""echo "$@" | tr ', ' '\\n\\n' | grep _ >> '{commands}/{program}.given'""")
+    slurm.cancel(ids)
+    slurm.release(ids)
+    assert slurm.ends(ids) == []
+    for program in ("scancel", "scontrol", "sacct"):
+        assert (commands / f"{program}.given").read_text().split() == ids
+
+
+def test_a_cancel_names_what_it_stops_and_what_it_holds(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third, fourth = sweep.runs()
+    fourth.write_result({"steps": 3})
+    queue.write_text(waiting("70_0"))
+    cancel_runs(small(), sweep.name)
+    stopped, _, held = capsys.readouterr().out.partition("not in the queue")
+    assert stopped == f"{sweep.name}: cancelled 1 task\n  {first.label}\n"
+    assert [second.label in held, third.label in held, fourth.label in held] == [True, True, False]
+    queue.write_text("")
+    cancel_runs(small(), third.label)
+    assert f"{third.label}: nothing of it waits or runs" in capsys.readouterr().out
+
+
+def test_a_cancelled_run_that_waited_is_cancelled_in_every_table(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path
+) -> None:
+    first, second = sweep.runs()[:2]
+    queue.write_text(waiting("70_0"))
+    cancel_runs(small(), first.label)
+    for state in ("CANCELLED", "COMPLETING"):
+        queue.write_text(waiting("70_0", state=state))
+        assert [row["state"] for row in read_rows(sweep)][:2] == ["cancelled", "new"]
+    assert second.attempts() == []
+
+
+def test_a_task_that_somebody_took_out_of_the_queue_is_shown_as_cancelled(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "job_id": "70"}])
+    queue.write_text(waiting("70_0", state="CANCELLED") + waiting("70_1", "70_2", "70_3"))
+    show_status(small(), sweep.name)
+    shown = [line for line in capsys.readouterr().out.splitlines() if "k=00" in line]
+    assert "cancelled" in shown[0]
+    assert "PENDING" in shown[1]
+
+
+def test_logs_are_labelled_stdout_before_stderr(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = small(), sweep.runs()[0]
+    append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "job_id": "70"}])
+    folder = Path(config.paths.logs_dir).absolute() / sweep.name
+    folder.mkdir(parents=True)
+    (folder / "70_0_0_log.err").write_text("said on stderr\n")
+    (folder / "70_0_0_log.out").write_text("said on stdout\n")
+    show_logs(config, run.label, follow=False)
+    assert capsys.readouterr().out == (
+        f"==> {folder}/70_0_0_log.out <==\nsaid on stdout\n\n==> {folder}/70_0_0_log.err <==\nsaid on stderr\n"
+    )
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_submitit_calls_no_job_completed_whose_run_was_stopped(
+    sweep: SweepDir, tmp_path: Path, cancelled: bool, small: Callable[..., Config]
+) -> None:
+    run = sweep.runs()[0]
+    if cancelled:
+        run.cancel()
+    else:
+        run.write_result({"steps": 3})
+    job = local_executor(tmp_path / "logs", 5, 30).submit(Task([str(run.path)]))
+    assert job.result() == {run.label: "CANCELLED" if cancelled else "DONE"}
+    said = job.paths.stdout.read_text() + job.paths.stderr.read_text()
+    assert ("completed successfully" in said) != cancelled
+    assert ("was cancelled" in said) == cancelled
