@@ -35,6 +35,8 @@ from src.rundir import RunDir
 SELECTED_BY = "accuracy"
 # For those who watch; a checkpoint makes its rows durable in any case.
 _FLUSH_EVERY_S = 5.0
+# The first state of an attempt comes early, so that a kill soon after its start does not cost all of it.
+_FIRST_SAVE_S = 30.0
 
 
 class Trainer:
@@ -186,10 +188,14 @@ class Trainer:
 
     def _save_due(self) -> bool:
         every = self.config.checkpoint
-        by_steps = every.every_steps is not None and self.now.step % every.every_steps == 0
-        return by_steps or (
-            every.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * every.every_minutes
-        )
+        if every.every_steps is not None and self.now.step % every.every_steps == 0:
+            return True
+        if every.every_minutes is None:
+            return False
+        interval_s = 60 * every.every_minutes
+        if not self.save_s:
+            interval_s = min(interval_s, _FIRST_SAVE_S)
+        return time.monotonic() - self._saved_at >= interval_s
 
     def _save(self, keep: int) -> None:
         begun = time.monotonic()

@@ -169,6 +169,8 @@ class Metrics(Section):
 class Checkpoint(Section):
     """When the exact state is written, beside when the run is asked to stop; `keep` whole ones remain.
 
+    With `every_minutes`, the first state of an attempt comes after 30 s already.
+
     `replace_best`: a full training's best weights become artifacts/best.ckpt whatever is there.
     """
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from src import engine
 from src.checkpoint_names import list_states, newest_step
 from src.config import Config
 from src.engine import train
@@ -268,6 +269,28 @@ def test_the_best_weights_so_far_come_back_too(small: Callable[..., Config], tmp
     while execute(broken, 9) == "stopped":
         pass
     assert_same_run(whole, broken)
+
+
+def test_the_first_state_comes_early_and_the_next_in_its_time(
+    straight: RunDir, small: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_FIRST_SAVE_S", 0.0)
+    run = new_run(small(paths__runs_dir=str(tmp_path / "other")))
+    seen: list[int] = []
+
+    def die_after_nine_steps() -> bool:
+        seen.append(newest_step(run.checkpoints))
+        if len(seen) == 9:
+            raise KeyboardInterrupt
+        return False
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(run, die_after_nine_steps, PlainReporter())
+        assert set(seen[1:]) == {seen[0] + 1}, "one state early in the attempt, the next one in 5 minutes"
+        seen.clear()
+    assert execute(run) == "done"
+    assert_same_run(straight, run)
 
 
 def test_another_seed_is_another_run(straight: RunDir, small: Callable[..., Config], tmp_path: Path) -> None:
