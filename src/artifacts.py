@@ -15,7 +15,7 @@ from src.config import Config
 from src.errors import RunError
 from src.files import read_json, replace_file
 from src.planned import planned_row
-from src.rundir import RunDir
+from src.rundir import RunDir, SweepDir
 
 
 def export_best(run: RunDir, result: Mapping[str, Any], *, replace: bool = False) -> str:
@@ -103,6 +103,11 @@ def _keep_unknown(target: Path, source: Mapping[str, Any] | None) -> None:
     date = time.strftime("%Y%m%d-%H%M%S", time.localtime(target.stat().st_mtime))
     # With its digest: two files of one second must not take each other's place.
     target.rename(target.with_name(f"best-{date}-{_digest(target)[:8]}.ckpt"))
+
+
+def export_figure(figure: Path, sweep: SweepDir, folder: Path) -> Path:
+    """Copy a figure of `sweep` into `folder`, under a name that says whose it is. Raises RunError as export_bytes."""
+    return export_bytes(figure.read_bytes(), folder, f"{sweep.name}_{figure.name}")
 
 
 def export_bytes(content: bytes | str, folder: Path, name: str) -> Path:

@@ -51,6 +51,7 @@ _DECIDES_NOTHING = frozenset(
         "lr_finder",
         "names",
         "outcome",
+        "overfit",
         "ownership",
         "plans",
         "progress",

@@ -273,6 +273,7 @@ class Trainer:
         finite = {name: value for name, value in now.last.items() if math.isfinite(value)}
         return {
             "outcome": "completed" if not now.diverged and len(finite) == len(now.last) else "diverged",
+            "train_images": self.batches.images_per_epoch,
             "steps": now.step,
             "epochs": now.step / self.batches.per_epoch,
             "train": now.train,

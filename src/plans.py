@@ -19,8 +19,11 @@ from src.sweeps import Request, find_sweep
 
 
 def train_request(config: Config) -> Request:
-    """One full training of the configuration as it stands."""
+    """One full training of the configuration as it stands, or its overfit test."""
     tag = "overfit_small" if config.train.overfit_small else "train"
+    if config.train.overfit_small:
+        epochs = {"train.epochs": config.train.overfit_epochs}
+        config = make_config(config.to_dict(), "train.overfit_epochs", epochs)
     return Request("train", tag, [single_cell(config, "train", tag)], config)
 
 

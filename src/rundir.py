@@ -247,6 +247,10 @@ class SweepDir:
         """The table of results as `csv`, `md` or `parquet`."""
         return self.path / f"table.{suffix}"
 
+    def figure(self, name: str) -> Path:
+        """Where the figure `name` of the sweep goes."""
+        return self.path / f"{name}.png"
+
     def meta(self) -> dict[str, Any]:
         """The content of sweep.yaml: kind, key, tag, created, cells, code, snapshot, config.
 

@@ -145,7 +145,10 @@ class Scheduler(Section):
 
 
 class Train(Section):
-    """How long, how fast, on what. `max_steps` ends a run before its epochs do."""
+    """How long, how fast, on what. `max_steps` ends a run before its epochs do.
+
+    `overfit_small` learns `overfit_size` images by heart, in `overfit_epochs` in place of `epochs` (M3 of the report).
+    """
 
     seed: int = 42
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
@@ -154,6 +157,7 @@ class Train(Section):
     max_steps: Count | None = None
     overfit_small: bool = False
     overfit_size: Count = 32
+    overfit_epochs: Count = 20
     optimizer: Optimizer = Optimizer()
     scheduler: Scheduler = Scheduler()
 
@@ -272,7 +276,9 @@ def content_key(content: Mapping[str, Any], kind: str) -> str:
     kept = {name: dict(content[name]) for name in ("dataset", "preprocess", "augment", "model", "train", "metrics")}
     for name in ("root", "download", "num_workers"):
         del kept["dataset"][name]
-    del kept["train"]["device"]
+    # What an overfit test is planned with stands in its train.epochs.
+    for name in ("device", "overfit_epochs"):
+        del kept["train"][name]
     if kind in _SECTION_OF_KIND:
         kept[_SECTION_OF_KIND[kind]] = content[_SECTION_OF_KIND[kind]]
     return hashlib.sha256(json.dumps({**kept, "kind": kind}, sort_keys=True).encode()).hexdigest()[:16]

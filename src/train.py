@@ -24,7 +24,7 @@ def main(
         bool, typer.Option("--overfit-small", help="Learn a few images by heart: a check of the pipeline.")
     ] = False,
     max_epochs: Annotated[
-        int | None, typer.Option("--max-epochs", metavar="N", help="Epochs, in place of train.epochs.")
+        int | None, typer.Option("--max-epochs", metavar="N", help="In place of train.epochs and overfit_epochs.")
     ] = None,
     max_steps: Annotated[int | None, typer.Option("--max-steps", metavar="N", help="End after N steps.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", metavar="S", help="In place of train.seed.")] = None,
@@ -42,6 +42,7 @@ def main(
     options = {
         "train__overfit_small": overfit_small,
         "train__epochs": max_epochs,
+        "train__overfit_epochs": max_epochs,
         "train__max_steps": max_steps,
         "train__seed": seed,
         "checkpoint__replace_best": replace_best,
@@ -51,11 +52,14 @@ def main(
         loaded = with_best_cell(loaded, unfinished=unfinished)
 
     from src.foreground import open_and_run
+    from src.overfit import report_overfit
     from src.results import print_table, read_rows
     from src.training import replace_best_by, train_and_export
 
     sweep = open_and_run(train_request(loaded), train_and_export, fresh=fresh, new_code=new_code)
     print_table(read_rows(sweep), sweep.name)
+    if loaded.train.overfit_small:
+        report_overfit(sweep)
     if replace_best:
         replace_best_by(sweep)
 

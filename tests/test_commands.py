@@ -94,8 +94,8 @@ def test_the_commands_of_the_report_one_after_the_other(small_file: Path, tmp_pa
     assert (artifacts / "checks" / "class_distribution.png").read_bytes().startswith(b"\x89PNG")
     assert (artifacts / "checks" / "examples.png").read_bytes().startswith(b"\x89PNG")
 
-    small_fit = fork_python("src.train", *config, "--overfit-small", "--max-epochs", "3")
-    assert small_fit.returncode == 0, small_fit.stderr
+    small_fit = fork_python("src.train", *config, "--overfit-small", "--set", "train.optimizer.lr=0.02")
+    assert "M3   overfit test: 32 images, 20 epochs, train loss" in small_fit.stdout, small_fit.stderr
     assert not (artifacts / "best.ckpt").exists()
 
     grid = run_python("src.grid_search", *config)
@@ -218,3 +218,21 @@ def test_a_cell_that_fails_does_not_keep_the_others_from_theirs(small_file: Path
     assert retried.returncode == 0, retried.stderr
     assert [a["cause"] for a in broken.attempts()] == ["CRASHED", "DONE"]
     assert fork_python("src.grid_search", *words).returncode == 0
+
+
+def test_the_overfit_test_has_its_own_epochs_a_figure_and_a_verdict(small_file: Path, tmp_path: Path) -> None:
+    words = ["src.train", "--config", str(small_file), "--overfit_small", "--set", "train.overfit_size=8"]
+    words += ["--set", "model.dropout=0.0", "--set", "train.optimizer.lr=0.02"]
+    short = fork_python(*words, "--max_epochs", "2")
+    assert short.returncode == 2
+    assert "M3   overfit test: 8 images, 2 epochs, train loss" in short.stdout
+    assert "the overfit test failed" in short.stderr
+    assert "train.overfit_epochs=4" in short.stderr
+    assert "Traceback" not in short.stderr
+    enough = fork_python(*words, "--set", "train.overfit_epochs=60")
+    assert enough.returncode == 0, enough.stderr
+    assert "overfit test: 8 images, 60 epochs" in enough.stdout
+    assert "train accuracy 1\n" in enough.stdout
+    newest = sweeps(tmp_path / "runs")[-1]
+    for figure in (newest.figure("overfit"), tmp_path / "artifacts" / f"{newest.name}_overfit.png"):
+        assert figure.read_bytes().startswith(b"\x89PNG")

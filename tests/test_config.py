@@ -243,6 +243,7 @@ def test_the_key_follows_content_alone(small: Callable[..., Config]) -> None:
     assert (
         small(train__device="auto", dataset__root="/elsewhere", checkpoint__every_steps=3).content_key("train") == key
     )
+    assert small(train__overfit_epochs=7).content_key("train") == key
     assert small(train__seed=1).content_key("train") != key
     assert small(model__dropout=0.1).content_key("train") != key
     assert small().content_key("evaluate") != key

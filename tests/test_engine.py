@@ -101,7 +101,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
             "model.batch_norm": False,
         },
         {"train.max_steps": 10, "train.batch_size": 7, "checkpoint.every_steps": 3, "model.residual": True},
-        {"train.overfit_small": True, "train.overfit_size": 20, "train.epochs": 6},
+        {"train.overfit_small": True, "train.overfit_size": 20, "train.overfit_epochs": 6},
     ],
 )
 def test_every_kind_of_run_resumes_exactly(
@@ -246,7 +246,7 @@ def test_overfitting_a_few_images_succeeds(small: Callable[..., Config]) -> None
     changes = {
         "train.overfit_small": True,
         "train.overfit_size": 8,
-        "train.epochs": 60,
+        "train.overfit_epochs": 60,
         "train.optimizer.lr": 0.02,
         "model.dropout": 0.0,
     }
