@@ -8,8 +8,9 @@ from typing import Any
 from src.artifacts import export_figure
 from src.errors import RunError
 from src.figures import new_figure, save_figure, whole_ticks
-from src.results import curve_of, show_value
+from src.results import curve_of
 from src.rundir import RunDir, SweepDir
+from src.tables import show_value
 
 _PANELS = ("train/loss_epoch", "train/accuracy")
 # All images of the report's 32; where dropout or many images make that a matter of luck, nearly all.

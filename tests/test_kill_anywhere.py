@@ -187,7 +187,7 @@ def begin(nursery: Nursery, new: New, steps: int) -> RunDir:
 def test_killed_at_every_line_between_write_fsync_and_rename(
     nursery: Nursery, new: New, short: RunDir, tmp_path: Path
 ) -> None:
-    """Every line of these functions in the last step and the end of a run: each disk that is left goes on to the end."""
+    """Every line of these functions in the last step and the end of a run: whatever is left goes on to the end."""
     functions = [f"files.py:{name}" for name in ("replace_file", "append_lines")]
     begun = begin(nursery, new, 2)
     whole = RunDir(shutil.copytree(begun.path, tmp_path / "whole"))
