@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from hpc.cluster import Profile
-from src import yaml_file
+from src import records, yaml_file
 from src.code_snapshot import NEW_CODE_HINT, keep_code, snapshot_problem
 from src.config import Config, make_config
-from src.errors import RunError
+from src.errors import RelayError, RunError
 from src.files import append_lines, read_lines, replace_file
 
 LINKS = ("lr_sweep", "grid", "train", "evaluate")
@@ -77,7 +78,7 @@ class Chain:
         path = self.path / "chain.yaml"
         if not path.is_file():
             raise RunError(f"{self.path}: not the directory of a pipeline, there is no {path.name} in it")
-        return yaml_file.read_mapping(path)
+        return records.CHAIN.check(path, yaml_file.read_mapping(path))
 
     def config(self) -> Config:
         """The experiment as it was asked for."""
@@ -89,11 +90,11 @@ class Chain:
 
     def standing(self) -> dict[str, dict[str, Any]]:
         """Link -> its newest line."""
-        return {str(line["link"]): line for line in read_lines(self.links_file) if "link" in line}
+        return {line["link"]: line for line in read_lines(self.links_file, records.LINK) if "link" in line}
 
     def job_names(self) -> list[str]:
         """Of the jobs that were submitted to go on with the chain."""
-        return [str(line["job_name"]) for line in read_lines(self.links_file) if "job_name" in line]
+        return [line["job_name"] for line in read_lines(self.links_file, records.LINK) if "job_name" in line]
 
 
 def open_chain(config: Config, profile: Profile, lr_factors: Sequence[float], *, fresh: bool) -> tuple[Chain, bool]:
@@ -115,8 +116,14 @@ def open_chain(config: Config, profile: Profile, lr_factors: Sequence[float], *,
 
 
 def chains(runs_dir: Path) -> list[Chain]:
-    """The chains below `runs_dir`, oldest first."""
-    found = [Chain(path.parent) for path in runs_dir.glob("pipeline_*/chain.yaml")]
+    """The chains below `runs_dir`, oldest first; damaged ones are passed over with a word."""
+    found = []
+    for path in runs_dir.glob("pipeline_*/chain.yaml"):
+        try:
+            Chain(path.parent).meta()
+            found.append(Chain(path.parent))
+        except RelayError as error:
+            print(f"passed over: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
     return sorted(found, key=lambda chain: (str(chain.meta()["created"]), chain.name))
 
 

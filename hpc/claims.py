@@ -34,7 +34,7 @@ def wait_for_claim(run: RunDir, should_stop: StopCheck, reporter: Reporter, sile
     """
     begun = heard = time.monotonic()
     asked = said = -float("inf")
-    sign: tuple[float, str] | None = None
+    sign: tuple[float, bytes] | None = None
     owner: Owner = "unknown"
     while run.claimed() and not should_stop():
         now = time.monotonic()
@@ -57,9 +57,9 @@ def wait_for_claim(run: RunDir, should_stop: StopCheck, reporter: Reporter, sile
     return True
 
 
-def _sign(run: RunDir) -> tuple[float, str]:
+def _sign(run: RunDir) -> tuple[float, bytes]:
     """Changes with every sign of life, and with the owner."""
-    owner = run.owner_file.read_text() if run.owner_file.exists() else ""
+    owner = run.owner_file.read_bytes() if run.owner_file.exists() else b""
     return last_sign(run), owner
 
 

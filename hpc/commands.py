@@ -46,7 +46,7 @@ def launch(
     profile_name, profile = load_profile(cluster)
     request = jobs.request_of(kind, config, **options)
     found = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
-    left = [cell for cell in request.cells if not (found and found.run(cell.name).result())]
+    left = [cell for cell in request.cells if not (found and found.run(cell.name).is_done())]
     forecast = forecast_of(request, left, profile)
     check_job_folder(request.runs_dir)
     if dry_run:
@@ -61,7 +61,7 @@ def launch(
     sweep, new = open_sweep(request, fresh=fresh)
     if not new:
         choose_code(sweep, new_code=new_code)
-    done = 0 if new else sum(run.result() is not None for run in sweep.runs())
+    done = 0 if new else sum(run.is_done() for run in sweep.runs())
     count = len(request.cells)
     print(
         f"{sweep.path}: " + (f"new, {counted(count, 'run')}" if new else f"continued, {done} of {count} runs are done"),
@@ -100,7 +100,7 @@ def choose_code(sweep: SweepDir, *, new_code: bool, root: Path | None = None) ->
     change = code_change(sweep, root)
     if not (change or new_code):
         return
-    if all(run.result() is not None for run in sweep.runs()):
+    if all(run.is_done() for run in sweep.runs()):
         if change:
             print(f"{sweep.path}: done before, with other code: {change}; --fresh does it anew", flush=True)
     elif new_code:
@@ -121,6 +121,8 @@ def retry(config: Config, name: str | None, cluster: str | None, cause: str | No
     profile_name, profile = load_profile(cluster)
     site = None if profile.executor == "local" else ask_site(profile_name, profile)
     stock = take_stock(sweep, in_queue(sweep) if site else {})
+    if run in stock.refused and stock.refused[run].damaged:
+        raise RunError(stock.refused[run].detail)
     failed = [r for r in stock.failed() if run in (None, r)]
     chosen = [r for r in failed if cause is None or cause.upper() in (last_cause(r), _word(stock, r))]
     if not chosen:
@@ -179,7 +181,7 @@ def _print_plan(
     request: Request, found: SweepDir | None, profile_name: str, profile: Profile, *, new_code: bool
 ) -> None:
     sweep = found or SweepDir(request.runs_dir / request.name_at(datetime.now()))
-    missing = [run for cell in request.cells if (run := sweep.run(cell.name)).result() is None]
+    missing = [run for cell in request.cells if not (run := sweep.run(cell.name)).is_done()]
     where = f"{sweep.path} ({'exists' if found else 'new'})"
     print(f"{counted(len(request.cells), 'run')} of {request.kind} in {where}; {len(missing)} to do:")
     todo = {run.name for run in missing}

@@ -69,9 +69,7 @@ def _interrupt_one(config: Config, since: float) -> None:
         attempts = run.attempts() if run else []
         if run is None or not attempts or run.result():
             continue
-        from src.files import read_lines
-
-        rows = read_lines(run.metrics_file)
+        rows = run.metrics()
         if rows and rows[-1]["step"] >= _INTERRUPT_AFTER_STEP:
             os.kill(int(attempts[-1]["pid"]), signal.SIGUSR2)
             print(f"\n>>> SIGUSR2 to {run.name}, after step {rows[-1]['step']}: save, and come back\n", flush=True)

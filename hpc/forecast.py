@@ -89,13 +89,15 @@ def measured_runs(runs_dir: Path, shapes: Collection[str], profile: Profile) -> 
             break
         for cell in sweep.cells():
             runs = found.get(str(cell.get("shape")))
-            if runs is not None and len(runs) < _ENOUGH:
-                measured = _measure(sweep.run(str(cell["name"])), float(cell["units"]), profile)
+            if runs is not None and len(runs) < _ENOUGH and "units" in cell:
+                measured = _measure(sweep.run(cell["name"]), cell["units"], profile)
                 runs += [measured] if measured else []
     return found
 
 
 def _measure(run: RunDir, units: float, profile: Profile) -> Measured | None:
+    if run.damage():
+        return None
     attempts = [a for a in run.attempts() if a.get("end") and _on_such_a_slice(a.get("slice"), profile)]
     saves = [float(a["save_s"]) for a in attempts if a.get("save_s") is not None]
     if not attempts or not (saves or run.result()):

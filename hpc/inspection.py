@@ -131,7 +131,11 @@ def _explain_unstarted(
 
     tasks = last_tasks(submissions(sweep))
     for row in rows:
-        if row["run"] not in tasks or row["run"] in queue or row["state"] in (*FINISHED, "running", "cancelled"):
+        if (
+            row["run"] not in tasks
+            or row["run"] in queue
+            or row["state"] in (*FINISHED, "running", "cancelled", "damaged")
+        ):
             continue
         (task, submitted), attempts = tasks[row["run"]], sweep.run(row["run"]).attempts()
         last = attempts[-1] if attempts else {}
@@ -168,7 +172,7 @@ def cancel_runs(config: Config, name: str) -> None:
         if everything
         else [find_named(runs_dir, name)]
     )
-    runs = [run for sweep, only in chosen for run in ([only] if only else sweep.runs()) if run.result() is None]
+    runs = [run for sweep, only in chosen for run in ([only] if only else sweep.runs()) if not run.is_done()]
     # Before the question what is in the queue: what goes on by itself must not submit it again in between.
     for run in runs:
         run.cancel()
@@ -215,15 +219,19 @@ def _jobs_of_chains(runs_dir: Path) -> list[str]:
 
 def _stop_local(run: RunDir) -> bool:
     """Tell a worker of this machine to save and end; True where there was one."""
-    attempts = run.attempts()
+    try:
+        attempts = run.attempts()
+    except RunError as error:
+        print(f"it is not known whether a process executes it: {error}", file=sys.stderr)
+        return False
     if not attempts or "end" in attempts[-1] or not run.alive():
         return False
     if attempts[-1].get("node") != socket.gethostname():
         return False
     try:
-        os.kill(int(attempts[-1]["pid"]), signal.SIGTERM)
-    except (ProcessLookupError, PermissionError):
-        print(f"{run.label}: process {attempts[-1]['pid']} of {getpass.getuser()} cannot be told", file=sys.stderr)
+        os.kill(attempts[-1]["pid"], signal.SIGTERM)
+    except (KeyError, ProcessLookupError, PermissionError):
+        print(f"{run.label}: process {attempts[-1].get('pid')} of {getpass.getuser()} cannot be told", file=sys.stderr)
         return False
     return True
 
@@ -264,7 +272,7 @@ def _is_over(run: RunDir) -> bool:
     """Done, or ended by something after which it does not go on by itself."""
     attempts = run.attempts()
     ended = attempts[-1].get("cause") if attempts else None
-    return run.result() is not None or (ended is not None and ended not in REQUEUED_AFTER)
+    return run.is_done() or (ended is not None and ended not in REQUEUED_AFTER)
 
 
 def _log_files(config: Config, sweep: SweepDir, run: RunDir) -> list[Path]:

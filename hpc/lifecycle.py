@@ -82,16 +82,15 @@ def execute_runs(runs: Sequence[RunDir]) -> dict[str, str]:
 
 
 def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str:
-    if run.result() is not None:
+    if run.is_done():
         return "DONE"
     if run.cancelled():
         reporter.say(f"{run.label}: was cancelled, and is not executed until its user asks for it again")
         return "CANCELLED"
-    execute = jobs.executor_of(run.sweep().kind)
 
     def on_the_right_device(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
         reporter.say(f"{run.label}: on {check_slice()}")
-        return execute(run, should_stop, reporter)
+        return jobs.executor_of(run.sweep().kind)(run, should_stop, reporter)
 
     try:
         if not wait_for_claim(run, stop.requested, reporter):
@@ -139,7 +138,7 @@ def _see_the_gpus_again() -> None:
 
 def give_back(runs: Sequence[RunDir], cause: str, stop: StopRequest) -> None:
     """After a stop: requeue the task, by SystemExit, where its cause allows it and a run is left that may go on."""
-    left = [(run, verdict(run.attempts())) for run in runs if run.result() is None and not run.cancelled()]
+    left = [(run, verdict(run.attempts())) for run in _left(runs)]
     if not left:
         return
     for run, refused in left:
@@ -156,6 +155,10 @@ def give_back(runs: Sequence[RunDir], cause: str, stop: StopRequest) -> None:
         print(f"{cause}: what was reached is saved, the task is requeued", file=sys.stderr, flush=True)
         _requeue()
         sys.exit(-1)
+
+
+def _left(runs: Sequence[RunDir]) -> list[RunDir]:
+    return [run for run in runs if not (run.is_done() or run.cancelled() or run.damage())]
 
 
 def _requeue() -> None:

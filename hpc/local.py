@@ -17,7 +17,6 @@ from hpc.submit import code_environment, environment, local_executor
 from src.attempts import lost
 from src.budgets import REQUEUED_AFTER, Attempts, verdict
 from src.code_snapshot import NEW_CODE_HINT, snapshot_problem
-from src.files import read_lines
 from src.foreground import stop_on_signal
 from src.progress import Reporter
 from src.results import run_state
@@ -41,7 +40,7 @@ class LocalPool:
 
     def execute(self, runs: Sequence[RunDir]) -> bool:
         """Bring the runs to their end. False where Ctrl-C stopped it before; their states are saved then."""
-        waiting = [run for run in runs if run.result() is None]
+        waiting = [run for run in runs if not run.is_done()]
         total = len(runs)
         with stop_on_signal() as should_stop:
             while (waiting or self._active) and not should_stop():
@@ -58,11 +57,11 @@ class LocalPool:
         for run in waiting:
             if len(self._active) >= self._profile.max_parallel:
                 left.append(run)
-            elif run.result() is None and run.cancelled():
+            elif not run.is_done() and run.cancelled():
                 self._reporter.say(f"{run.name}: cancelled")
-            elif run.result() is None and not run.claimed():
+            elif not run.is_done() and not run.claimed():
                 self._start(run)
-            elif run.result() is None:
+            elif not run.is_done():
                 left.append(run)
                 if run not in self._busy:
                     self._reporter.say(f"{run.name}: another process executes it; waiting for it")
@@ -100,7 +99,7 @@ class LocalPool:
             attempts = run.attempts()
             state = run_state(run, run.result(), attempts)
             # A worker that could not even begin an attempt will not do so the next time.
-            if run.result() is None and len(attempts) > self._attempts_before[run] and _goes_on(run, attempts):
+            if not run.is_done() and len(attempts) > self._attempts_before[run] and _goes_on(run, attempts):
                 again.append(run)
                 continue
             detail = "" if run.result() else f"; see {job.paths.stderr}"
@@ -151,13 +150,11 @@ def _goes_on(run: RunDir, attempts: Attempts) -> bool:
 
 def standing(run: RunDir) -> str:
     """One run in a few words, from its newest metrics row."""
-    rows = read_lines(run.metrics_file)
-    if not rows:
+    row = run.last_metrics()
+    if not row:
         return f"{run.name}: starting"
-    losses = [
-        f"loss {value:.3f}" for name in ("train/loss", "lr_finder/loss") if (value := rows[-1].get(name)) is not None
-    ]
-    return f"{run.name}: " + "  ".join([f"step {rows[-1]['step']}", *losses])
+    losses = [f"loss {value:.3f}" for name in ("train/loss", "lr_finder/loss") if (value := row.get(name)) is not None]
+    return f"{run.name}: " + "  ".join([f"step {row['step']}", *losses])
 
 
 def _send(pid: int, number: int) -> None:

@@ -103,7 +103,7 @@ def _advance_link(
     if len(stock.done) < len(request.cells):
         print(f"{link}: {sweep.path}", flush=True)
         execute(sweep, profile, site, request.config, by_user=not by_link)
-        if site and any(run.result() is None for run in sweep.runs()):
+        if site and any(not run.is_done() for run in sweep.runs()):
             flying = {job.job_id for jobs in in_queue(sweep).values() for job in jobs}
             if not flying:
                 raise RunError(

@@ -15,7 +15,8 @@ from hpc.slurm import Queue, QueuedJob
 from hpc.stock import refusals_by_word
 from hpc.usage import used_s, wasted_s
 from src.attempts import last_sign, lost, reached_step
-from src.budgets import Verdict, verdict
+from src.budgets import Verdict, damaged, verdict
+from src.errors import RunError
 from src.results import run_state
 from src.rundir import RunDir, SweepDir
 from src.tables import counted
@@ -59,13 +60,20 @@ def sweep_status(sweep: SweepDir, queue: Queue, only: str | None = None, now: fl
     One question to accounting where attempts left no word and are not going on; nothing is written.
     """
     runs = [run for run in sweep.runs() if only in (None, run.name)]
-    attempts = {run: run.attempts() for run in runs}
-    _name_losses({run: attempts[run] for run in runs if run.name not in queue and not run.alive()})
+    attempts, refused = _read_attempts(runs)
+    _name_losses({run: found for run, found in attempts.items() if run.name not in queue and not run.alive()})
     held_by = Counter(job.job_id for jobs in queue.values() for job in jobs)
-    rows, refused = [], {}
+    rows = []
     for run in runs:
         jobs = queue.get(run.name, ())
-        rows.append(_row(run, attempts[run], jobs, alone=not jobs or held_by[jobs[0].job_id] == 1))
+        try:
+            if run not in refused:
+                rows.append(_row(run, attempts[run], jobs, alone=not jobs or held_by[jobs[0].job_id] == 1))
+        except RunError as error:
+            refused[run] = damaged(str(error))
+        if run in refused:
+            rows.append(_damaged_row(run, refused[run], jobs))
+            continue
         found = None if jobs or rows[-1]["state"] in ("running", "cancelled", *FINISHED) else verdict(attempts[run])
         if found:
             refused[run] = found
@@ -81,6 +89,17 @@ def sweep_status(sweep: SweepDir, queue: Queue, only: str | None = None, now: fl
             for run, row in zip(runs, rows, strict=True)
         ),
     )
+
+
+def _read_attempts(runs: Sequence[RunDir]) -> tuple[dict[RunDir, list[dict[str, Any]]], dict[RunDir, Verdict]]:
+    """The attempts of each run, and the runs whose attempts cannot be read."""
+    attempts, refused = {}, {}
+    for run in runs:
+        try:
+            attempts[run] = run.attempts()
+        except RunError as error:
+            refused[run] = damaged(str(error))
+    return attempts, refused
 
 
 def _name_losses(attempts: Mapping[RunDir, list[dict[str, Any]]]) -> None:
@@ -108,6 +127,13 @@ def _row(run: RunDir, attempts: list[dict[str, Any]], jobs: Sequence[QueuedJob],
         "error": _on_one_line(attempts[-1].get("error")) if attempts and not result else None,
         "time left": job.time_left if job and running else None,
     }
+
+
+def _damaged_row(run: RunDir, found: Verdict, jobs: Sequence[QueuedJob]) -> dict[str, Any]:
+    known = {"run": run.name, "state": "damaged", "job": " ".join(job.job_id for job in jobs) or None}
+    unknown = dict.fromkeys(("step", "attempts", "causes", "job", "waits for", "error", "time left"))
+    # The file in the folder is enough beside the run's name.
+    return {**known, **unknown, **known, "error": _on_one_line(found.detail.removeprefix(f"{run.path}/"))}
 
 
 def _state(

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from hpc.causes import cause_of_loss, ends_of
 from src.attempts import close_lost, lost
-from src.budgets import STOPPED_BY_USER, Verdict, verdict
+from src.budgets import STOPPED_BY_USER, Verdict, damaged, verdict
 from src.errors import RunError
 from src.rundir import RunDir, SweepDir
+
+_SHOWN = 20
 
 
 @dataclass
@@ -26,22 +28,24 @@ class Stock:
     def failed(self) -> list[RunDir]:
         """What `retry` means: runs that are refused, and those that something other than their user ended."""
         ended = [run for run in self.missing if run.attempts() and last_cause(run) not in STOPPED_BY_USER]
-        return [*self.refused, *ended]
+        return [*(run for run, found in self.refused.items() if not found.damaged), *ended]
 
 
 def take_stock(sweep: SweepDir, queue: Collection[str]) -> Stock:
     """Sort the runs, after closing the attempts that left no word; one question to accounting where there are such.
 
     `done`; `flying`: it is in the `queue`, since a task of it waits, runs or ends; `elsewhere`: another process of this
-    or another machine executes it; `refused`: it has used up what it is allowed; `cancelled`: by its user, whose own
-    command alone submits it again; `missing`: to be submitted.
+    or another machine executes it; `refused`: it has used up what it is allowed, or its files are damaged; `cancelled`:
+    by its user, whose own command alone submits it again; `missing`: to be submitted.
     """
     stock, open_runs = Stock(), []
     for run in sweep.runs():
-        if run.result() is not None:
+        if run.is_done():
             stock.done.append(run)
         elif run.name in queue:
             stock.flying.append(run)
+        elif message := run.damage():
+            stock.refused[run] = damaged(message)
         elif run.claimed() and not _of_a_job(run):
             stock.elsewhere.append(run)
         else:
@@ -91,8 +95,10 @@ def give_budgets_back(runs: Collection[RunDir], now: float) -> None:
 
 
 def refusals_by_word(refused: Mapping[RunDir, Verdict]) -> str:
-    """A line for every word: how many runs, one of them, its error, and what to do."""
-    lines = []
+    """A line for every word: how many runs, one of them, its error, what to do; before it the damaged."""
+    broken = [str(found) for found in refused.values() if found.damaged]
+    lines = [*broken[:_SHOWN], *([f"and {len(broken) - _SHOWN} more like these"] if len(broken) > _SHOWN else [])]
+    refused = {run: found for run, found in refused.items() if not found.damaged}
     for word in dict.fromkeys(str(found.word) for found in refused.values()):
         runs = [run for run, found in refused.items() if found.word == word]
         errors = [str(a["error"]) for run in runs for a in run.attempts()[-1:] if a.get("error")]

@@ -19,6 +19,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from hpc import slurm, states
 from hpc.lifecycle import Task
 from hpc.plan import MAX_NUM_TIMEOUT, SubmitPlan, check_job_folder, worker_python
+from src import records
 from src.attempts import lost
 from src.errors import ClusterError
 from src.files import DiskError, append_lines, read_lines
@@ -45,16 +46,14 @@ class Submission:
 
 
 def submissions(sweep: SweepDir) -> list[Submission]:
-    """All submissions of a sweep, oldest first."""
+    """All submissions of a sweep, oldest first. Raises RunError where the file is damaged."""
     merged: dict[str, Submission] = {}
-    for line in read_lines(sweep.submissions_file):
-        name = str(line["job_name"])
+    for line in read_lines(sweep.submissions_file, records.SUBMISSION):
+        name = line["job_name"]
         if "tasks" in line:
-            merged[name] = Submission(
-                name, tuple(tuple(runs) for runs in line["tasks"]), None, float(line.get("time", 0))
-            )
+            merged[name] = Submission(name, tuple(tuple(runs) for runs in line["tasks"]), None, line.get("time", 0.0))
         elif name in merged:
-            merged[name] = replace(merged[name], job_id=str(line["job_id"]))
+            merged[name] = replace(merged[name], job_id=line["job_id"])
     return list(merged.values())
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from src.checkpoint_names import list_states, newest_step
 from src.code_snapshot import code_digest
 from src.errors import RelayError
-from src.files import append_lines, last_line
+from src.files import append_lines
 from src.outcome import Outcome
 from src.progress import Reporter, StopCheck
 from src.provenance import provenance
@@ -129,8 +129,8 @@ def _steps_left(run: RunDir) -> dict[str, int]:
 
 def reached_step(run: RunDir) -> int:
     """The newest step that a state or a metrics row of the run speaks of."""
-    row = last_line(run.metrics_file) or {}
-    return max(newest_step(run.checkpoints), int(row.get("step", 0)))
+    row = run.last_metrics()
+    return max(newest_step(run.checkpoints), row["step"] if row else 0)
 
 
 def note_steps(run: RunDir, first_step: int, total_steps: int) -> None:

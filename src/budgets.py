@@ -26,6 +26,8 @@ BUDGETS: Mapping[str, int | None] = {
     "CANCELLED": None,
     "INTERRUPTED": None,
 }
+# Of a run whose files cannot be read; no cause of an attempt.
+DAMAGED = "DAMAGED"
 # After these a task puts itself back into the queue. After a user's own stop it does not: that user submits it again.
 REQUEUED_AFTER = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL", "REQUEUED", "SIGNALLED"})
 # What a user did: that user goes on with it, nobody else.
@@ -54,8 +56,20 @@ class Verdict:
     detail: str
     advice: str
 
+    @property
+    def damaged(self) -> bool:
+        """Whether it is not known what became of the run: its files cannot be read."""
+        return self.word == DAMAGED
+
     def __str__(self) -> str:
+        if self.damaged:
+            return self.detail
         return f"{self.word} ({self.detail}): {self.advice}, then python -m hpc.launch retry --failed"
+
+
+def damaged(message: str) -> Verdict:
+    """On a run whose files are damaged, with what to do in the message."""
+    return Verdict(DAMAGED, message, "")
 
 
 def verdict(attempts: Attempts) -> Verdict | None:

@@ -56,6 +56,7 @@ _DECIDES_NOTHING = frozenset(
         "plans",
         "progress",
         "provenance",
+        "records",
         "results",
         "rundir",
         "sanity",

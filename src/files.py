@@ -88,7 +88,8 @@ def append_lines(path: Path, records: Sequence[Mapping[str, Any]], *, check: Cal
     A line that an earlier crash left incomplete is ended first, so that it cannot swallow the next one. `check` may
     refuse by raising, before anything is written. Raises DiskError; a part of the lines may be there all the same.
     """
-    text = "".join(json.dumps(record) + "\n" for record in records)
+    # What is no character, such as a byte of a file name that is not UTF-8, becomes "?": no other reader takes it.
+    text = b"".join(json.dumps(record, ensure_ascii=False).encode(errors="replace") + b"\n" for record in records)
     with _naming(path):
         check()
         with path.open("ab+") as file:
@@ -98,8 +99,8 @@ def append_lines(path: Path, records: Sequence[Mapping[str, Any]], *, check: Cal
             if not new:
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
-                    text = "\n" + text
-            file.write(text.encode())
+                    text = b"\n" + text
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
             size = file.tell()
@@ -108,19 +109,28 @@ def append_lines(path: Path, records: Sequence[Mapping[str, Any]], *, check: Cal
         return size
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+Record = dict[str, Any]
+# Of a file, a text in it, and the number of the line that it is: the record, or None where it is not a whole one.
+Parse = Callable[[Path, bytes, int | None], Record | None]
+
+
+def any_object(path: Path, text: bytes, line: int | None = None) -> Record | None:
+    """A JSON object of any shape."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def read_lines(path: Path, parse: Parse = any_object) -> list[Record]:
     """The complete JSON lines of a file, in order; none where there is no file. Incomplete lines are passed over."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return []
-    records = []
-    for line in content.split(b"\n"):
-        with contextlib.suppress(ValueError):
-            record = json.loads(line) if line else None
-            if isinstance(record, dict):
-                records.append(record)
-    return records
+    found = (parse(path, text, number) for number, text in enumerate(content.split(b"\n"), start=1) if text)
+    return [record for record in found if record is not None]
 
 
 def size_of(path: Path) -> int:
@@ -132,7 +142,7 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def last_line(path: Path) -> dict[str, Any] | None:
+def last_line(path: Path, parse: Parse = any_object) -> Record | None:
     """The newest complete JSON line of a file, found from its end; None where there is none."""
     try:
         with path.open("rb") as file:
@@ -141,18 +151,21 @@ def last_line(path: Path) -> dict[str, Any] | None:
             lines = file.read().split(b"\n")
     except FileNotFoundError:
         return None
-    for line in reversed(lines):
-        with contextlib.suppress(ValueError):
-            record = json.loads(line) if line else None
-            if isinstance(record, dict):
-                return record
+    for text in reversed(lines):
+        try:
+            record = parse(path, text, None) if text else None
+        except RunError:
+            read_lines(path, parse)  # Says in which line.
+            raise
+        if record is not None:
+            return record
     return None
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path, parse: Parse = any_object) -> Record | None:
     """The JSON object of a file, or None where there is no file or no whole object in it."""
     try:
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return content if isinstance(content, dict) else None
+    return parse(path, text, None)

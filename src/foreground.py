@@ -91,7 +91,7 @@ def _agree_on_code(sweep: SweepDir, *, new_code: bool) -> None:
     """Half a sweep of one code and half of another would be a table of nothing."""
     change = code_change(sweep)
     begun = f"{sweep.path}: was made with other code ({change})"
-    if all(run.result() is not None for run in sweep.runs()):
+    if all(run.is_done() for run in sweep.runs()):
         if change:
             print(f"{begun}; --fresh does it anew", file=sys.stderr, flush=True)
     elif new_code or not sweep.meta().get("snapshot"):
@@ -110,7 +110,7 @@ def run_sweep(sweep: SweepDir, execute: Execute, *, new: bool) -> None:
     one its error is raised, and the same command tries again.
     """
     runs = sweep.runs()
-    left = [run for run in runs if run.result() is None]
+    left = [run for run in runs if not run.is_done()]
     for run in left:
         run.lift_cancel()
     word = "new" if new else f"goes on, {len(runs) - len(left)} of {len(runs)} runs are done"
@@ -132,7 +132,7 @@ def run_sweep(sweep: SweepDir, execute: Execute, *, new: bool) -> None:
                     f"{run.label}: stopped at step {outcome.last_step} of {outcome.total_steps}; the state is saved"
                 )
                 stopped = True
-    undone = [run for run in left if run.result() is None]
+    undone = [run for run in left if not run.is_done()]
     if stopped or (undone and all(run.cancelled() for run in undone)):
         print(f"to go on: {command_line()}", file=sys.stderr, flush=True)
         sys.exit(EXIT_STOPPED)
@@ -154,12 +154,13 @@ def _try_one_of_several(run: RunDir, execute: Execute, should_stop: StopCheck, r
 def _not_done(sweep: SweepDir, undone: Sequence[RunDir]) -> str:
     """Which runs are not done and why, and the command that goes on."""
     lines = [f"{len(undone)} of {len(sweep.runs())} runs of {sweep.name} are not done:"]
-    lines += [f"  {run.name}: {_why_not_done(run)}" for run in undone[:_NAMES_SHOWN]]
+    damages = {run: damage for run in undone if (damage := run.damage())}
+    lines += [f"  {run.name}: {damages.get(run) or _why_not_done(run)}" for run in undone[:_NAMES_SHOWN]]
     lines += [f"  and {len(undone) - _NAMES_SHOWN} more"] if len(undone) > _NAMES_SHOWN else []
-    refused = [found for run in undone if (found := verdict(run.attempts()))]
+    refused = [found for run in undone if run not in damages and (found := verdict(run.attempts()))]
     for word, advice in dict.fromkeys((found.word, found.advice) for found in refused):
         lines.append(f"{word}: {advice}, then these again: {_retry_command(sweep)}")
-    if len(refused) < len(undone):
+    if len(refused) + len(damages) < len(undone):
         lines.append(f"to go on: {command_line()}")
     return "\n".join(lines)
 

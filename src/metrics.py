@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from src.errors import RunError
-from src.files import append_lines, read_lines, remove_leftovers, replace_file
+from src.files import append_lines, remove_leftovers, replace_file
 from src.rundir import RunDir
 
 # What a row says of the clock; everything else in it is equal, bit for bit, however often a run was interrupted.
@@ -101,7 +101,7 @@ class MetricsLog:
             self._add_event(Event(wall_time=time.time(), step=0, session_log=start))
             summary = hparams_pb(dict(hparams), trial_id=self._run.label)
             self._add_event(Event(wall_time=time.time(), summary=summary))
-            for row in read_lines(self._run.metrics_file):
+            for row in self._run.metrics():
                 self._mirror(row)
             self._writer.flush()
         except BaseException:

@@ -19,7 +19,8 @@ import uuid
 from pathlib import Path
 from types import TracebackType
 
-from src.errors import TakenOverError
+from src import records
+from src.errors import RunError, TakenOverError
 from src.files import read_json, replace_file
 from src.yaml_file import json_text
 
@@ -83,7 +84,7 @@ class Ownership:
         self._heart.join()
 
     def check(self) -> None:
-        """Raises TakenOverError where another process has taken the run over."""
+        """Raises TakenOverError where another process has taken the run over, RunError where nobody can tell."""
         if self._is_taken():
             self.lost = True
             raise TakenOverError(
@@ -94,14 +95,15 @@ class Ownership:
     def _is_taken(self) -> bool:
         try:
             # Opening the file makes an NFS client ask the server, so the answer is never an old one.
-            owner = read_json(self._file)
+            owner = read_json(self._file, records.OWNER)
         except OSError:
             return False  # The disk is away, and the write that follows says so.
-        return owner is not None and owner.get("token") != self._token
+        return owner is not None and owner["token"] != self._token
 
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):
-            with contextlib.suppress(OSError):
+            # A damaged owner file is told of by the next write.
+            with contextlib.suppress(OSError, RunError):
                 if self._is_taken():
                     self.lost = True
                     return

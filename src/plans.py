@@ -71,7 +71,7 @@ def best_of_grid(config: Config, option: str, *, unfinished: bool) -> BestCell |
     request = Request("grid", config.hparams.tag, expand_grid(config), config)
     best = _best_of(request, option, unfinished=unfinished)
     sweep = find_sweep(request.runs_dir, request.kind, request.key)
-    done = sum(run.result() is not None for run in sweep.runs()) if sweep else 0
+    done = sum(run.is_done() for run in sweep.runs()) if sweep else 0
     if sweep and done and best is None:
         raise RunError(
             f"{option}: all {done} cells of {sweep.name} that are done diverged; give lower rates (hparams.lr), "
@@ -85,7 +85,7 @@ def _best_of(request: Request, option: str, *, unfinished: bool) -> BestCell | N
     if sweep is None:
         return None
     runs = sweep.runs()
-    done = sum(run.result() is not None for run in runs)
+    done = sum(run.is_done() for run in runs)
     if done < len(runs) and not unfinished:
         raise RunError(
             f"{option}: only {done} of {len(runs)} cells of {sweep.name} are done; finish that grid with the command "

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from src.config_checks import AXES
-from src.files import read_lines, replace_file
+from src.errors import RunError
+from src.files import replace_file
 from src.rundir import RunDir, SweepDir
 from src.tables import print_rows, show_value
 
@@ -18,7 +20,7 @@ _AXIS_NAMES = {path: name for name, path in AXES.items()}
 
 
 def read_rows(sweep: SweepDir) -> list[Row]:
-    """One row for every cell of the manifest, in order, finished or not."""
+    """One row for every cell of the manifest, in order, finished or not; a column more where a run is damaged."""
     cells = sweep.cells()
     shared = {
         path
@@ -26,20 +28,27 @@ def read_rows(sweep: SweepDir) -> list[Row]:
         if len({str(c["overrides"].get(path)) for c in cells}) == 1
     }
     kind = sweep.kind
-    return [_row(sweep.run(str(cell["name"])), cell, shared if len(cells) > 1 else set(), kind) for cell in cells]
+    rows = [_row(sweep.run(cell["name"]), cell, shared if len(cells) > 1 else set(), kind) for cell in cells]
+    if any("error" in row for row in rows):
+        rows = [{**row, "error": row.get("error")} for row in rows]
+    return rows
 
 
 def _row(run: RunDir, cell: Mapping[str, Any], shared: set[str], kind: str) -> Row:
-    result = run.result()
-    attempts = run.attempts()
-    row: Row = {"index": cell["index"], "run": run.name, "state": run_state(run, result, attempts)}
+    result, attempts, damage = None, [], ""
+    try:
+        result, attempts = run.result(), run.attempts()
+        state = run_state(run, result, attempts)
+    except RunError as error:
+        result, attempts, state, damage = None, [], "damaged", str(error)
+    row: Row = {"index": cell["index"], "run": run.name, "state": state}
     for path, value in cell["overrides"].items():
         if path not in shared:
             row[_AXIS_NAMES.get(path, path)] = "-".join(map(str, value)) if isinstance(value, list) else value
     row |= _measures(result or {}, kind)
-    row["attempts"] = len(attempts)
+    row["attempts"] = None if damage else len(attempts)
     row["interruptions"] = " ".join(str(a["cause"]) for a in attempts if a.get("cause") not in (None, "DONE"))
-    return row
+    return {**row, "error": damage} if damage else row
 
 
 def run_state(run: RunDir, result: Mapping[str, Any] | None, attempts: Sequence[Mapping[str, Any]]) -> str:
@@ -114,6 +123,11 @@ def write_tables(sweep: SweepDir, rows: Sequence[Row]) -> list[Path]:
     import pandas as pd
 
     frame = pd.DataFrame(ranked(rows))
+    for name in frame:
+        # A column of parquet is all of one type; an axis may have several, or numbers of more than 64 bits.
+        kinds = {type(value) for value in frame[name] if frame[name].dtype == "object" and not _is_missing(value)}
+        if len(kinds) > 1 or kinds & {int, dict, list}:
+            frame[name] = frame[name].map(show_value, na_action="ignore")
     parquet = io.BytesIO()
     frame.to_parquet(parquet, index=False)
     shown = frame.drop(columns="index").astype(object).where(frame.drop(columns="index").notna(), "")
@@ -127,6 +141,10 @@ def write_tables(sweep: SweepDir, rows: Sequence[Row]) -> list[Path]:
     return [sweep.table_file(suffix) for suffix in contents]
 
 
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def print_table(rows: Sequence[Row], title: str) -> None:
     """Results on stdout, best first, without what only the files need."""
     hidden = {"index", "steps", "train_s", "train/accuracy", "interruptions"}
@@ -135,7 +153,7 @@ def print_table(rows: Sequence[Row], title: str) -> None:
 
 def curve_of(run: RunDir, name: str) -> tuple[list[float], list[float]]:
     """x (epochs) and y of a scalar of a run, from its metrics log."""
-    points = [(row["epoch"], row[name]) for row in read_lines(run.metrics_file) if name in row]
+    points = [(row["epoch"], row[name]) for row in run.metrics() if row.get(name) is not None]
     return [x for x, _ in points], [y for _, y in points]
 
 
@@ -146,7 +164,11 @@ def draw_sweep(sweep: SweepDir, rows: Sequence[Row], path: Path) -> Path | None:
     best = best_row(rows)
     curves = []
     for row in ranked(rows):
-        x, y = curve_of(sweep.run(str(row["run"])), "val/accuracy")
+        try:
+            x, y = curve_of(sweep.run(str(row["run"])), "val/accuracy")
+        except RunError as error:
+            print(f"not in the figure: {error}", file=sys.stderr, flush=True)
+            continue
         if x:
             label = f"{row['run']} (best)" if best and row["run"] == best["run"] else str(row["run"])
             curves.append(Curve(label, x, y, faint=len(rows) > 8 and not label.endswith("(best)")))

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from src import yaml_file
+from src import records, yaml_file
 from src.config import Config, make_config
 from src.errors import RunError
-from src.files import append_lines, read_json, read_lines, replace_file
+from src.files import append_lines, last_line, read_json, read_lines, replace_file
 from src.ownership import Ownership, heart_beats, is_locked
 
 
@@ -108,9 +108,33 @@ class RunDir:
         return SweepDir(self.path.parent)
 
     def result(self) -> dict[str, Any] | None:
-        """What the run came to, or None while it is not done."""
-        result = read_json(self.result_file)
-        return result if result and result.get("status") == "done" else None
+        """What the run came to, or None while it is not done. Raises RunError where the file is damaged."""
+        result = read_json(self.result_file, records.RESULT)
+        return result if result and result["status"] == "done" else None
+
+    def is_done(self) -> bool:
+        """Whether there is a result. Of a damaged one, `damage` tells."""
+        try:
+            return self.result() is not None
+        except RunError:
+            return False
+
+    def damage(self) -> str:
+        """What in the run's files is not what this program writes, and what to do; "" where all can be read."""
+        try:
+            if self.result() is None and self.attempts():
+                self.last_metrics()
+        except RunError as error:
+            return str(error)
+        return ""
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of the metrics log, in order. Raises RunError where the file is damaged."""
+        return read_lines(self.metrics_file, records.METRICS)
+
+    def last_metrics(self) -> dict[str, Any] | None:
+        """The newest row of the metrics log. Raises RunError where it is damaged."""
+        return last_line(self.metrics_file, records.METRICS)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Declare the run done."""
@@ -144,13 +168,9 @@ class RunDir:
         """The attempts in order, each one's start and end joined; a killed attempt has no `end` until it is closed.
 
         The first end counts: a process that SLURM had given up may still write its own, after another has closed it.
+        Raises RunError where the file is damaged.
         """
-        joined: dict[int, dict[str, Any]] = {}
-        for line in read_lines(self.attempts_file):
-            attempt = joined.setdefault(int(line["attempt"]), {})
-            if not ("end" in line and "end" in attempt):
-                attempt.update(line)
-        attempts = [joined[number] for number in sorted(joined)]
+        attempts = records.join_attempts(self.attempts_file, read_lines(self.attempts_file, records.ATTEMPT))
         if attempts and "end" not in attempts[-1] and self.result() is not None:
             # Killed after the result was written, which is what counts, and before the attempt was closed.
             attempts[-1] |= {"end": round(self.result_file.stat().st_mtime, 3), "cause": "DONE"}
@@ -204,7 +224,7 @@ class RunDir:
 @functools.lru_cache(maxsize=64)
 def _read_meta(path: Path, identity: tuple[int, int, int]) -> dict[str, Any]:
     # A grid of thousands of values takes seconds to read, and one command asks for it many times.
-    return yaml_file.read_mapping(path)
+    return records.META.check(path, yaml_file.read_mapping(path))
 
 
 @dataclass(frozen=True)
@@ -254,15 +274,12 @@ class SweepDir:
     def meta(self) -> dict[str, Any]:
         """The content of sweep.yaml: kind, key, tag, created, cells, code, snapshot, config.
 
-        Raises RunError, ConfigError.
+        Raises RunError where there is none or it is damaged, ConfigError where it is not YAML.
         """
         if not self.meta_file.is_file():
             raise RunError(f"{self.path}: not a sweep directory, there is no {self.meta_file.name} in it")
         facts = self.meta_file.stat()
-        meta = _read_meta(self.meta_file, (facts.st_ino, facts.st_mtime_ns, facts.st_size))
-        if not {"kind", "key", "created"} <= meta.keys():
-            raise RunError(f"{self.meta_file}: is not whole; put it back as it was, or move {self.path} away")
-        return meta
+        return _read_meta(self.meta_file, (facts.st_ino, facts.st_mtime_ns, facts.st_size))
 
     @property
     def kind(self) -> str:
@@ -272,12 +289,12 @@ class SweepDir:
     def cells(self) -> list[dict[str, Any]]:
         """index, name, key and overrides of every cell, in order; `data`, the digest of its images, where it is known.
 
-        Raises RunError where they are not as many different ones as sweep.yaml says.
+        Raises RunError where a line is damaged, or they are not as many different ones as sweep.yaml says.
         """
-        found, expected = read_lines(self.cells_file), self.meta().get("cells")
-        count = len(found) if expected is None else int(expected)
-        different = {cell["index"]: cell for cell in found if isinstance(cell.get("index"), int) and "name" in cell}
-        names = {str(cell["name"]) for cell in different.values()}
+        found, expected = read_lines(self.cells_file, records.CELL), self.meta().get("cells")
+        count = len(found) if expected is None else expected
+        different = {cell["index"]: cell for cell in found}
+        names = {cell["name"] for cell in different.values()}
         if not len(found) == len(names) == count or different.keys() != set(range(count)):
             raise RunError(
                 f"{self.cells_file}: {len(found)} whole lines, of {len(names)} different cells, where "
@@ -288,7 +305,7 @@ class SweepDir:
 
     def runs(self) -> list[RunDir]:
         """The run of every cell, in order."""
-        return [self.run(str(cell["name"])) for cell in self.cells()]
+        return [self.run(cell["name"]) for cell in self.cells()]
 
     def run(self, name: str) -> RunDir:
         """The run of this name."""

@@ -160,11 +160,14 @@ def with_absolute_paths(name: str, section: Section) -> dict[str, Any]:
 
 
 def sweeps(runs_dir: Path) -> list[SweepDir]:
-    """The sweeps below `runs_dir`, oldest first; folders that are none are passed over, damaged ones with a word."""
+    """The sweeps below `runs_dir`, oldest first; folders of others are passed over, also those that have a sweep.yaml,
+    and damaged sweeps, both with a word.
+    """
     if not runs_dir.is_dir():
         return []
     found = [SweepDir(path) for path in runs_dir.iterdir() if not path.name.startswith(".")]
-    whole = _whole([sweep for sweep in found if sweep.meta_file.is_file()], SweepDir.meta)
+    # Not is_file(), which raises in a folder that is closed to us.
+    whole = _whole([sweep for sweep in found if os.path.isfile(sweep.meta_file)], SweepDir.meta)  # noqa: PTH113
     return sorted(whole, key=lambda sweep: (str(sweep.meta()["created"]), sweep.name))
 
 
@@ -177,8 +180,11 @@ def _whole(made: Iterable[SweepDir], read: Callable[[SweepDir], object]) -> Iter
     for sweep in made:
         try:
             read(sweep)
-        except RelayError as error:
-            print(f"passed over: {error}", file=sys.stderr, flush=True)
+        except (RelayError, OSError) as error:
+            # Every sweep of ours has a manifest; Weights & Biases, for one, writes a sweep.yaml too.
+            ours = os.path.exists(sweep.cells_file)  # noqa: PTH110
+            reason = " ".join(str(error).split()) if ours else f"{sweep.path}: its sweep.yaml is another program's"
+            print(f"passed over: {reason}", file=sys.stderr, flush=True)
         else:
             yield sweep
 

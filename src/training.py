@@ -31,7 +31,7 @@ def replace_best_by(sweep: SweepDir) -> None:
     """
     for run in sweep.runs():
         config = run.config()
-        if run.result() is None and not config.checkpoint.replace_best:
+        if not run.is_done() and not config.checkpoint.replace_best:
             # Read again at the end of the training, and no part of what the run computes.
             asked = make_config(config.to_dict(), str(run.config_file), {"checkpoint.replace_best": True})
             replace_file(run.config_file, dump_yaml(asked.to_dict()))

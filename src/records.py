@@ -1,0 +1,240 @@
+"""What the files of a run directory hold: one shape for each, checked whenever the file is read. Unknown keys are kept.
+
+A line that is not JSON is what a crash in the middle of a write leaves, and is passed over. JSON of another shape is
+something else's: it is refused with its file, its line and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Required
+
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
+
+from src.errors import RunError
+
+# Strict: "3" is not 3. Built when the first file of a kind is read, since --help reads none.
+_CONFIG = ConfigDict(extra="allow", strict=True, defer_build=True)
+_record = with_config(_CONFIG)
+
+# Bounds keep what is read inside of what dates, process ids and folder names can be.
+Seconds = Annotated[float, Field(ge=-1e9, le=1e11)]
+Step = Annotated[int, Field(ge=0, le=10**15)]
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Number = Whole | Annotated[float, Field(allow_inf_nan=False)] | None
+# Neither empty nor made of dots alone, and inside of its sweep.
+RunName = Annotated[str, StringConstraints(pattern=r"^[^/\x00]*[^/\x00.][^/\x00]*$", max_length=255)]
+Word = Annotated[str, StringConstraints(pattern=r"^\w[\w.+-]*$", max_length=255)]
+KeyPath = Annotated[str, StringConstraints(pattern=r"^\w+(\.\w+)+$")]
+
+
+@_record
+class Meta(TypedDict, total=False):
+    """sweep.yaml."""
+
+    kind: Required[str]
+    key: Required[str]
+    created: Required[str]
+    config: Required[dict[str, Any]]
+    tag: str
+    cells: Annotated[int, Field(ge=0)] | None
+    code: dict[str, Any]
+    snapshot: Word | None
+
+
+@_record
+class Cell(TypedDict, total=False):
+    """A line of cells.jsonl."""
+
+    index: Required[Annotated[int, Field(ge=0)]]
+    name: Required[RunName]
+    key: Required[str]
+    overrides: Required[dict[KeyPath, Any]]
+    data: str | None
+    shape: str
+    units: Annotated[float, Field(gt=0, le=1e15)]
+
+
+@_record
+class Attempt(TypedDict, total=False):
+    """A line of attempts.jsonl: what became known of an attempt at one moment."""
+
+    attempt: Required[Annotated[int, Field(ge=1, le=10**9)]]
+    start: Seconds
+    end: Seconds
+    retried: Seconds
+    cause: str
+    error: str | None
+    job: Word | None
+    cluster: str | None
+    restarts: Annotated[int, Field(ge=0)] | None
+    slice: str | None
+    node: str
+    # Those of 0 and below mean groups of processes.
+    pid: Annotated[int, Field(ge=1, lt=2**31)]
+    first_step: Step
+    last_step: Step
+    reached_step: Step
+    total_steps: Step
+    save_s: Annotated[float, Field(ge=0, le=1e9)] | None
+
+
+@_record
+class Suggestion(TypedDict, total=False):
+    """What a learning-rate sweep finds."""
+
+    steepest: Number
+    valley: Number
+
+
+@_record
+class Result(TypedDict, total=False):
+    """result.json of a training, a learning-rate sweep or an evaluation."""
+
+    status: Required[str]
+    outcome: str
+    steps: Step | None
+    epochs: Number
+    train: dict[str, Number] | None
+    val: dict[str, Number] | None
+    best: dict[str, Number] | None
+    train_seconds: Number
+    images_per_s: Number
+    suggestion: Suggestion | None
+    split: str
+    n: Step
+    accuracy: Number
+    loss: Number
+    checkpoint: str
+
+
+@_record
+class Owner(TypedDict, total=False):
+    """.owner.json."""
+
+    token: Required[str]
+
+
+def _answered(line: Submission) -> Submission:
+    if "tasks" not in line and "job_id" not in line:
+        raise ValueError("it has neither tasks nor a job_id")
+    return line
+
+
+@_record
+class Submission(TypedDict, total=False):
+    """A line of submissions.jsonl: an intent with its tasks, or the answer to it with the job's id."""
+
+    job_name: Required[Word]
+    job_id: Word
+    tasks: list[list[RunName]]
+    time: Seconds
+
+
+@_record
+class ChainMeta(TypedDict, total=False):
+    """chain.yaml of a pipeline."""
+
+    key: Required[str]
+    created: Required[str]
+    folder: Required[str]
+    fresh: Required[bool]
+    lr_factors: Required[list[float]]
+    config: Required[dict[str, Any]]
+    snapshot: Word
+
+
+@_record
+class Link(TypedDict, total=False):
+    """A line of links.jsonl of a pipeline."""
+
+    link: str
+    state: str
+    sweep: RunName
+    job_name: Word
+
+
+def _positioned(row: dict[str, Any]) -> dict[str, Any]:
+    for key in ("step", "epoch", "time"):
+        if not isinstance(row.get(key), int if key == "step" else int | float):
+            raise ValueError(f"{key}: must be a {'whole number' if key == 'step' else 'number'}")
+    if not 0 <= row["step"] <= 10**15:
+        raise ValueError("step: must be from 0 to 10^15")
+    return row
+
+
+class Shape:
+    """The shape of one kind of file, and what its owner can do where it is damaged."""
+
+    def __init__(self, shape: Any, advice: str, config: ConfigDict | None = None) -> None:
+        self._adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(shape, config=config)
+        self._advice = advice
+
+    def __call__(self, path: Path, text: bytes, line: int | None = None) -> dict[str, Any] | None:
+        """The object in `text`, from that line of the file; None where it is not JSON. Raises RunError."""
+        try:
+            return self._adapter.validate_json(text)
+        except ValidationError as error:
+            if error.errors(include_url=False)[0]["type"] == "json_invalid":
+                return None
+            raise self._refusal(path if line is None else f"{path}: line {line}", error) from None
+
+    def check(self, path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+        """The same for what is read already. Raises RunError."""
+        try:
+            return self._adapter.validate_python(dict(content))
+        except ValidationError as error:
+            raise self._refusal(path, error) from None
+
+    def _refusal(self, where: object, error: ValidationError) -> RunError:
+        found = error.errors(include_url=False)[0]
+        parts = [str(part) for part in found["loc"]]
+        if parts and parts[-1] in ("float", "constrained-int", "constrained-float"):
+            found["msg"] = "must be a number or null"
+            parts.pop()
+        elif found["type"] == "string_pattern_mismatch":
+            found["msg"] = "must be a name"
+        key = ".".join(parts)
+        message = found["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        given = "" if found["type"] in ("missing", "value_error") else f", and is {_shown(found['input'])}"
+        return RunError(f"{where}: {f'{key}: ' if key else ''}{message}{given}; {self._advice}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_BACK = "it was damaged or written by something else: put it back as it was"
+META = Shape(Meta, f"{_BACK}, or move the folder away")
+CELL = Shape(Cell, f"{_BACK}, or start the same runs anew with --fresh")
+SUBMISSION = Shape(Annotated[Submission, AfterValidator(_answered)], f"{_BACK}, or remove the line")
+ATTEMPT = Shape(Attempt, f"{_BACK}, or remove the line")
+METRICS = Shape(
+    Annotated[dict[str, Whole | float | None], AfterValidator(_positioned)],
+    f"{_BACK}, or start the run anew with --fresh",
+    ConfigDict(strict=True),
+)
+RESULT = Shape(Result, f"{_BACK}, or remove it: the run then goes on from its checkpoint")
+OWNER = Shape(Owner, f"{_BACK}, or remove it once no process executes the run")
+CHAIN = Shape(ChainMeta, f"{_BACK}, or move the folder away")
+LINK = Shape(Link, f"{_BACK}, or remove the line")
+
+
+def join_attempts(path: Path, lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The attempts in order, the lines of each joined. Its first end counts. Raises RunError where a line was lost."""
+    joined: dict[int, dict[str, Any]] = {}
+    for line in lines:
+        attempt = joined.setdefault(line["attempt"], {})
+        if not ("end" in line and "end" in attempt):
+            attempt.update(line)
+    for number, attempt in joined.items():
+        if "start" not in attempt or ("end" in attempt and "cause" not in attempt):
+            missing = "cause" if "start" in attempt else "start"
+            raise RunError(
+                f"{path}: attempt {number} has no {missing}, its line was lost; put the file back as it was, or remove "
+                "all lines of that attempt"
+            )
+    return [joined[number] for number in sorted(joined)]
