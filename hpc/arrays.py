@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc import slurm
+from hpc import slurm, states
 from hpc.cluster import Profile, choose_gres
 from hpc.inspection import show_in_logs
 from hpc.plan import SubmitPlan, job_name, make_plan
@@ -24,6 +25,8 @@ from src.tables import counted
 _SUBMIT_LIMIT = re.compile(r"MaxSubmit|GrpSubmit|accounting/QOS policy|submit limit|job count", re.I)
 # squeue's reason of a task whose requeue failed on its node; a hold by the user or an admin is left as it is.
 _HELD = "requeued held"
+# A task that is cancelled has KillWait (30 s) to save, SLURM's epilog and UnkillableStepTimeout (60 s) come after it.
+_ENDING_S, _POLL_S = 180.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def submit_missing(
     """
     # One submitter at a time: who comes second sees the first one's jobs in the queue.
     with planning(sweep.path):
-        queue = in_queue(sweep)
+        queue = _settled_queue(sweep, only) if by_user else in_queue(sweep)
         stock = take_stock(sweep, queue)
         _cancel_surplus(sweep, queue)
         _release_held(queue)
@@ -69,7 +72,8 @@ def submit_missing(
         missing = [run for run in wanted if only is None or run.name in only]
         for run in missing if by_user else []:
             run.lift_cancel()
-        submitted = _submit_all(missing, sweep, profile, site, config) if missing else 0
+        flying = {job.job_id for jobs in queue.values() for job in jobs}
+        submitted = _submit_all(missing, sweep, profile, site, config, flying) if missing else 0
     print(f"{len(stock.done)} done, {len(stock.flying)} in the queue before, {submitted} submitted")
     if stock.elsewhere:
         print(f"executed by processes outside of SLURM: {counted(len(stock.elsewhere), 'run')}")
@@ -77,6 +81,38 @@ def submit_missing(
         print(f"{counted(len(stock.refused), 'run')} failed, not submitted again without a retry:")
         print(refusals_by_word(stock.refused))
     print(f"see how they stand: python -m hpc.launch status {sweep.name}")
+
+
+def _settled_queue(sweep: SweepDir, only: Collection[str] | None) -> slurm.Queue:
+    """The queue once no task is ending whose run is not done: only then is it known whether the run is to be submitted.
+
+    So a launch that follows a cancel submits what the cancelled tasks are still saving. A task that does not come to
+    its end is left to the next call.
+    """
+    deadline, said = time.monotonic() + _ENDING_S, False
+    while True:
+        queue = in_queue(sweep)
+        ending = _ending_tasks(sweep, queue, only)
+        shown = ", ".join(ending[:5]) + (f" and {len(ending) - 5} more" if len(ending) > 5 else "")
+        if ending and time.monotonic() >= deadline:
+            print(f"{shown}: not over after {_ENDING_S:.0f} s; the same command submits what they leave later")
+        if not ending or time.monotonic() >= deadline:
+            return queue
+        if not said:
+            print(f"waiting until tasks have saved and ended: {shown}", flush=True)
+            said = True
+        time.sleep(_POLL_S)
+
+
+def _ending_tasks(sweep: SweepDir, queue: slurm.Queue, only: Collection[str] | None) -> list[str]:
+    tasks = {
+        job.job_id
+        for name, jobs in queue.items()
+        if only is None or name in only
+        for job in jobs
+        if states.phase(job.state) == "ending" and sweep.run(name).result() is None
+    }
+    return sorted(tasks)
 
 
 def _cancel_surplus(sweep: SweepDir, queue: slurm.Queue) -> None:
@@ -96,15 +132,22 @@ def _release_held(queue: slurm.Queue) -> None:
         print(f"{counted(len(held), 'task')} held by SLURM ({_HELD}: {', '.join(held[:5])}): released")
 
 
-def _submit_all(runs: Sequence[RunDir], sweep: SweepDir, profile: Profile, site: Site, config: Config) -> int:
-    """Submit as many of the runs as the site takes. Returns their number; raises ClusterError where it takes none."""
+def _submit_all(
+    runs: Sequence[RunDir], sweep: SweepDir, profile: Profile, site: Site, config: Config, flying: Collection[str]
+) -> int:
+    """Submit as many of the runs as the site takes, beside the tasks that are `flying`. Returns the number of runs;
+    raises ClusterError where it takes none.
+    """
     code = sweep_code(sweep)
     show_in_logs(config, sweep.jobs)
     tasks, size, submitted = tasks_of(runs, profile), max(1, site.array_size), 0
+    arrays, many = {task.partition("_")[0] for task in flying}, len(flying)
     while tasks:
         part = tasks[:size]
+        share, waits = beside(profile, many, len(part))
+        after = sorted(arrays) if waits else []
         try:
-            made = submit(plan_of(sweep, profile, site, part, code), sweep)
+            made = submit(plan_of(sweep, share, site, part, code, after=after), sweep)
         except ClusterError as error:
             # The limit may leave room for fewer: a few calls more, whatever the number of runs.
             if _SUBMIT_LIMIT.search(str(error)) and len(part) > 1:
@@ -117,17 +160,42 @@ def _submit_all(runs: Sequence[RunDir], sweep: SweepDir, profile: Profile, site:
         count = sum(len(each) for each in part)
         submitted += count
         print(
-            f"submitted {counted(count, 'run')} as {made.job_name}: job {made.job_id} ({show_shape(part, profile)})",
+            f"submitted {counted(count, 'run')} as {made.job_name}: job {made.job_id} ({show_shape(part, share)})",
             flush=True,
         )
+        if after:
+            print(
+                f"  it starts when {_jobs(after)} over: max_parallel is {profile.max_parallel}, of all of them together"
+            )
+        # What waits for the earlier ones stands for them.
+        arrays, many = {str(made.job_id), *([] if after else arrays)}, many + len(part)
         tasks = tasks[len(part) :]
     return submitted
+
+
+def _jobs(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
+    return f"job {ids[0]} is" if len(ids) == 1 else f"jobs {', '.join(ids[:5])}{more} are"
 
 
 def tasks_of(runs: Sequence[RunDir], profile: Profile) -> list[Sequence[RunDir]]:
     """The runs as tasks of `cells_per_job`."""
     each = profile.cells_per_job
     return [runs[start : start + each] for start in range(0, len(runs), each)]
+
+
+def beside(profile: Profile, many: int, count: int) -> tuple[Profile, bool]:
+    """The profile for `count` tasks beside `many` of the same sweep, and whether they wait for those to be over.
+
+    The throttle of an array counts its own tasks only. A further array gets the places that are left, so that one long
+    task does not hold up all others; where those are few it waits, since nobody is there to raise its throttle later.
+    """
+    left = profile.max_parallel - many
+    if count <= left or not many:
+        return profile, False
+    if 2 * left >= profile.max_parallel:
+        return profile.model_copy(update={"max_parallel": left}), False
+    return profile, True
 
 
 def show_shape(tasks: Sequence[Sequence[RunDir]], profile: Profile) -> str:
@@ -144,8 +212,9 @@ def plan_of(
     tasks: Sequence[Sequence[RunDir]],
     code: Path,
     ahead: int = 0,
+    after: Sequence[str] = (),
 ) -> SubmitPlan:
-    """The next submission of a sweep, or the one `ahead` after it."""
+    """The next submission of a sweep, or the one `ahead` after it; it starts when the jobs `after` are over."""
     paths = [[run.path.absolute() for run in runs] for runs in tasks]
     name = job_name(sweep.path, len(submissions(sweep)) + 1 + ahead)
-    return make_plan(profile, site.gres, name, paths, sweep.jobs.absolute(), code)
+    return make_plan(profile, site.gres, name, paths, sweep.jobs.absolute(), code, after)

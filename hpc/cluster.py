@@ -24,9 +24,10 @@ _Word = Annotated[str, Field(pattern=r"^[^\s'\"`$\\;|&<>()]+$")]
 class Profile(Section):
     """One `configs/clusters/<name>.yaml`.
 
-    `max_parallel` is how many tasks run at a time (the `%` of a SLURM array), `signal_lead_s` how long before its
-    time limit a task is told to save, `cells_per_job` how many runs a task executes one after the other (imports,
-    device and images are paid once), `sbatch` any further sbatch options by their long name.
+    `max_parallel` is how many tasks of a sweep run at a time (the `%` of a SLURM array; a further array waits for
+    those before it), `signal_lead_s` how long before its time limit a task is told to save, `cells_per_job` how many
+    runs a task executes one after the other (imports, device and images are paid once), `sbatch` any further sbatch
+    options by their long name.
     """
 
     executor: Literal["local", "slurm"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import jobs
 from hpc import slurm
-from hpc.arrays import Site, ask_site, plan_of, show_shape, submit_missing, tasks_of
+from hpc.arrays import Site, ask_site, beside, plan_of, show_shape, submit_missing, tasks_of
 from hpc.cluster import Profile, choose_gres, load_profile
 from hpc.forecast import forecast_of, refuse_above, warn_of_short_lead
 from hpc.inspection import print_names, show_in_logs
@@ -201,5 +201,7 @@ def _print_plan(
     tasks, size, code = tasks_of(missing, profile), max(1, site.array_size), _code_to_use(sweep, new_code=new_code)
     for ahead, start in enumerate(range(0, len(tasks), size)):
         part = tasks[start : start + size]
-        text = plan_of(sweep, profile, site, part, code, ahead).sbatch_text
-        print(f"profile {profile_name}: {show_shape(part, profile)}; sbatch gets:\n\n{text}")
+        share, waits = beside(profile, start, len(part))
+        after = ["<the arrays before it>"] if waits else []
+        text = plan_of(sweep, share, site, part, code, ahead, after).sbatch_text
+        print(f"profile {profile_name}: {show_shape(part, share)}; sbatch gets:\n\n{text}")

@@ -68,11 +68,23 @@ def check_job_folder(folder: Path) -> None:
 
 
 def make_plan(
-    profile: Profile, gres: str | None, job_name: str, tasks: Sequence[Sequence[Path]], log_folder: Path, code: Path
+    profile: Profile,
+    gres: str | None,
+    job_name: str,
+    tasks: Sequence[Sequence[Path]],
+    log_folder: Path,
+    code: Path,
+    after: Sequence[str] = (),
 ) -> SubmitPlan:
-    """The tasks under the profile, on the slice `gres`, executed with the code in `code`."""
+    """The tasks under the profile, on the slice `gres`, executed with the code in `code`, once the jobs `after` are
+    over, however they end.
+    """
     check_job_folder(log_folder)
     parameters = _parameters(profile, gres, job_name, code)
+    if after:
+        own = parameters["additional_parameters"].get("dependency")
+        wanted = ":".join(["afterany", *after])
+        parameters["additional_parameters"]["dependency"] = f"{own},{wanted}" if own else wanted
     return SubmitPlan(job_name, tuple(tuple(runs) for runs in tasks), log_folder, parameters)
 
 

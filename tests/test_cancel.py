@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hpc import lifecycle, slurm
+from hpc import arrays, lifecycle, slurm
 from hpc.arrays import Site, submit_missing
 from hpc.causes import StopRequest
 from hpc.cluster import Profile
@@ -365,3 +365,23 @@ def test_submitit_calls_no_job_completed_whose_run_was_stopped(
     said = job.paths.stdout.read_text() + job.paths.stderr.read_text()
     assert ("completed successfully" in said) != cancelled
     assert ("was cancelled" in said) == cancelled
+
+
+def test_a_task_that_does_not_come_to_its_end_is_left_to_the_next_call(
+    small: Callable[..., Config],
+    sweep: SweepDir,
+    queue: Path,
+    sent: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(arrays, "_ENDING_S", 0.1)
+    queue.write_text(waiting("70_0", state="COMPLETING"))
+    submit_missing(sweep, PROFILE, SITE, small())
+    assert sent == [run.name for run in sweep.runs()[1:]]
+    said = capsys.readouterr().out
+    assert "waiting until tasks have saved and ended: 70_0\n" in said
+    assert "70_0: not over after 0 s; the same command submits what they leave later\n" in said
+    sweep.runs()[0].write_result({"steps": 3})
+    submit_missing(sweep, PROFILE, SITE, small())
+    assert "waiting" not in capsys.readouterr().out, "a run that is done is not waited for"

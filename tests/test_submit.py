@@ -272,3 +272,63 @@ def test_two_launchers_in_the_same_second_submit_each_cell_once(
     assert sum("4 submitted" in text for text in shown) == 1
     assert sum("4 in the queue before, 0 submitted" in text for text in shown) == 2
     assert len(sweeps(tmp_path / "runs")) == 1
+
+
+NOTE_DEPENDENCY = (
+    """sed -n 's/^#SBATCH --dependency=//p' "$script" | tr '\\n' ' ' >> "$QUEUE.after"; echo >> "$QUEUE.after"; """
+)
+
+
+def test_arrays_of_one_sweep_respect_max_parallel_together(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Each array has a throttle of its own: the second one waits for the first, or gets the places that are left."""
+    first = site(NOTE_DEPENDENCY + TAKE, LIMIT="3")
+    assert first.returncode == 0, first.stderr
+    noted = tmp_path / "queue.after"
+    assert [line.strip() for line in noted.read_text().splitlines()] == ["", "afterany:102"]
+    assert "it starts when job 102 is over: max_parallel is 2" in first.stdout
+    # One task is left of the first array; three runs are missing, then one.
+    noted.unlink()
+    (sweep,) = sweeps(tmp_path / "runs")
+    name = queue_of(tmp_path)[0][0]
+
+    def one_runs(folder: Path) -> None:
+        fake(folder, "squeue", f"echo '102_0|{name}|RUNNING|None|1:00'")
+
+    beside_one = site(NOTE_DEPENDENCY + TAKE, change=one_runs).stdout
+    assert "1 in the queue before, 3 submitted" in beside_one
+    for run in sweep.runs()[2:]:
+        run.write_result({"steps": 3})
+    assert "2 done, 1 in the queue before, 1 submitted" in site(NOTE_DEPENDENCY + TAKE, change=one_runs).stdout
+    assert [line.strip() for line in noted.read_text().splitlines()] == ["", ""]
+    assert "3 tasks, at most 1 at a time" in beside_one
+
+
+def test_a_dependency_of_the_profile_is_kept(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml({**PROFILE, "sbatch": {"dependency": "afterok:7"}}))
+    assert site(NOTE_DEPENDENCY + TAKE, LIMIT="3").returncode == 0
+    noted = (tmp_path / "queue.after").read_text().splitlines()
+    assert [line.strip() for line in noted] == ["afterok:7", "afterok:7,afterany:102"]
+
+
+def test_a_launch_after_a_cancel_waits_for_what_is_ending_and_goes_on(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    site()
+    ((name, _, job),) = queue_of(tmp_path)
+    for run in sweeps(tmp_path / "runs")[0].runs()[:2]:
+        run.cancel()
+    asked = tmp_path / "asked"
+
+    def ending(folder: Path) -> None:
+        lines = "\\n".join(f"{job}_{number}|{name}|COMPLETING|None|1:00" for number in (0, 1))
+        fake(folder, "squeue", f"echo >> '{asked}'; [ $(cat '{asked}' | wc -l) -le 2 ] && printf '{lines}\\n'; exit 0")
+
+    again = site(change=ending)
+    assert again.returncode == 0, again.stderr
+    assert f"waiting until tasks have saved and ended: {job}_0, {job}_1\n" in again.stdout
+    assert "0 done, 0 in the queue before, 4 submitted" in again.stdout
+    assert len(asked.read_text().splitlines()) == 3
