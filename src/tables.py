@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 # Columns in the order in which a narrow terminal gives them room; those that are not here come last.
-_NEVER_CUT = ("run", "state", "step")
+_NEVER_CUT = ("run", "state", "step", "val/accuracy")
 _BY_IMPORTANCE = (
     *_NEVER_CUT,
-    *("val/accuracy", "val/loss", "split", "accuracy", "loss", "valley", "steepest"),
+    *("val/loss", "split", "accuracy", "loss", "valley", "steepest"),
     *("error", "time left", "waits for", "causes", "attempts", "job"),
 )
 # Columns that may be shortened, to so many characters.
@@ -60,7 +60,7 @@ def table_of(rows: Sequence[Row], title: str, width: int | None = None) -> Table
     """The rows as a table; columns in which nothing is known are left out.
 
     In `width` characters there may be room for some columns only: the caption names those that are missing. The run's
-    name, state and step are always there in full.
+    name, state, step and accuracy are always there in full.
     """
     from rich.table import Table
     from rich.text import Text

@@ -301,6 +301,13 @@ def test_a_grid_larger_than_the_sites_arrays_is_split(
     assert "--array=0-2%3" in shown
     assert shown.count("#SBATCH --job-name=") == 2
     assert "one job; sbatch gets" in shown
+    assert "dependency" not in shown, "all four may run at once"
+    profile = commands / "narrow.yaml"
+    profile.write_text("{executor: slurm, slice: 1g.12gb, max_parallel: 2}")
+    launch("grid", small(), str(profile), dry_run=True, fresh=False)
+    first, second = capsys.readouterr().out.split("sbatch gets:")[1:]
+    assert "dependency" not in first
+    assert "#SBATCH --dependency='afterany:<the arrays before it>'" in second
 
 
 def test_a_dry_run_away_from_the_cluster_says_what_it_could_not_ask(
