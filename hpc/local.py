@@ -39,7 +39,7 @@ class LocalPool:
         self._busy: set[RunDir] = set()
 
     def execute(self, runs: Sequence[RunDir]) -> bool:
-        """Bring the runs to their end. False where Ctrl-C stopped it before; their states are saved then."""
+        """Bring the runs to their end. False where Ctrl-C or a closed terminal stopped it, with their states saved."""
         waiting = [run for run in runs if not run.is_done()]
         total = len(runs)
         with stop_on_signal() as should_stop:
@@ -73,14 +73,16 @@ class LocalPool:
         if problem:
             self._reporter.say(f"{run.name}: not started, {self._code} is not what it was: {problem}; {NEW_CODE_HINT}")
             return
-        # A Ctrl-C in the terminal reaches the whole process group; the workers are told by us, and given time to save.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # A Ctrl-C in the terminal, and its end, reach the whole process group; the workers are told by us, and given
+        # time to save.
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
         try:
             self._attempts_before[run] = len(run.attempts())
             with environment({**code_environment(self._code), **self._threads(), **_gpus()}):
                 self._active[run] = self._executor.submit(Task([str(run.path)]))
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         self._reporter.say(f"started {run.name} (job {self._active[run].job_id})")
 
     def _threads(self) -> dict[str, str]:

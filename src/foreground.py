@@ -1,7 +1,10 @@
-"""Runs executed here and now, one after the other, without a scheduler. Ctrl-C stops at the next step, state saved."""
+"""Runs executed here and now, one after the other, without a scheduler. Ctrl-C stops at the next step, state saved, and
+so does closing the terminal.
+"""
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -22,26 +25,42 @@ from src.rundir import RunDir, SweepDir
 from src.sweeps import Request, open_sweep
 
 _NAMES_SHOWN = 20
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Options of all commands that say where the runs are.
 _SHARED_OPTIONS = ("--config", "--set")
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Yields `should_stop()`, true after the first Ctrl-C or SIGTERM; a second Ctrl-C ends the process at once."""
+    """Yields `should_stop()`, true after the first Ctrl-C, SIGTERM or closed terminal (SIGHUP); a second Ctrl-C ends
+    the process at once.
+    """
     asked: list[int] = []
+    terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
     def ask(number: int, frame: FrameType | None) -> None:
         asked.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if number == signal.SIGHUP:
+            _write_nowhere(terminals)
         print("\nstopping at the next step; once more ends at once, without saving", file=sys.stderr, flush=True)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    # nohup ignores SIGHUP, which is to stay so.
+    numbers = [n for n in _STOP_SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield lambda: bool(asked)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _write_nowhere(descriptors: Sequence[int]) -> None:
+    """Each line to a terminal that is gone would be an error, and end the run before its state is saved."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def prepare_images(request: Request) -> Request:

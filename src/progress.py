@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -41,7 +42,8 @@ class PlainReporter:
 
     def say(self, text: str) -> None:
         """Print at once."""
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # A terminal that is gone must not end the run.
+            print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
     def advance(self, done: int, total: int, text: str, unit: str = "step") -> None:
         """Print if the last such line is `every_s` old, or at the end."""
@@ -80,7 +82,8 @@ class BarReporter:
         from rich.text import Text
 
         # As Text: of a str rich would turn even `:x:` into a picture.
-        self._progress.console.print(Text(text), highlight=False)
+        with contextlib.suppress(OSError):
+            self._progress.console.print(Text(text), highlight=False)
 
     def advance(self, done: int, total: int, text: str, unit: str = "step") -> None:
         """Move the bar; there is none before the first call, which says how long it is."""

@@ -20,6 +20,7 @@ from src.sweeps import sweeps
 
 from .conftest import ROOT, assert_same_run, run_python
 from .nursery import fork_python
+from .terminal import Terminal
 
 pytestmark = pytest.mark.timeout(400)
 LONG = ["--set", "hparams.epochs=25", "--set", "hparams.num_modules=[2]"]
@@ -107,6 +108,17 @@ def test_ctrl_c_saves_all_and_the_same_command_goes_on(small_file: Path, profile
     assert "2 runs: 2 done" in status.stdout
     logs = fork_python("hpc.launch", "logs", working[0].label, "--config", str(small_file))
     assert "goes on from step" in logs.stdout
+
+
+def test_a_closed_terminal_saves_all(small_file: Path, profile: Path, tmp_path: Path) -> None:
+    terminal = Terminal("hpc.launch", "grid", "--config", str(small_file), "--cluster", str(profile), *LONG)
+    _, working = wait_until_working(tmp_path / "runs", 2)
+    terminal.close()
+    assert terminal.process.wait(60) == 130
+    for run in working:
+        assert [a["cause"] for a in run.attempts()] == ["CANCELLED"]
+        assert run.attempts()[-1]["last_step"] > 0
+        assert not run.claimed()
 
 
 def test_a_run_that_crashes_is_said_and_does_not_take_the_others_along(

@@ -1,0 +1,39 @@
+"""A command in a terminal of its own, which can be closed as a person closes a window."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from .conftest import ROOT, command_environment
+
+# The command becomes the leader of a session whose terminal is its stdin.
+_IN_A_SESSION = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+_IN_A_SESSION += "os.execv(sys.executable, [sys.executable, '-m', *sys.argv[1:]])"
+
+
+class Terminal:
+    """`python -m words...` in a terminal; `close` ends the terminal and leaves the process to itself."""
+
+    def __init__(self, *words: str, cwd: Path = ROOT) -> None:
+        self._master, slave = os.openpty()
+        command = [sys.executable, "-c", _IN_A_SESSION, *words]
+        self.process = subprocess.Popen(
+            command, cwd=cwd, env=command_environment(None), stdin=slave, stdout=slave, stderr=slave
+        )
+        os.close(slave)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            while os.read(self._master, 65536):
+                pass  # A terminal that is not read fills up, and the command would wait.
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Close the window: the kernel sends SIGHUP, and whatever writes to the terminal gets an error."""
+        os.close(self._master)
