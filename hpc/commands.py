@@ -56,6 +56,11 @@ def launch(
         return None
     refuse_above(max_slice_hours, forecast)
     warn_of_short_lead(profile, forecast)
+    if kind == "evaluate":
+        # Reads the checkpoint with torch, so only here: a wrong one would be a crashed run, and the newest sweep.
+        from src.evaluation import check_fits
+
+        check_fits(request.config)
     site = None if profile.executor == "local" else ask_site(profile_name, profile)
     request = prepare_images(request)
     sweep, new = open_sweep(request, fresh=fresh)

@@ -24,8 +24,12 @@ from src.rundir import RunDir
 
 
 def check_fits(config: Config) -> None:
-    """Read the checkpoint that the config names, before a run is made for it. Raises CheckpointError."""
+    """Read the checkpoint that the config names, before a run is made for it. Raises CheckpointError, and DataError
+    where there would be nothing to measure it on.
+    """
     assert config.evaluation.checkpoint is not None
+    if not getattr(config.dataset.split, config.evaluation.split):
+        raise _no_images(config)
     path = Path(config.evaluation.checkpoint)
     content = load_checkpoint(path, config.evaluation.sha256)
     fitting = _as_trained(config, content, str(path), lambda text: None)
@@ -56,7 +60,7 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     check_as_planned(run, planned, "evaluate", data.digest if same else digest(prepare(planned)))
     part = getattr(data, config.evaluation.split)
     if not len(part):
-        raise DataError(f"dataset.split.{config.evaluation.split}: there are no images in it; set it above 0")
+        raise _no_images(config)
     reporter.say(f"evaluating {path} on {config.evaluation.split} ({len(part)} images)")
     values = measure(network.to(device), part, config, device, should_stop)
     if values is None:
@@ -75,11 +79,22 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     return Outcome("done", 0, 1, 1)
 
 
+def _no_images(config: Config) -> DataError:
+    return DataError(f"dataset.split.{config.evaluation.split}: there are no images in it; set it above 0")
+
+
 def _as_trained(config: Config, content: dict[str, Any], source: str, say: Callable[[str], None]) -> Config:
     trained = content.get("config")
     if not isinstance(trained, dict) or "model" not in trained or "preprocess" not in trained:
         return config
     changed = {name: trained[name] for name in ("model", "preprocess")}
+    classes = trained["model"].get("num_classes") if isinstance(trained["model"], dict) else None
+    if classes not in (None, config.model.num_classes):
+        raise CheckpointError(
+            f"{source}: tells {classes} classes apart, and the configuration's images have {config.model.num_classes} "
+            "(model.num_classes): give the configuration that it was trained with, or another checkpoint with "
+            "--checkpoint"
+        )
     values = {**config.to_dict(), **changed, "augment": {}}
     try:
         fitting = make_config(values, source)

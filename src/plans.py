@@ -17,6 +17,9 @@ from src.results import Row, best_row, read_rows
 from src.rundir import SweepDir
 from src.sweeps import Request, find_sweep
 
+# Of a file or directory, in bytes (NAME_MAX).
+_LONGEST_NAME = 255
+
 
 def train_request(config: Config) -> Request:
     """One full training of the configuration as it stands, or its overfit test."""
@@ -131,6 +134,8 @@ def evaluation_request(config: Config) -> Request:
     the file is part of what is planned. Raises CheckpointError.
     """
     path = Path(config.evaluation.checkpoint or Path(config.paths.artifacts_dir) / "best.ckpt")
+    if len(path.name.encode()) > _LONGEST_NAME:
+        raise CheckpointError(f"{path.name[:60]}…: no file can have so long a name; give another with --checkpoint")
     if path.is_dir():
         raise CheckpointError(f"{path}: is a folder; give the .ckpt file in it with --checkpoint")
     if not path.is_file():
@@ -141,14 +146,18 @@ def evaluation_request(config: Config) -> Request:
     named = make_config(
         config.to_dict(), "evaluation", {"evaluation.checkpoint": str(path), "evaluation.sha256": digest}
     )
-    cell = single_cell(named, "evaluate", f"{named.evaluation.split}-{path.stem}-{digest[:8]}")
+    name = f"{named.evaluation.split}-{path.stem}-{digest[:8]}"
+    if len(name.encode()) > _LONGEST_NAME:
+        name = f"{named.evaluation.split}-{digest[:8]}"
+    cell = single_cell(named, "evaluate", name)
     return Request("evaluate", "evaluate", [cell], named, extra=digest)
 
 
 def _check_digest(path: Path, digest: str, asked: str | None) -> None:
     """Raise CheckpointError where the file is not the one that is asked for, or that its JSON file beside it is of."""
     beside = path.with_suffix(".json")
-    written = (read_json(beside) or {}).get("sha256")
+    beside_fits = len(beside.name.encode()) <= _LONGEST_NAME
+    written = (read_json(beside) or {}).get("sha256") if beside_fits else None
     if asked not in (None, digest):
         raise CheckpointError(f"evaluation.sha256: {asked}, but {path} has {digest}; leave it null to take the file")
     if isinstance(written, str) and written != digest:

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from src.checkpoint_names import newest_step
 from src.config import Config, load_config
 from src.model import build_model
 from src.plans import grid_request
@@ -23,19 +25,20 @@ from src.sweeps import open_sweep, sweeps
 
 from .conftest import ROOT, assert_same_run, run_python
 from .nursery import fork_python
+from .terminal import Terminal
 
 
 def runs_in(folder: Path) -> list[RunDir]:
     return [run for sweep in sweeps(folder) for run in sweep.runs()]
 
 
-def start(*words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", *words]
+def start(*words: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
+    command = [*before, sys.executable, "-m", *words]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for_rows(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+def wait_for_rows(folder: Path, count: int, process: subprocess.Popen[Any]) -> None:
     """Until the run that goes on has logged `count` rows."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
@@ -70,6 +73,29 @@ def test_ctrl_c_once_saves_and_the_same_command_goes_on(small_file: Path, tmp_pa
     third = fork_python(*words)
     assert "done before" in third.stderr
     assert len(runs_in(tmp_path / "runs")) == 1
+
+
+def test_a_closed_terminal_saves_as_ctrl_c_does(small_file: Path, tmp_path: Path) -> None:
+    words = ["src.train", "--config", str(small_file), "--max_epochs", "400"]
+    terminal = Terminal(*words)
+    wait_for_rows(tmp_path / "runs", 12, terminal.process)
+    terminal.close()
+    assert terminal.process.wait(60) == 130
+    (run,) = runs_in(tmp_path / "runs")
+    (attempt,) = run.attempts()
+    assert attempt["cause"] == "INTERRUPTED"
+    assert attempt["last_step"] > 0
+    assert newest_step(run.checkpoints) == attempt["last_step"]
+
+
+def test_nohup_keeps_a_training_from_its_terminals_end(small_file: Path, tmp_path: Path) -> None:
+    process = start("src.train", "--config", str(small_file), "--max_epochs", "60", before=["nohup"])
+    wait_for_rows(tmp_path / "runs", 12, process)
+    process.send_signal(signal.SIGHUP)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    (run,) = runs_in(tmp_path / "runs")
+    assert [a["cause"] for a in run.attempts()] == ["DONE"]
 
 
 def test_the_commands_of_the_report_one_after_the_other(small_file: Path, tmp_path: Path) -> None:
@@ -186,14 +212,42 @@ def test_runs_that_cannot_be_written_are_a_clear_error(small_file: Path, tmp_pat
     assert "Traceback" not in done.stderr
 
 
-def test_a_checkpoint_that_cannot_be_read_leaves_no_run(small_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [["src.evaluate"], ["hpc.launch", "evaluate", "--cluster", "local"]])
+def test_a_wrong_evaluation_leaves_no_run(
+    command: list[str], small: Callable[..., Config], small_file: Path, tmp_path: Path
+) -> None:
     (tmp_path / "notes.ckpt").write_text("100 epochs, looked good")
-    done = fork_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(tmp_path / "notes.ckpt"))
-    assert done.returncode == 2
-    assert "torch cannot read it" in done.stderr
-    assert runs_in(tmp_path / "runs") == []
-    folder = fork_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(tmp_path))
-    assert "is a folder" in folder.stderr
+    weights = {"model_state_dict": build_model(small().model).state_dict()}
+    torch.save(weights, tmp_path / "of_others.ckpt")
+    torch.save({**weights, "config": small().to_dict()}, tmp_path / "ours.ckpt")
+    (tmp_path / "torn.ckpt").write_bytes((tmp_path / "ours.ckpt").read_bytes()[:-2000])
+    two_classes = ["--set", "dataset.classes=2", "--set", "model.num_classes=2"]
+    for name, words, expected in (
+        ("notes.ckpt", [], "torch cannot read it"),
+        ("torn.ckpt", [], "is damaged"),
+        ("nowhere.ckpt", [], "no such checkpoint"),
+        ("", [], "is a folder"),
+        ("x" * 300, [], "no file can have so long a name"),
+        ("of_others.ckpt", two_classes, "Set model.num_modules, branch_channels, stem_channels and num_classes"),
+        ("ours.ckpt", two_classes, "tells 4 classes apart, and the configuration's images have 2"),
+        ("ours.ckpt", ["--set", "dataset.split.test=0"], "dataset.split.test: there are no images in it"),
+    ):
+        given = ["--config", str(small_file), "--checkpoint", str(tmp_path / name), *words]
+        done = fork_python(*command, *given)
+        assert (done.returncode, expected in done.stderr) == (2, True), done.stderr
+        assert "Traceback" not in done.stderr
+        assert runs_in(tmp_path / "runs") == []
+
+
+@pytest.mark.parametrize("name", [f"{'x' * 244}.ckpt", f"{'x' * 252}.pt"])
+def test_a_checkpoint_may_have_a_long_name(
+    small: Callable[..., Config], small_file: Path, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    torch.save({"model_state_dict": build_model(small().model).state_dict()}, path)
+    done = fork_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(path), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["checkpoint"] == str(path)
 
 
 def test_a_cell_that_fails_does_not_keep_the_others_from_theirs(small_file: Path, tmp_path: Path) -> None:
