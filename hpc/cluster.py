@@ -24,10 +24,11 @@ _Word = Annotated[str, Field(pattern=r"^[^\s'\"`$\\;|&<>()]+$")]
 class Profile(Section):
     """One `configs/clusters/<name>.yaml`.
 
-    `max_parallel` is how many tasks of a sweep run at a time (the `%` of a SLURM array; a further array waits for
-    those before it), `signal_lead_s` how long before its time limit a task is told to save, `cells_per_job` how many
-    runs a task executes one after the other (imports, device and images are paid once), `sbatch` any further sbatch
-    options by their long name.
+    `max_parallel` is how many tasks of a sweep run at a time (the `%` of a SLURM array; a further array gets the places
+    that are left, or waits), `signal_lead_s` how long before its time limit a task is told to save, `cells_per_job` how
+    many runs a task executes one after the other (imports, device and images are paid once), `cpus` how many each task
+    gets and computes with (2 with SLURM, and an equal share of this machine without it, unless it is given), `sbatch`
+    any further sbatch options by their long name.
     """
 
     executor: Literal["local", "slurm"]
@@ -38,7 +39,7 @@ class Profile(Section):
     slice: _Word | None = None
     gres: _Word | None = None
     needs_gpu: bool = False
-    cpus: Count = 2
+    cpus: Count | None = None
     mem_gb: Annotated[float, Field(gt=0)] = 8
     time_min: Count = 60
     signal_lead_s: Annotated[int, Field(ge=1)] = 90

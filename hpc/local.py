@@ -78,17 +78,19 @@ class LocalPool:
         before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
         try:
             self._attempts_before[run] = len(run.attempts())
-            with environment({**code_environment(self._code), **self._threads(), **_gpus()}):
+            with environment({**code_environment(self._code), **self._cpus(), **_gpus()}):
                 self._active[run] = self._executor.submit(Task([str(run.path)]))
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
         self._reporter.say(f"started {run.name} (job {self._active[run].job_id})")
 
-    def _threads(self) -> dict[str, str]:
+    def _cpus(self) -> dict[str, str]:
         """The runs share the cores; threads of one that wait for those of another slow both down."""
-        share = max(1, (os.cpu_count() or 1) // self._profile.max_parallel)
-        return {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(share)}
+        if self._profile.cpus is None and "OMP_NUM_THREADS" in os.environ:
+            return {}
+        share = max(1, len(os.sched_getaffinity(0)) // self._profile.max_parallel)
+        return {"RELAY_CPUS": str(self._profile.cpus or share)}
 
     def _collect(self) -> list[RunDir]:
         """Runs whose job is over and that go on; those done or failed are said."""

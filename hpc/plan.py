@@ -17,6 +17,7 @@ from src.errors import ClusterError
 
 # More than any number of time-outs: submitit's own countdown never ends a run, the budgets of lifecycle.py do.
 MAX_NUM_TIMEOUT = 10**9
+_CPUS = 2  # One computes, one makes the next batch ready.
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _parameters(profile: Profile, gres: str | None, job_name: str, code: Path) -
         "time": profile.time_min,
         "nodes": 1,
         "ntasks_per_node": 1,
-        "cpus_per_task": profile.cpus,
+        "cpus_per_task": profile.cpus or _CPUS,
         "mem": f"{round(profile.mem_gb * 1024)}MB",
         "partition": profile.partition,
         "account": profile.account,

@@ -27,13 +27,13 @@ def compute_reproducibly(seed: int, threads: int | None = None) -> int:
     """Seed torch and choose kernels that give equal results on equal input. Returns the number of CPU threads.
 
     Sums over threads depend on how many there are: a resumed run passes the number that it began with. A new one
-    takes what the scheduler gave it, where there is one.
+    takes as many as it was given CPUs, by the local profile or by SLURM; else what torch takes (OMP_NUM_THREADS).
     """
     # cuBLAS is deterministic only with a fixed workspace (cuBLAS library documentation, section 2.1.4).
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    given = int(os.environ.get("SLURM_CPUS_PER_TASK") or 0)
+    given = int(os.environ.get("RELAY_CPUS") or os.environ.get("SLURM_CPUS_PER_TASK") or 0)
     if threads or given:
         torch.set_num_threads(threads or given)
     torch.manual_seed(seed)

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from src import yaml_file
+from src.config import Config
 from src.rundir import RunDir, SweepDir
 from src.sweeps import sweeps
 
@@ -61,6 +62,26 @@ def wait_until_working(folder: Path, count: int) -> tuple[SweepDir, list[RunDir]
                 return sweep, working
         time.sleep(0.05)
     pytest.fail("the runs did not get on")
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_a_grid_has_the_same_numbers_with_the_same_cpus(
+    small: Callable[..., Config], tmp_path: Path, cpus: int
+) -> None:
+    """In the local pool, whatever the environment says, and in the foreground; with wide layers, whose sums differ."""
+    wide = {"model__stem_channels": 32, "model__branch_channels": [32] * 3, "train__batch_size": 32}
+    content = small(hparams={"epochs": 4, "lr": [0.01]}, **wide).to_dict()
+    made = []
+    for place in ("pool", "foreground"):
+        content["paths"]["runs_dir"] = str(tmp_path / place)
+        (tmp_path / f"{place}.yaml").write_text(yaml_file.dump_yaml(content))
+        made.append(["--config", str(tmp_path / f"{place}.yaml")])
+    (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml({"executor": "local", "cpus": cpus}))
+    pool = ["hpc.launch", "grid", *made[0], "--cluster", str(tmp_path / "profile.yaml")]
+    assert run_python(*pool, env={"OMP_NUM_THREADS": str(3 - cpus)}).returncode == 0
+    assert run_python("src.grid_search", *made[1], env={"OMP_NUM_THREADS": str(cpus)}).returncode == 0
+    first, second = (sweeps(tmp_path / place)[0].runs()[0] for place in ("pool", "foreground"))
+    assert_same_run(first, second)
 
 
 def test_a_grid_is_interrupted_and_ends_as_one_that_was_not(small_file: Path, profile: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from src.config import Config
 from src.rundir import RunDir
 from src.sweeps import sweeps
 
-from ..conftest import SMALL, run_python
+from ..conftest import SMALL, assert_same_run, run_python
 from .conftest import PROFILE, Cluster, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
@@ -149,6 +149,40 @@ def test_a_moved_folder_ends_its_tasks_with_a_reason_and_goes_on_from_its_new_pl
     assert "cancelled 1 task" in launch("cancel", "all", *here).stdout
     wait_for("the attempt is closed", lambda: "end" in run.attempts()[-1], 60)
     assert run.attempts()[-1]["cause"] == "CANCELLED"
+
+
+def test_a_task_above_its_memory_is_out_of_memory(
+    launch: Launch, one_machine: Cluster, small: Callable[..., Config], tmp_path: Path
+) -> None:
+    if not (one_machine.scratch / "cgroup.conf").is_file():
+        pytest.skip("no cgroups can be made here")
+    large = {"model__branch_channels": [1024] * 3, "model__stem_channels": 1024, "train__batch_size": 96}
+    (tmp_path / "long.yaml").write_text(yaml_file.dump_yaml(small(hparams={"lr": [0.001]}, **large).to_dict()))
+    (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml({**PROFILE, "mem_gb": 0.75}))
+    assert launch("grid").returncode == 0
+    wait_for("the task has ended", lambda: "1 out_of_memory" in launch("status").stdout, 90)
+    shown = launch("grid")
+    assert "OUT_OF_MEMORY" in shown.stdout, shown.stdout + shown.stderr
+    assert "0 submitted" in shown.stdout
+    assert the_run(tmp_path).attempts()[-1]["cause"] == "OUT_OF_MEMORY"
+
+
+def test_a_grid_has_the_same_numbers_with_and_without_slurm(
+    launch: Launch, small: Callable[..., Config], tmp_path: Path
+) -> None:
+    """Where it is given the same number of CPUs; with wide layers, whose sums differ with another number."""
+    wide = {"model__stem_channels": 32, "model__branch_channels": [32] * 3, "train__batch_size": 32}
+    content = small(hparams={"epochs": 4, "lr": [0.01]}, **wide).to_dict()
+    (tmp_path / "long.yaml").write_text(yaml_file.dump_yaml(content))
+    (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml({**PROFILE, "cpus": 2}))
+    assert launch("grid").returncode == 0
+    content["paths"]["runs_dir"] = str(tmp_path / "here")
+    (tmp_path / "here.yaml").write_text(yaml_file.dump_yaml(content))
+    (tmp_path / "local.yaml").write_text(yaml_file.dump_yaml({"executor": "local", "cpus": 2}))
+    here = ["--config", str(tmp_path / "here.yaml"), "--cluster", str(tmp_path / "local.yaml")]
+    assert run_python("hpc.launch", "grid", *here).returncode == 0
+    wait_for("the task is done", lambda: the_run(tmp_path).result() is not None, 90)
+    assert_same_run(the_run(tmp_path), sweeps(tmp_path / "here")[0].runs()[0])
 
 
 def test_several_partitions_are_one_queue(launch: Launch, one_machine: Cluster, tmp_path: Path) -> None:
