@@ -227,11 +227,19 @@ class JobEnd:
 
 def ends(job_ids: Sequence[str], waits_s: Iterable[float] = (1, 2)) -> list[JobEnd]:
     """Every execution of these jobs, also before a requeue, oldest first. Raises ClusterError without accounting."""
-    command = ["sacct", "-D", "-n", "-P", "-X", "-o", "JobID,Cluster,State,Start,End", "-j"]
+    command = ["sacct", "-D", "-n", "-P", "-X", "-o", "JobID,Cluster,State,Start,End,DerivedExitCode", "-j"]
     answers = [ask([*command, ",".join(part)], waits_s) for part in _parts(job_ids)]
     rows = [line.split("|") for text in answers for line in text.splitlines()]
-    found = [JobEnd(row[0], row[1], row[2], _when(row[3]), _when(row[4])) for row in rows if len(row) == 5]
+    found = [JobEnd(row[0], row[1], _state(row[2], row[5:]), _when(row[3]), _when(row[4])) for row in rows if row[4:]]
     return sorted(found, key=lambda end: end.start or datetime.max)
+
+
+def _state(state: str, derived: Sequence[str]) -> str:
+    """The job's state, or that of its step where the kernel ended it: older versions call such a job FAILED.
+
+    125 is the number that SLURM gives a step that was out of memory (SIG_OOM, slurm_errno.h), seen with 22.05.
+    """
+    return "OUT_OF_MEMORY" if state == "FAILED" and derived and derived[0].endswith(":125") else state
 
 
 @dataclass(frozen=True)

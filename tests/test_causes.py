@@ -145,6 +145,24 @@ def test_accounting_that_is_behind_is_waited_for_and_an_earlier_end_is_not_taken
     assert StopRequest().cause() == "NODE_FAIL"
 
 
+@pytest.mark.parametrize(
+    ("state", "derived", "cause"),
+    [
+        ("FAILED", "0:125", "OUT_OF_MEMORY"),
+        ("OUT_OF_MEMORY", "0:125", "OUT_OF_MEMORY"),
+        ("FAILED", "137:0", "KILLED"),
+        ("CANCELLED by 0", "0:125", "CANCELLED"),
+    ],
+)
+def test_a_step_that_was_out_of_memory_names_the_end_of_its_job(
+    commands: Path, state: str, derived: str, cause: str
+) -> None:
+    """As SLURM 22.05 tells it: FAILED is how the batch script ended, whose last step the kernel had killed."""
+    fake(commands, "sacct", f"echo '9|c|{state}|2026-11-22T12:00:00|2026-11-22T12:10:00|{derived}'")
+    attempt = {"job": "9", "cluster": "c", "start": NOW.timestamp(), "restarts": 0}
+    assert cause_of_loss(attempt, ends_of([attempt]))[0] == cause
+
+
 @pytest.mark.parametrize("clock_s", [0, 600, -600])
 def test_a_lost_attempt_is_found_by_the_number_of_its_execution_whatever_the_clocks_say(clock_s: float) -> None:
     """Two executions within a few seconds, and a node whose clock is ten minutes off."""

@@ -16,6 +16,7 @@ from types import FrameType
 from hpc.one_machine.cluster import Request, down, start_daemon, status, stop_daemon, up
 from hpc.one_machine.packages import install
 from hpc.one_machine.progress import report
+from hpc.one_machine.records import own_name
 from hpc.one_machine.settings import OneMachineError
 
 
@@ -40,7 +41,9 @@ def make_parser() -> argparse.ArgumentParser:
         ("stop", "stop one daemon of a running cluster, to see what an outage does"),
         ("start", "start a daemon that was stopped"),
     ):
-        commands.add_parser(command, help=text).add_argument("--name", default="relay")
+        commands.add_parser(command, help=text).add_argument(
+            "--name", default=own_name(), help="of the cluster; this clone's own, %(default)s, unless it is given"
+        )
     for command in ("stop", "start"):
         commands.choices[command].add_argument("daemon", help="slurmctld, slurmdbd, mariadbd, munged or slurmd-node1")
     commands.choices["stop"].add_argument("--kill", action="store_true", help="with SIGKILL, as a power cut would")

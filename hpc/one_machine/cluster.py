@@ -14,15 +14,24 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc.one_machine import daemons
+from hpc.one_machine import daemons, memory
 from hpc.one_machine.packages import check_installed
 from hpc.one_machine.processes import Process, stop
 from hpc.one_machine.progress import report
-from hpc.one_machine.records import Record, all_records, only_one, read_record, record_path, write_record
+from hpc.one_machine.records import (
+    Record,
+    all_records,
+    only_one,
+    own_clone,
+    read_record,
+    record_path,
+    write_record,
+)
 from hpc.one_machine.settings import (
     OneMachine,
     OneMachineError,
     Ports,
+    cgroup_conf_text,
     check_name,
     database_setup_text,
     gres_conf_text,
@@ -52,17 +61,19 @@ def up(request: Request) -> None:
     with only_one():
         record = read_record(request.name)
         if record is not None and not record.is_whole():
-            report(f"the cluster {request.name} was never finished or is from before a reboot; it is made anew")
+            report(f"the cluster {record.label} was never finished or is from before a reboot; it is made anew")
             remove(record)
             record = None
         if record is not None and record.dead():
             raise OneMachineError(
-                f"{', '.join(record.dead())} of the cluster {request.name} ended. "
+                f"{', '.join(record.dead())} of the cluster {record.label} ended. "
                 f"Its logs are in {record.machine.logs}. Try: python -m hpc.one_machine down --name {request.name}"
             )
         if record is None:
-            record = Record(describe(request), [])
+            record = Record(describe(request), [], own_clone())
             bring_up(record)
+        else:
+            report(f"the cluster {record.label} runs already")
     print(f"export SLURM_CONF={record.machine.slurm_conf}", flush=True)
 
 
@@ -132,7 +143,7 @@ def bring_up(record: Record) -> None:
         report("failed; removing what was started")
         remove(record)
         raise
-    report(f"the cluster {record.machine.name} is up after {time.monotonic() - began_s:.1f} s")
+    report(f"the cluster {record.label} is up after {time.monotonic() - began_s:.1f} s")
 
 
 def write_files(machine: OneMachine) -> None:
@@ -141,7 +152,12 @@ def write_files(machine: OneMachine) -> None:
         folder.mkdir(mode=0o755)
     for path in machine.slice_files:
         path.symlink_to(os.devnull)
-    _write(machine.slurm_conf, slurm_conf_text(machine), 0o644)
+    limits_memory = memory.make_group(machine)
+    if limits_memory:
+        _write(machine.cgroup_conf, cgroup_conf_text(machine), 0o644)
+    else:
+        report(f"jobs may take more memory than they ask for: no cgroups can be made in {memory.HIERARCHY}")
+    _write(machine.slurm_conf, slurm_conf_text(machine, limits_memory=limits_memory), 0o644)
     _write(machine.gres_conf, gres_conf_text(machine), 0o644)
     _write(machine.slurmdbd_conf, slurmdbd_conf_text(machine), 0o600)
     _write(machine.database_setup, database_setup_text(machine), 0o600)
@@ -157,6 +173,7 @@ def _write(path: Path, text: str, mode: int) -> None:
 def remove(record: Record) -> None:
     """The record goes last: while it is there, `down` can be asked again."""
     daemons.stop_all(record.machine, record.processes)
+    memory.remove_group(record.machine)
     remove_folder(record.machine.folder)
     record_path(record.machine.name).unlink(missing_ok=True)
 
@@ -177,11 +194,12 @@ def down(name: str) -> None:
     with only_one():
         record = read_record(name)
         if record is None:
-            report(f"there is no cluster {name}")
+            others = ", ".join(other.label for other in all_records())
+            report(f"there is no cluster {name}" + (f"; there are {others} (--name, or make NAME=)" if others else ""))
             return
         began_s = time.monotonic()
         remove(record)
-        report(f"the cluster {name} is down after {time.monotonic() - began_s:.1f} s")
+        report(f"the cluster {record.label} is down after {time.monotonic() - began_s:.1f} s")
 
 
 def stop_daemon(name: str, label: str, *, kill: bool) -> None:
@@ -232,7 +250,7 @@ def status() -> None:
     if not records:
         report("there is no cluster. Try: python -m hpc.one_machine up")
     for record in records:
-        print(f"{record.machine.name}  {health(record)}  SLURM_CONF={record.machine.slurm_conf}")
+        print(f"{record.label}  {health(record)}  SLURM_CONF={record.machine.slurm_conf}")
 
 
 def health(record: Record) -> str:

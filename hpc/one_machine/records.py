@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
@@ -22,6 +23,12 @@ class Record:
 
     machine: OneMachine
     processes: list[Process]
+    clone: str = ""  # the checkout whose command made it
+
+    @property
+    def label(self) -> str:
+        """Its name, and which clone it belongs to."""
+        return f"{self.machine.name} of {self.clone}" if self.clone else self.machine.name
 
     def is_whole(self) -> bool:
         """Whether `up` came as far as to start every daemon: four, and one for each node."""
@@ -30,6 +37,16 @@ class Record:
     def dead(self) -> list[str]:
         """The daemons that were started and run no more."""
         return [process.label for process in self.processes if not process.is_alive()]
+
+
+def own_clone() -> str:
+    """The checkout that this code is in."""
+    return str(Path(__file__).resolve().parents[2])
+
+
+def own_name() -> str:
+    """The name of this clone's cluster: another clone's `up` and `down` mean another one."""
+    return f"relay_{hashlib.sha256(own_clone().encode()).hexdigest()[:8]}"
 
 
 def boot_id() -> str:
@@ -73,7 +90,8 @@ def read_record(name: str) -> Record | None:
     ports = Ports(**{**ports, "slurmd": tuple(ports["slurmd"])})
     folder = Path(content["machine"].pop("folder"))
     processes = [Process(**process) for process in content["processes"]] if content["boot_id"] == boot_id() else []
-    return Record(OneMachine(**content["machine"], folder=folder, ports=ports), processes)
+    machine = OneMachine(**content["machine"], folder=folder, ports=ports)
+    return Record(machine, processes, content.get("clone", ""))
 
 
 def all_records() -> list[Record]:

@@ -2,7 +2,8 @@
 
 The choices that differ from a site's SLURM, and why:
 
-- No systemd, no cgroups: it has to run in a container (`proctrack/linuxproc`, `task/none`, `jobacct_gather/linux`).
+- No systemd, and cgroups for memory only, where there can be some: it has to run in a container
+  (`proctrack/linuxproc`, `jobacct_gather/linux`).
 - Nodes claim more than the host has (`config_overrides`), and a GPU slice is a link to /dev/null: what is tried out
   here is the scheduling of tasks, never their speed.
 - The scheduler looks every second, so that nobody waits for a timer.
@@ -101,6 +102,16 @@ class OneMachine:
         return self.folder / "gres.conf"
 
     @property
+    def cgroup_conf(self) -> Path:
+        """Looked for by SLURM beside slurm.conf."""
+        return self.folder / "cgroup.conf"
+
+    @property
+    def cgroup(self) -> Path:
+        """What SLURM takes for the place where cgroups are mounted; it holds a link to this cluster's own group."""
+        return self.folder / "cgroup"
+
+    @property
     def munge(self) -> Path:
         """munged's own folder."""
         return self.folder / "munge"
@@ -146,8 +157,9 @@ class OneMachine:
         return tuple(self.folder / "slices" / f"mig{number}" for number in range(self.slices_per_node))
 
 
-def slurm_conf_text(machine: OneMachine) -> str:
+def slurm_conf_text(machine: OneMachine, *, limits_memory: bool = False) -> str:
     """slurm.conf of the whole cluster, read by its daemons and by every command that SLURM_CONF points at it."""
+    task_plugin = "task/cgroup" if limits_memory else "task/none"
     controller_parameters = "SlurmctldParameters=preempt_send_user_signal\n" if machine.preempt_user_signal else ""
     return f"""\
 ClusterName={machine.name}
@@ -178,7 +190,7 @@ SlurmctldLogFile={machine.logs}/slurmctld.log
 SlurmdLogFile={machine.logs}/slurmd-%n.log
 
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin={task_plugin}
 MpiDefault=none
 SlurmdParameters=config_overrides
 ReturnToService=2
@@ -218,6 +230,11 @@ def _node_lines(machine: OneMachine) -> str:
         for node, port in zip(machine.nodes, machine.ports.slurmd, strict=True)
     ]
     return "".join(lines)
+
+
+def cgroup_conf_text(machine: OneMachine) -> str:
+    """cgroup.conf: a job gets the memory that it asked for, and the kernel ends it above that."""
+    return f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={machine.cgroup}\nConstrainRAMSpace=yes\n"
 
 
 def gres_conf_text(machine: OneMachine) -> str:

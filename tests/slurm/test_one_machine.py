@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from hpc.one_machine.processes import start_ticks
 
-from .conftest import Cluster, run_command, wait_for
+from .conftest import REPOSITORY, Cluster, run_command, wait_for
 
 pytestmark = pytest.mark.slurm
 
@@ -145,6 +148,38 @@ def test_down_leaves_nothing_even_of_a_running_job(another_machine: Cluster, tmp
     again = run_command("down", "--name", another_machine.name)
     assert (again.returncode, again.stdout) == (0, "")
     assert "there is no cluster" in again.stderr
+
+
+def test_a_second_clone_sees_whose_cluster_it_is(one_machine: Cluster, tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "hpc", tmp_path / "hpc")
+    command = [sys.executable, "-m", "hpc.one_machine"]
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        env = os.environ | {"PYTHONPATH": str(tmp_path)}
+        return subprocess.run(
+            [*command, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    assert f"{one_machine.name} of {REPOSITORY}  2 of 2 nodes idle" in call("status").stdout
+    assert f"{one_machine.name} of {REPOSITORY}" in call("down").stderr
+    assert (
+        call("up", "--name", one_machine.name).stderr
+        == f"the cluster {one_machine.name} of {REPOSITORY} runs already\n"
+    )
+    assert one_machine.run(["squeue", "--noheader"]) == ""
+
+
+def test_a_job_above_its_memory_is_ended_by_the_kernel(one_machine: Cluster) -> None:
+    if not (one_machine.scratch / "cgroup.conf").is_file():
+        pytest.skip("no cgroups can be made here")
+    eat = f"srun {sys.executable} -c 'bytes(1) * (400 << 20)'"
+    job_id = one_machine.submit(eat, "--mem=100M")
+    one_machine.wait_until(job_id, "FAILED")
+
+    def step() -> str:
+        return one_machine.run(["sacct", "-n", "-P", "-o", "State", "-j", f"{job_id}.0"]).strip()
+
+    wait_for("accounting calls the step OUT_OF_MEMORY", lambda: step() == "OUT_OF_MEMORY")
 
 
 def test_an_up_that_fails_half_way_says_why_and_leaves_nothing(one_machine: Cluster, tmp_path: Path) -> None:
