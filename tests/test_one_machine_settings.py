@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.one_machine import settings
+from hpc.one_machine import memory, settings
 from hpc.one_machine.settings import OneMachine, OneMachineError, Ports
 
 MACHINE = OneMachine(
@@ -48,6 +48,7 @@ def test_every_authentication_uses_the_clusters_own_munge() -> None:
 
 def test_nothing_is_written_outside_the_folder() -> None:
     texts = settings.slurm_conf_text(MACHINE) + settings.slurmdbd_conf_text(MACHINE) + settings.gres_conf_text(MACHINE)
+    texts += settings.cgroup_conf_text(MACHINE)
     paths = {word for line in texts.splitlines() for word in line.split("=") if word.startswith("/")}
     outside = {path for path in paths if not path.startswith("/tmp/relay/")}
     assert outside == {"/bin/true"}
@@ -104,6 +105,17 @@ def test_a_folder_that_slurm_conf_could_not_hold_is_refused(folder: str) -> None
 def test_a_cluster_without_nodes_is_refused() -> None:
     with pytest.raises(OneMachineError, match="--nodes 0"):
         dataclasses.replace(MACHINE, ports=dataclasses.replace(MACHINE.ports, slurmd=()))
+
+
+def test_memory_is_limited_only_where_cgroups_can_be_made(tmp_path: Path) -> None:
+    assert values(settings.slurm_conf_text(MACHINE))["TaskPlugin"] == "task/none"
+    assert values(settings.slurm_conf_text(MACHINE, limits_memory=True))["TaskPlugin"] == "task/cgroup"
+    machine = dataclasses.replace(MACHINE, folder=tmp_path)
+    (tmp_path / "plain").mkdir()
+    for hierarchy in (tmp_path / "nowhere", tmp_path / "plain", Path("/proc")):
+        assert not memory.make_group(machine, hierarchy)
+    assert [path.name for path in tmp_path.rglob("*")] == ["plain"]
+    memory.remove_group(machine)
 
 
 def test_the_password_is_only_where_it_is_needed() -> None:
