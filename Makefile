@@ -1,4 +1,5 @@
-# Relay. `make help` lists the targets; CONFIG=, CLUSTER= and SET="a.b=1 c=2" work on all that read a configuration.
+# Relay. `make help` lists the targets; CONFIG=, CLUSTER= and SET="a.b=1 c=2" work on all that read a configuration,
+# FRESH=1 on all that ask for runs: anew, beside what exists.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .SUFFIXES:
@@ -14,6 +15,7 @@ WATCH ?=
 CAUSE ?=
 SEED ?=
 MINUTES ?=
+FRESH ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -25,6 +27,7 @@ READY := $(if $(TORCH_BACKEND),$(STAMP),$(firstword $(wildcard $(VENV)/.ready-$(
 SETS = $(foreach value,$(SET),--set '$(value)')
 OPTIONS = --config $(or $(CONFIG),configs/config.yaml) $(SETS)
 PLACED = $(OPTIONS) $(if $(CLUSTER),--cluster $(CLUSTER))
+ASKED = $(PLACED) $(if $(FRESH),--fresh)
 
 .PHONY: help setup demo check format lint type test test-slurm slurm-install slurm-up slurm-down train lr grid refine \
 	evaluate compare aggregate status tensorboard clean doctor plan retry pipeline chaos
@@ -74,7 +77,7 @@ slurm-down: $(READY) ## stop it
 	@$(PY) -m hpc.one_machine down $(if $(NAME),--name $(NAME))
 
 train: $(READY) ## one full training
-	@$(PY) -m hpc.launch train $(PLACED)
+	@$(PY) -m hpc.launch train $(ASKED)
 
 doctor: $(READY) ## one page about this site: what fits, what does not, what to do
 	@$(PY) -m hpc.launch doctor $(PLACED)
@@ -83,19 +86,19 @@ plan: $(READY) ## what the grid would submit, and what it will take
 	@$(PY) -m hpc.launch plan grid $(PLACED)
 
 pipeline: $(READY) ## LR sweep, grid, the best cell in full and its evaluation, as a chain of jobs
-	@$(PY) -m hpc.launch pipeline $(PLACED)
+	@$(PY) -m hpc.launch pipeline $(ASKED)
 
 lr: $(READY) ## the learning-rate sweep
-	@$(PY) -m hpc.launch lr-sweep $(PLACED)
+	@$(PY) -m hpc.launch lr-sweep $(ASKED)
 
-grid: $(READY) ## every cell of the grid, as one array; again: continue it
-	@$(PY) -m hpc.launch grid $(PLACED)
+grid: $(READY) ## every cell of the grid, as one array; again: continue it; FRESH=1: anew
+	@$(PY) -m hpc.launch grid $(ASKED)
 
 refine: $(READY) ## the narrower grid around the best cell
-	@$(PY) -m hpc.launch grid --refined $(PLACED)
+	@$(PY) -m hpc.launch grid --refined $(ASKED)
 
 evaluate: $(READY) ## artifacts/best.ckpt on the test split
-	@$(PY) -m hpc.launch evaluate $(PLACED)
+	@$(PY) -m hpc.launch evaluate $(ASKED)
 
 compare: $(READY) ## what each hyperparameter changed, around the best cell
 	@$(PY) -m src.compare_runs $(SWEEP) $(OPTIONS)

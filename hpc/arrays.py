@@ -10,10 +10,11 @@ from pathlib import Path
 
 from hpc import slurm, states
 from hpc.cluster import Profile, choose_gres
-from hpc.inspection import show_in_logs
+from hpc.logs import show_in_logs
 from hpc.plan import SubmitPlan, job_name, make_plan
 from hpc.stock import refusals_by_word, take_stock
 from hpc.submit import in_queue, submissions, submit, surplus_tasks
+from src import hints
 from src.code_snapshot import sweep_code
 from src.config import Config
 from src.errors import ClusterError
@@ -45,7 +46,7 @@ def ask_site(profile_name: str, profile: Profile) -> Site:
         return site
     except ClusterError as error:
         raise ClusterError(
-            f"{error}\n(profile {profile_name}; to run on this machine instead: --cluster local, or make CLUSTER=local)"
+            f"{error}\nprofile {profile_name}; to run on this machine instead: {hints.again('--cluster', 'local')}"
         ) from None
 
 
@@ -80,7 +81,7 @@ def submit_missing(
     if stock.refused:
         print(f"{counted(len(stock.refused), 'run')} failed, not submitted again without a retry:")
         print(refusals_by_word(stock.refused))
-    print(f"see how they stand: python -m hpc.launch status {sweep.name}")
+    print(f"to see how they stand: {hints.command('hpc.launch', 'status', sweep.name)}")
 
 
 def _settled_queue(sweep: SweepDir, only: Collection[str] | None) -> slurm.Queue:
@@ -155,7 +156,8 @@ def _submit_all(
                 continue
             if not submitted:
                 raise
-            print(f"{error}\n{counted(len(runs) - submitted, 'run')} left; the same command submits what is left later")
+            left = counted(len(runs) - submitted, "run")
+            print(f"{error}\n{left} left; to submit the rest later: {hints.again()}")
             break
         count = sum(len(each) for each in part)
         submitted += count

@@ -11,15 +11,15 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from hpc.cluster import Profile
-from src import records, yaml_file
-from src.code_snapshot import NEW_CODE_HINT, keep_code, snapshot_problem
+from src import hints, records, yaml_file
+from src.code_snapshot import keep_code, new_code_hint, snapshot_problem
 from src.config import Config, make_config
 from src.errors import RelayError, RunError
 from src.files import append_lines, read_lines, replace_file
@@ -65,16 +65,28 @@ class Chain:
         path = self.code / str(self.meta()["snapshot"])
         problem = snapshot_problem(path)
         if problem:
-            raise RunError(f"{path}: is not the code that {self.name} was made with: {problem}; {NEW_CODE_HINT}")
+            raise RunError(
+                f"{path}: is not the code that {self.name} was made with: {problem}; {new_code_hint(self.meta())}"
+            )
         return path
 
     def use_new_code(self) -> None:
         """Go on with the code as it is now."""
-        content = {**self.meta(), "snapshot": keep_code(self.code).name}
-        replace_file(self.path / "chain.yaml", yaml_file.dump_yaml(content))
+        self._write({**self.meta(), "snapshot": keep_code(self.code).name})
+
+    def use_profile(self, name: str, profile: Profile) -> None:
+        """Submit its jobs under this profile from here on, and keep the command that asks for it."""
+        replace_file(self.profile_file, yaml_file.dump_yaml(profile.model_dump(mode="json")))
+        self._write({**self.meta(), "profile": name, "call": hints.to_keep()})
+
+    def _write(self, meta: Mapping[str, Any]) -> None:
+        replace_file(self.path / "chain.yaml", yaml_file.dump_yaml(meta))
 
     def meta(self) -> dict[str, Any]:
-        """key, created, folder of the call, lr_factors, config, snapshot. Raises RunError where this is no chain."""
+        """key, created, folder of the call, lr_factors, config, snapshot, profile, call.
+
+        Raises RunError where this is no chain.
+        """
         path = self.path / "chain.yaml"
         if not path.is_file():
             raise RunError(f"{self.path}: not the directory of a pipeline, there is no {path.name} in it")
@@ -97,28 +109,39 @@ class Chain:
         return [line["job_name"] for line in read_lines(self.links_file, records.LINK) if "job_name" in line]
 
 
-def open_chain(config: Config, profile: Profile, lr_factors: Sequence[float], *, fresh: bool) -> tuple[Chain, bool]:
-    """The newest chain of the same request, or a new one. True where it is new."""
-    runs_dir = Path(config.paths.runs_dir).absolute()
-    asked = {"config": config.to_dict(), "lr_factors": [float(factor) for factor in lr_factors]}
-    key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
-    found = [chain for chain in chains(runs_dir) if chain.meta()["key"] == key]
-    if found and not fresh:
-        replace_file(found[-1].profile_file, yaml_file.dump_yaml(profile.model_dump(mode="json")))
-        return found[-1], False
+def find_chain(config: Config, lr_factors: Sequence[float]) -> Chain | None:
+    """The newest chain of the same request."""
+    key = _key_of(config, lr_factors)
+    found = [chain for chain in chains(Path(config.paths.runs_dir)) if chain.meta()["key"] == key]
+    return found[-1] if found else None
+
+
+def make_chain(config: Config, lr_factors: Sequence[float], *, fresh: bool) -> Chain:
+    """A new chain; with `fresh`, none of its sweeps is one that was made before."""
     created = datetime.now()
-    chain = Chain(_free(runs_dir / f"pipeline_{created:%Y%m%d-%H%M%S}"))
-    replace_file(chain.profile_file, yaml_file.dump_yaml(profile.model_dump(mode="json")))
-    meta = {"key": key, "created": created.isoformat(), "folder": str(Path.cwd()), "fresh": fresh, **asked}
-    meta["snapshot"] = keep_code(chain.code).name
+    chain = Chain(_free(Path(config.paths.runs_dir).absolute() / f"pipeline_{created:%Y%m%d-%H%M%S}"))
+    meta: dict[str, Any] = {
+        "key": _key_of(config, lr_factors),
+        "created": created.isoformat(),
+        "folder": str(Path.cwd()),
+    }
+    meta |= {"fresh": fresh, "snapshot": keep_code(chain.code).name, **_asked(config, lr_factors)}
     replace_file(chain.path / "chain.yaml", yaml_file.dump_yaml(meta))
-    return chain, True
+    return chain
+
+
+def _asked(config: Config, lr_factors: Sequence[float]) -> dict[str, Any]:
+    return {"config": config.to_dict(), "lr_factors": [float(factor) for factor in lr_factors]}
+
+
+def _key_of(config: Config, lr_factors: Sequence[float]) -> str:
+    return hashlib.sha256(json.dumps(_asked(config, lr_factors), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def chains(runs_dir: Path) -> list[Chain]:
     """The chains below `runs_dir`, oldest first; damaged ones are passed over with a word."""
     found = []
-    for path in runs_dir.glob("pipeline_*/chain.yaml"):
+    for path in runs_dir.absolute().glob("pipeline_*/chain.yaml"):
         try:
             Chain(path.parent).meta()
             found.append(Chain(path.parent))

@@ -10,9 +10,11 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from hpc import slurm
-from src import yaml_file
+from src import hints, yaml_file
 from src.config_errors import describe
 from src.errors import ClusterError, ConfigError
+from src.files import replace_file
+from src.rundir import SweepDir
 from src.schema import Count, Section
 
 _FOLDER = Path("configs/clusters")
@@ -83,11 +85,12 @@ def profile_names() -> list[str]:
 def load_profile(name: str | None) -> tuple[str, Profile]:
     """The profile of this name (or path), or the one for this machine: `h100-mig` where sbatch is, else `local`.
 
-    Raises ConfigError.
+    Returns the name by which it is found again, also from another folder. Raises ConfigError.
     """
     if name is None:
         name = "h100-mig" if shutil.which("sbatch") else "local"
-    path = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
+    by_path = name.endswith((".yaml", ".yml"))
+    path = Path(name) if by_path else _FOLDER / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(
             f"--cluster {name}: there is no {path}; profiles here: {', '.join(profile_names()) or 'none'}"
@@ -97,9 +100,21 @@ def load_profile(name: str | None) -> tuple[str, Profile]:
             key: tuple(value) if isinstance(value, list) else value
             for key, value in yaml_file.read_mapping(path).items()
         }
-        return path.stem, Profile.model_validate(content)
+        return str(path.absolute()) if by_path else name, Profile.model_validate(content)
     except ValidationError as error:
         raise ConfigError(describe(error, Profile, str(path))) from None
+
+
+def profile_of(sweep: SweepDir | None, cluster: str | None) -> tuple[str, Profile]:
+    """The profile that is named, else the one that the sweep was asked for with, else the one for this machine."""
+    return load_profile(cluster or (sweep.meta().get("profile") if sweep else None))
+
+
+def remember_profile(sweep: SweepDir, name: str) -> None:
+    """Write into sweep.yaml where the sweep's runs are executed from here on, and the command that asks for it."""
+    kept = {**sweep.meta(), "profile": name, "call": hints.to_keep()}
+    if kept != sweep.meta():
+        replace_file(sweep.meta_file, yaml_file.dump_yaml(kept))
 
 
 def choose_gres(profile: Profile) -> str | None:

@@ -12,17 +12,20 @@ from typing import Any
 import jobs
 from hpc import slurm
 from hpc.arrays import Site, ask_site, beside, plan_of, show_shape, submit_missing, tasks_of
-from hpc.cluster import Profile, choose_gres, load_profile
+from hpc.cluster import Profile, choose_gres, profile_of, remember_profile
 from hpc.forecast import forecast_of, refuse_above, warn_of_short_lead
-from hpc.inspection import print_names, show_in_logs
+from hpc.inspection import print_names
+from hpc.logs import show_in_logs
 from hpc.plan import check_job_folder
+from hpc.stages import name_of_stage
 from hpc.stock import Stock, give_budgets_back, last_cause, refusals_by_word, take_stock
 from hpc.submit import in_queue
+from src import hints
 from src.cli import EXIT_STOPPED
-from src.code_snapshot import NEW_CODE_HINT, code_change, code_digest, sweep_code, use_new_code
+from src.code_snapshot import code_change, code_digest, new_code_hint, sweep_code, use_new_code
 from src.config import Config, make_config
 from src.errors import ClusterError, RunError
-from src.foreground import command_line, prepare_images
+from src.foreground import prepare_images
 from src.names import find_named
 from src.progress import make_reporter
 from src.results import collect
@@ -43,9 +46,9 @@ def launch(
     **options: Any,
 ) -> SweepDir | None:
     """Plan the runs that are asked for, and submit those that are neither done nor in flight. Returns their sweep."""
-    profile_name, profile = load_profile(cluster)
     request = jobs.request_of(kind, config, **options)
     found = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
+    profile_name, profile = profile_of(found, cluster)
     left = [cell for cell in request.cells if not (found and found.run(cell.name).is_done())]
     forecast = forecast_of(request, left, profile)
     check_job_folder(request.runs_dir)
@@ -68,14 +71,21 @@ def launch(
         choose_code(sweep, new_code=new_code)
     done = 0 if new else sum(run.is_done() for run in sweep.runs())
     count = len(request.cells)
-    print(
-        f"{sweep.path}: " + (f"new, {counted(count, 'run')}" if new else f"continued, {done} of {count} runs are done"),
-        flush=True,
-    )
     if done < count:
+        word = f"new, {counted(count, 'run')}" if new else f"continued, {done} of {count} runs are done"
+        print(f"{sweep.path}: {word}; profile {profile_name}", flush=True)
         print(forecast, flush=True)
+        remember_profile(sweep, profile_name)
+    else:
+        _say_done(sweep, profile_name)
     execute(sweep, profile, site, config)
     return sweep
+
+
+def _say_done(sweep: SweepDir, profile_name: str) -> None:
+    where = sweep.meta().get("profile")
+    anew = f"to do it anew on profile {profile_name}: {hints.again('--fresh')}"
+    print(f"{sweep.path}: done before{f', on profile {where}' if where else ''}; {anew}", flush=True)
 
 
 def execute(
@@ -107,12 +117,15 @@ def choose_code(sweep: SweepDir, *, new_code: bool, root: Path | None = None) ->
         return
     if all(run.is_done() for run in sweep.runs()):
         if change:
-            print(f"{sweep.path}: done before, with other code: {change}; --fresh does it anew", flush=True)
+            print(
+                f"{sweep.path}: done before, with other code: {change}; to do it anew: {hints.again('--fresh')}",
+                flush=True,
+            )
     elif new_code:
         print(f"goes on with the code as it is now, snapshot {use_new_code(sweep).name}", flush=True)
     else:
         sweep_code(sweep)
-        print(f"goes on with the code that it was made with; {change}; {NEW_CODE_HINT}", flush=True)
+        print(f"goes on with the code that it was made with; {change}; {new_code_hint()}", flush=True)
 
 
 def _code_to_use(sweep: SweepDir, *, new_code: bool) -> Path:
@@ -122,8 +135,10 @@ def _code_to_use(sweep: SweepDir, *, new_code: bool) -> Path:
 
 def retry(config: Config, name: str | None, cluster: str | None, cause: str | None, *, new_code: bool = False) -> None:
     """Give failed runs their budgets back, and submit them again. Raises RunError where there are none."""
-    sweep, run = find_named(Path(config.paths.runs_dir), name)
-    profile_name, profile = load_profile(cluster)
+    runs_dir = Path(config.paths.runs_dir)
+    sweep, run = find_named(runs_dir, name_of_stage(runs_dir, name))
+    hints.use(sweep.meta())
+    profile_name, profile = profile_of(sweep, cluster)
     site = None if profile.executor == "local" else ask_site(profile_name, profile)
     stock = take_stock(sweep, in_queue(sweep) if site else {})
     if run in stock.refused and stock.refused[run].damaged:
@@ -137,11 +152,13 @@ def retry(config: Config, name: str | None, cluster: str | None, cause: str | No
             + (
                 f" with --cause {cause}; causes here: {causes}"
                 if cause
-                else "; what is missing: the same command again"
+                else f"; to submit what is missing: {hints.again()}"
             )
         )
+    remember_profile(sweep, profile_name)
+    hints.use(sweep.meta())
     give_budgets_back(chosen, round(time.time(), 3))
-    print(f"{sweep.path}: {_given_back(len(chosen))}:", flush=True)
+    print(f"{sweep.path}: {_given_back(len(chosen))}, on profile {profile_name}:", flush=True)
     print_names(chosen)
     choose_code(sweep, new_code=new_code)
     # Their own configuration says where logs and tables go.
@@ -169,16 +186,16 @@ def _run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collectio
         with make_reporter() as reporter:
             complete = LocalPool(profile, sweep.jobs.absolute(), reporter, sweep_code(sweep)).execute(runs)
         if not complete:
-            print(f"stopped; to go on: {command_line()}", file=sys.stderr, flush=True)
+            print(f"stopped; to go on: {hints.again()}", file=sys.stderr, flush=True)
             sys.exit(EXIT_STOPPED)
     collect(sweep, Path(config.paths.artifacts_dir))
     left = take_stock(sweep, {})
     undone = [*left.refused, *left.cancelled, *left.missing]
     if undone:
         first = undone[0]
+        more = f"to see more: {hints.command('hpc.launch', 'logs', first.label)}"
         raise RunError(
-            f"{len(undone)} of {len(sweep.runs())} runs are not done; "
-            f"python -m hpc.launch logs {first.label} shows more\n{refusals_by_word(left.refused)}".rstrip()
+            f"{len(undone)} of {len(sweep.runs())} runs are not done; {more}\n{refusals_by_word(left.refused)}".rstrip()
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from src import hints
 from src.cli import ConfigOption, SetOption, overrides_of, run_command
 from src.config import Config
 from src.errors import RelayError
@@ -55,10 +55,10 @@ def main(
 
 
 def _step(number: int, title: str, command: list[str]) -> None:
-    print(f"\n=== {number}. {title}\n$ python -m {shlex.join(command)}", flush=True)
+    print(f"\n=== {number}. {title}\n$ {hints.python(*command)}", flush=True)
     code = subprocess.run([sys.executable, "-m", *command], check=False).returncode
     if code:
-        raise RelayError(f"the demo ends here: python -m {shlex.join(command)} gave exit code {code}")
+        raise RelayError(f"the demo ends here: {hints.python(*command)} gave exit code {code}")
 
 
 def _interrupt_one(config: Config, since: float) -> None:
@@ -117,7 +117,7 @@ def _summary(config: Config, seconds: float) -> None:
     print(f"figures         {', '.join(str(path) for path in sorted(artifacts.glob('*.png')))}")
     print(f"                {', '.join(str(path) for path in sorted((artifacts / 'checks').glob('*.png')))}")
     print(f"weights         {training.runs()[0].best_file}")
-    print(f"TensorBoard     make tensorboard   ({config.paths.runs_dir})")
+    print(f"TensorBoard     {hints.command('hpc.launch', 'tensorboard')}")
     print(f"\nall of it in {seconds:.0f} s")
 
 

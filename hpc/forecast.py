@@ -81,6 +81,19 @@ def forecast_of(request: Request, left: Sequence[Cell], profile: Profile) -> For
     )
 
 
+def total_of(parts: Sequence[Forecast]) -> Forecast:
+    """The forecast of all of them together, one after the other."""
+    known = [part.slice_hours for part in parts if part.slice_hours is not None]
+    return Forecast(
+        slice_hours=sum(known) if known else None,
+        measured=sum(part.measured for part in parts),
+        unmeasured=sum(part.unmeasured for part in parts),
+        earlier=sum(part.earlier for part in parts),
+        at_a_time=max(part.at_a_time for part in parts),
+        save_s=max((part.save_s for part in parts if part.save_s is not None), default=None),
+    )
+
+
 def measured_runs(runs_dir: Path, shapes: Collection[str], profile: Profile) -> dict[str, list[Measured]]:
     """Earlier runs by their shape, those on a slice such as the profile's, the newest sweeps first."""
     found: dict[str, list[Measured]] = {shape: [] for shape in shapes}

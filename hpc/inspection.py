@@ -1,4 +1,4 @@
-"""Looking at runs and stopping them: status, logs, cancel."""
+"""Looking at runs and stopping them: status and cancel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from hpc import slurm, states
 from hpc.chain import chains
+from hpc.logs import last_words
+from hpc.stages import (
+    find_pipeline,
+    name_of_stage,
+    say_others,
+    stop_going_on,
+    sweeps_of,
+    watch_pipeline,
+)
 from hpc.status import FINISHED, SweepStatus, sweep_status
+from src import hints
 from src.budgets import REQUEUED_AFTER
 from src.config import Config
 from src.errors import ClusterError, RunError
@@ -30,30 +40,7 @@ if TYPE_CHECKING:
 
 _WATCHED_ROWS = 40
 _NAMES_SHOWN = 20
-_ERROR_CHARACTERS = 160
 _NO_LOG = "no log: the runs were moved or deleted, or their disk was full, when the task started"
-
-
-def show_in_logs(config: Config, folder: Path) -> None:
-    """Make the jobs in `folder` of a sweep seen as logs/<sweep>. Only a view: jobs need the folder, not the link."""
-    link, target = Path(config.paths.logs_dir).absolute() / folder.parent.name, folder.resolve()
-    try:
-        if link.is_symlink() and link.resolve() != target:
-            link.unlink()  # From before a move.
-        if not os.path.lexists(link):  # It may be the folder in which an earlier version kept the logs.
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(os.path.relpath(target, link.parent.resolve()))
-    except FileExistsError:
-        return
-    except OSError as error:
-        print(f"{link}: cannot be made ({error.strerror}); the logs are in {folder}", file=sys.stderr, flush=True)
-
-
-def _log_file(config: Config, sweep: SweepDir, task: str, suffix: str) -> Path | None:
-    """What a task printed; of an earlier version, the file lies in the folder of logs itself."""
-    folders = (sweep.jobs, Path(config.paths.logs_dir) / sweep.name)
-    found = (folder.absolute() / f"{task}_0_log.{suffix}" for folder in folders)
-    return next((path for path in found if path.is_file()), None)
 
 
 def _queue_of(made: Sequence[SweepDir]) -> tuple[dict[Path, slurm.Queue], list[slurm.QueuedJob]]:
@@ -68,10 +55,23 @@ def _queue_of(made: Sequence[SweepDir]) -> tuple[dict[Path, slurm.Queue], list[s
 
 def show_status(config: Config, name: str | None, watch_s: float | None = None) -> None:
     """A table of the runs, from disk and one question to the scheduler; `watch_s` shows it again after so many seconds,
-    until nothing is on its way or Ctrl-C.
+    until nothing is on its way or Ctrl-C. Of a pipeline, its stages.
     """
-    sweep, run = find_named(Path(config.paths.runs_dir), name)
-    only = run.name if run else None
+    runs_dir = Path(config.paths.runs_dir)
+    chain = find_pipeline(runs_dir, name)
+    if chain:
+        watch_pipeline(chain, watch_s)
+        shown = chain.name
+    else:
+        sweep, run = find_named(runs_dir, name_of_stage(runs_dir, name))
+        hints.use(sweep.meta())
+        _show_sweep(config, sweep, run.name if run else None, watch_s)
+        shown = sweep.name
+    if name is None:
+        say_others(runs_dir, shown)
+
+
+def _show_sweep(config: Config, sweep: SweepDir, only: str | None, watch_s: float | None) -> None:
     if watch_s is None:
         found = _standing(config, sweep, only)
         print_rows(found.rows, sweep.name)
@@ -148,29 +148,23 @@ def _explain_unstarted(
             row |= {
                 "state": "cancelled" if task in cancelled else "not started",
                 "job": task,
-                "error": _last_words(config, sweep, task) or row["error"] or _NO_LOG,
+                "error": last_words(config, sweep, task) or row["error"] or _NO_LOG,
             }
 
 
-def _last_words(config: Config, sweep: SweepDir, task: str) -> str | None:
-    for path in (_log_file(config, sweep, task, suffix) for suffix in ("err", "out")):
-        lines = path.read_text(errors="replace").split("\n") if path else []
-        said = [line.strip() for line in lines if line.strip()]
-        if said:
-            return said[-1][:_ERROR_CHARACTERS]
-    return None
-
-
 def cancel_runs(config: Config, name: str) -> None:
-    """Stop what waits or runs of a run, a sweep, or everything; nothing but a command of the user's starts it again."""
+    """Stop what waits or runs of a run, a sweep, a pipeline or all; only a command of the user's starts it again."""
     if name.isdigit():
         raise RunError(f"cancel {name}: give a sweep, a run or all; a job by its number: scancel {name}")
     runs_dir = Path(config.paths.runs_dir)
     everything = name == "all"
+    chain = None if everything else find_pipeline(runs_dir, name)
+    # Before it is asked which sweeps the pipeline has: it must make no more.
+    of_chain = stop_going_on(chain) if chain else []
     chosen = (
-        [(sweep, None) for sweep in with_whole_manifests(sweeps(runs_dir))]
-        if everything
-        else [find_named(runs_dir, name)]
+        [(sweep, None) for sweep in (sweeps_of(chain) if chain else with_whole_manifests(sweeps(runs_dir)))]
+        if everything or chain
+        else [find_named(runs_dir, str(name_of_stage(runs_dir, name)))]
     )
     runs = [run for sweep, only in chosen for run in ([only] if only else sweep.runs()) if not run.is_done()]
     # Before the question what is in the queue: what goes on by itself must not submit it again in between.
@@ -184,7 +178,8 @@ def cancel_runs(config: Config, name: str) -> None:
     told = [run for run, jobs in tasks.items() if not jobs and _stop_local(run)]
     stopped = [*(run for run, jobs in tasks.items() if jobs), *told]
     labels = [only.label if only else sweep.name for sweep, only in chosen]
-    where = labels[0] if len(labels) == 1 else counted(len(labels), "sweep")
+    where = chain.name if chain else labels[0] if len(labels) == 1 else counted(len(labels), "sweep")
+    ids = [*of_chain, *ids]
     number = len(ids) + len(told)
     print(f"{where}: " + (f"cancelled {counted(number, 'task')}" if number else "nothing of it waits or runs"))
     print_names(stopped)
@@ -234,57 +229,3 @@ def _stop_local(run: RunDir) -> bool:
         print(f"{run.label}: process {attempts[-1].get('pid')} of {getpass.getuser()} cannot be told", file=sys.stderr)
         return False
     return True
-
-
-def show_logs(config: Config, name: str | None, *, follow: bool) -> None:
-    """Print the log files of all jobs of a run (of a sweep's only run, where it has one); `follow` goes on.
-
-    Of each job what it said on stdout, then what on stderr, each below its file's name, as tail(1) does.
-    """
-    sweep, run = find_named(Path(config.paths.runs_dir), name)
-    runs = sweep.runs()
-    chosen = run or (runs[0] if len(runs) == 1 else None)
-    if chosen is None:
-        raise RunError(f"{sweep.name}: has {len(runs)} runs; name one, for example: logs {runs[0].label}")
-    seen: dict[Path, int] = {}
-    shown: Path | None = None
-    while True:
-        for path in _log_files(config, sweep, chosen):
-            with path.open("rb") as file:
-                file.seek(seen.get(path, 0))
-                text = file.read().decode(errors="replace")
-                seen[path] = file.tell()
-            if text and path != shown:
-                print(f"{'' if shown is None else chr(10)}==> {path} <==")
-                shown = path
-            sys.stdout.write(text)
-        sys.stdout.flush()
-        if not follow or _is_over(chosen):
-            break
-        time.sleep(1)
-    if not seen:
-        raise RunError(
-            f"{chosen.label}: no job of it has started yet; python -m hpc.launch status {sweep.name} shows why"
-        )
-
-
-def _is_over(run: RunDir) -> bool:
-    """Done, or ended by something after which it does not go on by itself."""
-    attempts = run.attempts()
-    ended = attempts[-1].get("cause") if attempts else None
-    return run.is_done() or (ended is not None and ended not in REQUEUED_AFTER)
-
-
-def _log_files(config: Config, sweep: SweepDir, run: RunDir) -> list[Path]:
-    """Of the tasks that were submitted for the run, also of one that died before it began, and of its attempts."""
-    from hpc.submit import submissions
-
-    ids = [
-        made.task_id(position)
-        for made in submissions(sweep)
-        for position, names in enumerate(made.tasks)
-        if made.job_id and run.name in names
-    ]
-    ids = list(dict.fromkeys([*ids, *(str(a["job"]) for a in run.attempts() if a.get("job"))]))
-    found = (_log_file(config, sweep, job, suffix) for job in ids for suffix in ("out", "err"))
-    return [path for path in found if path]

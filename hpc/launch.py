@@ -104,16 +104,8 @@ def grid(
 
     loaded = load_config(config, overrides_of(set_))
     options = {"refined": refined, "unfinished": unfinished}
-    launch(
-        "grid",
-        loaded,
-        cluster,
-        dry_run=dry_run,
-        fresh=fresh,
-        new_code=new_code,
-        max_slice_hours=max_slice_hours,
-        **options,
-    )
+    made = {"fresh": fresh, "new_code": new_code, **options}
+    launch("grid", loaded, cluster, dry_run=dry_run, max_slice_hours=max_slice_hours, **made)
 
 
 @app.command()
@@ -151,6 +143,7 @@ def pipeline(
     set_: SetOption = None,
     fresh: FreshOption = False,
     new_code: NewCodeOption = False,
+    max_slice_hours: HoursOption = None,
     advance: Annotated[str | None, typer.Option("--advance", metavar="PIPELINE", hidden=True)] = None,
 ) -> None:
     """LR sweep, grid, training of the best cell, evaluation; each reads what the one before found."""
@@ -163,12 +156,16 @@ def pipeline(
     if advance:
         chained.advance(Chain(Path(advance)), by_link=True)
     else:
-        chained.start(load_config(config, overrides_of(set_)), cluster, lr_factor or [], fresh=fresh, new_code=new_code)
+        loaded, made = load_config(config, overrides_of(set_)), {"fresh": fresh, "new_code": new_code}
+        chained.start(loaded, cluster, lr_factor or [], max_slice_hours=max_slice_hours, **made)
 
 
 NameArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[SWEEP|RUN]", help="A sweep, or a run as sweep/run; a part of the name will do."),
+    typer.Argument(
+        metavar="[SWEEP|RUN|PIPELINE]",
+        help="A sweep, a run as sweep/run, a pipeline, or a stage as pipeline/stage; a part of the name will do.",
+    ),
 ]
 
 
@@ -181,7 +178,7 @@ def status(
     every_s: Annotated[float, typer.Option("--every", min=1, metavar="SECONDS", help="How often with --watch.")] = 10,
     set_: SetOption = None,
 ) -> None:
-    """How the runs of a sweep stand; the newest one, where none is named."""
+    """How the runs of a sweep stand, or the stages of a pipeline; the newest one, where none is named."""
     from hpc.inspection import show_status
     from src.config import load_config
 
@@ -196,8 +193,8 @@ def logs(
     cluster: ClusterOption = None,
     set_: SetOption = None,
 ) -> None:
-    """What a run printed, over all its attempts."""
-    from hpc.inspection import show_logs
+    """What a run printed, over all its attempts; of a pipeline, what the jobs that go on with it printed."""
+    from hpc.logs import show_logs
     from src.config import load_config
 
     show_logs(load_config(config, overrides_of(set_)), name, follow=follow)
@@ -205,7 +202,7 @@ def logs(
 
 @app.command()
 def cancel(
-    name: Annotated[str, typer.Argument(metavar="SWEEP|RUN|all")],
+    name: Annotated[str, typer.Argument(metavar="SWEEP|RUN|PIPELINE|all")],
     config: ConfigOption = "configs/config.yaml",
     cluster: ClusterOption = None,
     set_: SetOption = None,
@@ -231,11 +228,13 @@ def retry(
 ) -> None:
     """Give failed runs their budgets back, and submit them again; --new-code once the code is fixed."""
     from hpc.commands import retry as retry_runs
+    from src import hints
     from src.config import load_config
     from src.errors import RunError
 
     if not (failed or cause or (name and "/" in name)):
-        raise RunError("retry: say --failed, --cause CAUSE, or name a run as sweep/run")
+        all_of_them = hints.again("--failed")
+        raise RunError(f"retry: give --cause CAUSE, or a run as sweep/run; for all failed runs: {all_of_them}")
     retry_runs(load_config(config, overrides_of(set_)), name, cluster, cause, new_code=new_code)
 
 

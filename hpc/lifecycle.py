@@ -22,6 +22,7 @@ from hpc import slurm
 from hpc.causes import StopRequest, cause_of_loss, ends_of, own_job_id, restart_count
 from hpc.claims import wait_for_claim
 from hpc.slices import check_slice
+from src import hints
 from src.attempts import attempt
 from src.budgets import REQUEUED_AFTER, STOPPED_BY_USER, admit, verdict
 from src.errors import RelayError, TakenOverError
@@ -87,6 +88,7 @@ def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str
     if run.cancelled():
         reporter.say(f"{run.label}: was cancelled, and is not executed until its user asks for it again")
         return "CANCELLED"
+    hints.use(run.sweep().meta())
 
     def on_the_right_device(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
         reporter.say(f"{run.label}: on {check_slice()}")
@@ -107,7 +109,7 @@ def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str
             claim_wait_s=_CLAIM_RACE_S,
             cause_of_stop=lambda: "CANCELLED" if run.cancelled() else stop.cause(),
             cause_of_loss=_asked_of_slurm,
-            admit=admit,
+            admit=lambda attempts: admit(run.label, attempts),
         )
     except TakenOverError as error:
         reporter.say(str(error))
@@ -143,7 +145,7 @@ def give_back(runs: Sequence[RunDir], cause: str, stop: StopRequest) -> None:
         return
     for run, refused in left:
         if refused:
-            print(f"{run.label}: not requeued: {refused}", file=sys.stderr, flush=True)
+            print(f"{run.label}: not requeued: {refused.with_retry(run.label)}", file=sys.stderr, flush=True)
     if cause == "SIGNALLED":
         # It may be that nobody could be asked; a cancel must not be undone.
         cause = stop.cause(patient=True)

@@ -16,7 +16,7 @@ from hpc.lifecycle import VISIBLE_GPUS, Task
 from hpc.submit import code_environment, environment, local_executor
 from src.attempts import lost
 from src.budgets import REQUEUED_AFTER, Attempts, verdict
-from src.code_snapshot import NEW_CODE_HINT, snapshot_problem
+from src.code_snapshot import new_code_hint, snapshot_problem
 from src.foreground import stop_on_signal
 from src.progress import Reporter
 from src.results import run_state
@@ -71,7 +71,9 @@ class LocalPool:
     def _start(self, run: RunDir) -> None:
         problem = snapshot_problem(self._code)
         if problem:
-            self._reporter.say(f"{run.name}: not started, {self._code} is not what it was: {problem}; {NEW_CODE_HINT}")
+            self._reporter.say(
+                f"{run.name}: not started, {self._code} is not what it was: {problem}; {new_code_hint()}"
+            )
             return
         # A Ctrl-C in the terminal, and its end, reach the whole process group; the workers are told by us, and given
         # time to save.

@@ -17,22 +17,25 @@ from typing import Any
 import jobs
 from hpc import slurm, states
 from hpc.arrays import Site, ask_site
-from hpc.chain import LINKS, Chain, open_chain
-from hpc.cluster import Profile, load_profile
+from hpc.chain import LINKS, Chain, find_chain, make_chain
+from hpc.cluster import Profile, load_profile, remember_profile
 from hpc.commands import choose_code, execute
-from hpc.inspection import show_in_logs
+from hpc.forecast import forecast_of, refuse_above, total_of
+from hpc.logs import show_in_logs
 from hpc.plan import job_name
 from hpc.stock import Stock, last_cause, refusals_by_word, take_stock
 from hpc.submit import in_queue, outside_of_jobs, submissions
+from src import hints
 from src.budgets import STOPPED_BY_USER
-from src.code_snapshot import NEW_CODE_HINT, change_since, check_commands
+from src.cells import Cell
+from src.code_snapshot import change_since, check_commands, new_code_hint
 from src.config import Config, make_config
 from src.errors import ClusterError, RelayError, RunError
 from src.foreground import prepare_images
 from src.plans import best_cell
 from src.results import best_row, collect, read_rows
 from src.rundir import SweepDir
-from src.sweeps import Request, check_same_images, open_sweep, planning
+from src.sweeps import Request, check_same_images, find_sweep, open_sweep, planning
 from src.tables import show_value
 
 _LINK_MIN = 20
@@ -42,20 +45,42 @@ _LINK_MEM = "2G"
 
 
 def start(
-    config: Config, cluster: str | None, lr_factors: Sequence[float], *, fresh: bool, new_code: bool = False
+    config: Config,
+    cluster: str | None,
+    lr_factors: Sequence[float],
+    *,
+    fresh: bool,
+    new_code: bool = False,
+    max_slice_hours: float | None = None,
 ) -> None:
     """Start a chain, or go on with the same one. Raises RunError where a link has failed."""
-    _, profile = load_profile(cluster)
+    chain = None if fresh else find_chain(config, lr_factors)
+    name, profile = load_profile(cluster or (chain.meta().get("profile") if chain else None))
     # Mistakes in any link are said before the first one is submitted.
     grid = jobs.request_of("grid", _grid_config(config, config.train.optimizer.lr, lr_factors))
+    requests = [jobs.request_of("lr_sweep", config), grid, jobs.request_of("train", config)]
+    forecast = total_of([forecast_of(request, _left_of(request, chain, fresh=fresh), profile) for request in requests])
+    refuse_above(max_slice_hours, forecast)
     prepare_images(grid)
-    chain, new = open_chain(config, profile, lr_factors, fresh=fresh)
-    print(f"{chain.path}: {'new' if new else 'goes on'}: {' -> '.join(LINKS)}", flush=True)
-    if new_code and not new:
+    word = "goes on" if chain else "new"
+    chain = chain or make_chain(config, lr_factors, fresh=fresh)
+    chain.use_profile(name, profile)
+    print(f"{chain.path}: {word}: {' -> '.join(LINKS)}; profile {name}\n{forecast}", flush=True)
+    if new_code and word != "new":
         chain.use_new_code()
     elif change := change_since(chain.snapshot()):
-        print(f"goes on with the code that it was made with; {change}; {NEW_CODE_HINT}", flush=True)
+        print(f"goes on with the code that it was made with; {change}; {new_code_hint()}", flush=True)
     advance(chain, by_link=False, new_code=new_code)
+
+
+def _left_of(request: Request, chain: Chain | None, *, fresh: bool) -> list[Cell]:
+    """As many cells of a stage as are not done, in its sweep or in one of the same content."""
+    known = chain.standing().get(request.kind, {}).get("sweep") if chain else None
+    sweep = SweepDir(request.runs_dir / str(known)) if known else None
+    if sweep is None and not fresh:
+        sweep = find_sweep(request.runs_dir, request.kind, request.key)
+    done = sum(run.result() is not None for run in sweep.runs()) if sweep else 0
+    return list(request.cells)[done:]
 
 
 def advance(chain: Chain, *, by_link: bool, new_code: bool = False) -> None:
@@ -63,7 +88,9 @@ def advance(chain: Chain, *, by_link: bool, new_code: bool = False) -> None:
 
     `by_link`: called by the chain's own job, which does not submit again what a user has stopped.
     """
-    name, profile = load_profile(str(chain.profile_file))
+    hints.use(chain.meta())
+    _, profile = load_profile(str(chain.profile_file))
+    name = str(chain.meta()["profile"])
     site = None if profile.executor == "local" else _ask_patiently(name, profile, _LINK_TRIES if by_link else 1)
     os.chdir(chain.meta()["folder"])
     with planning(chain.path):
@@ -102,13 +129,14 @@ def _advance_link(
     choose_code(sweep, new_code=new_code, root=chain.snapshot())
     if len(stock.done) < len(request.cells):
         print(f"{link}: {sweep.path}", flush=True)
+        remember_profile(sweep, str(chain.meta()["profile"]))
         execute(sweep, profile, site, request.config, by_user=not by_link)
         if site and any(not run.is_done() for run in sweep.runs()):
             flying = {job.job_id for jobs in in_queue(sweep).values() for job in jobs}
             if not flying:
                 raise RunError(
-                    f"nothing of it is in the queue, yet not all of it is done; see python -m hpc.launch status "
-                    f"{sweep.name}; the same pipeline command goes on"
+                    f"nothing of it is in the queue, yet not all of it is done; to see why: "
+                    f"{hints.command('hpc.launch', 'status', sweep.name)}; to go on: {hints.again()}"
                 )
             chain.record(link=link, state="submitted", sweep=sweep.name)
             _submit_next(chain, link, flying, profile)
@@ -138,7 +166,7 @@ def _refuse_failed(sweep: SweepDir, stock: Stock, *, by_link: bool) -> None:
     if stock.refused:
         raise RunError(
             f"{len(stock.refused)} of {len(sweep.runs())} runs failed\n{refusals_by_word(stock.refused)}\n"
-            "then the same pipeline command goes on"
+            f"to go on then: {hints.again()}"
         )
     submitted = _submitted_names(sweep)
     stopped = [
@@ -148,9 +176,10 @@ def _refuse_failed(sweep: SweepDir, stock: Stock, *, by_link: bool) -> None:
     ]
     stopped += stock.cancelled
     if by_link and stopped:
+        logs = hints.command("hpc.launch", "logs", stopped[0].label)
         raise RunError(
-            f"{len(stopped)} of {len(sweep.runs())} runs were cancelled, or ended before they began "
-            f"({stopped[0].name}; python -m hpc.launch logs {stopped[0].label}); the same pipeline command goes on"
+            f"{len(stopped)} of {len(sweep.runs())} runs were cancelled, or ended before they began, such as "
+            f"{stopped[0].name}: {logs}; to go on: {hints.again()}"
         )
 
 

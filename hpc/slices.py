@@ -6,6 +6,7 @@ import os
 import re
 import socket
 
+from src import hints
 from src.errors import ClusterError
 
 # A MIG instance shows less than the gigabytes in its name: 10.75 GiB of a 1g.12gb, 9.5 GiB of a 1g.10gb.
@@ -26,8 +27,8 @@ def check_slice() -> str:
     if count != 1:
         raise ClusterError(
             f"needs_gpu: {count} GPUs are visible on {socket.gethostname()} (CUDA_VISIBLE_DEVICES {_visible()}), it "
-            "must be one: check gres or slice of the profile, and that torch fits the driver (make setup "
-            "TORCH_BACKEND=auto)"
+            "must be one: check gres or slice of the profile, and that torch fits the driver: "
+            f"{hints.make('setup', 'TORCH_BACKEND=auto')}"
         )
     device = torch.cuda.get_device_properties(0)
     reason = unlike(os.environ.get("RELAY_SLICE", ""), device.name, device.total_memory)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from src import hints
 from src.errors import ClusterError
 
 # A busy controller may take a minute for the answer to squeue.
@@ -53,6 +54,10 @@ class QueuedJob:
 Queue = Mapping[str, Sequence[QueuedJob]]
 
 
+def _start_one() -> str:
+    return f'eval "$({hints.make("-s", "slurm-up")})"'
+
+
 def ask(command: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> str:
     """What the command prints. A controller that is busy or away is waited for.
 
@@ -60,7 +65,7 @@ def ask(command: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> str:
     """
     conf = os.environ.get("SLURM_CONF")
     if conf and not Path(conf).is_file():
-        raise ClusterError(f"SLURM_CONF: {conf} is not there; unset it, or start that cluster again (make slurm-up)")
+        raise ClusterError(f"SLURM_CONF: {conf} is not there; unset it, or start that cluster again: {_start_one()}")
     waits = list(waits_s)
     for wait_s in [*waits, None]:
         try:
@@ -70,7 +75,7 @@ def ask(command: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> str:
         except FileNotFoundError:
             raise ClusterError(
                 f"{command[0]}: no such command; are you on a login node of the cluster? "
-                "(make slurm-up starts a cluster on this machine, --cluster local needs none)"
+                f"(a cluster on this machine starts with: {_start_one()})"
             ) from None
         except OSError as error:
             raise not_executable(command[0], error) from None

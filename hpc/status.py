@@ -14,6 +14,7 @@ from hpc.forecast import show_hours
 from hpc.slurm import Queue, QueuedJob
 from hpc.stock import refusals_by_word
 from hpc.usage import used_s, wasted_s
+from src import hints
 from src.attempts import last_sign, lost, reached_step
 from src.budgets import Verdict, damaged, verdict
 from src.errors import RunError
@@ -45,10 +46,8 @@ class SweepStatus:
             again = f", {show_hours(self.wasted_s / 3600)} of them for work done again" if self.wasted_s else ""
             lines.append(f"used: {show_hours(self.used_s / 3600)} slice-hours{again}")
         idle = len(self.rows) - self.in_flight - len(self.refused) - sum(counts[state] for state in FINISHED)
-        if idle == 1:
-            lines.append("1 is neither done nor on its way; the command that made it submits it again")
-        elif idle:
-            lines.append(f"{idle} are neither done nor on their way; the command that made them submits them again")
+        if idle:
+            lines.append(f"neither done nor on its way: {counted(idle, 'run')}; to submit again: {hints.again()}")
         if self.refused:
             lines += ["failed, and not started again by themselves:", refusals_by_word(self.refused)]
         return "\n".join(lines)

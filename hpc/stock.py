@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from hpc.causes import cause_of_loss, ends_of
+from src import hints
 from src.attempts import close_lost, lost
 from src.budgets import STOPPED_BY_USER, Verdict, damaged, verdict
 from src.errors import RunError
@@ -104,5 +105,6 @@ def refusals_by_word(refused: Mapping[RunDir, Verdict]) -> str:
         errors = [str(a["error"]) for run in runs for a in run.attempts()[-1:] if a.get("error")]
         reason = f": {errors[0]}" if errors else ""
         lines.append(f"{len(runs)} {word} ({runs[0].name}{', …' if len(runs) > 1 else ''}){reason}")
-        lines.append(f"  {refused[runs[0]].advice}, then: python -m hpc.launch retry {runs[0].sweep().name} --failed")
+        retry = hints.command("hpc.launch", "retry", runs[0].sweep().name, "--failed")
+        lines.append(f"  {refused[runs[0]].advice}, then: {retry}")
     return "\n".join(lines)

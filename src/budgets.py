@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from src import hints
 from src.errors import RunError
 
 Attempts = Sequence[Mapping[str, Any]]
@@ -64,7 +65,11 @@ class Verdict:
     def __str__(self) -> str:
         if self.damaged:
             return self.detail
-        return f"{self.word} ({self.detail}): {self.advice}, then python -m hpc.launch retry --failed"
+        return f"{self.word} ({self.detail}): {self.advice}"
+
+    def with_retry(self, run: str) -> str:
+        """The same, with the command that tries again `run`, a sweep or its `sweep/run`."""
+        return str(self) if self.damaged else f"{self}, then: {hints.command('hpc.launch', 'retry', run)}"
 
 
 def damaged(message: str) -> Verdict:
@@ -86,11 +91,11 @@ def verdict(attempts: Attempts) -> Verdict | None:
     return None
 
 
-def admit(attempts: Attempts) -> None:
-    """Raise RunError where a run with these attempts may not be started again."""
+def admit(label: str, attempts: Attempts) -> None:
+    """Raise RunError where the run of this label, with these attempts, may not be started again."""
     refused = verdict(attempts)
     if refused:
-        raise RunError(str(refused))
+        raise RunError(refused.with_retry(label))
 
 
 def since_retry(attempts: Attempts) -> Attempts:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.checkpoint_names import checksum_in, list_states, state_name
+from src.checkpoint_names import checksum_in, list_states, missing_checkpoint, state_name
 from src.errors import CheckpointError
 from src.files import remove_leftovers, replace_file, sync_directory
 
@@ -124,7 +124,7 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Any]:
     the digest `sha256`, is damaged, needs more than `weights_only`, or holds no model.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; train first (make train), or give one with --checkpoint")
+        raise CheckpointError(missing_checkpoint(path))
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from src import hints
+
 _NAME = re.compile(r"^step_(\d{9})-([0-9a-f]{64})\.ckpt$")
 
 
@@ -29,3 +31,9 @@ def newest_step(folder: Path) -> int:
     """The step of the newest state in `folder`, going by its name; 0 where there is none."""
     names = [match for path in (folder.iterdir() if folder.is_dir() else ()) if (match := _NAME.match(path.name))]
     return max((int(match.group(1)) for match in names), default=0)
+
+
+def missing_checkpoint(path: Path) -> str:
+    """What a user is told who asks for weights that are not there."""
+    train = hints.command("hpc.launch", "train")
+    return f"{path}: no such checkpoint; give one with --checkpoint, or train first: {train}"

@@ -17,8 +17,9 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from src import yaml_file
+from src import hints, yaml_file
 from src.errors import RunError
 from src.files import replace_file, sync_directory
 from src.provenance import SNAPSHOT_VERSION, code_diff, code_version
@@ -48,6 +49,7 @@ _DECIDES_NOTHING = frozenset(
         "files",
         "foreground",
         "grid_search",
+        "hints",
         "lr_finder",
         "names",
         "outcome",
@@ -65,7 +67,12 @@ _DECIDES_NOTHING = frozenset(
         "train",
     }
 )
-NEW_CODE_HINT = "--new-code goes on with the changed code, --fresh starts anew with it"
+
+
+def new_code_hint(kept: Mapping[str, Any] | None = None) -> str:
+    """The two ways to the code as it is now; `kept` as in `hints.again`."""
+    anew = hints.again("--fresh", kept=kept)
+    return f"to go on with the changed code: {hints.again('--new-code', kept=kept)}; to start anew with it: {anew}"
 
 
 def code_digest(root: Path | None = None) -> str:
@@ -148,7 +155,8 @@ def sweep_code(sweep: SweepDir) -> Path:
     problem = snapshot_problem(path)
     if problem:
         raise RunError(
-            f"{path}: is not the code that {sweep.name} was made with: {problem}; put it back, or {NEW_CODE_HINT}"
+            f"{path}: is not the code that {sweep.name} was made with: {problem}; put it back; "
+            f"{new_code_hint(sweep.meta())}"
         )
     return path
 
@@ -192,7 +200,7 @@ def check_commands(snapshot: Path) -> list[str]:
     listed = f'[ "$(sha256sum < {MANIFEST} | cut -c1-{len(digest)})" = {digest} ]'
     # As in `_others`: the listed files, the list itself and the version, and no file more.
     alone = f"[ $(find . {_HIDDEN} -prune -o ! -type d -print | wc -l) -eq $(($(wc -l < {MANIFEST}) + 2)) ]"
-    reason = f"error: the code of these runs is gone or was changed: {snapshot}; put it back, or {NEW_CODE_HINT}"
+    reason = f"error: the code of these runs is gone or was changed: {snapshot}; put it back; {new_code_hint()}"
     return [
         f"cd {root} && {listed} && sha256sum --quiet --check {MANIFEST} && {alone} \\",
         f"    || {{ echo {shlex.quote(reason)} >&2; exit 3; }}",

@@ -16,6 +16,7 @@ def main(
     set_: SetOption = None,
 ) -> None:
     """Overlay the best cell of a grid with its neighbours, one figure for each axis."""
+    from src import hints
     from src.comparison import compare_axes, draw_comparison
     from src.config import load_config
     from src.errors import RunError
@@ -30,7 +31,7 @@ def main(
     if compared is None:
         raise RunError(
             f"{paths.runs_dir}: no grid{f' named {sweep}' if sweep else ''} has two finished cells; "
-            "run one first (make grid)"
+            f"to run one: {hints.command('hpc.launch', 'grid')}"
         )
     found, comparisons = compared
     print(f"{found.name}: the best cell and those that differ from it in one value")

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from src import yaml_file
+from src import hints, yaml_file
 from src.config_errors import describe
 from src.errors import ConfigError
 from src.schema import Config, Hparams, Section
@@ -105,5 +105,7 @@ class Variants:
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read a YAML file, with `overrides` such as "train.optimizer.lr=3e-4" over it. Raises ConfigError."""
-    parsed = dict(parse_override(text) for text in overrides)
+    given = list(overrides)
+    hints.loaded(str(path), given)
+    parsed = dict(parse_override(text) for text in given)
     return make_config(yaml_file.read_mapping(Path(path)), str(path), parsed)

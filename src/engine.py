@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from src import hints
 from src.attempts import note_steps, write_provenance
 from src.batches import TrainBatches
 from src.checkpoint import load_newest, save_state, save_weights
@@ -221,7 +222,7 @@ class Trainer:
         if state.get("format") != FORMAT:
             raise CheckpointError(
                 f"{self.run.label}: its states have format {state.get('format')}, this version reads {FORMAT}; "
-                "go on with the version that wrote them, or start anew beside it with --fresh"
+                f"go on with the version that wrote them, or start anew beside it: {hints.again('--fresh')}"
             )
         if state["key"] != self.key:
             raise CheckpointError(

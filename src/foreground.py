@@ -5,7 +5,6 @@ so does closing the terminal.
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 import traceback
@@ -14,10 +13,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
 
+from src import hints
 from src.attempts import Execute, attempt
 from src.budgets import admit, verdict
 from src.cli import EXIT_STOPPED
-from src.code_snapshot import NEW_CODE_HINT, code_change, code_digest, keep_code, use_new_code
+from src.code_snapshot import code_change, code_digest, keep_code, new_code_hint, use_new_code
 from src.errors import RelayError, RunError
 from src.outcome import Outcome
 from src.progress import Reporter, StopCheck, make_reporter
@@ -26,8 +26,6 @@ from src.sweeps import Request, open_sweep
 
 _NAMES_SHOWN = 20
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Options of all commands that say where the runs are.
-_SHARED_OPTIONS = ("--config", "--set")
 
 
 @contextmanager
@@ -112,11 +110,11 @@ def _agree_on_code(sweep: SweepDir, *, new_code: bool) -> None:
     begun = f"{sweep.path}: was made with other code ({change})"
     if all(run.is_done() for run in sweep.runs()):
         if change:
-            print(f"{begun}; --fresh does it anew", file=sys.stderr, flush=True)
+            print(f"{begun}; to do it anew: {hints.again('--fresh')}", file=sys.stderr, flush=True)
     elif new_code or not sweep.meta().get("snapshot"):
         print(f"goes on with the code as it is now, snapshot {use_new_code(sweep).name}", file=sys.stderr, flush=True)
     elif change:
-        raise RunError(f"{begun}; put it back, or {NEW_CODE_HINT}")
+        raise RunError(f"{begun}; put it back; {new_code_hint()}")
     else:
         # Attempts name this code, also where it differs only in what decides no result.
         keep_code(sweep.code)
@@ -153,16 +151,16 @@ def run_sweep(sweep: SweepDir, execute: Execute, *, new: bool) -> None:
                 stopped = True
     undone = [run for run in left if not run.is_done()]
     if stopped or (undone and all(run.cancelled() for run in undone)):
-        print(f"to go on: {command_line()}", file=sys.stderr, flush=True)
+        print(f"to go on: {hints.again()}", file=sys.stderr, flush=True)
         sys.exit(EXIT_STOPPED)
     if not left:
-        print("all of it was done before; --fresh does it anew", file=sys.stderr, flush=True)
+        print(f"all of it was done before; to do it anew: {hints.again('--fresh')}", file=sys.stderr, flush=True)
 
 
 def _try_one_of_several(run: RunDir, execute: Execute, should_stop: StopCheck, reporter: Reporter) -> Outcome | None:
     """As `attempt`, within the run's budgets; None where it failed, which is said."""
     try:
-        return attempt(run, execute, should_stop, reporter, admit=admit)
+        return attempt(run, execute, should_stop, reporter, admit=lambda attempts: admit(run.label, attempts))
     except RelayError as error:
         reporter.say(f"error: {run.label}: {error}")
     except Exception:
@@ -177,10 +175,11 @@ def _not_done(sweep: SweepDir, undone: Sequence[RunDir]) -> str:
     lines += [f"  {run.name}: {damages.get(run) or _why_not_done(run)}" for run in undone[:_NAMES_SHOWN]]
     lines += [f"  and {len(undone) - _NAMES_SHOWN} more"] if len(undone) > _NAMES_SHOWN else []
     refused = [found for run in undone if run not in damages and (found := verdict(run.attempts()))]
+    retry = hints.command("hpc.launch", "retry", sweep.name, "--failed")
     for word, advice in dict.fromkeys((found.word, found.advice) for found in refused):
-        lines.append(f"{word}: {advice}, then these again: {_retry_command(sweep)}")
+        lines.append(f"{word}: {advice}, then these again: {retry}")
     if len(refused) + len(damages) < len(undone):
-        lines.append(f"to go on: {command_line()}")
+        lines.append(f"to go on: {hints.again()}")
     return "\n".join(lines)
 
 
@@ -191,23 +190,3 @@ def _why_not_done(run: RunDir) -> str:
         return "another process executes it"
     last = (run.attempts() or [{}])[-1]
     return ": ".join(str(last[name]) for name in ("cause", "error") if last.get(name)) or "not started"
-
-
-def _retry_command(sweep: SweepDir) -> str:
-    """The launcher's command that gives the failed runs of a sweep their budgets back, for this machine."""
-    words = ["python", "-m", "hpc.launch", "retry", sweep.name, "--failed", "--cluster", "local"]
-    given = sys.argv[1:]
-    for word, value in zip(given, [*given[1:], ""], strict=True):
-        if word in _SHARED_OPTIONS:
-            words += [word, value]
-        elif word.partition("=")[0] in _SHARED_OPTIONS:
-            words.append(word)
-    return shlex.join(words)
-
-
-def command_line() -> str:
-    """The command of this process, as it can be typed again; without --fresh, which would not go on."""
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    name = f"-m {spec.name.removesuffix('.__main__')}" if spec else shlex.quote(sys.argv[0])
-    words = [shlex.quote(word) for word in sys.argv[1:] if word != "--fresh"]
-    return " ".join(["python", name, *words])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from src import hints
 from src.errors import RunError
 from src.rundir import RunDir, SweepDir
 from src.sweeps import sweeps, with_whole_manifests
@@ -21,7 +22,8 @@ def find_named(runs_dir: Path, name: str | None) -> tuple[SweepDir, RunDir | Non
     """
     known = sweeps(runs_dir)
     if not known:
-        raise RunError(f"{runs_dir}: there are no runs yet; start some with make grid or make train")
+        start = hints.command("hpc.launch", "grid")
+        raise RunError(f"{runs_dir}: there are no runs yet; to start some, for example: {start}")
     if not name:
         return known[-1], None
     sweep_part, _, run_part = _without_folder(name, runs_dir).rpartition("/")

@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -27,6 +28,28 @@ from src.yaml_file import json_text
 HEARTBEAT_S = 10.0
 # Nine missed heartbeats: NFS clients may serve attributes up to 60 s old (acdirmax of nfs(5)).
 SILENCE_S = 90.0
+
+
+@contextlib.contextmanager
+def hold_lock(file: Path, label: str, wait_s: float) -> Iterator[None]:
+    """Hold the lock file of the run `label`. Raises RunError where another process holds it for longer than `wait_s`
+    seconds, or it cannot be locked.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file, timeout=wait_s)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunError(f"{label} is being executed by another process; wait for it, or stop that one") from None
+    except OSError as error:
+        raise RunError(
+            f"{file}: cannot be locked: {error.strerror}; give access to it, then do the same again"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_locked(file: Path) -> bool | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from src import hints
 from src.config import Config
 from src.errors import DataError, RunError
 from src.rundir import RunDir
@@ -26,7 +27,8 @@ def check_as_planned(run: RunDir, config: Config, kind: str, data: str) -> None:
     if row.get("data") not in (None, data):
         raise DataError(
             f"{run.label}: was planned on other images than those of dataset.name {config.dataset.name} now (content "
-            f"{row['data']}, now {data}): put the images back as they were, or start anew on these with --fresh"
+            f"{row['data']}, now {data}): put the images back as they were, or start anew on these: "
+            f"{hints.again('--fresh', kept=run.sweep().meta())}"
         )
 
 
@@ -38,4 +40,5 @@ def planned_row(run: RunDir) -> dict[str, Any] | None:
     for row in sweep.cells():
         if row["name"] == run.name:
             return row
-    raise RunError(f"{sweep.cells_file}: has no line for {run.name}; start the runs anew with --fresh")
+    anew = hints.again("--fresh", kept=sweep.meta())
+    raise RunError(f"{sweep.cells_file}: has no line for {run.name}; to start the runs anew: {anew}")

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from src import hints
 from src.cells import Cell, expand_grid, refine_grid, single_cell
+from src.checkpoint_names import missing_checkpoint
 from src.config import Config, make_config
 from src.errors import CheckpointError, RunError
 from src.files import read_json
@@ -91,8 +93,8 @@ def _best_of(request: Request, option: str, *, unfinished: bool) -> BestCell | N
     done = sum(run.is_done() for run in runs)
     if done < len(runs) and not unfinished:
         raise RunError(
-            f"{option}: only {done} of {len(runs)} cells of {sweep.name} are done; finish that grid with the command "
-            "that began it, or take the best of what is done with --unfinished"
+            f"{option}: only {done} of {len(runs)} cells of {sweep.name} are done; to finish that grid: "
+            f"{hints.again(kept=sweep.meta())}; to take the best of what is done: {hints.again('--unfinished')}"
         )
     return best_cell(sweep)
 
@@ -113,7 +115,8 @@ def best_of_all(config: Config, *, unfinished: bool = False) -> BestCell:
     """
     first = best_of_grid(config, "--best", unfinished=unfinished)
     if first is None:
-        raise RunError("--best: no cell of this configuration's grid is done yet; run the grid first (make grid)")
+        grid = hints.command("hpc.launch", "grid")
+        raise RunError(f"--best: no cell of this configuration's grid is done yet; run the grid first: {grid}")
     narrower = Request("grid", config.refine.tag, refine_grid(config, first.overrides), config)
     second = _best_of(narrower, "--best", unfinished=unfinished)
     if second is None:
@@ -139,7 +142,7 @@ def evaluation_request(config: Config) -> Request:
     if path.is_dir():
         raise CheckpointError(f"{path}: is a folder; give the .ckpt file in it with --checkpoint")
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; train first (make train), or give one with --checkpoint")
+        raise CheckpointError(missing_checkpoint(path))
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     _check_digest(path, digest, config.evaluation.sha256)

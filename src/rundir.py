@@ -19,11 +19,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from src import records, yaml_file
+from src import hints, records, yaml_file
 from src.config import Config, make_config
 from src.errors import RunError
 from src.files import append_lines, last_line, read_json, read_lines, replace_file
-from src.ownership import Ownership, heart_beats, is_locked
+from src.ownership import Ownership, heart_beats, hold_lock, is_locked
 
 
 @dataclass(frozen=True)
@@ -180,29 +180,12 @@ class RunDir:
         """Append what is known of an attempt now."""
         append_lines(self.attempts_file, [{"attempt": attempt, **facts}], check=self.check_owner)
 
-    @contextlib.contextmanager
-    def claim(self, wait_s: float = 0) -> Iterator[None]:
+    def claim(self, wait_s: float = 0) -> contextlib.AbstractContextManager[None]:
         """Hold the run for this process; it is free again when the process ends, however it ends.
 
         Raises RunError where another process holds it for longer than `wait_s` seconds.
         """
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.claim_file, timeout=wait_s)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise RunError(
-                f"{self.label} is being executed by another process; wait for it, or stop that one"
-            ) from None
-        except OSError as error:
-            raise RunError(
-                f"{self.claim_file}: cannot be locked: {error.strerror}; give access to it, then do the same again"
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
+        return hold_lock(self.claim_file, self.label, wait_s)
 
     def claimed(self) -> bool:
         """Whether a process holds the run now, for whoever would take it."""
@@ -299,7 +282,7 @@ class SweepDir:
             raise RunError(
                 f"{self.cells_file}: {len(found)} whole lines, of {len(names)} different cells, where "
                 f"{self.meta_file.name} says {count}: it was cut or damaged; put it back as it was, or start the same "
-                f"runs anew with --fresh"
+                f"runs anew: {hints.again('--fresh', kept=self.meta())}"
             )
         return [different[index] for index in range(count)]
 

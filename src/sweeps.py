@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from src import yaml_file
+from src import hints, yaml_file
 from src.cells import Cell
 from src.code_snapshot import keep_code
 from src.config import Config
@@ -88,7 +88,8 @@ def check_same_images(sweep: SweepDir, request: Request) -> None:
         raise DataError(
             f"{sweep.path}: {len(changed)} of {len(planned)} runs were planned on other images than those of "
             f"dataset.name {request.config.dataset.name} now (content {planned[changed[0]]}, now "
-            f"{request.data[changed[0]]}): put the images back as they were, or start anew on these with --fresh"
+            f"{request.data[changed[0]]}): put the images back as they were, or start anew on these: "
+            f"{hints.again('--fresh')}"
         )
 
 
@@ -225,7 +226,7 @@ def make_sweep(request: Request, created: datetime, code_root: Path | None = Non
         }
         kept = keep_code(draft.code, code_root)
         meta |= {"cells": len(rows), "code": code_version(kept), "snapshot": kept.name}
-        meta |= {"config": request.config.to_dict()}
+        meta |= {"call": hints.to_keep(), "config": request.config.to_dict()}
         replace_file(draft.meta_file, yaml_file.dump_yaml(meta))
         _make_durable([draft.run(cell.name).config_file for cell in request.cells])
         path = _rename_to_free(building, runs_dir / request.name_at(created))

@@ -71,7 +71,7 @@ def test_retry_gives_budgets_back() -> None:
 def test_what_to_do_is_said() -> None:
     refused = verdict(attempts((0, 5), cause="OUT_OF_MEMORY"))
     assert "mem_gb" in str(refused)
-    assert "retry --failed" in str(refused)
+    assert "raise mem_gb of the profile" in str(refused)
 
 
 def test_used_and_wasted_seconds() -> None:

@@ -13,8 +13,9 @@ from hpc import arrays, lifecycle, slurm
 from hpc.arrays import Site, submit_missing
 from hpc.causes import StopRequest
 from hpc.cluster import Profile
-from hpc.inspection import cancel_runs, show_in_logs, show_logs, show_status
+from hpc.inspection import cancel_runs, show_status
 from hpc.lifecycle import Task, execute_runs, give_back
+from hpc.logs import show_in_logs, show_logs
 from hpc.plan import SubmitPlan
 from hpc.submit import local_executor
 from src.config import Config

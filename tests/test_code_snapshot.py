@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hpc.chain import open_chain
+from hpc.chain import make_chain
 from hpc.cluster import Profile
 from hpc.commands import choose_code, launch
 from hpc.local import LocalPool
@@ -119,7 +119,7 @@ def test_a_damaged_snapshot_is_not_trusted(
     kept = sweep_code(sweep)
     damage(kept / file)
     assert said in snapshot_problem(kept)
-    with pytest.raises(RunError, match=rf"{said}.*--new-code goes on.*--fresh"):
+    with pytest.raises(RunError, match=rf"{said}.*--new-code.*--fresh"):
         sweep_code(sweep)
     done = run_in_bash(kept)
     assert done.returncode == 3
@@ -167,7 +167,7 @@ def test_a_task_checks_its_code_and_takes_it_from_there(sweep: SweepDir) -> None
     kept.rename(kept.with_name("away"))
     gone = run_in_bash(kept)
     assert gone.returncode == 3
-    assert f"is gone or was changed: {kept}; put it back, or --new-code" in gone.stderr
+    assert f"is gone or was changed: {kept}; put it back; to go on" in gone.stderr
 
 
 def test_a_local_worker_is_not_started_without_its_code(
@@ -201,7 +201,7 @@ def test_in_the_foreground_half_a_sweep_is_not_finished_with_other_code(
     capsys.readouterr()
     open_and_run(request, work, fresh=False)
     said = capsys.readouterr().err
-    assert "was made with other code (src/model.py changed since); --fresh does it anew" in said
+    assert "was made with other code (src/model.py changed since); to do it anew: " in said
     assert open_and_run(request, work, fresh=True).path != sweep.path
 
 
@@ -239,7 +239,7 @@ def test_a_launch_of_a_sweep_that_is_done_does_not_call_it_another_codes(
     for new_code in (False, True):
         choose_code(sweep, new_code=new_code)
         said = capsys.readouterr().out
-        assert "done before, with other code: src/model.py changed since; --fresh does it anew" in said
+        assert "done before, with other code: src/model.py changed since; to do it anew: " in said
     assert sweep.meta()["snapshot"] == kept
 
 
@@ -251,7 +251,9 @@ def test_a_launch_goes_on_with_the_sweeps_code_and_says_so(
     assert capsys.readouterr().out == ""
     edit(checkout, "src/model.py")
     choose_code(sweep, new_code=False)
-    assert "goes on with the code that it was made with; src/model.py changed since; --new" in capsys.readouterr().out
+    assert (
+        "goes on with the code that it was made with; src/model.py changed since; to go on" in capsys.readouterr().out
+    )
     assert sweep.meta()["snapshot"] == kept
     choose_code(sweep, new_code=True)
     assert f"with the code as it is now, snapshot {code_digest()}" in capsys.readouterr().out
@@ -303,7 +305,7 @@ def test_a_sweep_of_an_earlier_version_takes_the_code_as_it_is(
 
 
 def test_a_pipeline_of_an_earlier_version_takes_the_code_as_it_is(checkout: Path, small: Callable[..., Config]) -> None:
-    chain, _ = open_chain(small(), Profile(executor="local"), [], fresh=False)
+    chain = make_chain(small(), [], fresh=False)
     forget_snapshot(chain.path / "chain.yaml")
     assert chain.snapshot().name == chain.meta()["snapshot"] == code_digest()
 

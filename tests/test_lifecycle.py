@@ -161,7 +161,7 @@ def test_a_crash_keeps_no_other_run_from_its_end_and_is_not_tried_again(
     assert [run.attempts()[-1]["cause"] for run in runs] == ["CRASHED", "OUT_OF_MEMORY", "DONE", "DONE"]
     assert [len(run.attempts()) for run in runs] == [1, 1, 1, 1]
     assert len(calls) == 4
-    assert "retry --failed" in capsys.readouterr().err
+    assert "-m hpc.launch retry grid_" in capsys.readouterr().err
 
 
 def test_a_run_that_is_done_by_the_time_it_is_claimed_is_left_alone(

@@ -114,7 +114,7 @@ def test_ctrl_c_saves_all_and_the_same_command_goes_on(small_file: Path, profile
         os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert "to go on: python -m hpc.launch grid" in output
+    assert "stopped; to go on: " in output
     for run in working:
         assert [a["cause"] for a in run.attempts()] == ["CANCELLED"]
         assert run.attempts()[-1]["last_step"] > 0

@@ -12,6 +12,7 @@ import pytest
 from hpc import slurm
 from hpc.cluster import Profile, choose_gres, load_profile
 from hpc.plan import SubmitPlan, job_name, make_plan
+from src import hints
 from src.code_snapshot import PROJECT_ROOT
 from src.config import Config
 from src.errors import ClusterError, ConfigError, RelayError
@@ -37,7 +38,9 @@ def plan_of(
     )
 
 
-def test_the_sbatch_text_of_an_array_whole() -> None:
+def test_the_sbatch_text_of_an_array_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(hints._call, "words", ["hpc.launch", "grid"])
+    grid = hints.python("hpc.launch", "grid")
     runs = [Path(f"/scratch/runs/grid/k=00{i}") for i in range(3)]
     plan = plan_of(runs, "gpu:1g.12gb:1", logs="/scratch/logs/grid")
     root, python = "'/scratch/the code/0123456789ab'", shlex.quote(sys.executable)
@@ -68,8 +71,8 @@ def test_the_sbatch_text_of_an_array_whole() -> None:
 cd {root} && [ "$(sha256sum < code.sha256 | cut -c1-12)" = 0123456789ab ] && sha256sum --quiet --check code.sha256 && \
 [ $(find . \\( -name __pycache__ -o -name '.?*' \\) -prune -o ! -type d -print | wc -l) -eq \
 $(($(wc -l < code.sha256) + 2)) ] \\
-    || {{ echo 'error: the code of these runs is gone or was changed: /scratch/the code/0123456789ab; put it back, or \
---new-code goes on with the changed code, --fresh starts anew with it' >&2; exit 3; }}
+    || {{ echo 'error: the code of these runs is gone or was changed: /scratch/the code/0123456789ab; put it back; \
+to go on with the changed code: {grid} --new-code; to start anew with it: {grid} --fresh' >&2; exit 3; }}
 export PYTHONPATH={root}"${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1
 export RELAY_SIGNAL_LEAD_S=90
 export RELAY_NEEDS_GPU=0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpc import pipeline
-from hpc.chain import open_chain
+from hpc.chain import make_chain
 from hpc.cluster import load_profile
 from hpc.commands import launch
 from hpc.forecast import forecast_of
@@ -130,7 +130,7 @@ def test_a_rate_sweep_keeps_its_limits(small: Callable[..., Config], questions: 
 
 def test_a_pipeline_stops_where_its_images_change(on_folder: Callable[..., Config], tmp_path: Path) -> None:
     config = on_folder()
-    chain, _ = open_chain(config, LOCAL, [], fresh=False)
+    chain = make_chain(config, [], fresh=False)
     request = lr_sweep_request(config)
     made = pipeline._open_sweep(chain, "lr_sweep", request)
     assert pipeline._open_sweep(chain, "lr_sweep", request) == made
@@ -141,7 +141,7 @@ def test_a_pipeline_stops_where_its_images_change(on_folder: Callable[..., Confi
 
 def test_a_pipeline_whose_training_diverged_says_so(small: Callable[..., Config]) -> None:
     config = small()
-    chain, _ = open_chain(config, LOCAL, [], fresh=False)
+    chain = make_chain(config, [], fresh=False)
     made = {"lr_sweep": planned(lr_sweep_request(config)), "grid": planned(grid_request(config))}
     made["lr_sweep"].runs()[0].write_result({"suggestion": {"valley": 0.01}})
     for run in made["grid"].runs():

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from hpc.commands import launch, retry
-from hpc.inspection import cancel_runs, show_logs, show_status
+from hpc.inspection import cancel_runs, show_status
+from hpc.logs import show_logs
 from hpc.status import sweep_status
 from hpc.stock import take_stock
 from hpc.submit import submissions

@@ -134,7 +134,9 @@ def test_the_best_cell_of_a_grid_that_is_not_complete_is_asked_for_by_name(
     sweep: SweepDir, small: Callable[..., Config]
 ) -> None:
     for ask in (with_best_cell, lambda config: grid_request(config, refined=True)):
-        with pytest.raises(RunError, match=rf"only 3 of 4 cells of {sweep.name} are done; finish .* --unfinished"):
+        with pytest.raises(
+            RunError, match=rf"only 3 of 4 cells of {sweep.name} are done; to finish that grid: .* --unfinished"
+        ):
             ask(small())
     assert with_best_cell(small(), unfinished=True).model.num_modules == 3
     assert len(grid_request(small(), refined=True, unfinished=True).cells) == 9

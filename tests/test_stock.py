@@ -170,7 +170,7 @@ def test_a_done_run_whose_task_goes_on_is_counted_once(sweep: SweepDir) -> None:
     record(idle, "CANCELLED")
     shown = sweep_status(sweep, {run.name: [queued("7_1", state="RUNNING")] for run in (done, flying)})
     assert shown.in_flight == 1
-    assert "2 are neither done nor on their way" in shown.summary()
+    assert "neither done nor on its way: 2 runs" in shown.summary()
 
 
 def test_a_state_that_nobody_knows_is_shown_as_it_is(sweep: SweepDir) -> None:

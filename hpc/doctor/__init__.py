@@ -18,6 +18,7 @@ from hpc.doctor.findings import Line, print_page
 from hpc.doctor.node import NoNodeError, ask_here, ask_node
 from hpc.doctor.node_lines import node_lines, task_lines
 from hpc.forecast import forecast_of
+from src import hints
 from src.config import Config
 from src.errors import ClusterError
 from src.plans import grid_request, train_request
@@ -113,4 +114,4 @@ def _python_line() -> Line:
     try:
         return Line("ok", "python", f"{here}, torch {metadata.version('torch')}")
     except metadata.PackageNotFoundError:
-        return Line("problem", "python", f"{here}, without torch", "make setup")
+        return Line("problem", "python", f"{here}, without torch", hints.make("setup"))

@@ -7,6 +7,7 @@ from typing import Any
 
 from hpc.doctor.findings import Line
 from hpc.doctor.node import Answer
+from src import hints
 
 _SLOW_IMPORT_S = 60
 _SLOW_FILES_S = 10
@@ -43,7 +44,8 @@ def _python_line(there: str, here: str) -> Line:
 
 def _torch_lines(torch: Mapping[str, Any], found: Mapping[str, str]) -> list[Line]:
     if "error" in torch:
-        advice = "make setup again, with the .venv where the nodes see it (TORCH_BACKEND=auto on a node for its driver)"
+        setup = hints.make("setup")
+        advice = f"{setup} again, with the .venv where the nodes see it (TORCH_BACKEND=auto on a node for its driver)"
         return [Line("problem", "task: torch", f"the import fails: {torch['error']}", advice)]
     cuda = f"CUDA {torch['cuda']}" if torch["cuda"] else "no CUDA"
     imported = f"{torch['version']} ({cuda}), imported in {torch['import_s']:.0f} s"

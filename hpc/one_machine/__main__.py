@@ -18,6 +18,7 @@ from hpc.one_machine.packages import install
 from hpc.one_machine.progress import report
 from hpc.one_machine.records import own_name
 from hpc.one_machine.settings import OneMachineError
+from src import hints
 
 
 def _whole_number(low: int, high: int) -> Callable[[str], int]:
@@ -31,7 +32,7 @@ def _whole_number(low: int, high: int) -> Callable[[str], int]:
 
 def make_parser() -> argparse.ArgumentParser:
     """The commands and their options."""
-    parser = argparse.ArgumentParser(prog="python -m hpc.one_machine", description="A real SLURM on one machine.")
+    parser = argparse.ArgumentParser(prog=hints.python("hpc.one_machine"), description="A real SLURM on one machine.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("install", help="install SLURM, munge and MariaDB with apt-get; needs root")
     commands.add_parser("status", help="list the clusters of this user")

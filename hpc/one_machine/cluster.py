@@ -38,6 +38,7 @@ from hpc.one_machine.settings import (
     slurm_conf_text,
     slurmdbd_conf_text,
 )
+from src import hints
 
 PORTS = range(20000, 32000)  # below those that the kernel gives to outgoing connections
 OUTAGE_PATIENCE_S = 60.0  # a daemon that is to go on later writes down what it knows first
@@ -65,9 +66,10 @@ def up(request: Request) -> None:
             remove(record)
             record = None
         if record is not None and record.dead():
+            end_it = hints.python("hpc.one_machine", "down", "--name", request.name)
             raise OneMachineError(
                 f"{', '.join(record.dead())} of the cluster {record.label} ended. "
-                f"Its logs are in {record.machine.logs}. Try: python -m hpc.one_machine down --name {request.name}"
+                f"Its logs are in {record.machine.logs}. Try: {end_it}"
             )
         if record is None:
             record = Record(describe(request), [], own_clone())
@@ -235,7 +237,7 @@ def start_daemon(name: str, label: str) -> None:
 def _find_daemon(name: str, label: str) -> tuple[Record, int]:
     record = read_record(name)
     if record is None or not record.is_whole():
-        raise OneMachineError(f"there is no running cluster {name}. Try: python -m hpc.one_machine status")
+        raise OneMachineError(f"there is no running cluster {name}. Try: {hints.python('hpc.one_machine', 'status')}")
     found = [position for position, process in enumerate(record.processes) if process.label == label]
     if not found:
         raise OneMachineError(
@@ -248,7 +250,7 @@ def status() -> None:
     """One line per cluster on stdout."""
     records = all_records()
     if not records:
-        report("there is no cluster. Try: python -m hpc.one_machine up")
+        report(f"there is no cluster. Try: {hints.python('hpc.one_machine', 'up')}")
     for record in records:
         print(f"{record.label}  {health(record)}  SLURM_CONF={record.machine.slurm_conf}")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hpc.one_machine.progress import report
 from hpc.one_machine.settings import OneMachineError
+from src import hints
 
 PACKAGES = (
     "slurmctld",
@@ -42,7 +43,7 @@ def check_installed() -> None:
     """Raises OneMachineError that names every program which is missing."""
     missing = [name for name in PROGRAMS if _which(name) is None]
     if missing:
-        raise OneMachineError(f"not installed: {', '.join(missing)}. Try: python -m hpc.one_machine install")
+        raise OneMachineError(f"not installed: {', '.join(missing)}. Try: {hints.python('hpc.one_machine', 'install')}")
 
 
 def _which(name: str) -> str | None:
@@ -54,7 +55,7 @@ def find_program(name: str) -> str:
     """Its whole path. Raises OneMachineError if it is not installed."""
     found = _which(name)
     if found is None:
-        raise OneMachineError(f"not installed: {name}. Try: python -m hpc.one_machine install")
+        raise OneMachineError(f"not installed: {name}. Try: {hints.python('hpc.one_machine', 'install')}")
     return found
 
 
@@ -64,7 +65,7 @@ def missing_packages() -> list[str]:
         raise OneMachineError(
             "install works on Debian and its relatives only: there is no apt-get here. "
             "Install slurmctld, slurmd, slurmdbd, munge and MariaDB in this system's way, then try: "
-            "python -m hpc.one_machine up"
+            f"{hints.python('hpc.one_machine', 'up')}"
         )
     command = ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\n", *PACKAGES]
     known = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()

@@ -15,6 +15,7 @@ from pathlib import Path
 from hpc.one_machine.processes import Process
 from hpc.one_machine.progress import report
 from hpc.one_machine.settings import OneMachine, OneMachineError, Ports
+from src import hints
 
 
 @dataclasses.dataclass
@@ -60,7 +61,7 @@ def records_folder() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
         raise OneMachineError(
-            f"{folder} is not yours. Try with another folder: TMPDIR=... python -m hpc.one_machine ..."
+            f"{folder} is not yours. Try with another folder: TMPDIR=~ {hints.python('hpc.one_machine', 'up')}"
         )
     return folder
 

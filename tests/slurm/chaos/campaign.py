@@ -213,7 +213,7 @@ class Campaign:
                 continue
             self._presses.remove(press)
             text = press.log.read_text(errors="replace")
-            self._refused = self._refused or "python -m hpc.launch retry" in text
+            self._refused = self._refused or "-m hpc.launch retry" in text
             if problem := self._problem_of(press, text):
                 self.problems.append(f"{press.log.name}: {problem}")
                 self.note(f"PROBLEM {problem}")

@@ -1,0 +1,122 @@
+"""The commands that messages tell a user to type: each one runs when it is pasted into the folder of the project.
+
+A process knows how its user called it: from its own command line and the configuration that it loaded or, where it acts
+for a command of before (a retry, a job on a node), from what the sweep or the pipeline has kept of that command.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# They would not hold for the next call, or undo what this one did.
+_FOR_ONE_CALL = frozenset({"--fresh", "--new-code", "--new_code"})
+_CLUSTER = "--cluster"
+# What is known of the user's call: `words` are the module and all that follows it, `options` say which configuration.
+_call: dict[str, list[str]] = {}
+
+
+def again(*more: str, kept: Mapping[str, Any] | None = None) -> str:
+    """The user's command once more, with the options `more`; that which made the sweep or pipeline where what it has
+    `kept` (its sweep.yaml, chain.yaml) is given.
+    """
+    words = (_kept_call(kept) if kept else _call).get("words") or _words_of_this_process()
+    cluster = _cluster_of(words) if _CLUSTER not in more else []
+    # An evaluation in the foreground is always a new one.
+    asked = [word for word in more if not (words[0] == "src.evaluate" and word == "--fresh")]
+    left = [word for word in _without_cluster(words) if word not in _FOR_ONE_CALL and word not in more]
+    return python(*left, *cluster, *asked)
+
+
+def command(*words: str) -> str:
+    """Another command (its module and words) on the configuration, and the profile, of the user's command."""
+    own = _call.get("words") or _words_of_this_process()
+    placed = _cluster_of(own) or ([_CLUSTER, "local"] if own[0].startswith("src.") else [])
+    return python(*words, *_call.get("options", []), *(placed if words[0] == "hpc.launch" else []))
+
+
+def python(*words: str) -> str:
+    """`python -m` and these words, quoted for a shell, with the interpreter of this process as it is reached here."""
+    return shlex.join([_interpreter(), "-m", *words])
+
+
+def make(*words: str) -> str:
+    """`make` and these words; for what there is no other command for."""
+    return shlex.join(["make", *words])
+
+
+def loaded(config: str, overrides: Iterable[str]) -> None:
+    """Keep in mind which configuration this process works on."""
+    _call["options"] = ["--config", config, *(word for value in overrides for word in ("--set", value))]
+
+
+def use(kept: Mapping[str, Any]) -> None:
+    """From here on, act for the command that made the sweep or pipeline with this sweep.yaml or chain.yaml."""
+    _call.update(_kept_call(kept))
+
+
+def to_keep() -> dict[str, list[str]]:
+    """The user's command, to be kept as `call` in sweep.yaml or chain.yaml; the profile is kept beside it."""
+    words = _without_cluster(_call.get("words") or _words_of_this_process())
+    return {
+        "words": [word for word in words if word not in _FOR_ONE_CALL],
+        "options": list(_call.get("options", [])),
+    }
+
+
+def _kept_call(kept: Mapping[str, Any]) -> dict[str, list[str]]:
+    # The options by which this process has found it, where it was given some: a file may have been renamed since.
+    options = _call.get("options", [])
+    # One that was made by an earlier version has kept no call.
+    call = kept.get("call") or {"words": ["hpc.launch", str(kept.get("kind", "pipeline")).replace("_", "-"), *options]}
+    words = [str(word) for word in call["words"]]
+    placed = [_CLUSTER, str(kept["profile"])] if kept.get("profile") and words[0] == "hpc.launch" else []
+    return {"words": [*words, *placed], "options": options or [str(word) for word in call.get("options", [])]}
+
+
+def _words_of_this_process() -> list[str]:
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    module = spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).stem
+    return [module, *sys.argv[1:]]
+
+
+def _cluster_of(words: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == _CLUSTER:
+            found = [_CLUSTER, following]
+        elif word.startswith(f"{_CLUSTER}="):
+            found = [_CLUSTER, word.partition("=")[2]]
+    return found
+
+
+def _without_cluster(words: Sequence[str]) -> list[str]:
+    before = ["", *words[:-1]]
+    return [
+        word
+        for word, previous in zip(words, before, strict=True)
+        if _CLUSTER not in (word, previous) and not word.startswith(f"{_CLUSTER}=")
+    ]
+
+
+def _interpreter() -> str:
+    path = Path(sys.executable)
+    if shutil.which("python") == str(path):
+        return "python"
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def without_packages() -> str:
+    """What a user is told whose Python lacks the packages of this project."""
+    root = Path(__file__).resolve().parent.parent
+    python = root / ".venv" / "bin" / "python"
+    shown = str(python.relative_to(Path.cwd())) if python.is_relative_to(Path.cwd()) else str(python)
+    first = "" if python.exists() else f"{shlex.join(['make', '-C', str(root), 'setup'])} && "
+    return (
+        f"error: {sys.executable} lacks the packages of this project; to use those of its own: "
+        f"{first}{shlex.join([shown, *getattr(sys, 'orig_argv', [])[1:]])}"
+    )
