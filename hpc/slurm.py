@@ -144,12 +144,13 @@ def queued(names: Sequence[str]) -> list[QueuedJob]:
     if not names:
         return []
     given = ",".join(names)
-    # squeue gets every job from the controller and looks for the names itself: too many of them are looked for here.
-    by_name = ["-n", given] if len(given) <= _ARGUMENT_BYTES else []
-    text = ask(["squeue", "-h", "-r", "-t", "all", *by_name, "-o", "%i|%j|%T|%r|%L"])
+    few = len(given) <= _ARGUMENT_BYTES
+    text = ask(["squeue", "-h", "-r", "-t", "all", *(["-n", given] if few else []), "-o", "%i|%j|%T|%r|%L"])
     rows = [line.strip().split("|") for line in text.splitlines() if line.strip()]
+    jobs = [QueuedJob(*row) for row in rows if len(row) == 5]
+    # Too many for a command: squeue has got every job from the controller anyway, and only looks for the names in them.
     wanted = set(names)
-    return [QueuedJob(*row) for row in rows if len(row) == 5 and row[1] in wanted]
+    return jobs if few else [job for job in jobs if job.name in wanted]
 
 
 def cancel(job_ids: Sequence[str]) -> None:
