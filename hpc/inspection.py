@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _WATCHED_ROWS = 40
 _NAMES_SHOWN = 20
-_NO_LOG = "no log: the runs were moved or deleted, or their disk was full, when the task started"
+_NO_LOG = "no log: the task was cancelled before it started, or its folder was moved, deleted or full"
 
 
 def _queue_of(made: Sequence[SweepDir]) -> tuple[dict[Path, slurm.Queue], list[slurm.QueuedJob]]:
