@@ -50,7 +50,8 @@ def test_down_in_another_clone_leaves_a_cluster_alone_and_says_whose_it_is(clone
     assert made.returncode == 0, made.stderr
     name = made.stdout.strip()
     shown = call(two, "-m", "hpc.one_machine", "status").stdout
-    assert shown.startswith(f"{name} of {one}  unfinished  SLURM_CONF=")
+    assert shown.startswith(f"{name}  unfinished  SLURM_CONF=")
+    assert shown.endswith(f"/slurm.conf  of {one}\n")
     kept = call(two, "-m", "hpc.one_machine", "down")
     assert kept.returncode == 0, kept.stderr
     assert f"; there are {name} of {one} (--name, or make NAME=)" in kept.stderr

@@ -252,7 +252,8 @@ def status() -> None:
     if not records:
         report(f"there is no cluster. Try: {hints.python('hpc.one_machine', 'up')}")
     for record in records:
-        print(f"{record.label}  {health(record)}  SLURM_CONF={record.machine.slurm_conf}")
+        whose = f"  of {record.clone}" if record.clone else ""
+        print(f"{record.machine.name}  {health(record)}  SLURM_CONF={record.machine.slurm_conf}{whose}")
 
 
 def health(record: Record) -> str:

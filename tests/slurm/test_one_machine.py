@@ -160,7 +160,8 @@ def test_a_second_clone_sees_whose_cluster_it_is(one_machine: Cluster, tmp_path:
             [*command, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
         )
 
-    assert f"{one_machine.name} of {REPOSITORY}  2 of 2 nodes idle" in call("status").stdout
+    line = f"{one_machine.name}  2 of 2 nodes idle  SLURM_CONF={one_machine.conf}  of {REPOSITORY}\n"
+    assert line in call("status").stdout
     assert f"{one_machine.name} of {REPOSITORY}" in call("down").stderr
     assert (
         call("up", "--name", one_machine.name).stderr
