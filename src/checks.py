@@ -21,7 +21,8 @@ def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -
     from src.config import load_config
 
     loaded = load_config(config, overrides_of(set_))
-    folder = Path(loaded.paths.artifacts_dir) / "checks"
+    # What another experiment was checked with stays where it is.
+    folder = Path(loaded.paths.artifacts_dir) / "checks" / f"{Path(config).stem}-{loaded.content_key('checks')[:8]}"
     report, examples, names = _measure(loaded)
 
     from src.files import replace_file

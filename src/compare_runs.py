@@ -17,6 +17,7 @@ def main(
 ) -> None:
     """Overlay the best cell of a grid with its neighbours, one figure for each axis."""
     from src import hints
+    from src.artifacts import export_figure
     from src.comparison import compare_axes, draw_comparison
     from src.config import load_config
     from src.errors import RunError
@@ -37,8 +38,8 @@ def main(
     print(f"{found.name}: the best cell and those that differ from it in one value")
     for comparison in comparisons:
         axis = comparison.axis.rsplit(".", 1)[-1]
-        path = draw_comparison(comparison, Path(paths.artifacts_dir) / f"compare_{axis}.png")
-        print(f"{comparison.sentence()}\n  wrote {path}")
+        path = draw_comparison(comparison, found.figure(f"compare_{axis}"))
+        print(f"{comparison.sentence()}\n  wrote {export_figure(path, found, Path(paths.artifacts_dir))}")
 
 
 if __name__ == "__main__":

@@ -24,9 +24,11 @@ def main(
 
     def show(sweep: SweepDir) -> None:
         print_table(read_rows(sweep), sweep.name)
+        for run in sweep.runs():
+            if run.result():
+                print(f"figure: {run.figure('lr_finder')}")
 
     open_and_run(lr_sweep_request(loaded), find_rate_and_export, show, fresh=fresh, new_code=new_code)
-    print(f"figure: {loaded.paths.artifacts_dir}/lr_finder.png")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The run directory, and the only code that knows its file names.
 
-    runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  jobs/  table.csv|md|parquet
+    runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  jobs/  table.csv|md|parquet  compare_*.png
         <run>/       config.yaml  provenance.jsonl  attempts.jsonl  metrics.jsonl  events.out.tfevents.*
                      checkpoints/  result.json  cancelled.json (while a cancel holds)
 

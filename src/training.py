@@ -46,8 +46,10 @@ def find_rate_and_export(run: RunDir, should_stop: StopCheck, reporter: Reporter
 
     def publish(result: Mapping[str, Any]) -> None:
         folder = Path(run.config().paths.artifacts_dir)
-        export_bytes(run.figure("lr_finder").read_bytes(), folder, "lr_finder.png")
-        export_bytes(json_text(result), folder, "lr_finder.json")
+        name = f"{run.sweep().name}_{run.name}"
+        figure = export_bytes(run.figure("lr_finder").read_bytes(), folder, f"{name}.png")
+        export_bytes(json_text(result), folder, f"{name}.json")
+        reporter.say(f"wrote {figure}")
         reporter.say(f"suggested learning rates: {result['suggestion']}")
 
     return sweep(run, should_stop, reporter, publish)

@@ -112,13 +112,11 @@ def test_the_commands_of_the_report_one_after_the_other(small_file: Path, tmp_pa
         "M2   initial loss",
     ):
         assert question in checks.stdout
-    assert json.loads((artifacts / "checks" / "checks.json").read_text())["splits"] == {
-        "train": 96,
-        "val": 20,
-        "test": 20,
-    }
-    assert (artifacts / "checks" / "class_distribution.png").read_bytes().startswith(b"\x89PNG")
-    assert (artifacts / "checks" / "examples.png").read_bytes().startswith(b"\x89PNG")
+    (checked,) = (artifacts / "checks").iterdir()
+    assert checked.name.startswith("small-")
+    assert json.loads((checked / "checks.json").read_text())["splits"] == {"train": 96, "val": 20, "test": 20}
+    assert (checked / "class_distribution.png").read_bytes().startswith(b"\x89PNG")
+    assert (checked / "examples.png").read_bytes().startswith(b"\x89PNG")
 
     small_fit = fork_python("src.train", *config, "--overfit-small", "--set", "train.optimizer.lr=0.02")
     assert "M3   overfit test: 32 images, 20 epochs, train loss" in small_fit.stdout, small_fit.stderr
@@ -130,8 +128,11 @@ def test_the_commands_of_the_report_one_after_the_other(small_file: Path, tmp_pa
 
     compared = run_python("src.compare_runs", *config)
     assert compared.returncode == 0, compared.stderr
-    assert (artifacts / "compare_lr.png").is_file()
-    assert (artifacts / "compare_num_modules.png").is_file()
+    for axis in ("lr", "num_modules"):
+        searched = sweeps(tmp_path / "runs")[-1]
+        figure = searched.figure(f"compare_{axis}")
+        assert figure.read_bytes().startswith(b"\x89PNG")
+        assert (artifacts / f"{searched.name}_compare_{axis}.png").read_bytes() == figure.read_bytes()
 
     best = fork_python("src.train", *config, "--best")
     assert best.returncode == 0, best.stderr
@@ -290,3 +291,18 @@ def test_the_overfit_test_has_its_own_epochs_a_figure_and_a_verdict(small_file: 
     newest = sweeps(tmp_path / "runs")[-1]
     for figure in (newest.figure("overfit"), tmp_path / "artifacts" / f"{newest.name}_overfit.png"):
         assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_next_experiment_leaves_the_figures_of_the_one_before(small_file: Path, tmp_path: Path) -> None:
+    for seed in ("1", "2"):
+        words = ["--config", str(small_file), "--set", f"train.seed={seed}", "--set", "lr_finder.num_steps=10"]
+        for command in ("src.checks", "src.lr_finder"):
+            done = fork_python(command, *words)
+            assert done.returncode == 0, done.stderr
+    artifacts, made = tmp_path / "artifacts", sweeps(tmp_path / "runs")
+    assert len(list((artifacts / "checks").glob("*/examples.png"))) == 2
+    assert len(made) == 2
+    for sweep in made:
+        (run,) = sweep.runs()
+        assert (artifacts / f"{sweep.name}_{run.name}.png").read_bytes() == run.figure("lr_finder").read_bytes()
+        assert (artifacts / f"{sweep.name}_{run.name}.json").is_file()

@@ -68,8 +68,9 @@ def test_a_sweep_leaves_figure_json_and_scalars_and_no_checkpoint(small: Callabl
         [rate_at(config.lr_finder, s) for s in range(len(rows))]
     )
     assert all(math.isfinite(row["lr_finder/loss"]) for row in rows)
-    assert (artifacts / "lr_finder.png").read_bytes().startswith(b"\x89PNG")
-    assert set(json.loads((artifacts / "lr_finder.json").read_text())["suggestion"]) == {"steepest", "valley"}
+    exported = artifacts / f"{run.sweep().name}_{run.name}"
+    assert Path(f"{exported}.png").read_bytes().startswith(b"\x89PNG")
+    assert set(json.loads(Path(f"{exported}.json").read_text())["suggestion"]) == {"steepest", "valley"}
     assert (artifacts / "best.ckpt").read_bytes() == b"somebody's"
     assert not list(run.path.rglob("*.ckpt"))
 
