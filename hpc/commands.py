@@ -49,7 +49,7 @@ def launch(
     request = jobs.request_of(kind, config, **options)
     found = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
     profile_name, profile = profile_of(found, cluster)
-    left = [cell for cell in request.cells if not (found and found.run(cell.name).is_done())]
+    left = [cell for cell, run in zip(request.cells, _runs_of(request, found), strict=True) if not run.is_done()]
     forecast = forecast_of(request, left, profile)
     check_job_folder(request.runs_dir)
     if dry_run:
@@ -199,16 +199,25 @@ def _run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collectio
         )
 
 
+def _runs_of(request: Request, found: SweepDir | None) -> list[RunDir]:
+    """The runs of the sweep that was found, under its own names; else those that a new one would have."""
+    if found:
+        return found.runs()
+    sweep = SweepDir(request.runs_dir / request.name_at(datetime.now()))
+    return [sweep.run(cell.name) for cell in request.cells]
+
+
 def _print_plan(
     request: Request, found: SweepDir | None, profile_name: str, profile: Profile, *, new_code: bool
 ) -> None:
-    sweep = found or SweepDir(request.runs_dir / request.name_at(datetime.now()))
-    missing = [run for cell in request.cells if not (run := sweep.run(cell.name)).is_done()]
+    runs = _runs_of(request, found)
+    sweep = runs[0].sweep()
+    missing = [run for run in runs if not run.is_done()]
     where = f"{sweep.path} ({'exists' if found else 'new'})"
     print(f"{counted(len(request.cells), 'run')} of {request.kind} in {where}; {len(missing)} to do:")
     todo = {run.name for run in missing}
-    for cell in request.cells:
-        print(f"  {cell.name}  {'' if cell.name in todo else 'done'}".rstrip())
+    for run in runs:
+        print(f"  {run.name}  {'' if run.name in todo else 'done'}".rstrip())
     if not missing:
         print("nothing is left to submit")
         return

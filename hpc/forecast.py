@@ -149,8 +149,9 @@ def warn_of_short_lead(profile: Profile, forecast: Forecast) -> None:
     """Say where the profile's lead time leaves less than a minute beside a checkpoint as it was measured."""
     needed = (forecast.save_s or 0) + LEAD_MARGIN_S
     if forecast.save_s is not None and profile.executor == "slurm" and profile.signal_lead_s < needed:
+        took = f"up to {forecast.save_s:.1f} s" if forecast.save_s >= 0.1 else "less than 0.1 s"
         print(
-            f"warning: signal_lead_s: {profile.signal_lead_s} s are short: a checkpoint of these runs took up to "
-            f"{forecast.save_s:.1f} s, and a minute is to be left beside it; set {math.ceil(needed)} or more",
+            f"warning: signal_lead_s: {profile.signal_lead_s} s are short: a checkpoint of these runs took {took}, "
+            f"and a minute is to be left beside it; set {math.ceil(needed)} or more",
             file=sys.stderr,
         )

@@ -28,13 +28,17 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of a grid: `name` is that of its directory, `overrides` maps key paths to values."""
+    """One point of a grid: `name` is that of its directory, `overrides` maps key paths to values.
+
+    `former_name` is the name that an earlier version gave it, where that is another one; sweeps are found by it.
+    """
 
     index: int
     name: str
     key: str
     overrides: Mapping[str, Any]
     config: Config
+    former_name: str | None = None
 
 
 def expand_grid(config: Config) -> list[Cell]:
@@ -84,13 +88,20 @@ def make_cells(config: Config, axes: Mapping[str, tuple[Any, ...]], shared: Mapp
     problems: dict[str, None] = {}
     for index, point in enumerate(points):
         overrides = {**shared, **dict(zip(axes, point, strict=True))}
-        parts = [f"k={index:0{digits}d}", *(f"{_label(path)}={_text(path, overrides[path])}" for path in shown)]
+        name, former_name = (
+            _file_name(
+                "_".join(
+                    [f"k={index:0{digits}d}", *(f"{_label(path)}={text(path, overrides[path])}" for path in shown)]
+                )
+            )
+            for text in (_text, _former_text)
+        )
         try:
             cell_config = variants.make(overrides)
         except ConfigError as error:
             problems.update(dict.fromkeys(str(error).splitlines()[1:]))
             continue
-        cells.append(Cell(index, _file_name("_".join(parts)), cell_config.content_key("train"), overrides, cell_config))
+        cells.append(Cell(index, name, cell_config.content_key("train"), overrides, cell_config, former_name))
     if problems:
         raise ConfigError("\n".join(["hparams: some cells are not valid", *problems]))
     return cells
@@ -106,8 +117,14 @@ def _label(path: str) -> str:
 
 
 def _text(path: str, value: Any) -> str:
+    if isinstance(value, float) and value and path == "train.optimizer.weight_decay":
+        return _scientific(value)
+    return _former_text(path, value)
+
+
+def _former_text(path: str, value: Any) -> str:
     if isinstance(value, list):
-        return "-".join(_text(path, item) for item in value)
+        return "-".join(_former_text(path, item) for item in value)
     if isinstance(value, float) and path == "train.optimizer.lr":
         text = f"{value:.2e}"
         return text if float(text) == value else _scientific(value)

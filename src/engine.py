@@ -194,9 +194,7 @@ class Trainer:
         if every.every_minutes is None:
             return False
         interval_s = 60 * every.every_minutes
-        if not self.save_s:
-            interval_s = min(interval_s, _FIRST_SAVE_S)
-        return time.monotonic() - self._saved_at >= interval_s
+        return time.monotonic() - self._saved_at >= (interval_s if self.save_s else min(interval_s, _FIRST_SAVE_S))
 
     def _save(self, keep: int) -> None:
         begun = time.monotonic()

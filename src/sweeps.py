@@ -52,7 +52,8 @@ class Request:
     @property
     def key(self) -> str:
         """16 hex digits, equal where the same is asked."""
-        text = "\n".join([self.kind, self.tag, self.extra, *(f"{cell.name} {cell.key}" for cell in self.cells)])
+        cells = [f"{cell.former_name or cell.name} {cell.key}" for cell in self.cells]
+        text = "\n".join([self.kind, self.tag, self.extra, *cells])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -82,14 +83,15 @@ def open_sweep(request: Request, *, fresh: bool = False, code_root: Path | None 
 
 def check_same_images(sweep: SweepDir, request: Request) -> None:
     """Raise DataError where a cell of the sweep was planned on other images than the request has now, done or not."""
-    planned = {str(row["name"]): row.get("data") for row in sweep.cells()}
-    changed = [name for name, now in request.data.items() if planned.get(name) not in (None, now)]
+    # By their order: the sweep may be of a version that named its cells in another way.
+    now = [request.data.get(cell.name) for cell in request.cells]
+    planned = [row.get("data") for row in sweep.cells()]
+    changed = [pair for pair in zip(planned, now, strict=True) if None not in pair and pair[0] != pair[1]]
     if changed:
         raise DataError(
             f"{sweep.path}: {len(changed)} of {len(planned)} runs were planned on other images than those of "
-            f"dataset.name {request.config.dataset.name} now (content {planned[changed[0]]}, now "
-            f"{request.data[changed[0]]}): put the images back as they were, or start anew on these: "
-            f"{hints.again('--fresh')}"
+            f"dataset.name {request.config.dataset.name} now (content {changed[0][0]}, now {changed[0][1]}): put "
+            f"the images back as they were, or start anew on these: {hints.again('--fresh')}"
         )
 
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from src.cells import expand_grid, refine_grid
 from src.config import Config, load_config
-from src.errors import ConfigError
+from src.errors import ConfigError, DataError
+from src.plans import grid_request
+from src.sweeps import open_sweep
 
 from .conftest import ROOT
 
@@ -57,7 +60,23 @@ def test_close_rates_keep_different_names(small: Callable[..., Config]) -> None:
     ]
     assert names[0] == "k=000_lr=1.2345e-03_wd=1.25e-05"
     assert names[4] == "k=004_lr=1.2346e-03_wd=0"
+    assert names[5] == "k=005_lr=1.2346e-03_wd=1e-01"
     assert len(set(names)) == 6
+
+
+def test_a_sweep_under_earlier_names_is_found(small: Callable[..., Config]) -> None:
+    request = grid_request(small(hparams={"lr": [0.0005], "weight_decay": [0.001, 0.0001], "epochs": 1}))
+    assert [cell.name for cell in request.cells] == ["k=000_wd=1e-03", "k=001_wd=1e-04"]
+    earlier = ["k=000_wd=0.001", "k=001_wd=1e-04"]
+    cells = [replace(cell, name=name, former_name=None) for cell, name in zip(request.cells, earlier, strict=True)]
+    data = dict.fromkeys(earlier, "0123456789abcdef")
+    made, _ = open_sweep(replace(request, cells=cells, data=data))
+    found, new = open_sweep(request)
+    assert (found, new) == (made, False)
+    assert [run.name for run in found.runs()] == earlier
+    other = dict.fromkeys([cell.name for cell in request.cells], "fedcba9876543210")
+    with pytest.raises(DataError, match="2 of 2 runs were planned on other images"):
+        open_sweep(replace(request, data=other))
 
 
 def test_any_key_path_is_an_axis(small: Callable[..., Config]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +222,7 @@ def test_the_forecast_comes_from_runs_of_this_shape_on_this_slice(
     assert "set 110 or more" in capsys.readouterr().err
     warn_of_short_lead(PROFILE.model_copy(update={"signal_lead_s": 110}), forecast)
     assert capsys.readouterr().err == ""
+    capsys.readouterr()
+    short = PROFILE.model_copy(update={"signal_lead_s": 30})
+    warn_of_short_lead(short, replace(forecast, save_s=0.004))
+    assert "took less than 0.1 s, and a minute is to be left beside it; set 61 or more" in capsys.readouterr().err
