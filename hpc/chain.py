@@ -143,11 +143,10 @@ def chains(runs_dir: Path) -> list[Chain]:
     found = []
     for path in runs_dir.absolute().glob("pipeline_*/chain.yaml"):
         try:
-            Chain(path.parent).meta()
-            found.append(Chain(path.parent))
+            found.append((Chain(path.parent).meta()["created"], path.parent.name, Chain(path.parent)))
         except RelayError as error:
             print(f"passed over: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-    return sorted(found, key=lambda chain: (str(chain.meta()["created"]), chain.name))
+    return [chain for _, _, chain in sorted(found, key=lambda each: each[:2])]
 
 
 def _free(wanted: Path) -> Path:

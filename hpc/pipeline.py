@@ -146,7 +146,9 @@ def _advance_link(
         if site:
             collect(sweep, Path(request.config.paths.artifacts_dir))
         chain.record(link=link, state="done", sweep=sweep.name, found=what)
-    print(f"{link}: done, {what}", flush=True)
+    where = sweep.meta().get("profile")
+    before = f"; on profile {where}, where it was done before" if where not in (None, chain.meta()["profile"]) else ""
+    print(f"{link}: done, {what}{before}", flush=True)
     return True
 
 

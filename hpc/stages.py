@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,10 @@ from src import hints
 from src.config import Config
 from src.errors import ClusterError, RunError
 from src.rundir import SweepDir
-from src.sweeps import sweeps
+from src.sweeps import being_planned, sweeps
 from src.tables import print_rows
 
 _NAMES_SHOWN = 5
-# A process of this or another machine executes its runs, and goes on with the pipeline.
-_OUTSIDE = "outside of SLURM"
 
 
 def find_pipeline(runs_dir: Path, name: str | None) -> Chain | None:
@@ -84,22 +83,26 @@ def show_pipeline(chain: Chain) -> bool:
         going_on = [job for job in slurm.queued(chain.job_names()) if states.in_flight(job.state)]
         waiting = ", ".join(f"{job.job_id} {job.state} {job.reason}".strip() for job in going_on)
     except ClusterError as error:
-        print(f"the scheduler could not be asked, what follows is from disk alone: {error}")
+        print(f"the scheduler could not be asked, what follows is from disk alone: {error}", file=sys.stderr)
     rows = [_row(chain, link, standing.get(link, {})) for link in LINKS]
     print_rows(rows, chain.name)
+    # On SLURM for as long as it submits, on this machine from its first stage to its last.
+    at_work = being_planned(chain.path)
     failed = [line for line in standing.values() if line["state"] == "failed"]
-    if failed:
+    if failed and not at_work:
         print(f"{chain.name} stops at {failed[-1]['link']}: {failed[-1].get('reason', '')}")
     elif standing.get(LINKS[-1], {}).get("state") == "done":
         print(f"{chain.name} is complete")
     elif waiting:
         print(f"job {waiting} goes on with it")
-    elif not any(row["jobs"] == _OUTSIDE for row in rows):
+    elif at_work:
+        print("a process goes on with it at this moment")
+    else:
         print(f"nothing is in the queue that goes on with it; to go on: {hints.again()}")
     planned = [link for link in LINKS if standing.get(link, {}).get("sweep")]
     if planned:
         print(f"the runs of a stage: {hints.command('hpc.launch', 'status', f'{chain.name}/{planned[-1]}')}")
-    return bool(waiting) or any(row["jobs"] for row in rows)
+    return bool(waiting) or at_work or any(row["jobs"] for row in rows)
 
 
 def watch_pipeline(chain: Chain, every_s: float | None) -> None:
@@ -120,8 +123,6 @@ def _row(chain: Chain, link: str, line: Mapping[str, Any]) -> dict[str, Any]:
         counts = Counter(job.state for job in found.values())
         ids = sorted({job.array_id for job in found.values()})
         jobs = " ".join(ids) + (": " if ids else "") + ", ".join(f"{count} {state}" for state, count in counts.items())
-    if not jobs and any(run.result() is None and run.claimed() for run in runs):
-        jobs = _OUTSIDE
     done = sum(run.result() is not None for run in runs)
     return {
         "stage": link,

@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 # They would not hold for the next call, or undo what this one did.
 _FOR_ONE_CALL = frozenset({"--fresh", "--new-code", "--new_code"})
@@ -71,11 +71,21 @@ def to_keep() -> dict[str, list[str]]:
 def _kept_call(kept: Mapping[str, Any]) -> dict[str, list[str]]:
     # The options by which this process has found it, where it was given some: a file may have been renamed since.
     options = _call.get("options", [])
-    # One that was made by an earlier version has kept no call.
-    call = kept.get("call") or {"words": ["hpc.launch", str(kept.get("kind", "pipeline")).replace("_", "-"), *options]}
-    words = [str(word) for word in call["words"]]
-    placed = [_CLUSTER, str(kept["profile"])] if kept.get("profile") and words[0] == "hpc.launch" else []
-    return {"words": [*words, *placed], "options": options or [str(word) for word in call.get("options", [])]}
+    call = kept.get("call")
+    if not _is_ours(call):
+        # An earlier version has kept none; and what is in a run directory is not trusted to be typed.
+        call = {"words": ["hpc.launch", str(kept.get("kind", "pipeline")).replace("_", "-"), *options]}
+    words, profile = call["words"], str(kept.get("profile") or "")
+    placed = [_CLUSTER, profile] if profile.isprintable() and profile and words[0] == "hpc.launch" else []
+    return {"words": [*words, *placed], "options": options or call.get("options", [])}
+
+
+def _is_ours(call: object) -> TypeGuard[dict[str, list[str]]]:
+    if not isinstance(call, dict) or not call.get("words"):
+        return False
+    words = [call["words"], call.get("options", [])]
+    plain = all(isinstance(part, list) and all(isinstance(w, str) and w.isprintable() for w in part) for part in words)
+    return plain and call["words"][0].startswith(("hpc.", "src."))
 
 
 def _words_of_this_process() -> list[str]:

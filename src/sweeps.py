@@ -29,6 +29,7 @@ from src.schema import Section, content_key
 from src.shapes import shape_of, units_of
 
 _MAKING = ".making-"
+_PLANNING_LOCK = ".planning.lock"
 # How long another planner is waited for without a word, and with one, in seconds.
 _QUIET_S, _PATIENCE_S = 10, 900
 # More files than this are made durable by one sync of everything, which takes less than one for each.
@@ -102,7 +103,7 @@ def planning(runs_dir: Path) -> Iterator[None]:
 
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(runs_dir / ".planning.lock")
+        lock = FileLock(runs_dir / _PLANNING_LOCK)
         try:
             lock.acquire(timeout=_QUIET_S)
         except Timeout:
@@ -118,6 +119,19 @@ def planning(runs_dir: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def being_planned(runs_dir: Path) -> bool:
+    """Whether another process is inside `planning` of this directory. Waits for nothing."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(runs_dir / _PLANNING_LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False  # Of another user, or read-only: it cannot be asked.
 
 
 def _unwritable(runs_dir: Path, error: OSError) -> RunError:

@@ -16,10 +16,11 @@ from hpc.chain import chains
 from src import hints, yaml_file
 from src.config import Config
 from src.files import replace_file
-from src.sweeps import open_sweep, sweeps
+from src.sweeps import open_sweep, planning, sweeps
 
 from .conftest import ROOT, command_environment, fake, site_path
 from .nursery import fork_python
+from .test_results import finish
 from .test_submit import SBATCH, SQUEUE, TAKE
 
 Done = subprocess.CompletedProcess[str]
@@ -116,6 +117,17 @@ def test_a_command_is_given_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> 
     kept = {"call": hints.to_keep(), "profile": "another"}
     monkeypatch.setitem(hints._call, "words", ["hpc.launch", "retry", "--failed"])
     assert shlex.split(hints.again(kept=kept))[2:] == [*typed[:4], *typed[6:], "--cluster", "another"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [None, [], {"words": []}, {"words": ["http.server"]}, {"words": ["src.train", "\x1b[2J"]}, {"words": "src.x"}],
+)
+def test_what_a_run_directory_has_kept_is_not_trusted(call: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hints, "_call", {"options": ["--config", "a.yaml"]})
+    kept = {"kind": "lr_sweep", "call": call, "profile": "mysite"}
+    asked = ["hpc.launch", "lr-sweep", "--config", "a.yaml", "--cluster", "mysite"]
+    assert shlex.split(hints.again(kept=kept))[2:] == asked
 
 
 def test_the_interpreter_is_the_one_that_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -234,6 +246,31 @@ def test_a_status_that_names_nothing_says_what_it_shows(small: Callable[..., Con
     assert paste(only(hints_in(none_yet.stderr), "launch status")).returncode == 0
 
 
+def test_a_grid_that_is_not_complete_is_finished_or_taken_as_it_is(
+    small: Callable[..., Config], small_file: Path
+) -> None:
+    from src.plans import grid_request
+
+    given = ["--config", str(small_file)]
+    sweep = open_sweep(grid_request(small()))[0]
+    finish(sweep.runs()[0], 0.5)
+    for words in (["hpc.launch", "train", "--best"], ["hpc.launch", "grid", "--refined"]):
+        refused = fork_python(*words, *given, "--cluster", "local")
+        assert refused.returncode == 2
+        finish_it, take_it = hints_in(refused.stderr)
+        finished = paste(finish_it)
+        assert "4 runs of grid" in finished.stdout
+        assert "; 3 to do" in finished.stdout
+        assert take_it.endswith("--cluster local --unfinished")
+        taken = paste(take_it)
+        assert taken.returncode == 0, taken.stderr
+        assert f"runs of {words[1]}" in taken.stdout
+    assert fork_python("hpc.launch", "cancel", sweep.name, *given).returncode == 0
+    idle = fork_python("hpc.launch", "status", sweep.name, *given)
+    assert "3 cancelled" in idle.stdout
+    assert "; 3 to do" in paste(only(hints_in(idle.stdout), "launch grid")).stdout
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> dict[str, str]:
     """The environment of a site whose sbatch and squeue keep a queue; scancel writes down what it is given."""
@@ -310,6 +347,9 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
     assert "launch pipeline" in only(hints_in(retry.stderr), "launch")
 
     (tmp_path / "queue").write_text("")
+    with planning(chain.path):
+        working = fork_python("hpc.launch", "status", *given, env=site)
+    assert "a process goes on with it at this moment" in working.stdout
     (run,) = sweep.runs()
     run.record_attempt(1, start=1.0, job="101", cluster="c")
     run.record_attempt(1, end=2.0, cause="CRASHED", error="no images", first_step=0, last_step=1)
@@ -325,6 +365,20 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
     assert again.returncode == 0, again.stderr
     assert f"on profile {profile}" in again.stdout
     assert "1 submitted" in again.stdout
+
+
+def test_a_damaged_pipeline_is_passed_over(small: Callable[..., Config], small_file: Path, tmp_path: Path) -> None:
+    from src.plans import grid_request
+
+    sweep = open_sweep(grid_request(small()))[0]
+    for number, text in enumerate(("", "key: [", "key: 1\n")):
+        path = tmp_path / "runs" / f"pipeline_{number}" / "chain.yaml"
+        path.parent.mkdir()
+        path.write_text(text)
+    done = fork_python("hpc.launch", "status", "--config", str(small_file))
+    assert done.returncode == 0, done.stderr
+    assert sweep.name in done.stdout
+    assert done.stderr.count("passed over: ") >= 3
 
 
 def test_a_pipeline_may_have_a_limit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from src.sweeps import sweeps
 from .conftest import ROOT, assert_same_run, run_python
 from .nursery import fork_python
 from .terminal import Terminal
+from .test_hints import hints_in
 
 pytestmark = pytest.mark.timeout(400)
 LONG = ["--set", "hparams.epochs=25", "--set", "hparams.num_modules=[2]"]
@@ -114,7 +116,8 @@ def test_ctrl_c_saves_all_and_the_same_command_goes_on(small_file: Path, profile
         os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert "stopped; to go on: " in output
+    (hint,) = hints_in(output)
+    assert shlex.split(hint)[2:] == ["hpc.launch", *words[:3], *words[5:], *words[3:5]]
     for run in working:
         assert [a["cause"] for a in run.attempts()] == ["CANCELLED"]
         assert run.attempts()[-1]["last_step"] > 0
