@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from src import yaml_file
+from src import records, yaml_file
 from src.config import Config
 from src.errors import RunError
 from src.files import read_json, replace_file
@@ -61,10 +61,11 @@ def _measured_on(run: RunDir, config: Config) -> dict[str, Any]:
 
 def _source_of(target: Path) -> dict[str, Any] | None:
     """What best.json says of the best.ckpt beside it; None where there is none, or it is of another file."""
-    source = read_json(target.with_suffix(".json"))
-    if source is None or not target.is_file() or not isinstance(source.get("run"), str):
+    try:
+        source = read_json(target.with_suffix(".json"), records.SOURCE)
+    except RunError:
         return None
-    return source if source.get("sha256") == _digest(target) else None
+    return source if source and target.is_file() and source["sha256"] == _digest(target) else None
 
 
 def _digest(path: Path) -> str:
@@ -91,7 +92,8 @@ def _score(source: Mapping[str, Any]) -> tuple[float, float]:
 def _shown(source: Mapping[str, Any]) -> str:
     best = (source.get("result") or {}).get("best") or {}
     run = RunDir(Path(source["run"]))
-    return f"{run.label} (val/accuracy {best['accuracy']:.4f})" if "accuracy" in best else run.label
+    accuracy = best.get("accuracy")
+    return run.label if accuracy is None else f"{run.label} (val/accuracy {accuracy:.4f})"
 
 
 def _keep_unknown(target: Path, source: Mapping[str, Any] | None) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import io
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +106,29 @@ def _read_whole(path: Path) -> tuple[dict[str, Any], str]:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}; start the run again when it can") from error
     if hashlib.sha256(data).hexdigest() != checksum_in(path):
         return {}, f"its {len(data)} bytes do not have the checksum in its name (torn or damaged)"
-    loaded: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    return loaded, ""
+    try:
+        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # Anything can come out of what is no state.
+        return {}, _why_not_loaded(error)
+    return (loaded, "") if isinstance(loaded, dict) else ({}, f"it holds a {type(loaded).__name__} and no state")
+
+
+# What torch raises where a state has the right names and types, and another content.
+_MISFITS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError)
+
+
+@contextlib.contextmanager
+def restoring(folder: Path, state: Mapping[str, Any]) -> Iterator[None]:
+    """Raises CheckpointError where a state of `folder` does not fit what it is put into."""
+    try:
+        yield
+    except _MISFITS as error:
+        step = state.get("step", len(state["losses"]))
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{folder}: the state of step {step} does not fit the run: {reason}; remove its file, and the one before "
+            "it is used"
+        ) from error
 
 
 def to_bytes(content: Mapping[str, Any]) -> bytes:
@@ -143,7 +164,19 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("model_state_dict"), dict):
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path}: there is no 'model_state_dict' in it; found: {found[:200]}")
+    wrong = [name for name, tensor in content["model_state_dict"].items() if not _is_plain(name, tensor)]
+    if wrong:
+        raise CheckpointError(
+            f"{path}: {str(wrong[0])[:80]!r} in its 'model_state_dict' is not a tensor of plain numbers under a name; "
+            "save it again with torch.save({'model_state_dict': model.state_dict()}, path)"
+        )
     return content
+
+
+def _is_plain(name: object, tensor: object) -> bool:
+    if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.is_nested or tensor.is_quantized:
+        return False
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_complex()
 
 
 def _damaged_part(data: bytes) -> str | None:

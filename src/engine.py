@@ -17,7 +17,7 @@ from torch.nn import functional
 from src import hints
 from src.attempts import note_steps, write_provenance
 from src.batches import TrainBatches
-from src.checkpoint import load_newest, save_state, save_weights
+from src.checkpoint import load_newest, restoring, save_state, save_weights
 from src.config import Config
 from src.data import ImageData, load
 from src.device import choose_device, compute_reproducibly, random_state, set_random_state
@@ -30,7 +30,7 @@ from src.optim import make_optimizer, scheduled_lr
 from src.outcome import Outcome, Publish
 from src.planned import check_as_planned
 from src.progress import Reporter, StopCheck
-from src.run_state import FORMAT, Progress
+from src.run_state import FORMAT, Progress, load_optimizer, state_problem
 from src.rundir import RunDir
 
 SELECTED_BY = "accuracy"
@@ -62,7 +62,10 @@ class Trainer:
         self.total_steps = min(total, train.max_steps or total)
         self.now = Progress()
         if state:
-            self._restore(state)
+            with restoring(run.checkpoints, state):
+                self._restore(state)
+            if self.now.best_weights is not None:
+                self._write_best()
         self.first_step = self.now.step
         self.save_s = 0.0
 
@@ -217,11 +220,13 @@ class Trainer:
 
     def _unusable(self, state: Mapping[str, Any]) -> str:
         # Not passed over: to begin anew here would write over what the run has come to.
-        if state.get("format") != FORMAT:
+        if isinstance(state.get("format"), int) and state["format"] != FORMAT:
             raise CheckpointError(
                 f"{self.run.label}: its states have format {state.get('format')}, this version reads {FORMAT}; "
                 f"go on with the version that wrote them, or start anew beside it: {hints.again('--fresh')}"
             )
+        if problem := state_problem(state, training=True):
+            return problem
         if state["key"] != self.key:
             raise CheckpointError(
                 f"{self.run.checkpoints}: its states are of another configuration than {self.run.config_file.name}; "
@@ -236,12 +241,10 @@ class Trainer:
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.network.load_state_dict(state["model_state_dict"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         set_random_state(state["random"], self.device)
         self.metrics_bytes = state["metrics_bytes"]
         self.now = Progress.unpack(state, self.device)
-        if self.now.best_weights is not None:
-            self._write_best()
 
     def _at_epoch_end(self) -> bool:
         return self.now.step % self.batches.per_epoch == 0 or self.now.step == self.total_steps

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from src.attempts import write_provenance
 from src.checkpoint import load_checkpoint, load_weights
 from src.config import Config, make_config
@@ -68,7 +66,7 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     source = {
         "checkpoint": str(path),
         "checkpoint_sha256": planned.evaluation.sha256,
-        "trained_by": content.get("run"),
+        "trained_by": trained_by if isinstance(trained_by := content.get("run"), str) else None,
         "data": data.digest,
         "device": str(device),
     }
@@ -98,7 +96,7 @@ def _as_trained(config: Config, content: dict[str, Any], source: str, say: Calla
     values = {**config.to_dict(), **changed, "augment": {}}
     try:
         fitting = make_config(values, source)
-    except (ConfigError, ValidationError) as error:
+    except (ConfigError, TypeError, ValueError, RecursionError) as error:  # Anything may be in its config.
         raise CheckpointError(f"{source}: was trained with another configuration: {error}") from None
     if (fitting.model, fitting.preprocess) != (config.model, config.preprocess):
         say(f"model and preprocessing are taken from {source}; they differ from the configuration's")

@@ -7,7 +7,7 @@ as Adam has it; the valley is the rule of the fastai library.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from src.attempts import note_steps, write_provenance
 from src.batches import TrainBatches
-from src.checkpoint import load_newest, save_state
+from src.checkpoint import load_newest, restoring, save_state
 from src.checkpoint_names import list_states
 from src.config import Config
 from src.data import load
@@ -26,6 +26,7 @@ from src.optim import make_optimizer
 from src.outcome import Outcome, Publish
 from src.planned import check_as_planned
 from src.progress import Reporter, StopCheck
+from src.run_state import load_optimizer, state_problem
 from src.rundir import RunDir
 from src.schema import LrFinder
 
@@ -85,18 +86,21 @@ def sweep(run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publ
     check_as_planned(run, config, "lr_sweep", data.digest)
     device = choose_device(config.train.device)
     write_provenance(run, str(device))
-    state = load_newest(
-        run.checkpoints, lambda found: "" if found.get("key") == key else "it is of another experiment", reporter.say
-    )
+
+    def unusable(found: Mapping[str, Any]) -> str:
+        return state_problem(found, training=False) or ("" if found["key"] == key else "it is of another experiment")
+
+    state = load_newest(run.checkpoints, unusable, reporter.say)
     threads = compute_reproducibly(config.train.seed, state["threads"] if state else None)
     batches = TrainBatches(config, data.train, device)
     network = build_model(config.model).to(device).train()
     optimizer = make_optimizer(network.parameters(), config.train.optimizer)
     losses: list[float] = []
     if state:
-        network.load_state_dict(state["model_state_dict"])
-        optimizer.load_state_dict(state["optimizer"])
-        set_random_state(state["random"], device)
+        with restoring(run.checkpoints, state):
+            network.load_state_dict(state["model_state_dict"])
+            load_optimizer(optimizer, state["optimizer"])
+            set_random_state(state["random"], device)
         losses = list(state["losses"])
     first, finder = len(losses), config.lr_finder
     note_steps(run, first, finder.num_steps)

@@ -90,10 +90,9 @@ class Suggestion(TypedDict, total=False):
 
 
 @_record
-class Result(TypedDict, total=False):
-    """result.json of a training, a learning-rate sweep or an evaluation."""
+class Measured(TypedDict, total=False):
+    """What a training, a learning-rate sweep or an evaluation came to."""
 
-    status: Required[str]
     outcome: str
     steps: Step | None
     epochs: Number
@@ -108,6 +107,23 @@ class Result(TypedDict, total=False):
     accuracy: Number
     loss: Number
     checkpoint: str
+
+
+@_record
+class Result(Measured, total=False):
+    """result.json."""
+
+    status: Required[str]
+
+
+@_record
+class Source(TypedDict, total=False):
+    """best.json beside best.ckpt in artifacts/: where the weights are from."""
+
+    run: Required[str]
+    sha256: Required[str]
+    measured_on: dict[str, Any] | None
+    result: Measured | None
 
 
 @_record
@@ -218,6 +234,7 @@ METRICS = Shape(
     ConfigDict(strict=True),
 )
 RESULT = Shape(Result, f"{_BACK}, or remove it: the run then goes on from its checkpoint")
+SOURCE = Shape(Source, _BACK)
 OWNER = Shape(Owner, f"{_BACK}, or remove it once no process executes the run")
 CHAIN = Shape(ChainMeta, f"{_BACK}, or move the folder away")
 LINK = Shape(Link, f"{_BACK}, or remove the line")

@@ -4,12 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from torch import Tensor
+from typing_extensions import TypedDict
 
 FORMAT = 1
+_record = with_config(ConfigDict(extra="allow", arbitrary_types_allowed=True, defer_build=True))
+Count = Annotated[int, Field(ge=0, le=10**15)]
+
+
+@_record
+class SavedState(TypedDict):
+    """What the state of any run holds."""
+
+    key: str
+    model_state_dict: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    random: dict[str, Tensor]
+    threads: Annotated[int, Field(ge=1, le=10**4)]
+    losses: list[float]
+    metrics_bytes: Count
+
+
+@_record
+class TrainingState(SavedState):
+    """What the state of a training holds."""
+
+    format: int
+    step: Count
+    evaluated_step: Annotated[int, Field(ge=-1)]
+    epoch_sums: tuple[Tensor, Tensor, Count] | None
+    train: dict[str, float]
+    last: dict[str, float]
+    best: dict[str, float] | None
+    best_weights: dict[str, Tensor] | None
+    train_seconds: float
+    diverged: bool
+
+
+_SAVED: TypeAdapter[Any] = TypeAdapter(SavedState)
+_TRAINING: TypeAdapter[Any] = TypeAdapter(TrainingState)
+
+
+def state_problem(state: Mapping[str, Any], *, training: bool) -> str:
+    """What keeps a whole file from being the state of a run; "" where nothing does."""
+    try:
+        (_TRAINING if training else _SAVED).validate_python(state, strict=False)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)[0]
+        return f"it is not the state of a run ({'.'.join(map(str, found['loc']))}: {found['msg']})"
+    return ""
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Restore the optimizer's state. Raises ValueError where it is that of another one, which torch does not check."""
+    own = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict(dict(state))
+    for group, fresh in zip(optimizer.param_groups, own, strict=True):
+        changed = [name for name, value in fresh.items() if name != "params" and type(group[name]) is not type(value)]
+        if changed:
+            raise ValueError(f"{changed[0]} of the optimizer is {group[changed[0]]!r:.80}")
+    for parameter, kept in optimizer.state.items():
+        sizes = [value.shape for value in kept.values() if isinstance(value, Tensor) and value.dim()]
+        if any(size != parameter.shape for size in sizes):
+            raise ValueError(f"the optimizer keeps {list(sizes[0])} for weights of {list(parameter.shape)}")
 
 
 @dataclass

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from src.checkpoint import load_checkpoint, load_newest, save_state, to_bytes
-from src.checkpoint_names import list_states, newest_step
+from src.checkpoint_names import list_states, newest_step, state_name
 from src.errors import CheckpointError
 from src.files import append_lines, read_lines, replace_file
 
@@ -86,6 +87,35 @@ def test_a_state_that_is_not_accepted_is_passed_over(tmp_path: Path) -> None:
     assert state is not None
     assert state["step"] == 1
     assert "too new" in said[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", to_bytes({"x": Path("/")}), b"PK\x03\x04"])
+def test_a_whole_file_that_is_no_state_is_passed_over(tmp_path: Path, content: bytes) -> None:
+    fill(tmp_path, 1)
+    (tmp_path / state_name(2, hashlib.sha256(content).hexdigest())).write_bytes(content)
+    said: list[str] = []
+    state = load_newest(tmp_path, accept, said.append)
+    assert state is not None
+    assert state["step"] == 1
+    assert said[0].startswith("checkpoint step_000000002 is not used: ")
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        [1],
+        {1: torch.zeros(1)},
+        {"weight": [1.0]},
+        {"weight": torch.zeros(2, dtype=torch.complex64)},
+        {"weight": torch.zeros(2, device="meta")},
+        {"weight": None},
+    ],
+)
+def test_weights_of_another_shape_are_refused(tmp_path: Path, weights: object) -> None:
+    path = tmp_path / "some.ckpt"
+    path.write_bytes(to_bytes({"model_state_dict": weights}))
+    with pytest.raises(CheckpointError, match=r"some\.ckpt: .*model_state_dict"):
+        load_checkpoint(path)
 
 
 def test_a_vanished_directory_is_a_clear_error(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -15,7 +16,8 @@ import pytest
 import torch
 
 from src import engine
-from src.checkpoint_names import list_states, newest_step
+from src.checkpoint import to_bytes
+from src.checkpoint_names import list_states, newest_step, state_name
 from src.config import Config
 from src.engine import train
 from src.errors import CheckpointError, RunError
@@ -142,6 +144,71 @@ def test_a_damaged_state_costs_steps_and_nothing_else(
         path.write_bytes(path.read_bytes()[:1000])
     assert execute(run) == "done"
     assert_same_run(straight, run)
+
+
+def rewrite_newest(run: RunDir, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Put another content, under a name that promises it, in the place of the newest state."""
+    newest = list_states(run.checkpoints)[0]
+    data = to_bytes(change(torch.load(newest, weights_only=True)))
+    newest.unlink()
+    newest.with_name(state_name(int(newest.name[5:14]), hashlib.sha256(data).hexdigest())).write_bytes(data)
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "nothing": lambda state: {},
+    "no step": lambda state: {name: value for name, value in state.items() if name != "step"},
+    "a text": lambda state: {**state, "losses": "x"},
+    "no weights": lambda state: {**state, "model_state_dict": [1]},
+    "threads": lambda state: {**state, "threads": -1},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_state_of_another_shape_costs_steps_and_nothing_else(
+    straight: RunDir, small: Callable[..., Config], tmp_path: Path, change: Callable[[dict[str, Any]], Any]
+) -> None:
+    run = new_run(small(checkpoint__every_steps=4, paths__runs_dir=str(tmp_path / "other")))
+    assert execute(run, 14) == "stopped"
+    rewrite_newest(run, change)
+    assert execute(run) == "done"
+    assert_same_run(straight, run)
+
+
+MISFITS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "other weights": lambda state: {**state, "model_state_dict": {"x": torch.zeros(1)}},
+    "no generator": lambda state: {**state, "random": {}},
+    "no optimizer": lambda state: {**state, "optimizer": {}},
+    "other rates": lambda state: {
+        **state,
+        "optimizer": {
+            **state["optimizer"],
+            "param_groups": [{**state["optimizer"]["param_groups"][0], "betas": "x"}],
+        },
+    },
+    "other averages": lambda state: {
+        **state,
+        "optimizer": {
+            **state["optimizer"],
+            "state": {
+                number: {name: value.flatten()[:1] for name, value in kept.items()}
+                for number, kept in state["optimizer"]["state"].items()
+            },
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("change", MISFITS.values(), ids=MISFITS)
+def test_a_state_that_does_not_fit_is_named(
+    small: Callable[..., Config], tmp_path: Path, change: Callable[[dict[str, Any]], Any]
+) -> None:
+    run = new_run(small(checkpoint__every_steps=4, paths__runs_dir=str(tmp_path / "other")))
+    assert execute(run, 5) == "stopped"
+    rewrite_newest(run, change)
+    with pytest.raises(
+        CheckpointError, match=r"checkpoints: the state of step \d+ does not fit the run: .*remove its file"
+    ):
+        execute(run)
 
 
 def test_lost_rows_send_the_run_back_to_a_state_that_knows_less(
