@@ -273,6 +273,7 @@ class Trainer:
     def _result(self) -> dict[str, Any]:
         now = self.now
         finite = {name: value for name, value in now.last.items() if math.isfinite(value)}
+        images = now.step * self.batches.images_per_epoch / self.batches.per_epoch
         return {
             "outcome": "completed" if not now.diverged and len(finite) == len(now.last) else "diverged",
             "train_images": self.batches.images_per_epoch,
@@ -283,11 +284,7 @@ class Trainer:
             "best": None if now.best is None else dict(now.best),
             "parameters": count_parameters(self.network),
             "train_seconds": round(now.train_seconds, 3),
-            "images_per_s": round(
-                now.step * self.batches.images_per_epoch / self.batches.per_epoch / now.train_seconds, 1
-            )
-            if now.train_seconds
-            else None,
+            "images_per_s": round(images / now.train_seconds, 1) if now.train_seconds else None,
             "device": str(self.device),
         }
 

@@ -105,7 +105,8 @@ class Measured(TypedDict, total=False):
     split: str
     n: Step
     accuracy: Number
-    loss: Number
+    # Of a learning-rate sweep, that of each step.
+    loss: Number | list[Number]
     checkpoint: str
 
 

@@ -269,7 +269,7 @@ def test_a_cell_that_fails_does_not_keep_the_others_from_theirs(small_file: Path
         assert [run.result() is not None for run in (broken, whole)] == [False, True]
         assert len(broken.attempts()) == 1, "a crash is not tried again by itself"
     broken.config_file.write_text(text)
-    command = shlex.split(done.stderr.partition("these again: python -m ")[2].splitlines()[0])
+    command = shlex.split(done.stderr.partition("these again: ")[2].splitlines()[0])[2:]
     retried = fork_python(*command)
     assert retried.returncode == 0, retried.stderr
     assert [a["cause"] for a in broken.attempts()] == ["CRASHED", "DONE"]

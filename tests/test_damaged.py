@@ -23,7 +23,7 @@ import pytest
 import torch
 import typer
 
-from hpc.chain import open_chain
+from hpc.chain import make_chain
 from hpc.cluster import load_profile
 from src import yaml_file
 from src.artifacts import export_best
@@ -102,7 +102,8 @@ def whole(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         sweep.submissions_file, [{"job_name": "relay-x.1", "tasks": [[first.name], [second.name]], "time": 1.0}]
     )
     append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "job_id": "70", "time": 2.0}])
-    chain, _ = open_chain(config, load_profile("local")[1], [0.5], fresh=True)
+    chain = make_chain(config, [0.5], fresh=True)
+    chain.use_profile(*load_profile("local"))
     chain.record(link="grid", state="planned", sweep=sweep.name)
     chain.record(job_name="relay-x.2", after="grid")
     place.rename(folder / "kept")

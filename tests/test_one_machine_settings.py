@@ -110,12 +110,11 @@ def test_a_cluster_without_nodes_is_refused() -> None:
 def test_memory_is_limited_only_where_cgroups_can_be_made(tmp_path: Path) -> None:
     assert values(settings.slurm_conf_text(MACHINE))["TaskPlugin"] == "task/none"
     assert values(settings.slurm_conf_text(MACHINE, limits_memory=True))["TaskPlugin"] == "task/cgroup"
-    machine = dataclasses.replace(MACHINE, folder=tmp_path)
     (tmp_path / "plain").mkdir()
     for hierarchy in (tmp_path / "nowhere", tmp_path / "plain", Path("/proc")):
-        assert not memory.make_group(machine, hierarchy)
+        assert not memory.make_group(MACHINE, hierarchy)
     assert [path.name for path in tmp_path.rglob("*")] == ["plain"]
-    memory.remove_group(machine)
+    memory.remove_group(MACHINE)
 
 
 def test_the_password_is_only_where_it_is_needed() -> None:
