@@ -32,7 +32,7 @@ NewCodeOption = Annotated[
     typer.Option("--new-code", help="Go on with the code as it is now, not with that which the sweep was made with."),
 ]
 
-_MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+_MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 def make_app(**settings: Any) -> typer.Typer:

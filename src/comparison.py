@@ -53,16 +53,10 @@ def compare_axes(sweep: SweepDir) -> list[Comparison]:
         chosen = [
             name
             for name, overrides in cells.items()
-            if _differs_only_in(axis, overrides, centre) and is_comparable(rows[name])
+            if axis in overrides and _differs_only_in(axis, overrides, centre) and is_comparable(rows[name])
         ]
         if len(chosen) > 1:
-            chosen.sort(
-                key=lambda name: (
-                    str(cells[name][axis])
-                    if not isinstance(cells[name][axis], int | float)
-                    else f"{cells[name][axis]:020.12f}"
-                )
-            )
+            chosen.sort(key=lambda name: _order(cells[name][axis]))
             found.append(
                 Comparison(axis, [(_shown(cells[name][axis]), sweep.run(name), rows[name]) for name in chosen])
             )
@@ -71,6 +65,12 @@ def compare_axes(sweep: SweepDir) -> list[Comparison]:
 
 def _differs_only_in(axis: str, overrides: Mapping[str, Any], centre: Mapping[str, Any]) -> bool:
     return all(overrides.get(path) == value for path, value in centre.items() if path != axis)
+
+
+def _order(value: Any) -> tuple[bool, float, str]:
+    """Numbers by their size, then everything else by its text."""
+    number = isinstance(value, int | float)
+    return not number, value if number else 0, str(value)
 
 
 def _shown(value: Any) -> Any:

@@ -23,10 +23,12 @@ _record = with_config(_CONFIG)
 Seconds = Annotated[float, Field(ge=-1e9, le=1e11)]
 Step = Annotated[int, Field(ge=0, le=10**15)]
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-Number = Whole | Annotated[float, Field(allow_inf_nan=False)] | None
+# Beyond any float of 32 bits; figures cannot be drawn of what is near the largest float of 64.
+_MOST = 1e39
+Number = Whole | Annotated[float, Field(ge=-_MOST, le=_MOST)] | None
 # Neither empty nor made of dots alone, and inside of its sweep.
 RunName = Annotated[str, StringConstraints(pattern=r"^[^/\x00]*[^/\x00.][^/\x00]*$", max_length=255)]
-Word = Annotated[str, StringConstraints(pattern=r"^\w[\w.+-]*$", max_length=255)]
+Word = Annotated[str, StringConstraints(pattern=r"^\w[\w.+-]*$", max_length=200)]
 KeyPath = Annotated[str, StringConstraints(pattern=r"^\w+(\.\w+)+$")]
 
 
@@ -179,6 +181,9 @@ def _positioned(row: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{key}: must be a {'whole number' if key == 'step' else 'number'}")
     if not 0 <= row["step"] <= 10**15:
         raise ValueError("step: must be from 0 to 10^15")
+    for key, value in row.items():
+        if value is not None and _MOST < abs(value) < float("inf"):
+            raise ValueError(f"{key}: must be from {-_MOST:g} to {_MOST:g}")
     return row
 
 

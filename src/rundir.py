@@ -158,7 +158,10 @@ class RunDir:
     def cancel(self) -> None:
         """Make the cancel known to everything that goes on by itself: waiting tasks, requeues, pipelines."""
         # Only whether the file is there counts, so it need not be durable: cancelling 10,000 runs takes a second.
-        self.cancel_file.write_text(yaml_file.json_text({"uid": os.getuid(), "time": round(time.time(), 3)}))
+        try:
+            self.cancel_file.write_text(yaml_file.json_text({"uid": os.getuid(), "time": round(time.time(), 3)}))
+        except FileNotFoundError:
+            raise RunError(f"{self.path}: is gone; put it back, or start the same runs anew with --fresh") from None
 
     def lift_cancel(self) -> None:
         """For the user's own command, which asks for the run again."""

@@ -323,3 +323,29 @@ def test_axes_of_several_types_fit_into_the_tables(sweep: SweepDir, tmp_path: Pa
     sweep.cells_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     collect(sweep, tmp_path)
     assert "1000000000000000000000000000000" in sweep.table_file("csv").read_text()
+
+
+def test_values_that_no_figure_can_show_are_refused(sweep: SweepDir) -> None:
+    run = sweep.runs()[0]
+    write_line(run.metrics_file, {**ROW, "val/accuracy": 1e308})
+    with pytest.raises(RunError, match=r"line 2: val/accuracy: must be from -1e\+39 to 1e\+39"):
+        run.metrics()
+    write_line(run.metrics_file, {**ROW, "val/loss": float("inf")})
+    assert len(run.metrics()) == 2
+
+
+def test_a_run_whose_folder_is_gone_cannot_be_cancelled(sweep: SweepDir, small: Callable[..., Config]) -> None:
+    import shutil
+
+    shutil.rmtree(sweep.runs()[2].path)
+    with pytest.raises(RunError, match="is gone; put it back"):
+        cancel_runs(small(), sweep.name)
+
+
+def test_cells_that_lack_an_axis_are_not_compared(sweep: SweepDir) -> None:
+    from src.comparison import compare_axes
+
+    lines = [json.loads(line) for line in sweep.cells_file.read_text().splitlines()]
+    del lines[0]["overrides"]["model.num_modules"]
+    sweep.cells_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert compare_axes(sweep) == []
