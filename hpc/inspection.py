@@ -162,7 +162,12 @@ def cancel_runs(config: Config, name: str) -> None:
     # Before it is asked which sweeps the pipeline has: it must make no more.
     of_chain = stop_going_on(chain) if chain else []
     chosen = (
-        [(sweep, None) for sweep in (sweeps_of(chain) if chain else with_whole_manifests(sweeps(runs_dir)))]
+        [
+            (sweep, None)
+            for sweep in (
+                sweeps_of(chain) if chain else filter(_has_whole_submissions, with_whole_manifests(sweeps(runs_dir)))
+            )
+        ]
         if everything or chain
         else [find_named(runs_dir, str(name_of_stage(runs_dir, name)))]
     )
@@ -196,6 +201,18 @@ def cancel_runs(config: Config, name: str) -> None:
     ]
     if beside:
         print(f"one task executes several runs, these stop with it: {', '.join(beside)}")
+
+
+def _has_whole_submissions(sweep: SweepDir) -> bool:
+    """Whether it can be told which jobs are the sweep's; where not, that is said."""
+    from hpc.submit import submissions
+
+    try:
+        submissions(sweep)
+    except RunError as error:
+        print(f"not cancelled: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def print_names(runs: Sequence[RunDir]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from src import yaml_file
+from src import hints, yaml_file
 from src.config import Config, make_config
 from src.files import read_lines
 from src.rundir import RunDir
@@ -69,6 +69,12 @@ def close_nursery() -> Iterator[None]:
 
     if nursery.cache_info().currsize:
         nursery().close()
+
+
+@pytest.fixture(autouse=True)
+def no_call_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is a process of its own to what is kept of the user's command."""
+    monkeypatch.setattr(hints, "_call", {})
 
 
 @pytest.fixture(scope="session")

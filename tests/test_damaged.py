@@ -220,7 +220,7 @@ def resume(place: Path) -> None:
 
 
 def commands_of(place: Path) -> dict[str, Callable[[], object]]:
-    from hpc import aggregate, commands, inspection, launch
+    from hpc import aggregate, commands, launch, logs
     from src import compare_runs, evaluate
 
     config = str(place / "config.yaml")
@@ -230,7 +230,7 @@ def commands_of(place: Path) -> dict[str, Callable[[], object]]:
     return {
         "status": lambda: launch.status(config=config),
         "aggregate": lambda: aggregate.main(config=config),
-        "logs": lambda: inspection.show_logs(load(), label, follow=False),
+        "logs": lambda: logs.show_logs(load(), label, follow=False),
         "cancel": lambda: launch.cancel("all", config=config),
         "retry": lambda: commands.retry(load(), label, "h100-mig", None),
         "grid --dry-run": lambda: launch.grid(config=config, cluster="h100-mig", dry_run=True),

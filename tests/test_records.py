@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from hpc.chain import chains, open_chain
+from hpc.claims import _sign
+from hpc.cluster import load_profile
 from hpc.commands import launch, retry
 from hpc.inspection import cancel_runs, show_status
 from hpc.logs import show_logs
@@ -349,3 +352,34 @@ def test_cells_that_lack_an_axis_are_not_compared(sweep: SweepDir) -> None:
     del lines[0]["overrides"]["model.num_modules"]
     sweep.cells_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert compare_axes(sweep) == []
+
+
+def test_cancel_all_says_which_sweep_it_cannot_cancel_and_cancels_the_others(
+    sweep: SweepDir, small: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = open_sweep(train_request(small()))[0]
+    write_line(sweep.submissions_file, [], 1)
+    cancel_runs(small(), "all")
+    assert f"not cancelled: {sweep.submissions_file}: line 1" in capsys.readouterr().err
+    assert other.runs()[0].cancelled()
+    assert not sweep.runs()[2].cancelled()
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "key: x\ncreated: 5\n", "{: :"])
+def test_a_damaged_pipeline_is_passed_over(
+    small: Callable[..., Config], capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    config = small()
+    first, _ = open_chain(config, load_profile("local")[1], [], fresh=True)
+    second, _ = open_chain(config, load_profile("local")[1], [], fresh=True)
+    (first.path / "chain.yaml").write_text(content)
+    assert [chain.path for chain in chains(second.path.parent)] == [second.path]
+    said = capsys.readouterr().err
+    assert said.startswith(f"passed over: {first.path / 'chain.yaml'}: ")
+    assert said.count("\n") == 1
+
+
+def test_an_owner_file_of_any_bytes_is_a_sign_of_life(sweep: SweepDir) -> None:
+    run = sweep.runs()[2]
+    run.owner_file.write_bytes(b"\xff")
+    assert _sign(run)[1] == b"\xff"
