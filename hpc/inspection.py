@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpc import slurm, states
-from hpc.chain import chains
+from hpc.chain import Chain, chains
 from hpc.logs import last_words
 from hpc.stages import (
     find_pipeline,
@@ -161,16 +161,7 @@ def cancel_runs(config: Config, name: str) -> None:
     chain = None if everything else find_pipeline(runs_dir, name)
     # Before it is asked which sweeps the pipeline has: it must make no more.
     of_chain = stop_going_on(chain) if chain else []
-    chosen = (
-        [
-            (sweep, None)
-            for sweep in (
-                sweeps_of(chain) if chain else filter(_has_whole_submissions, with_whole_manifests(sweeps(runs_dir)))
-            )
-        ]
-        if everything or chain
-        else [find_named(runs_dir, str(name_of_stage(runs_dir, name)))]
-    )
+    chosen = _asked_for(runs_dir, name, chain)
     runs = [run for sweep, only in chosen for run in ([only] if only else sweep.runs()) if not run.is_done()]
     # Before the question what is in the queue: what goes on by itself must not submit it again in between.
     for run in runs:
@@ -201,6 +192,14 @@ def cancel_runs(config: Config, name: str) -> None:
     ]
     if beside:
         print(f"one task executes several runs, these stop with it: {', '.join(beside)}")
+
+
+def _asked_for(runs_dir: Path, name: str, chain: Chain | None) -> list[tuple[SweepDir, RunDir | None]]:
+    if chain:
+        return [(sweep, None) for sweep in sweeps_of(chain)]
+    if name == "all":
+        return [(sweep, None) for sweep in with_whole_manifests(sweeps(runs_dir)) if _has_whole_submissions(sweep)]
+    return [find_named(runs_dir, str(name_of_stage(runs_dir, name)))]
 
 
 def _has_whole_submissions(sweep: SweepDir) -> bool:

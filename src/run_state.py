@@ -36,7 +36,7 @@ class TrainingState(SavedState):
     format: int
     step: Count
     evaluated_step: Annotated[int, Field(ge=-1)]
-    epoch_sums: tuple[Tensor, Tensor, Count] | None
+    epoch_sums: Annotated[list[Tensor | Count], Field(min_length=3, max_length=3)] | None
     train: dict[str, float]
     last: dict[str, float]
     best: dict[str, float] | None
@@ -52,7 +52,7 @@ _TRAINING: TypeAdapter[Any] = TypeAdapter(TrainingState)
 def state_problem(state: Mapping[str, Any], *, training: bool) -> str:
     """What keeps a whole file from being the state of a run; "" where nothing does."""
     try:
-        (_TRAINING if training else _SAVED).validate_python(state, strict=False)
+        (_TRAINING if training else _SAVED).validate_python(state, strict=True)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)[0]
         return f"it is not the state of a run ({'.'.join(map(str, found['loc']))}: {found['msg']})"

@@ -159,7 +159,9 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no step": lambda state: {name: value for name, value in state.items() if name != "step"},
     "a text": lambda state: {**state, "losses": "x"},
     "no weights": lambda state: {**state, "model_state_dict": [1]},
-    "threads": lambda state: {**state, "threads": -1},
+    "no number of threads": lambda state: {**state, "threads": -1},
+    "true threads": lambda state: {**state, "threads": True},
+    "two sums": lambda state: {**state, "epoch_sums": [torch.zeros(()), 3]},
 }
 
 
