@@ -264,7 +264,7 @@ def test_a_grid_that_is_not_complete_is_finished_or_taken_as_it_is(
         assert take_it.endswith("--cluster local --unfinished")
         taken = paste(take_it)
         assert taken.returncode == 0, taken.stderr
-        assert f"runs of {words[1]}" in taken.stdout
+        assert f" of {words[1]} in " in taken.stdout
     assert fork_python("hpc.launch", "cancel", sweep.name, *given).returncode == 0
     idle = fork_python("hpc.launch", "status", sweep.name, *given)
     assert "3 cancelled" in idle.stdout

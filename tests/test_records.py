@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from hpc.chain import chains, open_chain
+from hpc.chain import chains, make_chain
 from hpc.claims import _sign
-from hpc.cluster import load_profile
 from hpc.commands import launch, retry
 from hpc.inspection import cancel_runs, show_status
 from hpc.logs import show_logs
@@ -370,8 +369,7 @@ def test_a_damaged_pipeline_is_passed_over(
     small: Callable[..., Config], capsys: pytest.CaptureFixture[str], content: str
 ) -> None:
     config = small()
-    first, _ = open_chain(config, load_profile("local")[1], [], fresh=True)
-    second, _ = open_chain(config, load_profile("local")[1], [], fresh=True)
+    first, second = (make_chain(config, [], fresh=True) for _ in range(2))
     (first.path / "chain.yaml").write_text(content)
     assert [chain.path for chain in chains(second.path.parent)] == [second.path]
     said = capsys.readouterr().err

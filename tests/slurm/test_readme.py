@@ -1,0 +1,99 @@
+"""The README word by word: every command of it, in its order, in one shell, in a clone of its own on a real SLURM.
+
+The place is another one, nothing else: the demo's experiment instead of the one that needs the Hub and a GPU, and the
+cluster of this machine instead of yours.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpc.one_machine.packages import check_installed
+from hpc.one_machine.settings import OneMachineError
+
+from .conftest import REPOSITORY
+
+pytestmark = pytest.mark.timeout(1500)
+
+# Tests themselves, or changes to the machine, which the tests of one_machine cover.
+NOT_RUN = ("make test", "make chaos", "make slurm-install")
+# Nothing failed, so there is nothing to retry: one message and exit code 2.
+REFUSED = ("make retry", "python -m hpc.launch retry")
+SERVERS = ("make tensorboard",)
+ELSEWHERE = {
+    "configs/config.yaml": "configs/demo.yaml",
+    "--cluster h100-mig": "--cluster one-machine",
+    "k=034": "k=003",
+}
+SHELL = """
+exec 2>&1
+export CONFIG=configs/demo.yaml PATH="$PWD/.venv/bin:$PATH" COLUMNS=100
+eval "$(make -s slurm-up)"
+"""
+# A reader waits for what was submitted, and so does the next command here.
+COMMAND = """
+{{ {line}; }} > said/{number} </dev/null
+echo $? > said/{number}.code
+until [ -z "$SLURM_CONF" ] || [ -z "$(squeue --noheader)" ]; do sleep 0.5; done
+"""
+
+
+def readme_commands() -> list[str]:
+    """The commands of the README's indented blocks, in order, without options in brackets and comments."""
+    lines = re.findall(r"^    ((?:make|python|eval) .*)$", (REPOSITORY / "README.md").read_text(), flags=re.MULTILINE)
+    return [re.sub(r"\[[^]]*\]|\s#.*", "", line).strip() for line in lines]
+
+
+def here(line: str) -> str:
+    """The command on the demo's experiment and the cluster of this machine."""
+    for there, instead in ELSEWHERE.items():
+        line = line.replace(there, instead)
+    if line.startswith("python") and "--config" not in line:
+        line += " --config configs/demo.yaml"
+    if re.match(r"python -m hpc.launch (grid|train|retry)", line) and "--cluster" not in line:
+        line += " --cluster one-machine"
+    if line.startswith("make") and line != "make demo":
+        line = f"CLUSTER=one-machine {line}"
+    return f"timeout --signal=INT 30 env {line}" if any(server in line for server in SERVERS) else line
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Iterator[Path]:
+    """The project's files alone, set up."""
+    try:
+        check_installed()
+    except OneMachineError as error:
+        pytest.skip(str(error))
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split("\0")
+    folder = tmp_path / "relay"
+    for name in names:
+        if name and (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, folder / name)
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / "said").mkdir()
+    yield folder
+    subprocess.run(["make", "-s", "slurm-down"], cwd=folder, check=False, capture_output=True, timeout=120)
+
+
+def test_every_command_of_the_readme_in_its_order(clone: Path) -> None:
+    commands = [here(line) for line in readme_commands() if not line.startswith(NOT_RUN)]
+    assert len(commands) > 25
+    script = SHELL + "".join(COMMAND.format(line=line, number=number) for number, line in enumerate(commands))
+    subprocess.run(["bash"], input=script, cwd=clone, text=True, timeout=1400, check=True)
+    wrong = []
+    for number, line in enumerate(commands):
+        said, code = (clone / "said" / str(number)).read_text(), int((clone / f"said/{number}.code").read_text())
+        print(f"$ {line}\n{said}")
+        allowed = {2} if any(refused in line for refused in REFUSED) else {0, 130} if "timeout" in line else {0}
+        if code not in allowed or "Traceback" in said:
+            wrong.append(f"{line}: exit code {code}\n{said}")
+    assert wrong == []
