@@ -103,7 +103,7 @@ def test_the_commands_of_the_report_one_after_the_other(small_file: Path, tmp_pa
     config = ["--config", str(small_file)]
     artifacts = tmp_path / "artifacts"
 
-    checks = run_python("src.checks", *config)
+    checks = fork_python("src.checks", *config)
     assert checks.returncode == 0, checks.stdout + checks.stderr
     for question in (
         "D2   train 96, val 20, test 20",
@@ -127,7 +127,7 @@ def test_the_commands_of_the_report_one_after_the_other(small_file: Path, tmp_pa
     assert grid.returncode == 0, grid.stderr
     assert "best: k=00" in grid.stdout
 
-    compared = run_python("src.compare_runs", *config)
+    compared = fork_python("src.compare_runs", *config)
     assert compared.returncode == 0, compared.stderr
     for axis in ("lr", "num_modules"):
         searched = sweeps(tmp_path / "runs")[-1]
