@@ -168,7 +168,7 @@ def check_lead(lead_s: int, save_s: float | None) -> Line:
     finding = f"signal_lead_s {lead_s} s before the time limit"
     if save_s is None:
         return Line("ok", "lead time", f"{finding}; what saving takes is not measured yet")
-    finding += f"; saving takes {save_s:.0f} s"
+    finding += f"; saving takes {f'{save_s:.1f} s' if save_s >= 0.1 else 'less than 0.1 s'}"
     advice = f"set signal_lead_s to {round(save_s) + LEAD_MARGIN_S} or more"
     if lead_s < save_s:
         return Line("problem", "lead time", finding, advice)
