@@ -54,8 +54,9 @@ def launch(
     check_job_folder(request.runs_dir)
     if dry_run:
         _print_plan(request, found, profile_name, profile, new_code=new_code)
-        print(forecast)
-        warn_of_short_lead(profile, forecast)
+        if left:
+            print(forecast)
+            warn_of_short_lead(profile, forecast)
         return None
     refuse_above(max_slice_hours, forecast)
     warn_of_short_lead(profile, forecast)
