@@ -14,39 +14,58 @@ from src.errors import RunError
 
 Attempts = Sequence[Mapping[str, Any]]
 
-# None is without limit. A cause that is not here was never seen before, and is allowed as much as a kill.
-BUDGETS: Mapping[str, int | None] = {
-    "TIMEOUT": 50,
-    "PREEMPTED": None,
-    "NODE_FAIL": 5,
-    "KILLED": 5,
-    "OUT_OF_MEMORY": 0,
-    "CRASHED": 0,
-    "REQUEUED": None,
-    "SIGNALLED": None,
-    "CANCELLED": None,
-    "INTERRUPTED": None,
+
+@dataclass(frozen=True)
+class Cause:
+    """What follows when an attempt ends by this cause.
+
+    `budget` is how often it may happen to a run until `retry` (None: without limit). After a `requeued` one a task puts
+    itself back into the queue. `by_user`: that user goes on with the run, nobody else. `from_outside`: an attempt in
+    which no step was done says nothing about the run. `advice` is for the user, when the budget is used up.
+    """
+
+    budget: int | None
+    requeued: bool = False
+    by_user: bool = False
+    from_outside: bool = False
+    advice: str = "see its log"
+
+
+_MORE_TIME = "raise time_min of the profile"
+# The table of README.md says the same; a test compares them.
+CAUSES: Mapping[str, Cause] = {
+    "TIMEOUT": Cause(50, requeued=True, advice=_MORE_TIME),
+    "PREEMPTED": Cause(None, requeued=True, from_outside=True),
+    "REQUEUED": Cause(None, requeued=True, from_outside=True),
+    "SIGNALLED": Cause(None, requeued=True),
+    "NODE_FAIL": Cause(
+        5,
+        requeued=True,
+        from_outside=True,
+        advice="ask the site about the node, or exclude it (sbatch: {exclude: <node>} in the profile)",
+    ),
+    "KILLED": Cause(
+        5,
+        from_outside=True,
+        advice="see its log; a kill without a word is often the memory: raise mem_gb of the profile",
+    ),
+    "CANCELLED": Cause(None, by_user=True, from_outside=True),
+    "INTERRUPTED": Cause(None, by_user=True, from_outside=True),
+    "OUT_OF_MEMORY": Cause(
+        0, advice="raise mem_gb of the profile (a larger slice, if it was the GPU's), or lower train.batch_size"
+    ),
+    "CRASHED": Cause(0, advice="mend what the error says"),
 }
+# A cause that is not in the table was never seen before, and is allowed as much as a kill.
+_UNKNOWN = Cause(CAUSES["KILLED"].budget)
+REQUEUED_AFTER = frozenset(name for name, cause in CAUSES.items() if cause.requeued)
+STOPPED_BY_USER = frozenset(name for name, cause in CAUSES.items() if cause.by_user)
 # Of a run whose files cannot be read; no cause of an attempt.
 DAMAGED = "DAMAGED"
-# After these a task puts itself back into the queue. After a user's own stop it does not: that user submits it again.
-REQUEUED_AFTER = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL", "REQUEUED", "SIGNALLED"})
-# What a user did: that user goes on with it, nobody else.
-STOPPED_BY_USER = frozenset({"CANCELLED", "INTERRUPTED"})
-_FROM_OUTSIDE = frozenset({"PREEMPTED", "NODE_FAIL", "KILLED", "REQUEUED"}) | STOPPED_BY_USER
 # Attempts in a row without a step done: those that had their time, and all of them. Bad luck is no lack of progress,
 # ten times of it are.
 MAX_IDLE_ATTEMPTS = 2
 MAX_IDLE_WITH_OUTSIDE = 10
-
-_ADVICE = {
-    "TIMEOUT": "raise time_min of the profile",
-    "NODE_FAIL": "ask the site about the node, or exclude it (sbatch: {exclude: <node>} in the profile)",
-    "KILLED": "see its log; a kill without a word is often the memory: raise mem_gb of the profile",
-    "OUT_OF_MEMORY": "raise mem_gb of the profile (a larger slice, if it was the GPU's), or lower train.batch_size",
-    "CRASHED": "mend what the error says",
-    "NO_PROGRESS": "raise time_min of the profile, or lower its signal_lead_s",
-}
 
 
 @dataclass(frozen=True)
@@ -82,12 +101,12 @@ def verdict(attempts: Attempts) -> Verdict | None:
     counted = since_retry(attempts)
     causes = [str(attempt["cause"]) for attempt in counted if attempt.get("cause") not in (None, "DONE")]
     for cause in dict.fromkeys(reversed(causes)):
-        limit, used = BUDGETS.get(cause, BUDGETS["KILLED"]), causes.count(cause)
-        if limit is not None and used > limit:
-            detail = f"{used} times, {limit} are allowed" if limit else "not tried again by itself"
-            return Verdict(cause, detail, _ADVICE.get(cause, "see its log"))
+        facts, used = CAUSES.get(cause, _UNKNOWN), causes.count(cause)
+        if facts.budget is not None and used > facts.budget:
+            detail = f"{used} times, {facts.budget} are allowed" if facts.budget else "not tried again by itself"
+            return Verdict(cause, detail, facts.advice)
     if _is_stuck(counted):
-        return Verdict("NO_PROGRESS", "no step done in its last attempts", _ADVICE["NO_PROGRESS"])
+        return Verdict("NO_PROGRESS", "no step done in its last attempts", f"{_MORE_TIME}, or lower its signal_lead_s")
     return None
 
 
@@ -109,7 +128,7 @@ def _is_stuck(attempts: Attempts) -> bool:
     for attempt in reversed(attempts):
         if attempt.get("last_step") is None or attempt["last_step"] > attempt.get("first_step", 0):
             break
-        if attempt.get("cause") in _FROM_OUTSIDE:
+        if CAUSES.get(str(attempt.get("cause")), _UNKNOWN).from_outside:
             outside += 1
         else:
             own += 1

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from hpc.usage import used_s, wasted_s
-from src.budgets import BUDGETS, since_retry, verdict
+from src.budgets import CAUSES, Cause, since_retry, verdict
+
+from .conftest import ROOT
 
 
 def attempts(*steps: tuple[int, int], cause: str = "TIMEOUT") -> list[dict[str, Any]]:
@@ -24,12 +27,29 @@ def advancing(count: int, cause: str) -> list[dict[str, Any]]:
     return attempts(*[(i, i + 1) for i in range(count)], cause=cause)
 
 
-@pytest.mark.parametrize("cause", sorted(BUDGETS))
+@pytest.mark.parametrize("cause", sorted(CAUSES))
 def test_each_cause_has_its_own_budget(cause: str) -> None:
-    limit = BUDGETS[cause]
+    limit = CAUSES[cause].budget
     allowed = 500 if limit is None else limit
     assert verdict(advancing(allowed, cause)) is None
     assert word(advancing(allowed + 1, cause)) == (None if limit is None else cause)
+
+
+def goes_on(cause: Cause) -> str:
+    """How the README says what follows."""
+    if cause.budget == 0:
+        return "after `retry --failed`"
+    how = "by itself" if cause.requeued else "with the same command again"
+    if cause.budget:
+        return f"{how}, {cause.budget} times"
+    return f"{how}, always" if cause.requeued else how
+
+
+def test_the_readme_has_every_cause_and_what_follows() -> None:
+    rows = re.findall(r"^\| ([A-Z_, ]+) \| .* \| (.*) \|$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    told = {name: then for names, then in rows for name in names.split(", ")}
+    assert told.pop("NO_PROGRESS") == "after `retry --failed`"
+    assert told == {name: goes_on(cause) for name, cause in CAUSES.items()}
 
 
 def test_one_cause_does_not_use_up_what_another_is_allowed() -> None:
