@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from src import hints, yaml_file
-from src.config_errors import describe
+from src.config_checks import disagreements
+from src.config_errors import describe, listed
 from src.errors import ConfigError
 from src.schema import Config, Hparams, Section
 
@@ -62,9 +63,13 @@ def make_config(content: Mapping[str, Any], source: str, overrides: Mapping[str,
         name: section for name, section in values.items() if section is not None or name not in Config.model_fields
     }
     try:
-        return Config.model_validate(_tuples(values))
+        config = Config.model_validate(_tuples(values))
     except ValidationError as error:
         raise ConfigError(describe(error, Config, source)) from None
+    problems = list(disagreements(config))
+    if problems:
+        raise ConfigError(listed(problems, source))
+    return config
 
 
 class Variants:
@@ -88,10 +93,14 @@ class Variants:
             by_section.setdefault(path.partition(".")[0], {})[path] = value
         try:
             changed = {name: self._section(name, values) for name, values in by_section.items()}
-            return Config.model_validate({**self._base, **changed})
+            variant = Config.model_validate({**self._base, **changed})
         except (KeyError, ValidationError):
             # The whole of it again, for all that is wrong in all sections, in the usual words.
             return make_config(self._content, self._source, overrides)
+        problems = list(disagreements(variant))
+        if problems:
+            raise ConfigError(listed(problems, self._source))
+        return variant
 
     def _section(self, name: str, values: Mapping[str, Any]) -> Section:
         key = (name, json.dumps(values))

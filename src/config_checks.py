@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pydantic import BaseModel
 
 from src.config_errors import nearest, section_of
-
-if TYPE_CHECKING:
-    from src.schema import Config
+from src.schema import Config
 
 # The short names that `hparams` knows for its axes; any other axis is a key path of the configuration.
 AXES: Mapping[str, str] = {
@@ -41,7 +41,7 @@ def disagreements(config: Config) -> Iterable[str]:
         yield f"lr_finder.min_lr: {finder.min_lr} must be below lr_finder.max_lr {finder.max_lr}"
     given = {} if config.hparams.epochs is None else {"train.epochs.": "epochs"}
     for axis, values in config.hparams.axes.items():
-        yield from _axis_problems(axis, values, type(config))
+        yield from _axis_problems(axis, values)
         path = f"{AXES.get(axis, axis)}."
         other = next((name for known, name in given.items() if known.startswith(path) or path.startswith(known)), None)
         if other:
@@ -80,8 +80,8 @@ def _class_problems(config: Config) -> Iterable[str]:
             yield f"dataset.split.{name}: {count} {what}; the nearest that do: {near}"
 
 
-def _axis_problems(axis: str, values: Any, schema: type[Config]) -> Iterable[str]:
-    if axis not in AXES and not _is_searchable(axis, schema):
+def _axis_problems(axis: str, values: Any) -> Iterable[str]:
+    if axis not in AXES and not _is_searchable(axis):
         what = f"unknown axis{nearest(axis, [*AXES, 'epochs', 'tag'])}"
         yield f"hparams.{axis}: {what}; one of {', '.join(AXES)}, or a key path such as train.scheduler.gamma"
     elif not isinstance(values, tuple) or not values:
@@ -90,8 +90,9 @@ def _axis_problems(axis: str, values: Any, schema: type[Config]) -> Iterable[str
         yield f"hparams.{axis}: {plain(values)!r} holds a value twice; keep each once"
 
 
-def _is_searchable(path: str, schema: Any) -> bool:
+def _is_searchable(path: str) -> bool:
     names = path.split(".")
+    schema: type[BaseModel] | None = Config
     if len(names) < 2 or names[0] in _NOT_SEARCHED:
         return False
     for name in names:

@@ -34,15 +34,18 @@ def describe(error: ValidationError, schema: type[BaseModel], source: str) -> st
     lines: list[str] = []
     for item in error.errors(include_url=False, include_context=True):
         lines.extend(_lines(item, schema))
-    lines = list(dict.fromkeys(lines))
+    return listed(lines, source)
+
+
+def listed(problems: Iterable[str], source: str) -> str:
+    """Each problem once, one to a line, below a line that names the file."""
+    lines = list(dict.fromkeys(problems))
     noun = "problem" if len(lines) == 1 else "problems"
     return "\n".join([f"{source}: {len(lines)} {noun}", *(f"  {line}" for line in lines)])
 
 
 def _lines(item: Any, schema: type[BaseModel]) -> list[str]:
     names = [str(part) for part in item["loc"]]
-    if not names:
-        return str(item["msg"]).removeprefix("Value error, ").splitlines()
     path = _path(item["loc"], schema)
     if path in _NEVER:
         return [f"{path}: {_show(item['input'])} is not possible: {_NEVER[path]}"]

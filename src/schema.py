@@ -8,9 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-
-from src.config_checks import disagreements
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -236,7 +234,10 @@ class Paths(Section):
 
 
 class Config(Section):
-    """One experiment, complete: the YAML file over these defaults, `--set` over the file."""
+    """One experiment, complete: the YAML file over these defaults, `--set` over the file.
+
+    What must hold between the sections is not checked here: configurations are made by src/config.py.
+    """
 
     dataset: Dataset = Dataset()
     preprocess: Preprocess = Preprocess()
@@ -250,13 +251,6 @@ class Config(Section):
     refine: Refine = Refine()
     evaluation: Evaluation = Evaluation()
     paths: Paths = Paths()
-
-    @model_validator(mode="after")
-    def _sections_agree(self) -> Config:
-        problems = list(disagreements(self))
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values (lists, not tuples), as YAML and JSON hold them."""
