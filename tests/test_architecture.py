@@ -28,7 +28,9 @@ def parsed(path: Path) -> ast.Module:
 
 def imports_of(path: Path, *, top_level_only: bool = False) -> set[str]:
     tree = parsed(path)
-    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    # With what is imported under TYPE_CHECKING: a circle of types is a circle.
+    blocks = [node for node in tree.body if isinstance(node, ast.If)]
+    nodes = [*tree.body, *(n for block in blocks for n in block.body)] if top_level_only else list(ast.walk(tree))
     names: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Import):
