@@ -151,7 +151,8 @@ def test_down_leaves_nothing_even_of_a_running_job(another_machine: Cluster, tmp
 
 
 def test_a_second_clone_sees_whose_cluster_it_is(one_machine: Cluster, tmp_path: Path) -> None:
-    shutil.copytree(REPOSITORY / "hpc", tmp_path / "hpc")
+    for layer in ("src", "hpc"):
+        shutil.copytree(REPOSITORY / layer, tmp_path / layer, ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "hpc.one_machine"]
 
     def call(*words: str) -> subprocess.CompletedProcess[str]:
