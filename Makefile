@@ -58,7 +58,7 @@ lint: $(READY) ## what ruff finds
 type: $(READY) ## mypy, strict
 	@$(VENV)/bin/mypy
 
-test: $(READY) ## the tests that need no SLURM (under 3 minutes on 2 cores)
+test: $(READY) ## the tests that need no SLURM (under 5 minutes on 2 cores)
 	@$(PY) -m pytest --ignore=tests/slurm -n auto --dist worksteal $(ARGS)
 
 test-slurm: $(READY) ## the tests on a real SLURM, started for them on this machine

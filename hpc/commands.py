@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from hpc.stages import name_of_stage
 from hpc.stock import Stock, give_budgets_back, last_cause, refusals_by_word, take_stock
 from hpc.submit import in_queue
 from src import hints
+from src.budgets import CAUSES
 from src.cli import EXIT_STOPPED
 from src.code_snapshot import code_change, code_digest, new_code_hint, sweep_code, use_new_code
 from src.config import Config, make_config
+from src.config_errors import nearest
 from src.errors import ClusterError, RunError
 from src.foreground import prepare_images
 from src.names import find_named
@@ -147,15 +149,7 @@ def retry(config: Config, name: str | None, cluster: str | None, cause: str | No
     failed = [r for r in stock.failed() if run in (None, r)]
     chosen = [r for r in failed if cause is None or cause.upper() in (last_cause(r), _word(stock, r))]
     if not chosen:
-        causes = ", ".join(sorted({str(last_cause(r)) for r in failed})) or "none"
-        raise RunError(
-            f"{run.label if run else sweep.name}: no failed run"
-            + (
-                f" with --cause {cause}; causes here: {causes}"
-                if cause
-                else f"; to submit what is missing: {hints.again()}"
-            )
-        )
+        raise RunError(f"{run.label if run else sweep.name}: no failed run{_why_none(stock, failed, cause)}")
     remember_profile(sweep, profile_name)
     hints.use(sweep.meta())
     give_budgets_back(chosen, round(time.time(), 3))
@@ -165,6 +159,22 @@ def retry(config: Config, name: str | None, cluster: str | None, cause: str | No
     # Their own configuration says where logs and tables go.
     own = make_config(sweep.meta()["config"], str(sweep.meta_file))
     execute(sweep, profile, site, own, [r.name for r in chosen])
+
+
+def _why_none(stock: Stock, failed: Sequence[RunDir], cause: str | None) -> str:
+    """What there is in place of failed runs."""
+    if cause:
+        causes = ", ".join(sorted({str(last_cause(run)) for run in failed})) or "none"
+        return f" with --cause {cause}{nearest(cause.upper(), CAUSES)}; causes here: {causes}"
+    others = {
+        "done": stock.done,
+        "in the queue": stock.flying,
+        "executed by processes outside of SLURM": stock.elsewhere,
+    }
+    words = [f"{len(runs)} {word}" for word, runs in others.items() if runs]
+    if stock.missing or stock.cancelled:
+        words.append(f"{len(stock.missing) + len(stock.cancelled)} to be submitted with: {hints.again()}")
+    return f"; {', '.join(words)}"
 
 
 def _given_back(number: int) -> str:

@@ -15,9 +15,11 @@ import typer
 
 from src import hints
 from src.cli import ConfigOption, SetOption, overrides_of, run_command
-from src.config import Config
+from src.config import Config, make_config
 from src.errors import RelayError
+from src.plans import best_of_all, evaluation_request, grid_request, train_request
 from src.rundir import RunDir, SweepDir
+from src.sweeps import Request, find_sweep
 
 _INTERRUPT_CELL = 2
 _INTERRUPT_AFTER_STEP = 10
@@ -46,12 +48,15 @@ def main(
     )
     _step(4, "the best cell in full", ["hpc.launch", "train", "--best", *placed, "--fresh"])
     # Its own weights: artifacts/best.ckpt may hold better ones, or those of another experiment.
-    training = _newest(loaded, "train")
-    assert training
+    grid = _made_for(grid_request(loaded))
+    best = make_config(loaded.to_dict(), "the best cell", best_of_all(loaded).overrides)
+    training = _made_for(train_request(best))
     weights = training.runs()[0].best_file
     _step(5, "the best epoch on the test split", ["hpc.launch", "evaluate", "--checkpoint", str(weights), *placed])
-    _step(6, "what each hyperparameter changed", ["src.compare_runs", *common])
-    _summary(loaded, time.monotonic() - started)
+    measured = make_config(loaded.to_dict(), "the best epoch", {"evaluation.checkpoint": str(weights)})
+    evaluation = _made_for(evaluation_request(measured))
+    _step(6, "what each hyperparameter changed", ["src.compare_runs", grid.name, *common])
+    _summary(loaded, grid, training, evaluation, time.monotonic() - started)
 
 
 def _step(number: int, title: str, command: list[str]) -> None:
@@ -77,26 +82,24 @@ def _interrupt_one(config: Config, since: float) -> None:
 
 
 def _newest_cell(config: Config, since: float) -> RunDir | None:
-    sweep = _newest(config, "grid")
+    request = grid_request(config)
+    sweep = find_sweep(request.runs_dir, request.kind, request.key)
     if sweep is None or sweep.meta_file.stat().st_mtime < since:
         return None
     runs = sweep.runs()
     return runs[min(_INTERRUPT_CELL, len(runs) - 1)]
 
 
-def _newest(config: Config, kind: str) -> SweepDir | None:
-    from src.sweeps import find_sweep
+def _made_for(request: Request) -> SweepDir:
+    """The demo's own sweep: others of its kind may have been made meanwhile."""
+    sweep = find_sweep(request.runs_dir, request.kind, request.key)
+    assert sweep
+    return sweep
 
-    return find_sweep(Path(config.paths.runs_dir), kind)
 
-
-def _summary(config: Config, seconds: float) -> None:
+def _summary(config: Config, grid: SweepDir, training: SweepDir, evaluation: SweepDir, seconds: float) -> None:
     from src.results import best_row, print_table, read_rows
 
-    grid, evaluation, training = (_newest(config, kind) for kind in ("grid", "evaluate", "train"))
-    assert grid
-    assert evaluation
-    assert training
     rows = read_rows(grid)
     print("\n=== what came out\n")
     print_table(rows, grid.name)

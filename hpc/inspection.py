@@ -72,14 +72,12 @@ def show_status(config: Config, name: str | None, watch_s: float | None = None) 
 
 
 def _show_sweep(config: Config, sweep: SweepDir, only: str | None, watch_s: float | None) -> None:
-    if watch_s is None:
-        found = _standing(config, sweep, only)
-        print_rows(found.rows, sweep.name)
-        print(found.summary())
+    console, width = table_console()
+    if watch_s is None or not console.is_terminal:
+        _print_sweep(config, sweep, only, watch_s)
         return
     from rich.live import Live
 
-    console, width = table_console()
     with Live(console=console, auto_refresh=False) as live, contextlib.suppress(KeyboardInterrupt):
         while True:
             found = _standing(config, sweep, only)
@@ -87,6 +85,18 @@ def _show_sweep(config: Config, sweep: SweepDir, only: str | None, watch_s: floa
             height = None if width is None else console.height
             live.update(_page(found, title, console, width, height), refresh=True)
             if not found.in_flight:
+                break
+            time.sleep(watch_s)
+
+
+def _print_sweep(config: Config, sweep: SweepDir, only: str | None, watch_s: float | None) -> None:
+    """Once, or page after page into a pipe or a file, until nothing is on its way."""
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            found = _standing(config, sweep, only)
+            print_rows(found.rows, sweep.name if watch_s is None else f"{sweep.name}, {datetime.now():%H:%M:%S}")
+            print(found.summary(), flush=True)
+            if watch_s is None or not found.in_flight:
                 break
             time.sleep(watch_s)
 

@@ -179,9 +179,11 @@ def status(
     set_: SetOption = None,
 ) -> None:
     """How the runs of a sweep stand, or the stages of a pipeline; the newest one, where none is named."""
+    from hpc.cluster import check_name
     from hpc.inspection import show_status
     from src.config import load_config
 
+    check_name(cluster)
     show_status(load_config(config, overrides_of(set_)), name, every_s if watch else None)
 
 
@@ -194,9 +196,11 @@ def logs(
     set_: SetOption = None,
 ) -> None:
     """What a run printed, over all its attempts; of a pipeline, what the jobs that go on with it printed."""
+    from hpc.cluster import check_name
     from hpc.logs import show_logs
     from src.config import load_config
 
+    check_name(cluster)
     show_logs(load_config(config, overrides_of(set_)), name, follow=follow)
 
 
@@ -208,9 +212,11 @@ def cancel(
     set_: SetOption = None,
 ) -> None:
     """Stop what waits or runs, with its state saved; the command that submitted it goes on from there."""
+    from hpc.cluster import check_name
     from hpc.inspection import cancel_runs
     from src.config import load_config
 
+    check_name(cluster)
     cancel_runs(load_config(config, overrides_of(set_)), name)
 
 

@@ -55,9 +55,10 @@ def start(
 ) -> None:
     """Start a chain, or go on with the same one. Raises RunError where a link has failed."""
     chain = None if fresh else find_chain(config, lr_factors)
-    name, profile = load_profile(cluster or (chain.meta().get("profile") if chain else None))
     # Mistakes in any link are said before the first one is submitted.
     grid = jobs.request_of("grid", _grid_config(config, config.train.optimizer.lr, lr_factors))
+    asked = chain or (None if fresh else find_sweep(grid.runs_dir, grid.kind, grid.key))
+    name, profile = load_profile(cluster or (asked.meta().get("profile") if asked else None))
     requests = [jobs.request_of("lr_sweep", config), grid, jobs.request_of("train", config)]
     forecast = total_of([forecast_of(request, _left_of(request, chain, fresh=fresh), profile) for request in requests])
     refuse_above(max_slice_hours, forecast)

@@ -22,12 +22,18 @@ def main(
     from src.config import load_config
     from src.errors import RunError
     from src.names import find_named
+    from src.plans import grid_request
     from src.sweeps import sweeps, with_whole_manifests
 
-    paths = load_config(config, overrides_of(set_)).paths
+    loaded = load_config(config, overrides_of(set_))
+    paths = loaded.paths
     runs_dir = Path(paths.runs_dir)
     known = [find_named(runs_dir, sweep)[0]] if sweep else with_whole_manifests(sweeps(runs_dir))
     grids = [found for found in known if found.kind == "grid"]
+    if not sweep and loaded.hparams.axes:
+        key = grid_request(loaded).key
+        # Stable: the newest grid of this configuration is the last one, and of none, the newest of all.
+        grids.sort(key=lambda found: found.meta()["key"] == key)
     compared = next((c for found in reversed(grids) if (c := (found, compare_axes(found)))[1]), None)
     if compared is None:
         raise RunError(
@@ -35,7 +41,10 @@ def main(
             f"to run one: {hints.command('hpc.launch', 'grid')}"
         )
     found, comparisons = compared
-    print(f"{found.name}: the best cell and those that differ from it in one value")
+    runs = found.runs()
+    done = sum(run.is_done() for run in runs)
+    unfinished = f" (so far: {done} of {len(runs)} cells are done)" if done < len(runs) else ""
+    print(f"{found.name}: the best cell and those that differ from it in one value{unfinished}")
     for comparison in comparisons:
         axis = comparison.axis.rsplit(".", 1)[-1]
         path = draw_comparison(comparison, found.figure(f"compare_{axis}"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src import hints
+from src import hints, yaml_file
 from src.cells import Cell, expand_grid, refine_grid, single_cell
 from src.checkpoint_names import missing_checkpoint
 from src.config import Config, make_config
@@ -17,7 +17,7 @@ from src.errors import CheckpointError, RunError
 from src.files import read_json
 from src.results import Row, best_row, read_rows
 from src.rundir import SweepDir
-from src.sweeps import Request, find_sweep
+from src.sweeps import Request, find_sweep, with_absolute_paths
 
 # Of a file or directory, in bytes (NAME_MAX).
 _LONGEST_NAME = 255
@@ -146,6 +146,8 @@ def evaluation_request(config: Config) -> Request:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     _check_digest(path, digest, config.evaluation.sha256)
+    if config.evaluation.checkpoint is None:
+        _check_same_experiment(path, config)
     named = make_config(
         config.to_dict(), "evaluation", {"evaluation.checkpoint": str(path), "evaluation.sha256": digest}
     )
@@ -154,6 +156,36 @@ def evaluation_request(config: Config) -> Request:
         name = f"{named.evaluation.split}-{digest[:8]}"
     cell = single_cell(named, "evaluate", name)
     return Request("evaluate", "evaluate", [cell], named, extra=digest)
+
+
+def _check_same_experiment(path: Path, config: Config) -> None:
+    """Raise CheckpointError where the best weights that nobody asked for by name were trained on other images."""
+    beside = path.with_suffix(".yaml")
+    if not beside.is_file():
+        return
+    trained = make_config(yaml_file.read_mapping(beside), str(beside))
+    theirs, ours = (images_of(each) for each in (trained, config))
+    if theirs == ours:
+        return
+    own = find_sweep(Path(config.paths.runs_dir), "train", train_request(config).key)
+    weights = own.runs()[0].best_file if own else None
+    measure_own = (
+        f"; to measure the training of this configuration: {hints.again('--checkpoint', str(weights))}"
+        if weights and weights.is_file()
+        else ""
+    )
+    raise CheckpointError(
+        f"{path}: was trained on other images ({theirs}) than those of this configuration ({ours}){measure_own}; "
+        f"to measure it all the same: {hints.again('--checkpoint', str(path))}"
+    )
+
+
+def images_of(config: Config) -> str:
+    """Which images a configuration means, in words; equal where they are the same."""
+    content = with_absolute_paths("dataset", config.dataset)
+    made = ("synthetic_seed", "synthetic_train_per_class", "synthetic_valid_per_class")
+    names = ("name", "classes", *(made if content["name"] == "synthetic" else ()))
+    return ", ".join(f"{name} {content[name]}" for name in names if content[name] is not None)
 
 
 def _check_digest(path: Path, digest: str, asked: str | None) -> None:

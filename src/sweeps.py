@@ -6,6 +6,7 @@ Asking for the same runs again finds their sweep and goes on with it; only `fres
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
@@ -193,6 +194,12 @@ def with_whole_manifests(made: Iterable[SweepDir]) -> Iterator[SweepDir]:
     return _whole(made, SweepDir.cells)
 
 
+@functools.cache
+def _say_once(text: str) -> None:
+    # One command looks through the sweeps several times.
+    print(text, file=sys.stderr, flush=True)
+
+
 def _whole(made: Iterable[SweepDir], read: Callable[[SweepDir], object]) -> Iterator[SweepDir]:
     for sweep in made:
         try:
@@ -201,7 +208,7 @@ def _whole(made: Iterable[SweepDir], read: Callable[[SweepDir], object]) -> Iter
             # Every sweep of ours has a manifest; Weights & Biases, for one, writes a sweep.yaml too.
             ours = os.path.exists(sweep.cells_file)  # noqa: PTH110
             reason = " ".join(str(error).split()) if ours else f"{sweep.path}: its sweep.yaml is another program's"
-            print(f"passed over: {reason}", file=sys.stderr, flush=True)
+            _say_once(f"passed over: {reason}")
         else:
             yield sweep
 

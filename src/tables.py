@@ -10,13 +10,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Row = Mapping[str, Any]
-# Columns in the order in which a narrow terminal gives them room; those that are not here come last.
+# Columns in the order in which a narrow terminal gives them room; behind these a grid's own axes and all others.
 _NEVER_CUT = ("run", "state", "step", "val/accuracy")
 _BY_IMPORTANCE = (
     *_NEVER_CUT,
     *("val/loss", "split", "accuracy", "loss", "valley", "steepest"),
-    *("error", "time left", "waits for", "causes", "attempts", "job"),
+    *("found", "error", "time left", "waits for"),
 )
+# Behind all others.
+_LEAST_IMPORTANT = ("causes", "attempts", "job", "images_per_s", "train_s", "steps")
 # Columns that may be shortened, to so many characters.
 _SHORTEST = {"error": 24, "waits for": 12, "causes": 12, "job": 12, "checkpoint": 24}
 # At least so much of a name on one line: where it is longer than that and there is no room, it goes on in the next one.
@@ -104,7 +106,9 @@ def _widths(cells: Mapping[str, Sequence[str]], width: int | None) -> dict[str, 
     needed = {name: max(cell_len(text) for text in (name, *texts)) for name, texts in cells.items()}
     if width is None:
         return needed
-    order = [*(name for name in _BY_IMPORTANCE if name in needed), *(n for n in needed if n not in _BY_IMPORTANCE)]
+    listed = (*_BY_IMPORTANCE, *_LEAST_IMPORTANT)
+    between = [name for name in needed if name not in listed]
+    order = [name for name in (*_BY_IMPORTANCE, *between, *_LEAST_IMPORTANT) if name in needed]
     found: dict[str, int] = {}
     room = width + _GAP
     for name in order:

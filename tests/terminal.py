@@ -10,8 +10,9 @@ from pathlib import Path
 
 from .conftest import ROOT, command_environment
 
-# The command becomes the leader of a session whose terminal is its stdin.
-_IN_A_SESSION = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+# The command becomes the leader of a session whose terminal is its stdin, also where nohup started the tests.
+_IN_A_SESSION = "import fcntl, os, signal, sys, termios; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+_IN_A_SESSION += "os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
 _IN_A_SESSION += "os.execv(sys.executable, [sys.executable, '-m', *sys.argv[1:]])"
 
 

@@ -22,6 +22,7 @@ from src.progress import PlainReporter
 from src.rundir import RunDir
 from src.sweeps import open_sweep
 from src.training import replace_best_by
+from src.yaml_file import dump_yaml
 
 
 @pytest.fixture
@@ -213,3 +214,24 @@ def test_the_digest_beside_a_checkpoint_is_compared(small: Callable[..., Config]
         evaluation_request(config)
     with pytest.raises(CheckpointError, match=r"evaluation\.sha256: a+, but .*some\.ckpt has"):
         evaluation_request(small(evaluation__checkpoint=str(checkpoint), evaluation__sha256="a" * 64))
+
+
+def test_the_best_weights_of_other_images_are_measured_only_by_name(small: Callable[..., Config]) -> None:
+    config, other = small(), small(dataset__synthetic_seed=7)
+    best = Path(config.paths.artifacts_dir) / "best.ckpt"
+    best.parent.mkdir()
+    best.write_bytes(b"weights")
+    best.with_suffix(".yaml").write_text(dump_yaml(config.to_dict()))
+    assert evaluation_request(config).config.evaluation.checkpoint == str(best)
+    with pytest.raises(
+        CheckpointError, match=r"trained on other images .*synthetic_seed 0.*synthetic_seed 7"
+    ) as caught:
+        evaluation_request(other)
+    assert "training of this configuration" not in str(caught.value)
+    own = open_sweep(train_request(other))[0].runs()[0]
+    own.checkpoints.mkdir()
+    own.best_file.write_bytes(b"its own")
+    with pytest.raises(CheckpointError, match=f"the training of this configuration: .*--checkpoint {own.best_file}"):
+        evaluation_request(other)
+    named = small(dataset__synthetic_seed=7, evaluation__checkpoint=str(best))
+    assert evaluation_request(named).config.evaluation.checkpoint == str(best)

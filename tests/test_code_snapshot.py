@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -274,7 +275,7 @@ def test_a_dry_run_shows_the_code_that_would_be_used(
     edit(checkout, "src/model.py")
     for new_code, expected in ((False, kept), (True, sweep.code / code_digest())):
         launch("grid", small(), "h100-mig", dry_run=True, new_code=new_code)
-        assert f"cd {expected} && " in capsys.readouterr().out
+        assert f"cd {shlex.quote(str(expected))} && " in capsys.readouterr().out
     assert list(sweep.code.iterdir()) == [kept]
 
 

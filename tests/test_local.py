@@ -26,7 +26,7 @@ from .terminal import Terminal
 from .test_hints import hints_in
 
 pytestmark = pytest.mark.timeout(400)
-LONG = ["--set", "hparams.epochs=25", "--set", "hparams.num_modules=[2]"]
+LONG = ["--set", "hparams.epochs=15", "--set", "hparams.num_modules=[2]"]
 
 
 @pytest.fixture

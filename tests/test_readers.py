@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,7 @@ NOBODY = 65534
 HOLD = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from src.rundir import RunDir
 run = RunDir(Path(sys.argv[1]))
 run.record_attempt(1, start=time.time(), node="elsewhere", pid=1)
@@ -41,11 +43,13 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 def shared(small: Callable[..., Config], tmp_path: Path) -> Iterator[Path]:
     """A folder that everybody may read: the experiment and one run."""
     folder = Path("/tmp") / f"relay-readers-{os.getpid()}"
-    folder.mkdir(mode=0o755)
+    before = os.umask(0o022)
+    folder.mkdir()
     config = small(**{f"paths__{name}_dir": str(folder / name) for name in ("runs", "artifacts", "logs")})
     (folder / "small.yaml").write_text(yaml_file.dump_yaml(config.to_dict()))
     open_sweep(train_request(config))
     yield folder
+    os.umask(before)
     shutil.rmtree(folder)
 
 
@@ -91,6 +95,25 @@ def test_another_user_sees_a_killed_run_as_killed_and_the_watch_ends(
     assert "1 run: 1 killed" in status_of_nobody(shared, "--watch")
 
 
+def test_a_watch_into_a_pipe_shows_each_page_as_it_is_made(
+    run: RunDir, holder: subprocess.Popen[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpc import inspection
+
+    pages: list[str] = []
+
+    def sleep(seconds: float) -> None:
+        pages.append(capsys.readouterr().out)
+        holder.kill()
+        holder.wait()
+
+    monkeypatch.setattr(inspection.time, "sleep", sleep)
+    inspection.show_status(run.config(), run.sweep().name, 5)
+    assert len(pages) == 1
+    assert "1 run: 1 running" in pages[0]
+    assert "1 run: 1 killed" in capsys.readouterr().out
+
+
 def test_two_readers_at_a_time_do_not_take_each_other_for_the_owner(run: RunDir, holder: subprocess.Popen[str]) -> None:
     import fcntl
 
@@ -110,10 +133,10 @@ def test_where_no_lock_tells_the_heartbeat_does(
     if hidden:
         real = os.open
 
-        def refuse(path: Path, flags: int) -> int:
+        def refuse(path: Path, flags: int, *more: Any, **named: Any) -> int:
             if path == run.claim_file:
                 raise PermissionError(errno.EACCES, "Permission denied")
-            return real(path, flags)
+            return real(path, flags, *more, **named)
 
         monkeypatch.setattr("os.open", refuse)
     else:
