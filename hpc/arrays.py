@@ -20,7 +20,7 @@ from src.config import Config
 from src.errors import ClusterError
 from src.rundir import RunDir, SweepDir
 from src.sweeps import planning
-from src.tables import counted
+from src.tables import counted, shortlist
 
 # Of a user, an account or a QOS: how many jobs may be submitted (slurm.schedmd.com/resource_limits.html).
 _SUBMIT_LIMIT = re.compile(r"MaxSubmit|GrpSubmit|accounting/QOS policy|submit limit|job count", re.I)
@@ -94,7 +94,7 @@ def _settled_queue(sweep: SweepDir, only: Collection[str] | None) -> slurm.Queue
     while True:
         queue = in_queue(sweep)
         ending = _ending_tasks(sweep, queue, only)
-        shown = ", ".join(ending[:5]) + (f" and {len(ending) - 5} more" if len(ending) > 5 else "")
+        shown = shortlist(ending)
         if ending and time.monotonic() >= deadline:
             print(f"{shown}: not over after {_ENDING_S:.0f} s; the same command submits what they leave later")
         if not ending or time.monotonic() >= deadline:
@@ -111,7 +111,7 @@ def _ending_tasks(sweep: SweepDir, queue: slurm.Queue, only: Collection[str] | N
         for name, jobs in queue.items()
         if only is None or name in only
         for job in jobs
-        if states.phase(job.state) == "ending" and sweep.run(name).result() is None
+        if states.phase(job.state) == "ending" and not sweep.run(name).is_done()
     }
     return sorted(tasks)
 
@@ -176,8 +176,7 @@ def _submit_all(
 
 
 def _jobs(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
-    return f"job {ids[0]} is" if len(ids) == 1 else f"jobs {', '.join(ids[:5])}{more} are"
+    return f"job {ids[0]} is" if len(ids) == 1 else f"jobs {shortlist(ids)} are"
 
 
 def tasks_of(runs: Sequence[RunDir], profile: Profile) -> list[Sequence[RunDir]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from src.code_snapshot import keep_code, new_code_hint, snapshot_problem
 from src.config import Config, make_config
 from src.errors import RelayError, RunError
 from src.files import append_lines, read_lines, replace_file
+from src.sweeps import say_once
 
 LINKS = ("lr_sweep", "grid", "train", "evaluate")
 
@@ -145,7 +145,7 @@ def chains(runs_dir: Path) -> list[Chain]:
         try:
             found.append((Chain(path.parent).meta()["created"], path.parent.name, Chain(path.parent)))
         except RelayError as error:
-            print(f"passed over: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+            say_once(f"passed over: {' '.join(str(error).split())}")
     return [chain for _, _, chain in sorted(found, key=lambda each: each[:2])]
 
 

@@ -46,7 +46,7 @@ class Task:
         _see_the_gpus_again()
         runs = [RunDir(Path(path)) for path in self.runs]
         states = execute_runs(runs)
-        if any(run.result() is None for run in runs):
+        if not all(run.is_done() for run in runs):
             # Stopped or not begun, which is said above; submitit's own "Job completed successfully" would deny it.
             logging.getLogger("submitit").setLevel(logging.WARNING)
         return states

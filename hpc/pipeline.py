@@ -80,7 +80,7 @@ def _left_of(request: Request, chain: Chain | None, *, fresh: bool) -> list[Cell
     sweep = SweepDir(request.runs_dir / str(known)) if known else None
     if sweep is None and not fresh:
         sweep = find_sweep(request.runs_dir, request.kind, request.key)
-    done = sum(run.result() is not None for run in sweep.runs()) if sweep else 0
+    done = sum(run.is_done() for run in sweep.runs()) if sweep else 0
     return list(request.cells)[done:]
 
 

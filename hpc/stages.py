@@ -115,7 +115,7 @@ def watch_pipeline(chain: Chain, every_s: float | None) -> None:
 def _row(chain: Chain, link: str, line: Mapping[str, Any]) -> dict[str, Any]:
     sweep = SweepDir(chain.path.parent / str(line["sweep"])) if line.get("sweep") else None
     runs, jobs = sweep.runs() if sweep else [], ""
-    if sweep and any(run.result() is None for run in runs) and submissions(sweep):
+    if sweep and not all(run.is_done() for run in runs) and submissions(sweep):
         try:
             found = {job.job_id: job for jobs in in_queue(sweep).values() for job in jobs}
         except ClusterError:
@@ -123,7 +123,7 @@ def _row(chain: Chain, link: str, line: Mapping[str, Any]) -> dict[str, Any]:
         counts = Counter(job.state for job in found.values())
         ids = sorted({job.array_id for job in found.values()})
         jobs = " ".join(ids) + (": " if ids else "") + ", ".join(f"{count} {state}" for state, count in counts.items())
-    done = sum(run.result() is not None for run in runs)
+    done = sum(run.is_done() for run in runs)
     return {
         "stage": link,
         "state": line.get("state", "waits"),

@@ -24,6 +24,7 @@ from src.errors import RunError
 from src.files import replace_file, sync_directory
 from src.provenance import SNAPSHOT_VERSION, code_diff, code_version
 from src.rundir import SweepDir
+from src.tables import shortlist
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = "code.sha256"
@@ -186,12 +187,7 @@ def change_since(snapshot: Path, root: Path | None = None) -> str:
         return f"{snapshot} cannot tell what changed since: {problem}"
     kept, now = _read((snapshot / MANIFEST).read_bytes()), _read(_manifest(root or PROJECT_ROOT))
     changed = [name for name in sorted({*kept, *now}) if _decides(name) and kept.get(name) != now.get(name)]
-    return f"{show_files(changed)} changed since" if changed else ""
-
-
-def show_files(names: list[str]) -> str:
-    """A few of the names, and how many more there are."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"{shortlist(changed)} changed since" if changed else ""
 
 
 def check_commands(snapshot: Path) -> list[str]:

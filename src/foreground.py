@@ -98,7 +98,7 @@ def open_and_run(
         _agree_on_code(sweep, new_code=new_code)
     run_sweep(sweep, execute, new=new)
     show(sweep)
-    undone = [run for run in sweep.runs() if run.result() is None]
+    undone = [run for run in sweep.runs() if not run.is_done()]
     if undone:
         raise RunError(_not_done(sweep, undone))
     return sweep

@@ -10,6 +10,7 @@ from src import hints
 from src.errors import RunError
 from src.rundir import RunDir, SweepDir
 from src.sweeps import sweeps, with_whole_manifests
+from src.tables import shortlist
 
 _SHOWN = 8
 Named = TypeVar("Named")
@@ -67,6 +68,5 @@ def _only(
     if not found:
         newest = ", ".join(sweep.name for sweep in known[-_SHOWN:])
         raise RunError(f"{name!r}: no sweep and no run has that in its name; sweeps: {newest}")
-    shown = ", ".join(run.label if run else sweep.name for sweep, run in found[:_SHOWN])
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    raise RunError(f"{name!r}: {len(found)} have that in their name: {shown}{more}; give one of them in full")
+    shown = shortlist([run.label if run else sweep.name for sweep, run in found], _SHOWN)
+    raise RunError(f"{name!r}: {len(found)} have that in their name: {shown}; give one of them in full")

@@ -195,8 +195,8 @@ def with_whole_manifests(made: Iterable[SweepDir]) -> Iterator[SweepDir]:
 
 
 @functools.cache
-def _say_once(text: str) -> None:
-    # One command looks through the sweeps several times.
+def say_once(text: str) -> None:
+    """Print to stderr what one command comes across several times."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -208,7 +208,7 @@ def _whole(made: Iterable[SweepDir], read: Callable[[SweepDir], object]) -> Iter
             # Every sweep of ours has a manifest; Weights & Biases, for one, writes a sweep.yaml too.
             ours = os.path.exists(sweep.cells_file)  # noqa: PTH110
             reason = " ".join(str(error).split()) if ours else f"{sweep.path}: its sweep.yaml is another program's"
-            _say_once(f"passed over: {reason}")
+            say_once(f"passed over: {reason}")
         else:
             yield sweep
 

@@ -28,7 +28,6 @@ NOBODY = 65534
 HOLD = """
 import sys, time
 from pathlib import Path
-from typing import Any
 from src.rundir import RunDir
 run = RunDir(Path(sys.argv[1]))
 run.record_attempt(1, start=time.time(), node="elsewhere", pid=1)
