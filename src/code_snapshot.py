@@ -61,6 +61,7 @@ _DECIDES_NOTHING = frozenset(
         "provenance",
         "records",
         "results",
+        "tables",
         "rundir",
         "sanity",
         "shapes",
