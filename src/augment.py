@@ -1,8 +1,8 @@
-"""Augmentation in batches, on the device; every random number comes from (seed, epoch, batch) alone.
+"""Augmentation of whole batches on the device; all random numbers are drawn from (seed, epoch, batch) alone.
 
-`Augmenter.draw` draws on the CPU, so devices agree; `Augmenter.apply` changes images and never waits for the device.
-Each operation does to each image what torchvision.transforms.functional does (tests/test_augment.py), with its own
-parameter per sample. Images are float32 (B, 3, H, W) with values in [0, 1]; parameter vectors are on the CPU, length B.
+`Augmenter.draw` draws on the CPU, so that all devices agree; `Augmenter.apply` transforms images and never synchronises
+with the device. Each operation matches torchvision.transforms.functional (tests/test_augment.py compares them), with
+one parameter per sample. Images are float32 (B, 3, H, W) in [0, 1]; parameter vectors have length B and are on the CPU.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Draw:
 
 
 class Augmenter:
-    """Flip, then crop, then colour jitter, for images of `size` (height, width); what is off is not computed."""
+    """Flip, crop and colour jitter, in that order, for images of `size` (height, width)."""
 
     def __init__(self, augment: Augment, size: tuple[int, int]) -> None:
         self.flip = augment.random_flip
@@ -51,7 +51,7 @@ class Augmenter:
     def draw(self, count: int, *, seed: int, epoch: int, batch: int) -> Draw:
         """Parameters for `count` samples.
 
-        All are drawn whether they are used or not: switching one operation off leaves the others as they were.
+        All are drawn whether they are used or not, so disabling one operation does not change the others.
         """
         generator = torch.Generator().manual_seed(stream_seed("augment", seed, epoch, batch))
         flip = torch.rand(count, generator=generator) < 0.5
@@ -65,7 +65,7 @@ class Augmenter:
         return Draw(flip, top, left, order, factors)
 
     def _crop_spans(self) -> tuple[int, int]:
-        """How many places a crop has, down and across."""
+        """The number of positions of a crop: vertical, horizontal."""
         if self.crop is None:
             return 1, 1
         height, width = (edge + 2 * self.crop.padding - self.crop.size + 1 for edge in self.size)
@@ -74,14 +74,15 @@ class Augmenter:
         return height, width
 
     def apply(self, images: Tensor, draw: Draw) -> Tensor:
-        """The images, changed as `draw` says; a new tensor wherever anything is switched on."""
+        """Transform the images with the parameters of `draw`; a new tensor unless everything is disabled."""
         if self.flip:
             images = flip(images, draw.flip)
         if self.crop is not None:
             images = crop(images, draw.top, draw.left, self.crop.size, self.crop.padding)
         if not self.colour_ops:
             return images
-        # Each sample has its own order. Hue is turned once for all; the blends stand in rounds before and after it.
+        # Each sample has its own order of operations. Hue, the costliest, runs once for the whole batch; the blends run
+        # in rounds before and after it.
         before, after = _rounds(draw.order, self.colour_ops)
         for kinds in before.unbind(1):
             images = _blend_round(images, kinds, draw.factors)
@@ -93,7 +94,7 @@ class Augmenter:
 
 
 def _rounds(order: Tensor, enabled: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The blends of each sample before hue and after it: int64 (B, R) each, filled up with _KEEP."""
+    """The blends of each sample before and after hue: int64 (B, R) each, padded with _KEEP."""
     before: list[list[int]] = []
     after: list[list[int]] = []
     for row in order.tolist():
@@ -113,7 +114,7 @@ def _filled(rows: list[list[int]]) -> Tensor:
 def _blend_round(images: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
     """One colour operation per sample: kinds int64 (B,), factors float64 (B, 4)."""
     chosen = factors.gather(1, kinds.clamp(min=0)[:, None])[:, 0]
-    # A factor of 1 is 1 * image + 0 * target: the same bits.
+    # Padding uses a factor of 1: 1 * image + 0 * target has the same bits.
     return blend(images, torch.where(kinds == _KEEP, 1.0, chosen), kinds)
 
 
@@ -122,13 +123,13 @@ def blend(images: Tensor, factor: Tensor, kinds: Tensor) -> Tensor:
 
     BRIGHTNESS: black. CONTRAST: the mean of the image's grey. SATURATION: the image's grey. Clamped to [0, 1].
     """
-    # 1 - factor in double, as torchvision computes it with Python floats: the same bits.
+    # 1 - factor in float64, as torchvision computes it in Python: the same bits.
     factor = factor.double()
     with_grey, with_mean = kinds == SATURATION, kinds == CONTRAST
     columns = torch.stack([factor, 1 - factor, with_grey.double(), with_mean.double()])
     ratio, rest, use_grey, use_mean = _to_device(columns.float(), images.device)[..., None, None, None]
     mixed = ratio * images
-    any_grey, any_mean = bool(with_grey.any()), bool(with_mean.any())  # on the CPU: nothing waits
+    any_grey, any_mean = bool(with_grey.any()), bool(with_mean.any())  # CPU tensors: no synchronisation
     if any_grey or any_mean:
         grey = _grey(images)
         parts = [use_grey * grey] if any_grey else []
@@ -157,9 +158,9 @@ def saturation(images: Tensor, factor: Tensor) -> Tensor:
 def hue(images: Tensor, turn: Tensor) -> Tensor:
     """adjust_hue with a turn (B,) in [-0.5, 0.5] full circles per sample.
 
-    The way back to RGB is the closed form of HSV: channel n is v - v*s * clamp(min(k, 4 - k), 0, 1) with
-    k = (n + 6h) mod 6 and n = 5, 3, 1. It needs a quarter of the operations of torchvision's way over six cases; as
-    it is continuous in h, rounding moves it by no more than float32's last bits.
+    HSV is converted back to RGB in closed form: channel n is v - v*s * clamp(min(k, 4 - k), 0, 1) with
+    k = (n + 6h) mod 6 and n = 5, 3, 1. This takes a quarter of the operations of torchvision's six cases. It is
+    continuous in h, so rounding changes no more than the last bits of float32.
     """
     red, green, blue = images[:, :1], images[:, 1:2], images[:, 2:]
     value = images.amax(dim=1, keepdim=True)
@@ -197,14 +198,14 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def epoch_order(seed: int, epoch: int, n: int, shuffle: bool) -> Tensor:
-    """The order of n samples in an epoch, int64 (n,) on the CPU: of (seed, epoch) alone, or as they stand."""
+    """The order of n samples in an epoch, int64 (n,) on the CPU: permuted by (seed, epoch), or 0 to n - 1."""
     if not shuffle:
         return torch.arange(n)
     return torch.randperm(n, generator=torch.Generator().manual_seed(stream_seed("order", seed, epoch)))
 
 
 def stream_seed(*parts: str | int) -> int:
-    """A seed of 63 bits from `parts`: streams of neighbouring epochs and batches have nothing in common."""
+    """A 63-bit seed hashed from `parts`, so that neighbouring epochs and batches get unrelated streams."""
     text = "/".join(map(str, parts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
@@ -216,7 +217,7 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def _to_device(values: Tensor, device: torch.device) -> Tensor:
-    """A copy that the host does not wait for; only pinned memory can be copied so."""
+    """Copy without blocking the host; CUDA copies asynchronously from pinned memory only."""
     if device.type == "cuda":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
@@ -224,5 +225,5 @@ def _to_device(values: Tensor, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Constants per channel, float32 (C, 1, 1), sent to each device once: sending waits for it."""
+    """Per-channel constants, float32 (C, 1, 1). Cached, because copying to a device synchronises with it."""
     return torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1).to(device)

@@ -1,6 +1,6 @@
-"""What each cause is allowed: how often it may end an attempt before its run is stopped, and what a user does then.
+"""The table of causes: how often each may end an attempt of a run before the run is blocked, and what to do then.
 
-Pure, and computed from attempts.jsonl alone: whoever reads the run directory comes to the same verdict.
+Pure functions of attempts.jsonl, so that every process that reads a run directory decides the same.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ Attempts = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Cause:
-    """What follows when an attempt ends by this cause.
+    """What happens after an attempt ends by this cause.
 
-    `budget` is how often it may happen to a run until `retry` (None: without limit). After a `requeued` one a task puts
-    itself back into the queue. `by_user`: that user goes on with the run, nobody else. `from_outside`: an attempt in
-    which no step was done says nothing about the run. `advice` is for the user, when the budget is used up.
+    `budget`: how often it may happen to one run until `retry` resets it; None means without limit.
+    `requeued`: the task puts itself back into the queue.
+    `by_user`: the user stopped the run, and only the user's own command submits it again.
+    `from_outside`: the run is not to blame, so an attempt without a step is not yet a lack of progress.
+    `advice`: what the user can do once the budget is used up.
     """
 
     budget: int | None
@@ -32,7 +34,7 @@ class Cause:
 
 
 _MORE_TIME = "raise time_min of the profile"
-# The table of README.md says the same; a test compares them.
+# README.md has the same table; tests/test_budgets.py compares them.
 CAUSES: Mapping[str, Cause] = {
     "TIMEOUT": Cause(50, requeued=True, advice=_MORE_TIME),
     "PREEMPTED": Cause(None, requeued=True, from_outside=True),
@@ -47,23 +49,23 @@ CAUSES: Mapping[str, Cause] = {
     "KILLED": Cause(
         5,
         from_outside=True,
-        advice="see its log; a kill without a word is often the memory: raise mem_gb of the profile",
+        advice="see its log; an unexplained kill is often out of memory: raise mem_gb of the profile",
     ),
     "CANCELLED": Cause(None, by_user=True, from_outside=True),
     "INTERRUPTED": Cause(None, by_user=True, from_outside=True),
     "OUT_OF_MEMORY": Cause(
         0, advice="raise mem_gb of the profile (a larger slice, if it was the GPU's), or lower train.batch_size"
     ),
-    "CRASHED": Cause(0, advice="mend what the error says"),
+    "CRASHED": Cause(0, advice="fix what the error reports"),
 }
-# A cause that is not in the table was never seen before, and is allowed as much as a kill.
+# A cause written by another version of Relay. It gets the budget of a kill.
 _UNKNOWN = Cause(CAUSES["KILLED"].budget)
 REQUEUED_AFTER = frozenset(name for name, cause in CAUSES.items() if cause.requeued)
 STOPPED_BY_USER = frozenset(name for name, cause in CAUSES.items() if cause.by_user)
-# Of a run whose files cannot be read; no cause of an attempt.
+# The state of a run whose files cannot be read. Not a cause: no attempt ends by it.
 DAMAGED = "DAMAGED"
-# Attempts in a row without a step done: those that had their time, and all of them. Bad luck is no lack of progress,
-# ten times of it are.
+# Attempts in a row without a step: two that ran their time mean that no step fits into the time limit. One interruption
+# from outside proves nothing; ten in a row without a step do.
 MAX_IDLE_ATTEMPTS = 2
 MAX_IDLE_WITH_OUTSIDE = 10
 

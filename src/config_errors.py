@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in words: the key path, the value, what is allowed, the nearest valid key."""
+"""Messages for invalid configurations: the key path, the value, what is allowed, and the nearest valid key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-# What to say in place of pydantic's wording, where a null or a constant is all that is allowed.
+# For keys that only allow null or one constant, in place of pydantic's wording. The report's file sets all of them.
 _NEVER = {
     "model.rnn": "an image classifier has no recurrent part; leave it null",
     "preprocess.text_tokenizer": "images have no text to tokenize; leave it null",
@@ -18,19 +18,19 @@ _NEVER = {
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the valid names close to `name`, or nothing."""
+    """`; did you mean 'x'?` for the valid names closest to `name`; "" if none is close."""
     close = difflib.get_close_matches(name, list(valid), n=2, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(item) for item in close)}?" if close else ""
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section model in a field's annotation, also where the section may be null."""
+    """The section model in a field's annotation, including optional sections; None if the field is no section."""
     options = [annotation, *getattr(annotation, "__args__", ())]
     return next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None)
 
 
 def describe(error: ValidationError, schema: type[BaseModel], source: str) -> str:
-    """All problems of one validation, one to a line, below a line that names the file."""
+    """All problems of one validation, one per line, below a line that names the file."""
     lines: list[str] = []
     for item in error.errors(include_url=False, include_context=True):
         lines.extend(_lines(item, schema))
@@ -38,7 +38,7 @@ def describe(error: ValidationError, schema: type[BaseModel], source: str) -> st
 
 
 def listed(problems: Iterable[str], source: str) -> str:
-    """Each problem once, one to a line, below a line that names the file."""
+    """Each distinct problem on its own line, below a line that names the file."""
     lines = list(dict.fromkeys(problems))
     noun = "problem" if len(lines) == 1 else "problems"
     return "\n".join([f"{source}: {len(lines)} {noun}", *(f"  {line}" for line in lines)])

@@ -1,4 +1,4 @@
-"""Figures as PNG files, drawn without a display. matplotlib is imported when one is drawn."""
+"""Figures as PNG files, drawn without a display. matplotlib is imported only when a figure is drawn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line: its name in the legend, and x and y of its points. `faint` draws it thin and pale."""
+    """One line of a plot: its legend label, and the x and y of its points. `faint` draws it thin and pale."""
 
     label: str
     x: Sequence[float]
@@ -25,14 +25,14 @@ class Curve:
 
 
 def new_figure(width_in: float = 7.0, height_in: float = 4.2) -> Figure:
-    """An empty figure that needs no display and no global state."""
+    """An empty figure that uses neither a display nor pyplot's global state; sizes in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_in, height_in), layout="constrained")
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write the figure as PNG in the place of `path`, whole."""
+    """Write the figure to `path` as PNG, replacing the file atomically."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def save_figure(figure: Figure, path: Path) -> Path:
 
 
 def whole_ticks(axes: Any) -> None:
-    """Epochs and classes are whole numbers, on the axis too."""
+    """Put ticks at whole numbers only, for epochs and classes."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -58,7 +58,7 @@ def draw_curves(
     verticals: Mapping[str, float] | None = None,
     y_limits: tuple[float, float] | None = None,
 ) -> Path:
-    """One panel of curves with a legend; `verticals` are named positions on the x axis."""
+    """Draw one panel of curves with a legend. `verticals` maps labels to positions on the x axis."""
     figure = new_figure()
     axes: Any = figure.add_subplot()
     for curve in curves:

@@ -1,7 +1,7 @@
-"""The commands that messages tell a user to type: each one runs when it is pasted into the folder of the project.
+"""The commands that messages suggest: each one works when it is pasted into a shell in the project folder.
 
-A process knows how its user called it: from its own command line and the configuration that it loaded or, where it acts
-for a command of before (a retry, a job on a node), from what the sweep or the pipeline has kept of that command.
+A process knows how its user called it from its own command line and the configuration it loaded. If it acts for an
+earlier command (a retry, a job on a node), it takes the call that the sweep or pipeline has saved.
 """
 
 from __future__ import annotations
@@ -13,54 +13,57 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-# They would not hold for the next call, or undo what this one did.
+# Options of a single call: repeating them would undo what this call did.
 _FOR_ONE_CALL = frozenset({"--fresh", "--new-code", "--new_code"})
 _CLUSTER = "--cluster"
-# What is known of the user's call: `words` are the module and all that follows it, `options` say which configuration.
+# The user's call: `words` are the module and its arguments, `options` select the configuration.
 _call: dict[str, list[str]] = {}
 
 
 def again(*more: str, kept: Mapping[str, Any] | None = None) -> str:
-    """The user's command once more, with the options `more`; that which made the sweep or pipeline where what it has
-    `kept` (its sweep.yaml, chain.yaml) is given.
+    """The user's command again, with the options `more` added.
+
+    With `kept` (the content of a sweep.yaml or chain.yaml), the command that made that sweep or pipeline.
     """
     words = (_kept_call(kept) if kept else _call).get("words") or _words_of_this_process()
     cluster = _cluster_of(words) if _CLUSTER not in more else []
-    # An evaluation in the foreground is always a new one.
+    # A foreground evaluation is always fresh and has no such option.
     asked = [word for word in more if not (words[0] == "src.evaluate" and word == "--fresh")]
     left = [word for word in _without_cluster(words) if word not in _FOR_ONE_CALL and word not in more]
     return python(*left, *cluster, *asked)
 
 
 def command(*words: str) -> str:
-    """Another command (its module and words) on the configuration, and the profile, of the user's command."""
+    """Another command (module and arguments) with the configuration and profile of the user's command."""
     own = _call.get("words") or _words_of_this_process()
     placed = _cluster_of(own) or ([_CLUSTER, "local"] if own[0].startswith("src.") else [])
     return python(*words, *_call.get("options", []), *(placed if words[0] == "hpc.launch" else []))
 
 
 def python(*words: str) -> str:
-    """`python -m` and these words, quoted for a shell, with the interpreter of this process as it is reached here."""
+    """`python -m` and these words, quoted for a shell, with this process's interpreter as a path from the current
+    folder.
+    """
     return shlex.join([_interpreter(), "-m", *words])
 
 
 def make(*words: str) -> str:
-    """`make` and these words; for what there is no other command for."""
+    """`make` and these words, for what only the Makefile offers."""
     return shlex.join(["make", *words])
 
 
 def loaded(config: str, overrides: Iterable[str]) -> None:
-    """Keep in mind which configuration this process works on."""
+    """Remember which configuration this process works on."""
     _call["options"] = ["--config", config, *(word for value in overrides for word in ("--set", value))]
 
 
 def use(kept: Mapping[str, Any]) -> None:
-    """From here on, act for the command that made the sweep or pipeline with this sweep.yaml or chain.yaml."""
+    """Act for the command that made the sweep or pipeline with this sweep.yaml or chain.yaml from now on."""
     _call.update(_kept_call(kept))
 
 
 def to_keep() -> dict[str, list[str]]:
-    """The user's command, to be kept as `call` in sweep.yaml or chain.yaml; the profile is kept beside it."""
+    """The user's command, to be saved as `call` in sweep.yaml or chain.yaml; the profile is saved beside it."""
     words = _without_cluster(_call.get("words") or _words_of_this_process())
     return {
         "words": [word for word in words if word not in _FOR_ONE_CALL],
@@ -69,11 +72,12 @@ def to_keep() -> dict[str, list[str]]:
 
 
 def _kept_call(kept: Mapping[str, Any]) -> dict[str, list[str]]:
-    # The options by which this process has found it, where it was given some: a file may have been renamed since.
+    # This process's own options come first: the configuration file may have been renamed since.
     options = _call.get("options", [])
     call = kept.get("call")
     if not _is_ours(call):
-        # An earlier version has kept none; and what is in a run directory is not trusted to be typed.
+        # Sweeps of earlier versions have none. Content of a run directory is not trusted, so an odd call is ignored
+        # too.
         call = {"words": ["hpc.launch", str(kept.get("kind", "pipeline")).replace("_", "-"), *options]}
     words, profile = call["words"], str(kept.get("profile") or "")
     placed = [_CLUSTER, profile] if profile.isprintable() and profile and words[0] == "hpc.launch" else []
@@ -121,7 +125,7 @@ def _interpreter() -> str:
 
 
 def without_packages() -> str:
-    """What a user is told whose Python lacks the packages of this project."""
+    """The error message for a Python that lacks this project's packages."""
     root = Path(__file__).resolve().parent.parent
     python = root / ".venv" / "bin" / "python"
     shown = str(python.relative_to(Path.cwd())) if python.is_relative_to(Path.cwd()) else str(python)

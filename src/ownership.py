@@ -1,9 +1,9 @@
-"""Who executes a run: a heartbeat that shows the owner is alive, and a fence that stops an owner whose lock was broken.
+"""The run lock, a heartbeat that shows its owner is alive, and a fence that stops an owner whose lock was broken.
 
-A lock alone is not enough. A node that SLURM has given up may still be computing, and its run is then given to another
-task. The owner writes a token into the run's owner file and touches the file every HEARTBEAT_S seconds, whatever its
-epochs and checkpoints do; a lock is broken only after a long silence. The next owner writes its own token, and the
-earlier one finds it before its next write and stops.
+A lock alone is not enough: a node that SLURM has given up may still be computing when its run goes to another task. The
+owner writes a token into the run's owner file and touches that file every HEARTBEAT_S seconds, independent of epochs
+and checkpoints. A lock is broken only after SILENCE_S seconds without a heartbeat. The next owner writes its own token;
+the earlier owner finds it before its next write, and stops.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ SILENCE_S = 90.0
 
 @contextlib.contextmanager
 def hold_lock(file: Path, label: str, wait_s: float) -> Iterator[None]:
-    """Hold the lock file of the run `label`. Raises RunError where another process holds it for longer than `wait_s`
-    seconds, or it cannot be locked.
+    """Hold the lock file of the run `label`.
+
+    Raises RunError if another process still holds it after `wait_s` seconds, or if the file cannot be locked.
     """
     from filelock import FileLock, Timeout
 
@@ -44,7 +45,7 @@ def hold_lock(file: Path, label: str, wait_s: float) -> Iterator[None]:
         raise RunError(f"{label} is being executed by another process; wait for it, or stop that one") from None
     except OSError as error:
         raise RunError(
-            f"{file}: cannot be locked: {error.strerror}; give access to it, then do the same again"
+            f"{file}: cannot be locked: {error.strerror}; fix its permissions, then run the same command again"
         ) from error
     try:
         yield
@@ -53,10 +54,10 @@ def hold_lock(file: Path, label: str, wait_s: float) -> Iterator[None]:
 
 
 def is_locked(file: Path) -> bool | None:
-    """Whether a process holds the lock file. A shared lock tells, for which being allowed to read it is enough.
+    """Whether a process holds the lock file, found by trying a shared lock, which only needs read permission.
 
-    None where flock(2) does not tell: the file may not be read, or the disk has no flock, and filelock takes the mere
-    existence of the file for the lock, which a process that was killed leaves behind.
+    None if flock(2) cannot tell: the file is not readable, or the disk has no flock. filelock then takes the mere
+    existence of the file as the lock, and a killed process leaves that file behind.
     """
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -74,7 +75,7 @@ def is_locked(file: Path) -> bool | None:
 
 
 def heart_beats(owner_file: Path) -> bool:
-    """Whether the owner has given a sign of life in the last SILENCE_S seconds: what a mere reader can tell."""
+    """Whether the owner's last heartbeat is less than SILENCE_S seconds old."""
     try:
         return time.time() - owner_file.stat().st_mtime < SILENCE_S
     except OSError:
@@ -82,9 +83,9 @@ def heart_beats(owner_file: Path) -> bool:
 
 
 class Ownership:
-    """Ownership of one run by this process; a context manager that keeps the heartbeat going.
+    """This process owns one run: a context manager that runs the heartbeat.
 
-    `lost` turns true when a heartbeat finds another owner's token.
+    `lost` becomes true when a heartbeat finds another owner's token.
     """
 
     def __init__(self, file: Path, label: str) -> None:
@@ -107,7 +108,7 @@ class Ownership:
         self._heart.join()
 
     def check(self) -> None:
-        """Raises TakenOverError where another process has taken the run over, RunError where nobody can tell."""
+        """Raises TakenOverError if another process has taken over the run, RunError if the owner file is damaged."""
         if self._is_taken():
             self.lost = True
             raise TakenOverError(
@@ -117,15 +118,15 @@ class Ownership:
 
     def _is_taken(self) -> bool:
         try:
-            # Opening the file makes an NFS client ask the server, so the answer is never an old one.
+            # Opening a file makes an NFS client revalidate its cache (close-to-open consistency): never a stale answer.
             owner = read_json(self._file, records.OWNER)
         except OSError:
-            return False  # The disk is away, and the write that follows says so.
+            return False  # The disk is unreachable; the write that follows reports it.
         return owner is not None and owner["token"] != self._token
 
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):
-            # A damaged owner file is told of by the next write.
+            # The next write reports a damaged owner file.
             with contextlib.suppress(OSError, RunError):
                 if self._is_taken():
                     self.lost = True

@@ -1,7 +1,7 @@
-"""What the files of a run directory hold: one shape for each, checked whenever the file is read. Unknown keys are kept.
+"""The schema of each file in a run directory, validated whenever the file is read. Unknown keys are kept.
 
-A line that is not JSON is what a crash in the middle of a write leaves, and is passed over. JSON of another shape is
-something else's: it is refused with its file, its line and what to do.
+A line that is not JSON is what a crash in the middle of a write leaves behind; it is skipped. JSON that does not fit
+the schema is an error: the message names the file, the line and what to do.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing_extensions import TypedDict
 
 from src.errors import RunError
 
-# Strict: "3" is not 3. Built when the first file of a kind is read, since --help reads none.
+# Strict: "3" is not 3. Validators are built on first use: `--help` reads no file and should not pay for them.
 _CONFIG = ConfigDict(extra="allow", strict=True, defer_build=True)
 _record = with_config(_CONFIG)
 
-# Bounds keep what is read inside of what dates, process ids and folder names can be.
+# The bounds keep values within what dates, process ids and folder names can hold, so that using them cannot fail.
 Seconds = Annotated[float, Field(ge=-1e9, le=1e11)]
 Step = Annotated[int, Field(ge=0, le=10**15)]
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-# Beyond any float of 32 bits; figures cannot be drawn of what is near the largest float of 64.
+# Larger than any float32. matplotlib cannot scale axes to values near the largest float64.
 _MOST = 1e39
 Number = Whole | Annotated[float, Field(ge=-_MOST, le=_MOST)] | None
-# Neither empty nor made of dots alone, and inside of its sweep.
+# Not empty, not dots alone, no slash: a folder inside its sweep.
 RunName = Annotated[str, StringConstraints(pattern=r"^[^/\x00]*[^/\x00.][^/\x00]*$", max_length=255)]
 Word = Annotated[str, StringConstraints(pattern=r"^\w[\w.+-]*$", max_length=200)]
 KeyPath = Annotated[str, StringConstraints(pattern=r"^\w+(\.\w+)+$")]
@@ -61,7 +61,7 @@ class Cell(TypedDict, total=False):
 
 @_record
 class Attempt(TypedDict, total=False):
-    """A line of attempts.jsonl: what became known of an attempt at one moment."""
+    """A line of attempts.jsonl: what was known about an attempt when the line was written."""
 
     attempt: Required[Annotated[int, Field(ge=1, le=10**9)]]
     start: Seconds
@@ -74,7 +74,7 @@ class Attempt(TypedDict, total=False):
     restarts: Annotated[int, Field(ge=0)] | None
     slice: str | None
     node: str
-    # Those of 0 and below mean groups of processes.
+    # kill(2) takes 0 and negative ids as process groups.
     pid: Annotated[int, Field(ge=1, lt=2**31)]
     first_step: Step
     last_step: Step
@@ -85,7 +85,7 @@ class Attempt(TypedDict, total=False):
 
 @_record
 class Suggestion(TypedDict, total=False):
-    """What a learning-rate sweep finds."""
+    """The learning rates that an LR sweep suggests."""
 
     steepest: Number
     valley: Number
@@ -93,7 +93,7 @@ class Suggestion(TypedDict, total=False):
 
 @_record
 class Measured(TypedDict, total=False):
-    """What a training, a learning-rate sweep or an evaluation came to."""
+    """The result of a training, an LR sweep or an evaluation."""
 
     outcome: str
     steps: Step | None
@@ -107,7 +107,7 @@ class Measured(TypedDict, total=False):
     split: str
     n: Step
     accuracy: Number
-    # Of a learning-rate sweep, that of each step.
+    # An LR sweep has one loss per step.
     loss: Number | list[Number]
     checkpoint: str
 
@@ -121,7 +121,7 @@ class Result(Measured, total=False):
 
 @_record
 class Source(TypedDict, total=False):
-    """best.json beside best.ckpt in artifacts/: where the weights are from."""
+    """best.json beside best.ckpt in artifacts/: where the weights come from."""
 
     run: Required[str]
     sha256: Required[str]
@@ -144,7 +144,7 @@ def _answered(line: Submission) -> Submission:
 
 @_record
 class Submission(TypedDict, total=False):
-    """A line of submissions.jsonl: an intent with its tasks, or the answer to it with the job's id."""
+    """A line of submissions.jsonl: an intent with its tasks, or the answer with the job id."""
 
     job_name: Required[Word]
     job_id: Word
@@ -188,14 +188,14 @@ def _positioned(row: dict[str, Any]) -> dict[str, Any]:
 
 
 class Shape:
-    """The shape of one kind of file, and what its owner can do where it is damaged."""
+    """The schema of one kind of file, and what a user can do when the file is damaged."""
 
     def __init__(self, shape: Any, advice: str, config: ConfigDict | None = None) -> None:
         self._adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(shape, config=config)
         self._advice = advice
 
     def __call__(self, path: Path, text: bytes, line: int | None = None) -> dict[str, Any] | None:
-        """The object in `text`, from that line of the file; None where it is not JSON. Raises RunError."""
+        """Parse and validate `text`, which is `line` of the file. None if it is not JSON. Raises RunError."""
         try:
             return self._adapter.validate_json(text)
         except ValidationError as error:
@@ -204,7 +204,7 @@ class Shape:
             raise self._refusal(path if line is None else f"{path}: line {line}", error) from None
 
     def check(self, path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-        """The same for what is read already. Raises RunError."""
+        """Validate an object that was parsed already. Raises RunError."""
         try:
             return self._adapter.validate_python(dict(content))
         except ValidationError as error:
@@ -247,7 +247,7 @@ LINK = Shape(Link, f"{_BACK}, or remove the line")
 
 
 def join_attempts(path: Path, lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The attempts in order, the lines of each joined. Its first end counts. Raises RunError where a line was lost."""
+    """Merge the lines of each attempt, in order; its first end counts. Raises RunError if a line is lost."""
     joined: dict[int, dict[str, Any]] = {}
     for line in lines:
         attempt = joined.setdefault(line["attempt"], {})
