@@ -1,8 +1,8 @@
-"""The decoded data set on disk: made once on a node, found again by every run after that.
+"""The cache of decoded images on disk: built once, then found by every run.
 
-One folder per source, revision, size and transform, below <dataset.root>/decoded. It is built beside its place under a
-file lock and renamed when it is whole: meta.json, written last, holds the size and SHA-256 of every file. Who finds it
-imports neither datasets nor PIL nor torchvision, and takes no lock.
+There is one folder per source, revision, size and transform, below <dataset.root>/decoded. It is built under a file
+lock in a temporary folder and renamed when it is complete; meta.json, written last, has the size and SHA-256 of every
+file. Reading a complete cache takes no lock and imports neither datasets nor PIL nor torchvision.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from src.errors import DataError
 from src.files import sync_directory
 
 Progress = Callable[[str], None]
-_FORMAT = 1  # of the arrays and of meta.json; another number is another folder
+_FORMAT = 1  # of the arrays and meta.json; part of the folder's key
 _TRANSFORM = "RGB, transparency over black, 16 bits to 8 with theirs, PIL bilinear"
 _FILES = ("train_images.npy", "train_labels.npy", "valid_images.npy", "valid_labels.npy")
 _BATCH = 256
 
 
 def ensure(config: Config, progress: Progress) -> Path:
-    """Find the whole decoded data set of a configuration, or make it; returns its folder. Raises DataError."""
+    """The folder with the decoded images of a configuration, built first if it is missing. Raises DataError."""
     source = sources.resolve(config.dataset)
     identity = {
         **sources.identity(config, source),
@@ -51,24 +51,24 @@ def ensure(config: Config, progress: Progress) -> Path:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """class_names, facts, identity and files of a whole decoded data set."""
+    """class_names, facts, identity and files of a complete cache."""
     meta: dict[str, Any] = json.loads((folder / "meta.json").read_bytes())
     return meta
 
 
 def content_digest(meta: Mapping[str, Any]) -> str:
-    """16 hex digits of what is in a decoded data set, equal where every byte of it is, wherever it came from."""
+    """A digest of the images and labels, 16 hex digits: the same bytes give the same digest, whatever their source."""
     sums = [meta["files"][name]["sha256"] for name in _FILES]
     return hashlib.sha256("\n".join(sums).encode()).hexdigest()[:16]
 
 
 def map_arrays(folder: Path) -> list[Any]:
-    """The arrays of _FILES: images mapped, labels read."""
+    """The arrays of _FILES, in order: images memory-mapped, labels in memory."""
     return [np.load(folder / name, mmap_mode="r" if "images" in name else None) for name in _FILES]
 
 
 def _place(config: Config, source: sources.Source, identity: dict[str, Any]) -> Path:
-    """The folder of the decoded data set: a name to read, and a key of all that its content depends on."""
+    """The cache folder: a readable name, and a key of everything its content depends on."""
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     height, width = config.preprocess.resize
     name = Path(source.name).name if source.kind == "folder" else source.name
@@ -77,14 +77,14 @@ def _place(config: Config, source: sources.Source, identity: dict[str, Any]) -> 
 
 
 def _problem(folder: Path) -> str | None:
-    """What keeps the folder from being whole, every byte of it read; None where nothing does."""
+    """Why the cache is unusable, checked down to the last byte; None if it is complete."""
     try:
         meta = read_meta(folder)
         for name in _FILES:
             size, expected = (folder / name).stat().st_size, meta["files"][name]["size"]
             if size != expected:
                 return f"{name} has {size} bytes where {expected} were written"
-        # Hashing gives up the interpreter lock, so the images of both splits are read at the same time.
+        # hashlib releases the GIL, so two threads read the images of both splits at the same time.
         with ThreadPoolExecutor(2) as pool:
             sums = list(pool.map(_sha256, [folder / name for name in _FILES]))
         broken = [name for name, found in zip(_FILES, sums, strict=True) if found != meta["files"][name]["sha256"]]
@@ -102,7 +102,7 @@ def _sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def _locked(folder: Path, progress: Progress) -> Iterator[None]:
-    """Hold the lock of `folder`; the system gives it up when its owner dies. Raises DataError if it cannot be made."""
+    """Hold the lock of `folder`; the kernel releases it when the process dies. Raises DataError if that fails."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
@@ -115,8 +115,8 @@ def _locked(folder: Path, progress: Progress) -> Iterator[None]:
             lock.acquire(poll_interval=0.2)
     except OSError as error:
         raise DataError(
-            f"{folder}: no whole decoded data set is here, and it cannot be made: {error.strerror or error}; "
-            f"prepare it where dataset.root can be written, or set dataset.root to such a folder"
+            f"{folder}: no complete decoded data set is here, and none can be written: {error.strerror or error}; "
+            f"run the command where dataset.root is writable, or set dataset.root to a writable folder"
         ) from None
     try:
         yield
@@ -127,14 +127,14 @@ def _locked(folder: Path, progress: Progress) -> Iterator[None]:
 def _build_unless_whole(
     config: Config, source: sources.Source, identity: dict[str, Any], folder: Path, progress: Progress
 ) -> None:
-    """Under the lock: whoever held it before may have built it; what an earlier process left half done goes."""
+    """Under the lock: check again, since the previous holder may have built it; remove what a killed process left."""
     problem = _problem(folder)
     if problem is None:
         return
     if folder.exists():
         progress(f"{folder}: {problem}; decoding again")
     _remove_leftovers(folder)
-    # No other process makes this name: it holds the lock.
+    # Unique: the lock is held, and the name has this process in it.
     building = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     try:
         building.mkdir()
@@ -157,7 +157,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _build(config: Config, source: sources.Source, identity: dict[str, Any], folder: Path, progress: Progress) -> None:
-    """Decode both splits into `folder`; meta.json comes last."""
+    """Decode both splits into `folder`, and write meta.json last."""
     scratch = folder / "source"
     names = (config.dataset.split.train, config.dataset.split.valid)
     class_names, splits = sources.open_splits(config, source, names, scratch, progress)
@@ -179,7 +179,7 @@ def _build(config: Config, source: sources.Source, identity: dict[str, Any], fol
 def _decode_split(
     split: sources.EncodedSplit, folder: Path, role: str, size: tuple[int, int], workers: int, progress: Progress
 ) -> dict[str, Any]:
-    """Write <role>_images.npy and <role>_labels.npy; returns the facts of the split."""
+    """Write <role>_images.npy and <role>_labels.npy. Returns counts of images, modes, sizes and conversions."""
     images = _new_array(folder / f"{role}_images.npy", (len(split), 3, *size))
     labels = np.empty(len(split), dtype=np.int64)
     modes: Counter[str] = Counter()
@@ -205,7 +205,9 @@ def _decode_split(
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
-    """An array on disk that exists in full: a full disk is an OSError here, not a SIGBUS at some later image."""
+    """A memory-mapped array with all its blocks allocated, so that a full disk is an OSError here and not a SIGBUS
+    later.
+    """
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:

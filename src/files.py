@@ -1,4 +1,4 @@
-"""Two ways to write a file that others may read at any moment: replace it whole, or append one complete line."""
+"""The two safe ways to write a file that others may be reading: replace it atomically, or append complete lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TAIL_BYTES = 4096
 
 
 class DiskError(RunError, OSError):
-    """A file that cannot be written: the disk is full, its folder read-only or gone. Names the file and the reason."""
+    """A file cannot be written: the disk is full, or its folder is read-only or gone. Names the file and the reason."""
 
     def __init__(self, path: Path, error: OSError) -> None:
         OSError.__init__(self, error.errno, error.strerror or str(error), str(path))
@@ -24,20 +24,20 @@ class DiskError(RunError, OSError):
     def __str__(self) -> str:
         return (
             f"{self.filename}: cannot be written: {self.strerror}; "
-            "make room or give the directory back, then do the same again"
+            "free some space or restore the directory, then run the same command again"
         )
 
 
 def _no_check() -> None:
-    """Anybody may write."""
+    """The default `check`: no restriction."""
 
 
 def replace_file(path: Path, data: bytes | str, *, check: Callable[[], None] = _no_check) -> None:
-    """Write `data` durably under a temporary name in the same directory, then put it in the place of `path`.
+    """Write `data` to a temporary file in the same directory, fsync it, and rename it to `path`.
 
-    Whoever reads sees the old content or the new one, also after a power cut. `check` may refuse by raising, at the
-    last moment before the rename: writing may have taken minutes on a file system that hung. Raises DiskError (a full
-    disk, a read-only or vanished directory). Where it raises, the old content is untouched and no temporary file left.
+    Readers see either the old or the new content, even after a power cut. `check` may veto by raising just before the
+    rename: on a hung file system, writing may have taken minutes. Raises DiskError (full disk, read-only or missing
+    directory). On any error the old content is untouched and no temporary file remains.
     """
     content = data.encode() if isinstance(data, str) else data
     with _naming(path):
@@ -59,7 +59,7 @@ def replace_file(path: Path, data: bytes | str, *, check: Callable[[], None] = _
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    # A write that finds the disk full names no file by itself.
+    # The OSError of a write to a full disk has no file name.
     try:
         yield
     except OSError as error:
@@ -67,7 +67,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what writers that were killed left in `folder`. For whoever alone writes there now."""
+    """Remove the temporary files of killed writers. Only safe while nobody else writes to `folder`."""
     for temporary in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -83,17 +83,18 @@ def sync_directory(path: Path) -> None:
 
 
 def append_lines(path: Path, records: Sequence[Mapping[str, Any]], *, check: Callable[[], None] = _no_check) -> int:
-    """Append one JSON line per record, durably, in one write. Returns the size of the file in bytes.
+    """Append one JSON line per record in a single write, and fsync. Returns the size of the file in bytes.
 
-    A line that an earlier crash left incomplete is ended first, so that it cannot swallow the next one. `check` may
-    refuse by raising, before anything is written. Raises DiskError; a part of the lines may be there all the same.
+    If a crash has left an incomplete last line, it is terminated first, so that it does not swallow the next one.
+    `check` may veto by raising before anything is written. Raises DiskError, in which case some of the lines may be
+    written.
     """
-    # What is no character, such as a byte of a file name that is not UTF-8, becomes "?": no other reader takes it.
+    # Lone surrogates, such as the bytes of a file name that is not UTF-8, become "?": other JSON readers reject them.
     text = b"".join(json.dumps(record, ensure_ascii=False).encode(errors="replace") + b"\n" for record in records)
     with _naming(path):
         check()
         with path.open("ab+") as file:
-            # Again: opening may have hung until the file at this path was another one.
+            # Again: open() may have hung for so long that another process took over in between.
             check()
             new = file.tell() == 0
             if not new:
@@ -110,12 +111,12 @@ def append_lines(path: Path, records: Sequence[Mapping[str, Any]], *, check: Cal
 
 
 Record = dict[str, Any]
-# Of a file, a text in it, and the number of the line that it is: the record, or None where it is not a whole one.
+# (file, text, line number) -> the record, or None if the text is not complete.
 Parse = Callable[[Path, bytes, int | None], Record | None]
 
 
 def any_object(path: Path, text: bytes, line: int | None = None) -> Record | None:
-    """A JSON object of any shape."""
+    """Any JSON object; None for anything else."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
@@ -124,7 +125,7 @@ def any_object(path: Path, text: bytes, line: int | None = None) -> Record | Non
 
 
 def read_lines(path: Path, parse: Parse = any_object) -> list[Record]:
-    """The complete JSON lines of a file, in order; none where there is no file. Incomplete lines are passed over."""
+    """The complete JSON lines of a file, in order; [] if there is no file. Incomplete lines are skipped."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -134,7 +135,9 @@ def read_lines(path: Path, parse: Parse = any_object) -> list[Record]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes in a file, 0 where there is none; it is opened, since NFS may tell others than an opener the past."""
+    """The size of a file in bytes, 0 if there is none. Opened first, because NFS attribute caching can return a stale
+    size.
+    """
     try:
         with path.open("rb") as file:
             return file.seek(0, os.SEEK_END)
@@ -143,7 +146,7 @@ def size_of(path: Path) -> int:
 
 
 def last_line(path: Path, parse: Parse = any_object) -> Record | None:
-    """The newest complete JSON line of a file, found from its end; None where there is none."""
+    """The last complete JSON line of a file, read from its end; None if there is none."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -155,7 +158,7 @@ def last_line(path: Path, parse: Parse = any_object) -> Record | None:
         try:
             record = parse(path, text, None) if text else None
         except RunError:
-            read_lines(path, parse)  # Says in which line.
+            read_lines(path, parse)  # Raises the same error with the line number in it.
             raise
         if record is not None:
             return record
@@ -163,7 +166,7 @@ def last_line(path: Path, parse: Parse = any_object) -> Record | None:
 
 
 def read_json(path: Path, parse: Parse = any_object) -> Record | None:
-    """The JSON object of a file, or None where there is no file or no whole object in it."""
+    """The JSON object in a file; None if there is no file or no complete object in it."""
     try:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Fetching a data set from the Hub, quickly refused where that cannot be."""
+"""Download of a data set from the Hub, which fails fast without a network."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from src.errors import DataError
 from src.schema import Dataset
 
 Progress = Callable[[str], None]
-_PATIENCE_S = 10.0  # for the Hub's first answer
+_TIMEOUT_S = 10.0  # for the Hub's first answer
 
 
 def download(dataset: Dataset, progress: Progress) -> Path:
-    """The folder with the Hub data set; HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN hold as in the Hub's library."""
+    """The folder of the downloaded data set. HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN work as in huggingface_hub."""
     import huggingface_hub
 
     cache = Path(dataset.root).expanduser() / "hub"
@@ -29,7 +29,7 @@ def download(dataset: Dataset, progress: Progress) -> Path:
         )
     except Exception as error:
         raise DataError(
-            f"{_shown(dataset)}: {unusable or brief(error)}, and it is not in full in {cache}. "
+            f"{_shown(dataset)}: {unusable or brief(error)}, and {cache} has no complete copy. "
             f"Fetch it once where there is a network (dataset.download=true, HF_HUB_OFFLINE unset), "
             f"name a mirror with HF_ENDPOINT=<address>, or set dataset.name to a local folder in the same layout"
         ) from None
@@ -41,7 +41,7 @@ def _shown(dataset: Dataset) -> str:
 
 
 def _why_not_online(dataset: Dataset) -> str | None:
-    """Why only what is on disk can be used, None where the Hub answers. DataError where it knows no such data set."""
+    """Why only local files can be used; None if the Hub answers. Raises DataError if it has no such data set."""
     import huggingface_hub
     from huggingface_hub import constants, errors
 
@@ -50,8 +50,8 @@ def _why_not_online(dataset: Dataset) -> str | None:
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:
-        # The download itself waits for minutes on a network that swallows packets; this asks once.
-        huggingface_hub.HfApi().dataset_info(dataset.name, revision=dataset.revision, timeout=_PATIENCE_S)
+        # snapshot_download retries for minutes on a network that drops packets; this request fails after _TIMEOUT_S.
+        huggingface_hub.HfApi().dataset_info(dataset.name, revision=dataset.revision, timeout=_TIMEOUT_S)
     except errors.RevisionNotFoundError:
         raise DataError(
             f"{_shown(dataset)}: the Hub has no such revision; set dataset.revision to null or to one it has"
@@ -67,7 +67,7 @@ def _why_not_online(dataset: Dataset) -> str | None:
 
 
 def brief(error: BaseException) -> str:
-    """The first line of what went wrong, from the error that caused the others."""
+    """One line about the root cause of an error."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()

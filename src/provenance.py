@@ -1,4 +1,4 @@
-"""Where a result comes from: code, versions, host, device."""
+"""Provenance of a result: code, package versions, host and device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from src.files import read_json
 
-# In a snapshot of the code: the version of the checkout that it was taken from.
+# The file in a code snapshot with the version of the checkout it was taken from.
 SNAPSHOT_VERSION = "code_version.json"
 _ROOT = Path(__file__).resolve().parent.parent
 _CODE = ("src", "jobs", "hpc")
@@ -23,10 +23,7 @@ _PACKAGES = ("torch", "torchvision", "datasets", "submitit", "numpy")
 
 @functools.cache
 def code_version(root: Path = _ROOT) -> dict[str, Any]:
-    """The commit of the code below `root`, and whether that code has changes or files that are not in it.
-
-    Null where there is no git.
-    """
+    """The commit of the code below `root`, and whether it has uncommitted changes or files. None without git."""
     kept = read_json(root / SNAPSHOT_VERSION)
     if kept is not None:
         return kept
@@ -36,10 +33,10 @@ def code_version(root: Path = _ROOT) -> dict[str, Any]:
 
 
 def code_diff(root: Path = _ROOT) -> bytes:
-    """What the code below `root` has changed against its commit, for `git apply`; before it new files by their names,
-    whose content is in the snapshot. Empty where there is no git.
+    """The uncommitted changes of the code below `root`, for `git apply`, after a list of new files, whose content is in
+    the snapshot. Empty without git.
     """
-    # Whatever the user's git is set to; byte for byte, since a blank last line belongs to the patch.
+    # Independent of the user's git settings. Bytes, because a trailing blank line is part of the patch.
     plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
     changed = _git(root, "diff", *plain, "HEAD", "--", *_CODE) or b""
     new = _git(root, "ls-files", "--others", "--exclude-standard", "--", *_CODE) or b""
@@ -55,7 +52,7 @@ def _git(root: Path, *words: str) -> bytes | None:
 
 @functools.cache
 def installed_versions() -> dict[str, str | None]:
-    """The version of Python and of each package that decides a result; null for one that is not installed."""
+    """The versions of Python and of each package that affects results; None if it is not installed."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -66,7 +63,7 @@ def installed_versions() -> dict[str, str | None]:
 
 
 def provenance(device: str) -> dict[str, Any]:
-    """Code, versions, host, and the device with its name, as this process sees them."""
+    """Code, package versions, host, device and job, as this process sees them."""
     facts = {
         name: os.environ[name]
         for name in ("SLURM_JOB_ID", "SLURM_JOB_PARTITION", "CUDA_VISIBLE_DEVICES")

@@ -1,6 +1,6 @@
-"""Where images come from: the Hub, a local folder, or the synthetic generator; all end as one folder, read alike.
+"""Where images come from: the Hub, a local folder, or the synthetic generator. All three end as a folder, read one way.
 
-A Hub data set is downloaded whole into <dataset.root>/hub, a synthetic one is written in the same layout; then
+A Hub data set is downloaded into <dataset.root>/hub and a synthetic one is written in the same layout; then
 `datasets.load_dataset` reads the folder. Importing this module imports neither datasets nor PIL.
 """
 
@@ -41,7 +41,7 @@ class Source:
 
 
 class Decoded(NamedTuple):
-    """One image: pixels uint8 (3, H, W), the mode and (height, width) that it had before, and what else was done."""
+    """One image: pixels uint8 (3, H, W), its original mode and (height, width), and any conversion worth reporting."""
 
     pixels: npt.NDArray[np.uint8]
     mode: str
@@ -50,7 +50,7 @@ class Decoded(NamedTuple):
 
 
 def resolve(dataset: Dataset) -> Source:
-    """Which source `dataset.name` means. Raises DataError where there is none, or more than one."""
+    """The source that `dataset.name` means. Raises DataError if there is none, or more than one."""
     name, folder = dataset.name, Path(dataset.name).expanduser()
     if dataset.source == "synthetic" or (dataset.source == "auto" and name == "synthetic"):
         return Source("synthetic", "synthetic")
@@ -58,7 +58,9 @@ def resolve(dataset: Dataset) -> Source:
     is_path = name.startswith(("/", "./", "../", "~")) or name in (".", "..") or name.count("/") > 1
     if dataset.source == "hub":
         if not is_hub_name:
-            raise DataError(f"dataset.name: {name!r} is no Hub name; write owner/name, such as zh-plus/tiny-imagenet")
+            raise DataError(
+                f"dataset.name: {name!r} is not a Hub name; write owner/name, such as zh-plus/tiny-imagenet"
+            )
         return Source("hub", name)
     if dataset.source == "folder" or is_path or (folder.is_dir() and not is_hub_name):
         if not folder.is_dir():
@@ -78,7 +80,7 @@ _CHOICES = "set it to a folder, to a Hub name such as zh-plus/tiny-imagenet, or 
 
 
 def identity(config: Config, source: Source) -> dict[str, Any]:
-    """What the images depend on: plain values, equal exactly where the decoded data set would be the same."""
+    """Everything the images depend on, as plain values: equal if and only if the decoded data set would be the same."""
     dataset = config.dataset
     known: dict[str, Any] = {"source": source.kind, "name": source.name}
     if source.kind == "synthetic":
@@ -94,7 +96,7 @@ def _synthetic_sizes(config: Config) -> dict[str, int]:
     classes = dataset.classes or config.model.num_classes
     if classes > synthetic.MAX_CLASSES:
         raise DataError(
-            f"dataset.classes: synthetic has {synthetic.MAX_CLASSES} classes at most, not {classes}; "
+            f"dataset.classes: synthetic has at most {synthetic.MAX_CLASSES} classes, not {classes}; "
             f"set model.num_classes={synthetic.MAX_CLASSES} or less"
         )
     return {
@@ -107,8 +109,8 @@ def _synthetic_sizes(config: Config) -> dict[str, int]:
 
 
 def _fingerprint(folder: Path, root: Path) -> str:
-    """A digest of the relative name, size and modification time of every file that is not hidden."""
-    own = {root / "decoded", root / "hub"}  # what Relay writes, should dataset.root lie in the folder
+    """A digest of the relative path, size and modification time of every file that is not hidden."""
+    own = {root / "decoded", root / "hub"}  # Relay's own files, if dataset.root is inside the folder
     digest = hashlib.sha256()
     for parent, subfolders, files in os.walk(folder, onerror=_cannot_read):
         subfolders[:] = sorted(name for name in subfolders if name[0] != "." and Path(parent, name) not in own)
@@ -129,7 +131,7 @@ def _cannot_read(error: OSError) -> None:
 def open_splits(
     config: Config, source: Source, names: tuple[str, str], scratch: Path, progress: Progress
 ) -> tuple[list[str], list[EncodedSplit]]:
-    """The class names and the splits `names`; what reading needs on disk goes into `scratch`. Raises DataError."""
+    """The class names and the two splits `names`; temporary files go to `scratch`. Raises DataError."""
     if source.kind == "hub":
         folder = hub.download(config.dataset, progress)
     elif source.kind == "synthetic":
@@ -144,7 +146,7 @@ def open_splits(
 def _read_folder(
     folder: Path, shown: str, names: tuple[str, str], scratch: Path, *, whole: bool
 ) -> tuple[list[str], list[EncodedSplit]]:
-    """Read `folder` with datasets. `whole`: the number of images must be what its card says, if it says so."""
+    """Read `folder` with datasets. `whole`: check the number of images against the data set card, if it gives one."""
     import datasets
 
     with_bars = datasets.are_progress_bars_disabled()
@@ -172,9 +174,9 @@ def _read_folder(
 
 
 def _files_by_split(folder: Path, names: tuple[str, str]) -> dict[str, list[str]] | None:
-    """Split -> its files in data/, by the word that they begin with; None leaves it to datasets.
+    """Split -> its files in data/, matched by the first word of their names; None if datasets shall decide.
 
-    datasets calls the split of `valid-0.parquet` validation, and overlooks it beside `train-00000-of-00001.parquet`.
+    datasets renames the split of `valid-0.parquet` to validation, and misses it beside `train-00000-of-00001.parquet`.
     """
     card = folder / "README.md"
     if card.is_file() and "data_files" in card.read_text(errors="replace"):
@@ -207,7 +209,7 @@ def _check_columns(features: Any, where: str) -> None:
 
 
 class EncodedSplit:
-    """A split as it is stored: encoded images and labels. `where` names the source in messages."""
+    """A split as stored: encoded images and labels. `where` names the source in messages."""
 
     def __init__(self, name: str, where: str, data: Any) -> None:
         import datasets
@@ -221,7 +223,7 @@ class EncodedSplit:
         return len(self._data)
 
     def batches(self, size: int) -> Iterator[tuple[list[bytes | None], npt.NDArray[np.int64]]]:
-        """Up to `size` encoded images and their labels at a time, in order. Raises DataError for a wrong label."""
+        """Batches of up to `size` encoded images and labels, in order. Raises DataError for invalid labels."""
         start = 0
         for batch in self._data.iter(batch_size=size):
             labels = np.array([-1 if label is None else label for label in batch["label"]], dtype=np.int64)
@@ -232,13 +234,13 @@ class EncodedSplit:
             start += len(labels)
 
     def decoder(self, size: tuple[int, int]) -> Callable[[int, bytes | None], Decoded]:
-        """A function of an image's index and bytes that decodes it to `size` (height, width), or raises DataError."""
+        """A function (index, bytes) -> Decoded at `size` (height, width). It raises DataError for damaged images."""
         return functools.partial(self._decode, size)
 
     def _decode(self, size: tuple[int, int], index: int, encoded: bytes | None) -> Decoded:
         try:
             return decode(encoded or b"", size)
-        except Exception as error:  # decoders raise nearly anything on damaged bytes
+        except Exception as error:  # PIL's decoders raise almost anything on damaged bytes
             raise DataError(
                 f"{self.where}: split {self.name!r}, image {index} cannot be decoded: {hub.brief(error)}; "
                 f"replace the file that holds it, or remove the row"
@@ -246,7 +248,7 @@ class EncodedSplit:
 
 
 def _encoded(image: dict[str, Any] | None) -> bytes | None:
-    """The bytes, from the row or from the file that it names."""
+    """The image file's bytes: from the row, or from the file that the row names."""
     if image is None:
         return None
     data: bytes | None = image["bytes"]
@@ -256,7 +258,7 @@ def _encoded(image: dict[str, Any] | None) -> bytes | None:
 
 
 def decode(encoded: bytes, size: tuple[int, int]) -> Decoded:
-    """Bytes of an image file -> RGB, resized to (height, width) as torchvision's Resize does to a PIL image."""
+    """Decode an image file to RGB and resize it to (height, width), as torchvision's Resize does a PIL image."""
     from PIL import Image
 
     with Image.open(io.BytesIO(encoded)) as image:
@@ -266,14 +268,14 @@ def decode(encoded: bytes, size: tuple[int, int]) -> Decoded:
 
 
 def _to_rgb(image: PilImage) -> tuple[PilImage, str]:
-    """8 bits of red, green and blue, and what had to be done that PIL's `convert` does otherwise.
+    """Convert to 8-bit RGB; also returns which conversion was needed beyond PIL's `convert`.
 
-    `convert` cuts 16-bit grey off at 255, which makes nearly all of it white, and shows the colour that is hidden
-    under transparent pixels. Raises ValueError for numbers whose range is not known.
+    `convert` clips 16-bit grey at 255, so that nearly all of it becomes white, and reveals the colour hidden under
+    transparent pixels. Raises ValueError for modes whose value range is unknown.
     """
     from PIL import Image
 
-    # Older versions of PIL read a 16-bit PNG as 32-bit integers.
+    # Older versions of PIL open a 16-bit PNG in mode I (32-bit integers).
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         return _from_16_bits(image)
     if image.has_transparency_data:
@@ -282,12 +284,12 @@ def _to_rgb(image: PilImage) -> tuple[PilImage, str]:
             ground = Image.new("RGBA", image.size, (0, 0, 0, 255))
             return Image.alpha_composite(ground, shown).convert("RGB"), "transparency over black"
     if image.mode in ("I", "F"):
-        raise ValueError(f"its mode is {image.mode!r}, whose numbers have no known range; save it with 8 or 16 bits")
+        raise ValueError(f"its mode is {image.mode!r}, whose value range is unknown; save it with 8 or 16 bits")
     return image.convert("RGB"), ""
 
 
 def _from_16_bits(image: PilImage) -> tuple[PilImage, str]:
-    """Grey of 16 bits as RGB; where one of its values means transparent, PIL's `convert` would ignore that."""
+    """16-bit grey as RGB. One grey value may mean transparent, which PIL's `convert` ignores."""
     from PIL import Image
 
     grey = np.asarray(image)

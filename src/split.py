@@ -1,4 +1,4 @@
-"""Which images of the `valid` split are for validation and which for the test: class by class, from one seed."""
+"""The stratified split of the `valid` images into validation and test, drawn from one seed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Indices = npt.NDArray[np.int64]
 
 
 def split_valid(labels: npt.NDArray[Any], num_classes: int, val: int, test: int, seed: int) -> tuple[Indices, Indices]:
-    """Indices into `labels`, int (N,), for validation (val,) and test (test,): disjoint, equally many of each class.
+    """Indices into `labels`, int (N,), for validation (val,) and test (test,): disjoint, with equally many per class.
 
-    The split of the reference report: class by class in label order, the indices of the class in their order are
-    permuted by torch.randperm from one generator for all classes; the first go to test, the next to val. Labels from
-    `num_classes` on are left out; the classes before them are split as they would be without.
+    This is the report's split. For each class in label order, torch.randperm permutes its indices, with one generator
+    for all classes; the first go to test, the next to val. Labels of `num_classes` and above are ignored, and do not
+    change the split of the others.
 
-    Raises DataError where `val` or `test` does not divide by `num_classes`, or a class has too few images.
+    Raises DataError if `val` or `test` is not divisible by `num_classes`, or a class has too few images.
     """
     import torch
 
@@ -37,7 +37,7 @@ def split_valid(labels: npt.NDArray[Any], num_classes: int, val: int, test: int,
 
 
 def check_sizes(labels: npt.NDArray[Any], num_classes: int, val: int, test: int) -> None:
-    """Raise DataError where `split_valid` would; without torch, for the login node."""
+    """Raise DataError in the same cases as `split_valid`, without torch, for the login node."""
     _check_divides(val, test, num_classes)
     counts = np.bincount(labels[labels < num_classes], minlength=num_classes)
     _check_enough(counts, val // num_classes, test // num_classes)
@@ -55,7 +55,7 @@ def _check_divides(val: int, test: int, num_classes: int) -> None:
 
 
 def _check_enough(counts: npt.NDArray[Any], val_each: int, test_each: int) -> None:
-    """Refuse sizes that the smallest class cannot give, with the largest that it can, in the same proportion."""
+    """Refuse sizes the smallest class is too small for; suggest the largest possible ones in the same proportion."""
     label, there, classes = int(counts.argmin()), int(counts.min()), len(counts)
     wanted = val_each + test_each
     if there >= wanted:

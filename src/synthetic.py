@@ -1,8 +1,8 @@
-"""Images that a small network learns in seconds, but not at once: up to 200 classes, generated from a seed.
+"""Synthetic images that a small network learns within seconds, though not instantly: up to 200 classes from one seed.
 
-A class is a hue, the direction of stripes, and the place of a blob; all three vary within it, and stripes, noise and a
-second blob that means nothing lie over them. Each can be seen at 16 x 16 pixels. An image is a function of the seed,
-its split, its class and its number in the class, so a larger set begins with the smaller one.
+A class is a combination of a hue, a stripe direction and a blob position. All three vary within the class, and noise
+and a second, meaningless blob are added. Each feature is visible at 16 x 16 pixels. An image depends only on the seed,
+its split, its class and its number within the class, so a larger data set starts with the images of a smaller one.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_CLASSES = 200
-VERSION = 1  # other images from the same numbers are another version
+VERSION = 1  # to be raised if the same seed gives other images
 _EDGE = 64
 _HUES, _DIRECTIONS, _PLACES = 5, 5, 8
-_GREY = 0.02  # the part of greyscale images, as in Tiny ImageNet
+_GREY = 0.02  # share of greyscale images, as in Tiny ImageNet
 _CARD = """---
 configs:
 - config_name: default
@@ -63,7 +63,7 @@ def _write_split(path: Path, classes: int, each: int, seed: tuple[int, int]) -> 
 
 
 def _encoded(label: int, count: int, seed: tuple[int, int]) -> Iterator[bytes]:
-    """JPEG files of one class."""
+    """The JPEG files of one class, encoded."""
     from PIL import Image
 
     for number in range(count):
@@ -81,7 +81,7 @@ def draw(label: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     hue, direction, place = _code(label)
     y, x = np.mgrid[0:_EDGE, 0:_EDGE].astype(np.float32) / _EDGE - 0.5
     angle = np.pi * (direction / _DIRECTIONS) + rng.normal(0, 0.14)
-    frequency = rng.uniform(2.0, 4.0)  # cycles per image: fewer than 16 pixels can show
+    frequency = rng.uniform(2.0, 4.0)  # cycles per image, below the limit of 16 pixels
     stripes = np.sin(2 * np.pi * (frequency * (x * np.cos(angle) + y * np.sin(angle)) + rng.random()))
     around = 2 * np.pi * place / _PLACES
     centre = 0.3 * np.array([np.cos(around), np.sin(around)]) + rng.normal(0, 0.06, 2)
@@ -97,7 +97,7 @@ def draw(label: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
 
 
 def _code(label: int) -> tuple[int, int, int]:
-    """Hue, direction and place of a class: no two classes share all three, neighbours share none."""
+    """Hue, direction and position of a class: no two classes share all three, and neighbouring classes share none."""
     hue = label % _HUES
     direction = (2 * label + label // _HUES) % _DIRECTIONS
     return hue, direction, (3 * (label % 25) + label // 25) % _PLACES
@@ -111,6 +111,6 @@ def _blob(
 
 
 def _rgb(hue: float) -> npt.NDArray[np.float64]:
-    """A full colour of `hue` (one circle is 1), float (3,) in [0, 1]."""
+    """The saturated colour of `hue` (1 is a full circle), float (3,) in [0, 1]."""
     k = (np.array([5.0, 3.0, 1.0]) + 6 * hue) % 6
     return 1 - np.clip(np.minimum(k, 4 - k), 0, 1)

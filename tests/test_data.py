@@ -534,7 +534,7 @@ def test_names_are_resolved(tmp_path: Path, monkeypatch):
         ("./nothing", "auto", "there is no folder"),
         ("nothing/at/all", "auto", "there is no folder"),
         ("nothing", "folder", "there is no folder"),
-        ("nothing", "hub", "is no Hub name"),
+        ("nothing", "hub", "is not a Hub name"),
     ],
 )
 def test_names_that_mean_nothing_or_two_things_are_refused(tmp_path, monkeypatch, name, source, message):
@@ -711,7 +711,7 @@ def test_synthetic_has_the_layout_of_the_real_set(original: Path, tmp_path: Path
 
 def test_more_classes_than_synthetic_has_are_refused(tmp_path: Path):
     change = {"model.num_classes": 201, "dataset.split": {"val": 201, "test": 201}}
-    with pytest.raises(DataError, match="200 classes at most, not 201"):
+    with pytest.raises(DataError, match="at most 200 classes, not 201"):
         data.prepare(make("synthetic", tmp_path, change))
 
 

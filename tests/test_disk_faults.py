@@ -207,9 +207,7 @@ def test_a_folder_that_vanishes_and_comes_back(
     folder = run.path if away == "run" else run.checkpoints
     with pytest.raises(RelayError) as caught:
         execute(run, 5, lambda: shutil.move(folder, tmp_path / "elsewhere"))
-    check_message(
-        caught.value, str(run.path), "cannot be written: No such file or directory", "give the directory back"
-    )
+    check_message(caught.value, str(run.path), "cannot be written: No such file or directory", "restore the directory")
     assert not folder.exists()
     shutil.move(tmp_path / "elsewhere", folder)
     assert check_whole(run) == 4
