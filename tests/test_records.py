@@ -340,7 +340,7 @@ def test_a_run_whose_folder_is_gone_cannot_be_cancelled(sweep: SweepDir, small: 
     import shutil
 
     shutil.rmtree(sweep.runs()[2].path)
-    with pytest.raises(RunError, match="is gone; put it back"):
+    with pytest.raises(RunError, match="is gone; restore it"):
         cancel_runs(small(), sweep.name)
 
 
