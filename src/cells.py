@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from src.config import Config, Variants, make_config
 from src.config_checks import AXES, plain
 from src.errors import ConfigError
+from src.models.registry import LABELS, reads
 
 MAX_CELLS = 1_000_000
 # Short labels, in the order in which a name shows them: the report's own.
 _LABELS = {
-    "model.num_modules": "M",
-    "model.branch_channels": "bc",
+    **{f"model.{option}": label for option, label in LABELS.items()},
     "train.batch_size": "bs",
     "train.optimizer.lr": "lr",
     "train.optimizer.weight_decay": "wd",
@@ -102,9 +102,27 @@ def make_cells(config: Config, axes: Mapping[str, tuple[Any, ...]], shared: Mapp
             problems.update(dict.fromkeys(str(error).splitlines()[1:]))
             continue
         cells.append(Cell(index, name, cell_config.content_key("train"), overrides, cell_config, former_name))
+    problems.update(dict.fromkeys(_same_experiments(cells)))
     if problems:
         raise ConfigError("\n".join(["hparams: some cells are not valid", *problems]))
     return cells
+
+
+def _same_experiments(cells: Sequence[Cell]) -> Iterator[str]:
+    """Cells that differ only in options of `model` that their network does not read."""
+    first_with: dict[str, Cell] = {}
+    reported: set[tuple[str, str]] = set()
+    for cell in cells:
+        first, network = first_with.setdefault(cell.key, cell), cell.config.model.type
+        for path, value in cell.overrides.items():
+            section, _, option = path.partition(".")
+            unread = section == "model" and not reads(network, option) and first.overrides[path] != value
+            if unread and (network, path) not in reported:
+                reported.add((network, path))
+                yield (
+                    f"  hparams: {first.name} and {cell.name} are the same experiment, because {network} does not read "
+                    f"{path}; give {path} one value, or search it in a grid without {network}"
+                )
 
 
 def _scaled(value: float, factors: tuple[float, ...]) -> tuple[float, ...]:

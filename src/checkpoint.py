@@ -225,7 +225,8 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise CheckpointError(
             f"{source}: does not fit the configured model: {'; '.join(problems[:3])}{more}. "
-            "Set model.num_modules, branch_channels, stem_channels and num_classes to what it was trained with"
+            "Set model.type, model.num_modules, model.branch_channels, model.stem_channels and model.num_classes to "
+            "what it was trained with"
         )
     network.load_state_dict(given, strict=False)
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from src.config_errors import nearest, section_of
+from src.models.registry import NETWORKS
 from src.schema import Config
 
 # The short names that `hparams` knows for its axes; any other axis is a key path of the configuration.
@@ -62,10 +63,7 @@ def _size_problems(config: Config) -> Iterable[str]:
             f"augment.random_crop.size: {crop.size} does not fit preprocess.resize {list(size)}; "
             f"train and val images must have one size: set it to {size[0]}, or augment.random_crop=null"
         )
-    modules = config.model.num_modules
-    pools = (modules - 1) // 2
-    if min(size) < 2**pools:
-        yield f"model.num_modules: {modules} modules halve the image {pools} times, {list(size)} cannot be; give fewer"
+    yield from NETWORKS[config.model.type].problems(dict(config.model), size)
 
 
 def _class_problems(config: Config) -> Iterable[str]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 _NEVER = {
     "model.rnn": "an image classifier has no recurrent part; leave it null",
     "preprocess.text_tokenizer": "images have no text to tokenize; leave it null",
-    "model.attention": "the inception_multibranch network has no attention; leave it false",
+    "model.attention": "no network here has attention; leave it false",
     "metrics.regression": "an image classifier has no regression target; leave the list empty",
 }
 

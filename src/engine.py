@@ -25,7 +25,7 @@ from src.errors import CheckpointError
 from src.files import size_of
 from src.measure import measure
 from src.metrics import MetricsLog
-from src.model import build_model, count_parameters
+from src.models.registry import build_model, count_parameters
 from src.optim import make_optimizer, scheduled_lr
 from src.outcome import Outcome, Publish
 from src.planned import check_as_planned

@@ -14,7 +14,7 @@ from src.data import digest, images_of, load, prepare
 from src.device import choose_device, compute_reproducibly
 from src.errors import CheckpointError, ConfigError, DataError
 from src.measure import measure
-from src.model import build_model
+from src.models.registry import build_model
 from src.outcome import Outcome
 from src.planned import check_as_planned
 from src.progress import Reporter, StopCheck

@@ -21,7 +21,7 @@ from src.config import Config
 from src.data import load
 from src.device import choose_device, compute_reproducibly, random_state, set_random_state
 from src.metrics import MetricsLog
-from src.model import build_model
+from src.models.registry import build_model
 from src.optim import make_optimizer
 from src.outcome import Outcome, Publish
 from src.planned import check_as_planned

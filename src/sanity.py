@@ -17,7 +17,7 @@ from torch.nn import functional
 from src.batches import TrainBatches
 from src.config import Config
 from src.data import ImageData, ImagePart
-from src.model import build_model, count_parameters
+from src.models.registry import build_model, count_parameters
 
 
 def split_sizes(data: ImageData) -> dict[str, int]:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from src.models.registry import check_type, content_of
+
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -107,9 +109,12 @@ class Augment(Section):
 
 
 class Model(Section):
-    """The network of src/model.py."""
+    """The network: `type` chooses it from src/models/registry.py, and the other keys are its options.
 
-    type: Literal["inception_multibranch"] = "inception_multibranch"
+    An option that the network does not read changes nothing and is no part of the content key.
+    """
+
+    type: Annotated[str, AfterValidator(check_type)] = "inception_multibranch"
     num_classes: Annotated[int, Field(ge=2)] = 200
     input_shape: tuple[Literal[3], Count, Count] = (3, 64, 64)
     num_modules: Count = 6
@@ -268,6 +273,7 @@ class Config(Section):
 def content_key(content: Mapping[str, Any], kind: str) -> str:
     """`Config.content_key` of a configuration in plain values."""
     kept = {name: dict(content[name]) for name in ("dataset", "preprocess", "augment", "model", "train", "metrics")}
+    kept["model"] = content_of(content["model"])
     for name in ("root", "download", "num_workers"):
         del kept["dataset"][name]
     # What an overfit test is planned with stands in its train.epochs.

@@ -163,7 +163,7 @@ def test_a_run_without_a_best_epoch_leaves_it_alone(trained: Callable[..., RunDi
 
 @pytest.fixture
 def checkpoint(small: Callable[..., Config], tmp_path: Path) -> Path:
-    from src.model import build_model
+    from src.models.registry import build_model
 
     path = tmp_path / "some.ckpt"
     torch.save({"model_state_dict": build_model(small().model).state_dict()}, path)
@@ -177,7 +177,7 @@ def planned(config: Config) -> RunDir:
 def test_an_evaluation_measures_the_file_that_it_was_planned_for(
     small: Callable[..., Config], checkpoint: Path, tmp_path: Path
 ) -> None:
-    from src.model import build_model
+    from src.models.registry import build_model
 
     run = planned(small(evaluation__checkpoint=str(checkpoint)))
     content = checkpoint.read_bytes()

@@ -99,6 +99,32 @@ def test_invalid_cells_are_refused_together(small: Callable[..., Config]) -> Non
     assert len(message.splitlines()) == 3
 
 
+def test_a_grid_over_networks_keeps_the_options_of_each(small: Callable[..., Config]) -> None:
+    networks = ["inception_multibranch", "residual_cnn"]
+    cells = expand_grid(small(hparams={"model.type": networks, "num_modules": [2, 3]}))
+    assert [cell.name for cell in cells] == [
+        f"k={index:03d}_net={networks[index // 2]}_M={2 + index % 2}" for index in range(4)
+    ]
+    assert [cell.config.model.type for cell in cells] == [networks[0]] * 2 + [networks[1]] * 2
+
+
+def test_cells_that_differ_in_nothing_that_their_network_reads_are_refused(small: Callable[..., Config]) -> None:
+    networks = ["inception_multibranch", "residual_cnn"]
+    axes = {"model.type": networks, "branch_channels": [[3, 4, 5], [4, 4, 4]], "residual": [False, True]}
+    with pytest.raises(ConfigError) as caught:
+        expand_grid(small(hparams=axes))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert lines[1] == (
+        "  hparams: k=004_net=residual_cnn_bc=3-4-5_residual=false and k=005_net=residual_cnn_bc=3-4-5_residual=true "
+        "are the same experiment, because residual_cnn does not read model.residual; give model.residual one value, or "
+        "search it in a grid without residual_cnn"
+    )
+    assert "k=004_net=residual_cnn_bc=3-4-5_residual=false and k=006_net=residual_cnn_bc=4-4-4" in lines[2]
+    assert len(expand_grid(small(hparams={**axes, "model.type": networks[:1]}))) == 4
+    assert len(expand_grid(small(hparams={"model.type": networks, "branch_channels": [[3, 4, 5]], "lr": [0.1]}))) == 2
+
+
 def test_a_grid_without_axes_and_one_too_large(small: Callable[..., Config]) -> None:
     with pytest.raises(ConfigError, match="no axis"):
         expand_grid(small(hparams={"epochs": 2}))

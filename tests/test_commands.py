@@ -18,7 +18,7 @@ import torch
 
 from src.checkpoint_names import newest_step
 from src.config import Config, load_config
-from src.model import build_model
+from src.models.registry import build_model
 from src.plans import grid_request
 from src.rundir import RunDir
 from src.sweeps import open_sweep, sweeps
@@ -230,7 +230,7 @@ def test_a_wrong_evaluation_leaves_no_run(
         ("nowhere.ckpt", [], "no such checkpoint"),
         ("", [], "is a folder"),
         ("x" * 300, [], "no file can have so long a name"),
-        ("of_others.ckpt", two_classes, "Set model.num_modules, branch_channels, stem_channels and num_classes"),
+        ("of_others.ckpt", two_classes, "Set model.type, model.num_modules, model.branch_channels, "),
         ("ours.ckpt", two_classes, "tells 4 classes apart, and the configuration's images have 2"),
         ("ours.ckpt", ["--set", "dataset.split.test=0"], "dataset.split.test: there are no images in it"),
     ):

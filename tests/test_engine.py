@@ -104,6 +104,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
         },
         {"train.max_steps": 10, "train.batch_size": 7, "checkpoint.every_steps": 3, "model.residual": True},
         {"train.overfit_small": True, "train.overfit_size": 20, "train.overfit_epochs": 6},
+        {"model.type": "residual_cnn", "model.num_modules": 3, "model.hidden_sizes": [8]},
     ],
 )
 def test_every_kind_of_run_resumes_exactly(
@@ -296,7 +297,7 @@ def test_weights_that_are_no_numbers_are_measured_without_a_traceback(
 ) -> None:
     from src.attempts import attempt
     from src.evaluation import evaluate
-    from src.model import build_model
+    from src.models.registry import build_model
     from src.plans import evaluation_request
     from src.sweeps import open_sweep
 

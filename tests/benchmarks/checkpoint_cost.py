@@ -21,7 +21,7 @@ from src.checkpoint import save_state, to_bytes
 from src.cli import ConfigOption, SetOption, overrides_of, run_command
 from src.config import load_config
 from src.device import choose_device, random_state
-from src.model import build_model
+from src.models.registry import build_model
 from src.optim import make_optimizer
 
 _TIMES = 7

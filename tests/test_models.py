@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from src.checkpoint import load_checkpoint, load_weights
-from src.errors import CheckpointError
-from src.model import build_model, count_parameters
-from src.schema import Model
+from src.errors import CheckpointError, ConfigError
+from src.models.registry import NETWORKS, build_model, count_parameters, reads
+from src.schema import Config, Model
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_name() -> None:
     with pytest.raises(CheckpointError) as caught:
         load_weights(network, other, "x.ckpt")
     assert "features.0.branch3.1.weight is [3, 64, 1, 1], the model's [2, 64, 1, 1]" in str(caught.value)
-    assert "model.num_modules" in str(caught.value)
+    assert "Set model.type, model.num_modules" in str(caught.value)
 
 
 class Runs:
@@ -135,3 +137,109 @@ def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
     torch.save({"weights": {}}, path)
     with pytest.raises(CheckpointError, match="no 'model_state_dict'"):
         load_checkpoint(path)
+
+
+# Each option that a network may read, with a value that is not the one of `tiny`.
+OTHER_VALUES: dict[str, Any] = {
+    "num_modules": 3,
+    "stem_channels": 5,
+    "branch_channels": (2, 2, 3),
+    "hidden_sizes": (6,),
+    "activation": "gelu",
+    "dropout": 0.5,
+    "batch_norm": False,
+    "residual": True,
+}
+
+
+def tiny(network: str, **options: Any) -> Model:
+    base = {"num_classes": 5, "input_shape": (3, 16, 16), "num_modules": 2, "branch_channels": (2, 2, 2)}
+    return Model(**{"type": network, "stem_channels": 4, **base, **options})
+
+
+def trained_logits(model: Model) -> Tensor:
+    """What the network says after a step of training, in which dropout and BatchNorm count."""
+    torch.manual_seed(0)
+    network = build_model(model).train()
+    images = torch.randn(4, 3, 16, 16)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    functional.cross_entropy(network(images), torch.tensor([0, 1, 2, 3])).backward()
+    optimizer.step()
+    return network.eval()(images).detach()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("option", OTHER_VALUES)
+def test_a_network_and_its_key_follow_the_options_that_it_reads_and_no_others(network: str, option: str) -> None:
+    plain, changed = tiny(network), tiny(network, **{option: OTHER_VALUES[option]})
+    same_logits = torch.equal(trained_logits(plain), trained_logits(changed))
+    keys = {Config(model=model).content_key("train") for model in (plain, changed)}
+    assert same_logits == (len(keys) == 1) == (not reads(network, option))
+
+
+def test_every_option_of_the_schema_is_read_by_some_network() -> None:
+    assert all(any(reads(network, option) for network in NETWORKS) for option in Model.model_fields)
+    assert all(network.options <= Model.model_fields.keys() for network in NETWORKS.values())
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_equal_seeds_give_equal_networks(network: str) -> None:
+    assert torch.equal(trained_logits(tiny(network)), trained_logits(tiny(network)))
+
+
+def test_the_key_of_an_inception_network_is_the_one_that_its_earlier_runs_have() -> None:
+    assert Config().content_key("train") == "12055664871b9d97"
+
+
+def test_eight_blocks_are_resnet_18_on_small_images() -> None:
+    model = Model(type="residual_cnn", num_modules=8, stem_channels=64, num_classes=10)
+    # The count of ResNet-18 with the CIFAR stem, as github.com/kuangliu/pytorch-cifar has it.
+    assert count_parameters(build_model(model)) == 11_173_962
+
+
+@pytest.mark.parametrize(
+    ("num_modules", "shapes"),
+    [
+        (1, [(4, 16)]),
+        (2, [(4, 16), (4, 16)]),
+        (3, [(4, 16), (4, 16), (8, 8)]),
+        (5, [(4, 16), (4, 16), (8, 8), (8, 8), (16, 4)]),
+    ],
+)
+def test_blocks_halve_the_image_and_double_the_channels(num_modules: int, shapes: list[tuple[int, int]]) -> None:
+    network = build_model(tiny("residual_cnn", num_modules=num_modules))
+    images, found = network.stem(torch.randn(2, 3, 16, 16)), []
+    for block in network.blocks:
+        images = block(images)
+        found.append((images.shape[1], images.shape[2]))
+    assert found == shapes
+
+
+def test_a_block_is_the_papers() -> None:
+    """The same numbers as the layers written out by hand, in a block with a projection."""
+    torch.manual_seed(0)
+    network = build_model(tiny("residual_cnn", num_modules=3)).eval()
+    state, images = network.state_dict(), torch.randn(2, 4, 16, 16)
+
+    def conv_bn(x: Tensor, name: str, stride: int) -> Tensor:
+        weight = state[f"blocks.2.{name}.0.weight"]
+        bn = {n: state[f"blocks.2.{name}.1.{n}"] for n in ("running_mean", "running_var", "weight", "bias")}
+        return functional.batch_norm(functional.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2), **bn)
+
+    residual = conv_bn(conv_bn(images, "first", 2).relu(), "second", 1)
+    torch.testing.assert_close(network.blocks[2](images), (residual + conv_bn(images, "shortcut", 2)).relu())
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_too_many_modules_for_the_image_are_refused(small: Callable[..., Config], network: str) -> None:
+    assert small(model__type=network, model__num_modules=10).model.type == network
+    with pytest.raises(ConfigError, match=r"model\.num_modules: 11 modules halve the image 5 times, \[16, 16\] cannot"):
+        small(model__type=network, model__num_modules=11)
+
+
+def test_an_unknown_network_is_refused_with_those_that_there_are(small: Callable[..., Config]) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"model\.type: 'resnet' is not allowed; allowed: 'inception_multibranch' or 'residual_cnn'",
+    ):
+        small(model__type="resnet")

@@ -6,14 +6,11 @@ which the pools between modules count as members, then `classifier`.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 
+from src.models.layers import ACTIVATIONS, make_classifier
 from src.schema import Model
-
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
 
 
 class InceptionModule(nn.Module):
@@ -25,7 +22,7 @@ class InceptionModule(nn.Module):
 
     def __init__(self, channels: int, model: Model) -> None:
         super().__init__()
-        activation = _ACTIVATIONS[model.activation]
+        activation = ACTIVATIONS[model.activation]
         first, second, third = model.branch_channels
         out = first + second + third
         self.branch1 = nn.Sequential(nn.Conv2d(channels, first, 1, bias=False), activation())
@@ -53,7 +50,7 @@ class InceptionNet(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        activation = _ACTIVATIONS[model.activation]
+        activation = ACTIVATIONS[model.activation]
         width = sum(model.branch_channels)
         self.stem = nn.Sequential(nn.Conv2d(3, model.stem_channels, 3, padding=1, bias=False), activation())
         features: list[nn.Module] = []
@@ -63,7 +60,7 @@ class InceptionNet(nn.Module):
                 features.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*features)
         self.dropout = nn.Dropout(model.dropout)
-        self.classifier = _classifier(width, model)
+        self.classifier = make_classifier(width, model)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, num_classes)."""
@@ -71,26 +68,3 @@ class InceptionNet(nn.Module):
         pooled = self.features(self.stem(images)).mean(dim=(2, 3))
         logits: Tensor = self.classifier(self.dropout(pooled))
         return logits
-
-
-def _classifier(width: int, model: Model) -> nn.Module:
-    """One Linear layer, or a perceptron with `hidden_sizes` before it."""
-    if not model.hidden_sizes:
-        return nn.Linear(width, model.num_classes)
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise((width, *model.hidden_sizes)):
-        layers += [nn.Linear(inputs, outputs), _ACTIVATIONS[model.activation](), nn.Dropout(model.dropout)]
-    return nn.Sequential(*layers, nn.Linear(model.hidden_sizes[-1], model.num_classes))
-
-
-def build_model(model: Model) -> InceptionNet:
-    """The network that a configuration's `model` section names, with fresh weights from torch's global generator.
-
-    Raises ValueError where the pools would leave no pixel of the input.
-    """
-    return InceptionNet(model)
-
-
-def count_parameters(network: nn.Module) -> int:
-    """How many trainable numbers a network has."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

@@ -1,0 +1,106 @@
+"""Networks by the name that `model.type` gives them.
+
+The login node reads this file, so it imports no torch: a network's own file is imported when the network is built.
+
+To add a network: a file beside this one, an entry in NETWORKS, and its new options, if any, in src/schema.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Short labels of options in the names of cells, in their order: those of the report.
+LABELS = {"type": "net", "num_modules": "M", "branch_channels": "bc"}
+# What every network is given; all other options of the `model` section are read by some networks only.
+_COMMON = frozenset({"type", "num_classes", "input_shape"})
+
+
+class ModelSection(Protocol):
+    """`src.schema.Model`; the schema imports this file."""
+
+    @property
+    def type(self) -> str:
+        """The network's name."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What the project knows about a network without building it.
+
+    `options`: the keys of the `model` section that it reads, beside the common ones. The others change nothing: they
+    are no part of a run's content key.
+    `problems`: what is wrong with a `model` section for images of (height, width), as `key path: what, what to set`.
+    `build`: what `build_model` calls; it imports the network's file.
+    """
+
+    options: frozenset[str]
+    problems: Callable[[Mapping[str, Any], tuple[int, int]], Iterable[str]]
+    build: Callable[[Any], nn.Module]
+
+
+def reads(network: str, option: str) -> bool:
+    """Whether `option`, a key of the `model` section, changes anything for `network`."""
+    return option in _COMMON or option in NETWORKS[network].options
+
+
+def content_of(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a `model` section, in plain values, that its network reads."""
+    return {option: value for option, value in model.items() if reads(model["type"], option)}
+
+
+def check_type(name: str) -> str:
+    """Return `name`. Raises ValueError, for pydantic, where no network has it."""
+    if name not in NETWORKS:
+        raise ValueError(f"allowed: {' or '.join(map(repr, NETWORKS))}")
+    return name
+
+
+def build_model(model: ModelSection) -> nn.Module:
+    """The network that a validated `model` section names, with fresh weights from torch's global generator.
+
+    Images float32 (B, 3, H, W), normalised -> logits (B, num_classes).
+    """
+    return NETWORKS[model.type].build(model)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """How many trainable numbers a network has."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def _size_problems(model: Mapping[str, Any], size: tuple[int, int]) -> Iterable[str]:
+    """Both networks halve the image after every second module but the last."""
+    modules = model["num_modules"]
+    times = (modules - 1) // 2
+    if min(size) < 2**times:
+        yield f"model.num_modules: {modules} modules halve the image {times} times, {list(size)} cannot be; give fewer"
+
+
+def _inception(model: Any) -> nn.Module:
+    from src.models.inception import InceptionNet
+
+    return InceptionNet(model)
+
+
+def _residual_cnn(model: Any) -> nn.Module:
+    from src.models.residual import ResidualCNN
+
+    return ResidualCNN(model)
+
+
+_HEAD = ("num_modules", "stem_channels", "hidden_sizes", "activation", "dropout", "batch_norm")
+
+NETWORKS: Mapping[str, Network] = {
+    "inception_multibranch": Network(
+        # Content keys of existing runs hold `attention` and `rnn`, which are constant.
+        options=frozenset({*_HEAD, "branch_channels", "residual", "attention", "rnn"}),
+        problems=_size_problems,
+        build=_inception,
+    ),
+    "residual_cnn": Network(options=frozenset(_HEAD), problems=_size_problems, build=_residual_cnn),
+}
