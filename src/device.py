@@ -23,21 +23,20 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def compute_reproducibly(seed: int, threads: int | None = None) -> int:
-    """Seed torch and choose kernels that give equal results on equal input. Returns the number of CPU threads.
+def compute_reproducibly(seed: int) -> None:
+    """Seed torch and choose kernels that give equal results on equal input.
 
-    Sums over threads depend on how many there are: a resumed run passes the number that it began with. A new one
-    takes as many as it was given CPUs, by the local profile or by SLURM; else what torch takes (OMP_NUM_THREADS).
+    Sums over CPU threads depend on how many there are: a run takes as many as the CPUs that the local profile or SLURM
+    gave it, else torch's default (OMP_NUM_THREADS), and its checkpoints hold that number.
     """
     # cuBLAS is deterministic only with a fixed workspace (cuBLAS library documentation, section 2.1.4).
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     given = int(os.environ.get("RELAY_CPUS") or os.environ.get("SLURM_CPUS_PER_TASK") or 0)
-    if threads or given:
-        torch.set_num_threads(threads or given)
+    if given:
+        torch.set_num_threads(given)
     torch.manual_seed(seed)
-    return torch.get_num_threads()
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional
@@ -20,7 +20,7 @@ from src.batches import TrainBatches
 from src.checkpoint import load_newest, restoring, save_state, save_weights
 from src.config import Config
 from src.data import ImageData, load
-from src.device import choose_device, compute_reproducibly, random_state, set_random_state
+from src.device import choose_device, compute_reproducibly
 from src.errors import CheckpointError
 from src.files import size_of
 from src.measure import measure
@@ -30,7 +30,7 @@ from src.optim import make_optimizer, scheduled_lr
 from src.outcome import Outcome, Publish
 from src.planned import check_as_planned
 from src.progress import Reporter, StopCheck
-from src.run_state import FORMAT, Progress, load_optimizer, state_problem
+from src.run_state import FORMAT, TrainingState, learner_state, load_learner_state, state_problem
 from src.rundir import RunDir
 
 SELECTED_BY = "accuracy"
@@ -50,31 +50,26 @@ class Trainer:
         check_as_planned(run, self.config, "train", self.data.digest)
         train = self.config.train
         self.device = choose_device(train.device)
-        write_provenance(run, str(self.device))
         self.key = self.config.content_key("train")
-        self.metrics_bytes = 0
-        state = load_newest(run.checkpoints, self._unusable, reporter.say)
-        self.threads = compute_reproducibly(train.seed, state["threads"] if state else None)
+        compute_reproducibly(train.seed)
         self.batches = TrainBatches(self.config, self.data.train, self.device)
         self.network = build_model(self.config.model).to(self.device)
         self.optimizer = make_optimizer(self.network.parameters(), train.optimizer)
         total = train.epochs * self.batches.per_epoch
         self.total_steps = min(total, train.max_steps or total)
-        self.now = Progress()
-        if state:
-            with restoring(run.checkpoints, state):
-                self._restore(state)
-            if self.now.best_weights is not None:
-                self._write_best()
-        self.first_step = self.now.step
+        self.state = TrainingState()
         self.save_s = 0.0
 
     def execute(self) -> Outcome:
-        """Train to the end, or to the next step boundary after a stop is asked for; the state is saved either way."""
-        if self.first_step:
-            self.reporter.say(f"{self.run.label}: goes on from step {self.first_step} of {self.total_steps}")
-        note_steps(self.run, self.first_step, self.total_steps)
-        with MetricsLog(self.run, self.metrics_bytes, self._hparams()) as log:
+        """Train from the newest checkpoint to the end, or to the next step boundary after a stop is asked for.
+
+        The state is saved either way.
+        """
+        write_provenance(self.run, str(self.device))
+        metrics_bytes = self._load()
+        first_step = self.state.step
+        note_steps(self.run, first_step, self.total_steps)
+        with MetricsLog(self.run, metrics_bytes, self._hparams()) as log:
             self.log, self._flushed_at = log, time.monotonic()
             done = self._loop()
             self._save(keep=1 if done else self.config.checkpoint.keep)
@@ -83,36 +78,50 @@ class Trainer:
             self.run.check_owner()
             self.publish(result)
             self.run.write_result(result)
-        return Outcome(
-            "done" if done else "stopped", self.first_step, self.now.step, self.total_steps, round(self.save_s, 3)
-        )
+        status: Literal["done", "stopped"] = "done" if done else "stopped"
+        return Outcome(status, first_step, self.state.step, self.total_steps, round(self.save_s, 3))
+
+    def _load(self) -> int:
+        """Restore the newest checkpoint, if there is one. Returns how many bytes of the metrics it has seen."""
+        saved = load_newest(self.run.checkpoints, self._unusable, self.reporter.say)
+        if saved is None:
+            return 0
+        with restoring(self.run.checkpoints, saved):
+            load_learner_state(saved, self.network, self.optimizer, self.device)
+            self.state.load_state_dict(saved, self.device)
+        if self.state.best_weights is not None:
+            self._write_best()
+        if self.state.step:
+            self.reporter.say(f"{self.run.label}: goes on from step {self.state.step} of {self.total_steps}")
+        metrics_bytes: int = saved["metrics_bytes"]
+        return metrics_bytes
 
     def _loop(self) -> bool:
         """True when the run is complete, False when it was stopped."""
-        now = self.now
+        state = self.state
         self._saved_at = time.monotonic()
         self._window_start, self._window_images = time.monotonic(), 0
         while True:
             if self._evaluation_due() and not self._evaluate():
                 return False
-            if now.step >= self.total_steps or now.diverged:
+            if state.step >= self.total_steps or state.diverged:
                 return True
             if self.should_stop():
                 return False
             self._step()
-            if now.step % self.config.metrics.log_every_steps == 0 or self._at_epoch_end():
+            if state.step % self.config.metrics.log_every_steps == 0 or self._at_epoch_end():
                 self._log_train()
             if self._save_due():
                 self._save(self.config.checkpoint.keep)
 
     def _step(self) -> None:
-        now, per_epoch = self.now, self.batches.per_epoch
-        epoch, batch = divmod(now.step, per_epoch)
+        state, per_epoch = self.state, self.batches.per_epoch
+        epoch, batch = divmod(state.step, per_epoch)
         if batch == 0:
-            now.start_epoch(self.device)
+            state.start_epoch(self.device)
         images, labels = self.batches.get(epoch, batch)
         train = self.config.train
-        lr = scheduled_lr(train.scheduler, train.optimizer.lr, now.step, self.total_steps, per_epoch)
+        lr = scheduled_lr(train.scheduler, train.optimizer.lr, state.step, self.total_steps, per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.network.train()
@@ -121,54 +130,54 @@ class Trainer:
         loss = functional.cross_entropy(logits, labels)
         torch.autograd.backward(loss)
         self.optimizer.step()
-        now.add_step(loss, logits, labels)
+        state.add_step(loss, logits, labels)
         self._window_images += len(labels)
 
     def _log_train(self) -> None:
-        now = self.now
-        loss = math.fsum(torch.stack(now.losses).tolist()) / len(now.losses)
-        now.losses.clear()
+        state = self.state
+        loss = math.fsum(map(float, state.losses)) / len(state.losses)
+        state.losses.clear()
         seconds = time.monotonic() - self._window_start
-        now.train_seconds += seconds
-        now.diverged = not math.isfinite(loss)
+        state.train_seconds += seconds
+        state.diverged = not math.isfinite(loss)
         values = {
             "train/lr": self.optimizer.param_groups[0]["lr"],
             "train/images_per_s": round(self._window_images / seconds, 1),
         }
-        if not now.diverged:
-            values["train/loss"] = now.train["loss"] = loss
-        if self._at_epoch_end() and not now.diverged:
-            means = now.epoch_means()
-            now.train |= means
+        if not state.diverged:
+            values["train/loss"] = state.train["loss"] = loss
+        if self._at_epoch_end() and not state.diverged:
+            means = state.epoch_means()
+            state.train |= means
             values |= {f"train/{name}": value for name, value in means.items()}
-        self.log.log(now.step, now.step / self.batches.per_epoch, values)
+        self.log.log(state.step, state.step / self.batches.per_epoch, values)
         self._window_start, self._window_images = time.monotonic(), 0
         if self._window_start - self._flushed_at > _FLUSH_EVERY_S:
             self.log.flush()
             self._flushed_at = time.monotonic()
-        self.reporter.advance(now.step, self.total_steps, self._standing())
-        if now.diverged:
-            self.reporter.say(f"{self.run.label}: the loss is {loss} at step {now.step}; the run ends as diverged")
+        self.reporter.advance(state.step, self.total_steps, self._standing())
+        if state.diverged:
+            self.reporter.say(f"{self.run.label}: the loss is {loss} at step {state.step}; the run ends as diverged")
 
     def _evaluation_due(self) -> bool:
-        now = self.now
-        due = now.step == self.total_steps or (now.step > 0 and self._at_epoch_end())
-        return due and now.evaluated_step != now.step and not self.config.train.overfit_small and not now.diverged
+        state = self.state
+        due = state.step == self.total_steps or (state.step > 0 and self._at_epoch_end())
+        return due and state.evaluated_step != state.step and not self.config.train.overfit_small and not state.diverged
 
     def _evaluate(self) -> bool:
         """Measure on val, and keep the weights if they are the best so far. False where a stop came before the end."""
-        now = self.now
+        state = self.state
         values = measure(self.network, self.data.val, self.config, self.device, self.should_stop)
         if values is None:
             return False
-        now.evaluated_step = now.step
-        now.last = values
-        epoch = now.step / self.batches.per_epoch
+        state.evaluated_step = state.step
+        state.last = values
+        epoch = state.step / self.batches.per_epoch
         finite = {f"val/{name}": value for name, value in values.items() if math.isfinite(value)}
-        self.log.log(now.step, epoch, finite)
-        if math.isfinite(values["loss"]) and (now.best is None or values[SELECTED_BY] > now.best[SELECTED_BY]):
-            now.best = {"step": now.step, "epoch": epoch, **values}
-            now.best_weights = {
+        self.log.log(state.step, epoch, finite)
+        if math.isfinite(values["loss"]) and (state.best is None or values[SELECTED_BY] > state.best[SELECTED_BY]):
+            state.best = {"step": state.step, "epoch": epoch, **values}
+            state.best_weights = {
                 name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()
             }
             self.log.flush()
@@ -179,12 +188,12 @@ class Trainer:
         return True
 
     def _write_best(self) -> None:
-        now = self.now
+        state = self.state
         content = {
             "format": FORMAT,
-            "model_state_dict": now.best_weights,
+            "model_state_dict": state.best_weights,
             "config": self.config.to_dict(),
-            "metrics": now.best,
+            "metrics": state.best,
             "class_names": list(self.data.class_names),
             "run": self.run.label,
         }
@@ -192,7 +201,7 @@ class Trainer:
 
     def _save_due(self) -> bool:
         every = self.config.checkpoint
-        if every.every_steps is not None and self.now.step % every.every_steps == 0:
+        if every.every_steps is not None and self.state.step % every.every_steps == 0:
             return True
         if every.every_minutes is None:
             return False
@@ -201,20 +210,16 @@ class Trainer:
 
     def _save(self, keep: int) -> None:
         begun = time.monotonic()
-        now = self.now
-        state = {
+        content = {
             "format": FORMAT,
             "key": self.key,
             "total_steps": self.total_steps,
-            "model_state_dict": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "random": random_state(self.device),
-            "threads": self.threads,
-            **now.pack(),
+            **learner_state(self.network, self.optimizer, self.device),
+            **self.state.state_dict(),
             # Last: the rows must be durable before the state that counts on them.
             "metrics_bytes": self.log.flush(),
         }
-        save_state(self.run.checkpoints, now.step, state, keep, self.run.check_owner)
+        save_state(self.run.checkpoints, self.state.step, content, keep, self.run.check_owner)
         self._saved_at = time.monotonic()
         self.save_s = max(self.save_s, self._saved_at - begun)
 
@@ -239,21 +244,14 @@ class Trainer:
             else ""
         )
 
-    def _restore(self, state: Mapping[str, Any]) -> None:
-        self.network.load_state_dict(state["model_state_dict"])
-        load_optimizer(self.optimizer, state["optimizer"])
-        set_random_state(state["random"], self.device)
-        self.metrics_bytes = state["metrics_bytes"]
-        self.now = Progress.unpack(state, self.device)
-
     def _at_epoch_end(self) -> bool:
-        return self.now.step % self.batches.per_epoch == 0 or self.now.step == self.total_steps
+        return self.state.step % self.batches.per_epoch == 0 or self.state.step == self.total_steps
 
     def _standing(self) -> str:
-        now = self.now
-        parts = [f"epoch {now.step / self.batches.per_epoch:.2f}/{self.config.train.epochs}"]
-        parts += [f"loss {now.train['loss']:.4f}"] if "loss" in now.train else []
-        parts += [f"best val/accuracy {now.best[SELECTED_BY]:.4f}"] if now.best else []
+        state = self.state
+        parts = [f"epoch {state.step / self.batches.per_epoch:.2f}/{self.config.train.epochs}"]
+        parts += [f"loss {state.train['loss']:.4f}"] if "loss" in state.train else []
+        parts += [f"best val/accuracy {state.best[SELECTED_BY]:.4f}"] if state.best else []
         return "  ".join(parts)
 
     def _hparams(self) -> dict[str, Any]:
@@ -271,20 +269,20 @@ class Trainer:
         }
 
     def _result(self) -> dict[str, Any]:
-        now = self.now
-        finite = {name: value for name, value in now.last.items() if math.isfinite(value)}
-        images = now.step * self.batches.images_per_epoch / self.batches.per_epoch
+        state = self.state
+        finite = {name: value for name, value in state.last.items() if math.isfinite(value)}
+        images = state.step * self.batches.images_per_epoch / self.batches.per_epoch
         return {
-            "outcome": "completed" if not now.diverged and len(finite) == len(now.last) else "diverged",
+            "outcome": "completed" if not state.diverged and len(finite) == len(state.last) else "diverged",
             "train_images": self.batches.images_per_epoch,
-            "steps": now.step,
-            "epochs": now.step / self.batches.per_epoch,
-            "train": now.train,
+            "steps": state.step,
+            "epochs": state.step / self.batches.per_epoch,
+            "train": state.train,
             "val": finite,
-            "best": None if now.best is None else dict(now.best),
+            "best": None if state.best is None else dict(state.best),
             "parameters": count_parameters(self.network),
-            "train_seconds": round(now.train_seconds, 3),
-            "images_per_s": round(images / now.train_seconds, 1) if now.train_seconds else None,
+            "train_seconds": round(state.train_seconds, 3),
+            "images_per_s": round(images / state.train_seconds, 1) if state.train_seconds else None,
             "device": str(self.device),
         }
 

@@ -115,7 +115,7 @@ def test_a_sweep_whose_first_loss_is_no_number_suggests_nothing(
 ) -> None:
     from src import lr_range
 
-    monkeypatch.setattr(lr_range, "_step", lambda *given: float("nan"))
+    monkeypatch.setattr(lr_range.LrRangeTest, "_step", lambda *given: float("nan"))
     run = runs_of(small())[0]
     assert execute(run) == "done"
     result = run.result()
