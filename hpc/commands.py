@@ -62,11 +62,8 @@ def launch(
         return None
     refuse_above(max_slice_hours, forecast)
     warn_of_short_lead(profile, forecast)
-    if kind == "evaluate":
-        # Reads the checkpoint with torch, so only here: a wrong one would be a crashed run, and the newest sweep.
-        from src.evaluation import check_fits
-
-        check_fits(request.config)
+    # Only here: it may read a checkpoint with torch, and a dry run must stay light.
+    jobs.check(request)
     site = None if profile.executor == "local" else ask_site(profile_name, profile)
     request = prepare_images(request)
     sweep, new = open_sweep(request, fresh=fresh)

@@ -14,8 +14,8 @@ from hpc.cluster import Profile
 from hpc.usage import used_s
 from src.cells import Cell
 from src.errors import RunError
+from src.kinds import cost_key, kind_of
 from src.rundir import RunDir
-from src.shapes import shape_of, units_of
 from src.sweeps import Request, sweeps, with_whole_manifests
 
 # Runs of a shape that are looked at, the newest first.
@@ -62,14 +62,15 @@ def show_hours(hours: float) -> str:
 
 def forecast_of(request: Request, left: Sequence[Cell], profile: Profile) -> Forecast:
     """What the cells that are left will take under the profile."""
-    wanted = {cell.name: shape_of(request.kind, cell.config) for cell in left}
+    wanted = {cell.name: cost_key(cell.config, request.kind) for cell in left}
     history = measured_runs(request.runs_dir, set(wanted.values()), profile)
     rates = {
         shape: fmean(rates)
         for shape, runs in history.items()
         if (rates := [run.seconds_per_unit for run in runs if run.seconds_per_unit is not None])
     }
-    known = [units_of(request.kind, c.config) * rates[wanted[c.name]] for c in left if wanted[c.name] in rates]
+    units = kind_of(request.kind).units
+    known = [units(c.config) * rates[wanted[c.name]] for c in left if wanted[c.name] in rates]
     saves = [run.save_s for runs in history.values() for run in runs if run.save_s is not None]
     return Forecast(
         slice_hours=sum(known) / 3600 if known else None,

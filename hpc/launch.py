@@ -268,13 +268,13 @@ def plan(
     set_: SetOption = None,
 ) -> None:
     """What a command would submit, and its forecast; as its --dry-run."""
-    import jobs
     from hpc.commands import launch
     from src.config import load_config
     from src.errors import RunError
+    from src.kinds import KINDS
 
-    if kind.replace("-", "_") not in jobs.KINDS:
-        raise RunError(f"plan {kind}: unknown; give one of {', '.join(jobs.KINDS).replace('_', '-')}")
+    if kind.replace("-", "_") not in KINDS:
+        raise RunError(f"plan {kind}: unknown; give one of {', '.join(KINDS).replace('_', '-')}")
     launch(kind.replace("-", "_"), load_config(config, overrides_of(set_)), cluster, dry_run=True)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from src.config import Config, Variants, make_config
 from src.config_checks import AXES, plain
 from src.errors import ConfigError
+from src.kinds import content_key
 from src.models.registry import LABELS, reads
 
 MAX_CELLS = 1_000_000
@@ -69,7 +70,7 @@ def refine_grid(config: Config, best: Mapping[str, Any]) -> list[Cell]:
 
 def single_cell(config: Config, kind: str, name: str) -> Cell:
     """The one cell of a command that is no grid."""
-    return Cell(0, name, config.content_key(kind), {}, config)
+    return Cell(0, name, content_key(config, kind), {}, config)
 
 
 def make_cells(config: Config, axes: Mapping[str, tuple[Any, ...]], shared: Mapping[str, Any]) -> list[Cell]:
@@ -101,7 +102,7 @@ def make_cells(config: Config, axes: Mapping[str, tuple[Any, ...]], shared: Mapp
         except ConfigError as error:
             problems.update(dict.fromkeys(str(error).splitlines()[1:]))
             continue
-        cells.append(Cell(index, name, cell_config.content_key("train"), overrides, cell_config, former_name))
+        cells.append(Cell(index, name, content_key(cell_config, "grid"), overrides, cell_config, former_name))
     problems.update(dict.fromkeys(_same_experiments(cells)))
     if problems:
         raise ConfigError("\n".join(["hparams: some cells are not valid", *problems]))

@@ -19,10 +19,11 @@ _EXAMPLES = 6
 def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -> None:
     """Class histogram, image modes and sizes, examples, batch shape, baselines, initial loss, gradient norm."""
     from src.config import load_config
+    from src.kinds import content_key
 
     loaded = load_config(config, overrides_of(set_))
     # What another experiment was checked with stays where it is.
-    folder = Path(loaded.paths.artifacts_dir) / "checks" / f"{Path(config).stem}-{loaded.content_key('checks')[:8]}"
+    folder = Path(loaded.paths.artifacts_dir) / "checks" / f"{Path(config).stem}-{content_key(loaded, 'train')[:8]}"
     report, examples, names = _measure(loaded)
 
     from src.files import replace_file

@@ -51,6 +51,8 @@ _DECIDES_NOTHING = frozenset(
         "foreground",
         "grid_search",
         "hints",
+        "hparams",
+        "kinds",
         "lr_finder",
         "names",
         "outcome",
@@ -64,7 +66,6 @@ _DECIDES_NOTHING = frozenset(
         "tables",
         "rundir",
         "sanity",
-        "shapes",
         "sweeps",
         "train",
     }

@@ -23,6 +23,7 @@ from src.data import ImageData, load
 from src.device import choose_device, compute_reproducibly
 from src.errors import CheckpointError
 from src.files import size_of
+from src.kinds import content_key
 from src.measure import measure
 from src.metrics import MetricsLog
 from src.models.registry import build_model, count_parameters
@@ -32,8 +33,8 @@ from src.planned import check_as_planned
 from src.progress import Reporter, StopCheck
 from src.run_state import FORMAT, TrainingState, learner_state, load_learner_state, state_problem
 from src.rundir import RunDir
+from src.schema import SELECTED_BY
 
-SELECTED_BY = "accuracy"
 # For those who watch; a checkpoint makes its rows durable in any case.
 _FLUSH_EVERY_S = 5.0
 # The first state of an attempt comes early, so that a kill soon after its start does not cost all of it.
@@ -50,7 +51,7 @@ class Trainer:
         check_as_planned(run, self.config, "train", self.data.digest)
         train = self.config.train
         self.device = choose_device(train.device)
-        self.key = self.config.content_key("train")
+        self.key = content_key(self.config, "train")
         compute_reproducibly(train.seed)
         self.batches = TrainBatches(self.config, self.data.train, self.device)
         self.network = build_model(self.config.model).to(self.device)

@@ -19,6 +19,7 @@ from src.checkpoint import load_newest, restoring, save_state
 from src.checkpoint_names import list_states
 from src.data import load
 from src.device import choose_device, compute_reproducibly
+from src.kinds import content_key
 from src.metrics import MetricsLog
 from src.models.registry import build_model
 from src.optim import make_optimizer
@@ -83,7 +84,7 @@ class LrRangeTest:
         self.finder = self.config.lr_finder
         data = load(self.config)
         check_as_planned(run, self.config, "lr_sweep", data.digest)
-        self.key = self.config.content_key("lr_sweep")
+        self.key = content_key(self.config, "lr_sweep")
         self.device = choose_device(self.config.train.device)
         compute_reproducibly(self.config.train.seed)
         self.batches = TrainBatches(self.config, data.train, self.device)

@@ -42,8 +42,7 @@ def measure(
         "top5_accuracy": top5.item() / len(part),
         "macro_f1": macro_f1(confusion.view(classes, classes)),
     }
-    wanted = dict.fromkeys(("accuracy", *config.metrics.classification))
-    return {"loss": loss.item() / len(part), **{name: computed[name] for name in wanted}}
+    return {"loss": loss.item() / len(part), **{name: computed[name] for name in config.metrics.measured}}
 
 
 def accuracy(confusion: Tensor) -> float:

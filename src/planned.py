@@ -7,6 +7,7 @@ from typing import Any
 from src import hints
 from src.config import Config
 from src.errors import DataError, RunError
+from src.kinds import content_key
 from src.rundir import RunDir
 
 
@@ -19,7 +20,7 @@ def check_as_planned(run: RunDir, config: Config, kind: str, data: str) -> None:
     row = planned_row(run)
     if row is None:
         return
-    if row["key"] != config.content_key(kind):
+    if row["key"] != content_key(config, kind):
         raise RunError(
             f"{run.config_file}: is not what the run was planned with; put it back as it was, "
             "or ask for the changed experiment, which gets a run of its own"

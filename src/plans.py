@@ -15,6 +15,7 @@ from src.checkpoint_names import missing_checkpoint
 from src.config import Config, make_config
 from src.errors import CheckpointError, RunError
 from src.files import read_json
+from src.kinds import content_key
 from src.results import Row, best_row, read_rows
 from src.rundir import SweepDir
 from src.sweeps import Request, find_sweep, with_absolute_paths
@@ -38,7 +39,7 @@ def lr_sweep_request(config: Config) -> Request:
     cells = []
     for index, seed in enumerate(dict.fromkeys(seeds)):
         seeded = make_config(config.to_dict(), "lr_finder.seeds", {"train.seed": seed})
-        cells.append(Cell(index, f"seed={seed}", seeded.content_key("lr_sweep"), {"train.seed": seed}, seeded))
+        cells.append(Cell(index, f"seed={seed}", content_key(seeded, "lr_sweep"), {"train.seed": seed}, seeded))
     return Request("lr_sweep", config.lr_finder.tag, cells, config)
 
 

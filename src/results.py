@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.config_checks import AXES
+from src.config import make_config
 from src.errors import RunError
 from src.files import replace_file
+from src.hparams import axis_name, axis_value
+from src.kinds import kind_of
 from src.rundir import RunDir, SweepDir
 from src.tables import print_rows, show_value
 
 Row = dict[str, Any]
-_AXIS_NAMES = {path: name for name, path in AXES.items()}
+Result = Mapping[str, Any]
 
 
 def read_rows(sweep: SweepDir) -> list[Row]:
     """One row for every cell of the manifest, in order, finished or not; a column more where a run is damaged."""
     cells = sweep.cells()
-    shared = {
-        path
-        for path in (cells[0]["overrides"] if cells else {})
-        if len({str(c["overrides"].get(path)) for c in cells}) == 1
-    }
-    kind = sweep.kind
-    rows = [_row(sweep.run(cell["name"]), cell, shared if len(cells) > 1 else set(), kind) for cell in cells]
+    axes = _axes(cells)
+    config = make_config(sweep.meta()["config"], str(sweep.meta_file))
+    columns = functools.partial(kind_of(sweep.kind).columns, config)
+    rows = [_row(sweep.run(cell["name"]), cell, axes, columns) for cell in cells]
     if any("error" in row for row in rows):
         rows = [{**row, "error": row.get("error")} for row in rows]
     return rows
 
 
-def _row(run: RunDir, cell: Mapping[str, Any], shared: set[str], kind: str) -> Row:
+def _axes(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The key paths whose values differ between the cells; of a single cell, all that it sets."""
+    paths = dict.fromkeys(path for cell in cells for path in cell["overrides"])
+    if len(cells) == 1:
+        return list(paths)
+    return [path for path in paths if len({str(cell["overrides"].get(path)) for cell in cells}) > 1]
+
+
+def _row(run: RunDir, cell: Mapping[str, Any], axes: Sequence[str], columns: Callable[[Result], Row]) -> Row:
     result, attempts, damage = None, [], ""
     try:
         result, attempts = run.result(), run.attempts()
@@ -42,10 +50,8 @@ def _row(run: RunDir, cell: Mapping[str, Any], shared: set[str], kind: str) -> R
     except RunError as error:
         result, attempts, state, damage = None, [], "damaged", str(error)
     row: Row = {"index": cell["index"], "run": run.name, "state": state}
-    for path, value in cell["overrides"].items():
-        if path not in shared:
-            row[_AXIS_NAMES.get(path, path)] = "-".join(map(str, value)) if isinstance(value, list) else value
-    row |= _measures(result or {}, kind)
+    row |= {axis_name(path): axis_value(cell["overrides"].get(path)) for path in axes}
+    row |= columns(result or {})
     row["attempts"] = None if damage else len(attempts)
     row["interruptions"] = " ".join(str(a["cause"]) for a in attempts if a.get("cause") not in (None, "DONE"))
     return {**row, "error": damage} if damage else row
@@ -66,30 +72,6 @@ def run_state(run: RunDir, result: Mapping[str, Any] | None, attempts: Sequence[
     if "end" not in attempts[-1]:
         return "killed"
     return str(attempts[-1]["cause"]).lower()
-
-
-def _measures(result: Mapping[str, Any], kind: str) -> Row:
-    if kind == "evaluate":
-        return {name: result.get(name) for name in ("split", "n", "accuracy", "loss", "checkpoint")}
-    if kind == "lr_sweep":
-        suggestion = result.get("suggestion") or {}
-        return {
-            "steepest": suggestion.get("steepest"),
-            "valley": suggestion.get("valley"),
-            "steps": result.get("steps"),
-        }
-    best, train = result.get("best") or {}, result.get("train") or {}
-    return {
-        "val/accuracy": best.get("accuracy"),
-        "val/loss": best.get("loss"),
-        "best_epoch": best.get("epoch"),
-        "train/loss": train.get("loss_epoch", train.get("loss")),
-        "train/accuracy": train.get("accuracy"),
-        "epochs": result.get("epochs"),
-        "steps": result.get("steps"),
-        "images_per_s": result.get("images_per_s"),
-        "train_s": result.get("train_seconds"),
-    }
 
 
 def best_row(rows: Sequence[Row]) -> Row | None:

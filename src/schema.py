@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from src.models.registry import check_type, content_of
+from src.models.registry import check_type
 
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Size = tuple[Count, Count]
 Triple = tuple[float, float, float]
+# The metric on val that selects the best epoch, the best cell and the best training.
+SELECTED_BY = "accuracy"
 
 
 def _check_tag(tag: str) -> str:
@@ -172,6 +171,11 @@ class Metrics(Section):
     regression: Annotated[tuple[str, ...], Field(max_length=0)] = ()
     log_every_steps: Count = 10
 
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The metrics that every measurement has beside its loss, the one that selects the best epoch first."""
+        return tuple(dict.fromkeys((SELECTED_BY, *self.classification)))
+
 
 class Checkpoint(Section):
     """When the exact state is written, beside when the run is asked to stop; `keep` whole ones remain.
@@ -261,28 +265,3 @@ class Config(Section):
         """Plain values (lists, not tuples), as YAML and JSON hold them."""
         plain: dict[str, Any] = self.model_dump(mode="json")
         return plain
-
-    def content_key(self, kind: str) -> str:
-        """A key of 16 hex digits: equal for two configs exactly where a run of this kind would come out equal.
-
-        Where the run is written, how often it is saved and on which device it runs are not part of it.
-        """
-        return content_key(self.to_dict(), kind)
-
-
-def content_key(content: Mapping[str, Any], kind: str) -> str:
-    """`Config.content_key` of a configuration in plain values."""
-    kept = {name: dict(content[name]) for name in ("dataset", "preprocess", "augment", "model", "train", "metrics")}
-    kept["model"] = content_of(content["model"])
-    for name in ("root", "download", "num_workers"):
-        del kept["dataset"][name]
-    # What an overfit test is planned with stands in its train.epochs.
-    for name in ("device", "overfit_epochs"):
-        del kept["train"][name]
-    if kind in _SECTION_OF_KIND:
-        kept[_SECTION_OF_KIND[kind]] = content[_SECTION_OF_KIND[kind]]
-    return hashlib.sha256(json.dumps({**kept, "kind": kind}, sort_keys=True).encode()).hexdigest()[:16]
-
-
-# What decides a run of a kind beside what decides all of them.
-_SECTION_OF_KIND = {"lr_sweep": "lr_finder", "evaluate": "evaluation"}

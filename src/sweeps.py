@@ -24,10 +24,10 @@ from src.code_snapshot import keep_code
 from src.config import Config
 from src.errors import DataError, RelayError, RunError
 from src.files import append_lines, replace_file, sync_directory
+from src.kinds import content_key_of, cost_key, kind_of
 from src.provenance import code_version
 from src.rundir import SweepDir
-from src.schema import Section, content_key
-from src.shapes import shape_of, units_of
+from src.schema import Section
 
 _MAKING = ".making-"
 _PLANNING_LOCK = ".planning.lock"
@@ -153,7 +153,7 @@ class ConfigTexts:
 
     def key(self, config: Config, kind: str) -> str:
         """The content key that the configuration has once it is read back from its text."""
-        return content_key({name: self._section(name, section)[0] for name, section in config}, kind)
+        return content_key_of({name: self._section(name, section)[0] for name, section in config}, kind)
 
     def _section(self, name: str, section: Section) -> tuple[dict[str, Any], str]:
         if id(section) not in self._made:
@@ -275,10 +275,9 @@ def _make_durable(files: Sequence[Path]) -> None:
 
 def _manifest_row(request: Request, cell: Cell, texts: ConfigTexts) -> dict[str, Any]:
     kind, name = request.kind, cell.name
-    key = texts.key(cell.config, "train" if kind == "grid" else kind)
-    row = {"index": cell.index, "name": name, "key": key, "overrides": dict(cell.overrides)}
+    row = {"index": cell.index, "name": name, "key": texts.key(cell.config, kind), "overrides": dict(cell.overrides)}
     row |= {"data": request.data[name]} if name in request.data else {}
-    return {**row, "shape": shape_of(kind, cell.config), "units": units_of(kind, cell.config)}
+    return {**row, "shape": cost_key(cell.config, kind), "units": kind_of(kind).units(cell.config)}
 
 
 def _rename_to_free(building: Path, wanted: Path) -> Path:

@@ -8,6 +8,7 @@ import pytest
 from src import yaml_file
 from src.config import Config, load_config, make_config
 from src.errors import ConfigError
+from src.kinds import content_key
 
 from .conftest import ROOT, SMALL
 
@@ -239,14 +240,14 @@ def test_configs_are_frozen() -> None:
 
 
 def test_the_key_follows_content_alone(small: Callable[..., Config]) -> None:
-    key = small().content_key("train")
+    key = content_key(small(), "train")
     assert (
-        small(train__device="auto", dataset__root="/elsewhere", checkpoint__every_steps=3).content_key("train") == key
+        content_key(small(train__device="auto", dataset__root="/elsewhere", checkpoint__every_steps=3), "train") == key
     )
-    assert small(train__overfit_epochs=7).content_key("train") == key
-    assert small(train__seed=1).content_key("train") != key
-    assert small(model__dropout=0.1).content_key("train") != key
-    assert small().content_key("evaluate") != key
+    assert content_key(small(train__overfit_epochs=7), "train") == key
+    assert content_key(small(train__seed=1), "train") != key
+    assert content_key(small(model__dropout=0.1), "train") != key
+    assert content_key(small(), "evaluate") != key
 
 
 def test_the_demo_config_is_valid() -> None:

@@ -13,6 +13,7 @@ from src import yaml_file
 from src.cells import expand_grid
 from src.config import Config, Variants, make_config
 from src.errors import ConfigError
+from src.kinds import content_key
 from src.plans import grid_request
 from src.sweeps import open_sweep
 
@@ -38,7 +39,7 @@ def test_a_cell_is_what_the_whole_configuration_would_be(small: Callable[..., Co
     for cell in expand_grid(config):
         whole = make_config(base, "hparams", cell.overrides)
         assert repr(cell.config) == repr(whole)
-        assert cell.key == whole.content_key("train")
+        assert cell.key == content_key(whole, "grid")
 
 
 @pytest.mark.parametrize("axes", [MANY_KINDS, {"weight_decay": [0.0, -0.0], "dataset.name": NAMES}])

@@ -1,0 +1,83 @@
+"""How runs of each kind are planned on the login node and executed on a compute node, in one table.
+
+src/kinds.py has the facts about the same kinds: their keys, costs and columns. Code that needs torch is imported only
+when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from src.attempts import Execute
+from src.config import Config
+from src.kinds import kind_of
+from src.outcome import Outcome
+from src.plans import evaluation_request, grid_request, lr_sweep_request, train_request
+from src.progress import Reporter, StopCheck
+from src.rundir import RunDir
+from src.sweeps import Request
+from src.training import find_rate_and_export, train_and_export
+
+
+@dataclass(frozen=True)
+class Job:
+    """The functions of one kind.
+
+    `plan`: from a configuration and the options of the kind's command to its runs; imports no torch.
+    `execute`: bring one run to its end, or save its state when it should stop.
+    `check`: raise RelayError before any run is made, where a run could only crash; may import torch.
+    """
+
+    plan: Callable[..., Request]
+    execute: Execute
+    check: Callable[[Config], None] | None = None
+
+
+def _train_cell(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
+    from src.engine import train
+
+    return train(run, should_stop, reporter)
+
+
+def _evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
+    from src.evaluation import evaluate
+
+    return evaluate(run, should_stop, reporter)
+
+
+def _check_checkpoint(config: Config) -> None:
+    from src.evaluation import check_fits
+
+    check_fits(config)
+
+
+JOBS: Mapping[str, Job] = {
+    "train": Job(train_request, train_and_export),
+    "lr_sweep": Job(lr_sweep_request, find_rate_and_export),
+    "grid": Job(grid_request, _train_cell),
+    "evaluate": Job(evaluation_request, _evaluate, _check_checkpoint),
+}
+
+
+def request_of(kind: str, config: Config, **options: Any) -> Request:
+    """What a command of this kind asks for. Raises RelayError where the configuration does not allow it."""
+    return _job_of(kind).plan(config, **options)
+
+
+def check(request: Request) -> None:
+    """Raise RelayError where the runs of a request could only crash. May take seconds and import torch."""
+    job = _job_of(request.kind)
+    if job.check:
+        job.check(request.config)
+
+
+def executor_of(kind: str) -> Execute:
+    """The function that executes a run of this kind. Raises RunError for an unknown kind."""
+    return _job_of(kind).execute
+
+
+def _job_of(kind: str) -> Job:
+    kind_of(kind)  # Raises RunError for an unknown kind.
+    return JOBS[kind]
