@@ -23,6 +23,7 @@ from src.data import ImageData, load
 from src.device import choose_device, compute_reproducibly
 from src.errors import CheckpointError
 from src.files import size_of
+from src.hparams import hparams_of
 from src.kinds import content_key
 from src.measure import measure
 from src.metrics import MetricsLog
@@ -70,7 +71,7 @@ class Trainer:
         metrics_bytes = self._load()
         first_step = self.state.step
         note_steps(self.run, first_step, self.total_steps)
-        with MetricsLog(self.run, metrics_bytes, self._hparams()) as log:
+        with MetricsLog(self.run, metrics_bytes, hparams_of(self.run, self.config)) as log:
             self.log, self._flushed_at = log, time.monotonic()
             done = self._loop()
             self._save(keep=1 if done else self.config.checkpoint.keep)
@@ -254,20 +255,6 @@ class Trainer:
         parts += [f"loss {state.train['loss']:.4f}"] if "loss" in state.train else []
         parts += [f"best val/accuracy {state.best[SELECTED_BY]:.4f}"] if state.best else []
         return "  ".join(parts)
-
-    def _hparams(self) -> dict[str, Any]:
-        train, model = self.config.train, self.config.model
-        return {
-            "lr": train.optimizer.lr,
-            "batch_size": train.batch_size,
-            "weight_decay": train.optimizer.weight_decay,
-            "optimizer": train.optimizer.name,
-            "scheduler": train.scheduler.name,
-            "seed": train.seed,
-            "num_modules": model.num_modules,
-            "branch_channels": "-".join(map(str, model.branch_channels)),
-            "dropout": model.dropout,
-        }
 
     def _result(self) -> dict[str, Any]:
         state = self.state
