@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from src.figures import new_figure, save_figure, whole_ticks
+from src.hparams import axis_value
 from src.results import Row, best_row, curve_of, is_comparable, read_rows
 from src.rundir import RunDir, SweepDir
 from src.tables import show_value
-
-_PANELS = ("train/loss", "val/loss", "val/accuracy")
 
 
 @dataclass(frozen=True)
@@ -22,10 +21,15 @@ class Comparison:
     axis: str
     runs: Sequence[tuple[Any, RunDir, Row]]
 
+    def val_metrics(self) -> list[str]:
+        """The columns of what was measured on val, the metric that selects the best cell first, then the loss."""
+        return [name for _, _, row in self.runs[:1] for name in row if name.startswith("val/")]
+
     def sentence(self) -> str:
         """What is seen, in numbers."""
         parts = [
-            f"{show_value(value)}: accuracy {show_value(row['val/accuracy'])}, loss {show_value(row['val/loss'])}"
+            f"{show_value(value)}: "
+            + ", ".join(f"{name.removeprefix('val/')} {show_value(row[name])}" for name in self.val_metrics())
             for value, _, row in self.runs
         ]
         gaps = [
@@ -58,7 +62,7 @@ def compare_axes(sweep: SweepDir) -> list[Comparison]:
         if len(chosen) > 1:
             chosen.sort(key=lambda name: _order(cells[name][axis]))
             found.append(
-                Comparison(axis, [(_shown(cells[name][axis]), sweep.run(name), rows[name]) for name in chosen])
+                Comparison(axis, [(axis_value(cells[name][axis]), sweep.run(name), rows[name]) for name in chosen])
             )
     return found
 
@@ -67,21 +71,21 @@ def _differs_only_in(axis: str, overrides: Mapping[str, Any], centre: Mapping[st
     return all(overrides.get(path) == value for path, value in centre.items() if path != axis)
 
 
-def _order(value: Any) -> tuple[bool, float, str]:
-    """Numbers by their size, then everything else by its text."""
-    number = isinstance(value, int | float)
-    return not number, value if number else 0, str(value)
-
-
-def _shown(value: Any) -> Any:
-    return "-".join(map(str, value)) if isinstance(value, list) else value
+def _order(value: Any) -> tuple[int, Any]:
+    """Numbers by their size, then lists item by item, then everything else by its text."""
+    if isinstance(value, int | float):
+        return 0, value
+    if isinstance(value, list):
+        return 1, [_order(item) for item in value]
+    return 2, str(value)
 
 
 def draw_comparison(comparison: Comparison, path: Path) -> Path:
-    """Train loss, val loss and val accuracy of the compared runs, over the epochs."""
-    figure = new_figure(12, 3.8)
-    panels: Any = figure.subplots(1, len(_PANELS))
-    for axes, name in zip(panels, _PANELS, strict=True):
+    """The losses and the metrics on val of the compared runs, over the epochs."""
+    names = ["train/loss", "val/loss", *(name for name in comparison.val_metrics() if name != "val/loss")]
+    figure = new_figure(4 * len(names), 3.8)
+    panels: Any = figure.subplots(1, len(names))
+    for axes, name in zip(panels, names, strict=True):
         for value, run, _ in comparison.runs:
             x, y = curve_of(run, name)
             axes.plot(x, y, label=show_value(value), marker="o" if len(x) < 4 else None)

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Row = Mapping[str, Any]
-# Columns in the order in which a narrow terminal gives them room; behind these a grid's own axes and all others.
+# Columns in the order in which a narrow terminal gives them room; behind these further metrics, a grid's axes and all
+# others.
 _NEVER_CUT = ("run", "state", "step", "val/accuracy")
 _BY_IMPORTANCE = (
     *_NEVER_CUT,
@@ -112,7 +113,8 @@ def _widths(cells: Mapping[str, Sequence[str]], width: int | None) -> dict[str, 
     if width is None:
         return needed
     listed = (*_BY_IMPORTANCE, *_LEAST_IMPORTANT)
-    between = [name for name in needed if name not in listed]
+    # Further metrics first: a grid's axes are in the names of its runs, too.
+    between = sorted((name for name in needed if name not in listed), key=lambda name: not name.startswith("val/"))
     order = [name for name in (*_BY_IMPORTANCE, *between, *_LEAST_IMPORTANT) if name in needed]
     found: dict[str, int] = {}
     room = width + _GAP

@@ -11,14 +11,16 @@ import pytest
 from src.config import Config
 from src.errors import RunError
 from src.files import append_lines
-from src.plans import best_of_all, grid_request, with_best_cell
-from src.results import best_row, collect, ranked, read_rows, write_tables
+from src.plans import best_of_all, evaluation_request, grid_request, with_best_cell
+from src.results import best_row, collect, print_table, ranked, read_rows, write_tables
 from src.rundir import RunDir, SweepDir
 from src.sweeps import open_sweep
 
+ALL_METRICS = {"metrics.classification": ["macro_f1", "accuracy", "top5_accuracy"]}
 
-def finish(run: RunDir, accuracy: float | None, loss: float = 1.0) -> None:
-    best = None if accuracy is None else {"accuracy": accuracy, "loss": loss, "epoch": 2.0, "step": 12}
+
+def finish(run: RunDir, accuracy: float | None, loss: float = 1.0, **more: float) -> None:
+    best = None if accuracy is None else {"accuracy": accuracy, "loss": loss, **more, "epoch": 2.0, "step": 12}
     run.record_attempt(1, start=1.0)
     run.record_attempt(1, end=2.0, cause="TIMEOUT", first_step=0, last_step=5, total_steps=12)
     run.record_attempt(2, start=3.0)
@@ -58,6 +60,35 @@ def test_every_cell_has_a_row_finished_or_not(sweep: SweepDir) -> None:
     assert rows[1]["attempts"] == 2
     assert rows[1]["interruptions"] == "TIMEOUT"
     assert "train.epochs" not in rows[0]
+
+
+def test_the_columns_are_the_axes_that_vary_and_the_configured_metrics(
+    small: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    hparams = {"activation": ["relu", "tanh"], "augment.random_flip": [True, False], "seed": [1]}
+    made, _ = open_sweep(grid_request(small(**ALL_METRICS, hparams=hparams)))
+    finish(made.runs()[1], 0.5, 1.5, macro_f1=0.25, top5_accuracy=0.75)
+    rows = read_rows(made)
+    assert list(rows[0]) == [
+        *("index", "run", "state", "activation", "augment.random_flip"),
+        *("val/accuracy", "val/loss", "val/macro_f1", "val/top5_accuracy", "best_epoch", "train/loss"),
+        *("train/accuracy", "epochs", "steps", "images_per_s", "train_s", "attempts", "interruptions"),
+    ]
+    assert [row["val/macro_f1"] for row in rows] == [None, 0.25, None, None]
+    assert pd.read_parquet(write_tables(made, rows)[2])["val/top5_accuracy"].to_list()[0] == 0.75
+    print_table(rows, "all metrics")
+    assert "val/top5_accuracy" in capsys.readouterr().out
+
+
+def test_an_evaluation_shows_the_configured_metrics(small: Callable[..., Config], tmp_path: Path) -> None:
+    (tmp_path / "a.ckpt").write_bytes(b"weights")
+    config = small(**ALL_METRICS, evaluation__checkpoint=str(tmp_path / "a.ckpt"))
+    made, _ = open_sweep(evaluation_request(config))
+    measured = {"accuracy": 0.5, "loss": None, "macro_f1": 0.25, "top5_accuracy": 0.75}
+    made.runs()[0].write_result({"split": "test", "n": 20, "outcome": "diverged", **measured, "checkpoint": "a.ckpt"})
+    (row,) = read_rows(made)
+    assert list(row)[3:10] == ["split", "n", "accuracy", "loss", "macro_f1", "top5_accuracy", "checkpoint"]
+    assert (row["loss"], row["macro_f1"]) == (None, 0.25)
 
 
 def test_what_is_not_known_is_empty_and_never_zero(sweep: SweepDir) -> None:
@@ -216,3 +247,28 @@ def test_comparisons_are_between_cells_that_differ_in_one_value(small: Callable[
     assert names == [["k=001", "k=003"], ["k=000", "k=001"]]
     assert "0.75" in compare_axes(made)[0].sentence()
     assert draw_comparison(compare_axes(made)[0], tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_comparison_shows_all_metrics_and_sorts_numbers_as_numbers(
+    small: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from src import comparison
+
+    channels = [[100, 4, 4], [20, 100, 4], [20, 4, 4]]
+    hparams = {"branch_channels": channels, "batch_size": [128, 16], "activation": ["tanh", "relu"]}
+    made, _ = open_sweep(grid_request(small(**ALL_METRICS, hparams=hparams)))
+    for run in made.runs():
+        finish(run, 0.5, macro_f1=0.25, top5_accuracy=0.75)
+    compared = {c.axis.rsplit(".")[-1]: c for c in comparison.compare_axes(made)}
+    assert {axis: [value for value, _, _ in c.runs] for axis, c in compared.items()} == {
+        "branch_channels": ["20-4-4", "20-100-4", "100-4-4"],
+        "batch_size": [16, 128],
+        "activation": ["relu", "tanh"],
+    }
+    assert "16: accuracy 0.5, loss 1, macro_f1 0.25, top5_accuracy 0.75; 128:" in compared["batch_size"].sentence()
+
+    panels: list[str] = []
+    monkeypatch.setattr(comparison, "curve_of", lambda run, name: (panels.append(name), ([1.0], [2.0]))[1])
+    comparison.draw_comparison(compared["activation"], tmp_path / "x.png")
+    names = ["train/loss", "val/loss", "val/accuracy", "val/macro_f1", "val/top5_accuracy"]
+    assert list(dict.fromkeys(panels)) == names

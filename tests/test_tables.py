@@ -22,7 +22,7 @@ from src.plans import grid_request
 from src.progress import BarReporter
 from src.rundir import SweepDir
 from src.sweeps import open_sweep
-from src.tables import print_rows
+from src.tables import print_rows, table_of
 
 from .conftest import ROOT, command_environment
 from .nursery import fork_python
@@ -100,6 +100,15 @@ def test_a_pipe_gets_all_of_it(sweep: SweepDir, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert ERROR in done.stdout
     assert "\u2026" not in done.stdout.split("16 runs:")[0]
+
+
+def test_further_metrics_get_room_before_the_axes_that_names_show() -> None:
+    row = {"run": "k=000_act=relu", "state": "done", "activation": "relu", "val/accuracy": 0.5, "val/loss": 1.0}
+    table = table_of([{**row, "val/macro_f1": 0.25, "best_epoch": 3.0}], "grid", width=65)
+    assert [str(column.header) for column in table.columns] == [
+        *("run", "state", "val/accuracy", "val/loss", "val/macro_f1")
+    ]
+    assert str(table.caption) == "no room for: activation, best_epoch"
 
 
 def test_what_comes_from_outside_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
