@@ -53,7 +53,7 @@ def _training_units(config: Config) -> float:
 def _training_columns(config: Config, result: Mapping[str, Any]) -> dict[str, Any]:
     best, train = result.get("best") or {}, result.get("train") or {}
     return {
-        **{f"val/{name}": best.get(name) for name in _metrics(config)},
+        **{f"val/{name}": best.get(name) for name in metrics_of(config)},
         "best_epoch": best.get("epoch"),
         "train/loss": train.get("loss_epoch", train.get("loss")),
         "train/accuracy": train.get("accuracy"),
@@ -64,7 +64,8 @@ def _training_columns(config: Config, result: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def _metrics(config: Config) -> list[str]:
+def metrics_of(config: Config) -> list[str]:
+    """What every measurement on val or test has, in the order of columns: the selecting metric, the loss, the rest."""
     selected_by, *others = config.metrics.measured
     return [selected_by, "loss", *others]
 
@@ -84,7 +85,7 @@ def _evaluation_cost(config: Config) -> tuple[object, ...]:
 
 
 def _evaluation_columns(config: Config, result: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: result.get(name) for name in ("split", "n", *_metrics(config), "checkpoint")}
+    return {name: result.get(name) for name in ("split", "n", *metrics_of(config), "checkpoint")}
 
 
 _TRAINING = Kind("train", _training_cost, _training_units, _training_columns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -166,6 +167,8 @@ def test_evaluate_takes_a_checkpoint_of_the_reports_program(
     done = fork_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(path), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["split"] == "test"
+    shown = fork_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(path))
+    assert re.search(r"^test: n 20  accuracy 0\.\d{4}  loss \d\.\d{4}$", shown.stdout, re.MULTILINE), shown.stdout
     other = fork_python(
         "src.evaluate", "--config", str(small_file), "--checkpoint", str(path), "--set", "model.num_modules=3"
     )
