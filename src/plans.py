@@ -51,8 +51,12 @@ def grid_request(config: Config, *, refined: bool = False, unfinished: bool = Fa
     """
     if refined:
         best = best_of_grid(config, "--refined", unfinished=unfinished)
-        return Request("grid", config.refine.tag, refine_grid(config, best.overrides if best else {}), config)
+        return _grid_around(best.overrides if best else {}, config)
     return Request("grid", config.hparams.tag, expand_grid(config), config)
+
+
+def _grid_around(best: Mapping[str, Any], config: Config) -> Request:
+    return Request("grid", config.refine.tag, refine_grid(config, best), config)
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def best_of_grid(config: Config, option: str, *, unfinished: bool) -> BestCell |
     """
     if not config.hparams.axes:
         return None
-    request = Request("grid", config.hparams.tag, expand_grid(config), config)
+    request = grid_request(config)
     best = _best_of(request, option, unfinished=unfinished)
     sweep = find_sweep(request.runs_dir, request.kind, request.key)
     done = sum(run.is_done() for run in sweep.runs()) if sweep else 0
@@ -118,8 +122,7 @@ def best_of_all(config: Config, *, unfinished: bool = False) -> BestCell:
     if first is None:
         grid = hints.command("hpc.launch", "grid")
         raise RunError(f"--best: no cell of this configuration's grid is done yet; run the grid first: {grid}")
-    narrower = Request("grid", config.refine.tag, refine_grid(config, first.overrides), config)
-    second = _best_of(narrower, "--best", unfinished=unfinished)
+    second = _best_of(_grid_around(first.overrides, config), "--best", unfinished=unfinished)
     if second is None:
         return first
     rows = [{**cell.row, "index": number} for number, cell in enumerate((first, second))]
