@@ -21,7 +21,7 @@ def main(
 ) -> None:
     """Measure a checkpoint, ours or the report's program's."""
     from src.config import load_config
-    from src.kinds import metrics_of
+    from src.kinds import columns_of
     from src.plans import evaluation_request
 
     loaded = load_config(config, overrides_of(set_, evaluation__checkpoint=checkpoint, evaluation__split=split))
@@ -36,7 +36,7 @@ def main(
     if as_json:
         print(json.dumps(result))
         return
-    values = {name: result.get(name) for name in metrics_of(loaded)}
+    values = {name: result.get(name) for name in columns_of(loaded.metrics)}
     measured = [f"{name} {'not finite' if value is None else f'{value:.4f}'}" for name, value in values.items()]
     print(f"{result['split']}: n {result['n']}  " + "  ".join(measured))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from src.errors import RunError
 from src.models.registry import content_of
-from src.schema import Config
+from src.schema import Config, Metrics
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,14 @@ class Kind:
     `work`: a name of the work that a run does; runs with equal work and equal configuration come out equal.
     `cost_factors`: a unit of work costs the same in two runs where these are equal.
     `units`: the units of work of a run, for example its epochs.
-    `columns`: the columns of the table of results, from the configuration and the content of result.json.
+    `columns`: the columns of the table of results, from the configured metrics and the content of result.json.
     `section`: the section of the configuration that decides a run of this kind beside those that decide every run.
     """
 
     work: str
     cost_factors: Callable[[Config], tuple[object, ...]]
     units: Callable[[Config], float]
-    columns: Callable[[Config, Mapping[str, Any]], dict[str, Any]]
+    columns: Callable[[Metrics, Mapping[str, Any]], dict[str, Any]]
     section: str | None = None
 
 
@@ -50,10 +50,10 @@ def _training_units(config: Config) -> float:
     return 1.0 if config.train.max_steps is not None else float(config.train.epochs)
 
 
-def _training_columns(config: Config, result: Mapping[str, Any]) -> dict[str, Any]:
+def _training_columns(metrics: Metrics, result: Mapping[str, Any]) -> dict[str, Any]:
     best, train = result.get("best") or {}, result.get("train") or {}
     return {
-        **{f"val/{name}": best.get(name) for name in metrics_of(config)},
+        **{f"val/{name}": best.get(name) for name in columns_of(metrics)},
         "best_epoch": best.get("epoch"),
         "train/loss": train.get("loss_epoch", train.get("loss")),
         "train/accuracy": train.get("accuracy"),
@@ -64,9 +64,9 @@ def _training_columns(config: Config, result: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def metrics_of(config: Config) -> list[str]:
+def columns_of(metrics: Metrics) -> list[str]:
     """What every measurement on val or test has, in the order of columns: the selecting metric, the loss, the rest."""
-    selected_by, *others = config.metrics.measured
+    selected_by, *others = metrics.measured
     return [selected_by, "loss", *others]
 
 
@@ -74,7 +74,7 @@ def _lr_sweep_units(config: Config) -> float:
     return float(config.lr_finder.num_steps)
 
 
-def _lr_sweep_columns(_: Config, result: Mapping[str, Any]) -> dict[str, Any]:
+def _lr_sweep_columns(_: Metrics, result: Mapping[str, Any]) -> dict[str, Any]:
     suggestion = result.get("suggestion") or {}
     suggested = {name: suggestion.get(name) for name in ("steepest", "valley")}
     return {**suggested, "steps": result.get("steps")}
@@ -84,8 +84,8 @@ def _evaluation_cost(config: Config) -> tuple[object, ...]:
     return _images(config), config.model, config.evaluation.split
 
 
-def _evaluation_columns(config: Config, result: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: result.get(name) for name in ("split", "n", *metrics_of(config), "checkpoint")}
+def _evaluation_columns(metrics: Metrics, result: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: result.get(name) for name in ("split", "n", *columns_of(metrics), "checkpoint")}
 
 
 _TRAINING = Kind("train", _training_cost, _training_units, _training_columns)
@@ -98,10 +98,10 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-def kind_of(name: str) -> Kind:
-    """The kind of this name. Raises RunError where there is none, as in a sweep of a newer version."""
+def kind_of(name: str, source: object = "a sweep") -> Kind:
+    """The kind of this name. Raises RunError where there is none, as in a `source` that a newer version made."""
     if name not in KINDS:
-        raise RunError(f"kind {name!r} of a sweep is unknown; known: {', '.join(KINDS)}")
+        raise RunError(f"kind {name!r} of {source} is unknown; known: {', '.join(KINDS)}")
     return KINDS[name]
 
 

@@ -26,8 +26,9 @@ def read_rows(sweep: SweepDir) -> list[Row]:
     """One row for every cell of the manifest, in order, finished or not; a column more where a run is damaged."""
     cells = sweep.cells()
     axes = _axes(cells)
-    config = make_config(sweep.meta()["config"], str(sweep.meta_file))
-    columns = functools.partial(kind_of(sweep.kind).columns, config)
+    # Only this section: tables stay readable where an earlier version's configuration no longer is.
+    metrics = make_config({"metrics": sweep.meta()["config"].get("metrics")}, str(sweep.meta_file)).metrics
+    columns = functools.partial(kind_of(sweep.kind, sweep.path).columns, metrics)
     rows = [_row(sweep.run(cell["name"]), cell, axes, columns) for cell in cells]
     if any("error" in row for row in rows):
         rows = [{**row, "error": row.get("error")} for row in rows]

@@ -190,8 +190,8 @@ def sweeps(runs_dir: Path) -> list[SweepDir]:
 
 
 def with_whole_manifests(made: Iterable[SweepDir]) -> Iterator[SweepDir]:
-    """Those whose cells can be read. For whoever looks through sweeps that nobody asked for by name."""
-    return _whole(made, SweepDir.cells)
+    """Those of a known kind whose cells can be read. For whoever looks through sweeps that nobody asked for by name."""
+    return _whole(made, lambda sweep: (kind_of(sweep.kind, sweep.path), sweep.cells()))
 
 
 @functools.cache

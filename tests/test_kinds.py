@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
 
 from jobs.kinds import JOBS
 from src.config import Config, load_config, make_config
-from src.errors import RunError
+from src.errors import ConfigError, RunError
 from src.kinds import KINDS, content_key, cost_key, kind_of
 from src.plans import grid_request, lr_sweep_request, train_request
+from src.results import read_rows
+from src.sweeps import open_sweep, with_whole_manifests
 
 from .conftest import ROOT
 
@@ -58,3 +61,25 @@ def test_every_kind_is_planned_and_executed() -> None:
 def test_an_unknown_kind_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(RunError, match=r"kind 'distil' of a sweep is unknown; known: train, lr_sweep, grid, evaluate"):
         kind_of("distil")
+
+
+def test_a_sweep_of_an_unknown_kind_is_named_and_keeps_no_other_from_its_table(
+    small: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    known, newer = (open_sweep(request(small()))[0] for request in (grid_request, train_request))
+    newer.meta_file.write_text(newer.meta_file.read_text().replace("kind: train", "kind: distil"))
+    message = f"kind 'distil' of {newer.path} is unknown; known: train, "
+    with pytest.raises(RunError, match=re.escape(message)):
+        read_rows(newer)
+    assert list(with_whole_manifests([newer, known])) == [known]
+    assert f"passed over: {message}" in capsys.readouterr().err
+
+
+def test_a_table_needs_no_more_of_its_sweeps_configuration_than_the_metrics(small: Callable[..., Config]) -> None:
+    sweep, _ = open_sweep(train_request(small(**{"metrics.classification": ["macro_f1"]})))
+    meta = sweep.meta_file.read_text().replace("stem_channels: 6", "stem_channels: wide")
+    sweep.meta_file.write_text(meta)
+    assert "val/macro_f1" in read_rows(sweep)[0]
+    sweep.meta_file.write_text(meta.replace("macro_f1", "macro_f2"))
+    with pytest.raises(ConfigError, match=r"sweep\.yaml.*\n.*metrics\.classification"):
+        read_rows(sweep)
