@@ -23,15 +23,13 @@ from hpc.causes import StopRequest, cause_of_loss, ends_of, own_job_id, restart_
 from hpc.claims import wait_for_claim
 from hpc.slices import check_slice
 from src import hints
-from src.attempts import attempt
+from src.attempts import AttemptHooks, Loss, attempt
 from src.budgets import REQUEUED_AFTER, STOPPED_BY_USER, admit, verdict
 from src.errors import RelayError, TakenOverError
 from src.outcome import Outcome
 from src.progress import PlainReporter, Reporter, StopCheck
 from src.rundir import RunDir
 
-# Somebody may look whether the run is claimed, and hold it for that moment.
-_CLAIM_RACE_S = 5.0
 VISIBLE_GPUS = "RELAY_VISIBLE_GPUS"
 
 
@@ -100,17 +98,7 @@ def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str
             return "SURPLUS"
         if stop.requested():
             return "WAITED"
-        attempt(
-            run,
-            on_the_right_device,
-            stop.requested,
-            reporter,
-            facts=_facts(),
-            claim_wait_s=_CLAIM_RACE_S,
-            cause_of_stop=lambda: "CANCELLED" if run.cancelled() else stop.cause(),
-            cause_of_loss=_asked_of_slurm,
-            admit=lambda attempts: admit(run.label, attempts),
-        )
+        attempt(run, on_the_right_device, stop.requested, reporter, TaskHooks(stop))
     except TakenOverError as error:
         reporter.say(str(error))
         return "SURPLUS"
@@ -123,11 +111,36 @@ def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str
     return str(run.attempts()[-1]["cause"])
 
 
-def _asked_of_slurm(left: Mapping[str, Any]) -> tuple[str, float | None]:
-    cause, end = cause_of_loss(left, ends_of([left], slurm.WAITS_S))
-    # After a kill -9 a job has failed. SLURM put this one back, and accounting has no word for it (yet).
-    own = own_job_id()
-    return ("NODE_FAIL" if cause == "KILLED" and own and left.get("job") == own else cause), end
+class TaskHooks(AttemptHooks):
+    """An attempt inside a task, on a node of SLURM or in the local pool."""
+
+    # Another process that only checks the lock holds it for a moment.
+    claim_wait_s = 5.0
+
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop = stop
+
+    def facts(self) -> Mapping[str, Any]:
+        """The job, the cluster and how often SLURM has restarted the job, and the slice that was requested."""
+        own = own_job_id()
+        of_slurm = {"cluster": os.environ.get("SLURM_CLUSTER_NAME", "slurm"), "restarts": restart_count()}
+        job = {"job": own, **of_slurm} if own else {"job": os.environ.get("SUBMITIT_LOCAL_JOB_ID")}
+        return {**job, "slice": os.environ.get("RELAY_SLICE") or None}
+
+    def admit(self, run: RunDir) -> None:
+        """Within the budgets of src/budgets.py."""
+        admit(run.label, run.attempts())
+
+    def cause_of_stop(self, run: RunDir) -> str:
+        """A cancel by the user is in the run directory; SLURM knows the rest."""
+        return "CANCELLED" if run.cancelled() else self._stop.cause()
+
+    def cause_of_loss(self, attempt: Mapping[str, Any]) -> Loss:
+        """As accounting has it."""
+        cause, end = cause_of_loss(attempt, ends_of([attempt], slurm.WAITS_S))
+        # After a kill -9 a job has failed. SLURM requeued this one, and accounting has no end state for it (yet).
+        own = own_job_id()
+        return ("NODE_FAIL" if cause == "KILLED" and own and attempt.get("job") == own else cause), end
 
 
 def _see_the_gpus_again() -> None:
@@ -171,11 +184,3 @@ def _requeue() -> None:
         slurm.requeue(job_id)
     else:
         submitit.JobEnvironment()._requeue(0)
-
-
-def _facts() -> dict[str, Any]:
-    """What an attempt is to know of where it is: its job, the cluster, and the slice that was asked for."""
-    job = own_job_id() or os.environ.get("SUBMITIT_LOCAL_JOB_ID")
-    cluster = os.environ.get("SLURM_CLUSTER_NAME", "slurm")
-    of_slurm = {"cluster": cluster, "restarts": restart_count()} if own_job_id() else {}
-    return {"job": job, **of_slurm, "slice": os.environ.get("RELAY_SLICE") or None}

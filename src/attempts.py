@@ -21,6 +21,30 @@ from src.rundir import RunDir
 
 Execute = Callable[[RunDir, StopCheck, Reporter], Outcome]
 Attempts = Sequence[Mapping[str, Any]]
+# A cause, and when the attempt ended, in seconds since 1970, where that is known.
+Loss = tuple[str, float | None]
+
+
+class AttemptHooks:
+    """What an attempt asks of the place where it is executed. As it is: one run in the foreground, no scheduler."""
+
+    # How long to wait for the run's lock, in seconds.
+    claim_wait_s: float = 0
+
+    def facts(self) -> Mapping[str, Any]:
+        """What to record when the attempt starts: its job, its slice."""
+        return {}
+
+    def admit(self, run: RunDir) -> None:
+        """Raise RelayError where the run may not be started again."""
+
+    def cause_of_stop(self, run: RunDir) -> str:
+        """Why the run was asked to stop."""
+        return "INTERRUPTED"
+
+    def cause_of_loss(self, attempt: Mapping[str, Any]) -> Loss:
+        """Why an earlier attempt ended that left no end record."""
+        return "KILLED", None
 
 
 def attempt(
@@ -28,29 +52,23 @@ def attempt(
     execute: Execute,
     should_stop: StopCheck,
     reporter: Reporter,
-    *,
-    facts: Mapping[str, Any] | None = None,
-    claim_wait_s: float = 0,
-    cause_of_stop: Callable[[], str] = lambda: "INTERRUPTED",
-    cause_of_loss: Callable[[Mapping[str, Any]], tuple[str, float | None]] = lambda attempt: ("KILLED", None),
-    admit: Callable[[Attempts], None] = lambda attempts: None,
+    hooks: AttemptHooks | None = None,
 ) -> Outcome:
-    """Claim the run, execute it, and close the attempt with its cause. A run that is done by then is left alone.
+    """Lock the run, execute it, and record the cause of the attempt's end. A run that is done by then is left alone.
 
-    The cause is DONE, what `cause_of_stop` says when a stop was asked for, OUT_OF_MEMORY, or CRASHED; an attempt
-    before this one that left no word is closed with what `cause_of_loss` says (and when it ended). `facts` are
-    written down with the attempt; `admit` may refuse it by raising. Raises RunError where another process has the run,
-    TakenOverError where another process takes it over, and what `execute` raises.
+    The cause is DONE, the hook's `cause_of_stop` after a stop, OUT_OF_MEMORY, or CRASHED. Raises RunError where another
+    process has the run, TakenOverError where another process takes it over, and what `hooks.admit` and `execute` raise.
     """
-    with run.claim(claim_wait_s):
+    hooks = hooks or AttemptHooks()
+    with run.claim(hooks.claim_wait_s):
         result = run.result()
         if result is not None:
             steps = int(result.get("steps", 0))
             return Outcome("done", steps, steps, steps)
-        close_lost(run, cause_of_loss)
-        admit(run.attempts())
+        close_lost(run, hooks.cause_of_loss)
+        hooks.admit(run)
         with run.owned() as owned:
-            return _recorded(owned, execute, should_stop, reporter, facts or {}, cause_of_stop)
+            return _recorded(owned, execute, should_stop, reporter, hooks)
 
 
 def lost(attempts: Attempts) -> Mapping[str, Any] | None:
@@ -58,7 +76,7 @@ def lost(attempts: Attempts) -> Mapping[str, Any] | None:
     return attempts[-1] if attempts and "end" not in attempts[-1] else None
 
 
-def close_lost(run: RunDir, cause_of_loss: Callable[[Mapping[str, Any]], tuple[str, float | None]]) -> None:
+def close_lost(run: RunDir, cause_of_loss: Callable[[Mapping[str, Any]], Loss]) -> None:
     """Write down how an attempt ended that could not do so itself: a kill -9, a node that went down, a power cut.
 
     For whoever holds the run.
@@ -76,11 +94,10 @@ def _recorded(
     execute: Execute,
     should_stop: StopCheck,
     reporter: Reporter,
-    facts: Mapping[str, Any],
-    cause_of_stop: Callable[[], str],
+    hooks: AttemptHooks,
 ) -> Outcome:
-    number = len(run.attempts()) + 1
-    run.record_attempt(number, **facts, code=code_digest(), node=socket.gethostname(), pid=os.getpid(), start=_now())
+    number, process = len(run.attempts()) + 1, {"node": socket.gethostname(), "pid": os.getpid()}
+    run.record_attempt(number, **hooks.facts(), code=code_digest(), **process, start=_now())
     owner = run.owner
     assert owner
     try:
@@ -97,7 +114,7 @@ def _recorded(
         cause = "OUT_OF_MEMORY" if memory else "CRASHED"
         _close(run, number, cause=cause, error=message)
         raise
-    cause = "DONE" if outcome.status == "done" else cause_of_stop()
+    cause = "DONE" if outcome.status == "done" else hooks.cause_of_stop(run)
     steps = {"first_step": outcome.first_step, "last_step": outcome.last_step, "total_steps": outcome.total_steps}
     saved = {} if outcome.save_s is None else {"save_s": outcome.save_s}
     run.record_attempt(number, end=_now(), cause=cause, **steps, **saved)

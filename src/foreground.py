@@ -14,7 +14,7 @@ from dataclasses import replace
 from types import FrameType
 
 from src import hints
-from src.attempts import Execute, attempt
+from src.attempts import AttemptHooks, Execute, attempt
 from src.budgets import admit, verdict
 from src.cli import EXIT_STOPPED
 from src.code_snapshot import code_change, code_digest, keep_code, new_code_hint, use_new_code
@@ -157,10 +157,17 @@ def run_sweep(sweep: SweepDir, execute: Execute, *, new: bool) -> None:
         print(f"all of it was done before; to do it anew: {hints.again('--fresh')}", file=sys.stderr, flush=True)
 
 
+class _OneOfSeveral(AttemptHooks):
+    """One of several runs in the foreground has the budgets of src/budgets.py."""
+
+    def admit(self, run: RunDir) -> None:
+        admit(run.label, run.attempts())
+
+
 def _try_one_of_several(run: RunDir, execute: Execute, should_stop: StopCheck, reporter: Reporter) -> Outcome | None:
     """As `attempt`, within the run's budgets; None where it failed, which is said."""
     try:
-        return attempt(run, execute, should_stop, reporter, admit=lambda attempts: admit(run.label, attempts))
+        return attempt(run, execute, should_stop, reporter, _OneOfSeveral())
     except RelayError as error:
         reporter.say(f"error: {run.label}: {error}")
     except Exception:

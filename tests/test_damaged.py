@@ -27,7 +27,7 @@ from hpc.chain import make_chain
 from hpc.cluster import load_profile
 from src import yaml_file
 from src.artifacts import export_best
-from src.attempts import attempt
+from src.attempts import AttemptHooks, attempt
 from src.checkpoint import to_bytes
 from src.checkpoint_names import list_states, state_name
 from src.cli import EXIT_STOPPED, run_app
@@ -81,6 +81,13 @@ YAML = [
 ]
 
 
+class OfAJob(AttemptHooks):
+    """As an attempt of SLURM's job 70_1."""
+
+    def facts(self) -> dict[str, str]:
+        return {"job": "70_1", "cluster": "c"}
+
+
 @pytest.fixture(scope="module")
 def whole(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a grid, one cell done and one stopped on its way, its best weights, and a pipeline."""
@@ -95,7 +102,7 @@ def whole(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     attempt(first, train, lambda: False, PlainReporter())
     export_best(first, first.result() or {})
     asked = iter([False, False, True])
-    attempt(second, train, lambda: next(asked, True), PlainReporter(), facts={"job": "70_1", "cluster": "c"})
+    attempt(second, train, lambda: next(asked, True), PlainReporter(), OfAJob())
     second.record_attempt(2, start=2.0, job="70_1", cluster="c", node="n", pid=1)
     second.cancel()
     append_lines(
