@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc import slurm, states
+from hpc import slurm
 from hpc.cluster import Profile, choose_gres
 from hpc.logs import show_in_logs
 from hpc.plan import SubmitPlan, job_name, make_plan
@@ -45,7 +45,7 @@ def ask_site(profile_name: str, profile: Profile) -> Site:
         slurm.check_programs()
         return site
     except ClusterError as error:
-        raise ClusterError(
+        raise type(error)(
             f"{error}\nprofile {profile_name}; to run on this machine instead: {hints.again('--cluster', 'local')}"
         ) from None
 
@@ -111,7 +111,7 @@ def _ending_tasks(sweep: SweepDir, queue: slurm.Queue, only: Collection[str] | N
         for name, jobs in queue.items()
         if only is None or name in only
         for job in jobs
-        if states.phase(job.state) == "ending" and not sweep.run(name).is_done()
+        if slurm.phase(job.state) == "ending" and not sweep.run(name).is_done()
     }
     return sorted(tasks)
 

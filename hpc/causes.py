@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from hpc import slurm
+from hpc.slurm_command import PATIENT_WAITS_S
 from src.errors import ClusterError
 
 # What accounting calls the end of a job whose process could not say anything itself.
@@ -56,7 +57,7 @@ class StopRequest:
         if self._job_id is None:
             return "TIMEOUT" if told else "CANCELLED"
         try:
-            facts = slurm.show_job(self._job_id, slurm.PATIENT_WAITS_S if patient else (0.5, 1, 2))
+            facts = slurm.show_job(self._job_id, PATIENT_WAITS_S if patient else (0.5, 1, 2))
             if facts.restarts > restart_count():
                 # SLURM has taken the slice and put the task back before we were done.
                 self.put_back = True

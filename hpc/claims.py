@@ -12,7 +12,7 @@ import os
 import time
 from typing import Literal
 
-from hpc import slurm, states
+from hpc import slurm
 from hpc.causes import own_job_id
 from src.attempts import last_sign, lost
 from src.errors import ClusterError
@@ -71,7 +71,7 @@ def _owner_of(run: RunDir) -> Owner:
     if owner["job"] == own_job_id():
         return "over"  # An earlier execution of this very job, which SLURM has put back.
     try:
-        phase = states.phase(slurm.show_job(str(owner["job"])).state)
+        phase = slurm.phase(slurm.show_job(str(owner["job"])).state)
     except ClusterError as error:
         return "over" if "Invalid job id" in str(error) else "unknown"
     if phase == "running":

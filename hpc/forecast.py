@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 
 from hpc.cluster import Profile
-from hpc.usage import used_s
+from src.attempts import used_s
 from src.cells import Cell
 from src.errors import RunError
 from src.kinds import cost_key, kind_of

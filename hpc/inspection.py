@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc import slurm, states
+from hpc import slurm
 from hpc.chain import Chain, chains
 from hpc.logs import last_words
 from hpc.stages import (
@@ -235,7 +235,7 @@ def print_names(runs: Sequence[RunDir]) -> None:
 def _jobs_of_chains(runs_dir: Path) -> list[str]:
     """The jobs that go on with pipelines; first of all, so that they submit nothing more."""
     names = [name for chain in chains(runs_dir.absolute()) for name in chain.job_names()]
-    return [job.job_id for job in slurm.queued(names) if states.in_flight(job.state)]
+    return [job.job_id for job in slurm.queued(names) if slurm.in_flight(job.state)]
 
 
 def _stop_local(run: RunDir) -> bool:

@@ -22,6 +22,7 @@ from hpc import slurm
 from hpc.causes import StopRequest, cause_of_loss, ends_of, own_job_id, restart_count
 from hpc.claims import wait_for_claim
 from hpc.slices import check_slice
+from hpc.slurm_command import WAITS_S
 from src import hints
 from src.attempts import AttemptHooks, Loss, attempt
 from src.budgets import REQUEUED_AFTER, STOPPED_BY_USER, admit, verdict
@@ -137,7 +138,7 @@ class TaskHooks(AttemptHooks):
 
     def cause_of_loss(self, attempt: Mapping[str, Any]) -> Loss:
         """As accounting has it."""
-        cause, end = cause_of_loss(attempt, ends_of([attempt], slurm.WAITS_S))
+        cause, end = cause_of_loss(attempt, ends_of([attempt], WAITS_S))
         # After a kill -9 a job has failed. SLURM requeued this one, and accounting has no end state for it (yet).
         own = own_job_id()
         return ("NODE_FAIL" if cause == "KILLED" and own and attempt.get("job") == own else cause), end

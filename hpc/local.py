@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import submitit
 
 from hpc.cluster import Profile
 from hpc.lifecycle import VISIBLE_GPUS, Task
-from hpc.submit import code_environment, environment, local_executor
+from hpc.plan import MAX_NUM_TIMEOUT, check_job_folder
 from src.attempts import lost
 from src.budgets import REQUEUED_AFTER, Attempts, verdict
 from src.code_snapshot import new_code_hint, snapshot_problem
@@ -174,3 +175,33 @@ def _wait_until(condition: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(_POLL_S)
+
+
+def local_executor(log_folder: Path, time_min: int, signal_lead_s: int) -> submitit.LocalExecutor:
+    """submitit's executor for this machine, set up so that its workers find the code."""
+    check_job_folder(log_folder)
+    log_folder.mkdir(parents=True, exist_ok=True)
+    executor = submitit.LocalExecutor(folder=log_folder, max_num_timeout=MAX_NUM_TIMEOUT)
+    executor.update_parameters(timeout_min=time_min, signal_delay_s=signal_lead_s)
+    return executor
+
+
+@contextlib.contextmanager
+def environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for what is started inside, and set them back."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def code_environment(code: Path) -> dict[str, str]:
+    """Variables under which a worker of this machine takes the code in `code`, and not that of the current folder."""
+    before = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": f"{code}{os.pathsep}{before}" if before else str(code), "PYTHONSAFEPATH": "1"}

@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 import jobs
-from hpc import slurm, states
+from hpc import slurm
 from hpc.arrays import Site, ask_site
 from hpc.chain import LINKS, Chain, find_chain, make_chain
 from hpc.cluster import Profile, load_profile, remember_profile
@@ -23,14 +23,15 @@ from hpc.commands import choose_code, execute
 from hpc.forecast import forecast_of, refuse_above, total_of
 from hpc.logs import show_in_logs
 from hpc.plan import job_name
+from hpc.slurm_command import retry
 from hpc.stock import Stock, last_cause, refusals_by_word, take_stock
-from hpc.submit import in_queue, outside_of_jobs, submissions
+from hpc.submit import in_queue, submissions
 from src import hints
 from src.budgets import STOPPED_BY_USER
 from src.cells import Cell
 from src.code_snapshot import change_since, check_commands, new_code_hint
 from src.config import Config, make_config
-from src.errors import ClusterError, RelayError, RunError
+from src.errors import RelayError, RunError
 from src.foreground import prepare_images
 from src.plans import best_cell
 from src.results import best_row, collect, read_rows
@@ -39,8 +40,8 @@ from src.sweeps import Request, check_same_images, find_sweep, open_sweep, plann
 from src.tables import show_value
 
 _LINK_MIN = 20
-# Of half a minute each, in which a controller that is away is waited for.
-_LINK_TRIES = 20
+# Each try waits for half a minute itself.
+_LINK_WAITS_S = (0,) * 19
 _LINK_MEM = "2G"
 
 
@@ -92,7 +93,10 @@ def advance(chain: Chain, *, by_link: bool, new_code: bool = False) -> None:
     hints.use(chain.meta())
     _, profile = load_profile(str(chain.profile_file))
     name = str(chain.meta()["profile"])
-    site = None if profile.executor == "local" else _ask_patiently(name, profile, _LINK_TRIES if by_link else 1)
+    site = None
+    if profile.executor == "slurm":
+        # A link that finds the controller away must not be the end of the chain.
+        site = retry(lambda: ask_site(name, profile), _LINK_WAITS_S if by_link else ())
     os.chdir(chain.meta()["folder"])
     with planning(chain.path):
         for link in LINKS:
@@ -105,17 +109,6 @@ def advance(chain: Chain, *, by_link: bool, new_code: bool = False) -> None:
                 return
     print(f"{chain.name} is complete")
     _print_end(chain)
-
-
-def _ask_patiently(name: str, profile: Profile, tries: int) -> Site:
-    """A link that finds the controller away must not be the end of the chain. Raises ClusterError after `tries`."""
-    for left in range(tries - 1, -1, -1):
-        try:
-            return ask_site(name, profile)
-        except ClusterError as error:
-            if not left or not slurm.is_busy(str(error)):
-                raise
-    raise AssertionError("unreachable")
 
 
 def _advance_link(
@@ -253,7 +246,7 @@ def _submitted_names(sweep: SweepDir) -> set[str]:
 def _submit_next(chain: Chain, link: str, flying: set[str], profile: Profile) -> None:
     """A small job that goes on with the chain once the link's jobs are over, however they end."""
     # One that runs is this one, or does just the same at this moment.
-    waiting = [job for job in slurm.queued(chain.job_names()) if states.phase(job.state) == "waiting"]
+    waiting = [job for job in slurm.queued(chain.job_names()) if slurm.phase(job.state) == "waiting"]
     if waiting:
         print(f"job {waiting[0].job_id} goes on with {chain.name} after it")
         return
@@ -273,9 +266,11 @@ def _submit_next(chain: Chain, link: str, flying: set[str], profile: Profile) ->
         "output": chain.jobs / "%j.out",
         "chdir": chain.meta()["folder"],
     }
-    given = [f"--{key}={value}" for key, value in options.items() if value is not None]
-    with outside_of_jobs():
-        job = slurm.submit_script(name, _link_script(chain, profile), ["--requeue", *given])
+    given: dict[str, str | int | bool] = {
+        "requeue": True,
+        **{key: str(value) for key, value in options.items() if value is not None},
+    }
+    job = slurm.submit_script(name, _link_script(chain, profile), given)
     print(f"job {job} goes on with {chain.name} when the jobs of {link} are over", file=sys.stderr)
 
 

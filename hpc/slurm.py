@@ -1,37 +1,19 @@
-"""The only code that calls SLURM's commands, and reads their answers. A failed question is never an empty answer."""
+"""What SLURM says of its jobs and its site, and the one table of its job states. A failed question is never an empty
+answer.
+"""
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
+from itertools import count
+from typing import Literal
 
-from src import hints
+from hpc.slurm_command import ARGUMENT_BYTES, PATIENT_WAITS_S, WAITS_S, ask, ask_once, retry
 from src.errors import ClusterError
-
-# A busy controller may take a minute for the answer to squeue.
-_TIMEOUT_S = 180
-_BUSY = re.compile(
-    r"Socket timed out|Unable to contact|Connection (refused|timed out)|Communication connection failure|try again"
-    r"|Unexpected message received",
-    re.I,
-)
-# What users set for themselves changes what the commands answer: SQUEUE_PARTITION hides jobs, SLURM_TIME_FORMAT turns
-# times into words, SLURM_CLUSTERS asks another cluster. Only what says where the cluster is may stay.
-_SETTINGS = re.compile(r"(SLURM|SBATCH|SQUEUE|SACCT|SINFO|SCONTROL|SCANCEL)_")
-# Linux takes at most 128 KiB in one argument of a command (MAX_ARG_STRLEN, execve(2)), and 2 MiB in all of them.
-_ARGUMENT_BYTES = 100_000
-LOCATIONS = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")
-WAITS_S = (1, 2, 4, 8, 15)
-# On a node, where nobody else would bring the task back: an hour, or as long as it is let live.
-PATIENT_WAITS_S = (*WAITS_S, *[30] * 120)
 
 
 @dataclass(frozen=True)
@@ -53,63 +35,45 @@ class QueuedJob:
 # Run name -> its tasks that are not over.
 Queue = Mapping[str, Sequence[QueuedJob]]
 
+# slurm.schedmd.com/squeue.html, job state codes. A state that is not here stays unknown.
+Phase = Literal["waiting", "running", "ending", "over", "unknown"]
 
-def _start_one() -> str:
-    return f'eval "$({hints.make("-s", "slurm-up")})"'
-
-
-def ask(command: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> str:
-    """What the command prints. A controller that is busy or away is waited for.
-
-    Raises ClusterError where the command is missing, refuses, or the controller stays away.
-    """
-    conf = os.environ.get("SLURM_CONF")
-    if conf and not Path(conf).is_file():
-        raise ClusterError(f"SLURM_CONF: {conf} is not there; unset it, or start that cluster again: {_start_one()}")
-    waits = list(waits_s)
-    for wait_s in [*waits, None]:
-        try:
-            done = subprocess.run(
-                list(command), env=plain_environment(), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-            )
-        except FileNotFoundError:
-            raise ClusterError(
-                f"{command[0]}: no such command; are you on a login node of the cluster? "
-                f"(a cluster on this machine starts with: {_start_one()})"
-            ) from None
-        except OSError as error:
-            raise not_executable(command[0], error) from None
-        except subprocess.TimeoutExpired:
-            problem = f"no answer in {_TIMEOUT_S} s"
-        else:
-            if done.returncode == 0:
-                return done.stdout
-            problem = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
-            if not is_busy(problem):
-                raise ClusterError(f"{command[0]}: {_reason(problem)}")
-        if wait_s is not None:
-            time.sleep(wait_s)
-    raise ClusterError(
-        f"{command[0]}: {problem}; the controller did not answer {len(waits) + 1} times, try again later"
-    )
+_PHASES: dict[str, Phase] = {
+    "PENDING": "waiting",
+    "REQUEUED": "waiting",
+    "REQUEUE_FED": "waiting",
+    "REQUEUE_HOLD": "waiting",
+    "SPECIAL_EXIT": "waiting",
+    "RESV_DEL_HOLD": "waiting",
+    "CONFIGURING": "running",
+    "RUNNING": "running",
+    "RESIZING": "running",
+    "SIGNALING": "running",
+    "STAGE_OUT": "running",
+    "STOPPED": "running",
+    "SUSPENDED": "running",
+    "COMPLETING": "ending",
+    "BOOT_FAIL": "over",
+    "CANCELLED": "over",
+    "COMPLETED": "over",
+    "DEADLINE": "over",
+    "FAILED": "over",
+    "NODE_FAIL": "over",
+    "OUT_OF_MEMORY": "over",
+    "PREEMPTED": "over",
+    "REVOKED": "over",
+    "TIMEOUT": "over",
+}
 
 
-def plain_environment() -> dict[str, str]:
-    """This process's environment without its settings for SLURM's commands."""
-    return {name: value for name, value in os.environ.items() if name in LOCATIONS or not _SETTINGS.match(name)}
+def phase(state: str) -> Phase:
+    """What a state means for a run; `CANCELLED by 1000` and `CANCELLED+` are CANCELLED."""
+    return _PHASES.get(state.split(" ")[0].rstrip("+"), "unknown")
 
 
-def not_executable(program: str, error: OSError) -> ClusterError:
-    """What to raise where the system refuses to start a program that is there."""
-    return ClusterError(
-        f"{program}: cannot be executed: {error.strerror}. This machine's SLURM installation is broken; "
-        "repair it, or load the site's SLURM module"
-    )
-
-
-def is_busy(problem: str) -> bool:
-    """Whether SLURM's words mean that the controller could not answer now; what it was asked may have been done."""
-    return _BUSY.search(problem) is not None
+def in_flight(state: str) -> bool:
+    """Whether a task in this state may still execute its run; so may one in a state that nobody knows."""
+    return phase(state) != "over"
 
 
 def gres_types() -> list[str]:
@@ -137,15 +101,15 @@ def max_array_size() -> int:
     return int(found.group(1)) if found else 1001
 
 
-def queued(names: Sequence[str]) -> list[QueuedJob]:
+def queued(names: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> list[QueuedJob]:
     """The tasks of the jobs with these names, each array element by itself: those that wait, run or end, and those
     that ended so short a time ago that the controller still knows them (MinJobAge), with their last state.
     """
     if not names:
         return []
     given = ",".join(names)
-    few = len(given) <= _ARGUMENT_BYTES
-    text = ask(["squeue", "-h", "-r", "-t", "all", *(["-n", given] if few else []), "-o", "%i|%j|%T|%r|%L"])
+    few = len(given) <= ARGUMENT_BYTES
+    text = ask(["squeue", "-h", "-r", "-t", "all", *(["-n", given] if few else []), "-o", "%i|%j|%T|%r|%L"], waits_s)
     rows = [line.strip().split("|") for line in text.splitlines() if line.strip()]
     jobs = [QueuedJob(*row) for row in rows if len(row) == 5]
     # Too many for a command: squeue has got every job from the controller anyway, and only looks for the names in them.
@@ -161,16 +125,9 @@ def cancel(job_ids: Sequence[str]) -> None:
 
 def _parts(job_ids: Sequence[str]) -> Iterator[Sequence[str]]:
     """As many ids at a time as fit into one argument of a command."""
-    step = _ARGUMENT_BYTES // (1 + max((len(job_id) for job_id in job_ids), default=0))
+    step = ARGUMENT_BYTES // (1 + max((len(job_id) for job_id in job_ids), default=0))
     for start in range(0, len(job_ids), step):
         yield job_ids[start : start + step]
-
-
-def _reason(problem: str) -> str:
-    """SLURM's own words; of the many lines that a machine without a cluster gives, what they come to."""
-    if "Could not establish a configuration source" in problem:
-        return "no cluster is known on this machine (SLURM_CONF is not set, and there is no slurm.conf in its place)"
-    return problem
 
 
 def release(job_ids: Sequence[str]) -> None:
@@ -182,36 +139,35 @@ def release(job_ids: Sequence[str]) -> None:
 def send_once(name: str, send: Callable[[], str]) -> str:
     """What `send` returns, the id of a job that it submits as `name`.
 
-    A busy controller is waited for, and asked whether it has taken the job before the next try; where it takes an
-    earlier one late, the surplus one is cancelled. Raises ClusterError.
+    Where `send` raises BusyError, the controller is asked whether it has taken the job before the next try; where it
+    takes an earlier one late, the surplus one is cancelled. Raises ClusterError.
     """
-    for number, wait_s in enumerate((*WAITS_S, None)):
-        try:
-            job_id = send()
-            if number:
-                cancel(sorted({job.array_id for job in queued([name])} - {job_id}))
-            return job_id
-        except ClusterError as error:
-            if wait_s is None or not is_busy(str(error)):
-                raise
-            print(f"{error}; trying again in {wait_s} s", file=sys.stderr, flush=True)
-        time.sleep(wait_s)
-        taken = queued([name])
+    tries = count()
+
+    def send_unless_taken() -> str:
+        if next(tries) == 0:
+            return send()
+        taken = queued([name], waits_s=())
         if taken:
             return taken[0].array_id
-    raise AssertionError("unreachable")
+        job_id = send()
+        cancel(sorted({job.array_id for job in queued([name])} - {job_id}))
+        return job_id
+
+    return retry(send_unless_taken, WAITS_S, announce=True)
 
 
-def submit_script(name: str, script: str, options: Sequence[str]) -> str:
+def submit_script(name: str, script: str, options: Mapping[str, str | int | bool]) -> str:
     """Submit a bash script as the job `name`, with sbatch's long options. Returns the job id; raises ClusterError."""
-    command = ["sbatch", "--parsable", f"--job-name={name}", *options, f"--wrap={script}"]
-    return send_once(name, lambda: ask(command, waits_s=()).strip().partition(";")[0])
+    given = [f"--{key}" if value is True else f"--{key}={value}" for key, value in options.items()]
+    command = ["sbatch", "--parsable", f"--job-name={name}", *given, f"--wrap={script}"]
+    return send_once(name, lambda: ask_once(command).strip().partition(";")[0])
 
 
 def requeue(job_id: str) -> None:
     """Put a running job or array element back into the queue; nothing to do where SLURM has done so itself.
 
-    A controller that is away is waited for as long as the task is let live: nobody else would bring it back.
+    A controller that is away is waited for as long as the task may live: nobody else would bring it back.
     """
     try:
         ask(["scontrol", "requeue", job_id], waits_s=PATIENT_WAITS_S)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpc import slurm, states
+from hpc import slurm
 from hpc.chain import LINKS, Chain, chains
 from hpc.submit import in_queue, submissions
 from src import hints
@@ -80,7 +80,7 @@ def show_pipeline(chain: Chain) -> bool:
     hints.use(chain.meta())
     standing, waiting = chain.standing(), ""
     try:
-        going_on = [job for job in slurm.queued(chain.job_names()) if states.in_flight(job.state)]
+        going_on = [job for job in slurm.queued(chain.job_names()) if slurm.in_flight(job.state)]
         waiting = ", ".join(f"{job.job_id} {job.state} {job.reason}".strip() for job in going_on)
     except ClusterError as error:
         print(f"the scheduler could not be asked, what follows is from disk alone: {error}", file=sys.stderr)
@@ -145,7 +145,7 @@ def stop_going_on(chain: Chain) -> list[str]:
     """Cancel the jobs that go on with the pipeline, so that they submit nothing more, and write that down for the stage
     that is not done. Returns the ids of the jobs.
     """
-    ids = [job.job_id for job in slurm.queued(chain.job_names()) if states.in_flight(job.state)]
+    ids = [job.job_id for job in slurm.queued(chain.job_names()) if slurm.in_flight(job.state)]
     slurm.cancel(ids)
     standing = chain.standing()
     for line in [standing[link] for link in LINKS if standing.get(link, {}).get("state", "done") != "done"][:1]:

@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpc import states
 from hpc.causes import cause_of_loss, ends_of
 from hpc.forecast import show_hours
-from hpc.slurm import Queue, QueuedJob
+from hpc.slurm import Queue, QueuedJob, phase
 from hpc.stock import refusals_by_word
-from hpc.usage import used_s, wasted_s
 from src import hints
-from src.attempts import last_sign, lost, reached_step
+from src.attempts import last_sign, lost, reached_step, used_s, wasted_s
 from src.budgets import Verdict, damaged, verdict
 from src.errors import RunError
 from src.results import run_state
@@ -114,7 +112,7 @@ def _row(run: RunDir, attempts: list[dict[str, Any]], jobs: Sequence[QueuedJob],
     result, job = run.result(), jobs[0] if jobs else None
     total = next((attempt["total_steps"] for attempt in reversed(attempts) if "total_steps" in attempt), None)
     step = result.get("steps") if result else reached_step(run) if attempts else 0
-    running = job is not None and states.phase(job.state) == "running"
+    running = job is not None and phase(job.state) == "running"
     return {
         "run": run.name,
         "state": _state(run, result, attempts, job, alone=alone),
@@ -122,7 +120,7 @@ def _row(run: RunDir, attempts: list[dict[str, Any]], jobs: Sequence[QueuedJob],
         "attempts": len(attempts) or None,
         "causes": " ".join(str(a["cause"]) for a in attempts if a.get("cause") not in (None, "DONE")) or None,
         "job": " ".join(job.job_id for job in jobs) or (attempts[-1].get("job") if attempts else None),
-        "waits for": job.reason if job and states.phase(job.state) == "waiting" else None,
+        "waits for": job.reason if job and phase(job.state) == "waiting" else None,
         "error": _on_one_line(attempts[-1].get("error")) if attempts and not result else None,
         "time left": job.time_left if job and running else None,
     }
@@ -140,7 +138,7 @@ def _state(
 ) -> str:
     if result or job is None:
         return run_state(run, result, attempts)
-    if states.phase(job.state) != "running":
+    if phase(job.state) != "running":
         return job.state
     return "running" if alone or lost(attempts) else "next in its task"
 

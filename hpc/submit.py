@@ -6,26 +6,25 @@ An intent without an answer (a launcher that died in between) is found again in 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.helpers import clean_env
 
-from hpc import slurm, states
+from hpc import slurm, slurm_command
 from hpc.lifecycle import Task
-from hpc.plan import MAX_NUM_TIMEOUT, SubmitPlan, check_job_folder, worker_python
+from hpc.plan import MAX_NUM_TIMEOUT, SubmitPlan, worker_python
 from src import records
 from src.attempts import lost
 from src.errors import ClusterError
 from src.files import DiskError, append_lines, read_lines
 from src.rundir import RunDir, SweepDir
 
-_PHASE_ORDER: Sequence[states.Phase] = ("running", "ending", "waiting", "unknown", "over")
+_PHASE_ORDER: Sequence[slurm.Phase] = ("running", "ending", "waiting", "unknown", "over")
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,9 @@ def match_queue(made: Sequence[Submission], jobs: Sequence[slurm.QueuedJob]) -> 
     written. A run has several where an sbatch was answered late and sent again.
     """
     by_name = {submission.job_name: submission for submission in made}
-    flying = [job for job in jobs if job.name in by_name and states.in_flight(job.state)]
+    flying = [job for job in jobs if job.name in by_name and slurm.in_flight(job.state)]
     found: dict[str, list[slurm.QueuedJob]] = {}
-    for job in sorted(flying, key=lambda job: _PHASE_ORDER.index(states.phase(job.state))):
+    for job in sorted(flying, key=lambda job: _PHASE_ORDER.index(slurm.phase(job.state))):
         _, _, index = job.job_id.partition("_")
         position = int(index) if index.isdigit() else 0
         tasks = by_name[job.name].tasks
@@ -89,7 +88,7 @@ def _chosen(run: RunDir, jobs: Sequence[slurm.QueuedJob]) -> slurm.QueuedJob:
     if len(jobs) == 1:
         return jobs[0]
     owner = (lost(run.attempts()) or {}).get("job")
-    return next((job for job in jobs if job.job_id == owner and states.phase(job.state) == "running"), jobs[0])
+    return next((job for job in jobs if job.job_id == owner and slurm.phase(job.state) == "running"), jobs[0])
 
 
 def last_tasks(made: Sequence[Submission]) -> dict[str, tuple[str, float]]:
@@ -119,62 +118,26 @@ def _sbatch(plan: SubmitPlan) -> str:
     try:
         executor = submitit.SlurmExecutor(plan.log_folder, MAX_NUM_TIMEOUT, python=worker_python())
         executor.update_parameters(**plan.parameters)
-        with outside_of_jobs(), executor.batch():
-            jobs = [executor.submit(Task([str(path) for path in runs])) for runs in plan.tasks]
+        locations = {name: os.environ[name] for name in slurm_command.LOCATIONS if name in os.environ}
+        # Inside an interactive allocation, sbatch would take over what that was given.
+        with clean_env():
+            os.environ.update(locations)
+            with executor.batch():
+                jobs = [executor.submit(Task([str(path) for path in runs])) for runs in plan.tasks]
     except FailedSubmissionError as error:
         # It ended well and named no job; submitit's other lines are about its own Python objects.
         raise ClusterError(str(error).partition("\n")[0]) from None
     except (FailedJobError, RuntimeError) as error:
-        raise ClusterError(f"sbatch refused: {_last_words(error)}") from None
+        raise slurm_command.refusal(f"sbatch refused: {_last_words(error)}") from None
     except OSError as error:
         if error.filename != "sbatch":
             raise DiskError(plan.log_folder, error) from error
-        raise slurm.not_executable("sbatch", error) from None
+        raise slurm_command.not_executable("sbatch", error) from None
     return str(jobs[0].job_id).partition("_")[0]
-
-
-def local_executor(log_folder: Path, time_min: int, signal_lead_s: int) -> submitit.LocalExecutor:
-    """submitit's executor for this machine, set up so that its workers find the code."""
-    check_job_folder(log_folder)
-    log_folder.mkdir(parents=True, exist_ok=True)
-    executor = submitit.LocalExecutor(folder=log_folder, max_num_timeout=MAX_NUM_TIMEOUT)
-    executor.update_parameters(timeout_min=time_min, signal_delay_s=signal_lead_s)
-    return executor
-
-
-@contextlib.contextmanager
-def environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for what is started inside, and set them back."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def code_environment(code: Path) -> dict[str, str]:
-    """Variables under which a worker of this machine takes the code in `code`, and not that of the current folder."""
-    before = os.environ.get("PYTHONPATH")
-    return {"PYTHONPATH": f"{code}{os.pathsep}{before}" if before else str(code), "PYTHONSAFEPATH": "1"}
-
-
-@contextlib.contextmanager
-def outside_of_jobs() -> Iterator[None]:
-    """Submit as from a login node also inside an interactive allocation, whose variables sbatch would take over."""
-    from submitit.helpers import clean_env
-
-    locations = {name: os.environ[name] for name in slurm.LOCATIONS if name in os.environ}
-    with clean_env(), environment(locations):
-        yield
 
 
 def _last_words(error: Exception) -> str:
     said = str(error).splitlines()
-    busy = [line.strip() for line in said if slurm.is_busy(line)]
+    busy = [line.strip() for line in said if slurm_command.is_busy(line)]
     lines = busy or [line.strip() for line in said if "error" in line.lower()] or said
     return lines[-1] if lines else "no reason was given"

@@ -8,6 +8,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from src.checkpoint_names import list_states, newest_step
@@ -171,3 +172,23 @@ def write_provenance(run: RunDir, device: str) -> None:
     """Keep with the run what this attempt is computed with."""
     facts = {"attempt": len(run.attempts()), "code_snapshot": code_digest(), **provenance(device)}
     append_lines(run.provenance_file, [facts], check=run.check_owner)
+
+
+def used_s(attempts: Attempts, now: float) -> float:
+    """Seconds that the attempts held their slices; one that is still going on holds it until `now` (since 1970)."""
+    return sum(max(0.0, float(attempt.get("end") or now) - float(attempt["start"])) for attempt in attempts)
+
+
+def wasted_s(attempts: Attempts) -> float:
+    """Seconds whose steps had to be done again, because what ended the attempt left no time to save them."""
+    wasted = 0.0
+    for attempt, following in zip_longest(attempts, attempts[1:]):
+        if attempt.get("cause") in (None, "DONE") or "last_step" not in attempt or not attempt.get("end"):
+            continue
+        first, kept = attempt.get("first_step", 0), attempt["last_step"]
+        reached = max(attempt.get("reached_step", kept), kept)
+        if following is not None and "first_step" in following:
+            kept = min(kept, following["first_step"])
+        seconds = attempt["end"] - attempt["start"]
+        wasted += seconds * (reached - kept) / (reached - first) if reached > first else seconds
+    return wasted

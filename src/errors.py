@@ -8,6 +8,7 @@ RelayError
 │   ├── DiskError      a file of it that the disk does not take (src/files.py; an OSError too)
 │   └── TakenOverError a run that another process has taken over from this one
 └── ClusterError       a scheduler that is missing, refuses, or does not answer
+    └── BusyError      a controller that is busy or away at the moment (hpc/slurm_command.py)
 """
 
 from __future__ import annotations

@@ -134,12 +134,12 @@ def site_path(folder: Path) -> str:
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of stand-ins for SLURM's commands; a controller that is away is not waited for."""
-    from hpc import slurm
+    from hpc import slurm_command
 
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", site_path(folder))
-    monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(slurm_command.time, "sleep", lambda seconds: None)
     return folder
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hpc.usage import used_s, wasted_s
+from src.attempts import used_s, wasted_s
 from src.budgets import CAUSES, Cause, since_retry, verdict
 
 from .conftest import ROOT

@@ -15,9 +15,9 @@ from hpc.causes import StopRequest
 from hpc.cluster import Profile
 from hpc.inspection import cancel_runs, show_status
 from hpc.lifecycle import Task, execute_runs, give_back
+from hpc.local import local_executor
 from hpc.logs import show_in_logs, show_logs
 from hpc.plan import SubmitPlan
-from hpc.submit import local_executor
 from src.config import Config
 from src.errors import RunError
 from src.files import append_lines

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import jobs
-from hpc import lifecycle, states
+from hpc import lifecycle, slurm
 from hpc.lifecycle import Task, execute_runs
 from hpc.slices import check_slice, unlike
 from src.config import Config
@@ -194,12 +194,12 @@ def test_a_lost_attempt_is_closed_with_what_it_left(small: Callable[..., Config]
 
 
 def test_states_that_nobody_knows_are_neither_done_nor_failed() -> None:
-    assert states.phase("QUANTUM_HOLD") == "unknown"
-    assert states.in_flight("QUANTUM_HOLD")
-    assert states.phase("CANCELLED by 1000") == "over"
-    assert not states.in_flight("NODE_FAIL")
-    assert states.in_flight("SUSPENDED")
-    assert states.in_flight("COMPLETING")
+    assert slurm.phase("QUANTUM_HOLD") == "unknown"
+    assert slurm.in_flight("QUANTUM_HOLD")
+    assert slurm.phase("CANCELLED by 1000") == "over"
+    assert not slurm.in_flight("NODE_FAIL")
+    assert slurm.in_flight("SUSPENDED")
+    assert slurm.in_flight("COMPLETING")
 
 
 class Slice:

@@ -12,6 +12,7 @@ import pytest
 from hpc import slurm
 from hpc.cluster import Profile, choose_gres, load_profile
 from hpc.plan import SubmitPlan, job_name, make_plan
+from hpc.slurm_command import BusyError, ask, ask_once
 from src import hints
 from src.code_snapshot import PROJECT_ROOT
 from src.config import Config
@@ -205,7 +206,7 @@ def test_the_users_settings_for_slurms_commands_do_not_change_their_answers(
     monkeypatch.setenv("MY_SQUEUE_NOTES", "mine")
     for command in ("squeue", "sacct", "sinfo", "scontrol", "scancel"):
         fake(commands, command, "env | grep -E '^(SQUEUE|SACCT|SINFO|SCONTROL|SCANCEL|SBATCH|SLURM|MY)_' | sort")
-        assert slurm.ask([command]).split() == ["MY_SQUEUE_NOTES=mine", "SLURM_JWT=token"]
+        assert ask([command]).split() == ["MY_SQUEUE_NOTES=mine", "SLURM_JWT=token"]
 
 
 def test_a_job_that_is_taken_late_is_cancelled(commands: Path, tmp_path: Path) -> None:
@@ -223,8 +224,25 @@ def test_a_job_that_is_taken_late_is_cancelled(commands: Path, tmp_path: Path) -
         'for job in 70_0 70_1 71_0; do echo "$job|relay-x.1|PENDING|None|1:00"; done',
     )
     fake(commands, "scancel", f"echo $@ > '{tmp_path}/cancelled'")
-    assert slurm.send_once("relay-x.1", lambda: slurm.ask(["sbatch"], ()).strip()) == "71"
+    assert slurm.send_once("relay-x.1", lambda: ask_once(["sbatch"]).strip()) == "71"
     assert (tmp_path / "cancelled").read_text() == "--quiet 70\n"
+
+
+def test_a_controller_that_is_away_between_two_tries_is_asked_again(commands: Path, tmp_path: Path) -> None:
+    """sbatch times out, and so does the question whether it took the job: neither a second job nor the end."""
+    busy = "echo 'error: Socket timed out on send/recv operation' >&2; exit 1"
+    fake(commands, "sbatch", f"echo x >> '{tmp_path}/sent'; {busy}")
+    fake(
+        commands,
+        "squeue",
+        f"echo x >> '{tmp_path}/asked'\n[ $(wc -l < '{tmp_path}/asked') -le 2 ] && {{ {busy}; }}\n"
+        "echo '70|relay-x.1|PENDING|None|1:00'",
+    )
+    assert slurm.submit_script("relay-x.1", "true", {"requeue": True, "time": 5}) == "70"
+    assert len((tmp_path / "sent").read_text().splitlines()) == 1
+    fake(commands, "squeue", busy)
+    with pytest.raises(BusyError, match=r"Socket timed out.* did not answer 6 times"):
+        slurm.submit_script("relay-x.1", "true", {})
 
 
 @pytest.mark.parametrize("words", ["Socket timed out on send/recv operation", "Invalid user id"])

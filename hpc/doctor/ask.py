@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from hpc import slurm
 from hpc.cluster import Profile, choose_gres
 from hpc.doctor.findings import Level, Line
 from hpc.doctor.limits import (
@@ -43,7 +42,7 @@ from hpc.doctor.site_checks import (
     check_slices,
 )
 from hpc.plan import make_plan
-from hpc.submit import outside_of_jobs
+from hpc.slurm_command import ask
 from src.code_snapshot import PROJECT_ROOT
 from src.errors import ClusterError
 
@@ -63,7 +62,7 @@ class SiteQuestions:
     ) -> _Answer | None:
         """The answer; None where there was none, with a line of SLURM's own words."""
         try:
-            return read(slurm.ask(command, _WAITS_S))
+            return read(ask(command, _WAITS_S))
         except ClusterError as error:
             self.failed.append(Line(level, topic, f"could not be asked: {error}"))
             return None
@@ -86,7 +85,7 @@ class SiteQuestions:
         if not site.settings.accounting:
             return site, None
         try:
-            slurm.ask(["sacct", "-n", "-P", "-X", "-S", "now", "-o", "JobID"], _WAITS_S)
+            ask(["sacct", "-n", "-P", "-X", "-S", "now", "-o", "JobID"], _WAITS_S)
         except ClusterError as error:
             # Of several lines the last one says what they come to.
             return site, str(error).splitlines()[-1]
@@ -161,8 +160,7 @@ def _refusal(profile: Profile, gres: str | None, tasks: int) -> str | None:
         script = folder / "job.sh"
         script.write_text(plan.sbatch_text)
         try:
-            with outside_of_jobs():
-                slurm.ask(["sbatch", "--test-only", str(script)], _WAITS_S)
+            ask(["sbatch", "--test-only", str(script)], _WAITS_S)
         except ClusterError as error:
             return str(error)
     return None

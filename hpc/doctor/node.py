@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc import slurm, states
+from hpc import slurm
 from hpc.cluster import Profile
 from hpc.doctor.node_report import POLL_S, Meeting, try_lock
 from hpc.plan import make_plan, task_command, task_environment, worker_python
+from hpc.slurm_command import ask
 from src.code_snapshot import keep_code
 from src.errors import ClusterError
 from src.files import read_json, replace_file
@@ -47,15 +48,12 @@ def ask_node(folder: Path, profile: Profile, gres: str | None, wait_s: float) ->
     Raises ClusterError where it is refused or does not come to its end, NoNodeError where no node was free in time.
     No job is left behind.
     """
-    from hpc.submit import outside_of_jobs
-
     name = f"relay-{folder.name.lstrip('.')}"
     short = profile.model_copy(update={"time_min": _TIME_MIN})
     plan = make_plan(short, gres, name, [[folder]], folder, keep_code(folder / "code"))
     script = folder / "job.sh"
     script.write_text(plan.sbatch_text.replace(task_command(folder), _command(folder)))
-    with outside_of_jobs():
-        job_id = slurm.ask(["sbatch", "--parsable", str(script)]).strip().partition(";")[0]
+    job_id = ask(["sbatch", "--parsable", str(script)]).strip().partition(";")[0]
     print(f"job {job_id} looks around on a node; it is given {wait_s:.0f} s to find one", file=sys.stderr, flush=True)
     try:
         return _meet(Meeting(folder), _QueueWatch(name, job_id, wait_s, folder))
@@ -129,7 +127,7 @@ class _QueueWatch:
             return
         self._asked = now
         job = next((job for job in slurm.queued([self._name]) if job.job_id == self._job_id), None)
-        phase = states.phase(job.state) if job else "over"
+        phase = slurm.phase(job.state) if job else "over"
         if job and phase == "waiting" and now - self._start > self._wait_s:
             raise NoNodeError(f"no node was free within {self._wait_s:.0f} s (the job waits for {job.reason})")
         if phase == "over":
