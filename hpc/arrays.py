@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
 from hpc import slurm
 from hpc.cluster import Profile, choose_gres
 from hpc.logs import show_in_logs
-from hpc.plan import SubmitPlan, job_name, make_plan
+from hpc.plan import Site, Target, plan_arrays
 from hpc.stock import refusals_by_word, take_stock
-from hpc.submit import in_queue, submissions, submit, surplus_tasks
+from hpc.submit import in_queue, next_number, submit, surplus_tasks
 from src import hints
 from src.code_snapshot import sweep_code
 from src.config import Config
@@ -28,14 +27,6 @@ _SUBMIT_LIMIT = re.compile(r"MaxSubmit|GrpSubmit|accounting/QOS policy|submit li
 _HELD = "requeued held"
 # A task that is cancelled has KillWait (30 s) to save, SLURM's epilog and UnkillableStepTimeout (60 s) come after it.
 _ENDING_S, _POLL_S = 180.0, 2.0
-
-
-@dataclass(frozen=True)
-class Site:
-    """What a launch needs to know of a site: the slice by its name there, and the largest array."""
-
-    gres: str | None
-    array_size: int
 
 
 def ask_site(profile_name: str, profile: Profile) -> Site:
@@ -74,7 +65,10 @@ def submit_missing(
         for run in missing if by_user else []:
             run.lift_cancel()
         flying = {job.job_id for jobs in queue.values() for job in jobs}
-        submitted = _submit_all(missing, sweep, profile, site, config, flying) if missing else 0
+        submitted = 0
+        if missing:
+            show_in_logs(config, sweep.jobs)
+            submitted = _submit_all(missing, Target(sweep, profile, site, sweep_code(sweep)), flying)
     print(f"{len(stock.done)} done, {len(stock.flying)} in the queue before, {submitted} submitted")
     if stock.elsewhere:
         print(f"executed by processes outside of SLURM: {counted(len(stock.elsewhere), 'run')}")
@@ -133,89 +127,41 @@ def _release_held(queue: slurm.Queue) -> None:
         print(f"{counted(len(held), 'task')} held by SLURM ({_HELD}: {', '.join(held[:5])}): released")
 
 
-def _submit_all(
-    runs: Sequence[RunDir], sweep: SweepDir, profile: Profile, site: Site, config: Config, flying: Collection[str]
-) -> int:
+def _submit_all(runs: Sequence[RunDir], target: Target, flying: Collection[str]) -> int:
     """Submit as many of the runs as the site takes, beside the tasks that are `flying`. Returns the number of runs;
     raises ClusterError where it takes none.
     """
-    code = sweep_code(sweep)
-    show_in_logs(config, sweep.jobs)
-    tasks, size, submitted = tasks_of(runs, profile), max(1, site.array_size), 0
-    arrays, many = {task.partition("_")[0] for task in flying}, len(flying)
-    while tasks:
-        part = tasks[:size]
-        share, waits = beside(profile, many, len(part))
-        after = sorted(arrays) if waits else []
+    sweep, submitted, ids = target.sweep, 0, dict[str, str]()
+    queued, before = len(flying), sorted({task.partition("_")[0] for task in flying})
+    plans = plan_arrays(target, runs, next_number(sweep), queued, before)
+    while plans:
+        plan = plans[0].with_ids(ids)
         try:
-            made = submit(plan_of(sweep, share, site, part, code, after=after), sweep)
+            made = submit(plan, sweep)
         except ClusterError as error:
             # The limit may leave room for fewer: a few calls more, whatever the number of runs.
-            if _SUBMIT_LIMIT.search(str(error)) and len(part) > 1:
-                size = len(part) // 2
+            if _SUBMIT_LIMIT.search(str(error)) and len(plan.tasks) > 1:
+                target = replace(target, site=replace(target.site, array_size=len(plan.tasks) // 2))
+                plans = plan_arrays(target, runs[submitted:], next_number(sweep), queued, before)
                 continue
             if not submitted:
                 raise
             left = counted(len(runs) - submitted, "run")
             print(f"{error}\n{left} left; to submit the rest later: {hints.again()}")
             break
-        count = sum(len(each) for each in part)
-        submitted += count
+        count, ids[plan.job_name] = sum(len(each) for each in plan.tasks), str(made.job_id)
         print(
-            f"submitted {counted(count, 'run')} as {made.job_name}: job {made.job_id} ({show_shape(part, share)})",
+            f"submitted {counted(count, 'run')} as {made.job_name}: job {made.job_id} ({plan})",
             flush=True,
         )
-        if after:
-            print(
-                f"  it starts when {_jobs(after)} over: max_parallel is {profile.max_parallel}, of all of them together"
-            )
-        # What waits for the earlier ones stands for them.
-        arrays, many = {str(made.job_id), *([] if after else arrays)}, many + len(part)
-        tasks = tasks[len(part) :]
+        if plan.after:
+            waits = f"max_parallel is {target.profile.max_parallel}, of all of them together"
+            print(f"  it starts when {_jobs(plan.after)} over: {waits}")
+        submitted, queued = submitted + count, queued + len(plan.tasks)
+        before = [*([] if plan.after else before), str(made.job_id)]
+        plans = plans[1:]
     return submitted
 
 
 def _jobs(ids: Sequence[str]) -> str:
     return f"job {ids[0]} is" if len(ids) == 1 else f"jobs {shortlist(ids)} are"
-
-
-def tasks_of(runs: Sequence[RunDir], profile: Profile) -> list[Sequence[RunDir]]:
-    """The runs as tasks of `cells_per_job`."""
-    each = profile.cells_per_job
-    return [runs[start : start + each] for start in range(0, len(runs), each)]
-
-
-def beside(profile: Profile, many: int, count: int) -> tuple[Profile, bool]:
-    """The profile for `count` tasks beside `many` of the same sweep, and whether they wait for those to be over.
-
-    The throttle of an array counts its own tasks only. A further array gets the places that are left, so that one long
-    task does not hold up all others; where those are few it waits, since nobody is there to raise its throttle later.
-    """
-    left = profile.max_parallel - many
-    if count <= left or not many:
-        return profile, False
-    if 2 * left >= profile.max_parallel:
-        return profile.model_copy(update={"max_parallel": left}), False
-    return profile, True
-
-
-def show_shape(tasks: Sequence[Sequence[RunDir]], profile: Profile) -> str:
-    """In a few words: how many tasks, how many at a time, how many runs in each."""
-    many = f"one array of {counted(len(tasks), 'task')}, at most {profile.max_parallel} at a time"
-    each = f", up to {profile.cells_per_job} runs in each" if profile.cells_per_job > 1 else ""
-    return (many if len(tasks) > 1 else "one job") + each
-
-
-def plan_of(
-    sweep: SweepDir,
-    profile: Profile,
-    site: Site,
-    tasks: Sequence[Sequence[RunDir]],
-    code: Path,
-    ahead: int = 0,
-    after: Sequence[str] = (),
-) -> SubmitPlan:
-    """The next submission of a sweep, or the one `ahead` after it; it starts when the jobs `after` are over."""
-    paths = [[run.path.absolute() for run in runs] for runs in tasks]
-    name = job_name(sweep.path, len(submissions(sweep)) + 1 + ahead)
-    return make_plan(profile, site.gres, name, paths, sweep.jobs.absolute(), code, after)

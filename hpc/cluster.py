@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -23,6 +25,18 @@ SIGNAL_EARLY_S = 60
 _Word = Annotated[str, Field(pattern=r"^[^\s'\"`$\\;|&<>()]+$")]
 
 
+@dataclass(frozen=True)
+class SbatchOption:
+    """Marks a field that is an option of sbatch: sbatch's long name where it differs, and how the value is written."""
+
+    name: str = ""
+    write: Callable[[Any], str | int] = str
+
+
+def _signal(lead_s: int) -> str:
+    return f"{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}@{lead_s}"
+
+
 class Profile(Section):
     """One `configs/clusters/<name>.yaml`.
 
@@ -34,17 +48,17 @@ class Profile(Section):
     """
 
     executor: Literal["local", "slurm"]
-    partition: _Word | None = None
-    account: _Word | None = None
-    qos: _Word | None = None
-    constraint: Annotated[str, Field(pattern=r"^[^\n\r]+$")] | None = None
+    partition: Annotated[_Word | None, SbatchOption()] = None
+    account: Annotated[_Word | None, SbatchOption()] = None
+    qos: Annotated[_Word | None, SbatchOption()] = None
+    constraint: Annotated[Annotated[str, Field(pattern=r"^[^\n\r]+$")] | None, SbatchOption()] = None
     slice: _Word | None = None
-    gres: _Word | None = None
+    gres: Annotated[_Word | None, SbatchOption()] = None
     needs_gpu: bool = False
-    cpus: Count | None = None
-    mem_gb: Annotated[float, Field(gt=0)] = 8
-    time_min: Count = 60
-    signal_lead_s: Annotated[int, Field(ge=1)] = 90
+    cpus: Annotated[Count | None, SbatchOption("cpus-per-task")] = None
+    mem_gb: Annotated[float, Field(gt=0), SbatchOption("mem", lambda gb: f"{round(gb * 1024)}MB")] = 8
+    time_min: Annotated[Count, SbatchOption("time")] = 60
+    signal_lead_s: Annotated[int, Field(ge=1), SbatchOption("signal", _signal)] = 90
     max_parallel: Count = 1
     cells_per_job: Count = 1
     sbatch: Mapping[_Word, str | int | bool] = Field(default_factory=dict)
@@ -56,6 +70,15 @@ class Profile(Section):
         if any(isinstance(value, str) and not value.isprintable() for value in options.values()):
             raise ValueError("an sbatch option must be one line of printable characters")
         return options
+
+    @model_validator(mode="after")
+    def _each_option_once(self) -> Profile:
+        given = {option: field for field, option, _ in self._own_options()}
+        given |= {"array": "max_parallel", "job-name": "Relay itself", **({"gres": "slice"} if self.slice else {})}
+        twice = [f"{key} (set by {given[name]})" for key in self.sbatch if (name := key.replace("_", "-")) in given]
+        if twice:
+            raise ValueError(f"sbatch: {', '.join(twice)}: given twice; remove it from sbatch")
+        return self
 
     @model_validator(mode="after")
     def _several_runs_on_slurm(self) -> Profile:
@@ -75,6 +98,19 @@ class Profile(Section):
                 "lower it, or raise time_min"
             )
         return self
+
+    def _own_options(self) -> Iterator[tuple[str, str, str | int]]:
+        """Field, sbatch's name and value of each field that is an option and has a value."""
+        for field, info in type(self).model_fields.items():
+            value = getattr(self, field)
+            for option in info.metadata:
+                if isinstance(option, SbatchOption) and value is not None:
+                    yield field, option.name or field, option.write(value)
+
+    def sbatch_options(self) -> dict[str, str | int | bool]:
+        """What sbatch gets, by its long names: the fields that are options, and `sbatch`."""
+        own = {name: value for _, name, value in self._own_options()}
+        return {**own, **{key.replace("_", "-"): value for key, value in self.sbatch.items()}}
 
 
 def profile_names() -> list[str]:

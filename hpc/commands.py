@@ -11,15 +11,15 @@ from typing import Any
 
 import jobs
 from hpc import slurm
-from hpc.arrays import Site, ask_site, beside, plan_of, show_shape, submit_missing, tasks_of
+from hpc.arrays import ask_site, submit_missing
 from hpc.cluster import Profile, choose_gres, profile_of, remember_profile
 from hpc.forecast import forecast_of, refuse_above, warn_of_short_lead
 from hpc.inspection import print_names
 from hpc.logs import show_in_logs
-from hpc.plan import check_job_folder
+from hpc.plan import Site, Target, check_job_folder, plan_arrays
 from hpc.stages import name_of_stage
 from hpc.stock import Stock, give_budgets_back, last_cause, refusals_by_word, take_stock
-from hpc.submit import in_queue
+from hpc.submit import in_queue, next_number
 from src import hints
 from src.budgets import CAUSES
 from src.cli import EXIT_STOPPED
@@ -219,28 +219,34 @@ def _print_plan(
     request: Request, found: SweepDir | None, profile_name: str, profile: Profile, *, new_code: bool
 ) -> None:
     runs = _runs_of(request, found)
-    sweep = runs[0].sweep()
-    missing = [run for run in runs if not run.is_done()]
+    sweep, undone = runs[0].sweep(), [run for run in runs if not run.is_done()]
+    site, queue = _ask_for_plan(found, profile, len(undone)) if undone and profile.executor == "slurm" else (None, {})
+    words = {run: "in the queue" if run.name in queue else "" for run in undone}
+    missing = [run for run, word in words.items() if not word]
     where = f"{sweep.path} ({'exists' if found else 'new'})"
     print(f"{counted(len(request.cells), 'run')} of {request.kind} in {where}; {len(missing)} to do:")
-    todo = {run.name for run in missing}
     for run in runs:
-        print(f"  {run.name}  {'' if run.name in todo else 'done'}".rstrip())
+        print(f"  {run.name}  {words.get(run, 'done')}".rstrip())
     if not missing:
         print("nothing is left to submit")
         return
-    if profile.executor == "local":
+    if site is None:
         print(f"profile {profile_name}: on this machine, at most {profile.max_parallel} at a time")
         return
+    target = Target(sweep, profile, site, _code_to_use(sweep, new_code=new_code))
+    tasks = {job.job_id for jobs in queue.values() for job in jobs}
+    plans = plan_arrays(
+        target, missing, next_number(sweep), len(tasks), sorted({id_.partition("_")[0] for id_ in tasks})
+    )
+    ids = {plan.job_name: f"<the id of {plan.job_name}>" for plan in plans}
+    for plan in plans:
+        print(f"profile {profile_name}: {plan}; sbatch gets:\n\n{plan.with_ids(ids).sbatch_text}")
+
+
+def _ask_for_plan(found: SweepDir | None, profile: Profile, runs: int) -> tuple[Site, slurm.Queue]:
+    """What the launch would be told; where nobody answers, the profile as it is, and arrays of any size."""
     try:
-        site = Site(choose_gres(profile), slurm.max_array_size())
+        return Site(choose_gres(profile), slurm.max_array_size()), in_queue(found) if found else {}
     except ClusterError as error:
         print(f"the site could not be asked, what follows takes the profile as it is: {error}", file=sys.stderr)
-        site = Site(profile.gres or (profile.slice and f"gpu:{profile.slice}:1"), len(missing))
-    tasks, size, code = tasks_of(missing, profile), max(1, site.array_size), _code_to_use(sweep, new_code=new_code)
-    for ahead, start in enumerate(range(0, len(tasks), size)):
-        part = tasks[start : start + size]
-        share, waits = beside(profile, start, len(part))
-        after = ["<the arrays before it>"] if waits else []
-        text = plan_of(sweep, share, site, part, code, ahead, after).sbatch_text
-        print(f"profile {profile_name}: {show_shape(part, share)}; sbatch gets:\n\n{text}")
+        return Site(profile.gres or (profile.slice and f"gpu:{profile.slice}:1"), runs), {}

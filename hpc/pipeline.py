@@ -16,13 +16,13 @@ from typing import Any
 
 import jobs
 from hpc import slurm
-from hpc.arrays import Site, ask_site
+from hpc.arrays import ask_site
 from hpc.chain import LINKS, Chain, find_chain, make_chain
 from hpc.cluster import Profile, load_profile, remember_profile
 from hpc.commands import choose_code, execute
 from hpc.forecast import forecast_of, refuse_above, total_of
 from hpc.logs import show_in_logs
-from hpc.plan import job_name
+from hpc.plan import Site, job_name, options_without_slice
 from hpc.slurm_command import retry
 from hpc.stock import Stock, last_cause, refusals_by_word, take_stock
 from hpc.submit import in_queue, submissions
@@ -39,10 +39,8 @@ from src.rundir import SweepDir
 from src.sweeps import Request, check_same_images, find_sweep, open_sweep, planning
 from src.tables import show_value
 
-_LINK_MIN = 20
 # Each try waits for half a minute itself.
 _LINK_WAITS_S = (0,) * 19
-_LINK_MEM = "2G"
 
 
 def start(
@@ -254,23 +252,13 @@ def _submit_next(chain: Chain, link: str, flying: set[str], profile: Profile) ->
     chain.record(job_name=name, after=link)
     chain.jobs.mkdir(exist_ok=True)
     show_in_logs(chain.config(), chain.jobs)
-    options = {
-        "dependency": "afterany:" + ":".join(sorted({job.partition("_")[0] for job in flying})),
-        "partition": profile.partition,
-        "account": profile.account,
-        "qos": profile.qos,
-        "constraint": profile.constraint,
-        "time": min(_LINK_MIN, profile.time_min),
-        "cpus-per-task": 1,
-        "mem": _LINK_MEM,
-        "output": chain.jobs / "%j.out",
-        "chdir": chain.meta()["folder"],
-    }
-    given: dict[str, str | int | bool] = {
-        "requeue": True,
-        **{key: str(value) for key, value in options.items() if value is not None},
-    }
-    job = slurm.submit_script(name, _link_script(chain, profile), given)
+    options = options_without_slice(
+        profile,
+        dependency="afterany:" + ":".join(sorted({job.partition("_")[0] for job in flying})),
+        output=str(chain.jobs / "%j.out"),
+        chdir=chain.meta()["folder"],
+    )
+    job = slurm.submit_script(name, _link_script(chain, profile), options)
     print(f"job {job} goes on with {chain.name} when the jobs of {link} are over", file=sys.stderr)
 
 

@@ -56,6 +56,11 @@ def submissions(sweep: SweepDir) -> list[Submission]:
     return list(merged.values())
 
 
+def next_number(sweep: SweepDir) -> int:
+    """Of the sweep's next submission; one that was refused has had a number too."""
+    return len(submissions(sweep)) + 1
+
+
 def in_queue(sweep: SweepDir) -> slurm.Queue:
     """Run name -> its tasks that wait, run or end. One question to the controller; raises ClusterError."""
     made = submissions(sweep)

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from hpc import arrays, lifecycle, slurm
-from hpc.arrays import Site, submit_missing
+from hpc.arrays import submit_missing
 from hpc.causes import StopRequest
 from hpc.cluster import Profile
 from hpc.inspection import cancel_runs, show_status
 from hpc.lifecycle import Task, execute_runs, give_back
 from hpc.local import local_executor
 from hpc.logs import show_in_logs, show_logs
-from hpc.plan import SubmitPlan
+from hpc.plan import Site, SubmitPlan
 from src.config import Config
 from src.errors import RunError
 from src.files import append_lines

@@ -11,12 +11,13 @@ import pytest
 
 from hpc import slurm
 from hpc.cluster import Profile, choose_gres, load_profile
-from hpc.plan import SubmitPlan, job_name, make_plan
+from hpc.plan import Site, SubmitPlan, Target, job_name, make_plan, options_without_slice, plan_arrays
 from hpc.slurm_command import BusyError, ask, ask_once
 from src import hints
 from src.code_snapshot import PROJECT_ROOT
 from src.config import Config
 from src.errors import ClusterError, ConfigError, RelayError
+from src.rundir import SweepDir
 
 from .conftest import fake
 
@@ -86,10 +87,84 @@ export SUBMITIT_EXECUTOR=slurm
     )
 
 
+def options_in(text: str) -> dict[str, str]:
+    """The #SBATCH lines of a script."""
+    found = re.findall(r"^#SBATCH --([^=\n]+)=?(.*)$", text, flags=re.MULTILINE)
+    return {name: value.strip("'") for name, value in found}
+
+
+def test_every_option_of_a_profile_goes_to_sbatch() -> None:
+    more = {"reservation": "course", "mail_type": "END", "exclusive": True, "gres-flags": "x", "requeue": False}
+    fields = {"partition": "gpu", "account": "a1", "qos": "high", "constraint": "h100&nvl", "mem_gb": 1.5}
+    profile = Profile(executor="slurm", **fields, time_min=7, signal_lead_s=30, sbatch=more)  # type: ignore[arg-type]
+    plan = make_plan(profile, "gpu:1g:1", "name", [[Path("/r/1")]], Path("/l"), Path("/c"))
+    given = options_in(plan.sbatch_text)
+    expected = {"partition": "gpu", "account": "a1", "qos": "high", "constraint": "h100&nvl", "mem": "1536MB"}
+    expected |= {"time": "7", "signal": "USR2@30", "reservation": "course", "mail-type": "END", "exclusive": ""}
+    expected |= {"gres": "gpu:1g:1", "gres-flags": "x", "cpus-per-task": "2", "nodes": "1", "ntasks-per-node": "1"}
+    assert expected.items() <= given.items()
+    assert "requeue" not in given, "it is switched off"
+    small = options_without_slice(profile, chdir="/x")
+    assert small == {
+        **{name: expected[name] for name in ("partition", "account", "qos", "constraint", "reservation", "mail-type")},
+        **{"time": 7, "cpus-per-task": 1, "mem": "2G", "chdir": "/x"},
+    }
+    assert options_without_slice(PROFILE) == {
+        **{"partition": "gpu", "time": 20, "cpus-per-task": 1, "mem": "2G", "requeue": True}
+    }
+
+
+def test_a_profile_says_in_sbatch_what_no_field_of_it_says() -> None:
+    """As profiles did that were written before fields and `sbatch` were told apart."""
+    plan = make_plan(
+        Profile(executor="slurm", sbatch={"partition": "old", "cpus-per-task": 5, "gres": "gpu:2"}),
+        None,
+        "name",
+        [[Path("/r/1")]],
+        Path("/l"),
+        Path("/c"),
+    )
+    expected = {"partition": "old", "cpus-per-task": "5", "gres": "gpu:2"}
+    assert expected.items() <= options_in(plan.sbatch_text).items()
+
+
 def test_the_cap_of_the_profile_is_the_arrays() -> None:
     runs = [Path(f"/r/{i}") for i in range(48)]
     assert "#SBATCH --array=0-47%7\n" in plan_of(runs).sbatch_text
     assert "--array" not in plan_of(runs[:1]).sbatch_text
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "queued", "expected"),
+    [
+        (7, 10, 0, [(7, 4, ())]),
+        (7, 3, 0, [(3, 4, ()), (3, 4, (5,)), (1, 4, (6,))]),
+        (2, 10, 2, [(2, 4, ())]),
+        (3, 10, 2, [(3, 2, ())]),
+        (3, 10, 3, [(3, 4, ("70",))]),
+        (2, 1, 1, [(1, 4, ()), (1, 4, ())]),
+        (3, 1, 3, [(1, 4, ()), (1, 4, ("70", 5)), (1, 4, (6,))]),
+    ],
+)
+def test_all_arrays_of_a_launch_keep_to_the_profiles_cap(
+    count: int, size: int, queued: int, expected: list[tuple[int, int, tuple[str | int, ...]]]
+) -> None:
+    """Each array: its tasks, how many at a time, and what it waits for (jobs by id, submissions by number)."""
+    sweep = SweepDir(Path("/scratch/runs/grid"))
+    profile = PROFILE.model_copy(update={"max_parallel": 4})
+    target = Target(sweep, profile, Site("gpu:1g.12gb:1", size), Path("/scratch/code"))
+    runs = [sweep.run(f"k={number}") for number in range(count)]
+    plans = plan_arrays(target, runs, 5, queued, ["70"] if queued else [])
+    assert [plan.job_name for plan in plans] == [job_name(sweep.path, 5 + number) for number in range(len(plans))]
+    assert [path.name for plan in plans for task in plan.tasks for path in task] == [run.name for run in runs]
+    assert [
+        (
+            len(plan.tasks),
+            plan.max_parallel,
+            tuple(int(job.rpartition(".")[2]) if "." in job else job for job in plan.after),
+        )
+        for plan in plans
+    ] == expected
 
 
 def test_several_runs_in_a_task_make_fewer_tasks() -> None:
@@ -115,6 +190,13 @@ def test_paths_and_names_cannot_inject_into_the_script(tmp_path: Path) -> None:
         ("executor: slurm\npartition: 'a\\n#SBATCH --uid=0'\n", "partition"),
         ('executor: slurm\nsbatch:\n  comment: "x\\ny"\n', "one line"),
         ("executor: slurm\ntime_min: 1\nsignal_lead_s: 60\n", "signal_lead_s: 60 s leave nothing"),
+        ("executor: slurm\npartition: gpu\nsbatch: {partition: cpu}\n", "sbatch: partition (set by partition)"),
+        ("executor: slurm\nsbatch: {time: 5, cpus_per_task: 3}\n", "sbatch: time (set by time_min): given twice"),
+        ("executor: slurm\ncpus: 1\nsbatch: {cpus_per_task: 3}\n", "sbatch: cpus_per_task (set by cpus)"),
+        (
+            "executor: slurm\nslice: 1g.12gb\nsbatch: {gres: 'gpu:2', array: 0-9}\n",
+            "gres (set by slice), array (set by",
+        ),
         ("executor: cloud\n", "executor: 'cloud'"),
         ("executor: slurm\npartitions: x\n", "did you mean 'partition'"),
     ],
@@ -328,7 +410,7 @@ def test_a_grid_larger_than_the_sites_arrays_is_split(
     launch("grid", small(), str(profile), dry_run=True, fresh=False)
     first, second = capsys.readouterr().out.split("sbatch gets:")[1:]
     assert "dependency" not in first
-    assert "#SBATCH --dependency='afterany:<the arrays before it>'" in second
+    assert "#SBATCH --dependency='afterany:<the id of relay-" in second
 
 
 def test_a_dry_run_away_from_the_cluster_says_what_it_could_not_ask(

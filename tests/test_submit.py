@@ -305,6 +305,32 @@ def test_arrays_of_one_sweep_respect_max_parallel_together(
     assert "3 tasks, at most 1 at a time" in beside_one
 
 
+def test_what_a_dry_run_shows_is_what_is_submitted(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Two arrays of at most three tasks, of which the second one waits for the first."""
+
+    def small_arrays(folder: Path) -> None:
+        fake(folder, "scontrol", "echo 'MaxArraySize            = 3'")
+
+    assert site(TAKE, LIMIT="0").returncode == 2  # Makes the sweep, and no job.
+    (sweep,) = sweeps(tmp_path / "runs")
+    # The script names the command that it was made by.
+    shown = site(TAKE, "--dry-run", change=small_arrays).stdout.replace(" --dry-run", "")
+    assert "4 to do" in shown
+    assert list(sweep.jobs.glob("*_submission.sh")) == []
+    assert site(TAKE, change=small_arrays).returncode == 0
+    submitted = queue_of(tmp_path)
+    assert [count for _, count, _ in submitted] == ["3", "1"]
+    for name, _, job in submitted:
+        shown = shown.replace(f"'afterany:<the id of {name}>'", f"afterany:{job}")
+    for _, _, job in submitted:
+        assert (sweep.jobs / f"{job}_submission.sh").read_text() in shown
+    later = site(TAKE, "--dry-run").stdout
+    assert "0 to do" in later
+    assert later.count("  in the queue\n") == 4
+
+
 def test_a_dependency_of_the_profile_is_kept(
     site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
