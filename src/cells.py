@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,11 +90,7 @@ def make_cells(config: Config, axes: Mapping[str, tuple[Any, ...]], shared: Mapp
     for index, point in enumerate(points):
         overrides = {**shared, **dict(zip(axes, point, strict=True))}
         name, former_name = (
-            _file_name(
-                "_".join(
-                    [f"k={index:0{digits}d}", *(f"{_label(path)}={text(path, overrides[path])}" for path in shown)]
-                )
-            )
+            _file_name([f"k={index:0{digits}d}", *(f"{_label(path)}={text(path, overrides[path])}" for path in shown)])
             for text in (_text, _former_text)
         )
         try:
@@ -153,10 +149,13 @@ def _former_text(path: str, value: Any) -> str:
 
 
 def _scientific(value: float) -> str:
-    """As few digits as give the value back: 1e-05, 1.5e-05."""
+    """As few digits as give the value back: 1e-05, 1.5e-05.
+
+    numpy.format_float_scientific gives another text for some values of 16 digits, and sweeps are found by these names.
+    """
     return next(text for digits in range(17) if float(text := f"{value:.{digits}e}") == value or digits == 16)
 
 
-def _file_name(name: str) -> str:
+def _file_name(parts: Iterable[str]) -> str:
     """A name that is one directory anywhere, whatever a value holds; the index at its front keeps it unique."""
-    return re.sub(r"[^A-Za-z0-9._=+-]", "-", name)[:150]
+    return re.sub(r"[^A-Za-z0-9._=+-]", "-", "_".join(parts))[:150]

@@ -130,6 +130,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         logits = self.network(images)
         loss = functional.cross_entropy(logits, labels)
+        # Tensor.backward, which calls this, has no type hints.
         torch.autograd.backward(loss)
         self.optimizer.step()
         state.add_step(loss, logits, labels)
@@ -177,7 +178,7 @@ class Trainer:
         epoch = state.step / self.batches.per_epoch
         finite = {f"val/{name}": value for name, value in values.items() if math.isfinite(value)}
         self.log.log(state.step, epoch, finite)
-        if math.isfinite(values["loss"]) and (state.best is None or values[SELECTED_BY] > state.best[SELECTED_BY]):
+        if math.isfinite(values["loss"]) and (state.best is None or values["accuracy"] > state.best["accuracy"]):
             state.best = {"step": state.step, "epoch": epoch, **values}
             state.best_weights = {
                 name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()
@@ -253,7 +254,7 @@ class Trainer:
         state = self.state
         parts = [f"epoch {state.step / self.batches.per_epoch:.2f}/{self.config.train.epochs}"]
         parts += [f"loss {state.train['loss']:.4f}"] if "loss" in state.train else []
-        parts += [f"best val/accuracy {state.best[SELECTED_BY]:.4f}"] if state.best else []
+        parts += [f"best val/accuracy {state.best['accuracy']:.4f}"] if state.best else []
         return "  ".join(parts)
 
     def _result(self) -> dict[str, Any]:

@@ -18,9 +18,6 @@ from src.errors import RunError
 from src.files import append_lines, remove_leftovers, replace_file
 from src.rundir import RunDir
 
-# What a row says of the clock; everything else in it is equal, bit for bit, however often a run was interrupted.
-TIMING_KEYS = frozenset({"time", "train/images_per_s"})
-
 
 class MetricsLog:
     """Appends rows for one run and mirrors them to TensorBoard; a context manager.

