@@ -1,5 +1,5 @@
-# Relay. `make help` lists the targets; CONFIG=, CLUSTER= and SET="a.b=1 c=2" work on all that read a configuration,
-# FRESH=1 on all that ask for runs: anew, beside what exists.
+# Relay. `make help` lists the targets; CONFIG= and SET="a.b=1 c=2" work on all that read a configuration, CLUSTER= on
+# all that submit or plan, FRESH=1 on all that ask for runs: anew, beside what exists.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .SUFFIXES:
@@ -107,13 +107,13 @@ aggregate: $(READY) ## tables and figures of all sweeps; SWEEP=name for one
 	@$(PY) -m hpc.aggregate $(SWEEP) $(OPTIONS)
 
 status: $(READY) ## how the runs of the newest sweep stand; SWEEP=name for another
-	@$(PY) -m hpc.launch status $(SWEEP) $(PLACED) $(if $(WATCH),--watch)
+	@$(PY) -m hpc.launch status $(SWEEP) $(OPTIONS) $(if $(WATCH),--watch)
 
 retry: $(READY) ## failed runs of the newest sweep again, their budgets given back; SWEEP=, CAUSE=
 	@$(PY) -m hpc.launch retry $(SWEEP) --failed $(if $(CAUSE),--cause $(CAUSE)) $(PLACED)
 
 tensorboard: $(READY) ## TensorBoard on all runs
-	@$(PY) -m hpc.launch tensorboard $(PLACED)
+	@$(PY) -m hpc.launch tensorboard $(OPTIONS)
 
 clean: ## caches and .venv; runs, artifacts, logs and data stay
 	rm -rf $(VENV) .uv .pytest_cache .mypy_cache .ruff_cache

@@ -141,12 +141,6 @@ def load_profile(name: str | None) -> tuple[str, Profile]:
         raise ConfigError(describe(error, Profile, str(path))) from None
 
 
-def check_name(cluster: str | None) -> None:
-    """Raise ClusterError or ConfigError where there is no such profile; for commands that go on without one."""
-    if cluster:
-        load_profile(cluster)
-
-
 def profile_of(sweep: SweepDir | None, cluster: str | None) -> tuple[str, Profile]:
     """The profile that is named, else the one that the sweep was asked for with, else the one for this machine."""
     return load_profile(cluster or (sweep.meta().get("profile") if sweep else None))

@@ -59,6 +59,7 @@ def launch(
         if left:
             print(forecast)
             warn_of_short_lead(profile, forecast)
+            refuse_above(max_slice_hours, forecast)
         return None
     refuse_above(max_slice_hours, forecast)
     warn_of_short_lead(profile, forecast)

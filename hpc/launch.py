@@ -173,18 +173,17 @@ NameArgument = Annotated[
 def status(
     name: NameArgument = None,
     config: ConfigOption = "configs/config.yaml",
-    cluster: ClusterOption = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again until nothing is on its way.")] = False,
-    every_s: Annotated[float, typer.Option("--every", min=1, metavar="SECONDS", help="How often with --watch.")] = 10,
+    every_s: Annotated[
+        float | None, typer.Option("--every", min=1, metavar="SECONDS", help="As --watch, so often; default: 10.")
+    ] = None,
     set_: SetOption = None,
 ) -> None:
     """How the runs of a sweep stand, or the stages of a pipeline; the newest one, where none is named."""
-    from hpc.cluster import check_name
     from hpc.inspection import show_status
     from src.config import load_config
 
-    check_name(cluster)
-    show_status(load_config(config, overrides_of(set_)), name, every_s if watch else None)
+    show_status(load_config(config, overrides_of(set_)), name, every_s or (10 if watch else None))
 
 
 @app.command()
@@ -192,15 +191,12 @@ def logs(
     name: NameArgument = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come, across attempts.")] = False,
     config: ConfigOption = "configs/config.yaml",
-    cluster: ClusterOption = None,
     set_: SetOption = None,
 ) -> None:
     """What a run printed, over all its attempts; of a pipeline, what the jobs that go on with it printed."""
-    from hpc.cluster import check_name
     from hpc.logs import show_logs
     from src.config import load_config
 
-    check_name(cluster)
     show_logs(load_config(config, overrides_of(set_)), name, follow=follow)
 
 
@@ -208,15 +204,12 @@ def logs(
 def cancel(
     name: Annotated[str, typer.Argument(metavar="SWEEP|RUN|PIPELINE|all")],
     config: ConfigOption = "configs/config.yaml",
-    cluster: ClusterOption = None,
     set_: SetOption = None,
 ) -> None:
     """Stop what waits or runs, with its state saved; the command that submitted it goes on from there."""
-    from hpc.cluster import check_name
     from hpc.inspection import cancel_runs
     from src.config import load_config
 
-    check_name(cluster)
     cancel_runs(load_config(config, overrides_of(set_)), name)
 
 
@@ -281,7 +274,6 @@ def plan(
 @app.command()
 def tensorboard(
     config: ConfigOption = "configs/config.yaml",
-    cluster: ClusterOption = None,
     port: Annotated[int, typer.Option("--port")] = 6006,
     set_: SetOption = None,
 ) -> None:

@@ -16,6 +16,8 @@ from typing import Any, TypeGuard
 # Options of a single call: repeating them would undo what this call did.
 _FOR_ONE_CALL = frozenset({"--fresh", "--new-code", "--new_code"})
 _CLUSTER = "--cluster"
+# Commands of hpc.launch that submit nothing.
+_WITHOUT_CLUSTER = ("status", "logs", "cancel")
 # The user's call: `words` are the module and its arguments, `options` select the configuration.
 _call: dict[str, list[str]] = {}
 
@@ -37,7 +39,8 @@ def command(*words: str) -> str:
     """Another command (module and arguments) with the configuration and profile of the user's command."""
     own = _call.get("words") or _words_of_this_process()
     placed = _cluster_of(own) or ([_CLUSTER, "local"] if own[0].startswith("src.") else [])
-    return python(*words, *_call.get("options", []), *(placed if words[0] == "hpc.launch" else []))
+    submits = words[0] == "hpc.launch" and words[1] not in _WITHOUT_CLUSTER
+    return python(*words, *_call.get("options", []), *(placed if submits else []))
 
 
 def python(*words: str) -> str:

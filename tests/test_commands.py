@@ -217,6 +217,29 @@ def test_runs_that_cannot_be_written_are_a_clear_error(small_file: Path, tmp_pat
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("words", [["status"], ["logs"], ["cancel", "all"], ["tensorboard"]])
+def test_an_option_that_would_do_nothing_is_none(words: list[str]) -> None:
+    refused = fork_python("hpc.launch", *words, "--cluster", "local")
+    assert refused.returncode == 2
+    assert "No such option: --cluster" in refused.stderr
+
+
+def test_a_dry_run_refuses_what_the_launch_would_refuse(
+    small: Callable[..., Config], small_file: Path, tmp_path: Path
+) -> None:
+    sweep = open_sweep(grid_request(small()))[0]
+    for run in sweep.runs()[:2]:
+        run.record_attempt(1, start=0.0, total_steps=12)
+        run.record_attempt(1, end=3600.0, cause="DONE", first_step=0, last_step=12, save_s=1.0)
+        run.write_result({"steps": 12})
+    words = ["hpc.launch", "grid", "--config", str(small_file), "--cluster", "local", "--dry-run"]
+    assert fork_python(*words, "--max-slice-hours", "3").returncode == 0
+    refused = fork_python(*words, "--max-slice-hours", "1")
+    assert refused.returncode == 2
+    assert "2 to do" in refused.stdout
+    assert "--max-slice-hours 1: forecast: 2 slice-hours" in refused.stderr
+
+
 @pytest.mark.parametrize("command", [["src.evaluate"], ["hpc.launch", "evaluate", "--cluster", "local"]])
 def test_a_wrong_evaluation_leaves_no_run(
     command: list[str], small: Callable[..., Config], small_file: Path, tmp_path: Path

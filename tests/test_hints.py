@@ -112,7 +112,9 @@ def test_a_command_is_given_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> 
     assert shlex.split(hints.again("--fresh"))[2:] == [*asked, "--fresh"]
     assert shlex.split(hints.again("--cluster", "local"))[2:] == [*typed[:4], *typed[6:], "--cluster", "local"]
     status = shlex.split(hints.command("hpc.launch", "status", "x"))[2:]
-    assert status == ["hpc.launch", "status", "x", *config, "--cluster", "mysite"]
+    assert status == ["hpc.launch", "status", "x", *config], "it is of no profile"
+    retry = shlex.split(hints.command("hpc.launch", "retry", "--failed"))[2:]
+    assert retry == ["hpc.launch", "retry", "--failed", *config, "--cluster", "mysite"]
     assert shlex.split(hints.command("src.compare_runs"))[2:] == ["src.compare_runs", *config]
     kept = {"call": hints.to_keep(), "profile": "another"}
     monkeypatch.setitem(hints._call, "words", ["hpc.launch", "retry", "--failed"])
@@ -278,7 +280,7 @@ def site(tmp_path: Path) -> dict[str, str]:
     # A job that goes on with a pipeline is given by options, and answered by its number alone.
     single = """
 for word in "$@"; do case "$word" in --job-name=*)
-    echo call >> "$QUEUE.calls"; id=$(( 100 + $(cat "$QUEUE.calls" | wc -l) ))
+    echo call >> "$QUEUE.calls"; echo "$@" >> "$QUEUE.options"; id=$(( 100 + $(cat "$QUEUE.calls" | wc -l) ))
     echo "${word#--job-name=} 1 $id" >> "$QUEUE"; echo "$id"; exit 0;; esac; done
 """
     programs = {
@@ -298,7 +300,8 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
     site: dict[str, str], small_file: Path, tmp_path: Path
 ) -> None:
     profile = tmp_path / "site.yaml"
-    profile.write_text(yaml_file.dump_yaml({"executor": "slurm", "slice": "1g.12gb"}))
+    more = {"reservation": "course"}
+    profile.write_text(yaml_file.dump_yaml({"executor": "slurm", "slice": "1g.12gb", "sbatch": more}))
     given = ["--config", str(small_file)]
     started = fork_python("hpc.launch", "pipeline", *given, "--cluster", str(profile), env=site)
     assert started.returncode == 0, started.stderr
@@ -306,6 +309,10 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
         assert paste(hint, site).returncode == 0
     (chain,) = chains(tmp_path / "runs")
     (sweep,) = sweeps(tmp_path / "runs")
+    options = (tmp_path / "queue.options").read_text()
+    expected = "--requeue --reservation=course --cpus-per-task=1 --mem=2G --time=20 --dependency=afterany:101"
+    assert set(expected.split()) <= set(options.split())
+    assert "--gres" not in options
 
     status = fork_python("hpc.launch", "status", *given, env=site)
     assert status.returncode == 0, status.stderr

@@ -46,6 +46,11 @@ def run_command(*words: str, env: dict[str, str] | None = None) -> subprocess.Co
     )
 
 
+def on_profile(profile: Path, *words: str) -> list[str]:
+    """The words of a command of hpc.launch, with the profile where the command takes one."""
+    return [*words, *([] if words[0] in ("status", "logs", "cancel") else ["--cluster", str(profile)])]
+
+
 def wait_for(what: str, is_so: Callable[[], bool], timeout_s: float = 30) -> None:
     """Fails the test if it is not so in time; `what` is what the failure says."""
     deadline_s = time.monotonic() + timeout_s

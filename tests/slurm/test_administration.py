@@ -17,7 +17,7 @@ from src.rundir import RunDir
 from src.sweeps import sweeps
 
 from ..conftest import SMALL, assert_same_run, run_python
-from .conftest import PROFILE, Cluster, wait_for
+from .conftest import PROFILE, Cluster, on_profile, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
@@ -32,8 +32,8 @@ def launch(one_machine: Cluster, small: Callable[..., Config], tmp_path: Path) -
     (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml(dict(PROFILE)))
 
     def call(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        given = ["--config", str(tmp_path / "long.yaml"), "--cluster", str(tmp_path / "profile.yaml")]
-        return run_python("hpc.launch", *words, *given, env=one_machine.env | env)
+        given = [*on_profile(tmp_path / "profile.yaml", *words), "--config", str(tmp_path / "long.yaml")]
+        return run_python("hpc.launch", *given, env=one_machine.env | env)
 
     yield call
     call("cancel", "all")

@@ -19,7 +19,7 @@ from src.rundir import RunDir, SweepDir
 from src.sweeps import sweeps
 
 from ..conftest import ROOT, assert_same_run, run_python
-from .conftest import PROFILE, Cluster
+from .conftest import PROFILE, Cluster, on_profile
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -65,8 +65,8 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def launch(cluster: Cluster, experiment: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    profile = str(experiment.parent / "profile.yaml")
-    return run_python("hpc.launch", *words, "--config", str(experiment), "--cluster", profile, env=cluster.env)
+    given = [*on_profile(experiment.parent / "profile.yaml", *words), "--config", str(experiment)]
+    return run_python("hpc.launch", *given, env=cluster.env)
 
 
 def newest_sweep(experiment: Path) -> SweepDir:

@@ -14,7 +14,7 @@ from src.config import Config
 from src.sweeps import sweeps
 
 from ..conftest import run_python
-from .conftest import PROFILE, Cluster, wait_for
+from .conftest import PROFILE, Cluster, on_profile, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
 
@@ -31,8 +31,8 @@ def launch(one_machine: Cluster, small: Callable[..., Config], tmp_path: Path) -
     (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml(PROFILE | {"max_parallel": 1, "setup": [SLOW_END]}))
 
     def call(*words: str) -> subprocess.CompletedProcess[str]:
-        given = ["--config", str(tmp_path / "long.yaml"), "--cluster", str(tmp_path / "profile.yaml")]
-        done = run_python("hpc.launch", *words, *given, env=one_machine.env)
+        given = [*on_profile(tmp_path / "profile.yaml", *words), "--config", str(tmp_path / "long.yaml")]
+        done = run_python("hpc.launch", *given, env=one_machine.env)
         assert done.returncode == 0, done.stderr
         return done
 

@@ -14,7 +14,7 @@ from src import yaml_file
 from src.rundir import SweepDir
 
 from ..conftest import run_python
-from .conftest import PROFILE, Cluster, wait_for
+from .conftest import PROFILE, Cluster, on_profile, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
@@ -26,10 +26,10 @@ def test_a_chain_stops_where_a_link_is_cancelled_and_goes_on_when_asked(
     # Its tasks wait in the queue for a while, as they do after a requeue.
     content = {**PROFILE, "max_parallel": 2, "cells_per_job": 2, "sbatch": {"begin": "now+8"}}
     profile.write_text(yaml_file.dump_yaml(content))
-    given = ["--config", str(small_file), "--cluster", str(profile), "--set", "lr_finder.num_steps=40"]
+    given = ["--config", str(small_file), "--set", "lr_finder.num_steps=40"]
 
     def launch(*words: str) -> subprocess.CompletedProcess[str]:
-        done = run_python("hpc.launch", *words, *given, env=one_machine.env)
+        done = run_python("hpc.launch", *on_profile(profile, *words), *given, env=one_machine.env)
         assert done.returncode == 0, done.stderr
         return done
 

@@ -21,7 +21,7 @@ from src.rundir import RunDir, SweepDir
 from src.sweeps import sweeps
 
 from ...conftest import ROOT, SMALL
-from ..conftest import PROFILE, Cluster
+from ..conftest import PROFILE, Cluster, on_profile
 
 TIME_MIN = int(PROFILE["time_min"])
 DISK_MB = 96
@@ -192,8 +192,8 @@ class Site:
 
     def launch(self, log: Path, *words: str) -> subprocess.Popen[bytes]:
         """`python -m hpc.launch WORDS` in the background; what it prints goes to `log`."""
-        command = [sys.executable, "-m", "hpc.launch", *words]
-        command += ["--config", str(self.experiment), "--cluster", str(self.profile)]
+        given = [*on_profile(self.profile, *words), "--config", str(self.experiment)]
+        command = [sys.executable, "-m", "hpc.launch", *given]
         with log.open("wb") as output:
             return subprocess.Popen(command, cwd=ROOT, env=self.env, stdout=output, stderr=subprocess.STDOUT)
 
