@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from typing import Any
 from hpc import slurm
 from hpc.slurm_command import PATIENT_WAITS_S
 from src.errors import ClusterError
+from src.log import log
 
 # What accounting calls the end of a job whose process could not say anything itself.
 _LOSSES = {"NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT", "PREEMPTED", "REQUEUED", "CANCELLED", "BOOT_FAIL", "DEADLINE"}
@@ -66,7 +66,7 @@ class StopRequest:
             ran = timedelta(seconds=time.monotonic() - self._began)
             return cause_from(facts, facts.start + ran if facts.start else datetime.now())
         except ClusterError as error:
-            print(f"the controller could not be asked why: {error}", file=sys.stderr, flush=True)
+            log.warning(f"the controller could not be asked why: {error}")
             return "SIGNALLED"
 
     def _cause_of_own_end(self) -> str | None:
@@ -143,7 +143,7 @@ def ends_of(attempts: Sequence[Mapping[str, Any]], waits_s: Iterable[float] = (1
     try:
         return slurm.ends(sorted(jobs), waits_s)
     except ClusterError as error:
-        print(f"accounting could not be asked how jobs ended: {error}", file=sys.stderr, flush=True)
+        log.warning(f"accounting could not be asked how jobs ended: {error}")
         return []
 
 

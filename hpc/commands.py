@@ -28,6 +28,7 @@ from src.config import Config, make_config
 from src.config_errors import nearest
 from src.errors import ClusterError, RunError
 from src.foreground import prepare_images
+from src.log import log
 from src.names import find_named
 from src.progress import make_reporter
 from src.results import collect
@@ -195,7 +196,7 @@ def _run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collectio
         with make_reporter() as reporter:
             complete = LocalPool(profile, sweep.jobs.absolute(), reporter, sweep_code(sweep)).execute(runs)
         if not complete:
-            print(f"stopped; to go on: {hints.again()}", file=sys.stderr, flush=True)
+            log.info(f"stopped; to go on: {hints.again()}")
             sys.exit(EXIT_STOPPED)
     collect(sweep, Path(config.paths.artifacts_dir))
     left = take_stock(sweep, {})
@@ -249,5 +250,5 @@ def _ask_for_plan(found: SweepDir | None, profile: Profile, runs: int) -> tuple[
     try:
         return Site(choose_gres(profile), slurm.max_array_size()), in_queue(found) if found else {}
     except ClusterError as error:
-        print(f"the site could not be asked, what follows takes the profile as it is: {error}", file=sys.stderr)
+        log.warning(f"the site could not be asked, what follows takes the profile as it is: {error}")
         return Site(profile.gres or (profile.slice and f"gpu:{profile.slice}:1"), runs), {}

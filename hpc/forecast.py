@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from src.attempts import used_s
 from src.cells import Cell
 from src.errors import RunError
 from src.kinds import cost_key, kind_of
+from src.log import log
 from src.rundir import RunDir
 from src.sweeps import Request, sweeps, with_whole_manifests
 
@@ -139,10 +139,9 @@ def refuse_above(max_slice_hours: float | None, forecast: Forecast) -> None:
             f"--max-slice-hours {max_slice_hours:g}: {forecast}; allow more, or ask for less (hparams, train.epochs)"
         )
     if forecast.unmeasured:
-        print(
-            f"warning: --max-slice-hours {max_slice_hours:g} does not know of {forecast.unmeasured} runs: no run of "
-            "their shape was measured; run one of them first to have a forecast",
-            file=sys.stderr,
+        log.warning(
+            f"--max-slice-hours {max_slice_hours:g} does not know of {forecast.unmeasured} runs: no run of "
+            "their shape was measured; run one of them first to have a forecast"
         )
 
 
@@ -151,8 +150,7 @@ def warn_of_short_lead(profile: Profile, forecast: Forecast) -> None:
     needed = (forecast.save_s or 0) + LEAD_MARGIN_S
     if forecast.save_s is not None and profile.executor == "slurm" and profile.signal_lead_s < needed:
         took = f"up to {forecast.save_s:.1f} s" if forecast.save_s >= 0.1 else "less than 0.1 s"
-        print(
-            f"warning: signal_lead_s: {profile.signal_lead_s} s are short: a checkpoint of these runs took {took}, "
-            f"and a minute is to be left beside it; set {math.ceil(needed)} or more",
-            file=sys.stderr,
+        log.warning(
+            f"signal_lead_s: {profile.signal_lead_s} s are short: a checkpoint of these runs took {took}, "
+            f"and a minute is to be left beside it; set {math.ceil(needed)} or more"
         )

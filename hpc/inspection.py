@@ -7,7 +7,6 @@ import getpass
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -30,6 +29,7 @@ from src import hints
 from src.budgets import REQUEUED_AFTER
 from src.config import Config
 from src.errors import ClusterError, RunError
+from src.log import log
 from src.names import find_named
 from src.rundir import RunDir, SweepDir
 from src.sweeps import sweeps, with_whole_manifests
@@ -122,7 +122,7 @@ def _standing(config: Config, sweep: SweepDir, only: str | None) -> SweepStatus:
     try:
         queues, known = _queue_of([sweep])
     except ClusterError as error:
-        print(f"the scheduler could not be asked, what follows is from disk alone: {error}", file=sys.stderr)
+        log.warning(f"the scheduler could not be asked, what follows is from disk alone: {error}")
         return sweep_status(sweep, {}, only)
     queue = queues[sweep.path]
     found = sweep_status(sweep, queue, only)
@@ -219,7 +219,7 @@ def _has_whole_submissions(sweep: SweepDir) -> bool:
     try:
         submissions(sweep)
     except RunError as error:
-        print(f"not cancelled: {error}", file=sys.stderr, flush=True)
+        log.warning(f"not cancelled: {error}")
         return False
     return True
 
@@ -243,7 +243,7 @@ def _stop_local(run: RunDir) -> bool:
     try:
         attempts = run.attempts()
     except RunError as error:
-        print(f"it is not known whether a process executes it: {error}", file=sys.stderr)
+        log.warning(f"it is not known whether a process executes it: {error}")
         return False
     if not attempts or "end" in attempts[-1] or not run.alive():
         return False
@@ -252,6 +252,6 @@ def _stop_local(run: RunDir) -> bool:
     try:
         os.kill(attempts[-1]["pid"], signal.SIGTERM)
     except (KeyError, ProcessLookupError, PermissionError):
-        print(f"{run.label}: process {attempts[-1].get('pid')} of {getpass.getuser()} cannot be told", file=sys.stderr)
+        log.warning(f"{run.label}: process {attempts[-1].get('pid')} of {getpass.getuser()} cannot be told")
         return False
     return True

@@ -27,6 +27,7 @@ from src import hints
 from src.attempts import AttemptHooks, Loss, attempt
 from src.budgets import REQUEUED_AFTER, STOPPED_BY_USER, admit, verdict
 from src.errors import RelayError, TakenOverError
+from src.log import log, start_log
 from src.outcome import Outcome
 from src.progress import PlainReporter, Reporter, StopCheck
 from src.rundir import RunDir
@@ -42,6 +43,7 @@ class Task:
 
     def __call__(self) -> dict[str, str]:
         """Bring the runs to their end, one after the other. Returns each one's state by its label."""
+        start_log()
         _see_the_gpus_again()
         runs = [RunDir(Path(path)) for path in self.runs]
         states = execute_runs(runs)
@@ -74,9 +76,7 @@ def execute_runs(runs: Sequence[RunDir]) -> dict[str, str]:
     failed = [label for label, state in states.items() if state == "FAILED"]
     if failed:
         # Not raised: submitit would print its own traceback below the reason.
-        print(
-            f"failed: {', '.join(failed)}; the reason stands above and in attempts.jsonl", file=sys.stderr, flush=True
-        )
+        log.error(f"failed: {', '.join(failed)}; the reason stands above and in attempts.jsonl")
         sys.exit(1)
     return states
 
@@ -104,7 +104,7 @@ def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str
         reporter.say(str(error))
         return "SURPLUS"
     except RelayError as error:
-        reporter.say(f"error: {run.label}: {error}")
+        log.error(f"{run.label}: {error}")
         return "FAILED"
     except Exception:
         traceback.print_exc()
@@ -159,16 +159,16 @@ def give_back(runs: Sequence[RunDir], cause: str, stop: StopRequest) -> None:
         return
     for run, refused in left:
         if refused:
-            print(f"{run.label}: not requeued: {refused.with_retry(run.label)}", file=sys.stderr, flush=True)
+            log.warning(f"{run.label}: not requeued: {refused.with_retry(run.label)}")
     if cause == "SIGNALLED":
         # It may be that nobody could be asked; a cancel must not be undone.
         cause = stop.cause(patient=True)
     if stop.put_back:
-        print(f"{cause}: what was reached is saved; SLURM has put the task back itself", file=sys.stderr, flush=True)
+        log.info(f"{cause}: what was reached is saved; SLURM has put the task back itself")
     elif cause not in REQUEUED_AFTER:
-        print(f"{cause}: what was reached is saved, the task is not requeued", file=sys.stderr, flush=True)
+        log.info(f"{cause}: what was reached is saved, the task is not requeued")
     elif any(refused is None for _, refused in left):
-        print(f"{cause}: what was reached is saved, the task is requeued", file=sys.stderr, flush=True)
+        log.info(f"{cause}: what was reached is saved, the task is requeued")
         _requeue()
         sys.exit(-1)
 

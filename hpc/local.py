@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from src.attempts import lost
 from src.budgets import REQUEUED_AFTER, Attempts, verdict
 from src.code_snapshot import new_code_hint, snapshot_problem
 from src.foreground import stop_on_signal
+from src.log import log
 from src.progress import Reporter
 from src.results import run_state
 from src.rundir import RunDir
@@ -140,7 +140,7 @@ class LocalPool:
         for run in self._active:
             attempts = run.attempts()
             last = attempts[-1].get("last_step") if attempts else None
-            print(f"{run.name}: {'saved at step ' + str(last) if last is not None else 'stopped'}", file=sys.stderr)
+            log.info(f"{run.name}: {'saved at step ' + str(last) if last is not None else 'stopped'}")
 
 
 def _gpus() -> dict[str, str]:

@@ -12,6 +12,7 @@ from src import hints
 from src.budgets import REQUEUED_AFTER
 from src.config import Config
 from src.errors import RunError
+from src.log import log
 from src.names import find_named
 from src.rundir import RunDir, SweepDir
 
@@ -89,7 +90,7 @@ def show_in_logs(config: Config, folder: Path) -> None:
     except FileExistsError:
         return
     except OSError as error:
-        print(f"{link}: cannot be made ({error.strerror}); the logs are in {folder}", file=sys.stderr, flush=True)
+        log.warning(f"{link}: cannot be made ({error.strerror}); the logs are in {folder}")
 
 
 def _log_file(config: Config, sweep: SweepDir, task: str, suffix: str) -> Path | None:

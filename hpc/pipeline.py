@@ -33,6 +33,7 @@ from src.code_snapshot import change_since, check_commands, new_code_hint
 from src.config import Config, make_config
 from src.errors import RelayError, RunError
 from src.foreground import prepare_images
+from src.log import log
 from src.plans import best_cell
 from src.results import best_row, collect, read_rows
 from src.rundir import SweepDir
@@ -259,7 +260,7 @@ def _submit_next(chain: Chain, link: str, flying: set[str], profile: Profile) ->
         chdir=chain.meta()["folder"],
     )
     job = slurm.submit_script(name, _link_script(chain, profile), options)
-    print(f"job {job} goes on with {chain.name} when the jobs of {link} are over", file=sys.stderr)
+    log.info(f"job {job} goes on with {chain.name} when the jobs of {link} are over")
 
 
 def _link_script(chain: Chain, profile: Profile) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from src import hints
 from src.errors import ClusterError
+from src.log import log
 
 # A busy controller may take a minute for the answer to squeue.
 _TIMEOUT_S = 180
@@ -41,7 +42,7 @@ class BusyError(ClusterError):
 def retry(call: Callable[[], _Answer], waits_s: Iterable[float], *, announce: bool = False) -> _Answer:
     """What `call` returns; it is called again after each of `waits_s` seconds for as long as it raises BusyError.
 
-    `announce`: say each time on stderr that it is tried again.
+    `announce`: log each retry.
     """
     waits = list(waits_s)
     for wait_s in waits:
@@ -49,7 +50,7 @@ def retry(call: Callable[[], _Answer], waits_s: Iterable[float], *, announce: bo
             return call()
         except BusyError as error:
             if announce:
-                print(f"{error}; trying again in {wait_s} s", file=sys.stderr, flush=True)
+                log.warning(f"{error}; trying again in {wait_s} s")
         time.sleep(wait_s)
     try:
         return call()
@@ -72,6 +73,7 @@ def ask_once(command: Sequence[str]) -> str:
     conf = os.environ.get("SLURM_CONF")
     if conf and not Path(conf).is_file():
         raise ClusterError(f"SLURM_CONF: {conf} is not there; unset it, or start that cluster again: {_start_one()}")
+    began_s = time.monotonic()
     try:
         done = subprocess.run(
             list(command), env=_environment(), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
@@ -85,6 +87,8 @@ def ask_once(command: Sequence[str]) -> str:
         raise not_executable(command[0], error) from None
     except subprocess.TimeoutExpired:
         raise BusyError(f"{command[0]}: no answer in {_TIMEOUT_S} s") from None
+    took_s = time.monotonic() - began_s
+    log.debug("%s: exit code %d after %.2f s", shlex.join(command), done.returncode, took_s)
     if done.returncode == 0:
         return done.stdout
     problem = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"

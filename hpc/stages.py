@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,11 +15,10 @@ from hpc.submit import in_queue, submissions
 from src import hints
 from src.config import Config
 from src.errors import ClusterError, RunError
+from src.log import log
 from src.rundir import SweepDir
 from src.sweeps import being_planned, sweeps
-from src.tables import print_rows
-
-_NAMES_SHOWN = 5
+from src.tables import print_rows, shortlist
 
 
 def find_pipeline(runs_dir: Path, name: str | None) -> Chain | None:
@@ -83,7 +81,7 @@ def show_pipeline(chain: Chain) -> bool:
         going_on = [job for job in slurm.queued(chain.job_names()) if slurm.in_flight(job.state)]
         waiting = ", ".join(f"{job.job_id} {job.state} {job.reason}".strip() for job in going_on)
     except ClusterError as error:
-        print(f"the scheduler could not be asked, what follows is from disk alone: {error}", file=sys.stderr)
+        log.warning(f"the scheduler could not be asked, what follows is from disk alone: {error}")
     rows = [_row(chain, link, standing.get(link, {})) for link in LINKS]
     print_rows(rows, chain.name)
     # On SLURM for as long as it submits, on this machine from its first stage to its last.
@@ -160,8 +158,7 @@ def say_others(runs_dir: Path, shown: str) -> None:
     made = sorted([*alone, *((str(chain.meta()["created"]), chain.name) for chain in chains(runs_dir))])
     others = [name for _, name in reversed(made) if name != shown]
     if others:
-        names = ", ".join(others[:_NAMES_SHOWN]) + (" ..." if len(others) > _NAMES_SHOWN else "")
-        print(f"{shown} is the newest of {len(others) + 1}; the others: {names}")
+        print(f"{shown} is the newest of {len(others) + 1}; the others: {shortlist(others)}")
         print(f"to see one of them: {hints.command('hpc.launch', 'status', others[0])}")
 
 

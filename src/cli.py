@@ -6,15 +6,19 @@ Exit codes: 0 done; 2 something that the user can mend; 130 stopped by Ctrl-C wi
 from __future__ import annotations
 
 import errno
+import functools
+import inspect
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from src.errors import RelayError
+from src.log import set_verbosity, start_log
 
 EXIT_STOPPED = 130
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 ConfigOption = Annotated[str, typer.Option("--config", metavar="FILE", help="The experiment's YAML file.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one value; may be repeated.")
@@ -32,12 +36,42 @@ NewCodeOption = Annotated[
     typer.Option("--new-code", help="Go on with the code as it is now, not with that which the sweep was made with."),
 ]
 
+_VERBOSE = typer.Option("--verbose", "-v", help="Log more, such as each SLURM command and how long it took.")
+_QUIET = typer.Option("--quiet", "-q", help="Log only warnings and errors; answers are still printed.")
 _MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
+def _with_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same command with --verbose and --quiet beside its own options."""
+
+    @functools.wraps(function)
+    def command(*, verbose: bool, quiet: bool, **options: Any) -> Any:
+        set_verbosity(verbose=verbose, quiet=quiet)
+        return function(**options)
+
+    signature = inspect.signature(function, eval_str=True)
+    flags = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option])
+        for name, option in (("verbose", _VERBOSE), ("quiet", _QUIET))
+    ]
+    command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *flags])  # type: ignore[attr-defined]
+    return command
+
+
+class _App(typer.Typer):
+    def command(self, *args: Any, **settings: Any) -> Callable[[_Function], _Function]:
+        register = super().command(*args, **settings)
+
+        def add(function: _Function) -> _Function:
+            register(_with_verbosity(function))
+            return function
+
+        return add
+
+
 def make_app(**settings: Any) -> typer.Typer:
-    """An app whose options may be written with dashes or underscores."""
-    return typer.Typer(
+    """An app whose options may be written with dashes or underscores, and whose commands take --verbose and --quiet."""
+    return _App(
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
@@ -58,6 +92,7 @@ def run_command(function: Callable[..., Any]) -> None:
 
 def run_app(app: typer.Typer) -> None:
     """Run an app; a mistake that the user can mend is one message on stderr and exit code 2."""
+    start_log()
     try:
         app()
     except RelayError as error:

@@ -13,7 +13,6 @@ import hashlib
 import os
 import shlex
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 from src import hints, yaml_file
 from src.errors import RunError
 from src.files import replace_file, sync_directory
+from src.log import log
 from src.provenance import SNAPSHOT_VERSION, code_diff, code_version
 from src.rundir import SweepDir
 from src.tables import shortlist
@@ -53,6 +53,7 @@ _DECIDES_NOTHING = frozenset(
         "hints",
         "hparams",
         "kinds",
+        "log",
         "lr_finder",
         "names",
         "outcome",
@@ -114,7 +115,7 @@ def keep_code(folder: Path, root: Path | None = None) -> Path:
         if diff:
             replace_file(target.with_suffix(".diff"), diff)
         if target.is_dir():
-            print(f"{target}: {snapshot_problem(target)}; it is made again", file=sys.stderr, flush=True)
+            log.warning(f"{target}: {snapshot_problem(target)}; it is made again")
             shutil.rmtree(target, ignore_errors=True)
         building.rename(target)
         sync_directory(folder)

@@ -34,7 +34,6 @@ from src.planned import check_as_planned
 from src.progress import Reporter, StopCheck
 from src.run_state import FORMAT, TrainingState, learner_state, load_learner_state, state_problem
 from src.rundir import RunDir
-from src.schema import SELECTED_BY
 
 # For those who watch; a checkpoint makes its rows durable in any case.
 _FLUSH_EVERY_S = 5.0

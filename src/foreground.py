@@ -19,6 +19,7 @@ from src.budgets import admit, verdict
 from src.cli import EXIT_STOPPED
 from src.code_snapshot import code_change, code_digest, keep_code, new_code_hint, use_new_code
 from src.errors import RelayError, RunError
+from src.log import log
 from src.outcome import Outcome
 from src.progress import Reporter, StopCheck, make_reporter
 from src.rundir import RunDir, SweepDir
@@ -41,7 +42,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if number == signal.SIGHUP:
             _write_nowhere(terminals)
-        print("\nstopping at the next step; once more ends at once, without saving", file=sys.stderr, flush=True)
+        log.info("stopping at the next step; once more ends at once, without saving")
 
     # nohup ignores SIGHUP, which is to stay so.
     numbers = [n for n in _STOP_SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
@@ -69,11 +70,10 @@ def prepare_images(request: Request) -> Request:
     from src.data import digest, images_of, prepare
 
     digests: dict[object, str] = {}
-    with make_reporter() as reporter:
-        for cell in request.cells:
-            wanted = images_of(cell.config)
-            if wanted not in digests:
-                digests[wanted] = digest(prepare(cell.config, reporter.say))
+    for cell in request.cells:
+        wanted = images_of(cell.config)
+        if wanted not in digests:
+            digests[wanted] = digest(prepare(cell.config))
     return replace(request, data={cell.name: digests[images_of(cell.config)] for cell in request.cells})
 
 
@@ -110,9 +110,9 @@ def _agree_on_code(sweep: SweepDir, *, new_code: bool) -> None:
     begun = f"{sweep.path}: was made with other code ({change})"
     if all(run.is_done() for run in sweep.runs()):
         if change:
-            print(f"{begun}; to do it anew: {hints.again('--fresh')}", file=sys.stderr, flush=True)
+            log.info(f"{begun}; to do it anew: {hints.again('--fresh')}")
     elif new_code or not sweep.meta().get("snapshot"):
-        print(f"goes on with the code as it is now, snapshot {use_new_code(sweep).name}", file=sys.stderr, flush=True)
+        log.info(f"goes on with the code as it is now, snapshot {use_new_code(sweep).name}")
     elif change:
         raise RunError(f"{begun}; put it back; {new_code_hint()}")
     else:
@@ -151,10 +151,10 @@ def run_sweep(sweep: SweepDir, execute: Execute, *, new: bool) -> None:
                 stopped = True
     undone = [run for run in left if not run.is_done()]
     if stopped or (undone and all(run.cancelled() for run in undone)):
-        print(f"to go on: {hints.again()}", file=sys.stderr, flush=True)
+        log.info(f"to go on: {hints.again()}")
         sys.exit(EXIT_STOPPED)
     if not left:
-        print(f"all of it was done before; to do it anew: {hints.again('--fresh')}", file=sys.stderr, flush=True)
+        log.info(f"all of it was done before; to do it anew: {hints.again('--fresh')}")
 
 
 class _OneOfSeveral(AttemptHooks):
@@ -169,7 +169,7 @@ def _try_one_of_several(run: RunDir, execute: Execute, should_stop: StopCheck, r
     try:
         return attempt(run, execute, should_stop, reporter, _OneOfSeveral())
     except RelayError as error:
-        reporter.say(f"error: {run.label}: {error}")
+        log.error(f"{run.label}: {error}")
     except Exception:
         traceback.print_exc()
     return None

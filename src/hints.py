@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 # Options of a single call: repeating them would undo what this call did.
-_FOR_ONE_CALL = frozenset({"--fresh", "--new-code", "--new_code"})
+_FOR_ONE_CALL = frozenset({"--fresh", "--new-code", "--new_code", "--verbose", "-v", "--quiet", "-q"})
 _CLUSTER = "--cluster"
 # Commands of hpc.launch that submit nothing.
 _WITHOUT_CLUSTER = ("status", "logs", "cancel")

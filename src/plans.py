@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from src.config import Config, make_config
 from src.errors import CheckpointError, RunError
 from src.files import read_json
 from src.kinds import content_key
+from src.log import log
 from src.results import Row, best_row, read_rows
 from src.rundir import SweepDir
 from src.sweeps import Request, find_sweep, with_absolute_paths
@@ -132,7 +132,7 @@ def best_of_all(config: Config, *, unfinished: bool = False) -> BestCell:
 def with_best_cell(config: Config, *, unfinished: bool = False) -> Config:
     """The configuration with its best cell in it, which is named on stderr. Raises RunError as `best_of_all` does."""
     best = best_of_all(config, unfinished=unfinished)
-    print(f"--best: {best}", file=sys.stderr, flush=True)
+    log.info(f"--best: {best}")
     return make_config(config.to_dict(), "the best cell", best.overrides)
 
 

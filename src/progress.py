@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
+
+from src.log import log
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -26,7 +28,7 @@ class Reporter(Protocol):
 
 
 class PlainReporter:
-    """Lines with a time stamp; of the steps, one line every `every_s` seconds."""
+    """Lines of the log; of the steps, one line every `every_s` seconds."""
 
     def __init__(self, every_s: float = 10.0) -> None:
         self._every_s = every_s
@@ -41,9 +43,8 @@ class PlainReporter:
         return
 
     def say(self, text: str) -> None:
-        """Print at once."""
-        with contextlib.suppress(OSError):  # A terminal that is gone must not end the run.
-            print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        """Log at level INFO."""
+        log.info(text)
 
     def advance(self, done: int, total: int, text: str, unit: str = "step") -> None:
         """Print if the last such line is `every_s` old, or at the end."""
@@ -78,12 +79,8 @@ class BarReporter:
         self._progress.stop()
 
     def say(self, text: str) -> None:
-        """Print above the bar."""
-        from rich.text import Text
-
-        # As Text: of a str rich would turn even `:x:` into a picture.
-        with contextlib.suppress(OSError):
-            self._progress.console.print(Text(text), highlight=False)
+        """Log at level INFO; while the bar is shown, rich prints what goes to stderr above it."""
+        log.info(text)
 
     def advance(self, done: int, total: int, text: str, unit: str = "step") -> None:
         """Move the bar; there is none before the first call, which says how long it is."""
@@ -93,5 +90,5 @@ class BarReporter:
 
 
 def make_reporter() -> PlainReporter | BarReporter:
-    """The bar where stderr is a terminal, lines elsewhere."""
-    return BarReporter() if sys.stderr.isatty() else PlainReporter()
+    """The bar where stderr is a terminal, lines elsewhere; --quiet shows neither."""
+    return BarReporter() if sys.stderr.isatty() and log.isEnabledFor(logging.INFO) else PlainReporter()

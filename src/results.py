@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from src.errors import RunError
 from src.files import replace_file
 from src.hparams import axis_name, axis_value
 from src.kinds import kind_of
+from src.log import log
 from src.rundir import RunDir, SweepDir
 from src.tables import print_rows, show_value
 
@@ -150,7 +150,7 @@ def draw_sweep(sweep: SweepDir, rows: Sequence[Row], path: Path) -> Path | None:
         try:
             x, y = curve_of(sweep.run(str(row["run"])), "val/accuracy")
         except RunError as error:
-            print(f"not in the figure: {error}", file=sys.stderr, flush=True)
+            log.warning(f"not in the figure: {error}")
             continue
         if x:
             label = f"{row['run']} (best)" if best and row["run"] == best["run"] else str(row["run"])

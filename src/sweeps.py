@@ -10,7 +10,6 @@ import functools
 import hashlib
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from src.config import Config
 from src.errors import DataError, RelayError, RunError
 from src.files import append_lines, replace_file, sync_directory
 from src.kinds import content_key_of, cost_key, kind_of
+from src.log import log
 from src.provenance import code_version
 from src.rundir import SweepDir
 from src.schema import Section
@@ -108,7 +108,7 @@ def planning(runs_dir: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=_QUIET_S)
         except Timeout:
-            print(f"waiting for {lock.lock_file}, which another launch holds", file=sys.stderr, flush=True)
+            log.info(f"waiting for {lock.lock_file}, which another launch holds")
             lock.acquire(timeout=_PATIENCE_S)
     except Timeout:
         raise RunError(
@@ -197,7 +197,7 @@ def with_whole_manifests(made: Iterable[SweepDir]) -> Iterator[SweepDir]:
 @functools.cache
 def say_once(text: str) -> None:
     """Print to stderr what one command comes across several times."""
-    print(text, file=sys.stderr, flush=True)
+    log.warning(text)
 
 
 def _whole(made: Iterable[SweepDir], read: Callable[[SweepDir], object]) -> Iterator[SweepDir]:

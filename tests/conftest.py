@@ -17,6 +17,7 @@ import pytest
 from src import hints, yaml_file
 from src.config import Config, make_config
 from src.files import read_lines
+from src.log import LEVEL_VARIABLE, start_log
 from src.rundir import RunDir
 
 # Tiny networks, and several tests at a time: more threads would only wait for each other.
@@ -77,6 +78,13 @@ def no_call_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hints, "_call", {})
 
 
+@pytest.fixture(autouse=True)
+def log_to_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test logs as a command without options does, whatever a test before has asked for."""
+    monkeypatch.delenv(LEVEL_VARIABLE, raising=False)
+    start_log()
+
+
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the session's images are decoded, once."""
@@ -129,6 +137,17 @@ def site_path(folder: Path) -> str:
     for name in _TOOLS:
         (tools / name).symlink_to(str(shutil.which(name)))
     return f"{folder}{os.pathsep}{tools}"
+
+
+@pytest.fixture
+def holder(run: RunDir, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the run: the script HOLD of the test's module."""
+    command = [sys.executable, "-c", request.module.HOLD, str(run.path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
 
 
 @pytest.fixture
