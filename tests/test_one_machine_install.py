@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Iterator
+import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from hpc.one_machine import packages
-from hpc.one_machine.__main__ import main
+from hpc.one_machine.__main__ import app
+from src.cli import run_app
 
 UPDATE = "-q update"
 INSTALL_ALL = f"-q install -y --no-install-recommends {' '.join(packages.PACKAGES)}"
@@ -45,22 +46,28 @@ class Debian:
 
 
 @pytest.fixture
-def debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Debian]:
+def debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Debian:
     machine = Debian(programs=tmp_path / "bin", policy=tmp_path / "policy-rc.d", calls=tmp_path / "calls")
     machine.programs.mkdir()
     monkeypatch.setenv("PATH", str(machine.programs))
     monkeypatch.setattr(packages, "POLICY", machine.policy)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    before = signal.getsignal(signal.SIGTERM)
-    yield machine
-    signal.signal(signal.SIGTERM, before)
+    monkeypatch.setattr(sys, "argv", ["hpc.one_machine", "install"])
+    return machine
+
+
+def install() -> object:
+    """The exit code of `python -m hpc.one_machine install`."""
+    with pytest.raises(SystemExit) as end:
+        run_app(app)
+    return end.value.code
 
 
 def errors(capture: pytest.CaptureFixture[str]) -> list[str]:
-    """The lines on stderr; nothing may be on stdout, which a shell evaluates."""
+    """The lines on stderr, without the time; nothing may be on stdout, which a shell evaluates."""
     output = capture.readouterr()
     assert output.out == ""
-    return output.err.splitlines()
+    return [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in output.err.splitlines()]
 
 
 @pytest.mark.parametrize("has_dpkg", [False, True])
@@ -69,7 +76,7 @@ def test_without_apt_it_says_what_to_install_by_hand(
 ) -> None:
     if has_dpkg:
         debian.add_dpkg()
-    assert main(["install"]) == 2
+    assert install() == 2
     (message,) = errors(capfd)
     assert message.startswith("error: install works on Debian and its relatives only: there is no apt-get here. ")
     assert "Install slurmctld, slurmd, slurmdbd, munge and MariaDB in this system's way" in message
@@ -81,7 +88,7 @@ def test_without_root_it_refuses_before_it_calls_apt(
     debian.add_dpkg("slurmd")
     debian.add_apt()
     monkeypatch.setattr(os, "geteuid", lambda: 65534)
-    assert main(["install"]) == 2
+    assert install() == 2
     (message,) = errors(capfd)
     assert message.startswith("error: install needs root. Try: sudo ")
     assert debian.apt_calls() == []
@@ -93,7 +100,7 @@ def test_with_everything_there_it_needs_no_root(
     debian.add_dpkg(*packages.PACKAGES)
     debian.add_apt()
     monkeypatch.setattr(os, "geteuid", lambda: 65534)
-    assert main(["install"]) == 0
+    assert install() == 0
     assert errors(capfd) == ["everything is installed already"]
     assert debian.apt_calls() == []
 
@@ -104,7 +111,7 @@ def test_it_installs_only_what_is_missing_and_lets_no_service_start(
     """munge is known to dpkg, but as removed with its configuration kept."""
     debian.add_dpkg(*(package for package in packages.PACKAGES if package not in {"munge", "slurmd"}))
     debian.add_apt()
-    assert main(["install"]) == 0
+    assert install() == 0
     policy = ["policy: #!/bin/sh", "policy: exit 101"]
     call = "-q install -y --no-install-recommends slurmd munge"
     assert debian.apt_calls() == [UPDATE, *policy, call, *policy]
@@ -116,7 +123,7 @@ def test_a_policy_that_is_there_already_is_kept(debian: Debian, capfd: pytest.Ca
     debian.add_dpkg()
     debian.add_apt()
     debian.policy.write_text("of somebody else\n")
-    assert main(["install"]) == 0
+    assert install() == 0
     assert debian.apt_calls() == [UPDATE, "policy: of somebody else", INSTALL_ALL, "policy: of somebody else"]
     assert debian.policy.read_text() == "of somebody else\n"
     assert errors(capfd)[0] == f"{debian.policy} exists and decides whether the packages start their services"
@@ -128,7 +135,7 @@ def test_an_apt_that_fails_ends_it_and_leaves_no_policy(
 ) -> None:
     debian.add_dpkg()
     debian.add_apt(fails_at=fails_at)
-    assert main(["install"]) == 2
+    assert install() == 2
     assert [line for line in debian.apt_calls() if not line.startswith("policy: ")] == calls
     assert errors(capfd)[-1] == f"error: apt-get {fails_at} ended with 100; its message is above"
     assert not debian.policy.exists()

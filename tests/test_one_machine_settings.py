@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hpc.one_machine import memory, settings
-from hpc.one_machine.settings import OneMachine, OneMachineError, Ports
+from hpc.one_machine.settings import OneMachine, Ports
+from src.errors import ClusterError
 
 MACHINE = OneMachine(
     name="relay",
@@ -83,7 +84,7 @@ def test_the_signal_at_preemption_can_be_switched_off() -> None:
 
 @pytest.mark.parametrize("name", ["", "Relay", "two words", "../relay", "9", "a" * 21, "relay\n"])
 def test_a_name_that_could_not_be_a_file_or_table_is_refused(name: str) -> None:
-    with pytest.raises(OneMachineError, match="--name"):
+    with pytest.raises(ClusterError, match="--name"):
         dataclasses.replace(MACHINE, name=name)
 
 
@@ -92,18 +93,18 @@ def test_a_path_too_long_for_a_unix_socket_is_refused() -> None:
     socket = f"{longest}/spool/node99/{settings.LONGEST_STEP_SOCKET}"
     fits = "/tmp/" + "a" * (63 - (len(socket) - settings.UNIX_SOCKET_LIMIT))
     dataclasses.replace(MACHINE, folder=Path(fits))
-    with pytest.raises(OneMachineError, match="too long by 1 characters"):
+    with pytest.raises(ClusterError, match="too long by 1 characters"):
         dataclasses.replace(MACHINE, folder=Path(fits + "a"))
 
 
 @pytest.mark.parametrize("folder", ["relative", "/tmp/with space", "/tmp/with#hash"])
 def test_a_folder_that_slurm_conf_could_not_hold_is_refused(folder: str) -> None:
-    with pytest.raises(OneMachineError, match="--dir"):
+    with pytest.raises(ClusterError, match="--dir"):
         dataclasses.replace(MACHINE, folder=Path(folder))
 
 
 def test_a_cluster_without_nodes_is_refused() -> None:
-    with pytest.raises(OneMachineError, match="--nodes 0"):
+    with pytest.raises(ClusterError, match="--nodes 0"):
         dataclasses.replace(MACHINE, ports=dataclasses.replace(MACHINE.ports, slurmd=()))
 
 

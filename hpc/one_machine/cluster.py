@@ -17,7 +17,6 @@ from pathlib import Path
 from hpc.one_machine import daemons, memory
 from hpc.one_machine.packages import check_installed
 from hpc.one_machine.processes import Process, stop
-from hpc.one_machine.progress import report
 from hpc.one_machine.records import (
     Record,
     all_records,
@@ -29,7 +28,6 @@ from hpc.one_machine.records import (
 )
 from hpc.one_machine.settings import (
     OneMachine,
-    OneMachineError,
     Ports,
     cgroup_conf_text,
     check_name,
@@ -39,6 +37,8 @@ from hpc.one_machine.settings import (
     slurmdbd_conf_text,
 )
 from src import hints
+from src.errors import ClusterError
+from src.log import log
 
 PORTS = range(20000, 32000)  # below those that the kernel gives to outgoing connections
 OUTAGE_PATIENCE_S = 60.0  # a daemon that is to go on later writes down what it knows first
@@ -62,12 +62,12 @@ def up(request: Request) -> None:
     with only_one():
         record = read_record(request.name)
         if record is not None and not record.is_whole():
-            report(f"the cluster {record.label} was never finished or is from before a reboot; it is made anew")
+            log.info(f"the cluster {record.label} was never finished or is from before a reboot; it is made anew")
             remove(record)
             record = None
         if record is not None and record.dead():
             end_it = hints.python("hpc.one_machine", "down", "--name", request.name)
-            raise OneMachineError(
+            raise ClusterError(
                 f"{', '.join(record.dead())} of the cluster {record.label} ended. "
                 f"Its logs are in {record.machine.logs}. Try: {end_it}"
             )
@@ -75,17 +75,17 @@ def up(request: Request) -> None:
             record = Record(describe(request), [], own_clone())
             bring_up(record)
         else:
-            report(f"the cluster {record.label} runs already")
+            log.info(f"the cluster {record.label} runs already")
     print(f"export SLURM_CONF={record.machine.slurm_conf}", flush=True)
 
 
 def describe(request: Request) -> OneMachine:
-    """A new cluster as it was asked for, with ports of its own. Raises OneMachineError."""
+    """A new cluster as it was asked for, with ports of its own. Raises ClusterError."""
     default = Path(tempfile.gettempdir()).resolve() / f"relay-slurm-{os.geteuid()}-{request.name}"
     try:
         user = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
-        raise OneMachineError(f"SLURM needs a user with a name, and uid {os.geteuid()} has none here") from None
+        raise ClusterError(f"SLURM needs a user with a name, and uid {os.geteuid()} has none here") from None
     return OneMachine(
         name=request.name,
         folder=default if request.folder is None else request.folder.absolute(),
@@ -100,12 +100,12 @@ def describe(request: Request) -> OneMachine:
 
 
 def choose_ports(nodes: int) -> Ports:
-    """Ports that nobody listens on and no other cluster of this user counts on. Raises OneMachineError if too few."""
+    """Ports that nobody listens on and no other cluster of this user counts on. Raises ClusterError if too few."""
     taken = {port for record in all_records() for port in _ports_of(record.machine.ports)}
     candidates = (port for port in random.sample(PORTS, len(PORTS)) if port not in taken and _is_free(port))
     found = [port for port, _ in zip(candidates, range(3 + nodes), strict=False)]
     if len(found) < 3 + nodes:
-        raise OneMachineError(f"fewer than {3 + nodes} free ports between {PORTS.start} and {PORTS.stop}")
+        raise ClusterError(f"fewer than {3 + nodes} free ports between {PORTS.start} and {PORTS.stop}")
     return Ports(found[0], found[1], found[2], tuple(found[3:]))
 
 
@@ -128,7 +128,7 @@ def bring_up(record: Record) -> None:
     try:
         record.machine.folder.mkdir(parents=True)
     except FileExistsError:
-        raise OneMachineError(
+        raise ClusterError(
             f"{record.machine.folder} exists already and is no cluster that is known. "
             "Try --dir with a folder that does not exist yet"
         ) from None
@@ -142,10 +142,10 @@ def bring_up(record: Record) -> None:
         write_files(record.machine)
         daemons.Starter(record.machine, started).start_all()
     except BaseException:
-        report("failed; removing what was started")
+        log.warning("failed; removing what was started")
         remove(record)
         raise
-    report(f"the cluster {record.label} is up after {time.monotonic() - began_s:.1f} s")
+    log.info(f"the cluster {record.label} is up after {time.monotonic() - began_s:.1f} s")
 
 
 def write_files(machine: OneMachine) -> None:
@@ -158,7 +158,7 @@ def write_files(machine: OneMachine) -> None:
     if limits_memory:
         _write(machine.cgroup_conf, cgroup_conf_text(machine), 0o644)
     else:
-        report(f"jobs may take more memory than they ask for: no cgroups can be made in {memory.HIERARCHY}")
+        log.warning(f"jobs may take more memory than they ask for: no cgroups can be made in {memory.HIERARCHY}")
     _write(machine.slurm_conf, slurm_conf_text(machine, limits_memory=limits_memory), 0o644)
     _write(machine.gres_conf, gres_conf_text(machine), 0o644)
     _write(machine.slurmdbd_conf, slurmdbd_conf_text(machine), 0o600)
@@ -181,13 +181,13 @@ def remove(record: Record) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """A dying process may write for a moment longer. Raises OneMachineError if the folder stays."""
+    """A dying process may write for a moment longer. Raises ClusterError if the folder stays."""
     for _ in range(20):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
             return
         time.sleep(0.1)
-    raise OneMachineError(f"{folder} cannot be removed. See who uses it, then try the same command again")
+    raise ClusterError(f"{folder} cannot be removed. See who uses it, then try the same command again")
 
 
 def down(name: str) -> None:
@@ -196,18 +196,19 @@ def down(name: str) -> None:
     with only_one():
         record = read_record(name)
         if record is None:
-            others = ", ".join(other.label for other in all_records())
-            report(f"there is no cluster {name}" + (f"; there are {others} (--name, or make NAME=)" if others else ""))
+            names = ", ".join(other.label for other in all_records())
+            others = f"; there are {names} (--name, or make NAME=)" if names else ""
+            log.info(f"there is no cluster {name}{others}")
             return
         began_s = time.monotonic()
         remove(record)
-        report(f"the cluster {record.label} is down after {time.monotonic() - began_s:.1f} s")
+        log.info(f"the cluster {record.label} is down after {time.monotonic() - began_s:.1f} s")
 
 
 def stop_daemon(name: str, label: str, *, kill: bool) -> None:
     """End one daemon of a running cluster, to see what an outage of it does; `kill` leaves it no time for anything.
 
-    Raises OneMachineError where there is no such cluster or daemon.
+    Raises ClusterError where there is no such cluster or daemon.
     """
     with only_one():
         record, position = _find_daemon(name, label)
@@ -215,11 +216,11 @@ def stop_daemon(name: str, label: str, *, kill: bool) -> None:
         if kill:
             process.send(signal.SIGKILL)
         stop([process], OUTAGE_PATIENCE_S)
-    report(f"{label} of {name} is stopped")
+    log.info(f"{label} of {name} is stopped")
 
 
 def start_daemon(name: str, label: str) -> None:
-    """Start a daemon that ended, and wait until it answers; one that runs is left alone. Raises OneMachineError."""
+    """Start a daemon that ended, and wait until it answers; one that runs is left alone. Raises ClusterError."""
     with only_one():
         record, position = _find_daemon(name, label)
 
@@ -228,19 +229,19 @@ def start_daemon(name: str, label: str) -> None:
             write_record(record)
 
         if record.processes[position].is_alive():
-            report(f"{label} of {name} runs already")
+            log.info(f"{label} of {name} runs already")
             return
         daemons.Starter(record.machine, started).start(label)
-    report(f"{label} of {name} runs again")
+    log.info(f"{label} of {name} runs again")
 
 
 def _find_daemon(name: str, label: str) -> tuple[Record, int]:
     record = read_record(name)
     if record is None or not record.is_whole():
-        raise OneMachineError(f"there is no running cluster {name}. Try: {hints.python('hpc.one_machine', 'status')}")
+        raise ClusterError(f"there is no running cluster {name}. Try: {hints.python('hpc.one_machine', 'status')}")
     found = [position for position, process in enumerate(record.processes) if process.label == label]
     if not found:
-        raise OneMachineError(
+        raise ClusterError(
             f"{label}: no daemon of the cluster {name}; give one of {', '.join(daemons.labels(record.machine))}"
         )
     return record, found[0]
@@ -250,7 +251,7 @@ def status() -> None:
     """One line per cluster on stdout."""
     records = all_records()
     if not records:
-        report(f"there is no cluster. Try: {hints.python('hpc.one_machine', 'up')}")
+        log.info(f"there is no cluster. Try: {hints.python('hpc.one_machine', 'up')}")
     for record in records:
         whose = f"  of {record.clone}" if record.clone else ""
         print(f"{record.machine.name}  {health(record)}  SLURM_CONF={record.machine.slurm_conf}{whose}")

@@ -12,17 +12,14 @@ from pathlib import Path
 
 from hpc.one_machine.packages import SYSTEM_PATH, find_program
 from hpc.one_machine.processes import POLL_S, Process, descendants, job_processes, living, start_ticks, stop
-from hpc.one_machine.progress import report
-from hpc.one_machine.settings import OneMachine, OneMachineError
+from hpc.one_machine.settings import OneMachine
+from src.errors import ClusterError
+from src.log import log
 
 READY_TIMEOUT_S = 90.0
 STOP_PATIENCE_S = 5.0  # a controller with a job that is just ending takes 15 s, for a state that nobody needs
 JOB_GRACE_S = 2.0
 LOG_TAIL_LINES = 15
-
-
-class StartError(OneMachineError):
-    """A daemon ended or did not answer; the message ends with the last lines of its log."""
 
 
 class Starter:
@@ -34,34 +31,34 @@ class Starter:
         self.children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start_all(self) -> None:
-        """Returns when every node is idle. Raises StartError when a daemon ends or stays silent; others still run."""
+        """Returns when every node is idle. Raises ClusterError when a daemon ends or stays silent; others still run."""
         machine = self.machine
-        report("starting munge")
+        log.info("starting munge")
         self.start("munged")
-        report("starting MariaDB")
+        log.info("starting MariaDB")
         self._make_database()
         self.start("mariadbd")
-        report("starting slurmdbd")
+        log.info("starting slurmdbd")
         self.start("slurmdbd")
         if ask(machine, ["sacctmgr", "-i", "add", "cluster", machine.name]) is None:
-            raise StartError(f"slurmdbd does not take the cluster.{_tail(_output(machine, 'slurmdbd'))}")
-        report("starting slurmctld")
+            raise ClusterError(f"slurmdbd does not take the cluster.{_tail(_output(machine, 'slurmdbd'))}")
+        log.info("starting slurmctld")
         self.start("slurmctld")
-        report(f"starting slurmd of {', '.join(machine.nodes)}")
+        log.info(f"starting slurmd of {', '.join(machine.nodes)}")
         for node in machine.nodes:
             self._start(f"slurmd-{node}")
         self._wait("slurmd-node1", lambda: idle_nodes(machine) == set(machine.nodes))
 
     def start(self, label: str) -> None:
-        """Start one daemon, and return when it answers. Raises StartError when it ends or stays silent."""
+        """Start one daemon, and return when it answers. Raises ClusterError when it ends or stays silent."""
         self._start(label)
         self._wait(label, lambda: _answers(self.machine, label))
 
     def _make_database(self) -> None:
         install = ["mariadb-install-db", "--no-defaults", f"--datadir={self.machine.database}", "--skip-test-db"]
         install += [f"--user={self.machine.user}", "--auth-root-authentication-method=socket"]
-        log = self.machine.logs / "mariadb-install-db.log"
-        with log.open("wb") as output:
+        log_file = self.machine.logs / "mariadb-install-db.log"
+        with log_file.open("wb") as output:
             command = [find_program(install[0]), *install[1:]]
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
@@ -72,7 +69,7 @@ class Starter:
             os.killpg(child.pid, signal.SIGKILL)
             raise
         if returncode:
-            raise StartError(f"{install[0]} ended with {returncode}.{_tail(log)}")
+            raise ClusterError(f"{install[0]} ended with {returncode}.{_tail(log_file)}")
 
     def _start(self, label: str) -> None:
         """In a session of its own, so that it outlives the terminal."""
@@ -98,13 +95,13 @@ class Starter:
             self._fail_if_ended()
             if time.monotonic() > deadline_s:
                 tail = _tail(_output(self.machine, label))
-                raise StartError(f"{label} did not become ready within {READY_TIMEOUT_S:.0f} s.{tail}")
+                raise ClusterError(f"{label} did not become ready within {READY_TIMEOUT_S:.0f} s.{tail}")
             time.sleep(POLL_S)
 
     def _fail_if_ended(self) -> None:
         for label, child in self.children.items():
             if child.poll() is not None:
-                raise StartError(f"{label} ended with {child.returncode}.{_tail(_output(self.machine, label))}")
+                raise ClusterError(f"{label} ended with {child.returncode}.{_tail(_output(self.machine, label))}")
 
 
 def labels(machine: OneMachine) -> tuple[str, ...]:
@@ -163,13 +160,13 @@ def _output(machine: OneMachine, label: str) -> Path:
     return machine.logs / f"{label}.out"
 
 
-def _tail(log: Path) -> str:
+def _tail(log_file: Path) -> str:
     """The last lines of a log, as the end of a message."""
     try:
-        lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        lines = log_file.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
     except OSError:
         return ""
-    return f" The end of {log.name}:\n" + "\n".join(f"    {line}" for line in lines)
+    return f" The end of {log_file.name}:\n" + "\n".join(f"    {line}" for line in lines)
 
 
 def _daemon_environment(machine: OneMachine) -> dict[str, str]:
@@ -214,7 +211,7 @@ def stop_all(machine: OneMachine, daemons: Sequence[Process]) -> None:
     """Ends every daemon and every job of this cluster; returns when they are gone.
 
     The controller goes first, so that it neither requeues nor starts what is ended next; jobs outlive their slurmd and
-    go after it; the database goes when nobody writes to it any more. Raises OneMachineError if a process stays.
+    go after it; the database goes when nobody writes to it any more. Raises ClusterError if a process stays.
     """
     alive = [daemon for daemon in daemons if daemon.is_alive()]
     helpers = living("helper", descendants(daemon.pid for daemon in alive))

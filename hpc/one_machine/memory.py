@@ -11,7 +11,8 @@ import os
 import time
 from pathlib import Path
 
-from hpc.one_machine.settings import OneMachine, OneMachineError
+from hpc.one_machine.settings import OneMachine
+from src.errors import ClusterError
 
 HIERARCHY = Path("/sys/fs/cgroup/memory")
 _PATIENCE_S = 5.0
@@ -36,7 +37,7 @@ def make_group(machine: OneMachine, hierarchy: Path = HIERARCHY) -> bool:
 
 
 def remove_group(machine: OneMachine) -> None:
-    """The group with those of the nodes and jobs in it, which are empty now. Raises OneMachineError if it stays."""
+    """The group with those of the nodes and jobs in it, which are empty now. Raises ClusterError if it stays."""
     link = machine.cgroup / "memory"
     if not link.is_symlink():
         return
@@ -46,5 +47,5 @@ def remove_group(machine: OneMachine) -> None:
             with contextlib.suppress(OSError):  # A process that was just killed may still be in it.
                 Path(folder).rmdir()
         if time.monotonic() > deadline_s:
-            raise OneMachineError(f"{group} cannot be removed. Try the same command again")
+            raise ClusterError(f"{group} cannot be removed. Try the same command again")
         time.sleep(0.05)

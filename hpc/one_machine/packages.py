@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hpc.one_machine.progress import report
-from hpc.one_machine.settings import OneMachineError
 from src import hints
+from src.errors import ClusterError
+from src.log import log
 
 PACKAGES = (
     "slurmctld",
@@ -40,10 +40,10 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def check_installed() -> None:
-    """Raises OneMachineError that names every program which is missing."""
+    """Raises ClusterError that names every program which is missing."""
     missing = [name for name in PROGRAMS if _which(name) is None]
     if missing:
-        raise OneMachineError(f"not installed: {', '.join(missing)}. Try: {hints.python('hpc.one_machine', 'install')}")
+        raise ClusterError(f"not installed: {', '.join(missing)}. Try: {hints.python('hpc.one_machine', 'install')}")
 
 
 def _which(name: str) -> str | None:
@@ -52,17 +52,17 @@ def _which(name: str) -> str | None:
 
 
 def find_program(name: str) -> str:
-    """Its whole path. Raises OneMachineError if it is not installed."""
+    """Its whole path. Raises ClusterError if it is not installed."""
     found = _which(name)
     if found is None:
-        raise OneMachineError(f"not installed: {name}. Try: {hints.python('hpc.one_machine', 'install')}")
+        raise ClusterError(f"not installed: {name}. Try: {hints.python('hpc.one_machine', 'install')}")
     return found
 
 
 def missing_packages() -> list[str]:
-    """The packages that dpkg does not know as installed. Raises OneMachineError where there is no dpkg."""
+    """The packages that dpkg does not know as installed. Raises ClusterError where there is no dpkg."""
     if shutil.which("dpkg-query") is None or shutil.which("apt-get") is None:
-        raise OneMachineError(
+        raise ClusterError(
             "install works on Debian and its relatives only: there is no apt-get here. "
             "Install slurmctld, slurmd, slurmdbd, munge and MariaDB in this system's way, then try: "
             f"{hints.python('hpc.one_machine', 'up')}"
@@ -73,24 +73,24 @@ def missing_packages() -> list[str]:
 
 
 def install() -> None:
-    """Installs what is missing. Raises OneMachineError without apt, without root, or when apt-get fails."""
+    """Installs what is missing. Raises ClusterError without apt, without root, or when apt-get fails."""
     missing = missing_packages()
     if not missing:
-        report("everything is installed already")
+        log.info("everything is installed already")
         return
     if os.geteuid() != 0:
-        raise OneMachineError(f"install needs root. Try: sudo {sys.executable} -m hpc.one_machine install")
+        raise ClusterError(f"install needs root. Try: sudo {sys.executable} -m hpc.one_machine install")
     began_s = time.monotonic()
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     with no_service_starts():
         for arguments in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
-            report(f"apt-get {' '.join(arguments)}")
+            log.info(f"apt-get {' '.join(arguments)}")
             ended = subprocess.run(
                 ["apt-get", "-q", *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False
             )
             if ended.returncode:
-                raise OneMachineError(f"apt-get {arguments[0]} ended with {ended.returncode}; its message is above")
-    report(f"installed in {time.monotonic() - began_s:.0f} s")
+                raise ClusterError(f"apt-get {arguments[0]} ended with {ended.returncode}; its message is above")
+    log.info(f"installed in {time.monotonic() - began_s:.0f} s")
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def no_service_starts() -> Iterator[None]:
     try:
         descriptor = os.open(POLICY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755)
     except FileExistsError:
-        report(f"{POLICY} exists and decides whether the packages start their services")
+        log.info(f"{POLICY} exists and decides whether the packages start their services")
         yield
         return
     try:

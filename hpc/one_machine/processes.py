@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc.one_machine.settings import OneMachine, OneMachineError
+from hpc.one_machine.settings import OneMachine
+from src.errors import ClusterError
 
 KILL_TIMEOUT_S = 15.0
 POLL_S = 0.05
@@ -114,7 +115,7 @@ def _is_marked(machine: OneMachine, pid: int) -> bool:
 
 
 def stop(processes: Sequence[Process], patience_s: float) -> None:
-    """SIGTERM, then SIGKILL for those that are still there after `patience_s`. Raises OneMachineError if one stays."""
+    """SIGTERM, then SIGKILL for those that are still there after `patience_s`. Raises ClusterError if one stays."""
     for number, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, KILL_TIMEOUT_S)):
         for process in processes:
             process.send(number)
@@ -123,4 +124,4 @@ def stop(processes: Sequence[Process], patience_s: float) -> None:
             time.sleep(POLL_S)
     stayed = [f"{process.label} (pid {process.pid})" for process in processes if process.is_alive()]
     if stayed:
-        raise OneMachineError(f"still running after SIGKILL: {', '.join(stayed)}. Try the same command again")
+        raise ClusterError(f"still running after SIGKILL: {', '.join(stayed)}. Try the same command again")

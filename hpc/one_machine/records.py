@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -12,10 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from hpc.one_machine.processes import Process
-from hpc.one_machine.progress import report
-from hpc.one_machine.settings import OneMachine, OneMachineError, Ports
+from hpc.one_machine.settings import OneMachine, Ports
 from src import hints
+from src.errors import ClusterError
+from src.log import log
 
 
 @dataclasses.dataclass
@@ -56,11 +58,11 @@ def boot_id() -> str:
 
 
 def records_folder() -> Path:
-    """Made at need. Raises OneMachineError if somebody else made it: in /tmp anybody could."""
+    """Made at need. Raises ClusterError if somebody else made it: in /tmp anybody could."""
     folder = Path(tempfile.gettempdir()).resolve() / f"relay-slurm-{os.geteuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
-        raise OneMachineError(
+        raise ClusterError(
             f"{folder} is not yours. Try with another folder: TMPDIR=~ {hints.python('hpc.one_machine', 'up')}"
         )
     return folder
@@ -104,10 +106,13 @@ def all_records() -> list[Record]:
 @contextmanager
 def only_one() -> Iterator[None]:
     """One `up` or `down` at a time, or two would choose the same free ports."""
-    with (records_folder() / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report("waiting for another up or down to finish")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = FileLock(records_folder() / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another up or down to finish")
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()

@@ -17,6 +17,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from src.errors import ClusterError
+
 UNIX_SOCKET_LIMIT = 107
 """Longest path in bytes that Linux takes for a unix socket (`sun_path` has 108, the last one is zero)."""
 
@@ -26,14 +28,10 @@ LONGEST_STEP_SOCKET = "node99_99999999.4294967291"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,19}")
 
 
-class OneMachineError(Exception):
-    """Something that the user can mend; the message says what to do."""
-
-
 def check_name(name: str) -> None:
-    """The name goes into file names and table names. Raises OneMachineError."""
+    """The name goes into file names and table names. Raises ClusterError."""
     if not _NAME.fullmatch(name):
-        raise OneMachineError(f"--name {name!r}: give a small letter followed by up to 19 of a-z, 0-9 and _")
+        raise ClusterError(f"--name {name!r}: give a small letter followed by up to 19 of a-z, 0-9 and _")
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Ports:
 class OneMachine:
     """One cluster: where it lives, as whom it runs, and what its nodes claim to have.
 
-    Raises OneMachineError for a name, folder or number of nodes that SLURM could not work with.
+    Raises ClusterError for a name, folder or number of nodes that SLURM could not work with.
     """
 
     name: str
@@ -71,12 +69,12 @@ class OneMachine:
     def __post_init__(self) -> None:
         check_name(self.name)
         if re.search(r"[^A-Za-z0-9_./+-]", str(self.folder)) or not self.folder.is_absolute():
-            raise OneMachineError(f"--dir {self.folder}: give an absolute path of letters, digits and any of _ . / + -")
+            raise ClusterError(f"--dir {self.folder}: give an absolute path of letters, digits and any of _ . / + -")
         if not 1 <= len(self.ports.slurmd) <= 99:
-            raise OneMachineError(f"--nodes {len(self.ports.slurmd)}: a cluster has 1 to 99 nodes")
+            raise ClusterError(f"--nodes {len(self.ports.slurmd)}: a cluster has 1 to 99 nodes")
         longest = len(str(self.spool / "node99" / LONGEST_STEP_SOCKET))
         if longest > UNIX_SOCKET_LIMIT:
-            raise OneMachineError(
+            raise ClusterError(
                 f"--dir {self.folder}: too long by {longest - UNIX_SOCKET_LIMIT} characters, since Linux allows only "
                 f"{UNIX_SOCKET_LIMIT} in the path of a unix socket and SLURM makes some in there. Try a folder in /tmp"
             )

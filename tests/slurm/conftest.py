@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from hpc.one_machine.packages import check_installed
-from hpc.one_machine.settings import OneMachineError
+from src.errors import ClusterError
 
 REPOSITORY = Path(__file__).parents[2]
 # One slice and one CPU for a task: the number of threads is part of what must be equal.
@@ -106,7 +106,7 @@ class Cluster:
 def cluster_of_its_own(name: str, *options: str) -> Iterator[Cluster]:
     try:
         check_installed()
-    except OneMachineError as error:
+    except ClusterError as error:
         pytest.skip(str(error))
     parent = Path(tempfile.mkdtemp(prefix="relay-"))
     cluster = Cluster(name, parent / "slurm")

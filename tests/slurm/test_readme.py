@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from hpc.one_machine.packages import check_installed
-from hpc.one_machine.settings import OneMachineError
+from src.errors import ClusterError
 
 from .conftest import REPOSITORY
 
@@ -68,7 +68,7 @@ def clone(tmp_path: Path) -> Iterator[Path]:
     """The project's files alone, set up."""
     try:
         check_installed()
-    except OneMachineError as error:
+    except ClusterError as error:
         pytest.skip(str(error))
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split("\0")

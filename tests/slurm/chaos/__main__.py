@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from hpc.one_machine.packages import check_installed
-from hpc.one_machine.settings import OneMachineError
+from src.errors import ClusterError
 
 from ..conftest import cluster_of_its_own
 from .campaign import DECK, Campaign, Plan, command_of
@@ -29,7 +29,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         check_installed()
-    except OneMachineError as error:
+    except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     plan = Plan(given.seed, given.minutes, kinds=tuple(given.kind or DECK))
