@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import subprocess
-import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from src.progress import PlainReporter, Reporter, StopCheck
 from src.rundir import RunDir
 from src.sweeps import open_sweep
 
-from .conftest import ROOT, fake
+from .conftest import fake
 
 HOLD = """
 import sys
@@ -44,17 +43,6 @@ with RunDir(Path(sys.argv[1])).claim():
 @pytest.fixture
 def run(small: Callable[..., Config]) -> RunDir:
     return open_sweep(train_request(small()))[0].runs()[0]
-
-
-@pytest.fixture
-def holder(run: RunDir) -> Iterator[subprocess.Popen[str]]:
-    """Another process that has the run."""
-    command = [sys.executable, "-c", HOLD, str(run.path)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
 
 
 def never() -> bool:

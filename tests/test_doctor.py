@@ -15,7 +15,7 @@ from hpc import doctor
 from hpc.cluster import Profile
 from hpc.doctor import ask, folder, node, node_report
 from hpc.doctor.findings import Line, count_levels, print_page
-from hpc.doctor.node_lines import node_lines
+from hpc.doctor.node import node_lines
 from src import yaml_file
 from src.config import Config
 

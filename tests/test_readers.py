@@ -57,17 +57,6 @@ def run(shared: Path) -> RunDir:
     return RunDir(next(path.parent for path in shared.glob("runs/*/*/config.yaml")))
 
 
-@pytest.fixture
-def holder(run: RunDir) -> Iterator[subprocess.Popen[str]]:
-    """The process that executes the run."""
-    command = [sys.executable, "-c", HOLD, str(run.path)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
-
-
 def status_of_nobody(shared: Path, *words: str) -> str:
     """What the status command shows to another user, who may read all of it and write nothing."""
     code = (

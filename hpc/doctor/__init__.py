@@ -15,8 +15,7 @@ from hpc.cluster import Profile, load_profile
 from hpc.doctor import folder as folders
 from hpc.doctor.ask import site_lines
 from hpc.doctor.findings import Line, print_page
-from hpc.doctor.node import NoNodeError, ask_here, ask_node
-from hpc.doctor.node_lines import node_lines, task_lines
+from hpc.doctor.node import NoNodeError, ask_here, ask_node, node_lines, task_lines
 from hpc.forecast import forecast_of
 from src import hints
 from src.config import Config

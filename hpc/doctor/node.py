@@ -1,11 +1,13 @@
-"""A task as Relay's own, sent to a node (or started here) to look around: the asking side of `node_report.py`."""
+"""A task sent to a node (or started here) to look around, and what its report means for Relay.
+
+The asking side of `node_report.py`.
+"""
 
 from __future__ import annotations
 
 import json
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,17 +17,26 @@ from typing import Any
 
 from hpc import slurm
 from hpc.cluster import Profile
+from hpc.doctor.findings import Line
 from hpc.doctor.node_report import POLL_S, Meeting, try_lock
 from hpc.plan import make_plan, task_command, task_environment, worker_python
 from hpc.slurm_command import ask
+from src import hints
 from src.code_snapshot import keep_code
 from src.errors import ClusterError
 from src.files import read_json, replace_file
+from src.log import log
 
 _TIME_MIN = 4
 _REPORT_PATIENCE_S = 180.0
 _QUEUE_POLL_S = 2.0
 _FILES_PATIENCE_S = 20.0
+_SLOW_IMPORT_S = 60
+_SLOW_FILES_S = 10
+# Causes are told by comparing the times of nodes and controller, which may differ by so much.
+_CLOCKS_S = 30
+_LEAST_TMP_GIB = 1.0
+_ELSEWHERE = "set paths.runs_dir to a folder on another file system"
 
 
 class NoNodeError(ClusterError):
@@ -54,7 +65,7 @@ def ask_node(folder: Path, profile: Profile, gres: str | None, wait_s: float) ->
     script = folder / "job.sh"
     script.write_text(plan.sbatch_text.replace(task_command(folder), _command(folder)))
     job_id = ask(["sbatch", "--parsable", str(script)]).strip().partition(";")[0]
-    print(f"job {job_id} looks around on a node; it is given {wait_s:.0f} s to find one", file=sys.stderr, flush=True)
+    log.info(f"job {job_id} looks around on a node; it is given {wait_s:.0f} s to find one")
     try:
         return _meet(Meeting(folder), _QueueWatch(name, job_id, wait_s, folder))
     finally:
@@ -146,3 +157,90 @@ def _last_words(folder: Path) -> str:
         if line.strip()
     ]
     return lines[-1][:300] if lines else "it left no word"
+
+
+def node_lines(answer: Answer, python: str) -> list[Line]:
+    """All lines about a node; `python` is the version on this side."""
+    report = answer.report
+    return [
+        Line("ok", "node", f"{report['host']}: a task began after {answer.began_s:.0f} s"),
+        _python_line(str(report["python"]), python),
+        _locks_line(report["files"], answer.node_lock),
+        *_files_lines(report["files"], answer.clock_s),
+        *task_lines(report),
+    ]
+
+
+def task_lines(report: Mapping[str, Any]) -> list[Line]:
+    """What a task finds also where there is but one machine: torch, its slice, the network and room."""
+    lines = _torch_lines(report["torch"], report["slice"])
+    return [*lines, _network_line(report["network"]), _space_line(report["space"])]
+
+
+def _python_line(there: str, here: str) -> Line:
+    if there == here:
+        return Line("ok", "node: python", f"{there}, as here")
+    advice = "make both the same (setup: [module load ...] in the profile, or a .venv on a shared file system)"
+    return Line("warning", "node: python", f"{there}, but {here} here", advice)
+
+
+def _torch_lines(torch: Mapping[str, Any], found: Mapping[str, str]) -> list[Line]:
+    if "error" in torch:
+        setup = hints.make("setup")
+        advice = f"{setup} again, with the .venv where the nodes see it (TORCH_BACKEND=auto on a node for its driver)"
+        return [Line("problem", "task: torch", f"the import fails: {torch['error']}", advice)]
+    cuda = f"CUDA {torch['cuda']}" if torch["cuda"] else "no CUDA"
+    imported = f"{torch['version']} ({cuda}), imported in {torch['import_s']:.0f} s"
+    slow = torch["import_s"] > _SLOW_IMPORT_S
+    advice = "every task pays this: put the .venv on a faster file system, or raise cells_per_job of the profile"
+    lines = [Line("warning" if slow else "ok", "task: torch", imported, advice if slow else "")]
+    if "error" in found:
+        return [*lines, Line("problem", "task: device", found["error"])]
+    return [*lines, Line("ok", "task: device", found["found"])]
+
+
+def _locks_line(files: Mapping[str, Any], node_lock: str) -> Line:
+    if files["asker_lock"] == files["own_lock"] == "taken" or node_lock == "taken":
+        finding = "a lock that is held here does not hold on the node" if files["asker_lock"] == "taken" else ""
+        finding = finding or "a lock that is held on the node does not hold here"
+        advice = f"two tasks could execute one run: ask the site for mounts with flock, or {_ELSEWHERE}"
+        return Line("problem", "node: locks", finding, advice)
+    told = (files["asker_lock"], files["own_lock"], node_lock)
+    if told != ("refused", "taken", "refused"):
+        return Line("problem", "node: locks", f"flock across machines says {', '.join(told)}", _ELSEWHERE)
+    return Line("ok", "node: locks", "a lock that is held here is refused there, and the other way round")
+
+
+def _files_lines(files: Mapping[str, Any], clock_s: float) -> list[Line]:
+    seconds = files["round_trip_s"]
+    if seconds is None:
+        finding = "a file that was replaced here is not seen there within a minute"
+        return [Line("problem", "node: files", finding, f"a task would not see what another one saved: {_ELSEWHERE}")]
+    finding = f"a file replaced there is seen here, and the answer there, after {seconds:.1f} s"
+    slow = seconds > _SLOW_FILES_S
+    advice = "a task that follows another at once may not see its last state: ask the site about attribute caching"
+    lines = [Line("warning" if slow else "ok", "node: files", finding, advice if slow else "")]
+    # What is seen later than the whole exchange took, or before it was written, is the clocks' difference.
+    apart_s = max(-clock_s, clock_s - seconds, 0)
+    if apart_s > _CLOCKS_S:
+        advice = "ask the site to set its clocks (NTP); causes of interruptions are told by comparing times"
+        return [*lines, Line("warning", "node: clock", f"{apart_s:.0f} s from the clock here", advice)]
+    return lines
+
+
+def _network_line(network: Mapping[str, str]) -> Line:
+    if "error" in network:
+        finding = f"{network['host']} cannot be reached ({network['error']}); not needed, images are fetched here"
+        return Line("ok", "task: network", finding)
+    return Line("ok", "task: network", f"{network['host']} can be reached; not needed, images are fetched here")
+
+
+def _space_line(space: Mapping[str, Any]) -> Line:
+    advice = "set TMPDIR to a folder with room (setup: [export TMPDIR=...] in the profile)"
+    if "error" in space:
+        return Line("problem", "task: room", f"{space['tmp']}: {space['error']}", advice)
+    home = "" if space["home_gib"] is None else f", {space['home_gib']:,.0f} GiB in the home folder"
+    finding = f"{space['tmp_gib']:,.1f} GiB free in {space['tmp']}{home}"
+    if space["tmp_gib"] < _LEAST_TMP_GIB:
+        return Line("warning", "task: room", finding, advice)
+    return Line("ok", "task: room", finding)

@@ -8,6 +8,7 @@ from hpc.cluster import Profile
 from hpc.doctor.findings import Line
 from hpc.doctor.site import NodeGroup, Partition, Qos, Settings
 from hpc.forecast import LEAD_MARGIN_S
+from src.tables import shortlist
 
 # Less than this is short for any checkpoint on a busy file system; without a measured time there is no better bound.
 _SHORT_S = 10
@@ -18,9 +19,8 @@ def check_partitions(
     partitions: Sequence[Partition], groups: Sequence[NodeGroup] | None, profile: Profile
 ) -> list[Line]:
     """All partitions with their GPUs, where those are known, in one line; and whether the profile's take its tasks."""
-    shown = [f"{p.name}{'*' if p.is_default else ''}{_offer(p.name, groups)}" for p in partitions[:_SHOWN]]
-    more = f" and {len(partitions) - _SHOWN} more" if len(partitions) > _SHOWN else ""
-    lines = [Line("ok", "partitions", ", ".join(shown) + more)] if shown else []
+    shown = [f"{p.name}{'*' if p.is_default else ''}{_offer(p.name, groups)}" for p in partitions]
+    lines = [Line("ok", "partitions", shortlist(shown, _SHOWN))] if shown else []
     names = ", ".join(p.name for p in partitions) or "those that you may see: sinfo shows you none"
     if profile.partition is None and not any(p.is_default for p in partitions):
         advice = f"set partition in the profile to one of {names}"
