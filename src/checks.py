@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.cli import ConfigOption, SetOption, overrides_of, run_command
+from src.log import log
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,28 +51,26 @@ def _measure(config: Config) -> tuple[dict[str, Any], list[tuple[Tensor, Tensor,
     from src.batches import TrainBatches
     from src.data import load
     from src.device import choose_device, compute_reproducibly
-    from src.progress import make_reporter
 
-    with make_reporter() as reporter:
-        reporter.say(f"reading {config.dataset.name}")
-        compute_reproducibly(config.train.seed)
-        device = choose_device(config.train.device)
-        data = load(config)
-        batches = TrainBatches(config, data.train, device)
-        report = {
-            "dataset": config.dataset.name,
-            "classes": config.model.num_classes,
-            "input_shape": list(config.model.input_shape),
-            "splits": sanity.split_sizes(data),
-            "source": data.facts,
-            "class_counts": sanity.class_counts(data.train, config.model.num_classes),
-            "baselines": {
-                name: sanity.baselines(data.train, part, config.model.num_classes, config.train.seed)
-                for name, part in (("val", data.val), ("test", data.test))
-                if len(part)
-            },
-            "batch": sanity.first_batch(config, batches, device),
-        }
+    log.info(f"reading {config.dataset.name}")
+    compute_reproducibly(config.train.seed)
+    device = choose_device(config.train.device)
+    data = load(config)
+    batches = TrainBatches(config, data.train, device)
+    report = {
+        "dataset": config.dataset.name,
+        "classes": config.model.num_classes,
+        "input_shape": list(config.model.input_shape),
+        "splits": sanity.split_sizes(data),
+        "source": data.facts,
+        "class_counts": sanity.class_counts(data.train, config.model.num_classes),
+        "baselines": {
+            name: sanity.baselines(data.train, part, config.model.num_classes, config.train.seed)
+            for name, part in (("val", data.val), ("test", data.test))
+            if len(part)
+        },
+        "batch": sanity.first_batch(config, batches, device),
+    }
     return report, sanity.example_images(config, batches, _EXAMPLES), data.class_names
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.config import Config
-from src.decoded import Progress, content_digest, ensure, map_arrays, read_meta
+from src.decoded import content_digest, ensure, map_arrays, read_meta
 from src.errors import DataError
 from src.split import check_sizes, split_valid
 
@@ -59,16 +59,12 @@ class ImageData:
     facts: dict[str, Any]
 
 
-def _silent(message: str) -> None:
-    """Progress that nobody reads."""
-
-
-def prepare(config: Config, progress: Progress = _silent) -> Path:
+def prepare(config: Config) -> Path:
     """Make or find the decoded data set; returns its folder.
 
     Raises DataError where the source cannot be read, or the configuration does not fit what is in it.
     """
-    folder = ensure(config, progress)
+    folder = ensure(config)
     meta = read_meta(folder)
     train_labels, valid_labels = (np.load(folder / f"{role}_labels.npy") for role in ("train", "valid"))
     classes = _count_classes(config, meta["class_names"])
@@ -87,9 +83,9 @@ def digest(folder: Path) -> str:
     return content_digest(read_meta(folder))
 
 
-def load(config: Config, progress: Progress = _silent) -> ImageData:
+def load(config: Config) -> ImageData:
     """The parts that the configuration asks for, made first where they are not there. Raises DataError."""
-    folder = prepare(config, progress)
+    folder = prepare(config)
     meta = read_meta(folder)
     split = config.dataset.split
     classes = _count_classes(config, meta["class_names"])

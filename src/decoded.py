@@ -15,7 +15,7 @@ import re
 import shutil
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,15 @@ from src import sources
 from src.config import Config
 from src.errors import DataError
 from src.files import sync_directory
+from src.log import log
 
-Progress = Callable[[str], None]
 _FORMAT = 1  # of the arrays and meta.json; part of the folder's key
 _TRANSFORM = "RGB, transparency over black, 16 bits to 8 with theirs, PIL bilinear"
 _FILES = ("train_images.npy", "train_labels.npy", "valid_images.npy", "valid_labels.npy")
 _BATCH = 256
 
 
-def ensure(config: Config, progress: Progress) -> Path:
+def ensure(config: Config) -> Path:
     """The folder with the decoded images of a configuration, built first if it is missing. Raises DataError."""
     source = sources.resolve(config.dataset)
     identity = {
@@ -45,8 +45,8 @@ def ensure(config: Config, progress: Progress) -> Path:
     }
     folder = _place(config, source, identity)
     if _problem(folder) is not None:
-        with _locked(folder, progress):
-            _build_unless_whole(config, source, identity, folder, progress)
+        with _locked(folder):
+            _build_unless_whole(config, source, identity, folder)
     return folder
 
 
@@ -101,7 +101,7 @@ def _sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, progress: Progress) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`; the kernel releases it when the process dies. Raises DataError if that fails."""
     from filelock import FileLock, Timeout
 
@@ -111,7 +111,7 @@ def _locked(folder: Path, progress: Progress) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            progress(f"waiting: another process is decoding into {folder}")
+            log.info(f"waiting: another process is decoding into {folder}")
             lock.acquire(poll_interval=0.2)
     except OSError as error:
         raise DataError(
@@ -124,21 +124,19 @@ def _locked(folder: Path, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def _build_unless_whole(
-    config: Config, source: sources.Source, identity: dict[str, Any], folder: Path, progress: Progress
-) -> None:
+def _build_unless_whole(config: Config, source: sources.Source, identity: dict[str, Any], folder: Path) -> None:
     """Under the lock: check again, since the previous holder may have built it; remove what a killed process left."""
     problem = _problem(folder)
     if problem is None:
         return
     if folder.exists():
-        progress(f"{folder}: {problem}; decoding again")
+        log.warning(f"{folder}: {problem}; decoding again")
     _remove_leftovers(folder)
     # Unique: the lock is held, and the name has this process in it.
     building = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     try:
         building.mkdir()
-        _build(config, source, identity, building, progress)
+        _build(config, source, identity, building)
         if folder.exists():
             folder.rename(folder.with_name(f".{folder.name}.broken.tmp"))
         building.rename(folder)
@@ -156,13 +154,13 @@ def _remove_leftovers(folder: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _build(config: Config, source: sources.Source, identity: dict[str, Any], folder: Path, progress: Progress) -> None:
+def _build(config: Config, source: sources.Source, identity: dict[str, Any], folder: Path) -> None:
     """Decode both splits into `folder`, and write meta.json last."""
     scratch = folder / "source"
     names = (config.dataset.split.train, config.dataset.split.valid)
-    class_names, splits = sources.open_splits(config, source, names, scratch, progress)
+    class_names, splits = sources.open_splits(config, source, names, scratch)
     facts = {
-        role: _decode_split(split, folder, role, config.preprocess.resize, config.dataset.num_workers, progress)
+        role: _decode_split(split, folder, role, config.preprocess.resize, config.dataset.num_workers)
         for role, split in zip(("train", "valid"), splits, strict=True)
     }
     del splits
@@ -177,7 +175,7 @@ def _build(config: Config, source: sources.Source, identity: dict[str, Any], fol
 
 
 def _decode_split(
-    split: sources.EncodedSplit, folder: Path, role: str, size: tuple[int, int], workers: int, progress: Progress
+    split: sources.EncodedSplit, folder: Path, role: str, size: tuple[int, int], workers: int
 ) -> dict[str, Any]:
     """Write <role>_images.npy and <role>_labels.npy. Returns counts of images, modes, sizes and conversions."""
     images = _new_array(folder / f"{role}_images.npy", (len(split), 3, *size))
@@ -198,7 +196,7 @@ def _decode_split(
             labels[done : done + len(encoded)] = batch_labels
             before, done = done, done + len(encoded)
             if done == len(split) or done // 4000 > before // 4000:
-                progress(f"decoding {split.name}: {done} of {len(split)}")
+                log.info(f"decoding {split.name}: {done} of {len(split)}")
     images.flush()
     np.save(folder / f"{role}_labels.npy", labels)
     return {"count": len(split), "modes": dict(modes), "sizes": dict(sizes), "changes": dict(changes)}

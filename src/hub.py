@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from src.errors import DataError
+from src.log import log
 from src.schema import Dataset
 
-Progress = Callable[[str], None]
 _TIMEOUT_S = 10.0  # for the Hub's first answer
 
 
-def download(dataset: Dataset, progress: Progress) -> Path:
+def download(dataset: Dataset) -> Path:
     """The folder of the downloaded data set. HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN work as in huggingface_hub."""
     import huggingface_hub
 
     cache = Path(dataset.root).expanduser() / "hub"
-    progress(f"fetching {dataset.name} into {cache}")
+    log.info(f"fetching {dataset.name} into {cache}")
     unusable = _why_not_online(dataset)
     try:
         folder = huggingface_hub.snapshot_download(

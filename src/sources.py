@@ -23,12 +23,12 @@ import numpy.typing as npt
 from src import hub, synthetic
 from src.config import Config
 from src.errors import DataError
+from src.log import log
 from src.schema import Dataset
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
-Progress = Callable[[str], None]
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
 
 
@@ -129,14 +129,14 @@ def _cannot_read(error: OSError) -> None:
 
 
 def open_splits(
-    config: Config, source: Source, names: tuple[str, str], scratch: Path, progress: Progress
+    config: Config, source: Source, names: tuple[str, str], scratch: Path
 ) -> tuple[list[str], list[EncodedSplit]]:
     """The class names and the two splits `names`; temporary files go to `scratch`. Raises DataError."""
     if source.kind == "hub":
-        folder = hub.download(config.dataset, progress)
+        folder = hub.download(config.dataset)
     elif source.kind == "synthetic":
         folder, names = scratch / "synthetic", ("train", "valid")
-        progress("generating the synthetic data set")
+        log.info("generating the synthetic data set")
         synthetic.write(folder, **_synthetic_sizes(config))
     else:
         folder = Path(source.name)

@@ -30,6 +30,7 @@ from torchvision import transforms
 from src import data, decoded, sources, synthetic
 from src.config import Config, make_config
 from src.errors import DataError
+from src.log import log
 
 PROJECT = Path(__file__).parents[1]
 REAL = PROJECT.parent / "shared" / "data" / "tiny-imagenet"
@@ -96,11 +97,13 @@ def script(body: str, environment: dict[str, str] | None = None) -> subprocess.P
     )
 
 
-def loader(config: Config, report: str = "lambda line: print(line, flush=True)") -> str:
-    """The start of a script that loads `config`."""
+def loader(config: Config, after_line: str = "lambda line: None") -> str:
+    """The start of a script that loads `config`; it calls `after_line` with each line of the log, already written."""
     return (
         f"import json, sys, time\nfrom src.config import make_config\nfrom src.data import load\n"
-        f"config = make_config(json.loads({json.dumps(config.to_dict())!r}), 'test')\nfound = load(config, {report})\n"
+        f"from src import log as logging\nlogging.start_log()\nhandler = logging.log.handlers[0]\nemit = handler.emit\n"
+        f"handler.emit = lambda record: (emit(record), ({after_line})(record.getMessage()))\n"
+        f"config = make_config(json.loads({json.dumps(config.to_dict())!r}), 'test')\nfound = load(config)\n"
     )
 
 
@@ -270,7 +273,8 @@ def test_ready_data_is_read_without_lock_writing_or_decoding(folder: Path, tmp_p
         raise AssertionError("a whole data set is to be read only")
 
     monkeypatch.setattr(decoded, "_locked", refuse)
-    assert len(data.load(config, refuse).train) == 48
+    monkeypatch.setattr(log, "info", refuse)
+    assert len(data.load(config).train) == 48
     assert sorted(place.parent.rglob("*")) == before
 
 
@@ -340,23 +344,24 @@ def lose_labels(place: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [truncate, flip_byte, lose_meta, halve_meta, empty_meta, lose_labels])
-def test_damage_is_found_and_mended(folder: Path, tmp_path: Path, damage: Callable[[Path], None]):
-    config, lines = make(folder, tmp_path / "root"), []
+def test_damage_is_found_and_mended(folder: Path, tmp_path: Path, damage: Callable[[Path], None], capsys):
+    config = make(folder, tmp_path / "root")
     place = data.prepare(config)
     good = {name: (place / name).read_bytes() for name in decoded._FILES}
     damage(place)
-    assert data.load(config, lines.append).folder == place
-    assert "decoding again" in lines[0]
+    capsys.readouterr()
+    assert data.load(config).folder == place
+    assert "decoding again" in capsys.readouterr().err.splitlines()[0]
     assert {name: (place / name).read_bytes() for name in decoded._FILES} == good
     assert [path.name for path in place.parent.iterdir() if not path.name.endswith(".lock")] == [place.name]
-    lines.clear()
-    data.load(config, lines.append)
-    assert lines == []
+    capsys.readouterr()
+    data.load(config)
+    assert capsys.readouterr().err == ""
 
 
-def test_killed_while_building(folder: Path, tmp_path: Path):
+def test_killed_while_building(folder: Path, tmp_path: Path, monkeypatch):
     config = make(folder, tmp_path / "root")
-    stuck = "lambda line: (print(line, flush=True), time.sleep(60 if 'decoding valid' in line else 0))"
+    stuck = "lambda line: time.sleep(60 if 'decoding valid' in line else 0)"
     run = script(loader(config, stuck))
     assert run.stdout is not None
     assert any("decoding valid" in line for line in run.stdout)
@@ -366,7 +371,8 @@ def test_killed_while_building(folder: Path, tmp_path: Path):
     run.communicate()
     assert half.exists()
     seen: list[bool] = []
-    found = data.load(config, lambda line: seen.append(half.exists()))
+    monkeypatch.setattr(log, "info", lambda line: seen.append(half.exists()))
+    found = data.load(config)
     assert seen
     assert not any(seen), "what was half done is to go before its room is needed again"
     assert len(found.train) == 48
@@ -375,7 +381,7 @@ def test_killed_while_building(folder: Path, tmp_path: Path):
 
 def test_two_processes_decode_once(folder: Path, tmp_path: Path):
     config = make(folder, tmp_path / "root")
-    slow = "lambda line: (print(line, flush=True), time.sleep(4 if 'decoding' in line else 0))"
+    slow = "lambda line: time.sleep(4 if 'decoding' in line else 0)"
     runs = [script(loader(config, slow) + "print('done', found.folder)") for _ in range(2)]
     outputs = [run.communicate(timeout=120)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], outputs
