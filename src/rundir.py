@@ -269,7 +269,7 @@ class SweepDir:
 
     @property
     def kind(self) -> str:
-        """`train`, `lr_sweep`, `grid` or `evaluate`."""
+        """The name of its kind, see src/kinds.py."""
         return str(self.meta()["kind"])
 
     def cells(self) -> list[dict[str, Any]]:
