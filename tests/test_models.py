@@ -154,8 +154,8 @@ OTHER_VALUES: dict[str, Any] = {
 
 
 def tiny(network: str, **options: Any) -> Model:
-    base = {"num_classes": 5, "input_shape": (3, 16, 16), "num_modules": 2, "branch_channels": (2, 2, 2)}
-    return Model(**{"type": network, "stem_channels": 4, **base, **options})
+    shape = {"num_classes": 5, "input_shape": (3, 16, 16), "num_modules": 2, "branch_channels": (2, 2, 2)}
+    return Model(**{"type": network, "stem_channels": 4, "hidden_sizes": (7,), **shape, **options})
 
 
 def trained_logits(model: Model) -> Tensor:
@@ -231,7 +231,7 @@ def test_a_block_is_the_papers() -> None:
     torch.testing.assert_close(network.blocks[2](images), (residual + conv_bn(images, "shortcut", 2)).relu())
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", ["inception_multibranch", "residual_cnn"])
 def test_too_many_modules_for_the_image_are_refused(small: Callable[..., Config], network: str) -> None:
     assert small(model__type=network, model__num_modules=10).model.type == network
     with pytest.raises(ConfigError, match=r"model\.num_modules: 11 modules halve the image 5 times, \[16, 16\] cannot"):
@@ -239,8 +239,6 @@ def test_too_many_modules_for_the_image_are_refused(small: Callable[..., Config]
 
 
 def test_an_unknown_network_is_refused_with_those_that_there_are(small: Callable[..., Config]) -> None:
-    with pytest.raises(
-        ConfigError,
-        match=r"model\.type: 'resnet' is not allowed; allowed: 'inception_multibranch' or 'residual_cnn'",
-    ):
+    with pytest.raises(ConfigError, match=r"model\.type: 'resnet' is not allowed; allowed: ") as caught:
         small(model__type="resnet")
+    assert all(repr(network) in str(caught.value) for network in NETWORKS)
