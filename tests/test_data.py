@@ -392,7 +392,7 @@ def test_two_processes_decode_once(folder: Path, tmp_path: Path):
 
 def test_a_root_that_cannot_be_written_is_said_so(folder: Path, tmp_path: Path):
     (tmp_path / "root").write_text("a file, not a folder")
-    with pytest.raises(DataError, match=r"cannot be made: .*dataset\.root"):
+    with pytest.raises(DataError, match=r"none can be written: .*dataset\.root"):
         data.prepare(make(folder, tmp_path / "root"))
 
 
