@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from hpc import slurm
-from hpc.slurm_command import PATIENT_WAITS_S
+from hpc.slurm_command import PATIENT_WAITS_S, BusyError, retry
 from src.errors import ClusterError
 from src.log import log
 
@@ -72,13 +72,16 @@ class StopRequest:
     def _cause_of_own_end(self) -> str | None:
         """How accounting says that this execution ended. A busy slurmdbd is behind, and is waited for."""
         own = {"job": self._job_id, "restarts": restart_count()}
-        for wait_s in (*_ACCOUNTING_WAITS_S, 0):
-            with contextlib.suppress(ClusterError):
-                end = _execution(own, slurm.ends([self._job_id or ""]))
-                word = _word(end) if end and end.end else None
-                if word in ("NODE_FAIL", "REQUEUED", "PREEMPTED"):
-                    return word
-            time.sleep(wait_s)
+
+        def ask() -> str:
+            end = _execution(own, slurm.ends([self._job_id or ""]))
+            word = _word(end) if end and end.end else None
+            if word not in ("NODE_FAIL", "REQUEUED", "PREEMPTED"):
+                raise BusyError("accounting does not know this end yet")
+            return word
+
+        with contextlib.suppress(ClusterError):
+            return retry(ask, _ACCOUNTING_WAITS_S)
         return None
 
 

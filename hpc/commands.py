@@ -152,7 +152,8 @@ def retry(config: Config, name: str | None, cluster: str | None, cause: str | No
     remember_profile(sweep, profile_name)
     hints.use(sweep.meta())
     give_budgets_back(chosen, round(time.time(), 3))
-    print(f"{sweep.path}: {_given_back(len(chosen))}, on profile {profile_name}:", flush=True)
+    theirs = "gets its budgets" if len(chosen) == 1 else "get their budgets"
+    print(f"{sweep.path}: {counted(len(chosen), 'failed run')} {theirs} back, on profile {profile_name}:", flush=True)
     print_names(chosen)
     choose_code(sweep, new_code=new_code)
     # Their own configuration says where logs and tables go.
@@ -174,10 +175,6 @@ def _why_none(stock: Stock, failed: Sequence[RunDir], cause: str | None) -> str:
     if stock.missing or stock.cancelled:
         words.append(f"{len(stock.missing) + len(stock.cancelled)} to be submitted with: {hints.again()}")
     return f"; {', '.join(words)}"
-
-
-def _given_back(number: int) -> str:
-    return "1 failed run gets its budgets back" if number == 1 else f"{number} failed runs get their budgets back"
 
 
 def _word(stock: Stock, run: RunDir) -> str | None:

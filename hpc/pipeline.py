@@ -107,7 +107,8 @@ def advance(chain: Chain, *, by_link: bool, new_code: bool = False) -> None:
             if not done:
                 return
     print(f"{chain.name} is complete")
-    _print_end(chain)
+    for link, line in chain.standing().items():
+        print(f"  {link}: {line.get('found', '')}  ({line.get('sweep')})")
 
 
 def _advance_link(
@@ -163,7 +164,7 @@ def _refuse_failed(sweep: SweepDir, stock: Stock, *, by_link: bool) -> None:
             f"{len(stock.refused)} of {len(sweep.runs())} runs failed\n{refusals_by_word(stock.refused)}\n"
             f"to go on then: {hints.again()}"
         )
-    submitted = _submitted_names(sweep)
+    submitted = {name for made in submissions(sweep) if made.job_id for runs in made.tasks for name in runs}
     stopped = [
         run
         for run in stock.missing
@@ -231,15 +232,6 @@ def _found(link: str, sweep: SweepDir) -> str:
         return f"{rows[0]['split']} accuracy {show_value(rows[0]['accuracy'])}, loss {loss}"
     best = best_row(rows)
     return f"best {best['run']}, val/accuracy {show_value(best['val/accuracy'])}" if best else "nothing measured"
-
-
-def _print_end(chain: Chain) -> None:
-    for link, line in chain.standing().items():
-        print(f"  {link}: {line.get('found', '')}  ({line.get('sweep')})")
-
-
-def _submitted_names(sweep: SweepDir) -> set[str]:
-    return {name for made in submissions(sweep) if made.job_id for runs in made.tasks for name in runs}
 
 
 def _submit_next(chain: Chain, link: str, flying: set[str], profile: Profile) -> None:
