@@ -44,7 +44,7 @@ class Profile(Section):
     that are left, or waits), `signal_lead_s` how long before its time limit a task is told to save, `cells_per_job` how
     many runs a task executes one after the other (imports, device and images are paid once), `cpus` how many each task
     gets and computes with (2 with SLURM, and an equal share of this machine without it, unless it is given), `sbatch`
-    any further sbatch options by their long name.
+    any further sbatch options by their long name (true: the option alone; false: not at all).
     """
 
     executor: Literal["local", "slurm"]
