@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from src import hints
 from src.cli import ConfigOption, SetOption, overrides_of, run_command
 from src.config import Config, make_config
 from src.errors import RelayError
+from src.log import LEVEL_VARIABLE, log
 from src.plans import best_of_all, evaluation_request, grid_request, train_request
 from src.rundir import RunDir, SweepDir
 from src.sweeps import Request, find_sweep
@@ -61,7 +63,9 @@ def main(
 
 def _step(number: int, title: str, command: list[str]) -> None:
     print(f"\n=== {number}. {title}\n$ {hints.python(*command)}", flush=True)
-    code = subprocess.run([sys.executable, "-m", *command], check=False).returncode
+    # With --quiet, the steps are quiet, too.
+    environment = {**os.environ, LEVEL_VARIABLE: logging.getLevelName(log.level).lower()}
+    code = subprocess.run([sys.executable, "-m", *command], env=environment, check=False).returncode
     if code:
         raise RelayError(f"the demo ends here: {hints.python(*command)} gave exit code {code}")
 

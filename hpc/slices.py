@@ -20,7 +20,7 @@ def check_slice() -> str:
     place would only be slow, a larger slice would be somebody else's. Raises ClusterError.
     """
     if os.environ.get("RELAY_NEEDS_GPU", "0") != "1":
-        return _describe_host()
+        return f"{socket.gethostname()}, CUDA_VISIBLE_DEVICES {_visible()}, no GPU asked for"
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -52,10 +52,6 @@ def unlike(wanted: str, name: str, memory_bytes: int) -> str:
     if not _LEAST_SHARE <= gigabytes / int(profile.group(1)) <= _MOST_SHARE:
         return f"{name!r} with {gigabytes:.1f} GB where {profile.group()} was asked for"
     return ""
-
-
-def _describe_host() -> str:
-    return f"{socket.gethostname()}, CUDA_VISIBLE_DEVICES {_visible()}, no GPU asked for"
 
 
 def _visible() -> str:

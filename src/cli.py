@@ -97,9 +97,6 @@ def run_app(app: typer.Typer) -> None:
         app()
     except RelayError as error:
         _refuse(str(error))
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
     except OSError as error:
         if error.errno not in _MENDABLE:
             raise

@@ -38,9 +38,8 @@ def print_page(title: str, lines: Sequence[Line]) -> None:
         head = Text.assemble((f"{line.level:<7}", _COLOURS[line.level]), f"  {line.topic:<{topics}}  ")
         body = _wrapped(line.finding, width - indent)
         if line.advice:
-            body += [
-                f"-> {part}" if first else f"   {part}" for first, part in _marked(line.advice, width - indent - 3)
-            ]
+            advice = enumerate(_wrapped(line.advice, width - indent - 3))
+            body += [f"{'   ' if number else '-> '}{part}" for number, part in advice]
         console.print(head + Text(f"\n{' ' * indent}".join(body)), soft_wrap=True)
     console.print(Text(count_levels(lines)))
 
@@ -53,10 +52,6 @@ def count_levels(lines: Sequence[Line]) -> str:
         for level, count in counts.items()
         if count or level == "ok"
     )
-
-
-def _marked(text: str, width: int) -> list[tuple[bool, str]]:
-    return [(number == 0, part) for number, part in enumerate(_wrapped(text, width))]
 
 
 def _wrapped(text: str, width: int) -> list[str]:
