@@ -9,17 +9,16 @@ from dataclasses import replace
 
 from hpc import slurm
 from hpc.cluster import Profile, choose_gres
-from hpc.logs import show_in_logs
 from hpc.plan import Site, Target, plan_arrays
 from hpc.stock import refusals_by_word, take_stock
-from hpc.submit import in_queue, next_number, submit, surplus_tasks
+from hpc.submit import in_queue, next_number, show_in_logs, submit, surplus_tasks
 from src import hints
 from src.code_snapshot import sweep_code
 from src.config import Config
 from src.errors import ClusterError
 from src.rundir import RunDir, SweepDir
 from src.sweeps import planning
-from src.tables import counted, shortlist
+from src.text import counted, shortlist
 
 # Of a user, an account or a QOS: how many jobs may be submitted (slurm.schedmd.com/resource_limits.html).
 _SUBMIT_LIMIT = re.compile(r"MaxSubmit|GrpSubmit|accounting/QOS policy|submit limit|job count", re.I)

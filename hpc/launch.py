@@ -207,7 +207,7 @@ def cancel(
     set_: SetOption = None,
 ) -> None:
     """Stop what waits or runs, with its state saved; the command that submitted it goes on from there."""
-    from hpc.inspection import cancel_runs
+    from hpc.cancel import cancel_runs
     from src.config import load_config
 
     cancel_runs(load_config(config, overrides_of(set_)), name)
@@ -226,7 +226,7 @@ def retry(
     new_code: NewCodeOption = False,
 ) -> None:
     """Give failed runs their budgets back, and submit them again; --new-code once the code is fixed."""
-    from hpc.commands import retry as retry_runs
+    from hpc.retry import retry as retry_runs
     from src import hints
     from src.config import load_config
     from src.errors import RunError

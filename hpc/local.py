@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import submitit
@@ -14,14 +15,20 @@ import submitit
 from hpc.cluster import Profile
 from hpc.lifecycle import VISIBLE_GPUS, Task
 from hpc.plan import MAX_NUM_TIMEOUT, check_job_folder
+from hpc.stock import refusals_by_word, take_stock
+from hpc.submit import show_in_logs
+from src import hints
 from src.attempts import lost
 from src.budgets import REQUEUED_AFTER, Attempts, verdict
-from src.code_snapshot import new_code_hint, snapshot_problem
+from src.cli import EXIT_STOPPED
+from src.code_snapshot import new_code_hint, snapshot_problem, sweep_code
+from src.config import Config
+from src.errors import RunError
 from src.foreground import stop_on_signal
 from src.log import log
-from src.progress import Reporter
-from src.results import run_state
-from src.rundir import RunDir
+from src.progress import Reporter, make_reporter
+from src.results import collect, run_state
+from src.rundir import RunDir, SweepDir
 
 _POLL_S = 0.2
 _GIVE_UP_S = 60.0
@@ -205,3 +212,27 @@ def code_environment(code: Path) -> dict[str, str]:
     """Variables under which a worker of this machine takes the code in `code`, and not that of the current folder."""
     before = os.environ.get("PYTHONPATH")
     return {"PYTHONPATH": f"{code}{os.pathsep}{before}" if before else str(code), "PYTHONSAFEPATH": "1"}
+
+
+def run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collection[str] | None) -> None:
+    """Execute what is missing of the sweep on this machine, and collect its results. Raises RunError if runs fail."""
+    stock = take_stock(sweep, {})
+    runs = [run for run in (*stock.missing, *stock.cancelled, *stock.elsewhere) if only is None or run.name in only]
+    for run in runs:
+        run.lift_cancel()
+    if runs:
+        show_in_logs(config, sweep.jobs)
+        with make_reporter() as reporter:
+            complete = LocalPool(profile, sweep.jobs.absolute(), reporter, sweep_code(sweep)).execute(runs)
+        if not complete:
+            log.info(f"stopped; to go on: {hints.again()}")
+            sys.exit(EXIT_STOPPED)
+    collect(sweep, Path(config.paths.artifacts_dir))
+    left = take_stock(sweep, {})
+    undone = [*left.refused, *left.cancelled, *left.missing]
+    if undone:
+        first = undone[0]
+        more = f"to see more: {hints.command('hpc.launch', 'logs', first.label)}"
+        raise RunError(
+            f"{len(undone)} of {len(sweep.runs())} runs are not done; {more}\n{refusals_by_word(left.refused)}".rstrip()
+        )

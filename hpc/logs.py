@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,6 @@ from src import hints
 from src.budgets import REQUEUED_AFTER
 from src.config import Config
 from src.errors import RunError
-from src.log import log
 from src.names import find_named
 from src.rundir import RunDir, SweepDir
 
@@ -76,21 +74,6 @@ def _log_files(config: Config, sweep: SweepDir, run: RunDir) -> list[Path]:
     ids = list(dict.fromkeys([*ids, *(str(a["job"]) for a in run.attempts() if a.get("job"))]))
     found = (_log_file(config, sweep, job, suffix) for job in ids for suffix in ("out", "err"))
     return [path for path in found if path]
-
-
-def show_in_logs(config: Config, folder: Path) -> None:
-    """Make the jobs in `folder` of a sweep seen as logs/<sweep>. Only a view: jobs need the folder, not the link."""
-    link, target = Path(config.paths.logs_dir).absolute() / folder.parent.name, folder.resolve()
-    try:
-        if link.is_symlink() and link.resolve() != target:
-            link.unlink()  # From before a move.
-        if not os.path.lexists(link):  # It may be the folder in which an earlier version kept the logs.
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(os.path.relpath(target, link.parent.resolve()))
-    except FileExistsError:
-        return
-    except OSError as error:
-        log.warning(f"{link}: cannot be made ({error.strerror}); the logs are in {folder}")
 
 
 def _log_file(config: Config, sweep: SweepDir, task: str, suffix: str) -> Path | None:

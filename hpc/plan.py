@@ -15,7 +15,7 @@ from hpc.cluster import Profile
 from src.code_snapshot import check_commands
 from src.errors import ClusterError
 from src.rundir import RunDir, SweepDir
-from src.tables import counted
+from src.text import counted
 
 # More than any number of time-outs: submitit's own countdown never ends a run, the budgets of lifecycle.py do.
 MAX_NUM_TIMEOUT = 10**9

@@ -18,7 +18,8 @@ from src.errors import ClusterError, RunError
 from src.log import log
 from src.rundir import SweepDir
 from src.sweeps import being_planned, sweeps
-from src.tables import print_rows, shortlist
+from src.tables import print_rows
+from src.text import shortlist
 
 
 def find_pipeline(runs_dir: Path, name: str | None) -> Chain | None:

@@ -18,7 +18,7 @@ from src.budgets import Verdict, damaged, verdict
 from src.errors import RunError
 from src.results import run_state
 from src.rundir import RunDir, SweepDir
-from src.tables import counted
+from src.text import counted
 
 FINISHED = ("done", "diverged")
 

@@ -9,20 +9,31 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpc import slurm
+from src.config import Config
+from src.errors import ClusterError
+from src.log import log
+from src.rundir import RunDir, SweepDir
+
+if TYPE_CHECKING:
+    pass
+
+
 from dataclasses import dataclass, replace
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import clean_env
 
-from hpc import slurm, slurm_command
+from hpc import slurm_command
 from hpc.lifecycle import Task
 from hpc.plan import MAX_NUM_TIMEOUT, SubmitPlan, worker_python
 from src import records
 from src.attempts import lost
-from src.errors import ClusterError
 from src.files import DiskError, append_lines, read_lines
-from src.rundir import RunDir, SweepDir
 
 _PHASE_ORDER: Sequence[slurm.Phase] = ("running", "ending", "waiting", "unknown", "over")
 
@@ -146,3 +157,26 @@ def _last_words(error: Exception) -> str:
     busy = [line.strip() for line in said if slurm_command.is_busy(line)]
     lines = busy or [line.strip() for line in said if "error" in line.lower()] or said
     return lines[-1] if lines else "no reason was given"
+
+
+def show_in_logs(config: Config, folder: Path) -> None:
+    """Make the jobs in `folder` of a sweep seen as logs/<sweep>. Only a view: jobs need the folder, not the link."""
+    link, target = Path(config.paths.logs_dir).absolute() / folder.parent.name, folder.resolve()
+    try:
+        if link.is_symlink() and link.resolve() != target:
+            link.unlink()  # From before a move.
+        if not os.path.lexists(link):  # It may be the folder in which an earlier version kept the logs.
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(target, link.parent.resolve()))
+    except FileExistsError:
+        return
+    except OSError as error:
+        log.warning(f"{link}: cannot be made ({error.strerror}); the logs are in {folder}")
+
+
+def queues_of(made: Sequence[SweepDir]) -> tuple[dict[Path, slurm.Queue], list[slurm.QueuedJob]]:
+    """Sweep path -> run name -> queued tasks, and all that SLURM knows; one question, none without submissions."""
+    by_sweep = {sweep.path: submissions(sweep) for sweep in made}
+    names = [submission.job_name for subs in by_sweep.values() for submission in subs]
+    known = slurm.queued(names)
+    return {path: match_queue(subs, known) for path, subs in by_sweep.items()}, known

@@ -24,7 +24,7 @@ from src.files import replace_file, sync_directory
 from src.log import log
 from src.provenance import SNAPSHOT_VERSION, code_diff, code_version
 from src.rundir import SweepDir
-from src.tables import shortlist
+from src.text import shortlist
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = "code.sha256"
@@ -65,6 +65,7 @@ _DECIDES_NOTHING = frozenset(
         "records",
         "results",
         "tables",
+        "text",
         "rundir",
         "sanity",
         "sweeps",

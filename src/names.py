@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 from src import hints
 from src.errors import RunError
 from src.rundir import RunDir, SweepDir
 from src.sweeps import sweeps, with_whole_manifests
-from src.tables import shortlist
+
+if TYPE_CHECKING:
+    pass
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from src.text import shortlist
 
 _SHOWN = 8
 Named = TypeVar("Named")
@@ -70,3 +77,14 @@ def _only(
         raise RunError(f"{name!r}: no sweep and no run has that in its name; sweeps: {newest}")
     shown = shortlist([run.label if run else sweep.name for sweep, run in found], _SHOWN)
     raise RunError(f"{name!r}: {len(found)} have that in their name: {shown}; give one of them in full")
+
+
+_NAMES_SHOWN = 20
+
+
+def print_names(runs: Sequence[RunDir]) -> None:
+    """A line for each run, so that whoever stops or retries runs sees which."""
+    for run in runs[:_NAMES_SHOWN]:
+        print(f"  {run.label}")
+    if len(runs) > _NAMES_SHOWN:
+        print(f"  and {len(runs) - _NAMES_SHOWN} more")

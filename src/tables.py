@@ -38,16 +38,6 @@ def show_value(value: Any) -> str:
     return str(value)
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def shortlist(names: Sequence[str], most: int = 5) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def print_rows(rows: Sequence[Row], title: str, limit: int = 60) -> None:
     """Rows on stdout in their order: as wide as the terminal, or as they need where there is none."""
     console, width = table_console()

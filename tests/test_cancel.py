@@ -11,13 +11,15 @@ import pytest
 
 from hpc import arrays, lifecycle, slurm
 from hpc.arrays import submit_missing
+from hpc.cancel import cancel_runs
 from hpc.causes import StopRequest
 from hpc.cluster import Profile
-from hpc.inspection import cancel_runs, show_status
+from hpc.inspection import show_status
 from hpc.lifecycle import Task, execute_runs, give_back
 from hpc.local import local_executor
-from hpc.logs import show_in_logs, show_logs
+from hpc.logs import show_logs
 from hpc.plan import Site, SubmitPlan
+from hpc.submit import show_in_logs
 from src.config import Config
 from src.errors import RunError
 from src.files import append_lines

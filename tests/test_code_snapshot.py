@@ -12,7 +12,8 @@ import pytest
 
 from hpc.chain import make_chain
 from hpc.cluster import Profile
-from hpc.commands import choose_code, launch
+from hpc.code_choice import choose_code
+from hpc.commands import launch
 from hpc.local import LocalPool
 from src import code_snapshot, yaml_file
 from src.code_snapshot import (

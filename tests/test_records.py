@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from hpc.cancel import cancel_runs
 from hpc.chain import chains, make_chain
 from hpc.claims import _sign
-from hpc.commands import launch, retry
-from hpc.inspection import cancel_runs, show_status
+from hpc.commands import launch
+from hpc.inspection import show_status
 from hpc.logs import show_logs
+from hpc.retry import retry
 from hpc.status import sweep_status
 from hpc.stock import take_stock
 from hpc.submit import submissions

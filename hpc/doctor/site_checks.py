@@ -8,7 +8,7 @@ from hpc.cluster import Profile
 from hpc.doctor.findings import Line
 from hpc.doctor.site import NodeGroup, Partition, Qos, Settings
 from hpc.forecast import LEAD_MARGIN_S
-from src.tables import shortlist
+from src.text import shortlist
 
 # Less than this is short for any checkpoint on a busy file system; without a measured time there is no better bound.
 _SHORT_S = 10
