@@ -191,7 +191,7 @@ def damaged(request: pytest.FixtureRequest, small: Callable[..., Config]) -> Swe
 
 
 def test_a_manifest_that_does_not_fit_is_an_error(damaged: SweepDir, small: Callable[..., Config]) -> None:
-    message = rf"cells\.jsonl: {len(read_lines(damaged.cells_file))} whole lines.* where sweep\.yaml says 4"
+    message = rf"cells\.jsonl: {len(read_lines(damaged.cells_file))} complete lines.* where sweep\.yaml says 4"
     for use in (damaged.cells, damaged.runs, lambda: read_rows(damaged), lambda: launch("grid", small(), "local")):
         with pytest.raises(RunError, match=message):
             use()
