@@ -13,6 +13,7 @@ from hpc.chain import make_chain
 from hpc.cluster import load_profile
 from hpc.commands import launch
 from hpc.forecast import forecast_of
+from hpc.stage_requests import stage_found, stage_request
 from src import synthetic
 from src.config import Config
 from src.engine import train
@@ -151,7 +152,7 @@ def test_a_pipeline_whose_training_diverged_says_so(small: Callable[..., Config]
     for link, sweep in made.items():
         chain.record(link=link, state="done", sweep=sweep.name)
     with pytest.raises(RunError, match=r"no epoch of .*/train had a finite loss on val; there is nothing to evaluate"):
-        pipeline._request(chain, "evaluate")
+        stage_request(chain, "evaluate")
 
 
 def test_a_pipeline_shows_an_evaluation_without_a_loss(small: Callable[..., Config], tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_a_pipeline_shows_an_evaluation_without_a_loss(small: Callable[..., Conf
     weights.write_bytes(b"weights")
     made = planned(evaluation_request(small(evaluation__checkpoint=str(weights))))
     made.runs()[0].write_result({"outcome": "diverged", "split": "test", "accuracy": 0.25, "loss": None})
-    assert pipeline._found("evaluate", made) == "test accuracy 0.25, loss not finite"
+    assert stage_found("evaluate", made) == "test accuracy 0.25, loss not finite"
 
 
 def cut(lines: list[str]) -> list[str]:
