@@ -24,11 +24,10 @@ from hpc.claims import wait_for_claim
 from hpc.slices import check_slice
 from hpc.slurm_command import WAITS_S
 from src import hints
-from src.attempts import AttemptHooks, Loss, attempt
+from src.attempts import AttemptHooks, Loss, Outcome, attempt
 from src.budgets import REQUEUED_AFTER, STOPPED_BY_USER, admit, verdict
 from src.errors import RelayError, TakenOverError
 from src.log import log, start_log
-from src.outcome import Outcome
 from src.progress import PlainReporter, Reporter, StopCheck
 from src.rundir import RunDir
 

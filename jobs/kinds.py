@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from src.attempts import Execute
+from src.attempts import Execute, Outcome
 from src.config import Config
 from src.kinds import kind_of
-from src.outcome import Outcome
 from src.plans import evaluation_request, grid_request, lr_sweep_request, train_request
 from src.progress import Reporter, StopCheck
 from src.rundir import RunDir

@@ -8,17 +8,35 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Literal
 
 from src.checkpoint_names import list_states, newest_step
 from src.code_snapshot import code_digest
 from src.errors import RelayError
 from src.files import append_lines
-from src.outcome import Outcome
 from src.progress import Reporter, StopCheck
 from src.provenance import provenance
 from src.rundir import RunDir
+
+# What is done with a result before it is written, so that a run that was stopped in between does it again.
+Publish = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`done`: result.json is written. `stopped`: the state is saved, and executing the run again goes on from it.
+
+    `save_s` is the longest time that a checkpoint took, in seconds; None where none was written.
+    """
+
+    status: Literal["done", "stopped"]
+    first_step: int
+    last_step: int
+    total_steps: int
+    save_s: float | None = None
+
 
 Execute = Callable[[RunDir, StopCheck, Reporter], Outcome]
 Attempts = Sequence[Mapping[str, Any]]

@@ -56,7 +56,6 @@ _DECIDES_NOTHING = frozenset(
         "log",
         "lr_finder",
         "names",
-        "outcome",
         "overfit",
         "ownership",
         "plans",

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from src import hints
-from src.attempts import note_steps, write_provenance
+from src.attempts import Outcome, Publish, note_steps, write_provenance
 from src.batches import TrainBatches
 from src.checkpoint import load_newest, restoring, save_state, save_weights
 from src.config import Config
@@ -29,7 +29,6 @@ from src.measure import measure
 from src.metrics import MetricsLog
 from src.models.registry import build_model, count_parameters
 from src.optim import make_optimizer, scheduled_lr
-from src.outcome import Outcome, Publish
 from src.planned import check_as_planned
 from src.progress import Reporter, StopCheck
 from src.run_state import FORMAT, TrainingState, learner_state, load_learner_state, state_problem

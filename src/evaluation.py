@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from src.attempts import write_provenance
+from src.attempts import Outcome, write_provenance
 from src.checkpoint import load_checkpoint, load_weights
 from src.config import Config, make_config
 from src.data import digest, images_of, load, prepare
@@ -15,7 +15,6 @@ from src.device import choose_device, compute_reproducibly
 from src.errors import CheckpointError, ConfigError, DataError
 from src.measure import measure
 from src.models.registry import build_model
-from src.outcome import Outcome
 from src.planned import check_as_planned
 from src.progress import Reporter, StopCheck
 from src.rundir import RunDir

@@ -14,13 +14,12 @@ from dataclasses import replace
 from types import FrameType
 
 from src import hints
-from src.attempts import AttemptHooks, Execute, attempt
+from src.attempts import AttemptHooks, Execute, Outcome, attempt
 from src.budgets import admit, verdict
 from src.cli import EXIT_STOPPED
 from src.code_snapshot import code_change, code_digest, keep_code, new_code_hint, use_new_code
 from src.errors import RelayError, RunError
 from src.log import log
-from src.outcome import Outcome
 from src.progress import Reporter, StopCheck, make_reporter
 from src.rundir import RunDir, SweepDir
 from src.sweeps import Request, open_sweep

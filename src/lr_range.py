@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from src.attempts import note_steps, write_provenance
+from src.attempts import Outcome, Publish, note_steps, write_provenance
 from src.batches import TrainBatches
 from src.checkpoint import load_newest, restoring, save_state
 from src.checkpoint_names import list_states
@@ -23,7 +23,6 @@ from src.kinds import content_key
 from src.metrics import MetricsLog
 from src.models.registry import build_model
 from src.optim import make_optimizer
-from src.outcome import Outcome, Publish
 from src.planned import check_as_planned
 from src.progress import Reporter, StopCheck
 from src.run_state import learner_state, load_learner_state, state_problem

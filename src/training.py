@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from src.artifacts import export_best, export_bytes
+from src.attempts import Outcome
 from src.config import make_config
 from src.files import replace_file
-from src.outcome import Outcome
 from src.progress import Reporter, StopCheck
 from src.rundir import RunDir, SweepDir
 from src.yaml_file import dump_yaml, json_text

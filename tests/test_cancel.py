@@ -20,12 +20,12 @@ from hpc.local import local_executor
 from hpc.logs import show_logs
 from hpc.plan import Site, SubmitPlan
 from hpc.submit import show_in_logs
+from src.attempts import Outcome
 from src.config import Config
 from src.errors import RunError
 from src.files import append_lines
 from src.foreground import run_sweep
 from src.names import find_named
-from src.outcome import Outcome
 from src.plans import grid_request, lr_sweep_request
 from src.results import read_rows
 from src.rundir import RunDir, SweepDir

@@ -16,13 +16,12 @@ import pytest
 from hpc import claims
 from hpc.claims import wait_for_claim
 from src import ownership
-from src.attempts import attempt
+from src.attempts import Outcome, attempt
 from src.checkpoint import save_state, save_weights
 from src.config import Config
 from src.errors import RunError, TakenOverError
 from src.files import append_lines, read_lines
 from src.metrics import MetricsLog
-from src.outcome import Outcome
 from src.plans import lr_sweep_request, train_request
 from src.progress import PlainReporter, Reporter, StopCheck
 from src.rundir import RunDir

@@ -16,6 +16,7 @@ from hpc.code_choice import choose_code
 from hpc.commands import launch
 from hpc.local import LocalPool
 from src import code_snapshot, yaml_file
+from src.attempts import Outcome
 from src.code_snapshot import (
     check_commands,
     code_change,
@@ -29,7 +30,6 @@ from src.config import Config
 from src.errors import RunError
 from src.files import read_lines, replace_file
 from src.foreground import open_and_run
-from src.outcome import Outcome
 from src.plans import grid_request
 from src.progress import PlainReporter
 from src.provenance import code_diff, code_version

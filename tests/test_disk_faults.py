@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 
-from src.attempts import attempt
+from src.attempts import Outcome, attempt
 from src.checkpoint import load_newest
 from src.config import Config
 from src.engine import train
 from src.errors import RelayError
-from src.outcome import Outcome
 from src.plans import grid_request, train_request
 from src.progress import PlainReporter
 from src.rundir import RunDir

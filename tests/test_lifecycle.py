@@ -13,9 +13,9 @@ import jobs
 from hpc import lifecycle, slurm
 from hpc.lifecycle import Task, execute_runs
 from hpc.slices import check_slice, unlike
+from src.attempts import Outcome
 from src.config import Config
 from src.errors import ClusterError, DataError
-from src.outcome import Outcome
 from src.plans import grid_request
 from src.progress import Reporter, StopCheck
 from src.rundir import RunDir

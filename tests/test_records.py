@@ -238,7 +238,7 @@ def test_a_launch_leaves_out_the_damaged_run_and_executes_the_others(
 
     def execute(run: RunDir, *given: object) -> Any:
         executed.append(run.name)
-        from src.outcome import Outcome
+        from src.attempts import Outcome
 
         run.write_result({"steps": 1})
         return Outcome("done", 0, 1, 1)
