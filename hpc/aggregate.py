@@ -18,10 +18,10 @@ def main(
     set_: SetOption = None,
 ) -> None:
     """Write table.csv, table.md, table.parquet and the figure of each sweep, and show them."""
-    from src.config import load_config
-    from src.names import find_named
-    from src.results import collect
-    from src.sweeps import sweeps, with_whole_manifests
+    from src.config.loading import load_config
+    from src.results.table import collect
+    from src.runs.names import find_named
+    from src.runs.sweeps import sweeps, with_whole_manifests
 
     loaded = load_config(config, overrides_of(set_))
     runs_dir = Path(loaded.paths.runs_dir)

@@ -16,12 +16,13 @@ import typer
 
 from src import hints
 from src.cli import ConfigOption, SetOption, overrides_of, run_command
-from src.config import Config, make_config
+from src.config.loading import make_config
+from src.config.schema import Config
 from src.errors import RelayError
 from src.log import LEVEL_VARIABLE, log
-from src.plans import best_of_all, evaluation_request, grid_request, train_request
-from src.rundir import RunDir, SweepDir
-from src.sweeps import Request, find_sweep
+from src.requests import best_of_all, evaluation_request, grid_request, train_request
+from src.runs.rundir import RunDir, SweepDir
+from src.runs.sweeps import Request, find_sweep
 
 _INTERRUPT_CELL = 2
 _INTERRUPT_AFTER_STEP = 10
@@ -33,7 +34,7 @@ def main(
     set_: SetOption = None,
 ) -> None:
     """Checks, LR sweep, grid (one run is interrupted), full training of the best cell, evaluation, comparison."""
-    from src.config import load_config
+    from src.config.loading import load_config
 
     loaded = load_config(config, overrides_of(set_))
     started = time.monotonic()
@@ -102,7 +103,7 @@ def _made_for(request: Request) -> SweepDir:
 
 
 def _summary(config: Config, grid: SweepDir, training: SweepDir, evaluation: SweepDir, seconds: float) -> None:
-    from src.results import best_row, print_table, read_rows
+    from src.results.table import best_row, print_table, read_rows
 
     rows = read_rows(grid)
     print("\n=== what came out\n")

@@ -50,16 +50,16 @@ def train(
     max_slice_hours: HoursOption = None,
 ) -> None:
     """One full training."""
-    from hpc.commands import launch
-    from src.config import load_config
-    from src.plans import with_best_cell
+    from hpc.submission.launching import launch
+    from src.config.loading import load_config
+    from src.requests import with_best_cell
 
     loaded = load_config(config, overrides_of(set_, checkpoint__replace_best=replace_best))
     chosen = with_best_cell(loaded, unfinished=unfinished) if best else loaded
     made = {"fresh": fresh, "new_code": new_code}
     sweep = launch("train", chosen, cluster, dry_run=dry_run, max_slice_hours=max_slice_hours, **made)
     if sweep and replace_best:
-        from src.training import replace_best_by
+        from src.training.publish import replace_best_by
 
         replace_best_by(sweep)
 
@@ -75,8 +75,8 @@ def lr_sweep(
     max_slice_hours: HoursOption = None,
 ) -> None:
     """The learning-rate sweep."""
-    from hpc.commands import launch
-    from src.config import load_config
+    from hpc.submission.launching import launch
+    from src.config.loading import load_config
 
     loaded = load_config(config, overrides_of(set_))
     launch(
@@ -99,8 +99,8 @@ def grid(
     max_slice_hours: HoursOption = None,
 ) -> None:
     """Every cell of the grid, as one array. Asked again, it continues the same grid."""
-    from hpc.commands import launch
-    from src.config import load_config
+    from hpc.submission.launching import launch
+    from src.config.loading import load_config
 
     loaded = load_config(config, overrides_of(set_))
     options = {"refined": refined, "unfinished": unfinished}
@@ -123,8 +123,8 @@ def evaluate(
     max_slice_hours: HoursOption = None,
 ) -> None:
     """A checkpoint measured on val or test."""
-    from hpc.commands import launch
-    from src.config import load_config
+    from hpc.submission.launching import launch
+    from src.config.loading import load_config
 
     loaded = load_config(config, overrides_of(set_, evaluation__checkpoint=checkpoint, evaluation__split=split))
     launch(
@@ -149,9 +149,9 @@ def pipeline(
     """LR sweep, grid, training of the best cell, evaluation; each reads what the one before found."""
     from pathlib import Path
 
-    from hpc import pipeline as chained
-    from hpc.chain import Chain
-    from src.config import load_config
+    from hpc.pipeline import advance as chained
+    from hpc.pipeline.directory import Chain
+    from src.config.loading import load_config
 
     if advance:
         chained.advance(Chain(Path(advance)), by_link=True)
@@ -180,8 +180,8 @@ def status(
     set_: SetOption = None,
 ) -> None:
     """How the runs of a sweep stand, or the stages of a pipeline; the newest one, where none is named."""
-    from hpc.inspection import show_status
-    from src.config import load_config
+    from hpc.monitor.status import show_status
+    from src.config.loading import load_config
 
     show_status(load_config(config, overrides_of(set_)), name, every_s or (10 if watch else None))
 
@@ -194,8 +194,8 @@ def logs(
     set_: SetOption = None,
 ) -> None:
     """What a run printed, over all its attempts; of a pipeline, what the jobs that go on with it printed."""
-    from hpc.logs import show_logs
-    from src.config import load_config
+    from hpc.monitor.logs import show_logs
+    from src.config.loading import load_config
 
     show_logs(load_config(config, overrides_of(set_)), name, follow=follow)
 
@@ -207,8 +207,8 @@ def cancel(
     set_: SetOption = None,
 ) -> None:
     """Stop what waits or runs, with its state saved; the command that submitted it goes on from there."""
-    from hpc.cancel import cancel_runs
-    from src.config import load_config
+    from hpc.monitor.cancel import cancel_runs
+    from src.config.loading import load_config
 
     cancel_runs(load_config(config, overrides_of(set_)), name)
 
@@ -226,9 +226,9 @@ def retry(
     new_code: NewCodeOption = False,
 ) -> None:
     """Give failed runs their budgets back, and submit them again; --new-code once the code is fixed."""
-    from hpc.retry import retry as retry_runs
+    from hpc.monitor.retry import retry as retry_runs
     from src import hints
-    from src.config import load_config
+    from src.config.loading import load_config
     from src.errors import RunError
 
     if not (failed or cause or (name and "/" in name)):
@@ -248,7 +248,7 @@ def doctor(
     import sys
 
     from hpc.doctor import show_doctor
-    from src.config import load_config
+    from src.config.loading import load_config
 
     sys.exit(show_doctor(load_config(config, overrides_of(set_)), cluster, node=not no_node))
 
@@ -261,10 +261,10 @@ def plan(
     set_: SetOption = None,
 ) -> None:
     """What a command would submit, and its forecast; as its --dry-run."""
-    from hpc.commands import launch
-    from src.config import load_config
+    from hpc.submission.launching import launch
+    from src.config.loading import load_config
     from src.errors import RunError
-    from src.kinds import KINDS
+    from src.runs.kinds import KINDS
 
     if kind.replace("-", "_") not in KINDS:
         raise RunError(f"plan {kind}: unknown; give one of {', '.join(KINDS).replace('_', '-')}")
@@ -281,7 +281,7 @@ def tensorboard(
     import os
     import sys
 
-    from src.config import load_config
+    from src.config.loading import load_config
 
     runs_dir = load_config(config, overrides_of(set_)).paths.runs_dir
     os.execv(sys.executable, [sys.executable, "-m", "tensorboard.main", "--logdir", runs_dir, "--port", str(port)])

@@ -1,7 +1,7 @@
 """How runs of each kind are planned on the login node and executed on a compute node, in one table.
 
-src/kinds.py has the facts about the same kinds: their keys, costs and columns. Code that needs torch is imported only
-when it is called.
+src/runs/kinds.py has the facts about the same kinds: their keys, costs and columns. Code that needs torch is imported
+only when it is called.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from src.attempts import Execute, Outcome
-from src.config import Config
-from src.kinds import kind_of
-from src.plans import evaluation_request, grid_request, lr_sweep_request, train_request
+from src.config.schema import Config
 from src.progress import Reporter, StopCheck
-from src.rundir import RunDir
-from src.sweeps import Request
-from src.training import find_rate_and_export, train_and_export
+from src.requests import evaluation_request, grid_request, lr_sweep_request, train_request
+from src.runs.attempts import Execute, Outcome
+from src.runs.kinds import kind_of
+from src.runs.rundir import RunDir
+from src.runs.sweeps import Request
+from src.training.publish import find_rate_and_export, train_and_export
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,19 @@ class Job:
 
 
 def _train_cell(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
-    from src.engine import train
+    from src.training.trainer import train
 
     return train(run, should_stop, reporter)
 
 
 def _evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
-    from src.evaluation import evaluate
+    from src.training.evaluation import evaluate
 
     return evaluate(run, should_stop, reporter)
 
 
 def _check_checkpoint(config: Config) -> None:
-    from src.evaluation import check_fits
+    from src.training.evaluation import check_fits
 
     check_fits(config)
 

@@ -12,24 +12,24 @@ from src.log import log
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from src.config import Config
+    from src.config.schema import Config
 
 _EXAMPLES = 6
 
 
 def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -> None:
     """Class histogram, image modes and sizes, examples, batch shape, baselines, initial loss, gradient norm."""
-    from src.config import load_config
-    from src.kinds import content_key
+    from src.config.loading import load_config
+    from src.runs.kinds import content_key
 
     loaded = load_config(config, overrides_of(set_))
     # What another experiment was checked with stays where it is.
     folder = Path(loaded.paths.artifacts_dir) / "checks" / f"{Path(config).stem}-{content_key(loaded, 'train')[:8]}"
     report, examples, names = _measure(loaded)
 
+    from src.config.yaml_file import json_text
     from src.files import replace_file
-    from src.sanity import verdicts
-    from src.yaml_file import json_text
+    from src.training.sanity import verdicts
 
     results = verdicts(report)
     _print(report, results)
@@ -47,10 +47,10 @@ def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -
 
 
 def _measure(config: Config) -> tuple[dict[str, Any], list[tuple[Tensor, Tensor, int]], tuple[str, ...]]:
-    from src import sanity
-    from src.batches import TrainBatches
-    from src.data import load
-    from src.device import choose_device, compute_reproducibly
+    from src.data.dataset import load
+    from src.data.loader import TrainBatches
+    from src.training import sanity
+    from src.training.device import choose_device, compute_reproducibly
 
     log.info(f"reading {config.dataset.name}")
     compute_reproducibly(config.train.seed)
@@ -97,7 +97,7 @@ def _print(report: dict[str, Any], results: Any) -> None:
 
 
 def _draw_classes(counts: list[int], folder: Path) -> Path:
-    from src.figures import new_figure, save_figure, whole_ticks
+    from src.results.figures import new_figure, save_figure, whole_ticks
 
     figure = new_figure()
     axes: Any = figure.add_subplot()
@@ -108,7 +108,7 @@ def _draw_classes(counts: list[int], folder: Path) -> Path:
 
 
 def _draw_examples(examples: list[tuple[Tensor, Tensor, int]], names: tuple[str, ...], folder: Path) -> Path:
-    from src.figures import new_figure, save_figure
+    from src.results.figures import new_figure, save_figure
 
     figure = new_figure(1.5 * len(examples), 3.6)
     grid: Any = figure.subplots(2, len(examples), squeeze=False)

@@ -17,13 +17,13 @@ def main(
 ) -> None:
     """Overlay the best cell of a grid with its neighbours, one figure for each axis."""
     from src import hints
-    from src.artifacts import export_figure
-    from src.comparison import compare_axes, draw_comparison
-    from src.config import load_config
+    from src.config.loading import load_config
     from src.errors import RunError
-    from src.names import find_named
-    from src.plans import grid_request
-    from src.sweeps import sweeps, with_whole_manifests
+    from src.requests import grid_request
+    from src.results.artifacts import export_figure
+    from src.results.comparison import compare_axes, draw_comparison
+    from src.runs.names import find_named
+    from src.runs.sweeps import sweeps, with_whole_manifests
 
     loaded = load_config(config, overrides_of(set_))
     paths = loaded.paths

@@ -20,15 +20,15 @@ def main(
     set_: SetOption = None,
 ) -> None:
     """Measure a checkpoint, ours or the report's program's."""
-    from src.config import load_config
-    from src.kinds import columns_of
-    from src.plans import evaluation_request
+    from src.config.loading import load_config
+    from src.requests import evaluation_request
+    from src.runs.kinds import columns_of
 
     loaded = load_config(config, overrides_of(set_, evaluation__checkpoint=checkpoint, evaluation__split=split))
     request = evaluation_request(loaded)
 
-    from src.evaluation import check_fits, evaluate
-    from src.foreground import open_and_run
+    from src.runner import open_and_run
+    from src.training.evaluation import check_fits, evaluate
 
     check_fits(request.config)
     sweep = open_and_run(request, evaluate, fresh=True)

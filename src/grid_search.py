@@ -21,15 +21,15 @@ def main(
     new_code: NewCodeOption = False,
 ) -> None:
     """Search the grid. Ctrl-C stops with the state saved; the same command goes on."""
-    from src.config import load_config
-    from src.plans import grid_request
+    from src.config.loading import load_config
+    from src.requests import grid_request
 
     loaded = load_config(config, overrides_of(set_))
     request = grid_request(loaded, refined=refined, unfinished=unfinished)
 
-    from src.engine import train
-    from src.foreground import open_and_run
-    from src.results import collect
+    from src.results.table import collect
+    from src.runner import open_and_run
+    from src.training.trainer import train
 
     artifacts = Path(loaded.paths.artifacts_dir)
     open_and_run(request, train, lambda sweep: collect(sweep, artifacts), fresh=fresh, new_code=new_code)

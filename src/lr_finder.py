@@ -12,15 +12,15 @@ def main(
     new_code: NewCodeOption = False,
 ) -> None:
     """Raise the learning rate step by step, and suggest one."""
-    from src.config import load_config
-    from src.plans import lr_sweep_request
+    from src.config.loading import load_config
+    from src.requests import lr_sweep_request
 
     loaded = load_config(config, overrides_of(set_))
 
-    from src.foreground import open_and_run
-    from src.results import print_table, read_rows
-    from src.rundir import SweepDir
-    from src.training import find_rate_and_export
+    from src.results.table import print_table, read_rows
+    from src.runner import open_and_run
+    from src.runs.rundir import SweepDir
+    from src.training.publish import find_rate_and_export
 
     def show(sweep: SweepDir) -> None:
         print_table(read_rows(sweep), sweep.name)

@@ -36,8 +36,8 @@ def main(
     new_code: NewCodeOption = False,
 ) -> None:
     """Train one configuration. Ctrl-C stops with the state saved; the same command goes on."""
-    from src.config import load_config
-    from src.plans import train_request, with_best_cell
+    from src.config.loading import load_config
+    from src.requests import train_request, with_best_cell
 
     options = {
         "train__overfit_small": overfit_small,
@@ -51,10 +51,10 @@ def main(
     if best:
         loaded = with_best_cell(loaded, unfinished=unfinished)
 
-    from src.foreground import open_and_run
-    from src.overfit import report_overfit
-    from src.results import print_table, read_rows
-    from src.training import replace_best_by, train_and_export
+    from src.results.overfit import report_overfit
+    from src.results.table import print_table, read_rows
+    from src.runner import open_and_run
+    from src.training.publish import replace_best_by, train_and_export
 
     sweep = open_and_run(train_request(loaded), train_and_export, fresh=fresh, new_code=new_code)
     print_table(read_rows(sweep), sweep.name)

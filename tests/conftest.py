@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
-from src import hints, yaml_file
-from src.config import Config, make_config
+from src import hints
+from src.config import yaml_file
+from src.config.loading import make_config
+from src.config.schema import Config
 from src.files import read_lines
 from src.log import LEVEL_VARIABLE, start_log
-from src.rundir import RunDir
+from src.runs.rundir import RunDir
 
 # Tiny networks, and several tests at a time: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -58,7 +60,7 @@ SMALL: dict[str, Any] = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long tests first, so that no worker ends with one of them alone."""
-    long_first = ["test_local.py", "test_commands.py", "test_data.py", "test_engine.py"]
+    long_first = ["test_local_pool.py", "test_commands.py", "test_dataset.py", "test_trainer.py"]
     items.sort(key=lambda item: long_first.index(item.path.name) if item.path.name in long_first else len(long_first))
 
 
@@ -66,7 +68,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def close_nursery() -> Iterator[None]:
     """The warm process that tests of this session may have started ends with it."""
     yield
-    from .nursery import nursery
+    from tests.fork_server import nursery
 
     if nursery.cache_info().currsize:
         nursery().close()
@@ -184,7 +186,7 @@ def final_state(run: RunDir) -> dict[str, Any]:
     """The exact state at the end of a run, and its metric rows without what the clock says."""
     import torch
 
-    from src.checkpoint_names import list_states
+    from src.runs.checkpoint_names import list_states
 
     newest = list_states(run.checkpoints)[0]
     state: dict[str, Any] = torch.load(newest, weights_only=True)

@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from .conftest import ROOT, command_environment
+from tests.conftest import ROOT, command_environment
 
 # The command becomes the leader of a session whose terminal is its stdin, also where nohup started the tests.
 _IN_A_SESSION = "import fcntl, os, signal, sys, termios; signal.signal(signal.SIGHUP, signal.SIG_DFL); "

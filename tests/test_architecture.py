@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT
+from tests.conftest import ROOT
 
 LAYERS = {"src": {"src"}, "jobs": {"jobs", "src"}, "hpc": {"hpc", "jobs", "src"}}
 HEAVY = ("torch", "torchvision", "datasets", "pandas", "matplotlib", "tensorboard", "PIL")
@@ -84,21 +84,21 @@ def test_nothing_imports_in_a_circle() -> None:
     "module",
     [
         "hpc.launch",
-        "hpc.commands",
-        "hpc.inspection",
-        "hpc.submit",
-        "hpc.local",
-        "hpc.status",
+        "hpc.submission.launching",
+        "hpc.monitor.status",
+        "hpc.submission.submit",
+        "hpc.submission.local_pool",
+        "hpc.monitor.status_rows",
         "hpc.aggregate",
         "hpc.demo",
         "hpc.doctor",
-        "hpc.pipeline",
-        "hpc.claims",
+        "hpc.pipeline.advance",
+        "hpc.node.run_lock",
         "src.train",
-        "src.plans",
-        "src.results",
-        "src.data",
-        "src.kinds",
+        "src.requests",
+        "src.results.table",
+        "src.data.dataset",
+        "src.runs.kinds",
         "jobs",
     ],
 )
@@ -111,7 +111,7 @@ def test_the_login_node_imports_nothing_heavy(module: str) -> None:
 
 
 def test_the_rule_of_the_login_node_can_fail() -> None:
-    code = "import sys, src.engine; print('torch' in sys.modules)"
+    code = "import sys, src.training.trainer; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )

@@ -17,17 +17,17 @@ from typing import Any
 import pytest
 import torch
 
-from src.checkpoint_names import newest_step
-from src.config import Config, load_config
+from src.config.loading import load_config
+from src.config.schema import Config
 from src.models.registry import build_model
-from src.plans import grid_request
-from src.rundir import RunDir
-from src.sweeps import open_sweep, sweeps
-
-from .conftest import ROOT, assert_same_run, run_python
-from .nursery import fork_python
-from .terminal import Terminal
-from .test_hints import hints_in, paste
+from src.requests import grid_request
+from src.runs.checkpoint_names import newest_step
+from src.runs.rundir import RunDir
+from src.runs.sweeps import open_sweep, sweeps
+from tests.conftest import ROOT, assert_same_run, run_python
+from tests.fork_server import fork_python
+from tests.terminal import Terminal
+from tests.test_hints import hints_in, paste
 
 
 def runs_in(folder: Path) -> list[RunDir]:

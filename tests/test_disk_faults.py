@@ -13,20 +13,19 @@ from typing import Any
 
 import pytest
 
-from src.attempts import Outcome, attempt
-from src.checkpoint import load_newest
-from src.config import Config
-from src.engine import train
+from src.config.schema import Config
+from src.config.yaml_file import dump_yaml
 from src.errors import RelayError
-from src.plans import grid_request, train_request
 from src.progress import PlainReporter
-from src.rundir import RunDir
-from src.sweeps import open_sweep, sweeps
-from src.yaml_file import dump_yaml
-
-from .conftest import ROOT, assert_same_run, small_config
-from .nursery import fork_python
-from .small_disk import PAGE, Disk
+from src.requests import grid_request, train_request
+from src.runs.attempts import Outcome, attempt
+from src.runs.rundir import RunDir
+from src.runs.sweeps import open_sweep, sweeps
+from src.training.checkpoint import load_newest
+from src.training.trainer import train
+from tests.conftest import ROOT, assert_same_run, small_config
+from tests.fork_server import fork_python
+from tests.small_disk import PAGE, Disk
 
 EVERY_STEP = {"checkpoint__every_steps": 1, "metrics__log_every_steps": 1, "train__max_steps": 8}
 

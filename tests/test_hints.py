@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from hpc.chain import chains
-from src import hints, yaml_file
-from src.config import Config
+from hpc.pipeline.directory import chains
+from src import hints
+from src.config import yaml_file
+from src.config.schema import Config
 from src.files import replace_file
-from src.sweeps import open_sweep, planning, sweeps
-
-from .conftest import ROOT, command_environment, fake, site_path
-from .nursery import fork_python
-from .test_results import finish
-from .test_submit import SBATCH, SQUEUE, TAKE
+from src.runs.sweeps import open_sweep, planning, sweeps
+from tests.conftest import ROOT, command_environment, fake, site_path
+from tests.fork_server import fork_python
+from tests.results.test_table import finish
+from tests.submission.test_submit import SBATCH, SQUEUE, TAKE
 
 Done = subprocess.CompletedProcess[str]
 ONE_CELL = ["--set", "hparams.lr=[0.001]", "--set", "hparams.num_modules=[2]"]
@@ -172,7 +172,7 @@ def test_a_sweep_remembers_its_profile_and_every_hint_on_its_way_runs(
     grid = ["hpc.launch", "grid", *given]
     one = small(hparams__epochs=1, hparams__lr=[0.001], hparams__num_modules=[2])
     # Planned, and its only run spoiled.
-    from src.plans import grid_request
+    from src.requests import grid_request
 
     sweep = open_sweep(grid_request(one))[0]
     run = sweep.runs()[0]
@@ -233,7 +233,7 @@ def test_a_sweep_remembers_its_profile_and_every_hint_on_its_way_runs(
 
 
 def test_a_status_that_names_nothing_says_what_it_shows(small: Callable[..., Config], small_file: Path) -> None:
-    from src.plans import grid_request, lr_sweep_request
+    from src.requests import grid_request, lr_sweep_request
 
     first = open_sweep(lr_sweep_request(small()))[0]
     second = open_sweep(grid_request(small()))[0]
@@ -250,7 +250,7 @@ def test_a_status_that_names_nothing_says_what_it_shows(small: Callable[..., Con
 def test_a_grid_that_is_not_complete_is_finished_or_taken_as_it_is(
     small: Callable[..., Config], small_file: Path
 ) -> None:
-    from src.plans import grid_request
+    from src.requests import grid_request
 
     given = ["--config", str(small_file)]
     sweep = open_sweep(grid_request(small()))[0]
@@ -374,7 +374,7 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
 
 
 def test_a_damaged_pipeline_is_passed_over(small: Callable[..., Config], small_file: Path, tmp_path: Path) -> None:
-    from src.plans import grid_request
+    from src.requests import grid_request
 
     sweep = open_sweep(grid_request(small()))[0]
     for number, text in enumerate(("", "key: [", "key: 1\n")):
@@ -390,7 +390,7 @@ def test_a_damaged_pipeline_is_passed_over(small: Callable[..., Config], small_f
 def test_a_pipeline_may_have_a_limit(
     small: Callable[..., Config], small_file: Path, site: dict[str, str], tmp_path: Path
 ) -> None:
-    from src.plans import grid_request
+    from src.requests import grid_request
 
     sweep = open_sweep(grid_request(small()))[0]
     for run in sweep.runs():

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from hpc.lifecycle import Task
+from hpc.node.task import Task
 from src.log import LEVEL_VARIABLE, log, set_verbosity, start_log
-
-from .conftest import ROOT, command_environment, fake, run_python, site_path
+from tests.conftest import ROOT, command_environment, fake, run_python, site_path
 
 
 def test_lines_have_the_time_and_the_level(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +57,7 @@ def test_levels(
 
 
 def test_a_job_logs_as_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpc.lifecycle.execute_runs", lambda runs: {})
+    monkeypatch.setattr("hpc.node.task.execute_runs", lambda runs: {})
     set_verbosity(verbose=True)
     log.setLevel(logging.ERROR)
     Task([])()

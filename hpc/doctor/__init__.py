@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
-from hpc.cluster import Profile, load_profile
 from hpc.doctor import folder as folders
 from hpc.doctor.ask import site_lines
 from hpc.doctor.findings import Line, print_page
 from hpc.doctor.node import NoNodeError, ask_here, ask_node, node_lines, task_lines
-from hpc.forecast import forecast_of
+from hpc.submission.forecast import forecast_of
+from hpc.submission.profile import Profile, load_profile
 from src import hints
-from src.config import Config
+from src.config.schema import Config
 from src.errors import ClusterError
-from src.plans import grid_request, train_request
+from src.requests import grid_request, train_request
 
 _NODE_WAIT_S = 60.0
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from hpc.cluster import Profile, choose_gres
 from hpc.doctor.findings import Level, Line
 from hpc.doctor.limits import (
     check_accounting,
@@ -41,10 +40,11 @@ from hpc.doctor.site_checks import (
     check_requeue,
     check_slices,
 )
-from hpc.plan import make_plan
 from hpc.slurm_command import ask
-from src.code_snapshot import PROJECT_ROOT
+from hpc.submission.plan import make_plan
+from hpc.submission.profile import Profile, choose_gres
 from src.errors import ClusterError
+from src.runs.code_snapshot import PROJECT_ROOT
 
 # A busy controller is waited for, but a page is to come soon also where there is none.
 _WAITS_S = (1.0,)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from hpc.cluster import Profile
 from hpc.doctor.findings import Line
 from hpc.doctor.site import Association, Partition, Qos, Settings, Site
+from hpc.submission.profile import Profile
 
 _ENFORCING = {"limits", "safe", "all"}
 

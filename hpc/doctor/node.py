@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from hpc import slurm
-from hpc.cluster import Profile
 from hpc.doctor.findings import Line
 from hpc.doctor.node_report import POLL_S, Meeting, try_lock
-from hpc.plan import make_plan, task_command, task_environment, worker_python
 from hpc.slurm_command import ask
+from hpc.submission.plan import make_plan, task_command, task_environment, worker_python
+from hpc.submission.profile import Profile
 from src import hints
-from src.code_snapshot import keep_code
 from src.errors import ClusterError
 from src.files import read_json, replace_file
 from src.log import log
+from src.runs.code_snapshot import keep_code
 
 _TIME_MIN = 4
 _REPORT_PATIENCE_S = 180.0

@@ -115,7 +115,7 @@ def describe_torch() -> dict[str, Any]:
 
 def describe_slice() -> dict[str, str]:
     """What a run would be given, by the check that every run makes, and whether a kernel runs on it."""
-    from hpc.slices import check_slice
+    from hpc.node.gpu_check import check_slice
 
     try:
         found = check_slice()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpc.cluster import Profile
 from hpc.doctor.findings import Line
 from hpc.doctor.site import NodeGroup, Partition, Qos, Settings
-from hpc.forecast import LEAD_MARGIN_S
+from hpc.submission.forecast import LEAD_MARGIN_S
+from hpc.submission.profile import Profile
 from src.text import shortlist
 
 # Less than this is short for any checkpoint on a busy file system; without a measured time there is no better bound.

@@ -1,1 +1,1 @@
-"""The networks: a registry by name that needs no torch, a file for each network, and the layers that they share."""
+"""The networks: a registry by name that needs no torch, one file per network, and the layers they share."""

@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from src.checkpoint import save_state, to_bytes
 from src.cli import ConfigOption, SetOption, overrides_of, run_command
-from src.config import load_config
-from src.device import choose_device, random_state
+from src.config.loading import load_config
 from src.models.registry import build_model
-from src.optim import make_optimizer
+from src.training.checkpoint import save_state, to_bytes
+from src.training.device import choose_device, random_state
+from src.training.optim import make_optimizer
 
 _TIMES = 7
 

@@ -16,14 +16,13 @@ import tempfile
 
 import torch
 
-from src.config import load_config
-from src.engine import train
-from src.plans import train_request
+from src.config.loading import load_config
 from src.progress import PlainReporter
-from src.rundir import RunDir
-from src.sweeps import open_sweep
-
-from ..conftest import differences, final_state
+from src.requests import train_request
+from src.runs.rundir import RunDir
+from src.runs.sweeps import open_sweep
+from src.training.trainer import train
+from tests.conftest import differences, final_state
 
 
 def main() -> int:

@@ -30,13 +30,12 @@ from pathlib import Path
 from typing import Any
 
 import jobs
-from hpc import commands
-from hpc.cluster import load_profile
-from src.config import load_config, make_config
-from src.sweeps import open_sweep
-from src.yaml_file import dump_yaml
-
-from ..conftest import ROOT, SMALL, fake, site_path
+from hpc.submission import launching as commands
+from hpc.submission.profile import load_profile
+from src.config.loading import load_config, make_config
+from src.config.yaml_file import dump_yaml
+from src.runs.sweeps import open_sweep
+from tests.conftest import ROOT, SMALL, fake, site_path
 
 MAX_ARRAY_SIZE = 1001
 # Some of the cells stand for all of them where each is made whole.

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from hpc.submit import submissions
-from src import yaml_file
-from src.config import Config
-from src.rundir import RunDir
-from src.sweeps import sweeps
-
-from ..conftest import SMALL, assert_same_run, run_python
-from .conftest import PROFILE, Cluster, on_profile, wait_for
+from hpc.submission.submit import submissions
+from src.config import yaml_file
+from src.config.schema import Config
+from src.runs.rundir import RunDir
+from src.runs.sweeps import sweeps
+from tests.conftest import SMALL, assert_same_run, run_python
+from tests.slurm.conftest import PROFILE, Cluster, on_profile, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
@@ -196,7 +195,7 @@ def test_several_partitions_are_one_queue(launch: Launch, one_machine: Cluster, 
 def test_a_waiting_task_whose_code_is_gone_trains_nothing(launch: Launch, one_machine: Cluster, tmp_path: Path) -> None:
     job = held(launch, tmp_path)
     (code,) = (path for path in sweeps(tmp_path / "runs")[-1].code.iterdir() if path.is_dir())
-    engine = code / "src" / "engine.py"
+    engine = code / "src" / "training" / "trainer.py"
     engine.write_text(engine.read_text() + "\n# another engine\n")
     one_machine.run(["scontrol", "release", job])
     wait_for("the task has failed", lambda: one_machine.job(job)["JobState"] == "FAILED", 90)
@@ -206,7 +205,7 @@ def test_a_waiting_task_whose_code_is_gone_trains_nothing(launch: Launch, one_ma
     assert the_run(tmp_path).attempts() == []
     refused = launch("grid")
     assert refused.returncode == 2
-    assert "src/engine.py was changed" in refused.stderr
+    assert "src/training/trainer.py was changed" in refused.stderr
     assert "Traceback" not in refused.stderr
     again = launch("grid", "--new-code")
     assert again.returncode == 0, again.stderr

@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 
-from src import yaml_file
-from src.checkpoint_names import newest_step
-from src.rundir import RunDir, SweepDir
-from src.sweeps import sweeps
-
-from ..conftest import ROOT, assert_same_run, run_python
-from .conftest import PROFILE, Cluster, on_profile
+from src.config import yaml_file
+from src.runs.checkpoint_names import newest_step
+from src.runs.rundir import RunDir, SweepDir
+from src.runs.sweeps import sweeps
+from tests.conftest import ROOT, assert_same_run, run_python
+from tests.slurm.conftest import PROFILE, Cluster, on_profile
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 

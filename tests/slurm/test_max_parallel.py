@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from hpc.submit import submissions
-from src import yaml_file
-from src.config import Config
-from src.sweeps import sweeps
-
-from ..conftest import run_python
-from .conftest import PROFILE, Cluster, on_profile, wait_for
+from hpc.submission.submit import submissions
+from src.config import yaml_file
+from src.config.schema import Config
+from src.runs.sweeps import sweeps
+from tests.conftest import run_python
+from tests.slurm.conftest import PROFILE, Cluster, on_profile, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
 

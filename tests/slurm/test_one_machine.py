@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpc.one_machine.processes import start_ticks
-
-from .conftest import REPOSITORY, Cluster, run_command, wait_for
+from tests.slurm.conftest import REPOSITORY, Cluster, run_command, wait_for
 
 pytestmark = pytest.mark.slurm
 

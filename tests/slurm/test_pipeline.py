@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from hpc.chain import LINKS, Chain, chains
-from hpc.submit import submissions
-from src import yaml_file
-from src.rundir import SweepDir
-
-from ..conftest import run_python
-from .conftest import PROFILE, Cluster, on_profile, wait_for
+from hpc.pipeline.directory import LINKS, Chain, chains
+from hpc.submission.submit import submissions
+from src.config import yaml_file
+from src.runs.rundir import SweepDir
+from tests.conftest import run_python
+from tests.slurm.conftest import PROFILE, Cluster, on_profile, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 

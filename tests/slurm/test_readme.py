@@ -17,8 +17,7 @@ import pytest
 
 from hpc.one_machine.packages import check_installed
 from src.errors import ClusterError
-
-from .conftest import REPOSITORY
+from tests.slurm.conftest import REPOSITORY
 
 pytestmark = pytest.mark.timeout(1500)
 

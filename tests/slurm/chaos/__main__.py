@@ -15,9 +15,8 @@ from pathlib import Path
 
 from hpc.one_machine.packages import check_installed
 from src.errors import ClusterError
-
-from ..conftest import cluster_of_its_own
-from .campaign import DECK, Campaign, Plan, command_of
+from tests.slurm.chaos.campaign import DECK, Campaign, Plan, command_of
+from tests.slurm.conftest import cluster_of_its_own
 
 
 def main() -> int:

@@ -14,13 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from src.rundir import RunDir
-
-from ...conftest import ROOT
-from ..conftest import Cluster
-from . import check
-from .faults import ATTENDED, KINDS, Injection, heal_limits
-from .site import Row, Site, kill
+from src.runs.rundir import RunDir
+from tests.conftest import ROOT
+from tests.slurm.chaos import check
+from tests.slurm.chaos.faults import ATTENDED, KINDS, Injection, heal_limits
+from tests.slurm.chaos.site import Row, Site, kill
+from tests.slurm.conftest import Cluster
 
 SAY = Callable[[str], None]
 PRESS_EVERY_S = 6.0

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from src.budgets import REQUEUED_AFTER, verdict
 from src.files import read_lines
-from src.rundir import RunDir
-from src.sweeps import sweeps
-
-from ...conftest import assert_same_run
-from .faults import KINDS, Injection
-from .site import Site
+from src.runs.causes import REQUEUED_AFTER, verdict
+from src.runs.rundir import RunDir
+from src.runs.sweeps import sweeps
+from tests.conftest import assert_same_run
+from tests.slurm.chaos.faults import KINDS, Injection
+from tests.slurm.chaos.site import Site
 
 # While these last, a launch may be refused.
 REFUSALS = frozenset({"slurmctld away", "full disk", "images changed", "code removed"})

@@ -21,9 +21,8 @@ import numpy as np
 from filelock import FileLock
 
 from hpc.one_machine.processes import start_ticks
-from src.checkpoint_names import list_states
-
-from .site import TIME_MIN, Row, Site, Worker, kill, send
+from src.runs.checkpoint_names import list_states
+from tests.slurm.chaos.site import TIME_MIN, Row, Site, Worker, kill, send
 
 Mending = tuple[float, Callable[[], object]]
 # A grid that is launched after so many seconds, and the launcher killed so many seconds later.

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from hpc.one_machine.processes import descendants, start_ticks
-from src import yaml_file
-from src.checkpoint_names import list_states
-from src.rundir import RunDir, SweepDir
-from src.sweeps import sweeps
-
-from ...conftest import ROOT, SMALL
-from ..conftest import PROFILE, Cluster, on_profile
+from src.config import yaml_file
+from src.runs.checkpoint_names import list_states
+from src.runs.rundir import RunDir, SweepDir
+from src.runs.sweeps import sweeps
+from tests.conftest import ROOT, SMALL
+from tests.slurm.conftest import PROFILE, Cluster, on_profile
 
 TIME_MIN = int(PROFILE["time_min"])
 DISK_MB = 96

@@ -6,12 +6,12 @@ import sys
 import time
 from pathlib import Path
 
-from hpc.arrays import ask_site
-from hpc.cluster import load_profile
-from hpc.commands import execute
-from src.config import load_config
+from hpc.submission.arrays import ask_site
+from hpc.submission.launching import execute
+from hpc.submission.profile import load_profile
+from src.config.loading import load_config
 from src.errors import RelayError
-from src.rundir import SweepDir
+from src.runs.rundir import SweepDir
 
 
 def main(experiment: str, profile_file: str, sweep: str) -> None:

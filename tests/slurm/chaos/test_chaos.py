@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import Cluster, cluster_of_its_own, run_command
-from .campaign import Campaign, Plan, command_of
+from tests.slurm.chaos.campaign import Campaign, Plan, command_of
+from tests.slurm.conftest import Cluster, cluster_of_its_own, run_command
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 

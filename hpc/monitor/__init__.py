@@ -1,0 +1,1 @@
+"""What users do with runs after submitting them: status, logs, cancel and retry."""

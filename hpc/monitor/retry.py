@@ -1,0 +1,70 @@
+"""Run failed runs again: reset their budgets and submit them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpc.pipeline.overview import name_of_stage
+from hpc.recovery.reconcile import Stock, give_budgets_back, last_cause, take_stock
+from hpc.submission.arrays import ask_site
+from hpc.submission.code_choice import choose_code
+from hpc.submission.launching import execute
+from hpc.submission.profile import profile_of, remember_profile
+from hpc.submission.submit import in_queue
+from src import hints
+from src.config.loading import make_config
+from src.config.messages import nearest
+from src.config.schema import Config
+from src.errors import RunError
+from src.runs.causes import CAUSES
+from src.runs.names import find_named, print_names
+from src.runs.rundir import RunDir
+from src.text import counted
+
+
+def retry(config: Config, name: str | None, cluster: str | None, cause: str | None, *, new_code: bool = False) -> None:
+    """Give failed runs their budgets back, and submit them again. Raises RunError where there are none."""
+    runs_dir = Path(config.paths.runs_dir)
+    sweep, run = find_named(runs_dir, name_of_stage(runs_dir, name))
+    hints.use(sweep.meta())
+    profile_name, profile = profile_of(sweep, cluster)
+    site = None if profile.executor == "local" else ask_site(profile_name, profile)
+    stock = take_stock(sweep, in_queue(sweep) if site else {})
+    if run in stock.refused and stock.refused[run].damaged:
+        raise RunError(stock.refused[run].detail)
+    failed = [r for r in stock.failed() if run in (None, r)]
+    chosen = [r for r in failed if cause is None or cause.upper() in (last_cause(r), _word(stock, r))]
+    if not chosen:
+        raise RunError(f"{run.label if run else sweep.name}: no failed run{_why_none(stock, failed, cause)}")
+    remember_profile(sweep, profile_name)
+    hints.use(sweep.meta())
+    give_budgets_back(chosen, round(time.time(), 3))
+    theirs = "gets its budgets" if len(chosen) == 1 else "get their budgets"
+    print(f"{sweep.path}: {counted(len(chosen), 'failed run')} {theirs} back, on profile {profile_name}:", flush=True)
+    print_names(chosen)
+    choose_code(sweep, new_code=new_code)
+    # Their own configuration says where logs and tables go.
+    own = make_config(sweep.meta()["config"], str(sweep.meta_file))
+    execute(sweep, profile, site, own, [r.name for r in chosen])
+
+
+def _why_none(stock: Stock, failed: Sequence[RunDir], cause: str | None) -> str:
+    """What there is in place of failed runs."""
+    if cause:
+        causes = ", ".join(sorted({str(last_cause(run)) for run in failed})) or "none"
+        return f" with --cause {cause}{nearest(cause.upper(), CAUSES)}; causes here: {causes}"
+    others = {
+        "done": stock.done,
+        "in the queue": stock.flying,
+        "executed by processes outside of SLURM": stock.elsewhere,
+    }
+    words = [f"{len(runs)} {word}" for word, runs in others.items() if runs]
+    if stock.missing or stock.cancelled:
+        words.append(f"{len(stock.missing) + len(stock.cancelled)} to be submitted with: {hints.again()}")
+    return f"; {', '.join(words)}"
+
+
+def _word(stock: Stock, run: RunDir) -> str | None:
+    return stock.refused[run].word if run in stock.refused else None

@@ -1,0 +1,147 @@
+"""What is on disk, joined with what the scheduler says: the directory tells the truth, SLURM who waits and where."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpc.recovery.diagnosis import cause_of_loss, ends_of
+from hpc.recovery.reconcile import refusals_by_word
+from hpc.slurm import Queue, QueuedJob, phase
+from hpc.submission.forecast import show_hours
+from src import hints
+from src.errors import RunError
+from src.results.table import run_state
+from src.runs.attempts import last_sign, lost, reached_step, used_s, wasted_s
+from src.runs.causes import Verdict, damaged, verdict
+from src.runs.rundir import RunDir, SweepDir
+from src.text import counted
+
+FINISHED = ("done", "diverged")
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """How the runs of a sweep stand: a row for each, those that may not be started again, and seconds on slices."""
+
+    rows: list[dict[str, Any]]
+    refused: Mapping[RunDir, Verdict]
+    used_s: float
+    wasted_s: float
+    in_flight: int
+
+    def summary(self) -> str:
+        """`48 runs: 40 done, 7 PENDING, 1 running`, what they took, and what is to be done where something failed."""
+        counts = Counter(row["state"] for row in self.rows)
+        lines = [
+            f"{counted(len(self.rows), 'run')}: "
+            + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+        ]
+        if self.used_s:
+            again = f", {show_hours(self.wasted_s / 3600)} of them for work done again" if self.wasted_s else ""
+            lines.append(f"used: {show_hours(self.used_s / 3600)} slice-hours{again}")
+        idle = len(self.rows) - self.in_flight - len(self.refused) - sum(counts[state] for state in FINISHED)
+        if idle:
+            lines.append(f"neither done nor on its way: {counted(idle, 'run')}; to submit again: {hints.again()}")
+        if self.refused:
+            lines += ["failed, and not started again by themselves:", refusals_by_word(self.refused)]
+        return "\n".join(lines)
+
+
+def sweep_status(sweep: SweepDir, queue: Queue, only: str | None = None, now: float | None = None) -> SweepStatus:
+    """Rows with state, step of total, attempts with their causes, job and time left, of all runs or of `only` one.
+
+    One question to accounting where attempts left no word and are not going on; nothing is written.
+    """
+    runs = [run for run in sweep.runs() if only in (None, run.name)]
+    attempts, refused = _read_attempts(runs)
+    _name_losses({run: found for run, found in attempts.items() if run.name not in queue and not run.alive()})
+    held_by = Counter(job.job_id for jobs in queue.values() for job in jobs)
+    rows = []
+    for run in runs:
+        jobs = queue.get(run.name, ())
+        try:
+            if run not in refused:
+                rows.append(_row(run, attempts[run], jobs, alone=not jobs or held_by[jobs[0].job_id] == 1))
+        except RunError as error:
+            refused[run] = damaged(str(error))
+        if run in refused:
+            rows.append(_damaged_row(run, refused[run], jobs))
+            continue
+        found = None if jobs or rows[-1]["state"] in ("running", "cancelled", *FINISHED) else verdict(attempts[run])
+        if found:
+            refused[run] = found
+            rows[-1]["state"] = found.word.lower()
+    moment = time.time() if now is None else now
+    return SweepStatus(
+        rows,
+        refused,
+        sum(used_s(each, moment) for each in attempts.values()),
+        sum(wasted_s(each) for each in attempts.values()),
+        sum(
+            row["state"] not in FINISHED and (run.name in queue or row["state"] == "running")
+            for run, row in zip(runs, rows, strict=True)
+        ),
+    )
+
+
+def _read_attempts(runs: Sequence[RunDir]) -> tuple[dict[RunDir, list[dict[str, Any]]], dict[RunDir, Verdict]]:
+    """The attempts of each run, and the runs whose attempts cannot be read."""
+    attempts, refused = {}, {}
+    for run in runs:
+        try:
+            attempts[run] = run.attempts()
+        except RunError as error:
+            refused[run] = damaged(str(error))
+    return attempts, refused
+
+
+def _name_losses(attempts: Mapping[RunDir, list[dict[str, Any]]]) -> None:
+    """Fill in how attempts ended that left no word and are not going on."""
+    left = {run: found[-1] for run, found in attempts.items() if lost(found)}
+    ends = ends_of(list(left.values())) if left else []
+    for run, attempt in left.items():
+        cause, end = cause_of_loss(attempt, ends)
+        attempt |= {"cause": cause, "end": end or last_sign(run)}
+
+
+def _row(run: RunDir, attempts: list[dict[str, Any]], jobs: Sequence[QueuedJob], *, alone: bool) -> dict[str, Any]:
+    result, job = run.result(), jobs[0] if jobs else None
+    total = next((attempt["total_steps"] for attempt in reversed(attempts) if "total_steps" in attempt), None)
+    step = result.get("steps") if result else reached_step(run) if attempts else 0
+    running = job is not None and phase(job.state) == "running"
+    return {
+        "run": run.name,
+        "state": _state(run, result, attempts, job, alone=alone),
+        "step": f"{step}/{total}" if total and step is not None else step or None,
+        "attempts": len(attempts) or None,
+        "causes": " ".join(str(a["cause"]) for a in attempts if a.get("cause") not in (None, "DONE")) or None,
+        "job": " ".join(job.job_id for job in jobs) or (attempts[-1].get("job") if attempts else None),
+        "waits for": job.reason if job and phase(job.state) == "waiting" else None,
+        "error": _on_one_line(attempts[-1].get("error")) if attempts and not result else None,
+        "time left": job.time_left if job and running else None,
+    }
+
+
+def _damaged_row(run: RunDir, found: Verdict, jobs: Sequence[QueuedJob]) -> dict[str, Any]:
+    known = {"run": run.name, "state": "damaged", "job": " ".join(job.job_id for job in jobs) or None}
+    unknown = dict.fromkeys(("step", "attempts", "causes", "job", "waits for", "error", "time left"))
+    # The file in the folder is enough beside the run's name.
+    return {**known, **unknown, **known, "error": _on_one_line(found.detail.removeprefix(f"{run.path}/"))}
+
+
+def _state(
+    run: RunDir, result: Mapping[str, Any] | None, attempts: list[dict[str, Any]], job: QueuedJob | None, *, alone: bool
+) -> str:
+    if result or job is None:
+        return run_state(run, result, attempts)
+    if phase(job.state) != "running":
+        return job.state
+    return "running" if alone or lost(attempts) else "next in its task"
+
+
+def _on_one_line(error: str | None) -> str | None:
+    return " ".join(error.split())[:100] if error else None

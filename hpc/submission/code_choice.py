@@ -1,0 +1,36 @@
+"""Which code a sweep continues with: the snapshot it was made with, or the current code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from src import hints
+from src.runs.code_snapshot import code_change, code_digest, new_code_hint, sweep_code, use_new_code
+from src.runs.rundir import SweepDir
+
+
+def choose_code(sweep: SweepDir, *, new_code: bool, root: Path | None = None) -> None:
+    """A sweep goes on with the code that it was made with, unless its user asks for `new_code`; one line says which.
+
+    `root`: the code that it is compared with, if not that of this process. Raises RunError where its own is gone.
+    """
+    change = code_change(sweep, root)
+    if not (change or new_code):
+        return
+    if all(run.is_done() for run in sweep.runs()):
+        if change:
+            print(
+                f"{sweep.path}: done before, with other code: {change}; to do it anew: {hints.again('--fresh')}",
+                flush=True,
+            )
+    elif new_code:
+        print(f"goes on with the code as it is now, snapshot {use_new_code(sweep).name}", flush=True)
+    else:
+        sweep_code(sweep)
+        print(f"goes on with the code that it was made with; {change}; {new_code_hint()}", flush=True)
+
+
+def code_to_use(sweep: SweepDir, *, new_code: bool) -> Path:
+    """The snapshot that a launch would use for the sweep, which may not exist yet."""
+    kept = sweep.meta().get("snapshot") if sweep.meta_file.is_file() and not new_code else None
+    return (sweep.code / str(kept or code_digest())).absolute()

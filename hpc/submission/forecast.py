@@ -1,0 +1,156 @@
+"""What runs will take, from what runs of their shape took before, on the same slice."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from hpc.submission.profile import Profile
+from src.errors import RunError
+from src.log import log
+from src.runs.attempts import used_s
+from src.runs.cells import Cell
+from src.runs.kinds import cost_key, kind_of
+from src.runs.rundir import RunDir
+from src.runs.sweeps import Request, sweeps, with_whole_manifests
+
+# Runs of a shape that are looked at, the newest first.
+_ENOUGH = 20
+# What a checkpoint's time is to be left beside it, in seconds.
+LEAD_MARGIN_S = 60
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One earlier run: seconds on its slice per unit of work, the longest time of a checkpoint in seconds, if any."""
+
+    seconds_per_unit: float | None
+    save_s: float | None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Slice-hours of the runs whose shape was measured (None where none was), and how many were not."""
+
+    slice_hours: float | None
+    measured: int
+    unmeasured: int
+    earlier: int
+    at_a_time: int
+    save_s: float | None
+
+    def __str__(self) -> str:
+        if self.slice_hours is None:
+            return "forecast: no measurement, no run of this shape was done here on such a slice before"
+        text = (
+            f"forecast: {show_hours(self.slice_hours)} slice-hours for {self.measured} runs, "
+            f"about {show_hours(self.slice_hours / self.at_a_time)} h with {self.at_a_time} at a time "
+            f"(from {self.earlier} earlier runs of their shape)"
+        )
+        rest = f"; {self.unmeasured} runs of a shape without a measurement are not in it"
+        return text + (rest if self.unmeasured else "")
+
+
+def show_hours(hours: float) -> str:
+    """Two digits that mean something: 0.034, 0.42, 3.1, 48."""
+    return f"{hours:.2g}" if hours < 10 else f"{hours:.0f}"
+
+
+def forecast_of(request: Request, left: Sequence[Cell], profile: Profile) -> Forecast:
+    """What the cells that are left will take under the profile."""
+    wanted = {cell.name: cost_key(cell.config, request.kind) for cell in left}
+    history = measured_runs(request.runs_dir, set(wanted.values()), profile)
+    rates = {
+        shape: fmean(rates)
+        for shape, runs in history.items()
+        if (rates := [run.seconds_per_unit for run in runs if run.seconds_per_unit is not None])
+    }
+    units = kind_of(request.kind).units
+    known = [units(c.config) * rates[wanted[c.name]] for c in left if wanted[c.name] in rates]
+    saves = [run.save_s for runs in history.values() for run in runs if run.save_s is not None]
+    return Forecast(
+        slice_hours=sum(known) / 3600 if known else None,
+        measured=len(known),
+        unmeasured=len(left) - len(known),
+        earlier=sum(len(runs) for shape, runs in history.items() if shape in rates),
+        at_a_time=min(profile.max_parallel, max(1, len(left))),
+        save_s=max(saves, default=None),
+    )
+
+
+def total_of(parts: Sequence[Forecast]) -> Forecast:
+    """The forecast of all of them together, one after the other."""
+    known = [part.slice_hours for part in parts if part.slice_hours is not None]
+    return Forecast(
+        slice_hours=sum(known) if known else None,
+        measured=sum(part.measured for part in parts),
+        unmeasured=sum(part.unmeasured for part in parts),
+        earlier=sum(part.earlier for part in parts),
+        at_a_time=max(part.at_a_time for part in parts),
+        save_s=max((part.save_s for part in parts if part.save_s is not None), default=None),
+    )
+
+
+def measured_runs(runs_dir: Path, shapes: Collection[str], profile: Profile) -> dict[str, list[Measured]]:
+    """Earlier runs by their shape, those on a slice such as the profile's, the newest sweeps first."""
+    found: dict[str, list[Measured]] = {shape: [] for shape in shapes}
+    for sweep in with_whole_manifests(reversed(sweeps(runs_dir))):
+        if all(len(runs) >= _ENOUGH for runs in found.values()):
+            break
+        for cell in sweep.cells():
+            runs = found.get(str(cell.get("shape")))
+            if runs is not None and len(runs) < _ENOUGH and "units" in cell:
+                measured = _measure(sweep.run(cell["name"]), cell["units"], profile)
+                runs += [measured] if measured else []
+    return found
+
+
+def _measure(run: RunDir, units: float, profile: Profile) -> Measured | None:
+    if run.damage():
+        return None
+    attempts = [a for a in run.attempts() if a.get("end") and _on_such_a_slice(a.get("slice"), profile)]
+    saves = [float(a["save_s"]) for a in attempts if a.get("save_s") is not None]
+    if not attempts or not (saves or run.result()):
+        return None
+    total = next((a["total_steps"] for a in reversed(attempts) if a.get("total_steps")), None)
+    result = run.result()
+    whole = result is not None and result.get("outcome") != "diverged"
+    done = 1.0 if whole else (result or {}).get("steps", attempts[-1].get("last_step", 0)) / total if total else 0.0
+    # A run that only began says more of its start than of its work.
+    rate = used_s(attempts, time.time()) / (units * done) if done >= 0.1 else None
+    return Measured(rate, max(saves, default=None))
+
+
+def _on_such_a_slice(name: object, profile: Profile) -> bool:
+    wanted = profile.gres or profile.slice
+    return wanted in str(name) if wanted else not name
+
+
+def refuse_above(max_slice_hours: float | None, forecast: Forecast) -> None:
+    """Raises RunError where the forecast is above what the user allows; says what the forecast does not know."""
+    if max_slice_hours is None:
+        return
+    if forecast.slice_hours is not None and forecast.slice_hours > max_slice_hours:
+        raise RunError(
+            f"--max-slice-hours {max_slice_hours:g}: {forecast}; allow more, or ask for less (hparams, train.epochs)"
+        )
+    if forecast.unmeasured:
+        log.warning(
+            f"--max-slice-hours {max_slice_hours:g} does not know of {forecast.unmeasured} runs: no run of "
+            "their shape was measured; run one of them first to have a forecast"
+        )
+
+
+def warn_of_short_lead(profile: Profile, forecast: Forecast) -> None:
+    """Say where the profile's lead time leaves less than a minute beside a checkpoint as it was measured."""
+    needed = (forecast.save_s or 0) + LEAD_MARGIN_S
+    if forecast.save_s is not None and profile.executor == "slurm" and profile.signal_lead_s < needed:
+        took = f"up to {forecast.save_s:.1f} s" if forecast.save_s >= 0.1 else "less than 0.1 s"
+        log.warning(
+            f"signal_lead_s: {profile.signal_lead_s} s are short: a checkpoint of these runs took {took}, "
+            f"and a minute is to be left beside it; set {math.ceil(needed)} or more"
+        )

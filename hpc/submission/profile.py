@@ -1,0 +1,176 @@
+"""Cluster profiles: where tasks go and what each of them gets."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from hpc import slurm
+from src import hints
+from src.config import yaml_file
+from src.config.messages import describe
+from src.config.schema import Count, Section
+from src.errors import ClusterError, ConfigError
+from src.files import replace_file
+from src.runs.rundir import SweepDir
+
+_FOLDER = Path("configs/clusters")
+# sbatch(1), --signal: "the signal may be sent up to 60 seconds earlier than specified".
+SIGNAL_EARLY_S = 60
+_Word = Annotated[str, Field(pattern=r"^[^\s'\"`$\\;|&<>()]+$")]
+
+
+@dataclass(frozen=True)
+class SbatchOption:
+    """Marks a field that is an option of sbatch: sbatch's long name where it differs, and how the value is written."""
+
+    name: str = ""
+    write: Callable[[Any], str | int] = str
+
+
+def _signal(lead_s: int) -> str:
+    return f"{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}@{lead_s}"
+
+
+class Profile(Section):
+    """One `configs/clusters/<name>.yaml`.
+
+    `max_parallel` is how many tasks of a sweep run at a time (the `%` of a SLURM array; a further array gets the places
+    that are left, or waits), `signal_lead_s` how long before its time limit a task is told to save, `cells_per_job` how
+    many runs a task executes one after the other (imports, device and images are paid once), `cpus` how many each task
+    gets and computes with (2 with SLURM, and an equal share of this machine without it, unless it is given), `sbatch`
+    any further sbatch options by their long name (true: the option alone; false: not at all).
+    """
+
+    executor: Literal["local", "slurm"]
+    partition: Annotated[_Word | None, SbatchOption()] = None
+    account: Annotated[_Word | None, SbatchOption()] = None
+    qos: Annotated[_Word | None, SbatchOption()] = None
+    constraint: Annotated[Annotated[str, Field(pattern=r"^[^\n\r]+$")] | None, SbatchOption()] = None
+    slice: _Word | None = None
+    gres: Annotated[_Word | None, SbatchOption()] = None
+    needs_gpu: bool = False
+    cpus: Annotated[Count | None, SbatchOption("cpus-per-task")] = None
+    mem_gb: Annotated[float, Field(gt=0), SbatchOption("mem", lambda gb: f"{round(gb * 1024)}MB")] = 8
+    time_min: Annotated[Count, SbatchOption("time")] = 60
+    signal_lead_s: Annotated[int, Field(ge=1), SbatchOption("signal", _signal)] = 90
+    max_parallel: Count = 1
+    cells_per_job: Count = 1
+    sbatch: Mapping[_Word, str | int | bool] = Field(default_factory=dict)
+    setup: tuple[str, ...] = ()
+
+    @field_validator("sbatch")
+    @classmethod
+    def _one_line_each(cls, options: Mapping[str, str | int | bool]) -> Mapping[str, str | int | bool]:
+        if any(isinstance(value, str) and not value.isprintable() for value in options.values()):
+            raise ValueError("an sbatch option must be one line of printable characters")
+        return options
+
+    @model_validator(mode="after")
+    def _each_option_once(self) -> Profile:
+        given = {option: field for field, option, _ in self._own_options()}
+        given |= {"array": "max_parallel", "job-name": "Relay itself", **({"gres": "slice"} if self.slice else {})}
+        twice = [f"{key} (set by {given[name]})" for key in self.sbatch if (name := key.replace("_", "-")) in given]
+        if twice:
+            raise ValueError(f"sbatch: {', '.join(twice)}: given twice; remove it from sbatch")
+        return self
+
+    @model_validator(mode="after")
+    def _several_runs_on_slurm(self) -> Profile:
+        if self.executor == "local" and self.cells_per_job > 1:
+            raise ValueError(
+                "cells_per_job: only a task of SLURM holds several runs; leave it at 1 with executor local"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _lead_fits(self) -> Profile:
+        early_s = SIGNAL_EARLY_S if self.executor == "slurm" else 0
+        if self.signal_lead_s + early_s >= 60 * self.time_min:
+            early = f" and SLURM may send the signal {early_s} s earlier than asked" if early_s else ""
+            raise ValueError(
+                f"signal_lead_s: {self.signal_lead_s} s leave nothing of the time limit of {self.time_min} min{early}; "
+                "lower it, or raise time_min"
+            )
+        return self
+
+    def _own_options(self) -> Iterator[tuple[str, str, str | int]]:
+        """Field, sbatch's name and value of each field that is an option and has a value."""
+        for field, info in type(self).model_fields.items():
+            value = getattr(self, field)
+            for option in info.metadata:
+                if isinstance(option, SbatchOption) and value is not None:
+                    yield field, option.name or field, option.write(value)
+
+    def sbatch_options(self) -> dict[str, str | int | bool]:
+        """What sbatch gets, by its long names: the fields that are options, and `sbatch`."""
+        own = {name: value for _, name, value in self._own_options()}
+        return {**own, **{key.replace("_", "-"): value for key, value in self.sbatch.items()}}
+
+
+def profile_names() -> list[str]:
+    """The profiles that there are."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def load_profile(name: str | None) -> tuple[str, Profile]:
+    """The profile of this name (or path), or the one for this machine: `h100-mig` where sbatch is, else `local`.
+
+    Returns the name by which it is found again, also from another folder. Raises ConfigError.
+    """
+    if name is None:
+        name = "h100-mig" if shutil.which("sbatch") else "local"
+    by_path = name.endswith((".yaml", ".yml"))
+    path = Path(name) if by_path else _FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"--cluster {name}: there is no {path}; profiles here: {', '.join(profile_names()) or 'none'}"
+        )
+    try:
+        content = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in yaml_file.read_mapping(path).items()
+        }
+        return str(path.absolute()) if by_path else name, Profile.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(describe(error, Profile, str(path))) from None
+
+
+def profile_of(sweep: SweepDir | None, cluster: str | None) -> tuple[str, Profile]:
+    """The profile that is named, else the one that the sweep was asked for with, else the one for this machine."""
+    return load_profile(cluster or (sweep.meta().get("profile") if sweep else None))
+
+
+def remember_profile(sweep: SweepDir, name: str) -> None:
+    """Write into sweep.yaml where the sweep's runs are executed from here on, and the command that asks for it."""
+    kept = {**sweep.meta(), "profile": name, "call": hints.to_keep()}
+    if kept != sweep.meta():
+        replace_file(sweep.meta_file, yaml_file.dump_yaml(kept))
+
+
+def choose_gres(profile: Profile) -> str | None:
+    """`gpu:<type>:1` for the profile's slice, by the name that this site gives it; None where no GPU is asked for.
+
+    The exact name where the profile has it, else the one that `sinfo` shows with the slice's name in it.
+    Raises ClusterError where there is none, or more than one.
+    """
+    if profile.gres:
+        return profile.gres
+    if not profile.slice:
+        return None
+    offered = slurm.gres_types()
+    fitting = [name for name in offered if name == profile.slice] or [name for name in offered if profile.slice in name]
+    if len(fitting) == 1:
+        return f"gpu:{fitting[0]}:1"
+    shown = ", ".join(offered) or "no GPU at all"
+    what = "several of them fit" if fitting else "none of them fits"
+    raise ClusterError(
+        f"slice: {profile.slice!r}: this site offers {shown}; {what}. "
+        "Give the exact one in the profile, as gres: gpu:<type>:1"
+    )

@@ -1,0 +1,122 @@
+"""From a YAML file and overrides to a validated `Config`.
+
+src/config/schema.py holds the sections, src/config/validation.py what must hold between them, src/config/messages.py
+the wording of what is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from src import hints
+from src.config import yaml_file
+from src.config.messages import describe, listed
+from src.config.schema import Config, Hparams, Section
+from src.config.validation import disagreements
+from src.errors import ConfigError
+
+__all__ = ["Config", "Variants", "load_config", "make_config", "parse_override", "set_key"]
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_tuples(item) for item in value)
+    return value
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`a.b=1` -> ("a.b", 1), the value read as YAML. Raises ConfigError."""
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise ConfigError(f"--set {text!r}: write it as key.path=value, for example --set train.optimizer.lr=3e-4")
+    return path.strip(), yaml_file.parse_yaml(value, f"--set {text!r}") if value.strip() else None
+
+
+def set_key(content: dict[str, Any], path: str, value: Any) -> None:
+    """Set `path` ("train.optimizer.lr") in nested dicts, making the sections that are absent or null."""
+    names = path.split(".")
+    if names[0] == "hparams" and len(names) > 2:
+        names = ["hparams", ".".join(names[1:])]
+    for name in names[:-1]:
+        if not isinstance(content.get(name), dict):
+            content[name] = {}
+        content = content[name]
+    content[names[-1]] = value
+
+
+def make_config(content: Mapping[str, Any], source: str, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Validate plain values, `overrides` (key path -> value) over them.
+
+    Raises ConfigError, which begins with `source` and lists every problem: key path, value, what is allowed.
+    """
+    values = json.loads(json.dumps(content))
+    for path, value in (overrides or {}).items():
+        set_key(values, path, value)
+    # A section that the file leaves empty reads as null, which says no more than an absent one.
+    values = {
+        name: section for name, section in values.items() if section is not None or name not in Config.model_fields
+    }
+    try:
+        config = Config.model_validate(_tuples(values))
+    except ValidationError as error:
+        raise ConfigError(describe(error, Config, source)) from None
+    problems = list(disagreements(config))
+    if problems:
+        raise ConfigError(listed(problems, source))
+    return config
+
+
+class Variants:
+    """Configurations that differ from a valid one in a few values, and search nothing themselves.
+
+    Thousands of them share most of their sections: a section is checked once for each content that it has, what must
+    hold between the sections is checked for each variant. Variants with an equal section have the same object, so that
+    its text is made once, too. 10,000 cells with their texts take 6 s of CPU in this way, and 33 s one by one.
+    """
+
+    def __init__(self, config: Config, source: str) -> None:
+        self._source = source
+        # Thousands of values to search, checked again for each of thousands of variants, take minutes.
+        self._content = {**config.to_dict(), "hparams": {}}
+        self._base: dict[str, Section] = {**dict(config), "hparams": Hparams()}
+        self._changed: dict[tuple[str, str], Section] = {}
+
+    def make(self, overrides: Mapping[str, Any]) -> Config:
+        """The variant with `overrides` (key path -> plain value). Raises ConfigError as `make_config` does."""
+        by_section: dict[str, dict[str, Any]] = {}
+        for path, value in overrides.items():
+            by_section.setdefault(path.partition(".")[0], {})[path] = value
+        try:
+            changed = {name: self._section(name, values) for name, values in by_section.items()}
+            variant = Config.model_validate({**self._base, **changed})
+        except (KeyError, ValidationError):
+            # The whole of it again, for all that is wrong in all sections, in the usual words.
+            return make_config(self._content, self._source, overrides)
+        problems = list(disagreements(variant))
+        if problems:
+            raise ConfigError(listed(problems, self._source))
+        return variant
+
+    def _section(self, name: str, values: Mapping[str, Any]) -> Section:
+        key = (name, json.dumps(values))
+        if key not in self._changed:
+            content = json.loads(json.dumps({name: self._content[name]}))
+            for path, value in values.items():
+                set_key(content, path, value)
+            self._changed[key] = type(self._base[name]).model_validate(_tuples(content[name]))
+        return self._changed[key]
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a YAML file, with `overrides` such as "train.optimizer.lr=3e-4" over it. Raises ConfigError."""
+    given = list(overrides)
+    hints.loaded(str(path), given)
+    parsed = dict(parse_override(text) for text in given)
+    return make_config(yaml_file.read_mapping(Path(path)), str(path), parsed)

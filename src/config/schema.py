@@ -1,0 +1,267 @@
+"""The schema of an experiment: one frozen model per section, with the defaults that keep the report's file valid."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from src.models.registry import check_type
+
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Size = tuple[Count, Count]
+Triple = tuple[float, float, float]
+# The metric on val that selects the best epoch, the best cell and the best training.
+SELECTED_BY = "accuracy"
+
+
+def _check_tag(tag: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,63}", tag):
+        raise ValueError(
+            "a folder is named by it: give 1 to 64 of the letters A-Z and a-z, digits and . _ + = -, "
+            "the first one a letter, a digit or _"
+        )
+    return tag
+
+
+Tag = Annotated[str, AfterValidator(_check_tag)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, values are not converted, nothing changes later."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Split(Section):
+    """Which images are for what. `val` and `test` are drawn from the data set's `valid` split, class by class."""
+
+    train: str = "train"
+    valid: str = "valid"
+    val: Count = 8000
+    test: Annotated[int, Field(ge=0)] = 2000
+    seed: int = 42
+
+
+class Dataset(Section):
+    """Where the images come from: a Hub name, a folder in the Hub's layout, or `synthetic`."""
+
+    name: str = "zh-plus/tiny-imagenet"
+    source: Literal["auto", "hub", "folder", "synthetic"] = "auto"
+    revision: str | None = None
+    root: str = "./data"
+    split: Split = Split()
+    download: bool = True
+    num_workers: Annotated[int, Field(ge=0)] = 4
+    shuffle: bool = True
+    classes: Annotated[int, Field(ge=2)] | None = None
+    train_per_class: Count | None = None
+    synthetic_seed: Annotated[int, Field(ge=0)] = 0
+    synthetic_train_per_class: Count = 100
+    synthetic_valid_per_class: Count = 50
+
+
+class Normalize(Section):
+    """Per channel: (value / 255 - mean) / std."""
+
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (
+        0.229,
+        0.224,
+        0.225,
+    )
+
+
+class Preprocess(Section):
+    """What every image goes through, in all splits. `resize` is (height, width) in pixels."""
+
+    resize: Size = (64, 64)
+    normalize: Normalize = Normalize()
+    text_tokenizer: None = None
+
+
+class RandomCrop(Section):
+    """Zero padding of `padding` pixels on every side, then a window of `size` x `size` at a random place."""
+
+    size: Count = 64
+    padding: Annotated[int, Field(ge=0)] = 4
+
+
+class ColorJitter(Section):
+    """Factors are drawn from [max(0, 1 - v), 1 + v]; the hue is turned by up to `hue` of a full circle."""
+
+    brightness: NonNegative = 0.0
+    contrast: NonNegative = 0.0
+    saturation: NonNegative = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+
+
+class Augment(Section):
+    """Random changes of training images; null switches one off."""
+
+    random_flip: bool = False
+    random_crop: RandomCrop | None = None
+    color_jitter: ColorJitter | None = None
+
+
+class Model(Section):
+    """The network: `type` chooses it from src/models/registry.py, and the other keys are its options.
+
+    An option that the network does not read changes nothing and is no part of the content key.
+    """
+
+    type: Annotated[str, AfterValidator(check_type)] = "inception_multibranch"
+    num_classes: Annotated[int, Field(ge=2)] = 200
+    input_shape: tuple[Literal[3], Count, Count] = (3, 64, 64)
+    num_modules: Count = 6
+    branch_channels: tuple[Count, Count, Count] = (64, 64, 64)
+    stem_channels: Count = 64
+    hidden_sizes: tuple[Count, ...] | None = None
+    activation: Literal["relu", "gelu", "tanh"] = "relu"
+    dropout: Fraction = 0.0
+    batch_norm: bool = True
+    residual: bool = False
+    attention: Literal[False] = False
+    rnn: None = None
+
+
+class Optimizer(Section):
+    """By name; `momentum` is used by sgd and rmsprop alone."""
+
+    name: Literal["sgd", "adam", "adamw", "rmsprop"] = "adam"
+    lr: Annotated[float, Field(gt=0)] = 0.002
+    weight_decay: NonNegative = 0.00001
+    momentum: Fraction = 0.9
+
+
+class Scheduler(Section):
+    """The learning rate over time; `step_size` is in epochs, `warmup_steps` in steps."""
+
+    name: Literal["none", "step", "cosine", "onecycle"] = "none"
+    step_size: Count = 10
+    gamma: Annotated[float, Field(gt=0)] = 0.1
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+
+
+class Train(Section):
+    """How long, how fast, on what. `max_steps` ends a run before its epochs do.
+
+    `overfit_small` learns `overfit_size` images by heart, in `overfit_epochs` in place of `epochs` (M3 of the report).
+    """
+
+    seed: int = 42
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    batch_size: Count = 32
+    epochs: Count = 40
+    max_steps: Count | None = None
+    overfit_small: bool = False
+    overfit_size: Count = 32
+    overfit_epochs: Count = 20
+    optimizer: Optimizer = Optimizer()
+    scheduler: Scheduler = Scheduler()
+
+
+class Metrics(Section):
+    """What is measured on val and test beside the loss; accuracy is what the best epoch is chosen by."""
+
+    classification: tuple[Literal["accuracy", "top5_accuracy", "macro_f1"], ...] = ("accuracy",)
+    regression: Annotated[tuple[str, ...], Field(max_length=0)] = ()
+    log_every_steps: Count = 10
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The metrics that every measurement has beside its loss, the one that selects the best epoch first."""
+        return tuple(dict.fromkeys((SELECTED_BY, *self.classification)))
+
+
+class Checkpoint(Section):
+    """When the exact state is written, beside when the run is asked to stop; `keep` whole ones remain.
+
+    With `every_minutes`, the first state of an attempt comes after 30 s already.
+
+    `replace_best`: a full training's best weights become artifacts/best.ckpt whatever is there.
+    """
+
+    every_steps: Count | None = None
+    every_minutes: Annotated[float, Field(gt=0)] | None = 5.0
+    keep: Annotated[int, Field(ge=2)] = 2
+    replace_best: bool = False
+
+
+class LrFinder(Section):
+    """The learning-rate sweep: `num_steps` steps from `min_lr` to `max_lr`, evenly on the log scale, one run a seed."""
+
+    min_lr: Annotated[float, Field(gt=0)] = 1e-7
+    max_lr: Annotated[float, Field(gt=0)] = 1.0
+    num_steps: Annotated[int, Field(ge=10)] = 200
+    smoothing: Fraction = 0.9
+    diverge_factor: Annotated[float, Field(gt=1)] = 4.0
+    seeds: tuple[int, ...] | None = None
+    tag: Tag = "lr_finder"
+
+
+class Hparams(Section):
+    """The grid: `epochs` of every cell, and the axes, each a list of values, the first turning slowest."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+
+    epochs: Count | None = None
+    tag: Tag = "grid_search"
+
+    @property
+    def axes(self) -> dict[str, tuple[Any, ...]]:
+        """Axis name -> its values, in the order of the file."""
+        return dict(self.model_extra or {})
+
+
+class Refine(Section):
+    """The second, narrower grid around the best cell of the first one (M8 of the report)."""
+
+    epochs: Count = 8
+    lr_factors: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.75, 1.0, 1.25)
+    weight_decay_factors: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (1.0, 0.5, 0.1)
+    tag: Tag = "grid_refined"
+
+
+class Evaluation(Section):
+    """What `evaluate` measures: a checkpoint on a split. `sha256` is of the file, filled in when a run is planned."""
+
+    checkpoint: str | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    split: Literal["val", "test"] = "test"
+
+
+class Paths(Section):
+    """Where results go; relative paths start at the folder of the call."""
+
+    runs_dir: str = "./runs"
+    artifacts_dir: str = "./artifacts"
+    logs_dir: str = "./logs"
+
+
+class Config(Section):
+    """One experiment, complete: the YAML file over these defaults, `--set` over the file.
+
+    What must hold between the sections is not checked here: configurations are made by src/config/loading.py.
+    """
+
+    dataset: Dataset = Dataset()
+    preprocess: Preprocess = Preprocess()
+    augment: Augment = Augment()
+    model: Model = Model()
+    train: Train = Train()
+    metrics: Metrics = Metrics()
+    checkpoint: Checkpoint = Checkpoint()
+    lr_finder: LrFinder = LrFinder()
+    hparams: Hparams = Hparams()
+    refine: Refine = Refine()
+    evaluation: Evaluation = Evaluation()
+    paths: Paths = Paths()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values (lists, not tuples), as YAML and JSON hold them."""
+        plain: dict[str, Any] = self.model_dump(mode="json")
+        return plain

@@ -1,0 +1,230 @@
+"""Augmentation of whole batches on the device; all random numbers are drawn from (seed, epoch, batch) alone.
+
+`Augmenter.draw` draws on the CPU, so that all devices agree; `Augmenter.apply` transforms images and never synchronises
+with the device. Each operation matches torchvision.transforms.functional (tests/data/test_augment.py compares them),
+with one parameter per sample. Images are float32 (B, 3, H, W) in [0, 1]; parameter vectors have length B and are on the
+CPU.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from src.config.schema import Augment, ColorJitter
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # as torchvision's ColorJitter numbers them
+_KEEP = -1
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The random parameters of one batch, on the CPU."""
+
+    flip: Tensor  # bool (B,)
+    top: Tensor  # int64 (B,), in pixels of the padded image
+    left: Tensor  # int64 (B,)
+    order: Tensor  # int64 (B, 4): the colour operations of each sample, first to last
+    factors: Tensor  # float64 (B, 4): brightness, contrast, saturation, hue
+
+
+class Augmenter:
+    """Flip, crop and colour jitter, in that order, for images of `size` (height, width)."""
+
+    def __init__(self, augment: Augment, size: tuple[int, int]) -> None:
+        self.flip = augment.random_flip
+        self.crop = augment.random_crop
+        self.jitter = augment.color_jitter or ColorJitter()
+        self.size = size
+        spreads = (self.jitter.brightness, self.jitter.contrast, self.jitter.saturation, self.jitter.hue)
+        self.colour_ops = tuple(op for op, spread in enumerate(spreads) if spread > 0)
+
+    def __call__(self, images: Tensor, *, seed: int, epoch: int, batch: int) -> Tensor:
+        """Augment batch number `batch` of `epoch`; images float32 (B, 3, H, W) in [0, 1] on any device."""
+        return self.apply(images, self.draw(len(images), seed=seed, epoch=epoch, batch=batch))
+
+    def draw(self, count: int, *, seed: int, epoch: int, batch: int) -> Draw:
+        """Parameters for `count` samples.
+
+        All are drawn whether they are used or not, so disabling one operation does not change the others.
+        """
+        generator = torch.Generator().manual_seed(stream_seed("augment", seed, epoch, batch))
+        flip = torch.rand(count, generator=generator) < 0.5
+        spans = self._crop_spans()
+        top, left = (torch.randint(span, (count,), generator=generator) for span in spans)
+        order = torch.rand(count, 4, generator=generator).argsort(dim=1)
+        jitter = self.jitter
+        ranges = [(max(0.0, 1 - v), 1 + v) for v in (jitter.brightness, jitter.contrast, jitter.saturation)]
+        low, high = torch.tensor([*ranges, (-jitter.hue, jitter.hue)], dtype=torch.float64).T
+        factors = low + (high - low) * torch.rand(count, 4, generator=generator, dtype=torch.float64)
+        return Draw(flip, top, left, order, factors)
+
+    def _crop_spans(self) -> tuple[int, int]:
+        """The number of positions of a crop: vertical, horizontal."""
+        if self.crop is None:
+            return 1, 1
+        height, width = (edge + 2 * self.crop.padding - self.crop.size + 1 for edge in self.size)
+        if min(height, width) < 1:
+            raise ValueError(f"a crop of {self.crop.size} does not fit {self.size} with padding {self.crop.padding}")
+        return height, width
+
+    def apply(self, images: Tensor, draw: Draw) -> Tensor:
+        """Transform the images with the parameters of `draw`; a new tensor unless everything is disabled."""
+        if self.flip:
+            images = flip(images, draw.flip)
+        if self.crop is not None:
+            images = crop(images, draw.top, draw.left, self.crop.size, self.crop.padding)
+        if not self.colour_ops:
+            return images
+        # Each sample has its own order of operations. Hue, the costliest, runs once for the whole batch; the blends run
+        # in rounds before and after it.
+        before, after = _rounds(draw.order, self.colour_ops)
+        for kinds in before.unbind(1):
+            images = _blend_round(images, kinds, draw.factors)
+        if HUE in self.colour_ops:
+            images = hue(images, draw.factors[:, HUE])
+        for kinds in after.unbind(1):
+            images = _blend_round(images, kinds, draw.factors)
+        return images
+
+
+def _rounds(order: Tensor, enabled: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The blends of each sample before and after hue: int64 (B, R) each, padded with _KEEP."""
+    before: list[list[int]] = []
+    after: list[list[int]] = []
+    for row in order.tolist():
+        ops = [op for op in row if op in enabled]
+        place = ops.index(HUE) if HUE in enabled else len(ops)
+        before.append(ops[:place])
+        after.append(ops[place + 1 :])
+    return _filled(before), _filled(after)
+
+
+def _filled(rows: list[list[int]]) -> Tensor:
+    width = max(map(len, rows), default=0)
+    filled = [row + [_KEEP] * (width - len(row)) for row in rows]
+    return torch.tensor(filled, dtype=torch.int64).reshape(len(rows), width)
+
+
+def _blend_round(images: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
+    """One colour operation per sample: kinds int64 (B,), factors float64 (B, 4)."""
+    chosen = factors.gather(1, kinds.clamp(min=0)[:, None])[:, 0]
+    # Padding uses a factor of 1: 1 * image + 0 * target has the same bits.
+    return blend(images, torch.where(kinds == _KEEP, 1.0, chosen), kinds)
+
+
+def blend(images: Tensor, factor: Tensor, kinds: Tensor) -> Tensor:
+    """factor * image + (1 - factor) * target, where kinds int64 (B,) names the target of each sample.
+
+    BRIGHTNESS: black. CONTRAST: the mean of the image's grey. SATURATION: the image's grey. Clamped to [0, 1].
+    """
+    # 1 - factor in float64, as torchvision computes it in Python: the same bits.
+    factor = factor.double()
+    with_grey, with_mean = kinds == SATURATION, kinds == CONTRAST
+    columns = torch.stack([factor, 1 - factor, with_grey.double(), with_mean.double()])
+    ratio, rest, use_grey, use_mean = _to_device(columns.float(), images.device)[..., None, None, None]
+    mixed = ratio * images
+    any_grey, any_mean = bool(with_grey.any()), bool(with_mean.any())  # CPU tensors: no synchronisation
+    if any_grey or any_mean:
+        grey = _grey(images)
+        parts = [use_grey * grey] if any_grey else []
+        if any_mean:
+            parts.append(use_mean * grey.mean(dim=(1, 2, 3), keepdim=True))
+        mixed = mixed + rest * (parts[0] if len(parts) == 1 else parts[0] + parts[1])
+    clamped: Tensor = mixed.clamp_(0, 1)
+    return clamped
+
+
+def brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """adjust_brightness with a factor (B,) per sample: 0 is black, 1 changes nothing."""
+    return blend(images, factor, torch.full((len(images),), BRIGHTNESS))
+
+
+def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """adjust_contrast with a factor (B,) per sample: 0 is uniform grey, 1 changes nothing."""
+    return blend(images, factor, torch.full((len(images),), CONTRAST))
+
+
+def saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """adjust_saturation with a factor (B,) per sample: 0 is greyscale, 1 changes nothing."""
+    return blend(images, factor, torch.full((len(images),), SATURATION))
+
+
+def hue(images: Tensor, turn: Tensor) -> Tensor:
+    """adjust_hue with a turn (B,) in [-0.5, 0.5] full circles per sample.
+
+    HSV is converted back to RGB in closed form: channel n is v - v*s * clamp(min(k, 4 - k), 0, 1) with
+    k = (n + 6h) mod 6 and n = 5, 3, 1. This takes a quarter of the operations of torchvision's six cases. It is
+    continuous in h, so rounding changes no more than the last bits of float32.
+    """
+    red, green, blue = images[:, :1], images[:, 1:2], images[:, 2:]
+    value = images.amax(dim=1, keepdim=True)
+    chroma = value - images.amin(dim=1, keepdim=True)  # v * s
+    # Six times the hue: (g - b, b - r, r - g) / chroma + (0, 2, 4), as the largest channel is red, green or blue.
+    is_red, is_green = red == value, green == value
+    slope = torch.where(is_red, green - blue, torch.where(is_green, blue - red, red - green))
+    sector = torch.where(is_red, 0.0, torch.where(is_green, 2.0, 4.0))
+    sixth = slope / torch.where(chroma == 0, 1.0, chroma) + sector
+    sixth = sixth + _to_device((turn.double() * 6).float(), images.device)[:, None, None, None]
+    k = torch.remainder(sixth + _channels((5.0, 3.0, 1.0), images.device), 6)
+    return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
+
+
+def flip(images: Tensor, mask: Tensor) -> Tensor:
+    """hflip of the samples where mask, bool (B,), is true."""
+    return torch.where(_to_device(mask, images.device)[:, None, None, None], images.flip(-1), images)
+
+
+def crop(images: Tensor, top: Tensor, left: Tensor, size: int, padding: int) -> Tensor:
+    """Zero padding on all sides, then the window (size, size) at top, left: int64 (B,), in the padded image."""
+    device = images.device
+    padded = functional.pad(images, [padding] * 4)
+    corners = _to_device(torch.stack([top, left]), device)[:, :, None, None, None]
+    steps = torch.arange(size, device=device)
+    samples = torch.arange(len(images), device=device)[:, None, None, None]
+    channels = torch.arange(images.shape[1], device=device)[:, None, None]
+    windows: Tensor = padded[samples, channels, corners[0] + steps[:, None], corners[1] + steps]
+    return windows
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(image - mean) / std per channel, a new tensor."""
+    return (images - _channels(tuple(mean), images.device)).div_(_channels(tuple(std), images.device))
+
+
+def epoch_order(seed: int, epoch: int, n: int, shuffle: bool) -> Tensor:
+    """The order of n samples in an epoch, int64 (n,) on the CPU: permuted by (seed, epoch), or 0 to n - 1."""
+    if not shuffle:
+        return torch.arange(n)
+    return torch.randperm(n, generator=torch.Generator().manual_seed(stream_seed("order", seed, epoch)))
+
+
+def stream_seed(*parts: str | int) -> int:
+    """A 63-bit seed hashed from `parts`, so that neighbouring epochs and batches get unrelated streams."""
+    text = "/".join(map(str, parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def _grey(images: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W), with the weights and the order of rgb_to_grayscale."""
+    red, green, blue = images[:, :1], images[:, 1:2], images[:, 2:]
+    return 0.2989 * red + 0.587 * green + 0.114 * blue
+
+
+def _to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Copy without blocking the host; CUDA copies asynchronously from pinned memory only."""
+    if device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
+
+
+@lru_cache(maxsize=64)
+def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Per-channel constants, float32 (C, 1, 1). Cached, because copying to a device synchronises with it."""
+    return torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1).to(device)

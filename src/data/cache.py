@@ -1,0 +1,213 @@
+"""The cache of decoded images on disk: built once, then found by every run.
+
+There is one folder per source, revision, size and transform, below <dataset.root>/decoded. It is built under a file
+lock in a temporary folder and renamed when it is complete; meta.json, written last, has the size and SHA-256 of every
+file. Reading a complete cache takes no lock and imports neither datasets nor PIL nor torchvision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.config.schema import Config
+from src.data import sources
+from src.errors import DataError
+from src.files import sync_directory
+from src.log import log
+
+_FORMAT = 1  # of the arrays and meta.json; part of the folder's key
+_TRANSFORM = "RGB, transparency over black, 16 bits to 8 with theirs, PIL bilinear"
+_FILES = ("train_images.npy", "train_labels.npy", "valid_images.npy", "valid_labels.npy")
+_BATCH = 256
+
+
+def ensure(config: Config) -> Path:
+    """The folder with the decoded images of a configuration, built first if it is missing. Raises DataError."""
+    source = sources.resolve(config.dataset)
+    identity = {
+        **sources.identity(config, source),
+        "format": _FORMAT,
+        "transform": _TRANSFORM,
+        "resize": list(config.preprocess.resize),
+    }
+    folder = _place(config, source, identity)
+    if _problem(folder) is not None:
+        with _locked(folder):
+            _build_unless_whole(config, source, identity, folder)
+    return folder
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """class_names, facts, identity and files of a complete cache."""
+    meta: dict[str, Any] = json.loads((folder / "meta.json").read_bytes())
+    return meta
+
+
+def content_digest(meta: Mapping[str, Any]) -> str:
+    """A digest of the images and labels, 16 hex digits: the same bytes give the same digest, whatever their source."""
+    sums = [meta["files"][name]["sha256"] for name in _FILES]
+    return hashlib.sha256("\n".join(sums).encode()).hexdigest()[:16]
+
+
+def map_arrays(folder: Path) -> list[Any]:
+    """The arrays of _FILES, in order: images memory-mapped, labels in memory."""
+    return [np.load(folder / name, mmap_mode="r" if "images" in name else None) for name in _FILES]
+
+
+def _place(config: Config, source: sources.Source, identity: dict[str, Any]) -> Path:
+    """The cache folder: a readable name, and a key of everything its content depends on."""
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    height, width = config.preprocess.resize
+    name = Path(source.name).name if source.kind == "folder" else source.name
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[-40:].strip("-.")
+    return Path(config.dataset.root).expanduser() / "decoded" / f"{readable}-{height}x{width}-{key}"
+
+
+def _problem(folder: Path) -> str | None:
+    """Why the cache is unusable, checked down to the last byte; None if it is complete."""
+    try:
+        meta = read_meta(folder)
+        for name in _FILES:
+            size, expected = (folder / name).stat().st_size, meta["files"][name]["size"]
+            if size != expected:
+                return f"{name} has {size} bytes where {expected} were written"
+        # hashlib releases the GIL, so two threads read the images of both splits at the same time.
+        with ThreadPoolExecutor(2) as pool:
+            sums = list(pool.map(_sha256, [folder / name for name in _FILES]))
+        broken = [name for name, found in zip(_FILES, sums, strict=True) if found != meta["files"][name]["sha256"]]
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"it cannot be read: {error!r}"
+    return f"{broken[0]} is not what was written: its checksum differs" if broken else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder`; the kernel releases it when the process dies. Raises DataError if that fails."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info(f"waiting: another process is decoding into {folder}")
+            lock.acquire(poll_interval=0.2)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: no complete decoded data set is here, and none can be written: {error.strerror or error}; "
+            f"run the command where dataset.root is writable, or set dataset.root to a writable folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _build_unless_whole(config: Config, source: sources.Source, identity: dict[str, Any], folder: Path) -> None:
+    """Under the lock: check again, since the previous holder may have built it; remove what a killed process left."""
+    problem = _problem(folder)
+    if problem is None:
+        return
+    if folder.exists():
+        log.warning(f"{folder}: {problem}; decoding again")
+    _remove_leftovers(folder)
+    # Unique: the lock is held, and the name has this process in it.
+    building = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    try:
+        building.mkdir()
+        _build(config, source, identity, building)
+        if folder.exists():
+            folder.rename(folder.with_name(f".{folder.name}.broken.tmp"))
+        building.rename(folder)
+        sync_directory(folder.parent)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be written: {error.strerror or error}; free some space or set dataset.root"
+        ) from None
+    finally:
+        _remove_leftovers(folder)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _build(config: Config, source: sources.Source, identity: dict[str, Any], folder: Path) -> None:
+    """Decode both splits into `folder`, and write meta.json last."""
+    scratch = folder / "source"
+    names = (config.dataset.split.train, config.dataset.split.valid)
+    class_names, splits = sources.open_splits(config, source, names, scratch)
+    facts = {
+        role: _decode_split(split, folder, role, config.preprocess.resize, config.dataset.num_workers)
+        for role, split in zip(("train", "valid"), splits, strict=True)
+    }
+    del splits
+    shutil.rmtree(scratch, ignore_errors=True)
+    files = {name: {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in _FILES}
+    meta = {"identity": identity, "class_names": class_names, "facts": facts, "files": files}
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    sync_directory(folder)
+
+
+def _decode_split(
+    split: sources.EncodedSplit, folder: Path, role: str, size: tuple[int, int], workers: int
+) -> dict[str, Any]:
+    """Write <role>_images.npy and <role>_labels.npy. Returns counts of images, modes, sizes and conversions."""
+    images = _new_array(folder / f"{role}_images.npy", (len(split), 3, *size))
+    labels = np.empty(len(split), dtype=np.int64)
+    modes: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    changes: Counter[str] = Counter()
+    done = 0
+    with contextlib.ExitStack() as stack:
+        run = stack.enter_context(ThreadPoolExecutor(workers)).map if workers else map
+        for encoded, batch_labels in split.batches(_BATCH):
+            decoded: Iterable[sources.Decoded] = run(split.decoder(size), range(done, done + len(encoded)), encoded)
+            for offset, image in enumerate(decoded):
+                images[done + offset] = image.pixels
+                modes[image.mode] += 1
+                changes.update([image.change] if image.change else [])
+                sizes["{}x{}".format(*image.size)] += 1
+            labels[done : done + len(encoded)] = batch_labels
+            before, done = done, done + len(encoded)
+            if done == len(split) or done // 4000 > before // 4000:
+                log.info(f"decoding {split.name}: {done} of {len(split)}")
+    images.flush()
+    np.save(folder / f"{role}_labels.npy", labels)
+    return {"count": len(split), "modes": dict(modes), "sizes": dict(sizes), "changes": dict(changes)}
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """A memory-mapped array with all its blocks allocated, so that a full disk is an OSError here and not a SIGBUS
+    later.
+    """
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array

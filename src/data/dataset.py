@@ -1,0 +1,140 @@
+"""The images of a run: train, val and test as views of the decoded data set.
+
+prepare(config)   make or find the decoded data set and check that the config fits it
+images_of(config) equal for two configs that have the same images
+digest(folder)    what is in it, in 16 hex digits
+load(config)      prepare, then the three parts
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from src.config.schema import Config
+from src.data.cache import content_digest, ensure, map_arrays, read_meta
+from src.data.split import check_sizes, split_valid
+from src.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ImagePart:
+    """Some images of one split: `images` uint8 (N, 3, H, W) and `labels` int64 (N,) are the whole split."""
+
+    images: np.memmap[Any, np.dtype[np.uint8]]
+    labels: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def take(self, positions: npt.NDArray[np.int64] | Tensor) -> tuple[Tensor, Tensor]:
+        """Copies of the images uint8 (B, 3, H, W) and labels int64 (B,) at `positions`, int (B,), of this part."""
+        import torch
+
+        rows = self.indices[np.asarray(positions)]
+        return torch.from_numpy(np.asarray(self.images)[rows]), torch.from_numpy(self.labels[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """What a run trains and is measured on. `facts`: per split its count, original modes and sizes (height x width).
+
+    `digest` stands for the content of the whole decoded data set.
+    """
+
+    train: ImagePart
+    val: ImagePart
+    test: ImagePart
+    class_names: tuple[str, ...]
+    folder: Path
+    digest: str
+    facts: dict[str, Any]
+
+
+def prepare(config: Config) -> Path:
+    """Make or find the decoded data set; returns its folder.
+
+    Raises DataError where the source cannot be read, or the configuration does not fit what is in it.
+    """
+    folder = ensure(config)
+    meta = read_meta(folder)
+    train_labels, valid_labels = (np.load(folder / f"{role}_labels.npy") for role in ("train", "valid"))
+    classes = _count_classes(config, meta["class_names"])
+    _train_indices(config, train_labels, classes)
+    check_sizes(valid_labels, classes, config.dataset.split.val, config.dataset.split.test)
+    return folder
+
+
+def images_of(config: Config) -> tuple[object, ...]:
+    """What decides which images a run has, to be compared."""
+    return config.dataset, config.preprocess.resize, config.model.num_classes
+
+
+def digest(folder: Path) -> str:
+    """Of what is in a decoded data set: 16 hex digits, equal where every byte of it is."""
+    return content_digest(read_meta(folder))
+
+
+def load(config: Config) -> ImageData:
+    """The parts that the configuration asks for, made first where they are not there. Raises DataError."""
+    folder = prepare(config)
+    meta = read_meta(folder)
+    split = config.dataset.split
+    classes = _count_classes(config, meta["class_names"])
+    train_images, train_labels, valid_images, valid_labels = map_arrays(folder)
+    val, test = split_valid(valid_labels, classes, split.val, split.test, split.seed)
+    return ImageData(
+        train=ImagePart(train_images, train_labels, _train_indices(config, train_labels, classes)),
+        val=ImagePart(valid_images, valid_labels, val),
+        test=ImagePart(valid_images, valid_labels, test),
+        class_names=tuple(meta["class_names"][:classes]),
+        folder=folder,
+        digest=content_digest(meta),
+        facts=meta["facts"],
+    )
+
+
+def _count_classes(config: Config, names: list[str]) -> int:
+    """How many classes the run has. Raises DataError where the data set has another number."""
+    asked, wanted, there = config.dataset.classes, config.model.num_classes, len(names)
+    if asked is not None and asked > there:
+        raise DataError(
+            f"dataset.classes: {asked}, but {config.dataset.name} has {there} classes; "
+            f"set dataset.classes={there} model.num_classes={there} {_sizes_for(config, there)}, or fewer"
+        )
+    if asked is None and wanted != there:
+        part = f", or dataset.classes={wanted} to take the first {wanted} of them" if wanted < there else ""
+        raise DataError(
+            f"model.num_classes: {wanted}, but {config.dataset.name} has {there} classes and dataset.classes is null; "
+            f"set model.num_classes={there} {_sizes_for(config, there)}{part}"
+        )
+    return wanted
+
+
+def _sizes_for(config: Config, classes: int) -> str:
+    """The split sizes nearest below the configured ones that divide into `classes`, as overrides."""
+    split = config.dataset.split
+    val, test = max(split.val - split.val % classes, classes), split.test - split.test % classes
+    return f"dataset.split.val={val} dataset.split.test={test}"
+
+
+def _train_indices(config: Config, labels: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.int64]:
+    """The balanced part in data set order: the first `train_per_class` images of the first classes."""
+    each = config.dataset.train_per_class
+    if each is None:
+        return np.flatnonzero(labels < classes)
+    counts = np.bincount(labels, minlength=classes)[:classes]
+    if counts.min() < each:
+        raise DataError(
+            f"dataset.train_per_class: {each}, but label {counts.argmin()} of {config.dataset.name} has {counts.min()} "
+            f"train images; set dataset.train_per_class={counts.min()} or less, or null to take all"
+        )
+    return np.sort(np.concatenate([np.flatnonzero(labels == label)[:each] for label in range(classes)]))

@@ -1,0 +1,73 @@
+"""Download of a data set from the Hub, which fails fast without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from src.config.schema import Dataset
+from src.errors import DataError
+from src.log import log
+
+_TIMEOUT_S = 10.0  # for the Hub's first answer
+
+
+def download(dataset: Dataset) -> Path:
+    """The folder of the downloaded data set. HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN work as in huggingface_hub."""
+    import huggingface_hub
+
+    cache = Path(dataset.root).expanduser() / "hub"
+    log.info(f"fetching {dataset.name} into {cache}")
+    unusable = _why_not_online(dataset)
+    try:
+        folder = huggingface_hub.snapshot_download(
+            dataset.name,
+            repo_type="dataset",
+            revision=dataset.revision,
+            cache_dir=cache,
+            local_files_only=unusable is not None,
+        )
+    except Exception as error:
+        raise DataError(
+            f"{_shown(dataset)}: {unusable or brief(error)}, and {cache} has no complete copy. "
+            f"Fetch it once where there is a network (dataset.download=true, HF_HUB_OFFLINE unset), "
+            f"name a mirror with HF_ENDPOINT=<address>, or set dataset.name to a local folder in the same layout"
+        ) from None
+    return Path(folder)
+
+
+def _shown(dataset: Dataset) -> str:
+    return f"dataset.name: {dataset.name} (revision {dataset.revision or 'main'})"
+
+
+def _why_not_online(dataset: Dataset) -> str | None:
+    """Why only local files can be used; None if the Hub answers. Raises DataError if it has no such data set."""
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
+    if not dataset.download:
+        return "dataset.download is false"
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        # snapshot_download retries for minutes on a network that drops packets; this request fails after _TIMEOUT_S.
+        huggingface_hub.HfApi().dataset_info(dataset.name, revision=dataset.revision, timeout=_TIMEOUT_S)
+    except errors.RevisionNotFoundError:
+        raise DataError(
+            f"{_shown(dataset)}: the Hub has no such revision; set dataset.revision to null or to one it has"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise DataError(
+            f"{_shown(dataset)}: {constants.ENDPOINT} has no such data set, or not for you; check the name, "
+            f"set HF_TOKEN if it is private, HF_ENDPOINT if it is elsewhere, or use a local folder"
+        ) from None
+    except Exception as error:
+        return f"{constants.ENDPOINT} cannot be reached ({brief(error)})"
+    return None
+
+
+def brief(error: BaseException) -> str:
+    """One line about the root cause of an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

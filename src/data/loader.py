@@ -1,0 +1,82 @@
+"""Training batches by number: any batch of any epoch is made without those before it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from src.config.schema import Config
+from src.data.augment import Augmenter, epoch_order, normalize
+from src.data.dataset import ImagePart
+
+# Below this share of a GPU's free memory the whole training set lives on it, and batches cost no transfer.
+_RESIDENT_SHARE = 0.4
+
+
+class TrainBatches:
+    """Augmented, normalised batches of the training part, on the device.
+
+    With `train.overfit_small` it is `train.overfit_size` images, without augmentation.
+    """
+
+    def __init__(self, config: Config, part: ImagePart, device: torch.device) -> None:
+        self._config, self._part, self._device = config, part, device
+        self._positions = torch.arange(len(part))
+        self._augmenter: Augmenter | None = Augmenter(config.augment, config.preprocess.resize)
+        if config.train.overfit_small:
+            self._positions = epoch_order(config.train.seed, 0, len(part), True)[: config.train.overfit_size]
+            self._augmenter = None
+        self._order_epoch = -1
+        self._order = self._positions
+        self._resident = _resident(part, device)
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches in one epoch; the last one may be smaller."""
+        return -(-len(self._positions) // self._config.train.batch_size)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Images in one epoch."""
+        return len(self._positions)
+
+    def raw(self, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
+        """Batch `batch` of `epoch`, both from 0, as it lies: uint8 (B, 3, H, W), labels int64 (B,), on the device."""
+        seed, size = self._config.train.seed, self._config.train.batch_size
+        if epoch != self._order_epoch:
+            drawn = epoch_order(seed, epoch, len(self._positions), self._config.dataset.shuffle)
+            self._order, self._order_epoch = self._positions[drawn], epoch
+        chosen = self._order[batch * size : (batch + 1) * size]
+        if self._resident is not None:
+            images, labels = self._resident
+            there = chosen.to(self._device)
+            return images[there], labels[there]
+        images, labels = self._part.take(chosen)
+        return images.to(self._device), labels.to(self._device)
+
+    def get(self, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
+        """The same batch for the network: float32 (B, 3, H, W), augmented and normalised, and labels int64 (B,)."""
+        raw, labels = self.raw(epoch, batch)
+        return self.prepare(raw, epoch, batch), labels
+
+    def prepare(self, raw: Tensor, epoch: int, batch: int) -> Tensor:
+        """uint8 (B, 3, H, W) -> float32 (B, 3, H, W), augmented as this batch of this epoch is, and normalised."""
+        images = raw.float() / 255
+        if self._augmenter is not None:
+            images = self._augmenter(images, seed=self._config.train.seed, epoch=epoch, batch=batch)
+        return to_network(images, self._config)
+
+
+def to_network(images: Tensor, config: Config) -> Tensor:
+    """float32 (B, 3, H, W) in [0, 1] -> normalised with the configured mean and standard deviation."""
+    return normalize(images, config.preprocess.normalize.mean, config.preprocess.normalize.std)
+
+
+def _resident(part: ImagePart, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    if device.type != "cuda":
+        return None
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    if part.images[0].nbytes * len(part) > free_bytes * _RESIDENT_SHARE:
+        return None
+    images, labels = part.take(torch.arange(len(part)))
+    return images.to(device), labels.to(device)

@@ -1,0 +1,298 @@
+"""Where images come from: the Hub, a local folder, or the synthetic generator. All three end as a folder, read one way.
+
+A Hub data set is downloaded into <dataset.root>/hub and a synthetic one is written in the same layout; then
+`datasets.load_dataset` reads the folder. Importing this module imports neither datasets nor PIL.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from src.config.schema import Config, Dataset
+from src.data import hub, synthetic
+from src.errors import DataError
+from src.log import log
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Source:
+    """`name` is the Hub name, the folder's full path, or "synthetic"."""
+
+    kind: Literal["hub", "folder", "synthetic"]
+    name: str
+
+
+class Decoded(NamedTuple):
+    """One image: pixels uint8 (3, H, W), its original mode and (height, width), and any conversion worth reporting."""
+
+    pixels: npt.NDArray[np.uint8]
+    mode: str
+    size: tuple[int, int]
+    change: str
+
+
+def resolve(dataset: Dataset) -> Source:
+    """The source that `dataset.name` means. Raises DataError if there is none, or more than one."""
+    name, folder = dataset.name, Path(dataset.name).expanduser()
+    if dataset.source == "synthetic" or (dataset.source == "auto" and name == "synthetic"):
+        return Source("synthetic", "synthetic")
+    is_hub_name = _HUB_NAME.fullmatch(name) is not None
+    is_path = name.startswith(("/", "./", "../", "~")) or name in (".", "..") or name.count("/") > 1
+    if dataset.source == "hub":
+        if not is_hub_name:
+            raise DataError(
+                f"dataset.name: {name!r} is not a Hub name; write owner/name, such as zh-plus/tiny-imagenet"
+            )
+        return Source("hub", name)
+    if dataset.source == "folder" or is_path or (folder.is_dir() and not is_hub_name):
+        if not folder.is_dir():
+            raise DataError(f"dataset.name: there is no folder {folder.absolute()}; {_CHOICES}")
+        return Source("folder", str(folder.resolve()))
+    if is_hub_name and folder.exists():
+        raise DataError(
+            f"dataset.name: {name!r} is a folder here and could be a Hub name; "
+            f"set dataset.source=folder or dataset.source=hub, or write the folder as ./{name}"
+        )
+    if is_hub_name:
+        return Source("hub", name)
+    raise DataError(f"dataset.name: {name!r} is neither a folder nor a Hub name; {_CHOICES}")
+
+
+_CHOICES = "set it to a folder, to a Hub name such as zh-plus/tiny-imagenet, or to synthetic"
+
+
+def identity(config: Config, source: Source) -> dict[str, Any]:
+    """Everything the images depend on, as plain values: equal if and only if the decoded data set would be the same."""
+    dataset = config.dataset
+    known: dict[str, Any] = {"source": source.kind, "name": source.name}
+    if source.kind == "synthetic":
+        return known | {"sizes": _synthetic_sizes(config)}
+    known["splits"] = [dataset.split.train, dataset.split.valid]
+    if source.kind == "hub":
+        return known | {"revision": dataset.revision}
+    return known | {"files": _fingerprint(Path(source.name), Path(dataset.root).expanduser().resolve())}
+
+
+def _synthetic_sizes(config: Config) -> dict[str, int]:
+    dataset = config.dataset
+    classes = dataset.classes or config.model.num_classes
+    if classes > synthetic.MAX_CLASSES:
+        raise DataError(
+            f"dataset.classes: synthetic has at most {synthetic.MAX_CLASSES} classes, not {classes}; "
+            f"set model.num_classes={synthetic.MAX_CLASSES} or less"
+        )
+    return {
+        "classes": classes,
+        "train_per_class": dataset.synthetic_train_per_class,
+        "valid_per_class": dataset.synthetic_valid_per_class,
+        "seed": dataset.synthetic_seed,
+        "version": synthetic.VERSION,
+    }
+
+
+def _fingerprint(folder: Path, root: Path) -> str:
+    """A digest of the relative path, size and modification time of every file that is not hidden."""
+    own = {root / "decoded", root / "hub"}  # Relay's own files, if dataset.root is inside the folder
+    digest = hashlib.sha256()
+    for parent, subfolders, files in os.walk(folder, onerror=_cannot_read):
+        subfolders[:] = sorted(name for name in subfolders if name[0] != "." and Path(parent, name) not in own)
+        for name in sorted(name for name in files if name[0] != "."):
+            path = Path(parent, name)
+            try:
+                facts = path.stat()
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+            digest.update(json.dumps([str(path.relative_to(folder)), facts.st_size, facts.st_mtime_ns]).encode())
+    return digest.hexdigest()
+
+
+def _cannot_read(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be read: {error.strerror}")
+
+
+def open_splits(
+    config: Config, source: Source, names: tuple[str, str], scratch: Path
+) -> tuple[list[str], list[EncodedSplit]]:
+    """The class names and the two splits `names`; temporary files go to `scratch`. Raises DataError."""
+    if source.kind == "hub":
+        folder = hub.download(config.dataset)
+    elif source.kind == "synthetic":
+        folder, names = scratch / "synthetic", ("train", "valid")
+        log.info("generating the synthetic data set")
+        synthetic.write(folder, **_synthetic_sizes(config))
+    else:
+        folder = Path(source.name)
+    return _read_folder(folder, source.name, names, scratch, whole=source.kind != "folder")
+
+
+def _read_folder(
+    folder: Path, shown: str, names: tuple[str, str], scratch: Path, *, whole: bool
+) -> tuple[list[str], list[EncodedSplit]]:
+    """Read `folder` with datasets. `whole`: check the number of images against the data set card, if it gives one."""
+    import datasets
+
+    with_bars = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        found = datasets.load_dataset(
+            str(folder),
+            data_files=None if whole else _files_by_split(folder, names),
+            cache_dir=str(scratch / "arrow"),
+            verification_mode="basic_checks" if whole else "no_checks",
+        )
+    except Exception as error:
+        raise DataError(f"{shown}: cannot be read as a data set: {hub.brief(error)}; {_LAYOUT}") from None
+    finally:
+        if not with_bars:
+            datasets.enable_progress_bars()
+    for key, name in zip(("train", "valid"), names, strict=True):
+        if name not in found:
+            raise DataError(f"{shown}: there is no split {name!r}, only {', '.join(found)}; set dataset.split.{key}")
+        _check_columns(found[name].features, f"{shown}, split {name!r}")
+    classes = [found[name].features["label"].names for name in names]
+    if classes[0] != classes[1]:
+        raise DataError(f"{shown}: the splits {names[0]!r} and {names[1]!r} name different classes")
+    return classes[0], [EncodedSplit(name, shown, found[name]) for name in names]
+
+
+def _files_by_split(folder: Path, names: tuple[str, str]) -> dict[str, list[str]] | None:
+    """Split -> its files in data/, matched by the first word of their names; None if datasets shall decide.
+
+    datasets renames the split of `valid-0.parquet` to validation, and misses it beside `train-00000-of-00001.parquet`.
+    """
+    card = folder / "README.md"
+    if card.is_file() and "data_files" in card.read_text(errors="replace"):
+        return None
+    found: dict[str, list[str]] = {}
+    for path in sorted((folder / "data").glob("*.parquet")):
+        found.setdefault(re.split(r"[-._ 0-9]", path.name)[0], []).append(str(path))
+    for name in names:
+        alike = [word for word in found if {word, name} <= _VALIDATION]
+        if name not in found and len(alike) == 1:
+            found[name] = found[alike[0]]
+    return {name: found[name] for name in names} if found.keys() >= set(names) else None
+
+
+_VALIDATION = {"valid", "validation", "val", "dev"}
+_LAYOUT = "it needs parquet files data/train-*.parquet and data/valid-*.parquet with the columns image and label"
+
+
+def _check_columns(features: Any, where: str) -> None:
+    import datasets
+
+    kinds = {"image": datasets.Image, "label": datasets.ClassLabel}
+    for column in kinds:
+        if column not in features:
+            raise DataError(f"{where}: there is no column {column!r}, only {', '.join(features)}")
+    for column, kind in kinds.items():
+        if not isinstance(features[column], kind):
+            found = type(features[column]).__name__
+            raise DataError(f"{where}: the column {column!r} is of type {found}; it must be {kind.__name__}")
+
+
+class EncodedSplit:
+    """A split as stored: encoded images and labels. `where` names the source in messages."""
+
+    def __init__(self, name: str, where: str, data: Any) -> None:
+        import datasets
+
+        self.name = name
+        self.where = where
+        self._classes = data.features["label"].num_classes
+        self._data = data.select_columns(["image", "label"]).cast_column("image", datasets.Image(decode=False))
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def batches(self, size: int) -> Iterator[tuple[list[bytes | None], npt.NDArray[np.int64]]]:
+        """Batches of up to `size` encoded images and labels, in order. Raises DataError for invalid labels."""
+        start = 0
+        for batch in self._data.iter(batch_size=size):
+            labels = np.array([-1 if label is None else label for label in batch["label"]], dtype=np.int64)
+            wrong = np.flatnonzero((labels < 0) | (labels >= self._classes))
+            if len(wrong):
+                raise DataError(f"{self.where}: split {self.name!r}, image {start + wrong[0]} has no valid label")
+            yield [_encoded(image) for image in batch["image"]], labels
+            start += len(labels)
+
+    def decoder(self, size: tuple[int, int]) -> Callable[[int, bytes | None], Decoded]:
+        """A function (index, bytes) -> Decoded at `size` (height, width). It raises DataError for damaged images."""
+        return functools.partial(self._decode, size)
+
+    def _decode(self, size: tuple[int, int], index: int, encoded: bytes | None) -> Decoded:
+        try:
+            return decode(encoded or b"", size)
+        except Exception as error:  # PIL's decoders raise almost anything on damaged bytes
+            raise DataError(
+                f"{self.where}: split {self.name!r}, image {index} cannot be decoded: {hub.brief(error)}; "
+                f"replace the file that holds it, or remove the row"
+            ) from None
+
+
+def _encoded(image: dict[str, Any] | None) -> bytes | None:
+    """The image file's bytes: from the row, or from the file that the row names."""
+    if image is None:
+        return None
+    data: bytes | None = image["bytes"]
+    if data is None and image["path"] is not None and Path(image["path"]).is_file():
+        return Path(image["path"]).read_bytes()
+    return data
+
+
+def decode(encoded: bytes, size: tuple[int, int]) -> Decoded:
+    """Decode an image file to RGB and resize it to (height, width), as torchvision's Resize does a PIL image."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(encoded)) as image:
+        rgb, change = _to_rgb(image)
+        resized = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        return Decoded(np.asarray(resized).transpose(2, 0, 1), image.mode, (image.height, image.width), change)
+
+
+def _to_rgb(image: PilImage) -> tuple[PilImage, str]:
+    """Convert to 8-bit RGB; also returns which conversion was needed beyond PIL's `convert`.
+
+    `convert` clips 16-bit grey at 255, so that nearly all of it becomes white, and reveals the colour hidden under
+    transparent pixels. Raises ValueError for modes whose value range is unknown.
+    """
+    from PIL import Image
+
+    # Older versions of PIL open a 16-bit PNG in mode I (32-bit integers).
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return _from_16_bits(image)
+    if image.has_transparency_data:
+        shown = image.convert("RGBA")
+        if np.asarray(shown)[..., 3].min() < 255:
+            ground = Image.new("RGBA", image.size, (0, 0, 0, 255))
+            return Image.alpha_composite(ground, shown).convert("RGB"), "transparency over black"
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its mode is {image.mode!r}, whose value range is unknown; save it with 8 or 16 bits")
+    return image.convert("RGB"), ""
+
+
+def _from_16_bits(image: PilImage) -> tuple[PilImage, str]:
+    """16-bit grey as RGB. One grey value may mean transparent, which PIL's `convert` ignores."""
+    from PIL import Image
+
+    grey = np.asarray(image)
+    hidden = grey == image.info.get("transparency", -1)
+    pixels = np.where(hidden, 0, grey >> 8).astype(np.uint8)
+    change = "16 bits to 8, transparency over black" if hidden.any() else "16 bits to 8"
+    return Image.fromarray(pixels).convert("RGB"), change

@@ -1,0 +1,96 @@
+"""Runs of a grid side by side: for each axis, the best cell and those that differ from it in that axis alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.results.figures import new_figure, save_figure, whole_ticks
+from src.results.table import Row, best_row, curve_of, is_comparable, read_rows
+from src.results.terminal import show_value
+from src.runs.hparams import axis_value
+from src.runs.rundir import RunDir, SweepDir
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Cells that differ in `axis` alone: the value of each, its run and its row of results."""
+
+    axis: str
+    runs: Sequence[tuple[Any, RunDir, Row]]
+
+    def val_metrics(self) -> list[str]:
+        """The columns of what was measured on val, the metric that selects the best cell first, then the loss."""
+        return [name for _, _, row in self.runs[:1] for name in row if name.startswith("val/")]
+
+    def sentence(self) -> str:
+        """What is seen, in numbers."""
+        parts = [
+            f"{show_value(value)}: "
+            + ", ".join(f"{name.removeprefix('val/')} {show_value(row[name])}" for name in self.val_metrics())
+            for value, _, row in self.runs
+        ]
+        gaps = [
+            f"{show_value(value)}: {row['val/loss'] - row['train/loss']:+.3f}"
+            for value, _, row in self.runs
+            if row.get("train/loss") is not None
+        ]
+        return (
+            f"{self.axis}, on val: "
+            + "; ".join(parts)
+            + f"  (val loss less train loss, which is a mean over the epoch with augmentation: {', '.join(gaps)})"
+        )
+
+
+def compare_axes(sweep: SweepDir) -> list[Comparison]:
+    """A comparison for each axis in which the best cell has finished neighbours; none where no cell is done."""
+    rows = {str(row["run"]): row for row in read_rows(sweep)}
+    best = best_row(list(rows.values()))
+    if best is None:
+        return []
+    cells = {str(cell["name"]): cell["overrides"] for cell in sweep.cells()}
+    centre = cells[str(best["run"])]
+    found = []
+    for axis in centre:
+        chosen = [
+            name
+            for name, overrides in cells.items()
+            if axis in overrides and _differs_only_in(axis, overrides, centre) and is_comparable(rows[name])
+        ]
+        if len(chosen) > 1:
+            chosen.sort(key=lambda name: _order(cells[name][axis]))
+            found.append(
+                Comparison(axis, [(axis_value(cells[name][axis]), sweep.run(name), rows[name]) for name in chosen])
+            )
+    return found
+
+
+def _differs_only_in(axis: str, overrides: Mapping[str, Any], centre: Mapping[str, Any]) -> bool:
+    return all(overrides.get(path) == value for path, value in centre.items() if path != axis)
+
+
+def _order(value: Any) -> tuple[int, Any]:
+    """Numbers by their size, then lists item by item, then everything else by its text."""
+    if isinstance(value, int | float):
+        return 0, value
+    if isinstance(value, list):
+        return 1, [_order(item) for item in value]
+    return 2, str(value)
+
+
+def draw_comparison(comparison: Comparison, path: Path) -> Path:
+    """The losses and the metrics on val of the compared runs, over the epochs."""
+    names = ["train/loss", "val/loss", *(name for name in comparison.val_metrics() if name != "val/loss")]
+    figure = new_figure(4 * len(names), 3.8)
+    panels: Any = figure.subplots(1, len(names))
+    for axes, name in zip(panels, names, strict=True):
+        for value, run, _ in comparison.runs:
+            x, y = curve_of(run, name)
+            axes.plot(x, y, label=show_value(value), marker="o" if len(x) < 4 else None)
+        whole_ticks(axes)
+        axes.set(xlabel="epoch", title=name)
+        axes.grid(alpha=0.3)
+    panels[-1].legend(title=comparison.axis.rsplit(".", 1)[-1], fontsize="small")
+    return save_figure(figure, path)

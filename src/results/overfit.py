@@ -1,0 +1,52 @@
+"""The overfit test (M3 of the report): a few images learned by heart show that model, loss and optimizer work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from src.errors import RunError
+from src.results.artifacts import export_figure
+from src.results.figures import new_figure, save_figure, whole_ticks
+from src.results.table import curve_of
+from src.results.terminal import show_value
+from src.runs.rundir import RunDir, SweepDir
+
+_PANELS = ("train/loss_epoch", "train/accuracy")
+# All images of the report's 32; where dropout or many images make that a matter of luck, nearly all.
+_LEAST_ACCURACY = 0.99
+
+
+def report_overfit(sweep: SweepDir) -> None:
+    """Print what the test came to and draw its figure. Raises RunError where the images were not learned by heart."""
+    (run,) = sweep.runs()
+    result, config = run.result() or {}, run.config()
+    measured = result.get("train") or {}
+    accuracy = measured.get("accuracy")
+    count = result.get("train_images", config.train.overfit_size)
+    figure = _draw(run, sweep.figure("overfit"))
+    print(
+        f"M3   overfit test: {count} images, {result['epochs']:g} epochs, "
+        f"train loss {show_value(measured.get('loss_epoch'))}, train accuracy {show_value(accuracy)}"
+    )
+    print(f"wrote {export_figure(figure, sweep, Path(config.paths.artifacts_dir))}")
+    if result["outcome"] == "diverged" or accuracy is None or accuracy < _LEAST_ACCURACY:
+        raise RunError(
+            f"{run.label}: the overfit test failed: a sound pipeline learns {count} images by heart, "
+            f"to an accuracy of {_LEAST_ACCURACY} or more. Give it more time (train.overfit_epochs="
+            f"{2 * config.train.epochs}) or another rate (train.optimizer.lr); if that does not help, look for what "
+            "is wrong in model, loss or labels"
+        )
+    print("ok   the images are learned by heart")
+
+
+def _draw(run: RunDir, path: Path) -> Path:
+    figure = new_figure(8, 3.8)
+    panels: Any = figure.subplots(1, len(_PANELS))
+    for axes, name in zip(panels, _PANELS, strict=True):
+        axes.plot(*curve_of(run, name))
+        whole_ticks(axes)
+        axes.set(xlabel="epoch", title=name.removesuffix("_epoch"))
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    return save_figure(figure, path)

@@ -1,0 +1,1 @@
+"""Run and sweep directories, and everything that names, plans, locks and describes them."""

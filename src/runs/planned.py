@@ -1,0 +1,45 @@
+"""What a run was planned with, compared with what it finds when it starts: its configuration and its images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from src import hints
+from src.config.schema import Config
+from src.errors import DataError, RunError
+from src.runs.kinds import content_key
+from src.runs.rundir import RunDir
+
+
+def check_as_planned(run: RunDir, config: Config, kind: str, data: str) -> None:
+    """Compare the run's configuration and the digest of its images with its line of the sweep's manifest.
+
+    Raises RunError where config.yaml was edited after planning or the manifest is damaged, DataError where the images
+    are others. A run that was taken out of its sweep has nothing to be compared with.
+    """
+    row = planned_row(run)
+    if row is None:
+        return
+    if row["key"] != content_key(config, kind):
+        raise RunError(
+            f"{run.config_file}: is not what the run was planned with; put it back as it was, "
+            "or ask for the changed experiment, which gets a run of its own"
+        )
+    if row.get("data") not in (None, data):
+        raise DataError(
+            f"{run.label}: was planned on other images than those of dataset.name {config.dataset.name} now (content "
+            f"{row['data']}, now {data}): put the images back as they were, or start anew on these: "
+            f"{hints.again('--fresh', kept=run.sweep().meta())}"
+        )
+
+
+def planned_row(run: RunDir) -> dict[str, Any] | None:
+    """The run's line of its sweep's manifest; None for a run that was taken out of its sweep. Raises RunError."""
+    sweep = run.sweep()
+    if not sweep.meta_file.is_file():
+        return None
+    for row in sweep.cells():
+        if row["name"] == run.name:
+            return row
+    anew = hints.again("--fresh", kept=sweep.meta())
+    raise RunError(f"{sweep.cells_file}: has no line for {run.name}; to start the runs anew: {anew}")

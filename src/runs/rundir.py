@@ -1,0 +1,302 @@
+"""The run directory, and the only code that knows its file names.
+
+    runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  jobs/  table.csv|md|parquet  compare_*.png
+        <run>/       config.yaml  provenance.jsonl  attempts.jsonl  metrics.jsonl  events.out.tfevents.*
+                     checkpoints/  result.json  cancelled.json (while a cancel holds)
+
+A run's directory is made once, at planning; a job is given its path and never computes one. `result.json` is written
+last: a run is done if and only if it exists and is valid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from src import hints
+from src.config import yaml_file
+from src.config.loading import make_config
+from src.config.schema import Config
+from src.errors import RunError
+from src.files import append_lines, last_line, read_json, read_lines, replace_file
+from src.runs import records
+from src.runs.ownership import Ownership, heart_beats, hold_lock, is_locked
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The directory of one run. `owner` is set only in the process that executes the run, and guards its writes."""
+
+    path: Path
+    owner: Ownership | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The run's name, unique within its sweep."""
+        return self.path.name
+
+    @property
+    def label(self) -> str:
+        """`<sweep>/<run>`, as messages and commands name a run."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def config_file(self) -> Path:
+        """The fully resolved configuration: the only input of the run."""
+        return self.path / "config.yaml"
+
+    @property
+    def provenance_file(self) -> Path:
+        """Code, commit, versions, host and device: one line per attempt."""
+        return self.path / "provenance.jsonl"
+
+    @property
+    def attempts_file(self) -> Path:
+        """A line when an attempt starts and one when it ends."""
+        return self.path / "attempts.jsonl"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One line per logged point."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of exact states, and of the best weights."""
+        return self.path / "checkpoints"
+
+    @property
+    def best_file(self) -> Path:
+        """The weights of the best epoch so far."""
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def result_file(self) -> Path:
+        """Written last."""
+        return self.path / "result.json"
+
+    @property
+    def claim_file(self) -> Path:
+        """Locked by the process that executes the run: with flock(2), or by its existence on a disk without flock."""
+        return self.path / ".claim.lock"
+
+    @property
+    def owner_file(self) -> Path:
+        """The token of the process that executes the run, touched at each of its heartbeats."""
+        return self.path / ".owner.json"
+
+    @property
+    def cancel_file(self) -> Path:
+        """Who cancelled the run, and when. It exists as long as the cancel holds."""
+        return self.path / "cancelled.json"
+
+    def figure(self, name: str) -> Path:
+        """Where the run puts the figure `name`."""
+        return self.path / f"{name}.png"
+
+    def config(self) -> Config:
+        """The run's configuration. Raises RunError if there is none, ConfigError if it is invalid."""
+        if not self.config_file.is_file():
+            raise RunError(f"{self.path}: not a run directory, there is no {self.config_file.name} in it")
+        return make_config(yaml_file.read_mapping(self.config_file), str(self.config_file))
+
+    def sweep(self) -> SweepDir:
+        """The sweep that the run belongs to."""
+        return SweepDir(self.path.parent)
+
+    def result(self) -> dict[str, Any] | None:
+        """The run's result; None while it is not done. Raises RunError if the file is damaged."""
+        result = read_json(self.result_file, records.RESULT)
+        return result if result and result["status"] == "done" else None
+
+    def is_done(self) -> bool:
+        """Whether there is a valid result. A damaged one does not count; `damage` describes it."""
+        try:
+            return self.result() is not None
+        except RunError:
+            return False
+
+    def damage(self) -> str:
+        """What is damaged in the run's files, and what to do; "" if all of them can be read."""
+        try:
+            if self.result() is None and self.attempts():
+                self.last_metrics()
+        except RunError as error:
+            return str(error)
+        return ""
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of the metrics log, in order. Raises RunError if the file is damaged."""
+        return read_lines(self.metrics_file, records.METRICS)
+
+    def last_metrics(self) -> dict[str, Any] | None:
+        """The last row of the metrics log. Raises RunError if it is damaged."""
+        return last_line(self.metrics_file, records.METRICS)
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write result.json, which makes the run done."""
+        replace_file(self.result_file, yaml_file.json_text({"status": "done", **result}), check=self.check_owner)
+
+    def check_owner(self) -> None:
+        """Raises TakenOverError if this process executes the run and another one has taken it over."""
+        if self.owner:
+            self.owner.check()
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[RunDir]:
+        """The run with this process as its owner and a running heartbeat. The caller holds the run lock."""
+        with Ownership(self.owner_file, self.label) as owner:
+            yield replace(self, owner=owner)
+
+    def cancelled(self) -> bool:
+        """Whether the user has cancelled the run and not asked for it again since."""
+        return self.cancel_file.exists()
+
+    def cancel(self) -> None:
+        """Record the cancel, for everything that acts without the user: queued tasks, requeues, pipelines."""
+        # Only its existence counts, so no fsync: cancelling 10,000 runs takes one second.
+        try:
+            self.cancel_file.write_text(yaml_file.json_text({"uid": os.getuid(), "time": round(time.time(), 3)}))
+        except FileNotFoundError:
+            raise RunError(f"{self.path}: is gone; restore it, or start the same runs anew with --fresh") from None
+
+    def lift_cancel(self) -> None:
+        """Forget the cancel, because the user has asked for the run again."""
+        self.cancel_file.unlink(missing_ok=True)
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """The attempts in order, each with its start and end merged. A killed attempt has no `end` until it is closed.
+
+        The first end counts: a process that SLURM has given up may write its own after another process has closed the
+        attempt. Raises RunError if the file is damaged.
+        """
+        attempts = records.join_attempts(self.attempts_file, read_lines(self.attempts_file, records.ATTEMPT))
+        if attempts and "end" not in attempts[-1] and self.result() is not None:
+            # Killed between writing the result and closing the attempt. The result counts.
+            attempts[-1] |= {"end": round(self.result_file.stat().st_mtime, 3), "cause": "DONE"}
+        return attempts
+
+    def record_attempt(self, attempt: int, **facts: Any) -> None:
+        """Append facts about an attempt."""
+        append_lines(self.attempts_file, [{"attempt": attempt, **facts}], check=self.check_owner)
+
+    def claim(self, wait_s: float = 0) -> contextlib.AbstractContextManager[None]:
+        """Hold the run lock. It is released when this process ends, however it ends.
+
+        Raises RunError if another process still holds it after `wait_s` seconds.
+        """
+        return hold_lock(self.claim_file, self.label, wait_s)
+
+    def claimed(self) -> bool:
+        """Whether a process holds the run lock now. For callers that want to take it and may write."""
+        locked = is_locked(self.claim_file)
+        if locked is not None:
+            return locked
+        try:
+            with self.claim():
+                return False
+        except RunError:
+            return True
+
+    def alive(self) -> bool:
+        """Whether a process executes the run now. For readers, who may not be allowed to write."""
+        locked = is_locked(self.claim_file)
+        return heart_beats(self.owner_file) if locked is None else locked
+
+
+@functools.lru_cache(maxsize=64)
+def _read_meta(path: Path, identity: tuple[int, int, int]) -> dict[str, Any]:
+    # Parsing the sweep.yaml of a grid with thousands of values takes seconds, and one command reads it many times.
+    return records.META.check(path, yaml_file.read_mapping(path))
+
+
+@dataclass(frozen=True)
+class SweepDir:
+    """The directory of a sweep: runs that were asked for together."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Tag and time stamp: grid_search_20261122-101502."""
+        return self.path.name
+
+    @property
+    def meta_file(self) -> Path:
+        """What was asked for: kind, configuration, profile, code version."""
+        return self.path / "sweep.yaml"
+
+    @property
+    def cells_file(self) -> Path:
+        """The manifest: one line per cell."""
+        return self.path / "cells.jsonl"
+
+    @property
+    def submissions_file(self) -> Path:
+        """Intents to submit, and the job ids that SLURM answered with."""
+        return self.path / "submissions.jsonl"
+
+    @property
+    def code(self) -> Path:
+        """The snapshots of the code that the sweep is executed with, see src/runs/code_snapshot.py."""
+        return self.path / "code"
+
+    @property
+    def jobs(self) -> Path:
+        """submitit's files, which its jobs read when they start, and the jobs' output."""
+        return self.path / "jobs"
+
+    def table_file(self, suffix: str) -> Path:
+        """The table of results as `csv`, `md` or `parquet`."""
+        return self.path / f"table.{suffix}"
+
+    def figure(self, name: str) -> Path:
+        """Where the figure `name` of the sweep goes."""
+        return self.path / f"{name}.png"
+
+    def meta(self) -> dict[str, Any]:
+        """The content of sweep.yaml: kind, key, tag, created, cells, code, snapshot, config.
+
+        Raises RunError if it is missing or damaged, ConfigError if it is not YAML.
+        """
+        if not self.meta_file.is_file():
+            raise RunError(f"{self.path}: not a sweep directory, there is no {self.meta_file.name} in it")
+        facts = self.meta_file.stat()
+        return _read_meta(self.meta_file, (facts.st_ino, facts.st_mtime_ns, facts.st_size))
+
+    @property
+    def kind(self) -> str:
+        """The name of its kind, see src/runs/kinds.py."""
+        return str(self.meta()["kind"])
+
+    def cells(self) -> list[dict[str, Any]]:
+        """index, name, key and overrides of every cell, in order; also `data`, the digest of its images, if it is
+        known.
+
+        Raises RunError if a line is damaged, or if the number of distinct cells is not the one in sweep.yaml.
+        """
+        found, expected = read_lines(self.cells_file, records.CELL), self.meta().get("cells")
+        count = len(found) if expected is None else expected
+        different = {cell["index"]: cell for cell in found}
+        names = {cell["name"] for cell in different.values()}
+        if not len(found) == len(names) == count or different.keys() != set(range(count)):
+            raise RunError(
+                f"{self.cells_file}: {len(found)} complete lines for {len(names)} different cells, where "
+                f"{self.meta_file.name} says {count}: the file was truncated or damaged; restore it, or start the same "
+                f"runs anew: {hints.again('--fresh', kept=self.meta())}"
+            )
+        return [different[index] for index in range(count)]
+
+    def runs(self) -> list[RunDir]:
+        """The run of each cell, in order."""
+        return [self.run(cell["name"]) for cell in self.cells()]
+
+    def run(self, name: str) -> RunDir:
+        """The run with this name."""
+        return RunDir(self.path / name)

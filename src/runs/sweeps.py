@@ -1,0 +1,294 @@
+"""Sweeps on disk: made at once, found again by what was asked.
+
+Asking for the same runs again finds their sweep and goes on with it; only `fresh` makes another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from src import hints
+from src.config import yaml_file
+from src.config.schema import Config, Section
+from src.errors import DataError, RelayError, RunError
+from src.files import append_lines, replace_file, sync_directory
+from src.log import log
+from src.runs.cells import Cell
+from src.runs.code_snapshot import keep_code
+from src.runs.kinds import content_key_of, cost_key, kind_of
+from src.runs.provenance import code_version
+from src.runs.rundir import SweepDir
+
+_MAKING = ".making-"
+_PLANNING_LOCK = ".planning.lock"
+# How long another planner is waited for without a word, and with one, in seconds.
+_QUIET_S, _PATIENCE_S = 10, 900
+# More files than this are made durable by one sync of everything, which takes less than one for each.
+_SYNCED_ONE_BY_ONE = 200
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: runs of one kind, a cell for each; `extra` is what tells requests apart beside the cells.
+
+    `data`, once the images are ready: the digest of those of each cell, by the cell's name.
+    """
+
+    kind: str
+    tag: str
+    cells: Sequence[Cell]
+    config: Config
+    extra: str = ""
+    data: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """16 hex digits, equal where the same is asked."""
+        cells = [f"{cell.former_name or cell.name} {cell.key}" for cell in self.cells]
+        text = "\n".join([self.kind, self.tag, self.extra, *cells])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def runs_dir(self) -> Path:
+        """Where its sweep goes."""
+        return Path(self.config.paths.runs_dir)
+
+    def name_at(self, created: datetime) -> str:
+        """The name of a sweep that is made for it now."""
+        return f"{self.tag}_{created:%Y%m%d-%H%M%S}"
+
+
+def open_sweep(request: Request, *, fresh: bool = False, code_root: Path | None = None) -> tuple[SweepDir, bool]:
+    """The sweep of a request: the newest one that was asked for before, or a new one. True where it is new.
+
+    A new one keeps the code below `code_root`, that of this process unless another is given. Raises RunError where the
+    runs directory cannot be written, DataError where the one before had other images.
+    """
+    with planning(request.runs_dir):
+        for left in request.runs_dir.glob(f"{_MAKING}*"):
+            shutil.rmtree(left, ignore_errors=True)  # of a planner that was killed; nobody else plans now
+        found = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
+        if found:
+            check_same_images(found, request)
+        return (found, False) if found else (make_sweep(request, datetime.now(), code_root), True)
+
+
+def check_same_images(sweep: SweepDir, request: Request) -> None:
+    """Raise DataError where a cell of the sweep was planned on other images than the request has now, done or not."""
+    # By their order: the sweep may be of a version that named its cells in another way.
+    now = [request.data.get(cell.name) for cell in request.cells]
+    planned = [row.get("data") for row in sweep.cells()]
+    changed = [pair for pair in zip(planned, now, strict=True) if None not in pair and pair[0] != pair[1]]
+    if changed:
+        raise DataError(
+            f"{sweep.path}: {len(changed)} of {len(planned)} runs were planned on other images than those of "
+            f"dataset.name {request.config.dataset.name} now (content {changed[0][0]}, now {changed[0][1]}): put "
+            f"the images back as they were, or start anew on these: {hints.again('--fresh')}"
+        )
+
+
+@contextlib.contextmanager
+def planning(runs_dir: Path) -> Iterator[None]:
+    """One planner at a time in this runs directory. Raises RunError where it cannot be written."""
+    from filelock import FileLock, Timeout
+
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(runs_dir / _PLANNING_LOCK)
+        try:
+            lock.acquire(timeout=_QUIET_S)
+        except Timeout:
+            log.info(f"waiting for {lock.lock_file}, which another launch holds")
+            lock.acquire(timeout=_PATIENCE_S)
+    except Timeout:
+        raise RunError(
+            f"{lock.lock_file}: held for {_PATIENCE_S} s; if no launch is at work, on no login node, remove that file"
+        ) from None
+    except OSError as error:
+        raise _unwritable(runs_dir, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def being_planned(runs_dir: Path) -> bool:
+    """Whether another process is inside `planning` of this directory. Waits for nothing."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(runs_dir / _PLANNING_LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False  # Of another user, or read-only: it cannot be asked.
+
+
+def _unwritable(runs_dir: Path, error: OSError) -> RunError:
+    return RunError(f"{runs_dir}: cannot be written: {error.strerror}; set paths.runs_dir to a folder that can")
+
+
+class ConfigTexts:
+    """What goes into config.yaml: the text of each section is made once, however many runs share it."""
+
+    def __init__(self) -> None:
+        # By identity: values that are equal, such as 0.0 and -0.0, need not have the same text. The section is kept
+        # with its text, so that no other one gets its id.
+        self._made: dict[int, tuple[Section, dict[str, Any], str]] = {}
+
+    def text(self, config: Config) -> str:
+        """The configuration with its paths absolute, as `dump_yaml` writes it."""
+        return "".join(self._section(name, section)[1] for name, section in config)
+
+    def key(self, config: Config, kind: str) -> str:
+        """The content key that the configuration has once it is read back from its text."""
+        return content_key_of({name: self._section(name, section)[0] for name, section in config}, kind)
+
+    def _section(self, name: str, section: Section) -> tuple[dict[str, Any], str]:
+        if id(section) not in self._made:
+            content = with_absolute_paths(name, section)
+            self._made[id(section)] = (section, content, yaml_file.dump_yaml({name: content}))
+        return self._made[id(section)][1:]
+
+
+def with_absolute_paths(name: str, section: Section) -> dict[str, Any]:
+    """The section `name` as plain values, its paths absolute, so that it means the same in every folder and node."""
+    content: dict[str, Any] = section.model_dump(mode="json")
+    if name == "paths":
+        return {key: str(Path(value).absolute()) for key, value in content.items()}
+    if name == "dataset":
+        content["root"] = str(Path(content["root"]).expanduser().absolute())
+        folder = Path(content["name"]).expanduser()
+        if content["source"] == "folder" or (content["source"] == "auto" and folder.is_dir()):
+            content |= {"name": str(folder.absolute()), "source": "folder"}
+    if name == "evaluation" and content["checkpoint"]:
+        content["checkpoint"] = str(Path(content["checkpoint"]).expanduser().absolute())
+    return content
+
+
+def sweeps(runs_dir: Path) -> list[SweepDir]:
+    """The sweeps below `runs_dir`, oldest first; folders of others are passed over, also those that have a sweep.yaml,
+    and damaged sweeps, both with a word.
+    """
+    if not runs_dir.is_dir():
+        return []
+    found = [SweepDir(path) for path in runs_dir.iterdir() if not path.name.startswith(".")]
+    # Not is_file(), which raises in a folder that is closed to us.
+    whole = _whole([sweep for sweep in found if os.path.isfile(sweep.meta_file)], SweepDir.meta)  # noqa: PTH113
+    return sorted(whole, key=lambda sweep: (str(sweep.meta()["created"]), sweep.name))
+
+
+def with_whole_manifests(made: Iterable[SweepDir]) -> Iterator[SweepDir]:
+    """Those of a known kind whose cells can be read. For whoever looks through sweeps that nobody asked for by name."""
+    return _whole(made, lambda sweep: (kind_of(sweep.kind, sweep.path), sweep.cells()))
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """Print to stderr what one command comes across several times."""
+    log.warning(text)
+
+
+def _whole(made: Iterable[SweepDir], read: Callable[[SweepDir], object]) -> Iterator[SweepDir]:
+    for sweep in made:
+        try:
+            read(sweep)
+        except (RelayError, OSError) as error:
+            # Every sweep of ours has a manifest; Weights & Biases, for one, writes a sweep.yaml too.
+            ours = os.path.exists(sweep.cells_file)  # noqa: PTH110
+            reason = " ".join(str(error).split()) if ours else f"{sweep.path}: its sweep.yaml is another program's"
+            say_once(f"passed over: {reason}")
+        else:
+            yield sweep
+
+
+def find_sweep(runs_dir: Path, kind: str, key: str | None = None) -> SweepDir | None:
+    """The newest sweep of this kind, and of this content where a key is given."""
+    for sweep in reversed(sweeps(runs_dir)):
+        meta = sweep.meta()
+        if meta["kind"] == kind and key in (None, meta["key"]):
+            return sweep
+    return None
+
+
+def make_sweep(request: Request, created: datetime, code_root: Path | None = None) -> SweepDir:
+    """Make the directories of a sweep and all its runs, at once: a planner that dies leaves none or all of them.
+
+    Raises RunError where the runs directory cannot be written.
+    """
+    runs_dir = request.runs_dir
+    try:
+        building = Path(tempfile.mkdtemp(dir=runs_dir, prefix=_MAKING))
+    except OSError as error:
+        raise _unwritable(runs_dir, error) from None
+    try:
+        building.chmod(0o755)
+        draft, texts = SweepDir(building), ConfigTexts()
+        for cell in request.cells:
+            run = draft.run(cell.name)
+            run.path.mkdir()
+            run.config_file.write_text(texts.text(cell.config), encoding="utf-8")
+        rows = [_manifest_row(request, cell, texts) for cell in request.cells]
+        append_lines(draft.cells_file, rows)
+        meta: dict[str, Any] = {
+            "kind": request.kind,
+            "tag": request.tag,
+            "key": request.key,
+            "created": created.isoformat(),
+        }
+        kept = keep_code(draft.code, code_root)
+        meta |= {"cells": len(rows), "code": code_version(kept), "snapshot": kept.name}
+        meta |= {"call": hints.to_keep(), "config": request.config.to_dict()}
+        replace_file(draft.meta_file, yaml_file.dump_yaml(meta))
+        _make_durable([draft.run(cell.name).config_file for cell in request.cells])
+        path = _rename_to_free(building, runs_dir / request.name_at(created))
+        sync_directory(runs_dir)
+        return SweepDir(path)
+    except BaseException as error:
+        shutil.rmtree(building, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, RunError):
+            raise _unwritable(runs_dir, error) from None
+        raise
+
+
+def _make_durable(files: Sequence[Path]) -> None:
+    """Before the rename that makes them count: after a power cut, an empty config.yaml would be another experiment."""
+    if len(files) > _SYNCED_ONE_BY_ONE:
+        os.sync()
+        return
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        sync_directory(path.parent)
+
+
+def _manifest_row(request: Request, cell: Cell, texts: ConfigTexts) -> dict[str, Any]:
+    kind, name = request.kind, cell.name
+    row = {"index": cell.index, "name": name, "key": texts.key(cell.config, kind), "overrides": dict(cell.overrides)}
+    row |= {"data": request.data[name]} if name in request.data else {}
+    return {**row, "shape": cost_key(cell.config, kind), "units": kind_of(kind).units(cell.config)}
+
+
+def _rename_to_free(building: Path, wanted: Path) -> Path:
+    # Renaming onto an existing non-empty directory fails, so two planners of one second cannot share one.
+    for suffix in ["", *(f"-{number}" for number in range(2, 1000))]:
+        target = wanted.with_name(wanted.name + suffix)
+        try:
+            building.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+            continue
+        return target
+    raise RunError(f"{wanted}: a thousand sweeps of this name exist")

@@ -1,0 +1,133 @@
+"""Metric rows to JSONL and TensorBoard, without seams after a resume.
+
+metrics.jsonl is the truth: append-only while a run lives, cut back to its checkpoint when it resumes. The TensorBoard
+file is a copy of it, written anew at every resume, so that a run shows as one line, whatever happened to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+from src.errors import RunError
+from src.files import append_lines, remove_leftovers, replace_file
+from src.runs.rundir import RunDir
+
+
+class MetricsLog:
+    """Appends rows for one run and mirrors them to TensorBoard; a context manager.
+
+    Raises RunError where the disk refuses a row or its mirror; the checkpoint before it is whole all the same.
+    """
+
+    def __init__(self, run: RunDir, keep_bytes: int, hparams: Mapping[str, Any]) -> None:
+        """Cut the log back to its first `keep_bytes` bytes, those that the resumed state has seen, and open it.
+
+        Raises RunError where the log is shorter than that: rows were lost that no later step can bring back.
+        """
+        self._run = run
+        self._pending: list[dict[str, Any]] = []
+        run.check_owner()  # Loading the images may have hung until the run was given to another.
+        remove_leftovers(run.path)
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.0"
+        self._events_file = run.path / name
+        with self._named_refusal():
+            self.size_bytes = _cut(run, keep_bytes)
+            self._open_tensorboard(hparams)
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            # What ended the run is what its user must read, and not that the copy could not be completed either.
+            self._close_quietly()
+            return
+        with self._named_refusal():
+            self._writer.close()
+
+    @contextlib.contextmanager
+    def _named_refusal(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"{error.filename or self._events_file}: cannot be written: {error.strerror}. "
+                "The last checkpoint is whole; make room or give the directory back, and start the run again"
+            ) from error
+
+    def _close_quietly(self) -> None:
+        with contextlib.suppress(OSError):
+            self._writer.close()
+
+    def log(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Add a row: `values` by scalar name, at optimizer step `step`, `epoch` epochs in. Durable after `flush`."""
+        row = {"step": step, "epoch": epoch, "time": round(time.time(), 3), **values}
+        self._pending.append(row)
+        with self._named_refusal():
+            self._mirror(row)
+            self._writer.flush()
+
+    def flush(self) -> int:
+        """Make all rows durable. Returns the size of the log in bytes, which belongs into the next checkpoint."""
+        if self._pending:
+            with self._named_refusal():
+                self.size_bytes = append_lines(self._run.metrics_file, list(self._pending), check=self._run.check_owner)
+                self._pending.clear()
+        return self.size_bytes
+
+    def _open_tensorboard(self, hparams: Mapping[str, Any]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        old = [path for path in self._run.path.glob("events.out.tfevents.*") if path != self._events_file]
+        # Not tensorboard's EventFileWriter: its thread meets the full disk alone, and prints a traceback.
+        self._writer = RecordWriter(self._events_file.open("wb"))
+        try:
+            self._add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
+            # Tells a TensorBoard that watches this folder to forget what it read from the file that goes.
+            start = SessionLog(status=SessionLog.START)
+            self._add_event(Event(wall_time=time.time(), step=0, session_log=start))
+            summary = hparams_pb(dict(hparams), trial_id=self._run.label)
+            self._add_event(Event(wall_time=time.time(), summary=summary))
+            for row in self._run.metrics():
+                self._mirror(row)
+            self._writer.flush()
+        except BaseException:
+            self._close_quietly()
+            raise
+        for file in old:
+            file.unlink(missing_ok=True)
+
+    def _add_event(self, event: Any) -> None:
+        self._writer.write(event.SerializeToString())
+
+    def _mirror(self, row: Mapping[str, Any]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [
+            Summary.Value(tag=name, simple_value=float(value))
+            for name, value in row.items()
+            if name not in ("step", "time") and value is not None
+        ]
+        self._add_event(Event(wall_time=row["time"], step=row["step"], summary=Summary(value=values)))
+
+
+def _cut(run: RunDir, keep_bytes: int) -> int:
+    path = run.metrics_file
+    content = path.read_bytes() if path.exists() else b""
+    if len(content) < keep_bytes:
+        raise RunError(f"{path}: has {len(content)} bytes where the checkpoint has seen {keep_bytes}; rows were lost")
+    if content:
+        # A new file also where nothing is cut: an earlier owner, on a node that hung, may still have the old one open.
+        replace_file(path, content[:keep_bytes])
+    return keep_bytes

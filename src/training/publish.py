@@ -1,0 +1,55 @@
+"""A run as its command and its job execute it: the work, and before it counts as done, what goes into artifacts/."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from src.config.loading import make_config
+from src.config.yaml_file import dump_yaml, json_text
+from src.files import replace_file
+from src.progress import Reporter, StopCheck
+from src.results.artifacts import export_best, export_bytes
+from src.runs.attempts import Outcome
+from src.runs.rundir import RunDir, SweepDir
+
+
+def train_and_export(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
+    """Bring a full training to its end; `artifacts/best.ckpt` becomes its best epoch."""
+    from src.training.trainer import train
+
+    def publish(result: Mapping[str, Any]) -> None:
+        reporter.say(f"{run.label}: {export_best(run, result)}")
+
+    return train(run, should_stop, reporter, publish)
+
+
+def replace_best_by(sweep: SweepDir) -> None:
+    """Make the weights of a training `artifacts/best.ckpt`, as --replace-best asks: now where it is done, else at its
+    end, also where it was planned before without that option.
+    """
+    for run in sweep.runs():
+        config = run.config()
+        if not run.is_done() and not config.checkpoint.replace_best:
+            # Read again at the end of the training, and no part of what the run computes.
+            asked = make_config(config.to_dict(), str(run.config_file), {"checkpoint.replace_best": True})
+            replace_file(run.config_file, dump_yaml(asked.to_dict()))
+        result = run.result()
+        if result:
+            print(f"{run.label}: {export_best(run, result, replace=True)}", flush=True)
+
+
+def find_rate_and_export(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
+    """Bring a learning-rate sweep to its end; its figure and its suggestion go into artifacts/."""
+    from src.training.lr_range import sweep
+
+    def publish(result: Mapping[str, Any]) -> None:
+        folder = Path(run.config().paths.artifacts_dir)
+        name = f"{run.sweep().name}_{run.name}"
+        figure = export_bytes(run.figure("lr_finder").read_bytes(), folder, f"{name}.png")
+        export_bytes(json_text(result), folder, f"{name}.json")
+        reporter.say(f"wrote {figure}")
+        reporter.say(f"suggested learning rates: {result['suggestion']}")
+
+    return sweep(run, should_stop, reporter, publish)

@@ -1,0 +1,93 @@
+"""The questions that a report asks of its data and its model before any training: D2 to D11, M0 to M2.
+
+Each function answers one of them with plain values; src/checks.py prints them and draws the pictures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from src.config.schema import Config
+from src.data.dataset import ImageData, ImagePart
+from src.data.loader import TrainBatches
+from src.models.registry import build_model, count_parameters
+
+
+def split_sizes(data: ImageData) -> dict[str, int]:
+    """D2: images in each split."""
+    return {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
+
+
+def class_counts(part: ImagePart, classes: int) -> list[int]:
+    """D4: images of each class in a part."""
+    return [int(count) for count in np.bincount(part.labels[part.indices], minlength=classes)]
+
+
+def baselines(train: ImagePart, part: ImagePart, classes: int, seed: int) -> dict[str, float]:
+    """M0: accuracy on `part` of always saying the most frequent training class, and of guessing evenly."""
+    labels = part.labels[part.indices]
+    majority = int(np.argmax(class_counts(train, classes)))
+    generator = torch.Generator().manual_seed(seed)
+    guesses = torch.randint(classes, (len(labels),), generator=generator).numpy()
+    return {
+        "majority_class": majority,
+        "majority_accuracy": float(np.mean(labels == majority)),
+        "random_accuracy": float(np.mean(labels == guesses)),
+        "chance": 1 / classes,
+    }
+
+
+def first_batch(config: Config, batches: TrainBatches, device: torch.device) -> dict[str, Any]:
+    """D11, M1, M2: shapes, parameters, the loss before any training, and whether gradients reach every weight.
+
+    The initial loss should be near log(classes); the gradient norm is the L2 norm over all parameters.
+    """
+    network = build_model(config.model).to(device).train()
+    images, labels = batches.get(0, 0)
+    logits = network(images)
+    loss = functional.cross_entropy(logits, labels)
+    torch.autograd.backward(loss)
+    norms = {name: float(p.grad.norm()) if p.grad is not None else 0.0 for name, p in network.named_parameters()}
+    return {
+        "images": list(images.shape),
+        "labels": list(labels.shape),
+        "logits": list(logits.shape),
+        "parameters": count_parameters(network),
+        "initial_loss": loss.item(),
+        "expected_loss": math.log(config.model.num_classes),
+        "gradient_norm": math.sqrt(math.fsum(norm**2 for norm in norms.values())),
+        "weights_without_gradient": [name for name, norm in norms.items() if norm == 0.0],
+    }
+
+
+def example_images(config: Config, batches: TrainBatches, count: int) -> list[tuple[Tensor, Tensor, int]]:
+    """D10: (before, augmented, label) of the first images of the first batch, float (3, H, W) in [0, 1]."""
+    raw, labels = batches.raw(0, 0)
+    normalize = config.preprocess.normalize
+    mean, std = (torch.tensor(values, device=raw.device).view(3, 1, 1) for values in (normalize.mean, normalize.std))
+    after = (batches.prepare(raw, 0, 0) * std + mean).clamp(0, 1)
+    return [(raw[i].float().cpu() / 255, after[i].cpu(), int(labels[i])) for i in range(min(count, len(raw)))]
+
+
+def verdicts(report: dict[str, Any]) -> Sequence[tuple[bool, str]]:
+    """What must hold before it is worth training: (does it hold, what)."""
+    batch, counts = report["batch"], report["class_counts"]
+    return [
+        (min(counts) > 0, f"every class has training images ({min(counts)} to {max(counts)} each)"),
+        (
+            abs(batch["initial_loss"] - batch["expected_loss"]) < 0.15 * batch["expected_loss"],
+            f"initial loss {batch['initial_loss']:.4f} is near log(classes) = {batch['expected_loss']:.4f}",
+        ),
+        (
+            math.isfinite(batch["gradient_norm"]) and not batch["weights_without_gradient"],
+            f"gradients reach every weight (L2 norm {batch['gradient_norm']:.3f})",
+        ),
+        (batch["images"][1:] == report["input_shape"], f"a batch is {batch['images']}, as model.input_shape says"),
+    ]

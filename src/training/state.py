@@ -1,0 +1,138 @@
+"""The exact state of a run, as its checkpoints hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, get_type_hints
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from torch import Tensor, nn
+
+from src.training.device import random_state, set_random_state
+
+FORMAT = 1
+Count = Annotated[int, Field(ge=0, le=10**15)]
+
+
+class SavedState(BaseModel):
+    """What the checkpoint of any run holds."""
+
+    model_config = ConfigDict(strict=True, extra="allow", arbitrary_types_allowed=True, protected_namespaces=())
+
+    key: str
+    model_state_dict: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    random: dict[str, Tensor]
+    threads: Annotated[int, Field(ge=1, le=10**4)]
+    losses: list[float]
+    metrics_bytes: Count
+
+
+@dataclass
+class TrainingState:
+    """Where a training stands. Each field is an entry of its checkpoint, under the same name and type.
+
+    `losses`: of the steps since they were last logged; on the device until then, floats in a checkpoint.
+    `epoch_sums`: of the epoch so far: loss (float64) and right answers (int64), on the device, and images seen.
+    `train`, `last`: the latest measurements on train and val. `best`: step, epoch and measurements of the best epoch.
+    """
+
+    step: Count = 0
+    evaluated_step: Annotated[int, Field(ge=-1)] = -1
+    losses: list[Tensor | float] = field(default_factory=list)
+    epoch_sums: Annotated[list[Tensor | Count], Field(min_length=3, max_length=3)] | None = None
+    train: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] | None = None
+    best_weights: dict[str, Tensor] | None = None
+    train_seconds: float = 0.0
+    diverged: bool = False
+
+    def start_epoch(self, device: torch.device) -> None:
+        """Set the sums over an epoch back to zero."""
+        loss = torch.zeros((), dtype=torch.float64, device=device)
+        self.epoch_sums = [loss, torch.zeros((), dtype=torch.int64, device=device), 0]
+
+    def add_step(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Count a step that is done: its mean loss, logits (B, classes) and labels (B,), without waiting for them."""
+        assert self.epoch_sums is not None
+        loss_sum, correct, seen = self.epoch_sums
+        self.step += 1
+        self.losses.append(loss.detach())
+        self.epoch_sums = [
+            loss_sum + loss.detach().double() * len(labels),
+            correct + (logits.detach().argmax(1) == labels).sum(),
+            seen + len(labels),
+        ]
+
+    def epoch_means(self) -> dict[str, float]:
+        """Mean loss and accuracy over the images of the epoch so far."""
+        assert self.epoch_sums is not None
+        loss_sum, correct, seen = map(float, self.epoch_sums)
+        return {"loss_epoch": loss_sum / seen, "accuracy": correct / seen}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All fields by name, as a checkpoint holds them."""
+        content = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**content, "losses": [float(loss) for loss in self.losses]}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Take all fields from a checkpoint, with the sums on `device`."""
+        for each in fields(self):
+            setattr(self, each.name, state[each.name])
+        if self.epoch_sums is not None:
+            self.epoch_sums = [part.to(device) if isinstance(part, Tensor) else part for part in self.epoch_sums]
+
+
+_TRAINING_FIELDS: dict[str, Any] = {
+    name: (hint, ...)
+    for name, hint in get_type_hints(TrainingState, include_extras=True).items()
+    if name not in SavedState.model_fields
+}
+_SavedTraining = create_model("_SavedTraining", __base__=SavedState, format=(int, ...), **_TRAINING_FIELDS)
+
+
+def state_problem(state: Mapping[str, Any], *, training: bool) -> str:
+    """Why a readable file is not the state of a run; "" where it is one."""
+    try:
+        (_SavedTraining if training else SavedState).model_validate(state)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)[0]
+        return f"it is not the state of a run ({'.'.join(map(str, found['loc']))}: {found['msg']})"
+    return ""
+
+
+def learner_state(network: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> dict[str, Any]:
+    """What `load_learner_state` restores: weights, optimizer, and torch's random generators and number of threads."""
+    return {
+        "threads": torch.get_num_threads(),
+        "model_state_dict": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "random": random_state(device),
+    }
+
+
+def load_learner_state(
+    state: Mapping[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+) -> None:
+    """Restore what `learner_state` took. Raises what torch raises, and ValueError, where it does not fit."""
+    torch.set_num_threads(state["threads"])
+    network.load_state_dict(state["model_state_dict"])
+    _load_optimizer(optimizer, state["optimizer"])
+    set_random_state(state["random"], device)
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Restore the optimizer's state. Raises ValueError where it is of another optimizer, which torch does not check."""
+    own = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict(dict(state))
+    for group, fresh in zip(optimizer.param_groups, own, strict=True):
+        changed = [name for name, value in fresh.items() if name != "params" and type(group[name]) is not type(value)]
+        if changed:
+            raise ValueError(f"{changed[0]} of the optimizer is {group[changed[0]]!r:.80}")
+    for parameter, kept in optimizer.state.items():
+        sizes = [value.shape for value in kept.values() if isinstance(value, Tensor) and value.dim()]
+        if any(size != parameter.shape for size in sizes):
+            raise ValueError(f"the optimizer keeps {list(sizes[0])} for weights of {list(parameter.shape)}")

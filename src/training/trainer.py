@@ -1,0 +1,283 @@
+"""The training loop: resumes, steps, evaluates, logs, saves, and stops when asked.
+
+Position is two numbers: the optimizer step, and the step at which the network was last evaluated. Everything else
+follows from them, so that a run that comes back goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch.nn import functional
+
+from src import hints
+from src.config.schema import Config
+from src.data.dataset import ImageData, load
+from src.data.loader import TrainBatches
+from src.errors import CheckpointError
+from src.files import size_of
+from src.models.registry import build_model, count_parameters
+from src.progress import Reporter, StopCheck
+from src.runs.attempts import Outcome, Publish, note_steps, write_provenance
+from src.runs.hparams import hparams_of
+from src.runs.kinds import content_key
+from src.runs.planned import check_as_planned
+from src.runs.rundir import RunDir
+from src.training.checkpoint import load_newest, restoring, save_state, save_weights
+from src.training.device import choose_device, compute_reproducibly
+from src.training.metric_log import MetricsLog
+from src.training.metrics import measure
+from src.training.optim import make_optimizer, scheduled_lr
+from src.training.state import FORMAT, TrainingState, learner_state, load_learner_state, state_problem
+
+# For those who watch; a checkpoint makes its rows durable in any case.
+_FLUSH_EVERY_S = 5.0
+# The first state of an attempt comes early, so that a kill soon after its start does not cost all of it.
+_FIRST_SAVE_S = 30.0
+
+
+class Trainer:
+    """One training run in its directory."""
+
+    def __init__(self, run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publish) -> None:
+        self.run, self.should_stop, self.reporter, self.publish = run, should_stop, reporter, publish
+        self.config: Config = run.config()
+        self.data: ImageData = load(self.config)
+        check_as_planned(run, self.config, "train", self.data.digest)
+        train = self.config.train
+        self.device = choose_device(train.device)
+        self.key = content_key(self.config, "train")
+        compute_reproducibly(train.seed)
+        self.batches = TrainBatches(self.config, self.data.train, self.device)
+        self.network = build_model(self.config.model).to(self.device)
+        self.optimizer = make_optimizer(self.network.parameters(), train.optimizer)
+        total = train.epochs * self.batches.per_epoch
+        self.total_steps = min(total, train.max_steps or total)
+        self.state = TrainingState()
+        self.save_s = 0.0
+
+    def execute(self) -> Outcome:
+        """Train from the newest checkpoint to the end, or to the next step boundary after a stop is asked for.
+
+        The state is saved either way.
+        """
+        write_provenance(self.run, str(self.device))
+        metrics_bytes = self._load()
+        first_step = self.state.step
+        note_steps(self.run, first_step, self.total_steps)
+        with MetricsLog(self.run, metrics_bytes, hparams_of(self.run, self.config)) as log:
+            self.log, self._flushed_at = log, time.monotonic()
+            done = self._loop()
+            self._save(keep=1 if done else self.config.checkpoint.keep)
+        if done:
+            result = self._result()
+            self.run.check_owner()
+            self.publish(result)
+            self.run.write_result(result)
+        status: Literal["done", "stopped"] = "done" if done else "stopped"
+        return Outcome(status, first_step, self.state.step, self.total_steps, round(self.save_s, 3))
+
+    def _load(self) -> int:
+        """Restore the newest checkpoint, if there is one. Returns how many bytes of the metrics it has seen."""
+        saved = load_newest(self.run.checkpoints, self._unusable, self.reporter.say)
+        if saved is None:
+            return 0
+        with restoring(self.run.checkpoints, saved):
+            load_learner_state(saved, self.network, self.optimizer, self.device)
+            self.state.load_state_dict(saved, self.device)
+        if self.state.best_weights is not None:
+            self._write_best()
+        if self.state.step:
+            self.reporter.say(f"{self.run.label}: goes on from step {self.state.step} of {self.total_steps}")
+        metrics_bytes: int = saved["metrics_bytes"]
+        return metrics_bytes
+
+    def _loop(self) -> bool:
+        """True when the run is complete, False when it was stopped."""
+        state = self.state
+        self._saved_at = time.monotonic()
+        self._window_start, self._window_images = time.monotonic(), 0
+        while True:
+            if self._evaluation_due() and not self._evaluate():
+                return False
+            if state.step >= self.total_steps or state.diverged:
+                return True
+            if self.should_stop():
+                return False
+            self._step()
+            if state.step % self.config.metrics.log_every_steps == 0 or self._at_epoch_end():
+                self._log_train()
+            if self._save_due():
+                self._save(self.config.checkpoint.keep)
+
+    def _step(self) -> None:
+        state, per_epoch = self.state, self.batches.per_epoch
+        epoch, batch = divmod(state.step, per_epoch)
+        if batch == 0:
+            state.start_epoch(self.device)
+        images, labels = self.batches.get(epoch, batch)
+        train = self.config.train
+        lr = scheduled_lr(train.scheduler, train.optimizer.lr, state.step, self.total_steps, per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        logits = self.network(images)
+        loss = functional.cross_entropy(logits, labels)
+        # Tensor.backward, which calls this, has no type hints.
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        state.add_step(loss, logits, labels)
+        self._window_images += len(labels)
+
+    def _log_train(self) -> None:
+        state = self.state
+        loss = math.fsum(map(float, state.losses)) / len(state.losses)
+        state.losses.clear()
+        seconds = time.monotonic() - self._window_start
+        state.train_seconds += seconds
+        state.diverged = not math.isfinite(loss)
+        values = {
+            "train/lr": self.optimizer.param_groups[0]["lr"],
+            "train/images_per_s": round(self._window_images / seconds, 1),
+        }
+        if not state.diverged:
+            values["train/loss"] = state.train["loss"] = loss
+        if self._at_epoch_end() and not state.diverged:
+            means = state.epoch_means()
+            state.train |= means
+            values |= {f"train/{name}": value for name, value in means.items()}
+        self.log.log(state.step, state.step / self.batches.per_epoch, values)
+        self._window_start, self._window_images = time.monotonic(), 0
+        if self._window_start - self._flushed_at > _FLUSH_EVERY_S:
+            self.log.flush()
+            self._flushed_at = time.monotonic()
+        self.reporter.advance(state.step, self.total_steps, self._standing())
+        if state.diverged:
+            self.reporter.say(f"{self.run.label}: the loss is {loss} at step {state.step}; the run ends as diverged")
+
+    def _evaluation_due(self) -> bool:
+        state = self.state
+        due = state.step == self.total_steps or (state.step > 0 and self._at_epoch_end())
+        return due and state.evaluated_step != state.step and not self.config.train.overfit_small and not state.diverged
+
+    def _evaluate(self) -> bool:
+        """Measure on val, and keep the weights if they are the best so far. False where a stop came before the end."""
+        state = self.state
+        values = measure(self.network, self.data.val, self.config, self.device, self.should_stop)
+        if values is None:
+            return False
+        state.evaluated_step = state.step
+        state.last = values
+        epoch = state.step / self.batches.per_epoch
+        finite = {f"val/{name}": value for name, value in values.items() if math.isfinite(value)}
+        self.log.log(state.step, epoch, finite)
+        if math.isfinite(values["loss"]) and (state.best is None or values["accuracy"] > state.best["accuracy"]):
+            state.best = {"step": state.step, "epoch": epoch, **values}
+            state.best_weights = {
+                name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()
+            }
+            self.log.flush()
+            self._write_best()
+        measured = f"val/accuracy {values['accuracy']:.4f}  val/loss {values['loss']:.4f}"
+        self.reporter.say(f"{self.run.label}: epoch {round(epoch, 2):g}  {measured}")
+        self._window_start, self._window_images = time.monotonic(), 0
+        return True
+
+    def _write_best(self) -> None:
+        state = self.state
+        content = {
+            "format": FORMAT,
+            "model_state_dict": state.best_weights,
+            "config": self.config.to_dict(),
+            "metrics": state.best,
+            "class_names": list(self.data.class_names),
+            "run": self.run.label,
+        }
+        save_weights(self.run.best_file, content, self.run.check_owner)
+
+    def _save_due(self) -> bool:
+        every = self.config.checkpoint
+        if every.every_steps is not None and self.state.step % every.every_steps == 0:
+            return True
+        if every.every_minutes is None:
+            return False
+        interval_s = 60 * every.every_minutes
+        return time.monotonic() - self._saved_at >= (interval_s if self.save_s else min(interval_s, _FIRST_SAVE_S))
+
+    def _save(self, keep: int) -> None:
+        begun = time.monotonic()
+        content = {
+            "format": FORMAT,
+            "key": self.key,
+            "total_steps": self.total_steps,
+            **learner_state(self.network, self.optimizer, self.device),
+            **self.state.state_dict(),
+            # Last: the rows must be durable before the state that counts on them.
+            "metrics_bytes": self.log.flush(),
+        }
+        save_state(self.run.checkpoints, self.state.step, content, keep, self.run.check_owner)
+        self._saved_at = time.monotonic()
+        self.save_s = max(self.save_s, self._saved_at - begun)
+
+    def _unusable(self, state: Mapping[str, Any]) -> str:
+        # Not passed over: to begin anew here would write over what the run has come to.
+        if isinstance(state.get("format"), int) and state["format"] != FORMAT:
+            raise CheckpointError(
+                f"{self.run.label}: its states have format {state.get('format')}, this version reads {FORMAT}; "
+                f"go on with the version that wrote them, or start anew beside it: {hints.again('--fresh')}"
+            )
+        if problem := state_problem(state, training=True):
+            return problem
+        if state["key"] != self.key:
+            raise CheckpointError(
+                f"{self.run.checkpoints}: its states are of another configuration than {self.run.config_file.name}; "
+                "put that back as it was, or ask for the changed experiment, which gets a run of its own"
+            )
+        size = size_of(self.run.metrics_file)
+        return (
+            f"metrics.jsonl has {size} bytes where it has seen {state['metrics_bytes']}"
+            if size < state["metrics_bytes"]
+            else ""
+        )
+
+    def _at_epoch_end(self) -> bool:
+        return self.state.step % self.batches.per_epoch == 0 or self.state.step == self.total_steps
+
+    def _standing(self) -> str:
+        state = self.state
+        parts = [f"epoch {state.step / self.batches.per_epoch:.2f}/{self.config.train.epochs}"]
+        parts += [f"loss {state.train['loss']:.4f}"] if "loss" in state.train else []
+        parts += [f"best val/accuracy {state.best['accuracy']:.4f}"] if state.best else []
+        return "  ".join(parts)
+
+    def _result(self) -> dict[str, Any]:
+        state = self.state
+        finite = {name: value for name, value in state.last.items() if math.isfinite(value)}
+        images = state.step * self.batches.images_per_epoch / self.batches.per_epoch
+        return {
+            "outcome": "completed" if not state.diverged and len(finite) == len(state.last) else "diverged",
+            "train_images": self.batches.images_per_epoch,
+            "steps": state.step,
+            "epochs": state.step / self.batches.per_epoch,
+            "train": state.train,
+            "val": finite,
+            "best": None if state.best is None else dict(state.best),
+            "parameters": count_parameters(self.network),
+            "train_seconds": round(state.train_seconds, 3),
+            "images_per_s": round(images / state.train_seconds, 1) if state.train_seconds else None,
+            "device": str(self.device),
+        }
+
+
+def train(run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publish = lambda result: None) -> Outcome:
+    """Bring the training run in `run` to its end, from wherever it stands; `publish` comes before it counts as done.
+
+    Raises CheckpointError where its state cannot be read or written, DataError where its images are not there or not
+    those that it was planned with, RunError where its config.yaml was edited.
+    """
+    return Trainer(run, should_stop, reporter, publish).execute()

@@ -1,0 +1,292 @@
+"""A warm process that forks what a test would start: trainings that die where they are told to, and commands.
+
+It has imported everything and computed nothing, so that a fork of it is as good as a new Python. Ways to die:
+
+    instruction=n, within=[...]    SIGKILL at the n-th bytecode instruction in these files of src
+    name=x, opening=m, byte=k      the kernel ends it at byte k of what it writes at the m-th opening of a file like x
+    seconds=s                      SIGKILL after so long, in Python or in C
+    images=folder                  lives, and leaves what a power cut at each moment would have left (power_cut.py)
+    lines=[...], copies=folder     lives, and leaves what SIGKILL at each line of these functions would have left
+"""
+
+from __future__ import annotations
+
+import atexit
+import fnmatch
+import functools
+import gc
+import importlib
+import json
+import os
+import resource
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tests.conftest import ROOT, command_environment
+
+WARM = "from tests.fork_server import serve; serve()"
+# What trainings and commands import late. Not the library `datasets`, which reads HF_* when it is imported.
+LATE = (
+    *("tensorboard.plugins.hparams.summary_v2", "tensorboard.summary.writer.record_writer", "matplotlib.figure"),
+    *("matplotlib.backends.backend_agg", "pandas", "rich.progress", "rich.table", "submitit", "typer.core"),
+    *(
+        "src.training.publish",
+        "src.training.lr_range",
+        "src.training.metrics",
+        "src.results.table",
+        "src.results.figures",
+        "hpc.submission.launching",
+        "hpc.submission.local_pool",
+    ),
+)
+
+
+class Nursery:
+    """The test's end of the warm process."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-c", WARM]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def close(self) -> None:
+        """Let the warm process end."""
+        self._process.communicate(timeout=60)
+
+    def train(self, run: Path, **death: Any) -> tuple[int, Any]:
+        """Start the training in `run`, and wait for its end: exit code or minus the signal, and report or traceback."""
+        self.start(run=str(run), **death)
+        return self.wait()
+
+    def python(
+        self, words: Sequence[str], environment: Mapping[str, str], timeout_s: int
+    ) -> subprocess.CompletedProcess[str]:
+        """`python -m words...` in the project, and what it said; SIGALRM ends it after `timeout_s`."""
+        with tempfile.TemporaryDirectory() as folder:
+            files = [Path(folder, name) for name in ("stdout", "stderr")]
+            paths = [str(path) for path in files]
+            self.start(words=list(words), files=paths, environment=dict(environment), timeout_s=timeout_s)
+            code, _ = self.wait()
+            stdout, stderr = (path.read_text() if path.exists() else "" for path in files)
+        return subprocess.CompletedProcess(list(words), code, stdout, stderr)
+
+    def start(self, **request: Any) -> int:
+        """Start what is asked for, and return the process id at once. `wait` is to be called next."""
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return int(self._answer())
+
+    def wait(self) -> tuple[int, Any]:
+        """Exit code or minus the signal, and report or traceback."""
+        answer = self._answer()
+        return answer["code"], answer["report"]
+
+    def _answer(self) -> Any:
+        assert self._process.stdout
+        return json.loads(self._process.stdout.readline())
+
+
+@functools.cache
+def nursery() -> Nursery:
+    """The one that the tests of this process share."""
+    return Nursery()
+
+
+def fork_python(
+    *words: str, env: dict[str, str] | None = None, timeout_s: int = 240
+) -> subprocess.CompletedProcess[str]:
+    """As `run_python`, in a fork of the warm process: for what another test starts in a Python of its own."""
+    return nursery().python(words, command_environment(env), timeout_s)
+
+
+def serve() -> None:
+    """The warm process: a child for each line of stdin."""
+    for late in LATE:
+        importlib.import_module(late)
+    from src.runs.provenance import code_version, installed_versions
+
+    code_version()
+    installed_versions()
+    # What is here already is never garbage: a child's collector would only copy its pages.
+    gc.freeze()
+    for line in sys.stdin:
+        request = json.loads(line)
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reading)
+            if "words" in request:
+                _command(request)
+            else:
+                _live(request, writing)
+        os.close(writing)
+        print(pid, flush=True)
+        if "seconds" in request:
+            time.sleep(request["seconds"])
+            os.kill(pid, signal.SIGKILL)
+        with os.fdopen(reading) as file:
+            report = file.read()
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(json.dumps({"code": code, "report": json.loads(report or "null")}), flush=True)
+
+
+def _command(request: dict[str, Any]) -> None:
+    """What the interpreter does for `python -m`, from its start to its end."""
+    signal.alarm(request["timeout_s"])
+    for target, path in enumerate((os.devnull, *request["files"])):
+        os.dup2(os.open(path, os.O_RDONLY if target == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND), target)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.argv = ["", *request["words"][1:]]
+    code: Any = 0
+    try:
+        runpy.run_module(request["words"][0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _live(request: dict[str, Any], writing: int) -> None:
+    from src.progress import PlainReporter
+    from src.runs.attempts import attempt
+    from src.runs.rundir import RunDir
+    from src.training.trainer import train
+
+    # What it says would fill pytest's file of it, and the size limit of files would end the process there.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    code = 1
+    try:
+        report = _arrange(request)
+        attempt(RunDir(Path(request["run"])), train, lambda: False, PlainReporter())
+        sys.settrace(None)
+        os.write(writing, json.dumps(report()).encode())
+        code = 0
+    except BaseException:
+        sys.settrace(None)
+        os.write(writing, json.dumps(traceback.format_exc()).encode())
+    finally:
+        os._exit(code)
+
+
+def _arrange(request: dict[str, Any]) -> Callable[[], Any]:
+    """Arrange for the death that is asked for; returns what says, at the end, what was seen."""
+    if "instruction" in request:
+        return die_at_instruction(request["instruction"], request["within"])
+    if "byte" in request:
+        die_at_byte(request["name"], request["opening"], request["byte"])
+    if "lines" in request:
+        return copy_at_lines(Path(request["run"]), Path(request["copies"]), request["lines"])
+    if "images" in request:
+        from tests.power_cut import PowerCut
+
+        return PowerCut(Path(request["run"]), Path(request["images"])).events
+    return lambda: None
+
+
+def die_at_instruction(number: int, within: Sequence[str]) -> Callable[[], int]:
+    """Count the bytecode instructions that Python executes in these files of src, and die at that number.
+
+    Returns what tells the count.
+    """
+    count = 0
+
+    def seen(frame: FrameType) -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    trace("opcode", seen, tuple(str(ROOT / "src" / name) for name in within), set())
+    return lambda: count
+
+
+def copy_at_lines(run: Path, folder: Path, within: Sequence[str]) -> Callable[[], int]:
+    """Copy the run before each line of these functions (file:function), where it is not as in the last copy.
+
+    What a process has not handed to the kernel dies with it, and the rest stays: the copy is what SIGKILL leaves.
+    Returns what tells the number of lines.
+    """
+    lines = 0
+    last: list[tuple[str, bytes]] = []
+
+    def seen(frame: FrameType) -> None:
+        nonlocal lines, last
+        lines += 1
+        now = [(str(path), path.read_bytes()) for path in sorted(run.rglob("*")) if path.is_file()]
+        if now != last:
+            last = now
+            shutil.copytree(run, folder / f"{lines:04d}")
+
+    files = {str(ROOT / "src" / name.partition(":")[0]) for name in within}
+    trace("line", seen, tuple(files), {name.partition(":")[2] for name in within})
+    return lambda: lines
+
+
+def trace(kind: str, seen: Callable[[FrameType], None], files: tuple[str, ...], functions: set[str]) -> None:
+    """Call `seen` at each line or opcode of these files and functions; an empty set of functions is all of them."""
+
+    missing = [file for file in files if not Path(file).exists()]
+    assert not missing, missing
+
+    def local(frame: FrameType, event: str, argument: object) -> Any:
+        if event == kind:
+            seen(frame)
+        return local
+
+    def called(frame: FrameType, event: str, argument: object) -> Any:
+        code = frame.f_code
+        if not code.co_filename.startswith(files) or (functions and code.co_name not in functions):
+            return None
+        frame.f_trace_opcodes = kind == "opcode"
+        return local
+
+    sys.settrace(called)
+
+
+def die_at_byte(name: str, opening: int, byte: int) -> None:
+    """Die in the midst of a write: the kernel takes `byte` bytes of it, and ends the process at the next one.
+
+    That is the size limit of files with its signal's default action, which no Python code survives or sees. It is
+    lifted when another file is opened.
+    """
+    left = opening
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event != "open" or not isinstance(arguments[0], str | os.PathLike):
+            return
+        path, flags = Path(arguments[0]), arguments[2]
+        if not flags & (os.O_WRONLY | os.O_RDWR):
+            return
+        limit = hard
+        if fnmatch.fnmatchcase(path.name, name):
+            left -= 1
+            if left == 0:
+                limit = byte + (path.stat().st_size if path.exists() else 0)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    sys.addaudithook(watch)

@@ -1,0 +1,391 @@
+"""A cancel holds: it stops every task of the runs that are named, and nothing but their user starts them again."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc import slurm
+from hpc.monitor.cancel import cancel_runs
+from hpc.monitor.logs import show_logs
+from hpc.monitor.status import show_status
+from hpc.node import task as lifecycle
+from hpc.node.task import Task, execute_runs, give_back
+from hpc.recovery.diagnosis import StopRequest
+from hpc.submission import arrays
+from hpc.submission.arrays import submit_missing
+from hpc.submission.local_pool import local_executor
+from hpc.submission.plan import Site, SubmitPlan
+from hpc.submission.profile import Profile
+from hpc.submission.submit import show_in_logs
+from src.config.schema import Config
+from src.errors import RunError
+from src.files import append_lines
+from src.requests import grid_request, lr_sweep_request
+from src.results.table import read_rows
+from src.runner import run_sweep
+from src.runs.attempts import Outcome
+from src.runs.names import find_named
+from src.runs.rundir import RunDir, SweepDir
+from src.runs.sweeps import open_sweep
+from tests.conftest import fake
+
+PROFILE = Profile(executor="slurm", slice="1g.12gb", max_parallel=2)
+SITE = Site("gpu:1g.12gb:1", 1001)
+
+
+@pytest.fixture
+def sweep(small: Callable[..., Config]) -> SweepDir:
+    return open_sweep(grid_request(small()))[0]
+
+
+@pytest.fixture
+def queue(sweep: SweepDir, commands: Path) -> Path:
+    """What squeue answers; scancel writes down what it is given."""
+    tasks = [[run.name] for run in sweep.runs()]
+    append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "tasks": tasks}])
+    path = commands / "queue"
+    path.touch()
+    fake(commands, "squeue", f"cat '{path}'")
+    fake(commands, "scancel", f'echo "$@" >> "{commands}/cancelled"')
+    return path
+
+
+def waiting(*ids: str, state: str = "PENDING") -> str:
+    return "".join(f"{job}|relay-x.1|{state}|Resources|1:00\n" for job in ids)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the runs that are submitted."""
+    names: list[str] = []
+
+    def take(plan: SubmitPlan) -> str:
+        names.extend(path.name for runs in plan.tasks for path in runs)
+        return "90"
+
+    monkeypatch.setattr("hpc.submission.submit._sbatch", take)
+    return names
+
+
+def test_a_cancel_stops_every_task_of_its_runs(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The array was taken twice; the second one trains.
+    queue.write_text(waiting("70_0", "70_1", "70_2", "70_3") + waiting("71_0", "71_1", state="RUNNING"))
+    cancel_runs(small(), sweep.runs()[0].label)
+    assert (queue.parent / "cancelled").read_text() == "--quiet 71_0 70_0\n"
+    said = capsys.readouterr().out
+    assert "cancelled 2 tasks" in said
+    assert f"  {sweep.runs()[0].label}\n" in said
+    cancel_runs(small(), sweep.name)
+    assert (queue.parent / "cancelled").read_text().split("\n")[1].split()[1:] == [
+        *("71_0", "70_0", "71_1", "70_1", "70_2", "70_3")
+    ]
+
+
+def test_what_is_cancelled_is_submitted_by_its_user_alone(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, sent: list[str]
+) -> None:
+    config, runs = small(), sweep.runs()
+    cancel_runs(config, runs[1].label)
+    submit_missing(sweep, PROFILE, SITE, config, by_user=False)
+    assert sent == [run.name for run in runs if run != runs[1]]
+    sent.clear()
+    submit_missing(sweep, PROFILE, SITE, config)
+    assert runs[1].name in sent
+    assert not runs[1].cancelled()
+
+
+def test_a_cancel_holds_whatever_ended_the_run_before(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, sent: list[str]
+) -> None:
+    config, runs = small(), sweep.runs()
+    for run, cause in zip(runs, ("TIMEOUT", "PREEMPTED", "KILLED", "NODE_FAIL"), strict=True):
+        run.record_attempt(1, start=1.0, job="70_0", cluster="c")
+        run.record_attempt(1, end=2.0, cause=cause, first_step=0, last_step=3)
+    queue.write_text(waiting("70_0", "70_1"))
+    cancel_runs(config, "all")
+    queue.write_text("")
+    submit_missing(sweep, PROFILE, SITE, config, by_user=False)
+    assert sent == []
+
+
+def test_a_surplus_array_is_cancelled_by_the_next_command(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, sent: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    queue.write_text(waiting("70_0", "70_1", "70_2", "70_3", "71_0", "71_1", "71_2", "71_3"))
+    submit_missing(sweep, PROFILE, SITE, small())
+    assert (queue.parent / "cancelled").read_text() == "--quiet 71_0 71_1 71_2 71_3\n"
+    assert "4 tasks too many in the queue; cancelled: 71_0" in capsys.readouterr().out
+    assert sent == []
+
+
+def test_a_task_that_ended_before_its_run_began_says_why(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, runs = small(), sweep.runs()
+    append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "job_id": "70"}])
+    queue.write_text(waiting("70_3"))
+    # The second one was to come back after its time limit, the third one was a crash that said so itself.
+    for number, cause in ((1, "TIMEOUT"), (2, "CRASHED")):
+        runs[number].record_attempt(1, start=1.0, job=f"70_{number}", cluster="c")
+        runs[number].record_attempt(1, end=2.0, cause=cause, error="its own", first_step=0, last_step=1)
+    folder = Path(config.paths.logs_dir) / sweep.name
+    folder.mkdir(parents=True)
+    for number in range(3):
+        (folder / f"70_{number}_0_log.err").write_text(f"first line\nerror: no code {number}\n\n")
+    show_status(config, sweep.name)
+    shown = [line for line in capsys.readouterr().out.splitlines() if "k=00" in line]
+    assert "not started" in shown[0]
+    assert "error: no code 0" in shown[0]
+    assert "not started" in shown[1]
+    assert "error: no code 1" in shown[1]
+    assert "crashed" in shown[2]
+    assert "its own" in shown[2]
+    assert "PENDING" in shown[3]
+
+
+def test_logs_are_found_with_the_jobs_and_where_an_earlier_version_kept_them(
+    small: Callable[..., Config], sweep: SweepDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, (run, *_) = small(), sweep.runs()
+    old = Path(config.paths.logs_dir) / sweep.name
+    for number, folder in enumerate((old, sweep.jobs)):
+        folder.mkdir(parents=True)
+        run.record_attempt(number + 1, start=1.0, job=f"7{number}", cluster="c")
+        run.record_attempt(number + 1, end=2.0, cause="CRASHED")
+        (folder / f"7{number}_0_log.out").write_text(f"words of job {number}\n")
+    show_in_logs(config, sweep.jobs)
+    show_logs(config, run.label, follow=False)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("words")]
+    assert said == ["words of job 0", "words of job 1"]
+    old.rename(old.with_name("away"))
+    show_in_logs(config, sweep.jobs)
+    show_logs(config, run.label, follow=False)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("words")]
+    assert said == ["words of job 1"]
+    assert (old / "71_0_log.out").read_text() == "words of job 1\n"
+
+
+def test_a_task_that_ended_before_its_run_began_is_not_blamed_for_what_came_after(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, (first, second, third, _) = small(), sweep.runs()
+    append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "job_id": "70"}])
+    # Begun by its task, then on this machine; only on this machine, after the task and before it.
+    first.record_attempt(1, start=1.0, end=2.0, job="70_0", cluster="c", cause="CRASHED", first_step=0, last_step=1)
+    first.record_attempt(2, start=3.0, end=4.0, job="555", cause="CRASHED", error="of here", first_step=1, last_step=2)
+    second.record_attempt(1, start=3.0, end=4.0, job="556", cause="CRASHED", error="of here", first_step=0, last_step=2)
+    third.record_attempt(1, start=-1.0, end=0.0, job="557", cause="CRASHED", error="of here", first_step=0, last_step=2)
+    show_status(config, sweep.name)
+    shown = [line for line in capsys.readouterr().out.splitlines() if "k=00" in line]
+    assert ["of here" in line for line in shown[:2]] == [True, True]
+    assert ["not started" in line for line in shown[:4]] == [False, False, True, True]
+
+
+@pytest.fixture
+def requeued(monkeypatch: pytest.MonkeyPatch) -> Any:
+    asked: list[str] = []
+    monkeypatch.setattr(lifecycle, "_requeue", lambda: asked.append("requeue"))
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)}
+    yield asked
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_task_does_not_begin_a_cancelled_run_and_executes_the_others(sweep: SweepDir, requeued: list[str]) -> None:
+    first, second = sweep.runs()[:2]
+    first.cancel()
+    assert execute_runs([first, second]) == {first.label: "CANCELLED", second.label: "DONE"}
+    assert first.attempts() == []
+
+
+def test_a_stopped_task_is_not_requeued_for_a_cancelled_run(sweep: SweepDir, requeued: list[str]) -> None:
+    run = sweep.runs()[0]
+    run.cancel()
+    give_back([run], "TIMEOUT", StopRequest())
+    assert requeued == []
+    run.lift_cancel()
+    with pytest.raises(SystemExit):
+        give_back([run], "TIMEOUT", StopRequest())
+    assert requeued == ["requeue"]
+
+
+def test_a_task_that_slurm_has_put_back_does_not_requeue_its_next_execution(
+    sweep: SweepDir, requeued: list[str], commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next execution may run already, and to requeue the job again would stop it."""
+    monkeypatch.setenv("SLURM_JOB_ID", "70")
+    fake(commands, "scontrol", "echo 'JobId=70 JobState=RUNNING Restarts=1'")
+    fake(commands, "sacct", "echo '70|c|NODE_FAIL|2026-01-01T00:00:00|2026-01-01T00:10:00'")
+    stop = StopRequest()
+    assert stop.cause() == "NODE_FAIL"
+    give_back(sweep.runs(), "NODE_FAIL", stop)
+    assert requeued == []
+
+
+def test_a_grid_in_the_foreground_passes_over_what_is_cancelled_meanwhile(sweep: SweepDir) -> None:
+    executed: list[str] = []
+    second = sweep.runs()[1]
+    second.cancel()  # Before the command, which asks for it again.
+
+    def execute(run: RunDir, *_: Any) -> Outcome:
+        executed.append(run.name)
+        sweep.runs()[2].cancel()
+        run.write_result({"steps": 1})
+        return Outcome("done", 0, 1, 1)
+
+    with pytest.raises(SystemExit):
+        run_sweep(sweep, execute, new=False)
+    assert executed == [run.name for number, run in enumerate(sweep.runs()) if number != 2]
+
+
+def test_an_exact_name_wins_then_the_only_part(small: Callable[..., Config]) -> None:
+    config = small(lr_finder__seeds=[1, 10, 11])
+    runs_dir = Path(config.paths.runs_dir)
+    sweep = open_sweep(lr_sweep_request(config))[0]
+    other = open_sweep(grid_request(config))[0]
+    assert find_named(runs_dir, f"{sweep.name}/seed=1") == (sweep, sweep.run("seed=1"))
+    assert find_named(runs_dir, "seed=1") == (sweep, sweep.run("seed=1"))
+    assert find_named(runs_dir, "seed=10") == (sweep, sweep.run("seed=10"))
+    assert find_named(runs_dir, "lr_find") == (sweep, None)
+    assert find_named(runs_dir, str(sweep.run("seed=11").path)) == (sweep, sweep.run("seed=11"))
+    assert find_named(runs_dir, f"{other.name}/") == (other, None)
+    assert find_named(runs_dir, None) == (other, None)
+    for name in ("seed", f"{sweep.name}/seed=", "lr_finder/seed"):
+        with pytest.raises(RunError, match=r"3 have that in their name: .*/seed=1, .*/seed=10, .*give one of them in"):
+            find_named(runs_dir, name)
+    with pytest.raises(RunError, match="2 have that in their name"):
+        find_named(runs_dir, "_2")
+    with pytest.raises(RunError, match="no sweep and no run has that in its name"):
+        find_named(runs_dir, "seed=12")
+
+
+def test_an_ambiguous_name_cancels_nothing(small: Callable[..., Config], sweep: SweepDir, queue: Path) -> None:
+    queue.write_text(waiting("70_0", "70_1"))
+    with pytest.raises(RunError, match="4 have that in their name"):
+        cancel_runs(small(), f"{sweep.name}/k=00")
+    assert not (queue.parent / "cancelled").exists()
+    assert not any(run.cancelled() for run in sweep.runs())
+
+
+def test_thousands_of_submissions_are_cancelled_in_one_question(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their names are more than Linux takes in one argument of a command."""
+    names = [f"relay-{sweep.name}-0123.{number}" for number in range(3500)]
+    run = sweep.runs()[0].name
+    append_lines(sweep.submissions_file, [{"job_name": name, "tasks": [[run]]} for name in names])
+    jobs = [f"{100_000 + number}|{name}|PENDING|Resources|1:00\n" for number, name in enumerate(names)]
+    queue.write_text("".join([*jobs, "7|of-somebody-else|RUNNING|None|1:00\n"]))
+    fake(queue.parent, "squeue", f"echo asked >> '{queue}.asked'; cat '{queue}'")
+    cancel_runs(small(), "all")
+    given = (queue.parent / "cancelled").read_text().split()
+    assert given == ["--quiet", *(str(100_000 + number) for number in range(3500))]
+    assert Path(f"{queue}.asked").read_text() == "asked\n"
+    assert "cancelled 3500 tasks" in capsys.readouterr().out
+
+
+def test_ids_of_any_number_fit_into_commands(commands: Path) -> None:
+    ids = [f"{number}_{number}" for number in range(100_000, 130_000)]
+    for program in ("scancel", "scontrol", "sacct"):
+        fake(commands, program, f"""echo "$@" | tr ', ' '\\n\\n' | grep _ >> '{commands}/{program}.given'""")
+    slurm.cancel(ids)
+    slurm.release(ids)
+    assert slurm.ends(ids) == []
+    for program in ("scancel", "scontrol", "sacct"):
+        assert (commands / f"{program}.given").read_text().split() == ids
+
+
+def test_a_cancel_names_what_it_stops_and_what_it_holds(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third, fourth = sweep.runs()
+    fourth.write_result({"steps": 3})
+    queue.write_text(waiting("70_0"))
+    cancel_runs(small(), sweep.name)
+    stopped, _, held = capsys.readouterr().out.partition("not in the queue")
+    assert stopped == f"{sweep.name}: cancelled 1 task\n  {first.label}\n"
+    assert [second.label in held, third.label in held, fourth.label in held] == [True, True, False]
+    queue.write_text("")
+    cancel_runs(small(), third.label)
+    assert f"{third.label}: nothing of it waits or runs" in capsys.readouterr().out
+
+
+def test_a_cancelled_run_that_waited_is_cancelled_in_every_table(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path
+) -> None:
+    first, second = sweep.runs()[:2]
+    queue.write_text(waiting("70_0"))
+    cancel_runs(small(), first.label)
+    for state in ("CANCELLED", "COMPLETING"):
+        queue.write_text(waiting("70_0", state=state))
+        assert [row["state"] for row in read_rows(sweep)][:2] == ["cancelled", "new"]
+    assert second.attempts() == []
+
+
+def test_a_task_that_somebody_took_out_of_the_queue_is_shown_as_cancelled(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "job_id": "70"}])
+    queue.write_text(waiting("70_0", state="CANCELLED") + waiting("70_1", "70_2", "70_3"))
+    show_status(small(), sweep.name)
+    shown = [line for line in capsys.readouterr().out.splitlines() if "k=00" in line]
+    assert "cancelled" in shown[0]
+    assert "PENDING" in shown[1]
+
+
+def test_logs_are_labelled_stdout_before_stderr(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = small(), sweep.runs()[0]
+    append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "job_id": "70"}])
+    folder = Path(config.paths.logs_dir).absolute() / sweep.name
+    folder.mkdir(parents=True)
+    (folder / "70_0_0_log.err").write_text("said on stderr\n")
+    (folder / "70_0_0_log.out").write_text("said on stdout\n")
+    show_logs(config, run.label, follow=False)
+    assert capsys.readouterr().out == (
+        f"==> {folder}/70_0_0_log.out <==\nsaid on stdout\n\n==> {folder}/70_0_0_log.err <==\nsaid on stderr\n"
+    )
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_submitit_calls_no_job_completed_whose_run_was_stopped(
+    sweep: SweepDir, tmp_path: Path, cancelled: bool, small: Callable[..., Config]
+) -> None:
+    run = sweep.runs()[0]
+    if cancelled:
+        run.cancel()
+    else:
+        run.write_result({"steps": 3})
+    job = local_executor(tmp_path / "logs", 5, 30).submit(Task([str(run.path)]))
+    assert job.result() == {run.label: "CANCELLED" if cancelled else "DONE"}
+    said = job.paths.stdout.read_text() + job.paths.stderr.read_text()
+    assert ("completed successfully" in said) != cancelled
+    assert ("was cancelled" in said) == cancelled
+
+
+def test_a_task_that_does_not_come_to_its_end_is_left_to_the_next_call(
+    small: Callable[..., Config],
+    sweep: SweepDir,
+    queue: Path,
+    sent: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(arrays, "_ENDING_S", 0.1)
+    queue.write_text(waiting("70_0", state="COMPLETING"))
+    submit_missing(sweep, PROFILE, SITE, small())
+    assert sent == [run.name for run in sweep.runs()[1:]]
+    said = capsys.readouterr().out
+    assert "waiting until tasks have saved and ended: 70_0\n" in said
+    assert "70_0: not over after 0 s; the same command submits what they leave later\n" in said
+    sweep.runs()[0].write_result({"steps": 3})
+    submit_missing(sweep, PROFILE, SITE, small())
+    assert "waiting" not in capsys.readouterr().out, "a run that is done is not waited for"

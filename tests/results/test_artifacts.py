@@ -1,0 +1,237 @@
+"""artifacts/best.ckpt holds the best weights of one experiment, and no other run replaces them in silence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from src.config.schema import Config
+from src.config.yaml_file import dump_yaml
+from src.errors import CheckpointError
+from src.progress import PlainReporter
+from src.requests import evaluation_request, train_request
+from src.results.artifacts import export_best
+from src.runner import prepare_images
+from src.runs.attempts import attempt
+from src.runs.planned import check_as_planned, planned_row
+from src.runs.rundir import RunDir
+from src.runs.sweeps import open_sweep
+from src.training.evaluation import evaluate
+from src.training.publish import replace_best_by
+
+
+@pytest.fixture
+def trained(small: Callable[..., Config]) -> Callable[..., RunDir]:
+    """A finished training with these values at its best epoch, and its weights, in a sweep of its own."""
+
+    def make(accuracy: float | None, loss: float = 1.0, **changes: Any) -> RunDir:
+        run = open_sweep(prepare_images(train_request(small(**changes))), fresh=True)[0].runs()[0]
+        best = None if accuracy is None else {"accuracy": accuracy, "loss": loss, "epoch": 1.0}
+        run.checkpoints.mkdir()
+        if best:
+            run.best_file.write_text(f"weights of {run.label}")
+        run.write_result({"outcome": "completed", "best": best, "steps": 6})
+        return run
+
+    return make
+
+
+def export(run: RunDir, **options: bool) -> str:
+    result = run.result()
+    assert result
+    return export_best(run, result, **options)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "artifacts" / "best.ckpt"
+
+
+def test_only_better_weights_take_the_place_of_those_that_are_there(
+    trained: Callable[..., RunDir], target: Path
+) -> None:
+    first = trained(0.6)
+    assert f"best weights: {target}, {first.label} (val/accuracy 0.6000)" in export(first)
+    for worse in (trained(0.5), trained(0.6), trained(0.6, loss=1.5)):
+        assert "is not worse than" in export(worse)
+        assert str(worse.best_file) in export(worse)
+        assert target.read_bytes() == first.best_file.read_bytes()
+    for better in (trained(0.6, loss=0.5), trained(0.7)):
+        assert "in place of " in export(better)
+        assert target.read_bytes() == better.best_file.read_bytes()
+        assert json.loads(target.with_suffix(".json").read_text())["run"] == str(better.path)
+    assert [path.name for path in target.parent.glob("best-*")] == [], "each run keeps its own"
+
+
+def test_a_run_may_replace_its_own(trained: Callable[..., RunDir], target: Path) -> None:
+    run = trained(0.6)
+    export(run)
+    run.best_file.write_text("after it went on")
+    assert "best weights" in export(run)
+    assert target.read_text() == "after it went on"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset__split": {"val": 12, "test": 20}},
+        {"dataset__split": {"val": 20, "test": 20, "seed": 7}},
+        {"dataset__synthetic_seed": 5},
+    ],
+)
+def test_another_experiments_weights_are_kept(
+    trained: Callable[..., RunDir], target: Path, changes: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, other = trained(0.6), trained(0.9, **changes)
+    export(first)
+    said = export(other)
+    assert f"is kept: it is of {first.path}, on other images or another split" in said
+    assert "--replace-best puts them there" in said
+    assert target.read_bytes() == first.best_file.read_bytes()
+    replace_best_by(other.sweep())
+    assert f"in place of {first.label}" in capsys.readouterr().out
+    assert target.read_bytes() == other.best_file.read_bytes()
+
+
+def test_the_configuration_can_ask_for_it(trained: Callable[..., RunDir], target: Path) -> None:
+    export(trained(0.6))
+    worse = trained(0.1, checkpoint__replace_best=True)
+    assert "best weights" in export(worse)
+    assert target.read_bytes() == worse.best_file.read_bytes()
+
+
+def test_it_can_be_asked_of_a_run_that_is_planned_already(
+    trained: Callable[..., RunDir], target: Path, small: Callable[..., Config]
+) -> None:
+    """It waits in a queue, or trains; a later command asks."""
+    export(trained(0.6))
+    run = open_sweep(prepare_images(train_request(small(train__seed=5))))[0].runs()[0]
+    replace_best_by(run.sweep())
+    result = {"outcome": "completed", "best": {"accuracy": 0.1, "loss": 2.0}}
+    check_as_planned(run, run.config(), "train", planned_data(run))
+    run.checkpoints.mkdir()
+    run.best_file.write_text("its weights")
+    assert "best weights" in export_best(run, result)
+    assert target.read_bytes() == run.best_file.read_bytes()
+
+
+def planned_data(run: RunDir) -> str:
+    row = planned_row(run)
+    assert row
+    return str(row["data"])
+
+
+def test_weights_measured_on_unknown_images_are_not_compared(
+    small: Callable[..., Config], trained: Callable[..., RunDir], target: Path
+) -> None:
+    """Of sweeps that an earlier version planned, whose manifest says nothing of images."""
+    runs = [open_sweep(train_request(small(train__seed=seed)))[0].runs()[0] for seed in (1, 2)]
+    for run, accuracy in zip(runs, (0.5, 0.9), strict=True):
+        run.checkpoints.mkdir()
+        run.best_file.write_text(run.label)
+        said = export_best(run, {"best": {"accuracy": accuracy, "loss": 1.0}})
+    assert "on other images or another split" in said
+    assert target.read_bytes() == runs[0].best_file.read_bytes()
+
+
+def test_weights_that_nobody_knows_are_kept_and_never_lost(trained: Callable[..., RunDir], target: Path) -> None:
+    target.parent.mkdir()
+    target.write_text("of the report's program")
+    run = trained(0.9)
+    assert "nobody knows where it is from" in export(run)
+    export(run, replace=True)
+    (kept,) = target.parent.glob("best-*.ckpt")
+    assert kept.read_text() == "of the report's program"
+    # Of a run that is gone since.
+    other = trained(0.95)
+    run.best_file.unlink()
+    export(other)
+    assert len(list(target.parent.glob("best-*.ckpt"))) == 2
+
+
+def test_a_run_without_a_best_epoch_leaves_it_alone(trained: Callable[..., RunDir], target: Path) -> None:
+    export(trained(0.6))
+    before = target.read_bytes()
+    assert "no best epoch" in export(trained(None))
+    assert target.read_bytes() == before
+
+
+@pytest.fixture
+def checkpoint(small: Callable[..., Config], tmp_path: Path) -> Path:
+    from src.models.registry import build_model
+
+    path = tmp_path / "some.ckpt"
+    torch.save({"model_state_dict": build_model(small().model).state_dict()}, path)
+    return path
+
+
+def planned(config: Config) -> RunDir:
+    return open_sweep(prepare_images(evaluation_request(config)), fresh=True)[0].runs()[0]
+
+
+def test_an_evaluation_measures_the_file_that_it_was_planned_for(
+    small: Callable[..., Config], checkpoint: Path, tmp_path: Path
+) -> None:
+    from src.models.registry import build_model
+
+    run = planned(small(evaluation__checkpoint=str(checkpoint)))
+    content = checkpoint.read_bytes()
+    torch.manual_seed(99)
+    torch.save({"model_state_dict": build_model(small().model).state_dict()}, checkpoint)
+    with pytest.raises(CheckpointError, match=r"some\.ckpt: was replaced after this evaluation was planned"):
+        attempt(run, evaluate, lambda: False, PlainReporter())
+    assert run.result() is None
+    checkpoint.write_bytes(content)
+    attempt(run, evaluate, lambda: False, PlainReporter())
+    result = run.result()
+    assert result
+    assert result["checkpoint_sha256"] == run.config().evaluation.sha256
+
+
+def test_bytes_changed_inside_a_checkpoint_are_seen(small: Callable[..., Config], checkpoint: Path) -> None:
+    data = bytearray(checkpoint.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 64] = bytes(64)
+    checkpoint.write_bytes(data)
+    run = planned(small(evaluation__checkpoint=str(checkpoint)))
+    with pytest.raises(CheckpointError, match=r"some\.ckpt: is damaged: .* is not what was written"):
+        attempt(run, evaluate, lambda: False, PlainReporter())
+
+
+def test_the_digest_beside_a_checkpoint_is_compared(small: Callable[..., Config], checkpoint: Path) -> None:
+    config = small(evaluation__checkpoint=str(checkpoint))
+    beside = checkpoint.with_suffix(".json")
+    for harmless in ("{}", "[1]", "not json", '{"sha256": 7}'):
+        beside.write_text(harmless)
+        evaluation_request(config)
+    beside.write_text(json.dumps({"sha256": "0" * 64}))
+    with pytest.raises(CheckpointError, match=r"is not the file that some\.json beside it was written for"):
+        evaluation_request(config)
+    with pytest.raises(CheckpointError, match=r"evaluation\.sha256: a+, but .*some\.ckpt has"):
+        evaluation_request(small(evaluation__checkpoint=str(checkpoint), evaluation__sha256="a" * 64))
+
+
+def test_the_best_weights_of_other_images_are_measured_only_by_name(small: Callable[..., Config]) -> None:
+    config, other = small(), small(dataset__synthetic_seed=7)
+    best = Path(config.paths.artifacts_dir) / "best.ckpt"
+    best.parent.mkdir()
+    best.write_bytes(b"weights")
+    best.with_suffix(".yaml").write_text(dump_yaml(config.to_dict()))
+    assert evaluation_request(config).config.evaluation.checkpoint == str(best)
+    with pytest.raises(
+        CheckpointError, match=r"trained on other images .*synthetic_seed 0.*synthetic_seed 7"
+    ) as caught:
+        evaluation_request(other)
+    assert "training of this configuration" not in str(caught.value)
+    own = open_sweep(train_request(other))[0].runs()[0]
+    own.checkpoints.mkdir()
+    own.best_file.write_bytes(b"its own")
+    with pytest.raises(CheckpointError, match=f"the training of this configuration: .*--checkpoint {own.best_file}"):
+        evaluation_request(other)
+    named = small(dataset__synthetic_seed=7, evaluation__checkpoint=str(best))
+    assert evaluation_request(named).config.evaluation.checkpoint == str(best)

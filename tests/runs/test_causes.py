@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from src.runs.attempts import used_s, wasted_s
+from src.runs.causes import CAUSES, Cause, since_retry, verdict
+from tests.conftest import ROOT
+
+
+def attempts(*steps: tuple[int, int], cause: str = "TIMEOUT") -> list[dict[str, Any]]:
+    return [
+        {"attempt": i, "cause": cause, "first_step": first, "last_step": last}
+        for i, (first, last) in enumerate(steps, 1)
+    ]
+
+
+def word(found: list[dict[str, Any]]) -> str | None:
+    refused = verdict(found)
+    return refused.word if refused else None
+
+
+def advancing(count: int, cause: str) -> list[dict[str, Any]]:
+    return attempts(*[(i, i + 1) for i in range(count)], cause=cause)
+
+
+@pytest.mark.parametrize("cause", sorted(CAUSES))
+def test_each_cause_has_its_own_budget(cause: str) -> None:
+    limit = CAUSES[cause].budget
+    allowed = 500 if limit is None else limit
+    assert verdict(advancing(allowed, cause)) is None
+    assert word(advancing(allowed + 1, cause)) == (None if limit is None else cause)
+
+
+def goes_on(cause: Cause) -> str:
+    """How the README says what follows."""
+    if cause.budget == 0:
+        return "after `retry --failed`"
+    how = "by itself" if cause.requeued else "with the same command again"
+    if cause.budget:
+        return f"{how}, {cause.budget} times"
+    return f"{how}, always" if cause.requeued else how
+
+
+def test_the_readme_has_every_cause_and_what_follows() -> None:
+    rows = re.findall(r"^\| ([A-Z_, ]+) \| .* \| (.*) \|$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    told = {name: then for names, then in rows for name in names.split(", ")}
+    assert told.pop("NO_PROGRESS") == "after `retry --failed`"
+    assert told == {name: goes_on(cause) for name, cause in CAUSES.items()}
+
+
+def test_one_cause_does_not_use_up_what_another_is_allowed() -> None:
+    assert verdict([*advancing(50, "TIMEOUT"), *advancing(5, "NODE_FAIL"), *advancing(300, "PREEMPTED")]) is None
+
+
+def test_a_cause_that_nobody_knows_is_allowed_as_much_as_a_kill() -> None:
+    assert verdict(advancing(5, "BOOT_FAIL")) is None
+    assert word(advancing(6, "BOOT_FAIL")) == "BOOT_FAIL"
+
+
+def test_two_attempts_without_a_step_are_no_progress() -> None:
+    assert verdict(attempts((0, 0))) is None
+    assert word(attempts((0, 0), (0, 0))) == "NO_PROGRESS"
+    assert verdict(attempts((0, 0), (0, 3))) is None
+    assert verdict(attempts((0, 3), (3, 3))) is None
+    assert word(attempts((0, 3), (3, 3), (3, 3))) == "NO_PROGRESS"
+
+
+def test_bad_luck_is_no_lack_of_progress_until_it_never_ends() -> None:
+    assert verdict(attempts((0, 0), (0, 0), (0, 0), cause="PREEMPTED")) is None
+    assert word(attempts(*[(0, 0)] * 10, cause="PREEMPTED")) == "NO_PROGRESS"
+    assert verdict(attempts((0, 0), (0, 0), cause="KILLED")) is None
+    assert verdict(attempts((0, 0), (0, 0), (0, 0), cause="CANCELLED")) is None
+    between = [*attempts((0, 0)), *attempts((0, 0), cause="PREEMPTED"), *attempts((0, 0))]
+    assert word(between) == "NO_PROGRESS"
+
+
+def test_retry_gives_budgets_back() -> None:
+    crashed = attempts((0, 5), cause="CRASHED")
+    assert word(crashed) == "CRASHED"
+    crashed[-1]["retried"] = 1.0
+    assert verdict(crashed) is None
+    again = [*crashed, *attempts((5, 6), cause="CRASHED")]
+    assert word(again) == "CRASHED"
+    assert list(since_retry(again)) == again[1:]
+
+
+def test_what_to_do_is_said() -> None:
+    refused = verdict(attempts((0, 5), cause="OUT_OF_MEMORY"))
+    assert "mem_gb" in str(refused)
+    assert "raise mem_gb of the profile" in str(refused)
+
+
+def test_used_and_wasted_seconds() -> None:
+    timeout = {"start": 0.0, "end": 100.0, "cause": "TIMEOUT", "first_step": 0, "last_step": 50}
+    killed = {"start": 200.0, "end": 300.0, "cause": "KILLED", "first_step": 50, "last_step": 60, "reached_step": 90}
+    idle = {"start": 400.0, "end": 410.0, "cause": "TIMEOUT", "first_step": 60, "last_step": 60}
+    running = {"start": 500.0}
+    done = {"start": 500.0, "end": 530.0, "cause": "DONE", "first_step": 60, "last_step": 99}
+    assert used_s([timeout, killed, idle, running], now=520.0) == 230.0
+    assert wasted_s([timeout, killed, idle, done]) == 75.0 + 10.0
+    # A damaged newest checkpoint: the next attempt begins before what this one saved.
+    assert wasted_s([timeout, {**done, "first_step": 30}]) == 40.0

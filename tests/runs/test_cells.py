@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from src.config.loading import load_config
+from src.config.schema import Config
+from src.errors import ConfigError, DataError
+from src.requests import grid_request
+from src.runs.cells import expand_grid, refine_grid
+from src.runs.sweeps import open_sweep
+from tests.conftest import ROOT
+
+REFERENCE = ROOT.parent / "shared" / "reference" / "grid_search_runs"
+
+
+@pytest.fixture(scope="module")
+def report() -> Config:
+    return load_config(ROOT / "configs" / "config.yaml")
+
+
+def test_the_reports_grid_has_its_48_cells_in_its_order(report: Config) -> None:
+    cells = expand_grid(report)
+    assert len(cells) == 48
+    assert cells[0].name == "k=000_M=4_bc=64-64-64_bs=32_lr=1.00e-04_wd=1e-05"
+    assert cells[34].name == "k=034_M=6_bc=64-64-64_bs=32_lr=2.00e-03_wd=1e-05"
+    assert cells[47].name == "k=047_M=6_bc=48-72-72_bs=64_lr=2.00e-03_wd=1e-04"
+    assert all(cell.config.train.epochs == 2 for cell in cells)
+    assert cells[34].config.model.num_modules == 6
+    assert len({cell.key for cell in cells}) == 48
+
+
+def test_names_are_those_of_the_reports_runs(report: Config) -> None:
+    if not REFERENCE.is_dir():
+        pytest.skip(f"the report's logs are not here ({REFERENCE})")
+    theirs = sorted(path.name.rsplit("_", 1)[0] for path in REFERENCE.iterdir())
+    assert [f"grid_search_{cell.name}" for cell in expand_grid(report)] == theirs
+
+
+def test_the_refined_grid_is_the_reports_around_its_best_cell(report: Config) -> None:
+    best = {k: v for k, v in expand_grid(report)[34].overrides.items() if k != "train.epochs"}
+    cells = refine_grid(report, best)
+    points = {(c.config.train.optimizer.lr, c.config.train.optimizer.weight_decay) for c in cells}
+    assert points == {(lr, wd) for lr in (1.5e-3, 2e-3, 2.5e-3) for wd in (1e-5, 5e-6, 1e-6)}
+    assert len(cells) == 9
+    assert all(c.config.train.epochs == 8 and c.config.model.num_modules == 6 for c in cells)
+
+
+def test_names_show_only_what_differs(small: Callable[..., Config]) -> None:
+    names = [cell.name for cell in expand_grid(small(hparams__num_modules=[2]))]
+    assert names == ["k=000_lr=1.00e-03", "k=001_lr=1.00e-02"]
+
+
+def test_close_rates_keep_different_names(small: Callable[..., Config]) -> None:
+    names = [
+        cell.name
+        for cell in expand_grid(small(hparams={"lr": [0.0012345, 0.0012346], "weight_decay": [1.25e-5, 0.0, 0.1]}))
+    ]
+    assert names[0] == "k=000_lr=1.2345e-03_wd=1.25e-05"
+    assert names[4] == "k=004_lr=1.2346e-03_wd=0"
+    assert names[5] == "k=005_lr=1.2346e-03_wd=1e-01"
+    assert len(set(names)) == 6
+
+
+def test_a_sweep_under_earlier_names_is_found(small: Callable[..., Config]) -> None:
+    request = grid_request(small(hparams={"lr": [0.0005], "weight_decay": [0.001, 0.0001], "epochs": 1}))
+    assert [cell.name for cell in request.cells] == ["k=000_wd=1e-03", "k=001_wd=1e-04"]
+    earlier = ["k=000_wd=0.001", "k=001_wd=1e-04"]
+    cells = [replace(cell, name=name, former_name=None) for cell, name in zip(request.cells, earlier, strict=True)]
+    data = dict.fromkeys(earlier, "0123456789abcdef")
+    made, _ = open_sweep(replace(request, cells=cells, data=data))
+    found, new = open_sweep(request)
+    assert (found, new) == (made, False)
+    assert [run.name for run in found.runs()] == earlier
+    other = dict.fromkeys([cell.name for cell in request.cells], "fedcba9876543210")
+    with pytest.raises(DataError, match="2 of 2 runs were planned on other images"):
+        open_sweep(replace(request, data=other))
+
+
+def test_any_key_path_is_an_axis(small: Callable[..., Config]) -> None:
+    cells = expand_grid(small(hparams={"train.scheduler.gamma": [0.1, 0.5], "augment.random_flip": [True, False]}))
+    assert [c.config.train.scheduler.gamma for c in cells] == [0.1, 0.1, 0.5, 0.5]
+    assert cells[0].name == "k=000_gamma=0.1_random_flip=true"
+
+
+def test_a_name_is_one_harmless_directory(small: Callable[..., Config]) -> None:
+    cells = expand_grid(small(hparams={"dataset.name": ["synthetic", "../../x; rm -rf $(pwd)\n'\""]}))
+    assert all("/" not in c.name and "$" not in c.name and "\n" not in c.name and "'" not in c.name for c in cells)
+
+
+def test_invalid_cells_are_refused_together(small: Callable[..., Config]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        expand_grid(small(hparams={"lr": [0.1, -1.0], "num_modules": [0, 2]}))
+    message = str(caught.value)
+    assert "train.optimizer.lr: -1.0" in message
+    assert "model.num_modules: 0" in message
+    assert len(message.splitlines()) == 3
+
+
+def test_a_grid_over_networks_keeps_the_options_of_each(small: Callable[..., Config]) -> None:
+    networks = ["inception_multibranch", "residual_cnn"]
+    cells = expand_grid(small(hparams={"model.type": networks, "num_modules": [2, 3]}))
+    assert [cell.name for cell in cells] == [
+        f"k={index:03d}_net={networks[index // 2]}_M={2 + index % 2}" for index in range(4)
+    ]
+    assert [cell.config.model.type for cell in cells] == [networks[0]] * 2 + [networks[1]] * 2
+
+
+def test_cells_that_differ_in_nothing_that_their_network_reads_are_refused(small: Callable[..., Config]) -> None:
+    networks = ["inception_multibranch", "residual_cnn"]
+    axes = {"model.type": networks, "branch_channels": [[3, 4, 5], [4, 4, 4]], "residual": [False, True]}
+    with pytest.raises(ConfigError) as caught:
+        expand_grid(small(hparams=axes))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert lines[1] == (
+        "  hparams: k=004_net=residual_cnn_bc=3-4-5_residual=false and k=005_net=residual_cnn_bc=3-4-5_residual=true "
+        "are the same experiment, because residual_cnn does not read model.residual; give model.residual one value, or "
+        "search it in a grid without residual_cnn"
+    )
+    assert "k=004_net=residual_cnn_bc=3-4-5_residual=false and k=006_net=residual_cnn_bc=4-4-4" in lines[2]
+    assert len(expand_grid(small(hparams={**axes, "model.type": networks[:1]}))) == 4
+    assert len(expand_grid(small(hparams={"model.type": networks, "branch_channels": [[3, 4, 5]], "lr": [0.1]}))) == 2
+
+
+def test_a_grid_without_axes_and_one_too_large(small: Callable[..., Config]) -> None:
+    with pytest.raises(ConfigError, match="no axis"):
+        expand_grid(small(hparams={"epochs": 2}))
+    with pytest.raises(ConfigError, match="more than"):
+        expand_grid(small(hparams={"lr": [i / 1e5 for i in range(1, 2000)], "seed": list(range(1000))}))

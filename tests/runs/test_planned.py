@@ -1,0 +1,212 @@
+"""A run is executed as it was planned, or not at all: its configuration, its images, its sweep's manifest."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpc.pipeline import advance as pipeline
+from hpc.pipeline.directory import make_chain
+from hpc.pipeline.stages import stage_found, stage_request
+from hpc.submission.forecast import forecast_of
+from hpc.submission.launching import launch
+from hpc.submission.profile import load_profile
+from src.config.schema import Config
+from src.data import synthetic
+from src.errors import DataError, RunError
+from src.files import read_lines
+from src.progress import PlainReporter
+from src.requests import evaluation_request, grid_request, lr_sweep_request, train_request
+from src.results.table import read_rows
+from src.runner import prepare_images
+from src.runs.names import find_named
+from src.runs.rundir import RunDir, SweepDir
+from src.runs.sweeps import Request, open_sweep
+from src.training.lr_range import sweep as find_rate
+from src.training.trainer import train
+from tests.conftest import ROOT, assert_same_run
+from tests.results.test_table import finish
+from tests.training.test_trainer import NEVER, StopAfter
+
+LOCAL = load_profile(str(ROOT / "configs" / "clusters" / "local.yaml"))[1]
+
+
+def write_images(folder: Path, seed: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    synthetic.write(folder, classes=4, train_per_class=24, valid_per_class=10, seed=seed)
+
+
+@pytest.fixture
+def on_folder(small: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
+    """Small experiments on images in ./images, which a test may change."""
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "images", seed=0)
+    return lambda **changes: small(dataset__name="./images", **changes)
+
+
+def planned(request: Request) -> SweepDir:
+    return open_sweep(prepare_images(request))[0]
+
+
+def execute(run: RunDir, questions: int = NEVER) -> str:
+    return train(run, StopAfter(questions), PlainReporter()).status
+
+
+def test_a_run_does_not_go_on_with_other_images(on_folder: Callable[..., Config], tmp_path: Path) -> None:
+    run, straight = (planned(train_request(on_folder(paths__runs_dir=str(tmp_path / n)))).runs()[0] for n in "ab")
+    assert execute(straight) == "done"
+    assert execute(run, 9) == "stopped"
+    shutil.copytree(tmp_path / "images", tmp_path / "before")
+    write_images(tmp_path / "images", seed=1)
+    with pytest.raises(DataError, match=r"other images than those of dataset\.name .*/images now .* --fresh"):
+        execute(run)
+    with pytest.raises(DataError, match="1 of 1 runs were planned on other images"):
+        planned(train_request(on_folder(paths__runs_dir=str(tmp_path / "a"))))
+    # The same bytes in files of another age are the same images.
+    shutil.copytree(tmp_path / "before", tmp_path / "images", dirs_exist_ok=True, copy_function=shutil.copy)
+    assert execute(run) == "done"
+    assert_same_run(straight, run)
+
+
+def test_done_cells_on_other_images_are_not_taken_for_these(on_folder: Callable[..., Config], tmp_path: Path) -> None:
+    request = grid_request(on_folder())
+    made = planned(request)
+    for run in made.runs():
+        finish(run, 0.5)
+    assert planned(request).path == made.path
+    write_images(tmp_path / "images", seed=1)
+    with pytest.raises(DataError, match=r"4 of 4 runs .*put the images back as they were, .*--fresh"):
+        planned(request)
+    fresh, new = open_sweep(prepare_images(request), fresh=True)
+    assert new
+    assert fresh.cells()[0]["data"] != made.cells()[0]["data"]
+
+
+def test_each_cell_is_bound_to_its_own_images(small: Callable[..., Config]) -> None:
+    rows = planned(grid_request(small(hparams={"dataset.synthetic_seed": [0, 1], "lr": [0.1, 0.2]}))).cells()
+    assert len({row["data"] for row in rows}) == 2
+    assert rows[0]["data"] == rows[1]["data"]
+    assert execute(SweepDir.run(planned(train_request(small())), "train")) == "done"
+
+
+def test_a_sweep_of_an_earlier_version_goes_on(small: Callable[..., Config]) -> None:
+    """Its manifest says nothing of images."""
+    made, _ = open_sweep(train_request(small()))
+    assert "data" not in made.cells()[0]
+    assert planned(train_request(small())).path == made.path
+    assert execute(made.runs()[0]) == "done"
+
+
+@pytest.mark.parametrize("questions", [None, 0, 5])
+def test_an_edited_configuration_is_refused_from_the_first_step(
+    small: Callable[..., Config], questions: int | None
+) -> None:
+    run = planned(train_request(small())).runs()[0]
+    if questions is not None:
+        assert execute(run, questions) == "stopped"
+    text = run.config_file.read_text()
+    run.config_file.write_text(text.replace("lr: 0.002", "lr: 0.9"))
+    with pytest.raises(RunError, match=r"config\.yaml: is not what the run was planned with; put it back"):
+        execute(run)
+    run.config_file.write_text(text.replace("device: cpu", "device: auto"))
+    assert execute(run) == "done"
+
+
+@pytest.mark.parametrize("questions", [0, 5])
+def test_a_rate_sweep_keeps_its_limits(small: Callable[..., Config], questions: int) -> None:
+    run = planned(lr_sweep_request(small())).runs()[0]
+    assert find_rate(run, StopAfter(questions), PlainReporter()).status == "stopped"
+    text = run.config_file.read_text()
+    run.config_file.write_text(text.replace("max_lr: 1.0", "max_lr: 10.0"))
+    assert run.config_file.read_text() != text
+    with pytest.raises(RunError, match=r"config\.yaml: is not what the run was planned with"):
+        find_rate(run, StopAfter(NEVER), PlainReporter())
+    run.config_file.write_text(text)
+    assert find_rate(run, StopAfter(NEVER), PlainReporter()).status == "done"
+
+
+def test_a_pipeline_stops_where_its_images_change(on_folder: Callable[..., Config], tmp_path: Path) -> None:
+    config = on_folder()
+    chain = make_chain(config, [], fresh=False)
+    request = lr_sweep_request(config)
+    made = pipeline._open_sweep(chain, "lr_sweep", request)
+    assert pipeline._open_sweep(chain, "lr_sweep", request) == made
+    write_images(tmp_path / "images", seed=1)
+    with pytest.raises(DataError, match="other images"):
+        pipeline._open_sweep(chain, "lr_sweep", request)
+
+
+def test_a_pipeline_whose_training_diverged_says_so(small: Callable[..., Config]) -> None:
+    config = small()
+    chain = make_chain(config, [], fresh=False)
+    made = {"lr_sweep": planned(lr_sweep_request(config)), "grid": planned(grid_request(config))}
+    made["lr_sweep"].runs()[0].write_result({"suggestion": {"valley": 0.01}})
+    for run in made["grid"].runs():
+        finish(run, 0.5)
+    made["train"] = planned(train_request(config))
+    finish(made["train"].runs()[0], None)
+    for link, sweep in made.items():
+        chain.record(link=link, state="done", sweep=sweep.name)
+    with pytest.raises(RunError, match=r"no epoch of .*/train had a finite loss on val; there is nothing to evaluate"):
+        stage_request(chain, "evaluate")
+
+
+def test_a_pipeline_shows_an_evaluation_without_a_loss(small: Callable[..., Config], tmp_path: Path) -> None:
+    weights = tmp_path / "some.ckpt"
+    weights.write_bytes(b"weights")
+    made = planned(evaluation_request(small(evaluation__checkpoint=str(weights))))
+    made.runs()[0].write_result({"outcome": "diverged", "split": "test", "accuracy": 0.25, "loss": None})
+    assert stage_found("evaluate", made) == "test accuracy 0.25, loss not finite"
+
+
+def cut(lines: list[str]) -> list[str]:
+    return lines[:1]
+
+
+def damage(lines: list[str]) -> list[str]:
+    return [*lines[:2], lines[2][:40], *lines[3:]]
+
+
+def double(lines: list[str]) -> list[str]:
+    return [*lines[:3], lines[0]]
+
+
+def add(lines: list[str]) -> list[str]:
+    return [*lines, lines[0]]
+
+
+def swap_names(lines: list[str]) -> list[str]:
+    return [*lines[:3], lines[3].replace("k=003_M=3", "k=002_M=2")]
+
+
+@pytest.fixture(params=[cut, damage, double, add, swap_names])
+def damaged(request: pytest.FixtureRequest, small: Callable[..., Config]) -> SweepDir:
+    made = open_sweep(grid_request(small()))[0]
+    changed = request.param(made.cells_file.read_text().splitlines())
+    made.cells_file.write_text("\n".join(changed) + "\n")
+    return made
+
+
+def test_a_manifest_that_does_not_fit_is_an_error(damaged: SweepDir, small: Callable[..., Config]) -> None:
+    message = rf"cells\.jsonl: {len(read_lines(damaged.cells_file))} complete lines.* where sweep\.yaml says 4"
+    for use in (damaged.cells, damaged.runs, lambda: read_rows(damaged), lambda: launch("grid", small(), "local")):
+        with pytest.raises(RunError, match=message):
+            use()
+
+
+def test_a_damaged_sweep_stands_in_nobody_elses_way(
+    damaged: SweepDir, small: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small()
+    other = open_sweep(lr_sweep_request(config))[0]
+    with pytest.raises(RunError, match="no sweep and no run has that"):
+        find_named(Path(config.paths.runs_dir), "seed=43")
+    request = grid_request(config)
+    forecast_of(request, request.cells, LOCAL)
+    assert capsys.readouterr().err.count(f"passed over: {damaged.cells_file}") == 1
+    damaged.meta_file.write_text("")
+    assert find_named(Path(config.paths.runs_dir), None)[0] == other
+    assert f"passed over: {damaged.meta_file}" in capsys.readouterr().err

@@ -1,0 +1,440 @@
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpc import slurm
+from hpc.slurm_command import BusyError, ask, ask_once
+from hpc.submission.plan import Site, SubmitPlan, Target, job_name, make_plan, options_without_slice, plan_arrays
+from hpc.submission.profile import Profile, choose_gres, load_profile
+from src import hints
+from src.config.schema import Config
+from src.errors import ClusterError, ConfigError, RelayError
+from src.runs.code_snapshot import PROJECT_ROOT
+from src.runs.rundir import SweepDir
+from tests.conftest import fake
+
+PROFILE = Profile(
+    executor="slurm", partition="gpu", slice="1g.12gb", cpus=2, mem_gb=8, time_min=60, signal_lead_s=90, max_parallel=7
+)
+
+
+def plan_of(
+    runs: list[Path], gres: str | None = None, name: str = "grid", logs: str = "/l", each: int = 1
+) -> SubmitPlan:
+    tasks = [runs[start : start + each] for start in range(0, len(runs), each)]
+    return make_plan(
+        PROFILE,
+        gres,
+        job_name(Path("/scratch/runs") / name, 1),
+        tasks,
+        Path(logs),
+        Path("/scratch/the code/0123456789ab"),
+    )
+
+
+def test_the_sbatch_text_of_an_array_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(hints._call, "words", ["hpc.launch", "grid"])
+    grid = hints.python("hpc.launch", "grid")
+    runs = [Path(f"/scratch/runs/grid/k=00{i}") for i in range(3)]
+    plan = plan_of(runs, "gpu:1g.12gb:1", logs="/scratch/logs/grid")
+    root, python = "'/scratch/the code/0123456789ab'", shlex.quote(sys.executable)
+    logs = "/scratch/logs/grid/%A_%a_%t_log"
+    srun = f"""srun --unbuffered --output {logs}.out --error {logs}.err bash -c 'trap "" USR2; exec "$0" "$@"'"""
+    assert (
+        plan.sbatch_text
+        == f"""#!/bin/bash
+
+# Parameters
+#SBATCH --array=0-2%3
+#SBATCH --cpus-per-task=2
+#SBATCH --error=/scratch/logs/grid/%A_%a_0_log.err
+#SBATCH --gres=gpu:1g.12gb:1
+#SBATCH --job-name=relay-grid-4797.1
+#SBATCH --mem=8192MB
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=/scratch/logs/grid/%A_%a_0_log.out
+#SBATCH --partition=gpu
+#SBATCH --requeue
+#SBATCH --signal=USR2@90
+#SBATCH --time=60
+#SBATCH --wckey=submitit
+
+# setup
+cd {root} && [ "$(sha256sum < code.sha256 | cut -c1-12)" = 0123456789ab ] && sha256sum --quiet --check code.sha256 && \
+[ $(find . \\( -name __pycache__ -o -name '.?*' \\) -prune -o ! -type d -print | wc -l) -eq \
+$(($(wc -l < code.sha256) + 2)) ] \\
+    || {{ echo 'error: the code of these runs is gone or was changed: /scratch/the code/0123456789ab; put it back; \
+to go on with the changed code: {grid} --new-code; to start anew with it: {grid} --fresh' >&2; exit 3; }}
+export PYTHONPATH={root}"${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1
+export RELAY_SIGNAL_LEAD_S=90
+export RELAY_NEEDS_GPU=0
+export RELAY_SLICE=gpu:1g.12gb:1
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+{srun} {python} -u -m submitit.core._submit /scratch/logs/grid
+"""
+    )
+
+
+def options_in(text: str) -> dict[str, str]:
+    """The #SBATCH lines of a script."""
+    found = re.findall(r"^#SBATCH --([^=\n]+)=?(.*)$", text, flags=re.MULTILINE)
+    return {name: value.strip("'") for name, value in found}
+
+
+def test_every_option_of_a_profile_goes_to_sbatch() -> None:
+    more = {"reservation": "course", "mail_type": "END", "exclusive": True, "gres-flags": "x", "requeue": False}
+    fields = {"partition": "gpu", "account": "a1", "qos": "high", "constraint": "h100&nvl", "mem_gb": 1.5}
+    profile = Profile(executor="slurm", **fields, time_min=7, signal_lead_s=30, sbatch=more)  # type: ignore[arg-type]
+    plan = make_plan(profile, "gpu:1g:1", "name", [[Path("/r/1")]], Path("/l"), Path("/c"))
+    given = options_in(plan.sbatch_text)
+    expected = {"partition": "gpu", "account": "a1", "qos": "high", "constraint": "h100&nvl", "mem": "1536MB"}
+    expected |= {"time": "7", "signal": "USR2@30", "reservation": "course", "mail-type": "END", "exclusive": ""}
+    expected |= {"gres": "gpu:1g:1", "gres-flags": "x", "cpus-per-task": "2", "nodes": "1", "ntasks-per-node": "1"}
+    assert expected.items() <= given.items()
+    assert "requeue" not in given, "it is switched off"
+    small = options_without_slice(profile, chdir="/x")
+    assert small == {
+        **{name: expected[name] for name in ("partition", "account", "qos", "constraint", "reservation", "mail-type")},
+        **{"time": 7, "cpus-per-task": 1, "mem": "2G", "chdir": "/x"},
+    }
+    assert options_without_slice(PROFILE) == {
+        **{"partition": "gpu", "time": 20, "cpus-per-task": 1, "mem": "2G", "requeue": True}
+    }
+
+
+def test_a_profile_says_in_sbatch_what_no_field_of_it_says() -> None:
+    """As profiles did that were written before fields and `sbatch` were told apart."""
+    plan = make_plan(
+        Profile(executor="slurm", sbatch={"partition": "old", "cpus-per-task": 5, "gres": "gpu:2"}),
+        None,
+        "name",
+        [[Path("/r/1")]],
+        Path("/l"),
+        Path("/c"),
+    )
+    expected = {"partition": "old", "cpus-per-task": "5", "gres": "gpu:2"}
+    assert expected.items() <= options_in(plan.sbatch_text).items()
+
+
+def test_the_cap_of_the_profile_is_the_arrays() -> None:
+    runs = [Path(f"/r/{i}") for i in range(48)]
+    assert "#SBATCH --array=0-47%7\n" in plan_of(runs).sbatch_text
+    assert "--array" not in plan_of(runs[:1]).sbatch_text
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "queued", "expected"),
+    [
+        (7, 10, 0, [(7, 4, ())]),
+        (7, 3, 0, [(3, 4, ()), (3, 4, (5,)), (1, 4, (6,))]),
+        (2, 10, 2, [(2, 4, ())]),
+        (3, 10, 2, [(3, 2, ())]),
+        (3, 10, 3, [(3, 4, ("70",))]),
+        (2, 1, 1, [(1, 4, ()), (1, 4, ())]),
+        (3, 1, 3, [(1, 4, ()), (1, 4, ("70", 5)), (1, 4, (6,))]),
+    ],
+)
+def test_all_arrays_of_a_launch_keep_to_the_profiles_cap(
+    count: int, size: int, queued: int, expected: list[tuple[int, int, tuple[str | int, ...]]]
+) -> None:
+    """Each array: its tasks, how many at a time, and what it waits for (jobs by id, submissions by number)."""
+    sweep = SweepDir(Path("/scratch/runs/grid"))
+    profile = PROFILE.model_copy(update={"max_parallel": 4})
+    target = Target(sweep, profile, Site("gpu:1g.12gb:1", size), Path("/scratch/code"))
+    runs = [sweep.run(f"k={number}") for number in range(count)]
+    plans = plan_arrays(target, runs, 5, queued, ["70"] if queued else [])
+    assert [plan.job_name for plan in plans] == [job_name(sweep.path, 5 + number) for number in range(len(plans))]
+    assert [path.name for plan in plans for task in plan.tasks for path in task] == [run.name for run in runs]
+    assert [
+        (
+            len(plan.tasks),
+            plan.max_parallel,
+            tuple(int(job.rpartition(".")[2]) if "." in job else job for job in plan.after),
+        )
+        for plan in plans
+    ] == expected
+
+
+def test_several_runs_in_a_task_make_fewer_tasks() -> None:
+    plan = plan_of([Path(f"/r/{i}") for i in range(7)], each=3)
+    assert "#SBATCH --array=0-2%3\n" in plan.sbatch_text
+    assert plan.tasks[-1] == (Path("/r/6"),)
+
+
+def test_paths_and_names_cannot_inject_into_the_script(tmp_path: Path) -> None:
+    hostile = tmp_path / "a b'$(touch pwned)\"`id`; x"
+    plan = plan_of([hostile / "run"], name="x; $(touch pwned) 'y", logs=str(hostile / "logs"))
+    checked = subprocess.run(["bash", "-n", "-c", plan.sbatch_text], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    last = plan.sbatch_text.strip().splitlines()[-1]
+    assert shlex.split(last)[-1] == str(hostile / "logs")
+    assert re.search(r"#SBATCH --job-name=relay-x----touch-pwned---y-[0-9a-f]{4}\.1\n", plan.sbatch_text)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("executor: slurm\npartition: 'a b'\n", "partition: 'a b'"),
+        ("executor: slurm\npartition: 'a\\n#SBATCH --uid=0'\n", "partition"),
+        ('executor: slurm\nsbatch:\n  comment: "x\\ny"\n', "one line"),
+        ("executor: slurm\ntime_min: 1\nsignal_lead_s: 60\n", "signal_lead_s: 60 s leave nothing"),
+        ("executor: slurm\npartition: gpu\nsbatch: {partition: cpu}\n", "sbatch: partition (set by partition)"),
+        ("executor: slurm\nsbatch: {time: 5, cpus_per_task: 3}\n", "sbatch: time (set by time_min): given twice"),
+        ("executor: slurm\ncpus: 1\nsbatch: {cpus_per_task: 3}\n", "sbatch: cpus_per_task (set by cpus)"),
+        (
+            "executor: slurm\nslice: 1g.12gb\nsbatch: {gres: 'gpu:2', array: 0-9}\n",
+            "gres (set by slice), array (set by",
+        ),
+        ("executor: cloud\n", "executor: 'cloud'"),
+        ("executor: slurm\npartitions: x\n", "did you mean 'partition'"),
+    ],
+)
+def test_a_bad_profile_is_refused(tmp_path: Path, content: str, expected: str) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        load_profile(str(path))
+    assert expected in str(caught.value)
+
+
+def test_the_profiles_that_come_with_it_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT_ROOT)
+    _, mig = load_profile("h100-mig")
+    assert (mig.slice, mig.cpus, mig.mem_gb, mig.time_min, mig.signal_lead_s) == ("1g.12gb", 2, 8, 60, 90)
+    assert load_profile("local")[1].max_parallel == 1
+    assert load_profile("one-machine")[1].partition == "gpu"
+    with pytest.raises(ConfigError, match="profiles here: h100-mig, local, one-machine"):
+        load_profile("h100")
+
+
+def test_without_a_name_the_profile_is_the_one_for_this_machine(
+    commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(PROJECT_ROOT)
+    fake(commands, "sbatch", "exit 0")
+    assert load_profile(None)[0] == "h100-mig"
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert load_profile(None)[0] == "local"
+
+
+@pytest.mark.parametrize(
+    ("offered", "gres"),
+    [
+        ("gpu:1g.12gb:7", "gpu:1g.12gb:1"),
+        ("gpu:nvidia_h100_nvl_1g.12gb:7(S:0-1),gpu:nvidia_h100_nvl_2g.24gb:1", "gpu:nvidia_h100_nvl_1g.12gb:1"),
+        ("(null)\\ngpu:a100:4,gpu:1g.12gb:2", "gpu:1g.12gb:1"),
+        ("gpu:1g.12gb:7,gpu:1g.12gb.me:1", "gpu:1g.12gb:1"),
+    ],
+)
+def test_the_slice_is_found_by_the_sites_name_for_it(commands: Path, offered: str, gres: str) -> None:
+    fake(commands, "sinfo", f"printf '{offered}\\n'")
+    assert choose_gres(PROFILE) == gres
+
+
+@pytest.mark.parametrize(
+    ("offered", "expected"),
+    [
+        ("gpu:a100:4", "none of them fits"),
+        ("gpu:x_1g.12gb:1,gpu:y_1g.12gb:1", "several of them fit"),
+        ("(null)", "no GPU at all"),
+    ],
+)
+def test_a_slice_that_is_not_there_is_refused_with_what_is(commands: Path, offered: str, expected: str) -> None:
+    fake(commands, "sinfo", f"printf '{offered}\\n'")
+    with pytest.raises(ClusterError) as caught:
+        choose_gres(PROFILE)
+    assert expected in str(caught.value)
+    assert "gres: gpu:<type>:1" in str(caught.value)
+
+
+def test_an_exact_gres_is_taken_without_asking() -> None:
+    assert choose_gres(Profile(executor="slurm", gres="gpu:h100:1")) == "gpu:h100:1"
+    assert choose_gres(Profile(executor="slurm")) is None
+
+
+def test_a_busy_controller_is_waited_for(commands: Path, tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    fake(
+        commands,
+        "squeue",
+        f"echo x >> '{count}'\n"
+        f"if [ $(wc -l < '{count}') -le 2 ]; then\n"
+        "echo 'error: Socket timed out on send/recv operation' >&2; exit 1; fi\n"
+        "echo '12_3|relay-x.1|PENDING|Priority|1:00'",
+    )
+    assert [job.job_id for job in slurm.queued(["relay-x.1"])] == ["12_3"]
+    assert len(count.read_text().splitlines()) == 3
+
+
+def test_the_users_settings_for_slurms_commands_do_not_change_their_answers(
+    commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = "SQUEUE_PARTITION SQUEUE_USERS SACCT_FORMAT SINFO_PARTITION SCONTROL_ALL SCANCEL_STATE SBATCH_HOLD"
+    for name in (*settings.split(), "SLURM_TIME_FORMAT", "SLURM_CLUSTERS", "SLURM_JOB_ID"):
+        monkeypatch.setenv(name, "other")
+    monkeypatch.setenv("SLURM_JWT", "token")
+    monkeypatch.setenv("MY_SQUEUE_NOTES", "mine")
+    for command in ("squeue", "sacct", "sinfo", "scontrol", "scancel"):
+        fake(commands, command, "env | grep -E '^(SQUEUE|SACCT|SINFO|SCONTROL|SCANCEL|SBATCH|SLURM|MY)_' | sort")
+        assert ask([command]).split() == ["MY_SQUEUE_NOTES=mine", "SLURM_JWT=token"]
+
+
+def test_a_job_that_is_taken_late_is_cancelled(commands: Path, tmp_path: Path) -> None:
+    """The first sbatch times out and is not in the queue yet when it is looked for; both are in the end."""
+    fake(
+        commands,
+        "sbatch",
+        f"echo x >> '{tmp_path}/sent'\n[ $(wc -l < '{tmp_path}/sent') = 2 ] && echo 71 && exit\n"
+        "echo 'error: Socket timed out on send/recv operation' >&2; exit 1",
+    )
+    fake(
+        commands,
+        "squeue",
+        f"echo x >> '{tmp_path}/asked'\n[ $(wc -l < '{tmp_path}/asked') = 1 ] && exit\n"
+        'for job in 70_0 70_1 71_0; do echo "$job|relay-x.1|PENDING|None|1:00"; done',
+    )
+    fake(commands, "scancel", f"echo $@ > '{tmp_path}/cancelled'")
+    assert slurm.send_once("relay-x.1", lambda: ask_once(["sbatch"]).strip()) == "71"
+    assert (tmp_path / "cancelled").read_text() == "--quiet 70\n"
+
+
+def test_a_controller_that_is_away_between_two_tries_is_asked_again(commands: Path, tmp_path: Path) -> None:
+    """sbatch times out, and so does the question whether it took the job: neither a second job nor the end."""
+    busy = "echo 'error: Socket timed out on send/recv operation' >&2; exit 1"
+    fake(commands, "sbatch", f"echo x >> '{tmp_path}/sent'; {busy}")
+    fake(
+        commands,
+        "squeue",
+        f"echo x >> '{tmp_path}/asked'\n[ $(wc -l < '{tmp_path}/asked') -le 2 ] && {{ {busy}; }}\n"
+        "echo '70|relay-x.1|PENDING|None|1:00'",
+    )
+    assert slurm.submit_script("relay-x.1", "true", {"requeue": True, "time": 5}) == "70"
+    assert len((tmp_path / "sent").read_text().splitlines()) == 1
+    fake(commands, "squeue", busy)
+    with pytest.raises(BusyError, match=r"Socket timed out.* did not answer 6 times"):
+        slurm.submit_script("relay-x.1", "true", {})
+
+
+@pytest.mark.parametrize("words", ["Socket timed out on send/recv operation", "Invalid user id"])
+def test_a_failed_question_is_never_an_empty_answer(commands: Path, words: str) -> None:
+    fake(commands, "squeue", f"echo 'error: {words}' >&2; exit 1")
+    with pytest.raises(ClusterError, match=words[:10]):
+        slurm.queued(["relay-x.1"])
+
+
+def test_no_scheduler_is_said_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ClusterError, match="no such command"):
+        slurm.gres_types()
+
+
+def test_what_scontrol_says_of_a_job(commands: Path) -> None:
+    times = "StartTime=2026-11-22T12:00:00 EndTime=2026-11-22T12:01:00 PreemptTime=None"
+    line = f"JobId=7 ArrayJobId=5 JobState=RUNNING Restarts=3 TimeLimit=1-02:00:30 {times}"
+    fake(commands, "scontrol", f"echo '{line}'")
+    facts = slurm.show_job("5_1")
+    assert (facts.state, facts.preempted, facts.restarts) == ("RUNNING", None, 3)
+    assert facts.limit is not None
+    assert facts.limit.total_seconds() == 26 * 3600 + 30
+    assert facts.end is not None
+    assert facts.end.minute == 1
+
+
+def test_grid_of_the_small_experiment_is_one_array(small: Callable[..., Config]) -> None:
+    """Everything from a configuration to the text, without touching a disk."""
+    import jobs
+
+    request = jobs.request_of("grid", small())
+    runs = [request.runs_dir / "new" / cell.name for cell in request.cells]
+    text = plan_of(runs).sbatch_text
+    assert "--array=0-3%4" in text
+    assert not request.runs_dir.exists()
+    with pytest.raises(RelayError, match="unknown"):
+        jobs.executor_of("nonsense")
+
+
+def test_a_task_that_slurm_has_put_back_itself_is_not_asked_for_twice(commands: Path) -> None:
+    fake(commands, "scontrol", "echo 'Job is pending execution for job 5_1' >&2; exit 1")
+    slurm.requeue("5_1")
+    fake(commands, "scontrol", "echo 'Invalid job id specified' >&2; exit 1")
+    with pytest.raises(ClusterError, match="Invalid job id"):
+        slurm.requeue("5_1")
+
+
+def test_how_the_last_execution_ended_is_asked_of_accounting(commands: Path) -> None:
+    rows = [
+        "5_1|c|PREEMPTED|2026-11-22T12:30:00|2026-11-22T13:00:00",
+        "5_1|c|REQUEUED|2026-11-22T12:00:00|2026-11-22T12:10:00",
+        "5_1|c|PENDING|Unknown|Unknown",
+    ]
+    fake(commands, "sacct", "cat <<END\n" + "\n".join(rows) + "\nEND")
+    assert [(end.state, end.end is None) for end in slurm.ends(["5_1"])] == [
+        ("REQUEUED", False),
+        ("PREEMPTED", False),
+        ("PENDING", True),
+    ]
+    fake(commands, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
+    with pytest.raises(ClusterError, match="disabled"):
+        slurm.ends(["5_1"])
+    assert slurm.ends([]) == []
+
+
+def test_a_grid_larger_than_the_sites_arrays_is_split(
+    commands: Path, small: Callable[..., Config], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpc.submission.launching import launch
+
+    monkeypatch.chdir(PROJECT_ROOT)
+    fake(commands, "sinfo", "echo gpu:1g.12gb:7")
+    fake(commands, "scontrol", "echo 'MaxArraySize            = 3'")
+    launch("grid", small(), "h100-mig", dry_run=True, fresh=False)
+    shown = capsys.readouterr().out
+    assert "--array=0-2%3" in shown
+    assert shown.count("#SBATCH --job-name=") == 2
+    assert "one job; sbatch gets" in shown
+    assert "dependency" not in shown, "all four may run at once"
+    profile = commands / "narrow.yaml"
+    profile.write_text("{executor: slurm, slice: 1g.12gb, max_parallel: 2}")
+    launch("grid", small(), str(profile), dry_run=True, fresh=False)
+    first, second = capsys.readouterr().out.split("sbatch gets:")[1:]
+    assert "dependency" not in first
+    assert "#SBATCH --dependency='afterany:<the id of relay-" in second
+
+
+def test_a_dry_run_away_from_the_cluster_says_what_it_could_not_ask(
+    small: Callable[..., Config], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpc.submission.launching import launch
+
+    monkeypatch.chdir(PROJECT_ROOT)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    config = small()
+    launch("grid", config, "h100-mig", dry_run=True, fresh=False)
+    shown = capsys.readouterr()
+    assert "the site could not be asked" in shown.err
+    assert "--gres=gpu:1g.12gb:1" in shown.out
+    assert not Path(config.paths.runs_dir).exists()
+
+
+def test_a_cluster_that_is_gone_is_said_at_once(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(commands, "squeue", "sleep 60")
+    monkeypatch.setenv("SLURM_CONF", str(commands / "gone.conf"))
+    with pytest.raises(ClusterError, match=r"SLURM_CONF: .*gone\.conf is not there; unset it"):
+        slurm.queued(["relay-x.1"])
+
+
+def test_a_machine_without_a_cluster_is_said_as_such(commands: Path) -> None:
+    fake(commands, "sinfo", "echo 'sinfo: fatal: Could not establish a configuration source' >&2; exit 1")
+    with pytest.raises(ClusterError, match="no cluster is known on this machine"):
+        slurm.gres_types()

@@ -1,0 +1,359 @@
+"""Submitting through the real submitit and the real command line; sbatch and squeue are stand-ins that keep a queue."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from src.config import yaml_file
+from src.files import read_lines
+from src.runs.sweeps import sweeps
+from tests.conftest import ROOT, fake, site_path
+from tests.fork_server import fork_python
+
+PROFILE = {"executor": "slurm", "slice": "1g.12gb", "cpus": 1, "max_parallel": 2}
+
+# Keeps what was submitted as `name count id`; LIMIT is how many tasks one array may have.
+SBATCH = """
+script="${@: -1}"
+echo call >> "$QUEUE.calls"
+name=$(sed -n 's/^#SBATCH --job-name=//p' "$script")
+last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$script")
+count=$(( ${last:-0} + 1 ))
+if [ "$count" -gt "${LIMIT:-1000}" ]; then
+    echo "sbatch: error: AssocMaxSubmitJobLimit" >&2
+    echo "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy" >&2
+    exit 1
+fi
+id=$(( 100 + $(cat "$QUEUE.calls" | wc -l) ))
+MOMENT
+echo "Submitted batch job $id"
+"""
+SQUEUE = """
+[ -f "$QUEUE" ] || exit 0
+while read -r name count id; do
+    case "$*" in *"$name"*)
+        for i in $(seq 0 $((count - 1))); do echo "${id}_$i|$name|PENDING|Resources|1:00:00"; done;;
+    esac
+done < "$QUEUE"
+"""
+TAKE = 'echo "$name $count $id" >> "$QUEUE"'
+
+
+@pytest.fixture
+def site(tmp_path: Path, small_file: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`launch(moment, *words)`: `python -m hpc.launch grid`, with what sbatch does at the moment of taking an array.
+
+    `change` is what else is done to the stand-ins before.
+    """
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    programs = {
+        "sinfo": "echo gpu:1g.12gb:7",
+        "scontrol": "echo 'MaxArraySize            = 1001'",
+        "squeue": SQUEUE,
+        "sbatch": SBATCH,
+        "srun": "exit 1",
+    }
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(yaml_file.dump_yaml(PROFILE))
+    env = {"PATH": site_path(folder), "QUEUE": str(tmp_path / "queue")}
+
+    def install(moment: str) -> None:
+        for name, program in programs.items():
+            fake(folder, name, program.replace("MOMENT", moment))
+
+    def launch(
+        moment: str = TAKE, *words: str, change: Callable[[Path], None] = lambda folder: None, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        install(moment)
+        change(folder)
+        given = ["grid", "--config", str(small_file), "--cluster", str(profile), *words]
+        return fork_python("hpc.launch", *given, env=env | more)
+
+    install(TAKE)
+    return launch
+
+
+def queue_of(tmp_path: Path) -> list[list[str]]:
+    path = tmp_path / "queue"
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_submit_limit_takes_what_fits_and_says_what_is_left(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    first = site(TAKE, LIMIT="3")
+    assert first.returncode == 0, first.stderr
+    assert [count for _, count, _ in queue_of(tmp_path)] == ["2", "2"]
+    assert "0 done, 0 in the queue before, 4 submitted" in first.stdout
+    again = site(TAKE, LIMIT="3")
+    assert "0 done, 4 in the queue before, 0 submitted" in again.stdout
+    full = site(TAKE, "--fresh", LIMIT="0")
+    assert full.returncode == 2
+    assert "AssocMaxSubmitJobLimit" in full.stderr or "accounting/QOS policy" in full.stderr
+    assert len(queue_of(tmp_path)) == 2
+
+
+def test_the_rest_of_a_limit_is_left_for_the_next_call(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    # After the first array the user's limit is reached.
+    once = '[ -s "$QUEUE" ] && { echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1; }\n' + TAKE
+    first = site(once, LIMIT="3")
+    assert first.returncode == 0, first.stderr
+    assert "2 runs left; to submit the rest later: " in first.stdout
+    second = site(TAKE)
+    assert "0 done, 2 in the queue before, 2 submitted" in second.stdout
+    assert sum(int(count) for _, count, _ in queue_of(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_controller_that_times_out_is_asked_whether_it_took_the_array(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, taken: bool
+) -> None:
+    busy = 'echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2; exit 1'
+    first_time = f'if [ "$id" = 101 ]; then {TAKE if taken else ":"}; {busy}; fi\n{TAKE}'
+    done = site(first_time)
+    assert done.returncode == 0, done.stderr
+    assert "Socket timed out" in done.stderr
+    assert [(count, job) for _, count, job in queue_of(tmp_path)] == [("4", "101" if taken else "102")]
+    assert "4 submitted" in done.stdout
+    again = site()
+    assert "0 done, 4 in the queue before, 0 submitted" in again.stdout
+
+
+@pytest.mark.parametrize("moment", [f"{TAKE}; kill -9 $PPID; sleep 1", "kill -9 $PPID; sleep 1; exit 1"])
+def test_a_launcher_killed_around_sbatch_leaves_each_cell_submitted_once(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, moment: str
+) -> None:
+    killed = site(moment)
+    assert killed.returncode == -9
+    again = site()
+    assert again.returncode == 0, again.stderr
+    assert [count for _, count, _ in queue_of(tmp_path)] == ["4"]
+    (sweep,) = sweeps(tmp_path / "runs")
+    assert "tasks" in read_lines(sweep.submissions_file)[0]
+
+
+LOADER = "sbatch: error while loading shared libraries: libslurmfull.so: cannot open shared object file"
+
+
+def without(*names: str) -> Callable[[Path], None]:
+    """Take programs of a folder away."""
+
+    def change(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(without("srun"), "srun: no such command, although this machine has others of SLURM", id="srun"),
+        pytest.param(
+            without("srun", "squeue"), "squeue, srun: no such command, although this machine", id="srun-squeue"
+        ),
+        pytest.param(without("sinfo"), "sinfo: no such command; are you on a login node", id="sinfo"),
+        pytest.param(
+            lambda folder: (folder / "sbatch").chmod(0o644), "sbatch: no such command, although", id="sbatch-mode"
+        ),
+        pytest.param(
+            lambda folder: (folder / "sinfo").chmod(0o644), "sinfo: cannot be executed: Permission denied", id="mode"
+        ),
+        pytest.param(
+            lambda folder: (folder / "sbatch").write_bytes(b"\x7fELF of another machine"),
+            "sbatch: cannot be executed: Exec format error",
+            id="sbatch-format",
+        ),
+        pytest.param(
+            lambda folder: fake(folder, "sbatch", f"echo '{LOADER}' >&2; exit 127"),
+            f"sbatch refused: {LOADER}",
+            id="sbatch-loader",
+        ),
+        pytest.param(
+            lambda folder: fake(folder, "sinfo", f"echo '{LOADER}' >&2; exit 127"), f"sinfo: {LOADER}", id="loader"
+        ),
+        pytest.param(
+            lambda folder: fake(folder, "sbatch", "exit 0"), "Could not make sense of sbatch output", id="silent"
+        ),
+    ],
+)
+def test_a_broken_installation_is_one_message_and_submits_nothing(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, change: Callable[[Path], None], said: str
+) -> None:
+    """SLURM's programs in part, not executable, of another machine, or without their libraries."""
+    done = site(change=change)
+    assert done.returncode == 2, done.stderr
+    (message,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert message.startswith(f"error: {said}")
+    assert "Traceback" not in done.stderr
+    assert queue_of(tmp_path) == []
+    again = site()
+    assert again.returncode == 0, again.stderr
+    assert [count for _, count, _ in queue_of(tmp_path)] == ["4"]
+
+
+def test_a_task_that_slurm_holds_after_a_failed_start_is_released(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    site()
+    squeue = SQUEUE.replace("|Resources|", "|$([ $i = 1 ] && echo 'launch failed requeued held' || echo JobHeldUser)|")
+
+    def hold(folder: Path) -> None:
+        fake(folder, "squeue", squeue)
+        fake(folder, "scontrol", f"echo \"$@\" >> '{tmp_path}/asked'; echo 'MaxArraySize = 1001'")
+
+    again = site(change=hold)
+    assert again.returncode == 0, again.stderr
+    assert "1 task held by SLURM (requeued held: 101_1): released" in again.stdout
+    assert "release 101_1\n" in (tmp_path / "asked").read_text()
+    assert "0 done, 4 in the queue before, 0 submitted" in again.stdout
+
+
+def test_what_a_job_needs_lies_with_its_runs_and_the_log_folder_is_a_view(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    assert site().returncode == 0
+    (sweep,) = sweeps(tmp_path / "runs")
+    view = tmp_path / "logs" / sweep.name
+    assert sorted(path.name for path in sweep.jobs.iterdir()) == sorted(path.name for path in view.iterdir())
+    assert len(list(sweep.jobs.glob("101_*_submitted.pkl"))) == 4
+    script = (sweep.jobs / "101_submission.sh").read_text()
+    assert str(sweep.jobs) in script
+    assert str(tmp_path / "logs") not in script
+    # A view that cannot be made is said, and no more.
+    no_folder = site(TAKE, "--fresh", "--set", "paths.logs_dir=/dev/null/logs")
+    assert no_folder.returncode == 0, no_folder.stderr
+    assert "cannot be made (Not a directory); the logs are in" in no_folder.stderr
+    # After a move of everything, the link still leads there.
+    (tmp_path / "there").mkdir()
+    for name in ("runs", "logs"):
+        (tmp_path / name).rename(tmp_path / "there" / name)
+    assert (tmp_path / "there" / "logs" / sweep.name / "101_submission.sh").is_file()
+
+
+@pytest.mark.parametrize("name", ["100%j", "50% off", "back\\slash"])
+def test_a_path_in_which_slurm_replaces_something_is_refused(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, name: str
+) -> None:
+    refused = site(TAKE, "--set", f"paths.runs_dir={tmp_path / name}")
+    assert refused.returncode == 2, refused.stdout
+    (message,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+    assert message.startswith(f"error: paths.runs_dir: {tmp_path / name}: SLURM would replace")
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / name).exists()
+    assert queue_of(tmp_path) == []
+
+
+def test_two_launchers_in_the_same_second_submit_each_cell_once(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, small_file: Path
+) -> None:
+    fake(tmp_path / "bin", "sbatch", SBATCH.replace("MOMENT", f"sleep 1; {TAKE}"))
+    env = os.environ | {
+        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{tmp_path / 'bin-tools'}",
+        "QUEUE": str(tmp_path / "queue"),
+        "PYTHONPATH": str(ROOT),
+    }
+    words = ["grid", "--config", str(small_file), "--cluster", str(tmp_path / "profile.yaml")]
+    command = [sys.executable, "-m", "hpc.launch", *words]
+    both = [subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    shown = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0, 0]
+    assert [count for _, count, _ in queue_of(tmp_path)] == ["4"]
+    assert sum("4 submitted" in text for text in shown) == 1
+    assert sum("4 in the queue before, 0 submitted" in text for text in shown) == 2
+    assert len(sweeps(tmp_path / "runs")) == 1
+
+
+NOTE_DEPENDENCY = (
+    """sed -n 's/^#SBATCH --dependency=//p' "$script" | tr '\\n' ' ' >> "$QUEUE.after"; echo >> "$QUEUE.after"; """
+)
+
+
+def test_arrays_of_one_sweep_respect_max_parallel_together(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Each array has a throttle of its own: the second one waits for the first, or gets the places that are left."""
+    first = site(NOTE_DEPENDENCY + TAKE, LIMIT="3")
+    assert first.returncode == 0, first.stderr
+    noted = tmp_path / "queue.after"
+    assert [line.strip() for line in noted.read_text().splitlines()] == ["", "afterany:102"]
+    assert "it starts when job 102 is over: max_parallel is 2" in first.stdout
+    # One task is left of the first array; three runs are missing, then one.
+    noted.unlink()
+    (sweep,) = sweeps(tmp_path / "runs")
+    name = queue_of(tmp_path)[0][0]
+
+    def one_runs(folder: Path) -> None:
+        fake(folder, "squeue", f"echo '102_0|{name}|RUNNING|None|1:00'")
+
+    beside_one = site(NOTE_DEPENDENCY + TAKE, change=one_runs).stdout
+    assert "1 in the queue before, 3 submitted" in beside_one
+    for run in sweep.runs()[2:]:
+        run.write_result({"steps": 3})
+    assert "2 done, 1 in the queue before, 1 submitted" in site(NOTE_DEPENDENCY + TAKE, change=one_runs).stdout
+    assert [line.strip() for line in noted.read_text().splitlines()] == ["", ""]
+    assert "3 tasks, at most 1 at a time" in beside_one
+
+
+def test_what_a_dry_run_shows_is_what_is_submitted(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Two arrays of at most three tasks, of which the second one waits for the first."""
+
+    def small_arrays(folder: Path) -> None:
+        fake(folder, "scontrol", "echo 'MaxArraySize            = 3'")
+
+    assert site(TAKE, LIMIT="0").returncode == 2  # Makes the sweep, and no job.
+    (sweep,) = sweeps(tmp_path / "runs")
+    # The script names the command that it was made by.
+    shown = site(TAKE, "--dry-run", change=small_arrays).stdout.replace(" --dry-run", "")
+    assert "4 to do" in shown
+    assert list(sweep.jobs.glob("*_submission.sh")) == []
+    assert site(TAKE, change=small_arrays).returncode == 0
+    submitted = queue_of(tmp_path)
+    assert [count for _, count, _ in submitted] == ["3", "1"]
+    for name, _, job in submitted:
+        shown = shown.replace(f"'afterany:<the id of {name}>'", f"afterany:{job}")
+    for _, _, job in submitted:
+        assert (sweep.jobs / f"{job}_submission.sh").read_text() in shown
+    later = site(TAKE, "--dry-run").stdout
+    assert "0 to do" in later
+    assert later.count("  in the queue\n") == 4
+
+
+def test_a_dependency_of_the_profile_is_kept(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml({**PROFILE, "sbatch": {"dependency": "afterok:7"}}))
+    assert site(NOTE_DEPENDENCY + TAKE, LIMIT="3").returncode == 0
+    noted = (tmp_path / "queue.after").read_text().splitlines()
+    assert [line.strip() for line in noted] == ["afterok:7", "afterok:7,afterany:102"]
+
+
+def test_a_launch_after_a_cancel_waits_for_what_is_ending_and_goes_on(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    site()
+    ((name, _, job),) = queue_of(tmp_path)
+    for run in sweeps(tmp_path / "runs")[0].runs()[:2]:
+        run.cancel()
+    asked = tmp_path / "asked"
+
+    def ending(folder: Path) -> None:
+        lines = "\\n".join(f"{job}_{number}|{name}|COMPLETING|None|1:00" for number in (0, 1))
+        fake(folder, "squeue", f"echo >> '{asked}'; [ $(cat '{asked}' | wc -l) -le 2 ] && printf '{lines}\\n'; exit 0")
+
+    again = site(change=ending)
+    assert again.returncode == 0, again.stderr
+    assert f"waiting until tasks have saved and ended: {job}_0, {job}_1\n" in again.stdout
+    assert "0 done, 0 in the queue before, 4 submitted" in again.stdout
+    assert len(asked.read_text().splitlines()) == 3

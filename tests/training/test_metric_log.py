@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from src.errors import RunError
+from src.files import read_lines
+from src.runs.rundir import RunDir
+from src.training.metric_log import MetricsLog
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir(tmp_path)
+
+
+def scalars(run: RunDir, tag: str) -> list[tuple[int, float]]:
+    """What TensorBoard's own reader finds."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(run.path))
+    accumulator.Reload()
+    return [(event.step, event.value) for event in accumulator.Scalars(tag)]
+
+
+def test_rows_are_in_the_log_and_in_tensorboard(run: RunDir) -> None:
+    with MetricsLog(run, 0, {"lr": 0.5, "net": "small", "flag": True}) as log:
+        log.log(1, 0.5, {"train/loss": 2.0})
+        log.log(2, 1.0, {"train/loss": 1.0, "val/accuracy": 0.25})
+        log.flush()
+    assert [(row["step"], row["train/loss"]) for row in read_lines(run.metrics_file)] == [(1, 2.0), (2, 1.0)]
+    assert scalars(run, "train/loss") == [(1, 2.0), (2, 1.0)]
+    assert scalars(run, "val/accuracy") == [(2, 0.25)]
+
+
+def test_a_resumed_log_has_no_seam(run: RunDir) -> None:
+    with MetricsLog(run, 0, {}) as log:
+        log.log(1, 0.5, {"train/loss": 2.0})
+        kept = log.flush()
+        log.log(2, 1.0, {"train/loss": 9.0})
+        log.flush()
+    with MetricsLog(run, kept, {}) as log:
+        log.log(2, 1.0, {"train/loss": 1.0})
+        log.flush()
+    assert [row["train/loss"] for row in read_lines(run.metrics_file)] == [2.0, 1.0]
+    assert scalars(run, "train/loss") == [(1, 2.0), (2, 1.0)]
+    assert len(list(run.path.glob("events.out.tfevents.*"))) == 1
+
+
+def test_a_log_shorter_than_the_state_has_seen_is_refused(run: RunDir) -> None:
+    with MetricsLog(run, 0, {}) as log:
+        log.log(1, 0.5, {"train/loss": 2.0})
+        size = log.flush()
+    with pytest.raises(RunError, match="rows were lost"):
+        MetricsLog(run, size + 1, {})
+
+
+def test_hparams_are_in_the_runs_own_directory(run: RunDir) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    with MetricsLog(run, 0, {"lr": 0.002, "bc": "64-64-64"}):
+        pass
+    accumulator = EventAccumulator(str(run.path))
+    accumulator.Reload()
+    content = accumulator.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    info = HParamsPluginData.FromString(content).session_start_info
+    assert info.hparams["lr"].number_value == 0.002
+    assert info.hparams["bc"].string_value == "64-64-64"
+    assert not [path for path in run.path.iterdir() if path.is_dir()]
