@@ -15,6 +15,9 @@ from tests.conftest import ROOT
 LAYERS = {"src": {"src"}, "jobs": {"jobs", "src"}, "hpc": {"hpc", "jobs", "src"}}
 HEAVY = ("torch", "torchvision", "datasets", "pandas", "matplotlib", "tensorboard", "PIL")
 MAX_LINES = 300
+# What any module may use without depending on how something else works: errors, messages, the log.
+VOCABULARY = {"src", "src.errors", "src.hints", "src.log", "src.text"}
+MAX_IMPORTS = 10
 
 
 def modules() -> list[Path]:
@@ -60,12 +63,20 @@ def test_a_file_is_one_sitting(path: Path) -> None:
     assert path.name != "utils.py"
 
 
-def test_nothing_imports_in_a_circle() -> None:
-    known = {name_of(path): path for path in modules()}
-    graph = {
-        name: {i for i in imports_of(path, top_level_only=True) if i in known and i != name}
-        for name, path in known.items()
-    }
+def imported_modules(path: Path) -> set[str]:
+    """Modules of ours that a file imports, anywhere in it. `from src.data import hub` imports one, src.data.hub."""
+    known = {name_of(module) for module in modules()}
+    found: set[str] = set()
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (names & known) | ({node.module} if names - known else set())
+    return (found & known) - {name_of(path)}
+
+
+def check_one_way(graph: dict[str, set[str]]) -> None:
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -77,7 +88,43 @@ def test_nothing_imports_in_a_circle() -> None:
 
     for name in graph:
         visit(name, ())
-    assert len(done) == len(known)
+    assert len(done) == len(graph)
+
+
+def test_nothing_imports_in_a_circle() -> None:
+    known = {name_of(path): path for path in modules()}
+    check_one_way(
+        {
+            name: {i for i in imports_of(path, top_level_only=True) if i in known and i != name}
+            for name, path in known.items()
+        }
+    )
+
+
+def folder_of(module: str) -> str:
+    """`src.runs` of `src.runs.rundir`; a module that lies in no folder of its layer stands for itself."""
+    parts = module.split(".")
+    return ".".join(parts[:2])
+
+
+def test_folders_import_one_way() -> None:
+    graph: dict[str, set[str]] = {folder_of(name_of(path)): set() for path in modules()}
+    for path in modules():
+        folder = folder_of(name_of(path))
+        graph[folder] |= {folder_of(name) for name in imported_modules(path) if "." in name or name == "jobs"} - {
+            folder
+        }
+    check_one_way(graph)
+
+
+@pytest.mark.parametrize("path", [*(path for path in modules() if path.name == "__init__.py")], ids=name_of)
+def test_a_folder_says_in_a_sentence_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(parsed(path))
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_a_module_depends_on_few_others(path: Path) -> None:
+    assert len(imported_modules(path) - VOCABULARY) <= MAX_IMPORTS
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from hpc import slurm
 from src import hints
 from src.config import yaml_file
 from src.config.messages import describe
-from src.config.schema import Count, Section
 from src.errors import ClusterError, ConfigError
 from src.files import replace_file
 from src.runs.rundir import SweepDir
+from src.section import Count, Section
 
 _FOLDER = Path("configs/clusters")
 # sbatch(1), --signal: "the signal may be sent up to 60 seconds earlier than specified".

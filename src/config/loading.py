@@ -16,9 +16,10 @@ from pydantic import ValidationError
 from src import hints
 from src.config import yaml_file
 from src.config.messages import describe, listed
-from src.config.schema import Config, Hparams, Section
+from src.config.schema import Config, Hparams
 from src.config.validation import disagreements
 from src.errors import ConfigError
+from src.section import Section
 
 __all__ = ["Config", "Variants", "load_config", "make_config", "parse_override", "set_key"]
 

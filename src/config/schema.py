@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
-from src.models.registry import check_type
+from src.models.options import Model
+from src.section import Count, Fraction, NonNegative, Section
 
-Count = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 Size = tuple[Count, Count]
 Triple = tuple[float, float, float]
 # The metric on val that selects the best epoch, the best cell and the best training.
@@ -28,12 +26,6 @@ def _check_tag(tag: str) -> str:
 
 
 Tag = Annotated[str, AfterValidator(_check_tag)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are refused, values are not converted, nothing changes later."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Split(Section):
@@ -105,27 +97,6 @@ class Augment(Section):
     random_flip: bool = False
     random_crop: RandomCrop | None = None
     color_jitter: ColorJitter | None = None
-
-
-class Model(Section):
-    """The network: `type` chooses it from src/models/registry.py, and the other keys are its options.
-
-    An option that the network does not read changes nothing and is no part of the content key.
-    """
-
-    type: Annotated[str, AfterValidator(check_type)] = "inception_multibranch"
-    num_classes: Annotated[int, Field(ge=2)] = 200
-    input_shape: tuple[Literal[3], Count, Count] = (3, 64, 64)
-    num_modules: Count = 6
-    branch_channels: tuple[Count, Count, Count] = (64, 64, 64)
-    stem_channels: Count = 64
-    hidden_sizes: tuple[Count, ...] | None = None
-    activation: Literal["relu", "gelu", "tanh"] = "relu"
-    dropout: Fraction = 0.0
-    batch_norm: bool = True
-    residual: bool = False
-    attention: Literal[False] = False
-    rnn: None = None
 
 
 class Optimizer(Section):

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from src.config.schema import Model
+from src.models.options import Model
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
 

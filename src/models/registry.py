@@ -2,7 +2,7 @@
 
 The login node reads this file, so it imports no torch: a network's own file is imported when the network is built.
 
-To add a network: a file beside this one, an entry in NETWORKS, and its new options, if any, in src/config/schema.py.
+To add a network: a file beside this one, an entry in NETWORKS, and its new options, if any, in options.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _COMMON = frozenset({"type", "num_classes", "input_shape"})
 
 
 class ModelSection(Protocol):
-    """`src.config.schema.Model`; the schema imports this file."""
+    """`src.models.options.Model`, which imports this file."""
 
     @property
     def type(self) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from src.config.schema import Model
 from src.models.layers import ACTIVATIONS, make_classifier
+from src.models.options import Model
 
 
 class BasicBlock(nn.Module):

@@ -19,7 +19,7 @@ from typing import Any
 
 from src import hints
 from src.config import yaml_file
-from src.config.schema import Config, Section
+from src.config.schema import Config
 from src.errors import DataError, RelayError, RunError
 from src.files import append_lines, replace_file, sync_directory
 from src.log import log
@@ -28,6 +28,7 @@ from src.runs.code_snapshot import keep_code
 from src.runs.kinds import content_key_of, cost_key, kind_of
 from src.runs.provenance import code_version
 from src.runs.rundir import SweepDir
+from src.section import Section
 
 _MAKING = ".making-"
 _PLANNING_LOCK = ".planning.lock"
