@@ -150,11 +150,11 @@ def pipeline(
     from pathlib import Path
 
     from hpc.pipeline import advance as chained
-    from hpc.pipeline.directory import Chain
+    from hpc.pipeline.directory import Pipeline
     from src.config.loading import load_config
 
     if advance:
-        chained.advance(Chain(Path(advance)), by_link=True)
+        chained.advance(Pipeline(Path(advance)), by_stage_job=True)
     else:
         loaded, made = load_config(config, overrides_of(set_)), {"fresh": fresh, "new_code": new_code}
         chained.start(loaded, cluster, lr_factor or [], max_slice_hours=max_slice_hours, **made)

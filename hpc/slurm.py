@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Literal
 
-from hpc.slurm_command import ARGUMENT_BYTES, PATIENT_WAITS_S, WAITS_S, ask, ask_once, retry
+from hpc.slurm_command import ARGUMENT_BYTES, PATIENT_WAITS_S, WAITS_S, retry, run_slurm, run_slurm_once
 from src.errors import ClusterError
 
 
@@ -78,7 +78,7 @@ def in_flight(state: str) -> bool:
 
 def gres_types() -> list[str]:
     """The GPU types of the site's nodes, as gres names them: `1g.12gb`, `nvidia_h100_nvl_1g.12gb`."""
-    found = re.findall(r"gpu:([^:,()\s]+):\d+", ask(["sinfo", "-h", "-o", "%G"]))
+    found = re.findall(r"gpu:([^:,()\s]+):\d+", run_slurm(["sinfo", "-h", "-o", "%G"]))
     return sorted(set(found))
 
 
@@ -97,11 +97,11 @@ def check_programs() -> None:
 
 def max_array_size() -> int:
     """The most tasks that one array of this site may have (MaxArraySize of slurm.conf)."""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask(["scontrol", "show", "config"]), re.M)
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", run_slurm(["scontrol", "show", "config"]), re.M)
     return int(found.group(1)) if found else 1001
 
 
-def queued(names: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> list[QueuedJob]:
+def squeue(names: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> list[QueuedJob]:
     """The tasks of the jobs with these names, each array element by itself: those that wait, run or end, and those
     that ended so short a time ago that the controller still knows them (MinJobAge), with their last state.
     """
@@ -109,7 +109,9 @@ def queued(names: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> list[Que
         return []
     given = ",".join(names)
     few = len(given) <= ARGUMENT_BYTES
-    text = ask(["squeue", "-h", "-r", "-t", "all", *(["-n", given] if few else []), "-o", "%i|%j|%T|%r|%L"], waits_s)
+    text = run_slurm(
+        ["squeue", "-h", "-r", "-t", "all", *(["-n", given] if few else []), "-o", "%i|%j|%T|%r|%L"], waits_s
+    )
     rows = [line.strip().split("|") for line in text.splitlines() if line.strip()]
     jobs = [QueuedJob(*row) for row in rows if len(row) == 5]
     # Too many for a command: squeue has got every job from the controller anyway, and only looks for the names in them.
@@ -120,7 +122,7 @@ def queued(names: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> list[Que
 def cancel(job_ids: Sequence[str]) -> None:
     """Cancel jobs or array elements; those that are over already are passed over."""
     for part in _parts(job_ids):
-        ask(["scancel", "--quiet", *part])
+        run_slurm(["scancel", "--quiet", *part])
 
 
 def _parts(job_ids: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -133,7 +135,7 @@ def _parts(job_ids: Sequence[str]) -> Iterator[Sequence[str]]:
 def release(job_ids: Sequence[str]) -> None:
     """Let jobs start that are held in the queue."""
     for part in _parts(job_ids):
-        ask(["scontrol", "release", ",".join(part)])
+        run_slurm(["scontrol", "release", ",".join(part)])
 
 
 def send_once(name: str, send: Callable[[], str]) -> str:
@@ -147,11 +149,11 @@ def send_once(name: str, send: Callable[[], str]) -> str:
     def send_unless_taken() -> str:
         if next(tries) == 0:
             return send()
-        taken = queued([name], waits_s=())
+        taken = squeue([name], waits_s=())
         if taken:
             return taken[0].array_id
         job_id = send()
-        cancel(sorted({job.array_id for job in queued([name])} - {job_id}))
+        cancel(sorted({job.array_id for job in squeue([name])} - {job_id}))
         return job_id
 
     return retry(send_unless_taken, WAITS_S, announce=True)
@@ -161,7 +163,7 @@ def submit_script(name: str, script: str, options: Mapping[str, str | int | bool
     """Submit a bash script as the job `name`, with sbatch's long options. Returns the job id; raises ClusterError."""
     given = [f"--{key}" if value is True else f"--{key}={value}" for key, value in options.items()]
     command = ["sbatch", "--parsable", f"--job-name={name}", *given, f"--wrap={script}"]
-    return send_once(name, lambda: ask_once(command).strip().partition(";")[0])
+    return send_once(name, lambda: run_slurm_once(command).strip().partition(";")[0])
 
 
 def requeue(job_id: str) -> None:
@@ -170,7 +172,7 @@ def requeue(job_id: str) -> None:
     A controller that is away is waited for as long as the task may live: nobody else would bring it back.
     """
     try:
-        ask(["scontrol", "requeue", job_id], waits_s=PATIENT_WAITS_S)
+        run_slurm(["scontrol", "requeue", job_id], waits_s=PATIENT_WAITS_S)
     except ClusterError as error:
         if "pending execution" not in str(error):
             raise
@@ -187,10 +189,10 @@ class JobEnd:
     end: datetime | None
 
 
-def ends(job_ids: Sequence[str], waits_s: Iterable[float] = (1, 2)) -> list[JobEnd]:
+def job_history(job_ids: Sequence[str], waits_s: Iterable[float] = (1, 2)) -> list[JobEnd]:
     """Every execution of these jobs, also before a requeue, oldest first. Raises ClusterError without accounting."""
     command = ["sacct", "-D", "-n", "-P", "-X", "-o", "JobID,Cluster,State,Start,End,DerivedExitCode", "-j"]
-    answers = [ask([*command, ",".join(part)], waits_s) for part in _parts(job_ids)]
+    answers = [run_slurm([*command, ",".join(part)], waits_s) for part in _parts(job_ids)]
     rows = [line.split("|") for text in answers for line in text.splitlines()]
     found = [JobEnd(row[0], row[1], _state(row[2], row[5:]), _when(row[3]), _when(row[4])) for row in rows if row[4:]]
     return sorted(found, key=lambda end: end.start or datetime.max)
@@ -218,7 +220,7 @@ class JobFacts:
 
 def show_job(job_id: str, waits_s: Iterable[float] = (0.5, 1, 2)) -> JobFacts:
     """Ask the controller about one job or array element. Raises ClusterError."""
-    text = ask(["scontrol", "--oneliner", "show", "job", job_id], waits_s)
+    text = run_slurm(["scontrol", "--oneliner", "show", "job", job_id], waits_s)
     fields = dict(re.findall(r"(\w+)=(\S*)", text))
     return JobFacts(
         state=fields.get("JobState", "UNKNOWN"),

@@ -60,15 +60,15 @@ def retry(call: Callable[[], _Answer], waits_s: Iterable[float], *, announce: bo
         raise BusyError(f"{error}; the controller did not answer {len(waits) + 1} times, try again later") from None
 
 
-def ask(command: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> str:
+def run_slurm(command: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> str:
     """What the command prints. A controller that is busy or away is waited for.
 
     Raises ClusterError where the command is missing or refuses, BusyError where the controller stays away.
     """
-    return retry(lambda: ask_once(command), waits_s)
+    return retry(lambda: run_slurm_once(command), waits_s)
 
 
-def ask_once(command: Sequence[str]) -> str:
+def run_slurm_once(command: Sequence[str]) -> str:
     """What the command prints. Raises BusyError where the controller does not answer, else ClusterError."""
     conf = os.environ.get("SLURM_CONF")
     if conf and not Path(conf).is_file():

@@ -48,7 +48,7 @@ def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -
 
 def _measure(config: Config) -> tuple[dict[str, Any], list[tuple[Tensor, Tensor, int]], tuple[str, ...]]:
     from src.data.dataset import load
-    from src.data.loader import TrainBatches
+    from src.data.loader import TrainLoader
     from src.training import sanity
     from src.training.device import choose_device, compute_reproducibly
 
@@ -56,7 +56,7 @@ def _measure(config: Config) -> tuple[dict[str, Any], list[tuple[Tensor, Tensor,
     compute_reproducibly(config.train.seed)
     device = choose_device(config.train.device)
     data = load(config)
-    batches = TrainBatches(config, data.train, device)
+    loader = TrainLoader(config, data.train, device)
     report = {
         "dataset": config.dataset.name,
         "classes": config.model.num_classes,
@@ -69,9 +69,9 @@ def _measure(config: Config) -> tuple[dict[str, Any], list[tuple[Tensor, Tensor,
             for name, part in (("val", data.val), ("test", data.test))
             if len(part)
         },
-        "batch": sanity.first_batch(config, batches, device),
+        "batch": sanity.first_batch(config, loader, device),
     }
-    return report, sanity.example_images(config, batches, _EXAMPLES), data.class_names
+    return report, sanity.example_images(config, loader, _EXAMPLES), data.class_names
 
 
 def _print(report: dict[str, Any], results: Any) -> None:

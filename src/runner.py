@@ -19,7 +19,7 @@ from src.errors import RelayError, RunError
 from src.log import log
 from src.progress import Reporter, StopCheck, make_reporter
 from src.runs.attempts import AttemptHooks, Execute, Outcome, attempt
-from src.runs.causes import admit, verdict
+from src.runs.causes import check_allowed, why_blocked
 from src.runs.code_snapshot import code_change, code_digest, keep_code, new_code_hint, use_new_code
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import Request, open_sweep
@@ -159,8 +159,8 @@ def run_sweep(sweep: SweepDir, execute: Execute, *, new: bool) -> None:
 class _OneOfSeveral(AttemptHooks):
     """One of several runs in the foreground has the budgets of src/runs/causes.py."""
 
-    def admit(self, run: RunDir) -> None:
-        admit(run.label, run.attempts())
+    def check_allowed(self, run: RunDir) -> None:
+        check_allowed(run.label, run.attempts())
 
 
 def _try_one_of_several(run: RunDir, execute: Execute, should_stop: StopCheck, reporter: Reporter) -> Outcome | None:
@@ -180,11 +180,11 @@ def _not_done(sweep: SweepDir, undone: Sequence[RunDir]) -> str:
     damages = {run: damage for run in undone if (damage := run.damage())}
     lines += [f"  {run.name}: {damages.get(run) or _why_not_done(run)}" for run in undone[:_NAMES_SHOWN]]
     lines += [f"  and {len(undone) - _NAMES_SHOWN} more"] if len(undone) > _NAMES_SHOWN else []
-    refused = [found for run in undone if run not in damages and (found := verdict(run.attempts()))]
+    blocked = [found for run in undone if run not in damages and (found := why_blocked(run.attempts()))]
     retry = hints.command("hpc.launch", "retry", sweep.name, "--failed")
-    for word, advice in dict.fromkeys((found.word, found.advice) for found in refused):
+    for word, advice in dict.fromkeys((found.cause, found.advice) for found in blocked):
         lines.append(f"{word}: {advice}, then these again: {retry}")
-    if len(refused) + len(damages) < len(undone):
+    if len(blocked) + len(damages) < len(undone):
         lines.append(f"to go on: {hints.again()}")
     return "\n".join(lines)
 
@@ -192,7 +192,7 @@ def _not_done(sweep: SweepDir, undone: Sequence[RunDir]) -> str:
 def _why_not_done(run: RunDir) -> str:
     if run.cancelled():
         return "cancelled"
-    if run.claimed():
+    if run.is_locked_now():
         return "another process executes it"
     last = (run.attempts() or [{}])[-1]
     return ": ".join(str(last[name]) for name in ("cause", "error") if last.get(name)) or "not started"

@@ -65,13 +65,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def close_nursery() -> Iterator[None]:
+def close_fork_server() -> Iterator[None]:
     """The warm process that tests of this session may have started ends with it."""
     yield
-    from tests.fork_server import nursery
+    from tests.fork_server import fork_server
 
-    if nursery.cache_info().currsize:
-        nursery().close()
+    if fork_server.cache_info().currsize:
+        fork_server().close()
 
 
 @pytest.fixture(autouse=True)

@@ -52,7 +52,7 @@ LATE = (
 )
 
 
-class Nursery:
+class ForkServer:
     """The test's end of the warm process."""
 
     def __init__(self) -> None:
@@ -98,16 +98,16 @@ class Nursery:
 
 
 @functools.cache
-def nursery() -> Nursery:
+def fork_server() -> ForkServer:
     """The one that the tests of this process share."""
-    return Nursery()
+    return ForkServer()
 
 
 def fork_python(
     *words: str, env: dict[str, str] | None = None, timeout_s: int = 240
 ) -> subprocess.CompletedProcess[str]:
     """As `run_python`, in a fork of the warm process: for what another test starts in a Python of its own."""
-    return nursery().python(words, command_environment(env), timeout_s)
+    return fork_server().python(words, command_environment(env), timeout_s)
 
 
 def serve() -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from hpc.pipeline.directory import chains
+from hpc.pipeline.directory import all_pipelines
 from src import hints
 from src.config import yaml_file
 from src.config.schema import Config
 from src.files import replace_file
-from src.runs.sweeps import open_sweep, planning, sweeps
+from src.runs.sweeps import folder_lock, open_sweep, sweeps
 from tests.conftest import ROOT, command_environment, fake, site_path
 from tests.fork_server import fork_python
 from tests.results.test_table import finish
@@ -307,7 +307,7 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
     assert started.returncode == 0, started.stderr
     for hint in hints_in(started.stdout + started.stderr):
         assert paste(hint, site).returncode == 0
-    (chain,) = chains(tmp_path / "runs")
+    (pipeline,) = all_pipelines(tmp_path / "runs")
     (sweep,) = sweeps(tmp_path / "runs")
     options = (tmp_path / "queue.options").read_text()
     expected = "--requeue --reservation=course --cpus-per-task=1 --mem=2G --time=20 --dependency=afterany:101"
@@ -316,28 +316,28 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
 
     status = fork_python("hpc.launch", "status", *given, env=site)
     assert status.returncode == 0, status.stderr
-    for shown in (chain.name, "lr_sweep", "submitted", sweep.name, "0/1", "101: 1 PENDING", "evaluate", "waits"):
+    for shown in (pipeline.name, "lr_sweep", "submitted", sweep.name, "0/1", "101: 1 PENDING", "evaluate", "waits"):
         assert shown in status.stdout
     assert "job 102_0 PENDING Resources goes on with it" in status.stdout
-    runs = paste(only(hints_in(status.stdout), f"{chain.name}/lr_sweep"), site)
+    runs = paste(only(hints_in(status.stdout), f"{pipeline.name}/lr_sweep"), site)
     assert "1 run: 1 PENDING" in runs.stdout
-    no_log = fork_python("hpc.launch", "logs", f"{chain.name}/lr-sweep", *given, env=site)
+    no_log = fork_python("hpc.launch", "logs", f"{pipeline.name}/lr-sweep", *given, env=site)
     assert "no job of it has started yet" in no_log.stderr
     (tmp_path / "logs" / sweep.name).mkdir(parents=True, exist_ok=True)
     (tmp_path / "logs" / sweep.name / "101_0_log.out").write_text("at work\n")
-    log = fork_python("hpc.launch", "logs", f"{chain.name}/lr_sweep", *given, env=site)
+    log = fork_python("hpc.launch", "logs", f"{pipeline.name}/lr_sweep", *given, env=site)
     assert log.stdout.splitlines()[-1] == "at work"
-    unknown = fork_python("hpc.launch", "logs", f"{chain.name}/tests", *given, env=site)
+    unknown = fork_python("hpc.launch", "logs", f"{pipeline.name}/tests", *given, env=site)
     assert "its stages: lr_sweep, grid, train, evaluate" in unknown.stderr
-    early = fork_python("hpc.launch", "status", f"{chain.name}/grid", *given, env=site)
+    early = fork_python("hpc.launch", "status", f"{pipeline.name}/grid", *given, env=site)
     assert paste(only(hints_in(early.stderr), "status"), site).returncode == 0
 
-    stopped = fork_python("hpc.launch", "cancel", chain.name, *given, env=site)
+    stopped = fork_python("hpc.launch", "cancel", pipeline.name, *given, env=site)
     assert stopped.returncode == 0, stopped.stderr
     assert "cancelled 2 tasks" in stopped.stdout
     assert [line.split()[1:] for line in (tmp_path / "cancelled").read_text().splitlines()] == [["102_0"], ["101_0"]]
     assert all(run.cancelled() for run in sweep.runs())
-    assert chain.standing()["lr_sweep"]["state"] == "cancelled"
+    assert pipeline.standing()["lr_sweep"]["state"] == "cancelled"
     (tmp_path / "queue").write_text("")
     shown = fork_python("hpc.launch", "status", "pipeline", *given, env=site)
     assert "cancelled" in shown.stdout
@@ -345,7 +345,7 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
     again = paste(only(hints_in(shown.stdout), "launch pipeline"), site)
     assert again.returncode == 0, again.stderr
     assert f"profile {profile}" in again.stdout
-    assert chain.standing()["lr_sweep"]["state"] == "submitted"
+    assert pipeline.standing()["lr_sweep"]["state"] == "submitted"
     assert [line.split()[1] for line in (tmp_path / "queue").read_text().splitlines()] == ["1", "1"]
     unnamed = fork_python("hpc.launch", "pipeline", *given, env=site)
     assert f"profile {profile}" in unnamed.stdout
@@ -353,7 +353,7 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
     assert "no failed run; 1 in the queue" in retry.stderr
 
     (tmp_path / "queue").write_text("")
-    with planning(chain.path):
+    with folder_lock(pipeline.path):
         working = fork_python("hpc.launch", "status", *given, env=site)
     assert "a process goes on with it at this moment" in working.stdout
     (run,) = sweep.runs()
@@ -361,10 +361,10 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
     run.record_attempt(1, end=2.0, cause="CRASHED", error="no images", first_step=0, last_step=1)
     failed = fork_python("hpc.launch", "pipeline", *given, env=site)
     assert failed.returncode == 2
-    assert f"{chain.name} stops at lr_sweep: 1 of 1 runs failed" in failed.stderr
+    assert f"{pipeline.name} stops at lr_sweep: 1 of 1 runs failed" in failed.stderr
     seen = fork_python("hpc.launch", "status", *given, env=site)
     assert hints_in(failed.stderr) == hints_in(seen.stdout)[: len(hints_in(failed.stderr))]
-    which = fork_python("hpc.launch", "retry", chain.name, *given, env=site)
+    which = fork_python("hpc.launch", "retry", pipeline.name, *given, env=site)
     for hint in (only(hints_in(failed.stderr), "launch retry"), only(hints_in(which.stderr), "--failed")):
         assert shlex.split(hint)[3] == "retry"
     again = paste(hint, site)
@@ -401,7 +401,7 @@ def test_a_pipeline_may_have_a_limit(
     refused = fork_python(*words, "--max-slice-hours", "3", env=site)
     assert refused.returncode == 2
     assert "--max-slice-hours 3: forecast: " in refused.stderr
-    assert chains(tmp_path / "runs") == []
+    assert all_pipelines(tmp_path / "runs") == []
 
 
 @pytest.mark.parametrize("target", ["train", "lr", "grid", "refine", "evaluate", "pipeline"])

@@ -25,7 +25,7 @@ from hpc.doctor.site import (
     ASSOCIATION_FORMAT,
     NODE_FORMAT,
     QOS_FORMAT,
-    Site,
+    SiteFacts,
     read_associations,
     read_node_groups,
     read_partitions,
@@ -40,7 +40,7 @@ from hpc.doctor.site_checks import (
     check_requeue,
     check_slices,
 )
-from hpc.slurm_command import ask
+from hpc.slurm_command import run_slurm
 from hpc.submission.plan import make_plan
 from hpc.submission.profile import Profile, choose_gres
 from src.errors import ClusterError
@@ -62,30 +62,30 @@ class SiteQuestions:
     ) -> _Answer | None:
         """The answer; None where there was none, with a line of SLURM's own words."""
         try:
-            return read(ask(command, _WAITS_S))
+            return read(run_slurm(command, _WAITS_S))
         except ClusterError as error:
             self.failed.append(Line(level, topic, f"could not be asked: {error}"))
             return None
 
-    def site(self) -> Site | None:
+    def site(self) -> SiteFacts | None:
         """What the controller says; None where it says nothing of itself, and nothing more is asked then."""
         settings = self.ask("SLURM", ["scontrol", "show", "config"], read_settings)
         if settings is None:
             advice = "nothing else about SLURM can be said before this is mended; --cluster local works without"
             self.failed = [replace(line, advice=advice) for line in self.failed]
             return None
-        return Site(
+        return SiteFacts(
             settings,
             partitions=self.ask("partitions", ["scontrol", "--oneliner", "show", "partition"], read_partitions),
             node_groups=self.ask("nodes", ["sinfo", "-h", "-o", NODE_FORMAT], read_node_groups),
         )
 
-    def accounts(self, site: Site) -> tuple[Site, str | None]:
+    def accounts(self, site: SiteFacts) -> tuple[SiteFacts, str | None]:
         """The same with what accounting says, where there is one; and why it does not answer, or None."""
         if not site.settings.accounting:
             return site, None
         try:
-            ask(["sacct", "-n", "-P", "-X", "-S", "now", "-o", "JobID"], _WAITS_S)
+            run_slurm(["sacct", "-n", "-P", "-X", "-S", "now", "-o", "JobID"], _WAITS_S)
         except ClusterError as error:
             # Of several lines the last one says what they come to.
             return site, str(error).splitlines()[-1]
@@ -131,7 +131,7 @@ def site_lines(profile: Profile, tasks: int, save_s: float | None) -> tuple[list
     return [*lines, line], gres, submittable
 
 
-def _slice(site: Site, partition: str | None, profile: Profile) -> tuple[str | None, Line]:
+def _slice(site: SiteFacts, partition: str | None, profile: Profile) -> tuple[str | None, Line]:
     try:
         gres = choose_gres(profile)
     except ClusterError as error:
@@ -160,7 +160,7 @@ def _refusal(profile: Profile, gres: str | None, tasks: int) -> str | None:
         script = folder / "job.sh"
         script.write_text(plan.sbatch_text)
         try:
-            ask(["sbatch", "--test-only", str(script)], _WAITS_S)
+            run_slurm(["sbatch", "--test-only", str(script)], _WAITS_S)
         except ClusterError as error:
             return str(error)
     return None

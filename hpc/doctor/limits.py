@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from hpc.doctor.findings import Line
-from hpc.doctor.site import Association, Partition, Qos, Settings, Site
+from hpc.doctor.site import Association, Partition, Qos, Settings, SiteFacts
 from hpc.submission.profile import Profile
 
 _ENFORCING = {"limits", "safe", "all"}
 
 
-def own_partition(site: Site, profile: Profile) -> Partition | None:
+def own_partition(site: SiteFacts, profile: Profile) -> Partition | None:
     """The partition that tasks go to; the first one where the profile lists several."""
     name = profile.partition.split(",")[0] if profile.partition else None
     return next((p for p in site.partitions or () if (p.name == name if name else p.is_default)), None)
 
 
-def own_association(site: Site, profile: Profile) -> Association | None:
+def own_association(site: SiteFacts, profile: Profile) -> Association | None:
     """This user's association that tasks go by: that of the profile's account, or the default one."""
     fitting = [
         a
@@ -30,7 +30,7 @@ def own_association(site: Site, profile: Profile) -> Association | None:
     return max(fitting, key=lambda a: a.partition != "", default=None)
 
 
-def own_qos(site: Site, profile: Profile) -> Qos | None:
+def own_qos(site: SiteFacts, profile: Profile) -> Qos | None:
     """The QOS that tasks go by."""
     own = own_association(site, profile)
     default = (own.default_qos or (own.qos[0] if len(own.qos) == 1 else "")) if own else ""
@@ -38,7 +38,7 @@ def own_qos(site: Site, profile: Profile) -> Qos | None:
     return next((qos for qos in site.qos or () if qos.name == name), None)
 
 
-def check_association(site: Site, profile: Profile) -> list[Line]:
+def check_association(site: SiteFacts, profile: Profile) -> list[Line]:
     """Whether this user may use the profile's account and QOS; no line where accounting said nothing of it."""
     if site.associations is None:
         return []
@@ -58,7 +58,7 @@ def check_association(site: Site, profile: Profile) -> list[Line]:
     return [Line("ok", "account", own.account + (f", QOS {qos.name}" if qos else ""))]
 
 
-def time_limits(site: Site, profile: Profile) -> dict[str, timedelta | None]:
+def time_limits(site: SiteFacts, profile: Profile) -> dict[str, timedelta | None]:
     """The longest that a task may run, by who sets it; None is without limit."""
     partition, own, qos = own_partition(site, profile), own_association(site, profile), own_qos(site, profile)
     found: dict[str, timedelta | None] = {}
@@ -84,7 +84,7 @@ def check_time_limit(partition: Partition | None, allowed: Mapping[str, timedelt
     return [Line("ok", "time limit", f"{finding}; {f'allowed: {shown}' if limits else 'no limit is set'}")]
 
 
-def submit_limits(site: Site, profile: Profile) -> dict[str, int]:
+def submit_limits(site: SiteFacts, profile: Profile) -> dict[str, int]:
     """How many tasks may be in the queue at a time, by who sets it."""
     found = {"MaxJobCount": site.settings.max_job_count}
     if not site.settings.enforced & _ENFORCING:

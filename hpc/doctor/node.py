@@ -17,8 +17,8 @@ from typing import Any
 
 from hpc import slurm
 from hpc.doctor.findings import Line
-from hpc.doctor.node_report import POLL_S, Meeting, try_lock
-from hpc.slurm_command import ask
+from hpc.doctor.node_report import POLL_S, Handshake, try_lock
+from hpc.slurm_command import run_slurm
 from hpc.submission.plan import make_plan, task_command, task_environment, worker_python
 from hpc.submission.profile import Profile
 from src import hints
@@ -64,10 +64,10 @@ def ask_node(folder: Path, profile: Profile, gres: str | None, wait_s: float) ->
     plan = make_plan(short, gres, name, [[folder]], folder, keep_code(folder / "code"))
     script = folder / "job.sh"
     script.write_text(plan.sbatch_text.replace(task_command(folder), _command(folder)))
-    job_id = ask(["sbatch", "--parsable", str(script)]).strip().partition(";")[0]
+    job_id = run_slurm(["sbatch", "--parsable", str(script)]).strip().partition(";")[0]
     log.info(f"job {job_id} looks around on a node; it is given {wait_s:.0f} s to find one")
     try:
-        return _meet(Meeting(folder), _QueueWatch(name, job_id, wait_s, folder))
+        return _meet(Handshake(folder), _QueueWatch(name, job_id, wait_s, folder))
     finally:
         slurm.cancel([job_id])
 
@@ -79,21 +79,21 @@ def ask_here(folder: Path, profile: Profile) -> Answer:
         process = subprocess.Popen(["bash", "-c", "\n".join(lines)], stdout=subprocess.DEVNULL, stderr=err)
 
     def watch() -> None:
-        if process.poll() is not None and not Meeting(folder).report.is_file():
+        if process.poll() is not None and not Handshake(folder).report.is_file():
             raise ClusterError(f"it ended with exit code {process.returncode}: {_last_words(folder)}")
 
     try:
-        return _meet(Meeting(folder), watch)
+        return _meet(Handshake(folder), watch)
     finally:
         process.kill()
         process.wait()
 
 
 @contextmanager
-def meeting_place(folder: Path) -> Iterator[Meeting]:
+def meeting_place(folder: Path) -> Iterator[Handshake]:
     """The files of a meeting, with the lock held that the other side is to see."""
-    meeting = Meeting(folder)
-    replace_file(meeting.turn, "{}")
+    meeting = Handshake(folder)
+    replace_file(meeting.ack, "{}")
     with meeting.asker_lock.open("w") as file:
         try_lock(file)
         yield meeting
@@ -103,18 +103,18 @@ def _command(folder: Path) -> str:
     return f"{worker_python()} -u -m hpc.doctor.node_report {shlex.quote(str(folder))}"
 
 
-def _meet(meeting: Meeting, watch: Callable[[], None]) -> Answer:
-    """Wait for `hello`, answer it, wait for the report; `watch` raises ClusterError where there is none to come."""
+def _meet(meeting: Handshake, watch: Callable[[], None]) -> Answer:
+    """Wait for `ready`, answer it, wait for the report; `watch` raises ClusterError where there is none to come."""
     start = time.monotonic()
     with meeting_place(meeting.folder):
-        while not (hello := read_json(meeting.hello)):
+        while not (hello := read_json(meeting.ready)):
             watch()
             time.sleep(POLL_S)
         clock_s = time.time() - float(hello["time"])
         began_s = time.monotonic() - start
         with meeting.node_lock.open("r+") as file:
             node_lock = try_lock(file)
-        replace_file(meeting.turn, json.dumps({"seen": True}))
+        replace_file(meeting.ack, json.dumps({"seen": True}))
         deadline = time.monotonic() + _REPORT_PATIENCE_S
         while not (report := read_json(meeting.report)):
             watch()
@@ -137,7 +137,7 @@ class _QueueWatch:
         if now - self._asked < _QUEUE_POLL_S:
             return
         self._asked = now
-        job = next((job for job in slurm.queued([self._name]) if job.job_id == self._job_id), None)
+        job = next((job for job in slurm.squeue([self._name]) if job.job_id == self._job_id), None)
         phase = slurm.phase(job.state) if job else "over"
         if job and phase == "waiting" and now - self._start > self._wait_s:
             raise NoNodeError(f"no node was free within {self._wait_s:.0f} s (the job waits for {job.reason})")

@@ -28,7 +28,7 @@ POLL_S = 0.1
 
 
 @dataclass(frozen=True)
-class Meeting:
+class Handshake:
     """The folder in which the two sides meet, and its files."""
 
     folder: Path
@@ -40,17 +40,17 @@ class Meeting:
 
     @property
     def node_lock(self) -> Path:
-        """Held by the node from before `hello` until it has seen `turn`."""
+        """Held by the node from before `ready` until it has seen `ack`."""
         return self.folder / "node.lock"
 
     @property
-    def hello(self) -> Path:
+    def ready(self) -> Path:
         """The node's first word."""
         return self.folder / "hello.json"
 
     @property
-    def turn(self) -> Path:
-        """There from the start; replaced by who asks when it has seen `hello`."""
+    def ack(self) -> Path:
+        """There from the start; replaced by who asks when it has seen `ready`."""
         return self.folder / "turn.json"
 
     @property
@@ -77,15 +77,15 @@ def try_lock(file: TextIO) -> str:
     return "taken"
 
 
-def meet(meeting: Meeting) -> dict[str, Any]:
-    """Locks and files as seen from here. `round_trip_s` is None where the answer to `hello` was not seen in time."""
+def meet(meeting: Handshake) -> dict[str, Any]:
+    """Locks and files as seen from here. `round_trip_s` is None where the answer to `ready` was not seen in time."""
     with meeting.asker_lock.open("r+") as file:
         seen = try_lock(file)
     with meeting.node_lock.open("w") as file:
         own = try_lock(file)
         start = time.monotonic()
-        replace_file(meeting.hello, json.dumps({"host": node_name(), "time": time.time()}))
-        while not (turn := read_json(meeting.turn) or {}).get("seen"):
+        replace_file(meeting.ready, json.dumps({"host": node_name(), "time": time.time()}))
+        while not (turn := read_json(meeting.ack) or {}).get("seen"):
             if time.monotonic() - start > _TURN_PATIENCE_S:
                 return {"asker_lock": seen, "own_lock": own, "round_trip_s": None}
             time.sleep(POLL_S)
@@ -168,7 +168,7 @@ def describe_space() -> dict[str, Any]:
 
 def main() -> None:
     """Look around, write report.json, print it."""
-    meeting = Meeting(Path(sys.argv[1]))
+    meeting = Handshake(Path(sys.argv[1]))
     report = {
         "host": node_name(),
         "python": platform.python_version(),

@@ -86,7 +86,7 @@ class Association:
 
 
 @dataclass(frozen=True)
-class Site:
+class SiteFacts:
     """All that was answered; None is what was not, or is not there to be asked (accounting)."""
 
     settings: Settings

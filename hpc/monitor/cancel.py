@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc import slurm
-from hpc.pipeline.directory import Chain, chains
+from hpc.pipeline.directory import Pipeline, all_pipelines
 from hpc.pipeline.overview import (
+    cancel_stage_jobs,
     find_pipeline,
-    name_of_stage,
-    stop_going_on,
-    sweeps_of,
+    resolve_stage_name,
+    stage_sweeps,
 )
 from src.config.schema import Config
 from src.errors import RunError
@@ -37,10 +37,10 @@ def cancel_runs(config: Config, name: str) -> None:
         raise RunError(f"cancel {name}: give a sweep, a run or all; a job by its number: scancel {name}")
     runs_dir = Path(config.paths.runs_dir)
     everything = name == "all"
-    chain = None if everything else find_pipeline(runs_dir, name)
+    pipeline = None if everything else find_pipeline(runs_dir, name)
     # Before it is asked which sweeps the pipeline has: it must make no more.
-    of_chain = stop_going_on(chain) if chain else []
-    chosen = _asked_for(runs_dir, name, chain)
+    of_pipeline = cancel_stage_jobs(pipeline) if pipeline else []
+    chosen = _asked_for(runs_dir, name, pipeline)
     runs = [run for sweep, only in chosen for run in ([only] if only else sweep.runs()) if not run.is_done()]
     # Before the question what is in the queue: what goes on by itself must not submit it again in between.
     for run in runs:
@@ -48,13 +48,13 @@ def cancel_runs(config: Config, name: str) -> None:
     queues, _ = queues_of([sweep for sweep, _ in chosen])
     tasks = {run: queues[run.path.parent].get(run.name, ()) for run in runs}
     ids = list(dict.fromkeys(job.job_id for jobs in tasks.values() for job in jobs))
-    ids += _jobs_of_chains(runs_dir) if everything else []
+    ids += _stage_jobs(runs_dir) if everything else []
     slurm.cancel(ids)
     told = [run for run, jobs in tasks.items() if not jobs and _stop_local(run)]
     stopped = [*(run for run, jobs in tasks.items() if jobs), *told]
     labels = [only.label if only else sweep.name for sweep, only in chosen]
-    where = chain.name if chain else labels[0] if len(labels) == 1 else counted(len(labels), "sweep")
-    ids = [*of_chain, *ids]
+    where = pipeline.name if pipeline else labels[0] if len(labels) == 1 else counted(len(labels), "sweep")
+    ids = [*of_pipeline, *ids]
     number = len(ids) + len(told)
     print(f"{where}: " + (f"cancelled {counted(number, 'task')}" if number else "nothing of it waits or runs"))
     print_names(stopped)
@@ -73,12 +73,12 @@ def cancel_runs(config: Config, name: str) -> None:
         print(f"one task executes several runs, these stop with it: {', '.join(beside)}")
 
 
-def _asked_for(runs_dir: Path, name: str, chain: Chain | None) -> list[tuple[SweepDir, RunDir | None]]:
-    if chain:
-        return [(sweep, None) for sweep in sweeps_of(chain)]
+def _asked_for(runs_dir: Path, name: str, pipeline: Pipeline | None) -> list[tuple[SweepDir, RunDir | None]]:
+    if pipeline:
+        return [(sweep, None) for sweep in stage_sweeps(pipeline)]
     if name == "all":
         return [(sweep, None) for sweep in with_whole_manifests(sweeps(runs_dir)) if _has_whole_submissions(sweep)]
-    return [find_named(runs_dir, str(name_of_stage(runs_dir, name)))]
+    return [find_named(runs_dir, str(resolve_stage_name(runs_dir, name)))]
 
 
 def _has_whole_submissions(sweep: SweepDir) -> bool:
@@ -92,10 +92,10 @@ def _has_whole_submissions(sweep: SweepDir) -> bool:
     return True
 
 
-def _jobs_of_chains(runs_dir: Path) -> list[str]:
+def _stage_jobs(runs_dir: Path) -> list[str]:
     """The jobs that go on with pipelines; first of all, so that they submit nothing more."""
-    names = [name for chain in chains(runs_dir.absolute()) for name in chain.job_names()]
-    return [job.job_id for job in slurm.queued(names) if slurm.in_flight(job.state)]
+    names = [name for pipeline in all_pipelines(runs_dir.absolute()) for name in pipeline.job_names()]
+    return [job.job_id for job in slurm.squeue(names) if slurm.in_flight(job.state)]
 
 
 def _stop_local(run: RunDir) -> bool:

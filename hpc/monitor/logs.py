@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from hpc.pipeline.overview import find_pipeline, name_of_stage, show_pipeline_log
+from hpc.pipeline.overview import find_pipeline, resolve_stage_name, show_pipeline_log
 from src import hints
 from src.config.schema import Config
 from src.errors import RunError
@@ -23,11 +23,11 @@ def show_logs(config: Config, name: str | None, *, follow: bool) -> None:
     Of each job what it said on stdout, then what on stderr, each below its file's name, as tail(1) does.
     """
     runs_dir = Path(config.paths.runs_dir)
-    chain = find_pipeline(runs_dir, name) if name else None
-    if chain:
-        show_pipeline_log(config, chain)
+    pipeline = find_pipeline(runs_dir, name) if name else None
+    if pipeline:
+        show_pipeline_log(config, pipeline)
         return
-    sweep, run = find_named(runs_dir, name_of_stage(runs_dir, name))
+    sweep, run = find_named(runs_dir, resolve_stage_name(runs_dir, name))
     runs = sweep.runs()
     chosen = run or (runs[0] if len(runs) == 1 else None)
     if chosen is None:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpc.pipeline.overview import name_of_stage
-from hpc.recovery.reconcile import Stock, give_budgets_back, last_cause, take_stock
+from hpc.pipeline.overview import resolve_stage_name
+from hpc.recovery.reconcile import RunsByState, classify_runs, last_cause, reset_budgets
 from hpc.submission.arrays import ask_site
 from hpc.submission.code_choice import choose_code
 from hpc.submission.launching import execute
@@ -27,20 +27,20 @@ from src.text import counted
 def retry(config: Config, name: str | None, cluster: str | None, cause: str | None, *, new_code: bool = False) -> None:
     """Give failed runs their budgets back, and submit them again. Raises RunError where there are none."""
     runs_dir = Path(config.paths.runs_dir)
-    sweep, run = find_named(runs_dir, name_of_stage(runs_dir, name))
+    sweep, run = find_named(runs_dir, resolve_stage_name(runs_dir, name))
     hints.use(sweep.meta())
     profile_name, profile = profile_of(sweep, cluster)
     site = None if profile.executor == "local" else ask_site(profile_name, profile)
-    stock = take_stock(sweep, in_queue(sweep) if site else {})
-    if run in stock.refused and stock.refused[run].damaged:
-        raise RunError(stock.refused[run].detail)
-    failed = [r for r in stock.failed() if run in (None, r)]
-    chosen = [r for r in failed if cause is None or cause.upper() in (last_cause(r), _word(stock, r))]
+    by_state = classify_runs(sweep, in_queue(sweep) if site else {})
+    if run in by_state.blocked and by_state.blocked[run].damaged:
+        raise RunError(by_state.blocked[run].detail)
+    failed = [r for r in by_state.failed() if run in (None, r)]
+    chosen = [r for r in failed if cause is None or cause.upper() in (last_cause(r), _word(by_state, r))]
     if not chosen:
-        raise RunError(f"{run.label if run else sweep.name}: no failed run{_why_none(stock, failed, cause)}")
+        raise RunError(f"{run.label if run else sweep.name}: no failed run{_why_none(by_state, failed, cause)}")
     remember_profile(sweep, profile_name)
     hints.use(sweep.meta())
-    give_budgets_back(chosen, round(time.time(), 3))
+    reset_budgets(chosen, round(time.time(), 3))
     theirs = "gets its budgets" if len(chosen) == 1 else "get their budgets"
     print(f"{sweep.path}: {counted(len(chosen), 'failed run')} {theirs} back, on profile {profile_name}:", flush=True)
     print_names(chosen)
@@ -50,21 +50,21 @@ def retry(config: Config, name: str | None, cluster: str | None, cause: str | No
     execute(sweep, profile, site, own, [r.name for r in chosen])
 
 
-def _why_none(stock: Stock, failed: Sequence[RunDir], cause: str | None) -> str:
+def _why_none(by_state: RunsByState, failed: Sequence[RunDir], cause: str | None) -> str:
     """What there is in place of failed runs."""
     if cause:
         causes = ", ".join(sorted({str(last_cause(run)) for run in failed})) or "none"
         return f" with --cause {cause}{nearest(cause.upper(), CAUSES)}; causes here: {causes}"
     others = {
-        "done": stock.done,
-        "in the queue": stock.flying,
-        "executed by processes outside of SLURM": stock.elsewhere,
+        "done": by_state.done,
+        "in the queue": by_state.queued,
+        "executed by processes outside of SLURM": by_state.running_elsewhere,
     }
     words = [f"{len(runs)} {word}" for word, runs in others.items() if runs]
-    if stock.missing or stock.cancelled:
-        words.append(f"{len(stock.missing) + len(stock.cancelled)} to be submitted with: {hints.again()}")
+    if by_state.to_submit or by_state.cancelled:
+        words.append(f"{len(by_state.to_submit) + len(by_state.cancelled)} to be submitted with: {hints.again()}")
     return f"; {', '.join(words)}"
 
 
-def _word(stock: Stock, run: RunDir) -> str | None:
-    return stock.refused[run].word if run in stock.refused else None
+def _word(by_state: RunsByState, run: RunDir) -> str | None:
+    return by_state.blocked[run].cause if run in by_state.blocked else None

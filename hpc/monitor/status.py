@@ -14,8 +14,8 @@ from hpc.monitor.logs import last_words
 from hpc.monitor.status_rows import FINISHED, SweepStatus, sweep_status
 from hpc.pipeline.overview import (
     find_pipeline,
-    name_of_stage,
-    say_others,
+    list_other_names,
+    resolve_stage_name,
     watch_pipeline,
 )
 from hpc.submission.submit import queues_of
@@ -40,17 +40,17 @@ def show_status(config: Config, name: str | None, watch_s: float | None = None) 
     until nothing is on its way or Ctrl-C. Of a pipeline, its stages.
     """
     runs_dir = Path(config.paths.runs_dir)
-    chain = find_pipeline(runs_dir, name)
-    if chain:
-        watch_pipeline(chain, watch_s)
-        shown = chain.name
+    pipeline = find_pipeline(runs_dir, name)
+    if pipeline:
+        watch_pipeline(pipeline, watch_s)
+        shown = pipeline.name
     else:
-        sweep, run = find_named(runs_dir, name_of_stage(runs_dir, name))
+        sweep, run = find_named(runs_dir, resolve_stage_name(runs_dir, name))
         hints.use(sweep.meta())
         _show_sweep(config, sweep, run.name if run else None, watch_s)
         shown = sweep.name
     if name is None:
-        say_others(runs_dir, shown)
+        list_other_names(runs_dir, shown)
 
 
 def _show_sweep(config: Config, sweep: SweepDir, only: str | None, watch_s: float | None) -> None:

@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpc.recovery.diagnosis import cause_of_loss, ends_of
-from hpc.recovery.reconcile import refusals_by_word
+from hpc.recovery.diagnosis import ends_of, infer_end_cause
+from hpc.recovery.reconcile import blocked_by_cause
 from hpc.slurm import Queue, QueuedJob, phase
 from hpc.submission.forecast import show_hours
 from src import hints
 from src.errors import RunError
-from src.results.table import run_state
-from src.runs.attempts import last_sign, lost, reached_step, used_s, wasted_s
-from src.runs.causes import Verdict, damaged, verdict
+from src.results.table import state_of_run
+from src.runs.attempts import last_activity, reached_step, unfinished_attempt, used_s, wasted_s
+from src.runs.causes import Blocked, damaged, why_blocked
 from src.runs.rundir import RunDir, SweepDir
 from src.text import counted
 
@@ -28,7 +28,7 @@ class SweepStatus:
     """How the runs of a sweep stand: a row for each, those that may not be started again, and seconds on slices."""
 
     rows: list[dict[str, Any]]
-    refused: Mapping[RunDir, Verdict]
+    blocked: Mapping[RunDir, Blocked]
     used_s: float
     wasted_s: float
     in_flight: int
@@ -43,11 +43,11 @@ class SweepStatus:
         if self.used_s:
             again = f", {show_hours(self.wasted_s / 3600)} of them for work done again" if self.wasted_s else ""
             lines.append(f"used: {show_hours(self.used_s / 3600)} slice-hours{again}")
-        idle = len(self.rows) - self.in_flight - len(self.refused) - sum(counts[state] for state in FINISHED)
+        idle = len(self.rows) - self.in_flight - len(self.blocked) - sum(counts[state] for state in FINISHED)
         if idle:
             lines.append(f"neither done nor on its way: {counted(idle, 'run')}; to submit again: {hints.again()}")
-        if self.refused:
-            lines += ["failed, and not started again by themselves:", refusals_by_word(self.refused)]
+        if self.blocked:
+            lines += ["failed, and not started again by themselves:", blocked_by_cause(self.blocked)]
         return "\n".join(lines)
 
 
@@ -57,28 +57,28 @@ def sweep_status(sweep: SweepDir, queue: Queue, only: str | None = None, now: fl
     One question to accounting where attempts left no word and are not going on; nothing is written.
     """
     runs = [run for run in sweep.runs() if only in (None, run.name)]
-    attempts, refused = _read_attempts(runs)
+    attempts, blocked = _read_attempts(runs)
     _name_losses({run: found for run, found in attempts.items() if run.name not in queue and not run.alive()})
     held_by = Counter(job.job_id for jobs in queue.values() for job in jobs)
     rows = []
     for run in runs:
         jobs = queue.get(run.name, ())
         try:
-            if run not in refused:
+            if run not in blocked:
                 rows.append(_row(run, attempts[run], jobs, alone=not jobs or held_by[jobs[0].job_id] == 1))
         except RunError as error:
-            refused[run] = damaged(str(error))
-        if run in refused:
-            rows.append(_damaged_row(run, refused[run], jobs))
+            blocked[run] = damaged(str(error))
+        if run in blocked:
+            rows.append(_damaged_row(run, blocked[run], jobs))
             continue
-        found = None if jobs or rows[-1]["state"] in ("running", "cancelled", *FINISHED) else verdict(attempts[run])
+        found = None if jobs or rows[-1]["state"] in ("running", "cancelled", *FINISHED) else why_blocked(attempts[run])
         if found:
-            refused[run] = found
-            rows[-1]["state"] = found.word.lower()
+            blocked[run] = found
+            rows[-1]["state"] = found.cause.lower()
     moment = time.time() if now is None else now
     return SweepStatus(
         rows,
-        refused,
+        blocked,
         sum(used_s(each, moment) for each in attempts.values()),
         sum(wasted_s(each) for each in attempts.values()),
         sum(
@@ -88,24 +88,24 @@ def sweep_status(sweep: SweepDir, queue: Queue, only: str | None = None, now: fl
     )
 
 
-def _read_attempts(runs: Sequence[RunDir]) -> tuple[dict[RunDir, list[dict[str, Any]]], dict[RunDir, Verdict]]:
+def _read_attempts(runs: Sequence[RunDir]) -> tuple[dict[RunDir, list[dict[str, Any]]], dict[RunDir, Blocked]]:
     """The attempts of each run, and the runs whose attempts cannot be read."""
-    attempts, refused = {}, {}
+    attempts, blocked = {}, {}
     for run in runs:
         try:
             attempts[run] = run.attempts()
         except RunError as error:
-            refused[run] = damaged(str(error))
-    return attempts, refused
+            blocked[run] = damaged(str(error))
+    return attempts, blocked
 
 
 def _name_losses(attempts: Mapping[RunDir, list[dict[str, Any]]]) -> None:
     """Fill in how attempts ended that left no word and are not going on."""
-    left = {run: found[-1] for run, found in attempts.items() if lost(found)}
+    left = {run: found[-1] for run, found in attempts.items() if unfinished_attempt(found)}
     ends = ends_of(list(left.values())) if left else []
     for run, attempt in left.items():
-        cause, end = cause_of_loss(attempt, ends)
-        attempt |= {"cause": cause, "end": end or last_sign(run)}
+        cause, end = infer_end_cause(attempt, ends)
+        attempt |= {"cause": cause, "end": end or last_activity(run)}
 
 
 def _row(run: RunDir, attempts: list[dict[str, Any]], jobs: Sequence[QueuedJob], *, alone: bool) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _row(run: RunDir, attempts: list[dict[str, Any]], jobs: Sequence[QueuedJob],
     }
 
 
-def _damaged_row(run: RunDir, found: Verdict, jobs: Sequence[QueuedJob]) -> dict[str, Any]:
+def _damaged_row(run: RunDir, found: Blocked, jobs: Sequence[QueuedJob]) -> dict[str, Any]:
     known = {"run": run.name, "state": "damaged", "job": " ".join(job.job_id for job in jobs) or None}
     unknown = dict.fromkeys(("step", "attempts", "causes", "job", "waits for", "error", "time left"))
     # The file in the folder is enough beside the run's name.
@@ -137,10 +137,10 @@ def _state(
     run: RunDir, result: Mapping[str, Any] | None, attempts: list[dict[str, Any]], job: QueuedJob | None, *, alone: bool
 ) -> str:
     if result or job is None:
-        return run_state(run, result, attempts)
+        return state_of_run(run, result, attempts)
     if phase(job.state) != "running":
         return job.state
-    return "running" if alone or lost(attempts) else "next in its task"
+    return "running" if alone or unfinished_attempt(attempts) else "next in its task"
 
 
 def _on_one_line(error: str | None) -> str | None:

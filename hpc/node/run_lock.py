@@ -16,7 +16,7 @@ from hpc import slurm
 from hpc.recovery.diagnosis import own_job_id
 from src.errors import ClusterError
 from src.progress import Reporter, StopCheck
-from src.runs.attempts import last_sign, lost
+from src.runs.attempts import last_activity, unfinished_attempt
 from src.runs.ownership import SILENCE_S
 from src.runs.rundir import RunDir
 
@@ -26,7 +26,7 @@ _ASK_EVERY_S, _SAY_EVERY_S = 15.0, 300.0
 Owner = Literal["over", "running", "unknown"]
 
 
-def wait_for_claim(run: RunDir, should_stop: StopCheck, reporter: Reporter, silence_s: float = SILENCE_S) -> bool:
+def wait_for_run_lock(run: RunDir, should_stop: StopCheck, reporter: Reporter, silence_s: float = SILENCE_S) -> bool:
     """Wait until the run is free, a stop is asked for, or its lock is broken after a long silence of its owner.
 
     False where this task is one too many: another task of SLURM's executes the run. An owner that SLURM does not know
@@ -36,7 +36,7 @@ def wait_for_claim(run: RunDir, should_stop: StopCheck, reporter: Reporter, sile
     asked = said = -float("inf")
     sign: tuple[float, bytes] | None = None
     owner: Owner = "unknown"
-    while run.claimed() and not should_stop():
+    while run.is_locked_now() and not should_stop():
         now = time.monotonic()
         if (found := _sign(run)) != sign:
             sign, heard = found, now
@@ -45,7 +45,7 @@ def wait_for_claim(run: RunDir, should_stop: StopCheck, reporter: Reporter, sile
         if owner == "running":
             return False
         if owner == "over" and now - heard >= silence_s:
-            run.claim_file.unlink(missing_ok=True)
+            run.lock_file.unlink(missing_ok=True)
             reporter.say(f"{run.label}: its lock was left by a job that is over; the lock is broken")
             return True
         if owner == "unknown" and now - begun >= silence_s:
@@ -60,12 +60,12 @@ def wait_for_claim(run: RunDir, should_stop: StopCheck, reporter: Reporter, sile
 def _sign(run: RunDir) -> tuple[float, bytes]:
     """Changes with every sign of life, and with the owner."""
     owner = run.owner_file.read_bytes() if run.owner_file.exists() else b""
-    return last_sign(run), owner
+    return last_activity(run), owner
 
 
 def _owner_of(run: RunDir) -> Owner:
     """What SLURM says of the job that holds the run. Unknown: no job, one of another cluster, or nobody answers."""
-    owner = lost(run.attempts())
+    owner = unfinished_attempt(run.attempts())
     if owner is None or not owner.get("cluster") or owner["cluster"] != os.environ.get("SLURM_CLUSTER_NAME"):
         return "unknown"
     if owner["job"] == own_job_id():

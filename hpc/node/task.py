@@ -20,15 +20,15 @@ from submitit.helpers import DelayedSubmission
 import jobs
 from hpc import slurm
 from hpc.node.gpu_check import check_slice
-from hpc.node.run_lock import wait_for_claim
-from hpc.recovery.diagnosis import StopRequest, cause_of_loss, ends_of, own_job_id, restart_count
+from hpc.node.run_lock import wait_for_run_lock
+from hpc.recovery.diagnosis import StopRequest, ends_of, infer_end_cause, own_job_id, restart_count
 from hpc.slurm_command import WAITS_S
 from src import hints
 from src.errors import RelayError, TakenOverError
 from src.log import log, start_log
 from src.progress import PlainReporter, Reporter, StopCheck
 from src.runs.attempts import AttemptHooks, Loss, Outcome, attempt
-from src.runs.causes import REQUEUED_AFTER, STOPPED_BY_USER, admit, verdict
+from src.runs.causes import REQUEUED_AFTER, STOPPED_BY_USER, check_allowed, why_blocked
 from src.runs.rundir import RunDir
 
 VISIBLE_GPUS = "RELAY_VISIBLE_GPUS"
@@ -71,7 +71,7 @@ def execute_runs(runs: Sequence[RunDir]) -> dict[str, str]:
         states[run.label] = _execute_one(run, stop, reporter)
     if stop.requested():
         stopped = [state for state in states.values() if state in (*REQUEUED_AFTER, *STOPPED_BY_USER)]
-        give_back(runs, stopped[-1] if stopped else stop.cause(), stop)
+        requeue_if_allowed(runs, stopped[-1] if stopped else stop.cause(), stop)
     failed = [label for label, state in states.items() if state == "FAILED"]
     if failed:
         # Not raised: submitit would print its own traceback below the reason.
@@ -93,7 +93,7 @@ def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str
         return jobs.executor_of(run.sweep().kind)(run, should_stop, reporter)
 
     try:
-        if not wait_for_claim(run, stop.requested, reporter):
+        if not wait_for_run_lock(run, stop.requested, reporter):
             reporter.say(f"{run.label}: another task of SLURM's executes it; this one is not needed")
             return "SURPLUS"
         if stop.requested():
@@ -115,7 +115,7 @@ class TaskHooks(AttemptHooks):
     """An attempt inside a task, on a node of SLURM or in the local pool."""
 
     # Another process that only checks the lock holds it for a moment.
-    claim_wait_s = 5.0
+    lock_wait_s = 5.0
 
     def __init__(self, stop: StopRequest) -> None:
         self._stop = stop
@@ -127,17 +127,17 @@ class TaskHooks(AttemptHooks):
         job = {"job": own, **of_slurm} if own else {"job": os.environ.get("SUBMITIT_LOCAL_JOB_ID")}
         return {**job, "slice": os.environ.get("RELAY_SLICE") or None}
 
-    def admit(self, run: RunDir) -> None:
+    def check_allowed(self, run: RunDir) -> None:
         """Within the budgets of src/runs/causes.py."""
-        admit(run.label, run.attempts())
+        check_allowed(run.label, run.attempts())
 
     def cause_of_stop(self, run: RunDir) -> str:
         """A cancel by the user is in the run directory; SLURM knows the rest."""
         return "CANCELLED" if run.cancelled() else self._stop.cause()
 
-    def cause_of_loss(self, attempt: Mapping[str, Any]) -> Loss:
+    def infer_end_cause(self, attempt: Mapping[str, Any]) -> Loss:
         """As accounting has it."""
-        cause, end = cause_of_loss(attempt, ends_of([attempt], WAITS_S))
+        cause, end = infer_end_cause(attempt, ends_of([attempt], WAITS_S))
         # After a kill -9 a job has failed. SLURM requeued this one, and accounting has no end state for it (yet).
         own = own_job_id()
         return ("NODE_FAIL" if cause == "KILLED" and own and attempt.get("job") == own else cause), end
@@ -151,14 +151,14 @@ def _see_the_gpus_again() -> None:
             os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[VISIBLE_GPUS]
 
 
-def give_back(runs: Sequence[RunDir], cause: str, stop: StopRequest) -> None:
+def requeue_if_allowed(runs: Sequence[RunDir], cause: str, stop: StopRequest) -> None:
     """After a stop: requeue the task, by SystemExit, where its cause allows it and a run is left that may go on."""
-    left = [(run, verdict(run.attempts())) for run in _left(runs)]
+    left = [(run, why_blocked(run.attempts())) for run in _left(runs)]
     if not left:
         return
-    for run, refused in left:
-        if refused:
-            log.warning(f"{run.label}: not requeued: {refused.with_retry(run.label)}")
+    for run, blocked in left:
+        if blocked:
+            log.warning(f"{run.label}: not requeued: {blocked.with_retry(run.label)}")
     if cause == "SIGNALLED":
         # It may be that nobody could be asked; a cancel must not be undone.
         cause = stop.cause(patient=True)
@@ -166,7 +166,7 @@ def give_back(runs: Sequence[RunDir], cause: str, stop: StopRequest) -> None:
         log.info(f"{cause}: what was reached is saved; SLURM has put the task back itself")
     elif cause not in REQUEUED_AFTER:
         log.info(f"{cause}: what was reached is saved, the task is not requeued")
-    elif any(refused is None for _, refused in left):
+    elif any(blocked is None for _, blocked in left):
         log.info(f"{cause}: what was reached is saved, the task is requeued")
         _requeue()
         sys.exit(-1)

@@ -48,7 +48,7 @@ def up(
     ] = 15,
 ) -> None:
     """Start a cluster and print the line that points SLURM's commands at it."""
-    cluster.up(cluster.Request(name, folder, nodes, preempt_user_signal, requeue_wait_s))
+    cluster.up(cluster.ClusterSpec(name, folder, nodes, preempt_user_signal, requeue_wait_s))
 
 
 @app.command()

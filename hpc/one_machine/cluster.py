@@ -45,7 +45,7 @@ OUTAGE_PATIENCE_S = 60.0  # a daemon that is to go on later writes down what it 
 
 
 @dataclass(frozen=True)
-class Request:
+class ClusterSpec:
     """What `up` is asked for; without a folder, the cluster gets one among the temporary files, named after it."""
 
     name: str
@@ -55,7 +55,7 @@ class Request:
     requeue_wait_s: int
 
 
-def up(request: Request) -> None:
+def up(request: ClusterSpec) -> None:
     """Starts the cluster unless it runs; prints the line for the shell. Leaves nothing behind if it raises."""
     check_name(request.name)
     check_installed()
@@ -79,7 +79,7 @@ def up(request: Request) -> None:
     print(f"export SLURM_CONF={record.machine.slurm_conf}", flush=True)
 
 
-def describe(request: Request) -> OneMachine:
+def describe(request: ClusterSpec) -> OneMachine:
     """A new cluster as it was asked for, with ports of its own. Raises ClusterError."""
     default = Path(tempfile.gettempdir()).resolve() / f"relay-slurm-{os.geteuid()}-{request.name}"
     try:

@@ -27,11 +27,11 @@ from src.runs import records
 from src.runs.code_snapshot import keep_code, new_code_hint, snapshot_problem
 from src.runs.sweeps import say_once
 
-LINKS = ("lr_sweep", "grid", "train", "evaluate")
+STAGES = ("lr_sweep", "grid", "train", "evaluate")
 
 
 @dataclass(frozen=True)
-class Chain:
+class Pipeline:
     """One chain's directory."""
 
     path: Path
@@ -57,7 +57,7 @@ class Chain:
         return self.path / "profile.yaml"
 
     @property
-    def links_file(self) -> Path:
+    def stages_file(self) -> Path:
         """A line for everything that became of a link, and for every job that goes on with the chain."""
         return self.path / "links.jsonl"
 
@@ -93,7 +93,7 @@ class Chain:
         path = self.path / "chain.yaml"
         if not path.is_file():
             raise RunError(f"{self.path}: not the directory of a pipeline, there is no {path.name} in it")
-        return records.CHAIN.check(path, yaml_file.read_mapping(path))
+        return records.PIPELINE.check(path, yaml_file.read_mapping(path))
 
     def config(self) -> Config:
         """The experiment as it was asked for."""
@@ -101,36 +101,36 @@ class Chain:
 
     def record(self, **facts: Any) -> None:
         """Append what became of a link, or of a job."""
-        append_lines(self.links_file, [{**facts, "time": round(time.time(), 3)}])
+        append_lines(self.stages_file, [{**facts, "time": round(time.time(), 3)}])
 
     def standing(self) -> dict[str, dict[str, Any]]:
         """Link -> its newest line."""
-        return {line["link"]: line for line in read_lines(self.links_file, records.LINK) if "link" in line}
+        return {line["link"]: line for line in read_lines(self.stages_file, records.STAGE) if "link" in line}
 
     def job_names(self) -> list[str]:
         """Of the jobs that were submitted to go on with the chain."""
-        return [line["job_name"] for line in read_lines(self.links_file, records.LINK) if "job_name" in line]
+        return [line["job_name"] for line in read_lines(self.stages_file, records.STAGE) if "job_name" in line]
 
 
-def find_chain(config: Config, lr_factors: Sequence[float]) -> Chain | None:
+def find_same_pipeline(config: Config, lr_factors: Sequence[float]) -> Pipeline | None:
     """The newest chain of the same request."""
     key = _key_of(config, lr_factors)
-    found = [chain for chain in chains(Path(config.paths.runs_dir)) if chain.meta()["key"] == key]
+    found = [pipeline for pipeline in all_pipelines(Path(config.paths.runs_dir)) if pipeline.meta()["key"] == key]
     return found[-1] if found else None
 
 
-def make_chain(config: Config, lr_factors: Sequence[float], *, fresh: bool) -> Chain:
+def make_pipeline(config: Config, lr_factors: Sequence[float], *, fresh: bool) -> Pipeline:
     """A new chain; with `fresh`, none of its sweeps is one that was made before."""
     created = datetime.now()
-    chain = Chain(_free(Path(config.paths.runs_dir).absolute() / f"pipeline_{created:%Y%m%d-%H%M%S}"))
+    pipeline = Pipeline(_free(Path(config.paths.runs_dir).absolute() / f"pipeline_{created:%Y%m%d-%H%M%S}"))
     meta: dict[str, Any] = {
         "key": _key_of(config, lr_factors),
         "created": created.isoformat(),
         "folder": str(Path.cwd()),
     }
-    meta |= {"fresh": fresh, "snapshot": keep_code(chain.code).name, **_asked(config, lr_factors)}
-    replace_file(chain.path / "chain.yaml", yaml_file.dump_yaml(meta))
-    return chain
+    meta |= {"fresh": fresh, "snapshot": keep_code(pipeline.code).name, **_asked(config, lr_factors)}
+    replace_file(pipeline.path / "chain.yaml", yaml_file.dump_yaml(meta))
+    return pipeline
 
 
 def _asked(config: Config, lr_factors: Sequence[float]) -> dict[str, Any]:
@@ -141,15 +141,15 @@ def _key_of(config: Config, lr_factors: Sequence[float]) -> str:
     return hashlib.sha256(json.dumps(_asked(config, lr_factors), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def chains(runs_dir: Path) -> list[Chain]:
+def all_pipelines(runs_dir: Path) -> list[Pipeline]:
     """The chains below `runs_dir`, oldest first; damaged ones are passed over with a word."""
     found = []
     for path in runs_dir.absolute().glob("pipeline_*/chain.yaml"):
         try:
-            found.append((Chain(path.parent).meta()["created"], path.parent.name, Chain(path.parent)))
+            found.append((Pipeline(path.parent).meta()["created"], path.parent.name, Pipeline(path.parent)))
         except RelayError as error:
             say_once(f"passed over: {' '.join(str(error).split())}")
-    return [chain for _, _, chain in sorted(found, key=lambda each: each[:2])]
+    return [pipeline for _, _, pipeline in sorted(found, key=lambda each: each[:2])]
 
 
 def _free(wanted: Path) -> Path:

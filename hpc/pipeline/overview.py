@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc import slurm
-from hpc.pipeline.directory import LINKS, Chain, chains
+from hpc.pipeline.directory import STAGES, Pipeline, all_pipelines
 from hpc.submission.submit import in_queue, submissions
 from src import hints
 from src.config.schema import Config
@@ -18,28 +18,28 @@ from src.errors import ClusterError, RunError
 from src.log import log
 from src.results.terminal import print_rows
 from src.runs.rundir import SweepDir
-from src.runs.sweeps import being_planned, sweeps
+from src.runs.sweeps import is_folder_locked, sweeps
 from src.text import shortlist
 
 
-def find_pipeline(runs_dir: Path, name: str | None) -> Chain | None:
+def find_pipeline(runs_dir: Path, name: str | None) -> Pipeline | None:
     """The pipeline that `name` means: its name or path, or the only one that has it as a part; without a name, the
     newest one, where nothing else was asked for since. None where it is no pipeline's name.
     """
-    made = chains(runs_dir)
+    made = all_pipelines(runs_dir)
     if name is None:
         return _newest(runs_dir, made)
     wanted = name.strip("/").rpartition("/")[2] if Path(name).is_dir() else name.strip("/")
-    exact = [chain for chain in made if chain.name == wanted]
+    exact = [pipeline for pipeline in made if pipeline.name == wanted]
     # A part that every pipeline has as well as sweeps, such as a date, means a sweep or nothing.
-    found = exact or [chain for chain in made if wanted.startswith("pipeline") and wanted in chain.name]
+    found = exact or [pipeline for pipeline in made if wanted.startswith("pipeline") and wanted in pipeline.name]
     if len(found) > 1:
-        shown = ", ".join(chain.name for chain in found)
+        shown = ", ".join(pipeline.name for pipeline in found)
         raise RunError(f"{name!r}: {len(found)} pipelines have that in their name: {shown}; give one of them in full")
     return found[0] if found else None
 
 
-def _newest(runs_dir: Path, made: Sequence[Chain]) -> Chain | None:
+def _newest(runs_dir: Path, made: Sequence[Pipeline]) -> Pipeline | None:
     known = sweeps(runs_dir)
     if not made:
         return None
@@ -48,71 +48,71 @@ def _newest(runs_dir: Path, made: Sequence[Chain]) -> Chain | None:
     return None if newer else made[-1]
 
 
-def name_of_stage(runs_dir: Path, name: str | None) -> str | None:
+def resolve_stage_name(runs_dir: Path, name: str | None) -> str | None:
     """`<pipeline>/<stage>` and `<pipeline>/<stage>/<run>` as the sweep's and the run's name, a pipeline as the sweep of
     the stage that it has come to; other names as they are.
 
     Raises RunError where the stage is unknown, or has no sweep yet.
     """
-    pipeline, _, rest = (name or "").partition("/")
-    chain = find_pipeline(runs_dir, pipeline) if name else None
-    if chain is None:
+    first, _, rest = (name or "").partition("/")
+    pipeline = find_pipeline(runs_dir, first) if name else None
+    if pipeline is None:
         return name
-    if not rest and sweeps_of(chain):
-        return sweeps_of(chain)[-1].name
-    stage, _, run = rest.partition("/")
-    link = stage.replace("-", "_")
-    if link not in LINKS:
-        raise RunError(f"{name}: {chain.name} has no stage {stage}; its stages: {', '.join(LINKS)}")
-    sweep = chain.standing().get(link, {}).get("sweep")
+    if not rest and stage_sweeps(pipeline):
+        return stage_sweeps(pipeline)[-1].name
+    given, _, run = rest.partition("/")
+    stage = given.replace("-", "_")
+    if stage not in STAGES:
+        raise RunError(f"{name}: {pipeline.name} has no stage {given}; its stages: {', '.join(STAGES)}")
+    sweep = pipeline.standing().get(stage, {}).get("sweep")
     if not sweep:
-        status = hints.command("hpc.launch", "status", chain.name)
+        status = hints.command("hpc.launch", "status", pipeline.name)
         raise RunError(f"{name}: this stage is not planned yet; to see how the pipeline stands: {status}")
     return f"{sweep}/{run}" if run else str(sweep)
 
 
-def show_pipeline(chain: Chain) -> bool:
+def show_pipeline(pipeline: Pipeline) -> bool:
     """A table of the stages: their sweeps, jobs and runs, and what each found; then what goes on with the pipeline.
 
     False where nothing of it is on its way.
     """
-    hints.use(chain.meta())
-    standing, waiting = chain.standing(), ""
+    hints.use(pipeline.meta())
+    standing, waiting = pipeline.standing(), ""
     try:
-        going_on = [job for job in slurm.queued(chain.job_names()) if slurm.in_flight(job.state)]
+        going_on = [job for job in slurm.squeue(pipeline.job_names()) if slurm.in_flight(job.state)]
         waiting = ", ".join(f"{job.job_id} {job.state} {job.reason}".strip() for job in going_on)
     except ClusterError as error:
         log.warning(f"the scheduler could not be asked, what follows is from disk alone: {error}")
-    rows = [_row(chain, link, standing.get(link, {})) for link in LINKS]
-    print_rows(rows, chain.name)
+    rows = [_row(pipeline, stage, standing.get(stage, {})) for stage in STAGES]
+    print_rows(rows, pipeline.name)
     # On SLURM for as long as it submits, on this machine from its first stage to its last.
-    at_work = being_planned(chain.path)
+    at_work = is_folder_locked(pipeline.path)
     failed = [line for line in standing.values() if line["state"] == "failed"]
     if failed and not at_work:
-        print(f"{chain.name} stops at {failed[-1]['link']}: {failed[-1].get('reason', '')}")
-    elif standing.get(LINKS[-1], {}).get("state") == "done":
-        print(f"{chain.name} is complete")
+        print(f"{pipeline.name} stops at {failed[-1]['link']}: {failed[-1].get('reason', '')}")
+    elif standing.get(STAGES[-1], {}).get("state") == "done":
+        print(f"{pipeline.name} is complete")
     elif waiting:
         print(f"job {waiting} goes on with it")
     elif at_work:
         print("a process goes on with it at this moment")
     else:
         print(f"nothing is in the queue that goes on with it; to go on: {hints.again()}")
-    planned = [link for link in LINKS if standing.get(link, {}).get("sweep")]
+    planned = [stage for stage in STAGES if standing.get(stage, {}).get("sweep")]
     if planned:
-        print(f"the runs of a stage: {hints.command('hpc.launch', 'status', f'{chain.name}/{planned[-1]}')}")
+        print(f"the runs of a stage: {hints.command('hpc.launch', 'status', f'{pipeline.name}/{planned[-1]}')}")
     return bool(waiting) or at_work or any(row["jobs"] for row in rows)
 
 
-def watch_pipeline(chain: Chain, every_s: float | None) -> None:
+def watch_pipeline(pipeline: Pipeline, every_s: float | None) -> None:
     """Show it; with `every_s`, again after so many seconds until nothing of it is on its way, or Ctrl-C."""
     with contextlib.suppress(KeyboardInterrupt):
-        while show_pipeline(chain) and every_s:
+        while show_pipeline(pipeline) and every_s:
             time.sleep(every_s)
 
 
-def _row(chain: Chain, link: str, line: Mapping[str, Any]) -> dict[str, Any]:
-    sweep = SweepDir(chain.path.parent / str(line["sweep"])) if line.get("sweep") else None
+def _row(pipeline: Pipeline, stage: str, line: Mapping[str, Any]) -> dict[str, Any]:
+    sweep = SweepDir(pipeline.path.parent / str(line["sweep"])) if line.get("sweep") else None
     runs, jobs = sweep.runs() if sweep else [], ""
     if sweep and not all(run.is_done() for run in runs) and submissions(sweep):
         try:
@@ -124,7 +124,7 @@ def _row(chain: Chain, link: str, line: Mapping[str, Any]) -> dict[str, Any]:
         jobs = " ".join(ids) + (": " if ids else "") + ", ".join(f"{count} {state}" for state, count in counts.items())
     done = sum(run.is_done() for run in runs)
     return {
-        "stage": link,
+        "stage": stage,
         "state": line.get("state", "waits"),
         "sweep": sweep.name if sweep else None,
         "runs done": f"{done}/{len(runs)}" if sweep else None,
@@ -133,44 +133,44 @@ def _row(chain: Chain, link: str, line: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def sweeps_of(chain: Chain) -> list[SweepDir]:
+def stage_sweeps(pipeline: Pipeline) -> list[SweepDir]:
     """Those of its stages that are planned, in order."""
-    standing = chain.standing()
-    found = [standing[link]["sweep"] for link in LINKS if standing.get(link, {}).get("sweep")]
-    return [SweepDir(chain.path.parent / str(name)) for name in found]
+    standing = pipeline.standing()
+    found = [standing[stage]["sweep"] for stage in STAGES if standing.get(stage, {}).get("sweep")]
+    return [SweepDir(pipeline.path.parent / str(name)) for name in found]
 
 
-def stop_going_on(chain: Chain) -> list[str]:
+def cancel_stage_jobs(pipeline: Pipeline) -> list[str]:
     """Cancel the jobs that go on with the pipeline, so that they submit nothing more, and write that down for the stage
     that is not done. Returns the ids of the jobs.
     """
-    ids = [job.job_id for job in slurm.queued(chain.job_names()) if slurm.in_flight(job.state)]
+    ids = [job.job_id for job in slurm.squeue(pipeline.job_names()) if slurm.in_flight(job.state)]
     slurm.cancel(ids)
-    standing = chain.standing()
-    for line in [standing[link] for link in LINKS if standing.get(link, {}).get("state", "done") != "done"][:1]:
-        chain.record(**{**line, "state": "cancelled"})
+    standing = pipeline.standing()
+    for line in [standing[stage] for stage in STAGES if standing.get(stage, {}).get("state", "done") != "done"][:1]:
+        pipeline.record(**{**line, "state": "cancelled"})
     return ids
 
 
-def say_others(runs_dir: Path, shown: str) -> None:
+def list_other_names(runs_dir: Path, shown: str) -> None:
     """Where something was shown that nobody named: that it is the newest, and how to see another one."""
-    of_pipelines = {sweep.name for chain in chains(runs_dir) for sweep in sweeps_of(chain)}
+    of_pipelines = {sweep.name for pipeline in all_pipelines(runs_dir) for sweep in stage_sweeps(pipeline)}
     alone = [(str(sweep.meta()["created"]), sweep.name) for sweep in sweeps(runs_dir) if sweep.name not in of_pipelines]
-    made = sorted([*alone, *((str(chain.meta()["created"]), chain.name) for chain in chains(runs_dir))])
+    made = sorted([*alone, *((str(pipeline.meta()["created"]), pipeline.name) for pipeline in all_pipelines(runs_dir))])
     others = [name for _, name in reversed(made) if name != shown]
     if others:
         print(f"{shown} is the newest of {len(others) + 1}; the others: {shortlist(others)}")
         print(f"to see one of them: {hints.command('hpc.launch', 'status', others[0])}")
 
 
-def show_pipeline_log(config: Config, chain: Chain) -> None:
+def show_pipeline_log(config: Config, pipeline: Pipeline) -> None:
     """What the jobs that go on with the pipeline have printed. Raises RunError where none has started yet."""
-    folder = Path(config.paths.logs_dir).absolute() / chain.name
+    folder = Path(config.paths.logs_dir).absolute() / pipeline.name
     files = sorted(folder.glob("*.out"), key=lambda path: path.stat().st_mtime)
     for path in files:
         print(f"=== {path}\n{path.read_text(errors='replace').rstrip()}")
-    planned = [link for link in LINKS if chain.standing().get(link, {}).get("sweep")]
-    stage = hints.command("hpc.launch", "logs", f"{chain.name}/{planned[-1] if planned else LINKS[0]}")
+    planned = [stage for stage in STAGES if pipeline.standing().get(stage, {}).get("sweep")]
+    stage = hints.command("hpc.launch", "logs", f"{pipeline.name}/{planned[-1] if planned else STAGES[0]}")
     if not files:
-        raise RunError(f"{chain.name}: no job that goes on with it has started yet; the log of a stage: {stage}")
+        raise RunError(f"{pipeline.name}: no job that goes on with it has started yet; the log of a stage: {stage}")
     print(f"the log of a stage: {stage}")

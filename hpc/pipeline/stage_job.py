@@ -6,7 +6,7 @@ import shlex
 import sys
 
 from hpc import slurm
-from hpc.pipeline.directory import Chain
+from hpc.pipeline.directory import Pipeline
 from hpc.submission.plan import job_name, options_without_slice
 from hpc.submission.profile import Profile
 from hpc.submission.submit import show_in_logs
@@ -14,32 +14,32 @@ from src.log import log
 from src.runs.code_snapshot import check_commands
 
 
-def submit_stage_job(chain: Chain, link: str, flying: set[str], profile: Profile) -> None:
+def submit_stage_job(pipeline: Pipeline, stage: str, queued_tasks: set[str], profile: Profile) -> None:
     """A small job that goes on with the chain once the link's jobs are over, however they end."""
     # One that runs is this one, or does just the same at this moment.
-    waiting = [job for job in slurm.queued(chain.job_names()) if slurm.phase(job.state) == "waiting"]
+    waiting = [job for job in slurm.squeue(pipeline.job_names()) if slurm.phase(job.state) == "waiting"]
     if waiting:
-        print(f"job {waiting[0].job_id} goes on with {chain.name} after it")
+        print(f"job {waiting[0].job_id} goes on with {pipeline.name} after it")
         return
-    name = job_name(chain.path, len(chain.job_names()) + 1)
-    chain.record(job_name=name, after=link)
-    chain.jobs.mkdir(exist_ok=True)
-    show_in_logs(chain.config(), chain.jobs)
+    name = job_name(pipeline.path, len(pipeline.job_names()) + 1)
+    pipeline.record(job_name=name, after=stage)
+    pipeline.jobs.mkdir(exist_ok=True)
+    show_in_logs(pipeline.config(), pipeline.jobs)
     options = options_without_slice(
         profile,
-        dependency="afterany:" + ":".join(sorted({job.partition("_")[0] for job in flying})),
-        output=str(chain.jobs / "%j.out"),
-        chdir=chain.meta()["folder"],
+        dependency="afterany:" + ":".join(sorted({job.partition("_")[0] for job in queued_tasks})),
+        output=str(pipeline.jobs / "%j.out"),
+        chdir=pipeline.meta()["folder"],
     )
-    job = slurm.submit_script(name, _stage_script(chain, profile), options)
-    log.info(f"job {job} goes on with {chain.name} when the jobs of {link} are over")
+    job = slurm.submit_script(name, _stage_script(pipeline, profile), options)
+    log.info(f"job {job} goes on with {pipeline.name} when the jobs of {stage} are over")
 
 
-def _stage_script(chain: Chain, profile: Profile) -> str:
-    call = [sys.executable, "-m", "hpc.launch", "pipeline", "--advance", str(chain.path)]
+def _stage_script(pipeline: Pipeline, profile: Profile) -> str:
+    call = [sys.executable, "-m", "hpc.launch", "pipeline", "--advance", str(pipeline.path)]
     lines = [
-        *check_commands(chain.snapshot()),
-        f"cd {shlex.quote(chain.meta()['folder'])}",
+        *check_commands(pipeline.snapshot()),
+        f"cd {shlex.quote(pipeline.meta()['folder'])}",
         *profile.setup,
         shlex.join(call),
     ]

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 import jobs
-from hpc.pipeline.directory import Chain
+from hpc.pipeline.directory import Pipeline
 from src.config.loading import make_config
 from src.config.schema import Config
 from src.errors import RunError
@@ -19,26 +19,26 @@ from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request
 
 
-def stage_request(chain: Chain, link: str) -> Request:
+def stage_request(pipeline: Pipeline, stage: str) -> Request:
     """The request of a stage. Raises RunError if the stages before it found nothing that it can use."""
-    config, factors = chain.config(), chain.meta()["lr_factors"]
-    if link == "lr_sweep":
-        return jobs.request_of(link, config)
-    config = grid_config(config, _suggestion(chain), factors)
-    if link == "grid":
-        return jobs.request_of(link, config)
-    best = best_cell(_sweep_of(chain, "grid"))
+    config, factors = pipeline.config(), pipeline.meta()["lr_factors"]
+    if stage == "lr_sweep":
+        return jobs.request_of(stage, config)
+    config = grid_config(config, _suggestion(pipeline), factors)
+    if stage == "grid":
+        return jobs.request_of(stage, config)
+    best = best_cell(_sweep_of(pipeline, "grid"))
     if best is None:
         raise RunError("no cell of the grid has a val/accuracy; see its table")
     best_config = make_config(config.to_dict(), "the best cell", best.overrides)
-    if link == "train":
-        return jobs.request_of(link, best_config)
-    trained = _sweep_of(chain, "train").runs()[0]
+    if stage == "train":
+        return jobs.request_of(stage, best_config)
+    trained = _sweep_of(pipeline, "train").runs()[0]
     weights = trained.best_file
     if not weights.is_file():
         raise RunError(f"no epoch of {trained.label} had a finite loss on val; there is nothing to evaluate")
     named = make_config(best_config.to_dict(), "the training", {"evaluation.checkpoint": str(weights.absolute())})
-    return jobs.request_of(link, named)
+    return jobs.request_of(stage, named)
 
 
 def grid_config(config: Config, rate: float, factors: Sequence[float]) -> Config:
@@ -51,25 +51,25 @@ def grid_config(config: Config, rate: float, factors: Sequence[float]) -> Config
     return make_config(config.to_dict(), "the LR sweep", changed)
 
 
-def _suggestion(chain: Chain) -> float:
+def _suggestion(pipeline: Pipeline) -> float:
     """The median over the seeds of what each suggests. Raises RunError where none does."""
-    results = [run.result() or {} for run in _sweep_of(chain, "lr_sweep").runs()]
+    results = [run.result() or {} for run in _sweep_of(pipeline, "lr_sweep").runs()]
     rates = [result["suggestion"]["valley"] for result in results if (result.get("suggestion") or {}).get("valley")]
     if not rates:
         raise RunError("the LR sweep suggests no rate: its loss never fell; widen lr_finder.min_lr and max_lr")
     return float(f"{median(rates):.3g}")
 
 
-def _sweep_of(chain: Chain, link: str) -> SweepDir:
-    return SweepDir(Path(chain.config().paths.runs_dir) / str(chain.standing()[link]["sweep"]))
+def _sweep_of(pipeline: Pipeline, stage: str) -> SweepDir:
+    return SweepDir(Path(pipeline.config().paths.runs_dir) / str(pipeline.standing()[stage]["sweep"]))
 
 
-def stage_found(link: str, sweep: SweepDir) -> str:
+def stage_result(stage: str, sweep: SweepDir) -> str:
     """The result of a finished stage, in a few words."""
     rows = read_rows(sweep)
-    if link == "lr_sweep":
+    if stage == "lr_sweep":
         return "valley " + ", ".join(show_value(row.get("valley")) or "none" for row in rows)
-    if link == "evaluate":
+    if stage == "evaluate":
         loss = show_value(rows[0]["loss"]) or "not finite"
         return f"{rows[0]['split']} accuracy {show_value(rows[0]['accuracy'])}, loss {loss}"
     best = best_row(rows)

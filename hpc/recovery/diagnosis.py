@@ -73,15 +73,15 @@ class StopRequest:
         """How accounting says that this execution ended. A busy slurmdbd is behind, and is waited for."""
         own = {"job": self._job_id, "restarts": restart_count()}
 
-        def ask() -> str:
-            end = _execution(own, slurm.ends([self._job_id or ""]))
+        def known_cause() -> str:
+            end = _execution(own, slurm.job_history([self._job_id or ""]))
             word = _word(end) if end and end.end else None
             if word not in ("NODE_FAIL", "REQUEUED", "PREEMPTED"):
                 raise BusyError("accounting does not know this end yet")
             return word
 
         with contextlib.suppress(ClusterError):
-            return retry(ask, _ACCOUNTING_WAITS_S)
+            return retry(known_cause, _ACCOUNTING_WAITS_S)
         return None
 
 
@@ -100,7 +100,7 @@ def cause_from(job: slurm.JobFacts, now: datetime) -> str:
     return "SIGNALLED"
 
 
-def cause_of_loss(attempt: Mapping[str, Any], ends: Sequence[slurm.JobEnd]) -> tuple[str, float | None]:
+def infer_end_cause(attempt: Mapping[str, Any], ends: Sequence[slurm.JobEnd]) -> tuple[str, float | None]:
     """Cause and end (seconds since 1970) of an attempt that left no word, from how its job's executions ended.
 
     KILLED where SLURM has no better word: a `kill -9`, a power cut, or accounting that is not there.
@@ -112,7 +112,7 @@ def cause_of_loss(attempt: Mapping[str, Any], ends: Sequence[slurm.JobEnd]) -> t
 
 
 def _execution(attempt: Mapping[str, Any], ends: Sequence[slurm.JobEnd]) -> slurm.JobEnd | None:
-    """The execution of its job in which an attempt was made, `ends` being in their order.
+    """The execution of its job in which an attempt was made, `job_history` being in their order.
 
     By its number, which no clock can make wrong; else by its times, those of the node and of the controller being
     alike within _CLOCKS_S.
@@ -144,7 +144,7 @@ def ends_of(attempts: Sequence[Mapping[str, Any]], waits_s: Iterable[float] = (1
     # Arrays by the array's id: ten thousand elements would not fit into a command line.
     jobs = {str(a["job"]).partition("_")[0] for a in attempts if a.get("job") and a.get("cluster")}
     try:
-        return slurm.ends(sorted(jobs), waits_s)
+        return slurm.job_history(sorted(jobs), waits_s)
     except ClusterError as error:
         log.warning(f"accounting could not be asked how jobs ended: {error}")
         return []

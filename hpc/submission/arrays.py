@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from hpc import slurm
-from hpc.recovery.reconcile import refusals_by_word, take_stock
-from hpc.submission.plan import Site, Target, plan_arrays
+from hpc.recovery.reconcile import blocked_by_cause, classify_runs
+from hpc.submission.plan import SiteLimits, Target, plan_arrays
 from hpc.submission.profile import Profile, choose_gres
 from hpc.submission.submit import in_queue, next_number, show_in_logs, submit, surplus_tasks
 from src import hints
@@ -17,7 +17,7 @@ from src.config.schema import Config
 from src.errors import ClusterError
 from src.runs.code_snapshot import sweep_code
 from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import planning
+from src.runs.sweeps import folder_lock
 from src.text import counted, shortlist
 
 # Of a user, an account or a QOS: how many jobs may be submitted (slurm.schedmd.com/resource_limits.html).
@@ -28,10 +28,10 @@ _HELD = "requeued held"
 _ENDING_S, _POLL_S = 180.0, 2.0
 
 
-def ask_site(profile_name: str, profile: Profile) -> Site:
+def ask_site(profile_name: str, profile: Profile) -> SiteLimits:
     """Asked once, before anything is written. Raises ClusterError."""
     try:
-        site = Site(choose_gres(profile), slurm.max_array_size())
+        site = SiteLimits(choose_gres(profile), slurm.max_array_size())
         slurm.check_programs()
         return site
     except ClusterError as error:
@@ -43,7 +43,7 @@ def ask_site(profile_name: str, profile: Profile) -> Site:
 def submit_missing(
     sweep: SweepDir,
     profile: Profile,
-    site: Site,
+    site: SiteLimits,
     config: Config,
     only: Collection[str] | None = None,
     *,
@@ -54,26 +54,26 @@ def submit_missing(
     `by_user`: called by a command of the user's, which asks for cancelled runs again.
     """
     # One submitter at a time: who comes second sees the first one's jobs in the queue.
-    with planning(sweep.path):
+    with folder_lock(sweep.path):
         queue = _settled_queue(sweep, only) if by_user else in_queue(sweep)
-        stock = take_stock(sweep, queue)
+        by_state = classify_runs(sweep, queue)
         _cancel_surplus(sweep, queue)
         _release_held(queue)
-        wanted = [*stock.missing, *(stock.cancelled if by_user else [])]
-        missing = [run for run in wanted if only is None or run.name in only]
-        for run in missing if by_user else []:
+        wanted = [*by_state.to_submit, *(by_state.cancelled if by_user else [])]
+        to_submit = [run for run in wanted if only is None or run.name in only]
+        for run in to_submit if by_user else []:
             run.lift_cancel()
-        flying = {job.job_id for jobs in queue.values() for job in jobs}
+        queued_tasks = {job.job_id for jobs in queue.values() for job in jobs}
         submitted = 0
-        if missing:
+        if to_submit:
             show_in_logs(config, sweep.jobs)
-            submitted = _submit_all(missing, Target(sweep, profile, site, sweep_code(sweep)), flying)
-    print(f"{len(stock.done)} done, {len(stock.flying)} in the queue before, {submitted} submitted")
-    if stock.elsewhere:
-        print(f"executed by processes outside of SLURM: {counted(len(stock.elsewhere), 'run')}")
-    if stock.refused:
-        print(f"{counted(len(stock.refused), 'run')} failed, not submitted again without a retry:")
-        print(refusals_by_word(stock.refused))
+            submitted = _submit_all(to_submit, Target(sweep, profile, site, sweep_code(sweep)), queued_tasks)
+    print(f"{len(by_state.done)} done, {len(by_state.queued)} in the queue before, {submitted} submitted")
+    if by_state.running_elsewhere:
+        print(f"executed by processes outside of SLURM: {counted(len(by_state.running_elsewhere), 'run')}")
+    if by_state.blocked:
+        print(f"{counted(len(by_state.blocked), 'run')} failed, not submitted again without a retry:")
+        print(blocked_by_cause(by_state.blocked))
     print(f"to see how they stand: {hints.command('hpc.launch', 'status', sweep.name)}")
 
 
@@ -126,12 +126,12 @@ def _release_held(queue: slurm.Queue) -> None:
         print(f"{counted(len(held), 'task')} held by SLURM ({_HELD}: {', '.join(held[:5])}): released")
 
 
-def _submit_all(runs: Sequence[RunDir], target: Target, flying: Collection[str]) -> int:
-    """Submit as many of the runs as the site takes, beside the tasks that are `flying`. Returns the number of runs;
+def _submit_all(runs: Sequence[RunDir], target: Target, queued_tasks: Collection[str]) -> int:
+    """Submit as many of the runs as the site takes, beside the tasks that are `squeue`. Returns the number of runs;
     raises ClusterError where it takes none.
     """
     sweep, submitted, ids = target.sweep, 0, dict[str, str]()
-    queued, before = len(flying), sorted({task.partition("_")[0] for task in flying})
+    queued, before = len(queued_tasks), sorted({task.partition("_")[0] for task in queued_tasks})
     plans = plan_arrays(target, runs, next_number(sweep), queued, before)
     while plans:
         plan = plans[0].with_ids(ids)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from hpc import slurm
 from hpc.submission.code_choice import code_to_use
-from hpc.submission.plan import Site, Target, plan_arrays
+from hpc.submission.plan import SiteLimits, Target, plan_arrays
 from hpc.submission.profile import Profile, choose_gres
 from hpc.submission.submit import in_queue, next_number
 from src.errors import ClusterError
@@ -32,12 +32,12 @@ def print_plan(
     sweep, undone = runs[0].sweep(), [run for run in runs if not run.is_done()]
     site, queue = _ask_for_plan(found, profile, len(undone)) if undone and profile.executor == "slurm" else (None, {})
     words = {run: "in the queue" if run.name in queue else "" for run in undone}
-    missing = [run for run, word in words.items() if not word]
+    to_submit = [run for run, word in words.items() if not word]
     where = f"{sweep.path} ({'exists' if found else 'new'})"
-    print(f"{counted(len(request.cells), 'run')} of {request.kind} in {where}; {len(missing)} to do:")
+    print(f"{counted(len(request.cells), 'run')} of {request.kind} in {where}; {len(to_submit)} to do:")
     for run in runs:
         print(f"  {run.name}  {words.get(run, 'done')}".rstrip())
-    if not missing:
+    if not to_submit:
         print("nothing is left to submit")
         return
     if site is None:
@@ -46,17 +46,17 @@ def print_plan(
     target = Target(sweep, profile, site, code_to_use(sweep, new_code=new_code))
     tasks = {job.job_id for jobs in queue.values() for job in jobs}
     plans = plan_arrays(
-        target, missing, next_number(sweep), len(tasks), sorted({id_.partition("_")[0] for id_ in tasks})
+        target, to_submit, next_number(sweep), len(tasks), sorted({id_.partition("_")[0] for id_ in tasks})
     )
     ids = {plan.job_name: f"<the id of {plan.job_name}>" for plan in plans}
     for plan in plans:
         print(f"profile {profile_name}: {plan}; sbatch gets:\n\n{plan.with_ids(ids).sbatch_text}")
 
 
-def _ask_for_plan(found: SweepDir | None, profile: Profile, runs: int) -> tuple[Site, slurm.Queue]:
+def _ask_for_plan(found: SweepDir | None, profile: Profile, runs: int) -> tuple[SiteLimits, slurm.Queue]:
     """What the launch would be told; where nobody answers, the profile as it is, and arrays of any size."""
     try:
-        return Site(choose_gres(profile), slurm.max_array_size()), in_queue(found) if found else {}
+        return SiteLimits(choose_gres(profile), slurm.max_array_size()), in_queue(found) if found else {}
     except ClusterError as error:
         log.warning(f"the site could not be asked, what follows takes the profile as it is: {error}")
-        return Site(profile.gres or (profile.slice and f"gpu:{profile.slice}:1"), runs), {}
+        return SiteLimits(profile.gres or (profile.slice and f"gpu:{profile.slice}:1"), runs), {}

@@ -10,7 +10,7 @@ from hpc.submission.arrays import ask_site, submit_missing
 from hpc.submission.code_choice import choose_code
 from hpc.submission.dry_run import print_plan, runs_of
 from hpc.submission.forecast import forecast_of, refuse_above, warn_of_short_lead
-from hpc.submission.plan import Site, check_job_folder
+from hpc.submission.plan import SiteLimits, check_job_folder
 from hpc.submission.profile import Profile, profile_of, remember_profile
 from src import hints
 from src.config.schema import Config
@@ -76,7 +76,7 @@ def _say_done(sweep: SweepDir, profile_name: str) -> None:
 def execute(
     sweep: SweepDir,
     profile: Profile,
-    site: Site | None,
+    site: SiteLimits | None,
     config: Config,
     only: Collection[str] | None = None,
     *,

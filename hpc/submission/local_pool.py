@@ -13,7 +13,7 @@ from pathlib import Path
 import submitit
 
 from hpc.node.task import VISIBLE_GPUS, Task
-from hpc.recovery.reconcile import refusals_by_word, take_stock
+from hpc.recovery.reconcile import blocked_by_cause, classify_runs
 from hpc.submission.plan import MAX_NUM_TIMEOUT, check_job_folder
 from hpc.submission.profile import Profile
 from hpc.submission.submit import show_in_logs
@@ -23,10 +23,10 @@ from src.config.schema import Config
 from src.errors import RunError
 from src.log import log
 from src.progress import Reporter, make_reporter
-from src.results.table import collect, run_state
+from src.results.table import collect, state_of_run
 from src.runner import stop_on_signal
-from src.runs.attempts import lost
-from src.runs.causes import REQUEUED_AFTER, Attempts, verdict
+from src.runs.attempts import unfinished_attempt
+from src.runs.causes import REQUEUED_AFTER, Attempts, why_blocked
 from src.runs.code_snapshot import new_code_hint, snapshot_problem, sweep_code
 from src.runs.rundir import RunDir, SweepDir
 
@@ -67,7 +67,7 @@ class LocalPool:
                 left.append(run)
             elif not run.is_done() and run.cancelled():
                 self._reporter.say(f"{run.name}: cancelled")
-            elif not run.is_done() and not run.claimed():
+            elif not run.is_done() and not run.is_locked_now():
                 self._start(run)
             elif not run.is_done():
                 left.append(run)
@@ -111,7 +111,7 @@ class LocalPool:
                 continue
             del self._active[run]
             attempts = run.attempts()
-            state = run_state(run, run.result(), attempts)
+            state = state_of_run(run, run.result(), attempts)
             # A worker that could not even begin an attempt will not do so the next time.
             if not run.is_done() and len(attempts) > self._attempts_before[run] and _goes_on(run, attempts):
                 again.append(run)
@@ -158,8 +158,8 @@ def _gpus() -> dict[str, str]:
 def _goes_on(run: RunDir, attempts: Attempts) -> bool:
     if run.cancelled():
         return False
-    killed = lost(attempts) is not None
-    return (killed or attempts[-1]["cause"] in REQUEUED_AFTER) and verdict(attempts) is None
+    killed = unfinished_attempt(attempts) is not None
+    return (killed or attempts[-1]["cause"] in REQUEUED_AFTER) and why_blocked(attempts) is None
 
 
 def standing(run: RunDir) -> str:
@@ -216,8 +216,12 @@ def code_environment(code: Path) -> dict[str, str]:
 
 def run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collection[str] | None) -> None:
     """Execute what is missing of the sweep on this machine, and collect its results. Raises RunError if runs fail."""
-    stock = take_stock(sweep, {})
-    runs = [run for run in (*stock.missing, *stock.cancelled, *stock.elsewhere) if only is None or run.name in only]
+    by_state = classify_runs(sweep, {})
+    runs = [
+        run
+        for run in (*by_state.to_submit, *by_state.cancelled, *by_state.running_elsewhere)
+        if only is None or run.name in only
+    ]
     for run in runs:
         run.lift_cancel()
     if runs:
@@ -228,11 +232,11 @@ def run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collection
             log.info(f"stopped; to go on: {hints.again()}")
             sys.exit(EXIT_STOPPED)
     collect(sweep, Path(config.paths.artifacts_dir))
-    left = take_stock(sweep, {})
-    undone = [*left.refused, *left.cancelled, *left.missing]
+    left = classify_runs(sweep, {})
+    undone = [*left.blocked, *left.cancelled, *left.to_submit]
     if undone:
         first = undone[0]
         more = f"to see more: {hints.command('hpc.launch', 'logs', first.label)}"
         raise RunError(
-            f"{len(undone)} of {len(sweep.runs())} runs are not done; {more}\n{refusals_by_word(left.refused)}".rstrip()
+            f"{len(undone)} of {len(sweep.runs())} runs are not done; {more}\n{blocked_by_cause(left.blocked)}".rstrip()
         )

@@ -31,7 +31,7 @@ _OF_TASKS = re.compile(
 
 
 @dataclass(frozen=True)
-class Site:
+class SiteLimits:
     """What a launch needs to know of a site: the slice by its name there, and the largest array."""
 
     gres: str | None
@@ -121,7 +121,7 @@ class Target:
 
     sweep: SweepDir
     profile: Profile
-    site: Site
+    site: SiteLimits
     code: Path
 
 
@@ -130,7 +130,7 @@ def plan_arrays(
 ) -> list[SubmitPlan]:
     """All submissions that the runs need, each as large as the site takes; the first is the sweep's `number`-th.
 
-    `queued` tasks of the same sweep are in the queue, in the jobs `before`. The throttle of an array counts its own
+    `squeue` tasks of the same sweep are in the queue, in the jobs `before`. The throttle of an array counts its own
     tasks only. A further array gets the places that are left, so that one long task does not hold up all others; where
     few are left it waits for the jobs before it, since nothing raises its throttle later.
     """

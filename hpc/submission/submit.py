@@ -33,7 +33,7 @@ from hpc.node.task import Task
 from hpc.submission.plan import MAX_NUM_TIMEOUT, SubmitPlan, worker_python
 from src.files import DiskError, append_lines, read_lines
 from src.runs import records
-from src.runs.attempts import lost
+from src.runs.attempts import unfinished_attempt
 
 _PHASE_ORDER: Sequence[slurm.Phase] = ("running", "ending", "waiting", "unknown", "over")
 
@@ -75,7 +75,7 @@ def next_number(sweep: SweepDir) -> int:
 def in_queue(sweep: SweepDir) -> slurm.Queue:
     """Run name -> its tasks that wait, run or end. One question to the controller; raises ClusterError."""
     made = submissions(sweep)
-    return match_queue(made, slurm.queued([submission.job_name for submission in made]))
+    return match_queue(made, slurm.squeue([submission.job_name for submission in made]))
 
 
 def match_queue(made: Sequence[Submission], jobs: Sequence[slurm.QueuedJob]) -> slurm.Queue:
@@ -83,9 +83,9 @@ def match_queue(made: Sequence[Submission], jobs: Sequence[slurm.QueuedJob]) -> 
     written. A run has several where an sbatch was answered late and sent again.
     """
     by_name = {submission.job_name: submission for submission in made}
-    flying = [job for job in jobs if job.name in by_name and slurm.in_flight(job.state)]
+    queued_tasks = [job for job in jobs if job.name in by_name and slurm.in_flight(job.state)]
     found: dict[str, list[slurm.QueuedJob]] = {}
-    for job in sorted(flying, key=lambda job: _PHASE_ORDER.index(slurm.phase(job.state))):
+    for job in sorted(queued_tasks, key=lambda job: _PHASE_ORDER.index(slurm.phase(job.state))):
         _, _, index = job.job_id.partition("_")
         position = int(index) if index.isdigit() else 0
         tasks = by_name[job.name].tasks
@@ -103,7 +103,7 @@ def surplus_tasks(sweep: SweepDir, queue: slurm.Queue) -> list[str]:
 def _chosen(run: RunDir, jobs: Sequence[slurm.QueuedJob]) -> slurm.QueuedJob:
     if len(jobs) == 1:
         return jobs[0]
-    owner = (lost(run.attempts()) or {}).get("job")
+    owner = (unfinished_attempt(run.attempts()) or {}).get("job")
     return next((job for job in jobs if job.job_id == owner and slurm.phase(job.state) == "running"), jobs[0])
 
 
@@ -178,5 +178,5 @@ def queues_of(made: Sequence[SweepDir]) -> tuple[dict[Path, slurm.Queue], list[s
     """Sweep path -> run name -> queued tasks, and all that SLURM knows; one question, none without submissions."""
     by_sweep = {sweep.path: submissions(sweep) for sweep in made}
     names = [submission.job_name for subs in by_sweep.values() for submission in subs]
-    known = slurm.queued(names)
+    known = slurm.squeue(names)
     return {path: match_queue(subs, known) for path, subs in by_sweep.items()}, known

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class ImagePart:
+class ImageSubset:
     """Some images of one split: `images` uint8 (N, 3, H, W) and `labels` int64 (N,) are the whole split."""
 
     images: np.memmap[Any, np.dtype[np.uint8]]
@@ -50,9 +50,9 @@ class ImageData:
     `digest` stands for the content of the whole decoded data set.
     """
 
-    train: ImagePart
-    val: ImagePart
-    test: ImagePart
+    train: ImageSubset
+    val: ImageSubset
+    test: ImageSubset
     class_names: tuple[str, ...]
     folder: Path
     digest: str
@@ -92,9 +92,9 @@ def load(config: Config) -> ImageData:
     train_images, train_labels, valid_images, valid_labels = map_arrays(folder)
     val, test = split_valid(valid_labels, classes, split.val, split.test, split.seed)
     return ImageData(
-        train=ImagePart(train_images, train_labels, _train_indices(config, train_labels, classes)),
-        val=ImagePart(valid_images, valid_labels, val),
-        test=ImagePart(valid_images, valid_labels, test),
+        train=ImageSubset(train_images, train_labels, _train_indices(config, train_labels, classes)),
+        val=ImageSubset(valid_images, valid_labels, val),
+        test=ImageSubset(valid_images, valid_labels, test),
         class_names=tuple(meta["class_names"][:classes]),
         folder=folder,
         digest=content_digest(meta),

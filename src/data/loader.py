@@ -7,19 +7,19 @@ from torch import Tensor
 
 from src.config.schema import Config
 from src.data.augment import Augmenter, epoch_order, normalize
-from src.data.dataset import ImagePart
+from src.data.dataset import ImageSubset
 
 # Below this share of a GPU's free memory the whole training set lives on it, and batches cost no transfer.
 _RESIDENT_SHARE = 0.4
 
 
-class TrainBatches:
+class TrainLoader:
     """Augmented, normalised batches of the training part, on the device.
 
     With `train.overfit_small` it is `train.overfit_size` images, without augmentation.
     """
 
-    def __init__(self, config: Config, part: ImagePart, device: torch.device) -> None:
+    def __init__(self, config: Config, part: ImageSubset, device: torch.device) -> None:
         self._config, self._part, self._device = config, part, device
         self._positions = torch.arange(len(part))
         self._augmenter: Augmenter | None = Augmenter(config.augment, config.preprocess.resize)
@@ -72,7 +72,7 @@ def to_network(images: Tensor, config: Config) -> Tensor:
     return normalize(images, config.preprocess.normalize.mean, config.preprocess.normalize.std)
 
 
-def _resident(part: ImagePart, device: torch.device) -> tuple[Tensor, Tensor] | None:
+def _resident(part: ImageSubset, device: torch.device) -> tuple[Tensor, Tensor] | None:
     if device.type != "cuda":
         return None
     free_bytes, _ = torch.cuda.mem_get_info(device)

@@ -47,7 +47,7 @@ def _row(run: RunDir, cell: Mapping[str, Any], axes: Sequence[str], columns: Cal
     result, attempts, damage = None, [], ""
     try:
         result, attempts = run.result(), run.attempts()
-        state = run_state(run, result, attempts)
+        state = state_of_run(run, result, attempts)
     except RunError as error:
         result, attempts, state, damage = None, [], "damaged", str(error)
     row: Row = {"index": cell["index"], "run": run.name, "state": state}
@@ -58,7 +58,7 @@ def _row(run: RunDir, cell: Mapping[str, Any], axes: Sequence[str], columns: Cal
     return {**row, "error": damage} if damage else row
 
 
-def run_state(run: RunDir, result: Mapping[str, Any] | None, attempts: Sequence[Mapping[str, Any]]) -> str:
+def state_of_run(run: RunDir, result: Mapping[str, Any] | None, attempts: Sequence[Mapping[str, Any]]) -> str:
     """`done`, `diverged`, `running`, `cancelled`, `new`, or the cause of the last attempt's end, in lower case."""
     if result:
         # An earlier version called a run completed whose last loss on val was no number.

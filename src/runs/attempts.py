@@ -48,20 +48,20 @@ class AttemptHooks:
     """What an attempt asks of the place where it is executed. As it is: one run in the foreground, no scheduler."""
 
     # How long to wait for the run's lock, in seconds.
-    claim_wait_s: float = 0
+    lock_wait_s: float = 0
 
     def facts(self) -> Mapping[str, Any]:
         """What to record when the attempt starts: its job, its slice."""
         return {}
 
-    def admit(self, run: RunDir) -> None:
+    def check_allowed(self, run: RunDir) -> None:
         """Raise RelayError where the run may not be started again."""
 
     def cause_of_stop(self, run: RunDir) -> str:
         """Why the run was asked to stop."""
         return "INTERRUPTED"
 
-    def cause_of_loss(self, attempt: Mapping[str, Any]) -> Loss:
+    def infer_end_cause(self, attempt: Mapping[str, Any]) -> Loss:
         """Why an earlier attempt ended that left no end record."""
         return "KILLED", None
 
@@ -76,35 +76,36 @@ def attempt(
     """Lock the run, execute it, and record the cause of the attempt's end. A run that is done by then is left alone.
 
     The cause is DONE, the hook's `cause_of_stop` after a stop, OUT_OF_MEMORY, or CRASHED. Raises RunError where another
-    process has the run, TakenOverError where another process takes it over, and what `hooks.admit` and `execute` raise.
+    process has the run, TakenOverError where another process takes it over, and what `hooks.check_allowed` and
+    `execute` raise.
     """
     hooks = hooks or AttemptHooks()
-    with run.claim(hooks.claim_wait_s):
+    with run.lock(hooks.lock_wait_s):
         result = run.result()
         if result is not None:
             steps = int(result.get("steps", 0))
             return Outcome("done", steps, steps, steps)
-        close_lost(run, hooks.cause_of_loss)
-        hooks.admit(run)
+        close_orphaned_attempt(run, hooks.infer_end_cause)
+        hooks.check_allowed(run)
         with run.owned() as owned:
             return _recorded(owned, execute, should_stop, reporter, hooks)
 
 
-def lost(attempts: Attempts) -> Mapping[str, Any] | None:
+def unfinished_attempt(attempts: Attempts) -> Mapping[str, Any] | None:
     """The newest attempt, where it left no word. Whether it is still going on is told by the claim on its run."""
     return attempts[-1] if attempts and "end" not in attempts[-1] else None
 
 
-def close_lost(run: RunDir, cause_of_loss: Callable[[Mapping[str, Any]], Loss]) -> None:
+def close_orphaned_attempt(run: RunDir, infer_end_cause: Callable[[Mapping[str, Any]], Loss]) -> None:
     """Write down how an attempt ended that could not do so itself: a kill -9, a node that went down, a power cut.
 
     For whoever holds the run.
     """
-    left = lost(run.attempts())
+    left = unfinished_attempt(run.attempts())
     if left is not None:
-        cause, end = cause_of_loss(left)
+        cause, end = infer_end_cause(left)
         # SLURM's times are in whole seconds.
-        end = max(end or last_sign(run), float(left["start"]))
+        end = max(end or last_activity(run), float(left["start"]))
         run.record_attempt(int(left["attempt"]), end=end, cause=cause, **_steps_left(run))
 
 
@@ -172,11 +173,11 @@ def reached_step(run: RunDir) -> int:
 def note_steps(run: RunDir, first_step: int, total_steps: int) -> None:
     """Write down with the attempt that is going on where it began and how far it has to go; for `status`."""
     attempts = run.attempts()
-    if lost(attempts):
+    if unfinished_attempt(attempts):
         run.record_attempt(len(attempts), first_step=first_step, total_steps=total_steps)
 
 
-def last_sign(run: RunDir) -> float:
+def last_activity(run: RunDir) -> float:
     """When the run's files were last written or its owner's heart last beat, in seconds since 1970."""
     files = [run.owner_file, run.attempts_file, run.metrics_file, *list_states(run.checkpoints)]
     return round(max((path.stat().st_mtime for path in files if path.exists()), default=0.0), 3)

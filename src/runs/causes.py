@@ -71,34 +71,34 @@ MAX_IDLE_WITH_OUTSIDE = 10
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Blocked:
     """Why a run may not be started again: one word, and what to do about it."""
 
-    word: str
+    cause: str
     detail: str
     advice: str
 
     @property
     def damaged(self) -> bool:
         """Whether it is not known what became of the run: its files cannot be read."""
-        return self.word == DAMAGED
+        return self.cause == DAMAGED
 
     def __str__(self) -> str:
         if self.damaged:
             return self.detail
-        return f"{self.word} ({self.detail}): {self.advice}"
+        return f"{self.cause} ({self.detail}): {self.advice}"
 
     def with_retry(self, run: str) -> str:
         """The same, with the command that tries again `run`, a sweep or its `sweep/run`."""
         return str(self) if self.damaged else f"{self}, then: {hints.command('hpc.launch', 'retry', run)}"
 
 
-def damaged(message: str) -> Verdict:
+def damaged(message: str) -> Blocked:
     """On a run whose files are damaged, with what to do in the message."""
-    return Verdict(DAMAGED, message, "")
+    return Blocked(DAMAGED, message, "")
 
 
-def verdict(attempts: Attempts) -> Verdict | None:
+def why_blocked(attempts: Attempts) -> Blocked | None:
     """Why a run with these attempts may not be started again; None where it may."""
     counted = since_retry(attempts)
     causes = [str(attempt["cause"]) for attempt in counted if attempt.get("cause") not in (None, "DONE")]
@@ -106,17 +106,17 @@ def verdict(attempts: Attempts) -> Verdict | None:
         facts, used = CAUSES.get(cause, _UNKNOWN), causes.count(cause)
         if facts.budget is not None and used > facts.budget:
             detail = f"{used} times, {facts.budget} are allowed" if facts.budget else "not tried again by itself"
-            return Verdict(cause, detail, facts.advice)
+            return Blocked(cause, detail, facts.advice)
     if _is_stuck(counted):
-        return Verdict("NO_PROGRESS", "no step done in its last attempts", f"{_MORE_TIME}, or lower its signal_lead_s")
+        return Blocked("NO_PROGRESS", "no step done in its last attempts", f"{_MORE_TIME}, or lower its signal_lead_s")
     return None
 
 
-def admit(label: str, attempts: Attempts) -> None:
+def check_allowed(label: str, attempts: Attempts) -> None:
     """Raise RunError where the run of this label, with these attempts, may not be started again."""
-    refused = verdict(attempts)
-    if refused:
-        raise RunError(refused.with_retry(label))
+    blocked = why_blocked(attempts)
+    if blocked:
+        raise RunError(blocked.with_retry(label))
 
 
 def since_retry(attempts: Attempts) -> Attempts:

@@ -153,7 +153,7 @@ class Submission(TypedDict, total=False):
 
 
 @_record
-class ChainMeta(TypedDict, total=False):
+class PipelineMeta(TypedDict, total=False):
     """chain.yaml of a pipeline."""
 
     key: Required[str]
@@ -166,7 +166,7 @@ class ChainMeta(TypedDict, total=False):
 
 
 @_record
-class Link(TypedDict, total=False):
+class Stage(TypedDict, total=False):
     """A line of links.jsonl of a pipeline."""
 
     link: str
@@ -242,8 +242,8 @@ METRICS = Shape(
 RESULT = Shape(Result, f"{_BACK}, or remove it: the run then goes on from its checkpoint")
 SOURCE = Shape(Source, _BACK)
 OWNER = Shape(Owner, f"{_BACK}, or remove it once no process executes the run")
-CHAIN = Shape(ChainMeta, f"{_BACK}, or move the folder away")
-LINK = Shape(Link, f"{_BACK}, or remove the line")
+PIPELINE = Shape(PipelineMeta, f"{_BACK}, or move the folder away")
+STAGE = Shape(Stage, f"{_BACK}, or remove the line")
 
 
 def join_attempts(path: Path, lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

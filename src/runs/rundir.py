@@ -82,7 +82,7 @@ class RunDir:
         return self.path / "result.json"
 
     @property
-    def claim_file(self) -> Path:
+    def lock_file(self) -> Path:
         """Locked by the process that executes the run: with flock(2), or by its existence on a disk without flock."""
         return self.path / ".claim.lock"
 
@@ -186,27 +186,27 @@ class RunDir:
         """Append facts about an attempt."""
         append_lines(self.attempts_file, [{"attempt": attempt, **facts}], check=self.check_owner)
 
-    def claim(self, wait_s: float = 0) -> contextlib.AbstractContextManager[None]:
+    def lock(self, wait_s: float = 0) -> contextlib.AbstractContextManager[None]:
         """Hold the run lock. It is released when this process ends, however it ends.
 
         Raises RunError if another process still holds it after `wait_s` seconds.
         """
-        return hold_lock(self.claim_file, self.label, wait_s)
+        return hold_lock(self.lock_file, self.label, wait_s)
 
-    def claimed(self) -> bool:
+    def is_locked_now(self) -> bool:
         """Whether a process holds the run lock now. For callers that want to take it and may write."""
-        locked = is_locked(self.claim_file)
+        locked = is_locked(self.lock_file)
         if locked is not None:
             return locked
         try:
-            with self.claim():
+            with self.lock():
                 return False
         except RunError:
             return True
 
     def alive(self) -> bool:
         """Whether a process executes the run now. For readers, who may not be allowed to write."""
-        locked = is_locked(self.claim_file)
+        locked = is_locked(self.lock_file)
         return heart_beats(self.owner_file) if locked is None else locked
 
 

@@ -75,7 +75,7 @@ def open_sweep(request: Request, *, fresh: bool = False, code_root: Path | None 
     A new one keeps the code below `code_root`, that of this process unless another is given. Raises RunError where the
     runs directory cannot be written, DataError where the one before had other images.
     """
-    with planning(request.runs_dir):
+    with folder_lock(request.runs_dir):
         for left in request.runs_dir.glob(f"{_MAKING}*"):
             shutil.rmtree(left, ignore_errors=True)  # of a planner that was killed; nobody else plans now
         found = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
@@ -99,7 +99,7 @@ def check_same_images(sweep: SweepDir, request: Request) -> None:
 
 
 @contextlib.contextmanager
-def planning(runs_dir: Path) -> Iterator[None]:
+def folder_lock(runs_dir: Path) -> Iterator[None]:
     """One planner at a time in this runs directory. Raises RunError where it cannot be written."""
     from filelock import FileLock, Timeout
 
@@ -123,8 +123,8 @@ def planning(runs_dir: Path) -> Iterator[None]:
         lock.release()
 
 
-def being_planned(runs_dir: Path) -> bool:
-    """Whether another process is inside `planning` of this directory. Waits for nothing."""
+def is_folder_locked(runs_dir: Path) -> bool:
+    """Whether another process is inside `folder_lock` of this directory. Waits for nothing."""
     from filelock import FileLock, Timeout
 
     try:

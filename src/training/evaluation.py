@@ -18,7 +18,7 @@ from src.runs.planned import check_as_planned
 from src.runs.rundir import RunDir
 from src.training.checkpoint import load_checkpoint, load_weights
 from src.training.device import choose_device, compute_reproducibly
-from src.training.metrics import measure
+from src.training.metrics import evaluate_split
 
 
 def check_fits(config: Config) -> None:
@@ -60,7 +60,7 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     if not len(part):
         raise _no_images(config)
     reporter.say(f"evaluating {path} on {config.evaluation.split} ({len(part)} images)")
-    values = measure(network.to(device), part, config, device, should_stop)
+    values = evaluate_split(network.to(device), part, config, device, should_stop)
     if values is None:
         return Outcome("stopped", 0, 0, 1)
     source = {

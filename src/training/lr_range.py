@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from src.config.schema import LrFinder
 from src.data.dataset import load
-from src.data.loader import TrainBatches
+from src.data.loader import TrainLoader
 from src.models.registry import build_model
 from src.progress import Reporter, StopCheck
 from src.runs.attempts import Outcome, Publish, note_steps, write_provenance
@@ -86,7 +86,7 @@ class LrRangeTest:
         self.key = content_key(self.config, "lr_sweep")
         self.device = choose_device(self.config.train.device)
         compute_reproducibly(self.config.train.seed)
-        self.batches = TrainBatches(self.config, data.train, self.device)
+        self.loader = TrainLoader(self.config, data.train, self.device)
         self.network = build_model(self.config.model).to(self.device).train()
         self.optimizer = make_optimizer(self.network.parameters(), self.config.train.optimizer)
         self.losses: list[float] = []
@@ -141,14 +141,14 @@ class LrRangeTest:
             smoothed = smooth(losses, finder.smoothing)
             if math.isfinite(loss):
                 row = {"lr_finder/lr": lr, "lr_finder/loss": loss, "lr_finder/loss_smoothed": smoothed[-1]}
-                log.log(step + 1, (step + 1) / self.batches.per_epoch, row)
+                log.log(step + 1, (step + 1) / self.loader.per_epoch, row)
             if len(losses) % _FLUSH_EVERY == 0:
                 log.flush()
             self.reporter.advance(len(losses), finder.num_steps, f"lr {lr:.2e}  loss {loss:.4f}")
         return True
 
     def _step(self, step: int, lr: float) -> float:
-        images, labels = self.batches.get(*divmod(step, self.batches.per_epoch))
+        images, labels = self.loader.get(*divmod(step, self.loader.per_epoch))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)

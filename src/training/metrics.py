@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from src.config.schema import Config
-from src.data.dataset import ImagePart
+from src.data.dataset import ImageSubset
 from src.data.loader import to_network
 from src.progress import StopCheck
 
@@ -15,8 +15,8 @@ from src.progress import StopCheck
 _BATCH = 250
 
 
-def measure(
-    network: nn.Module, part: ImagePart, config: Config, device: torch.device, should_stop: StopCheck
+def evaluate_split(
+    network: nn.Module, part: ImageSubset, config: Config, device: torch.device, should_stop: StopCheck
 ) -> dict[str, float] | None:
     """`loss` (mean cross-entropy, nats) and the configured metrics, over all images of `part` without augmentation.
 

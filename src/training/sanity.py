@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.config.schema import Config
-from src.data.dataset import ImageData, ImagePart
-from src.data.loader import TrainBatches
+from src.data.dataset import ImageData, ImageSubset
+from src.data.loader import TrainLoader
 from src.models.registry import build_model, count_parameters
 
 
@@ -25,12 +25,12 @@ def split_sizes(data: ImageData) -> dict[str, int]:
     return {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
 
 
-def class_counts(part: ImagePart, classes: int) -> list[int]:
+def class_counts(part: ImageSubset, classes: int) -> list[int]:
     """D4: images of each class in a part."""
     return [int(count) for count in np.bincount(part.labels[part.indices], minlength=classes)]
 
 
-def baselines(train: ImagePart, part: ImagePart, classes: int, seed: int) -> dict[str, float]:
+def baselines(train: ImageSubset, part: ImageSubset, classes: int, seed: int) -> dict[str, float]:
     """M0: accuracy on `part` of always saying the most frequent training class, and of guessing evenly."""
     labels = part.labels[part.indices]
     majority = int(np.argmax(class_counts(train, classes)))
@@ -44,13 +44,13 @@ def baselines(train: ImagePart, part: ImagePart, classes: int, seed: int) -> dic
     }
 
 
-def first_batch(config: Config, batches: TrainBatches, device: torch.device) -> dict[str, Any]:
+def first_batch(config: Config, loader: TrainLoader, device: torch.device) -> dict[str, Any]:
     """D11, M1, M2: shapes, parameters, the loss before any training, and whether gradients reach every weight.
 
     The initial loss should be near log(classes); the gradient norm is the L2 norm over all parameters.
     """
     network = build_model(config.model).to(device).train()
-    images, labels = batches.get(0, 0)
+    images, labels = loader.get(0, 0)
     logits = network(images)
     loss = functional.cross_entropy(logits, labels)
     torch.autograd.backward(loss)
@@ -67,12 +67,12 @@ def first_batch(config: Config, batches: TrainBatches, device: torch.device) -> 
     }
 
 
-def example_images(config: Config, batches: TrainBatches, count: int) -> list[tuple[Tensor, Tensor, int]]:
+def example_images(config: Config, loader: TrainLoader, count: int) -> list[tuple[Tensor, Tensor, int]]:
     """D10: (before, augmented, label) of the first images of the first batch, float (3, H, W) in [0, 1]."""
-    raw, labels = batches.raw(0, 0)
+    raw, labels = loader.raw(0, 0)
     normalize = config.preprocess.normalize
     mean, std = (torch.tensor(values, device=raw.device).view(3, 1, 1) for values in (normalize.mean, normalize.std))
-    after = (batches.prepare(raw, 0, 0) * std + mean).clamp(0, 1)
+    after = (loader.prepare(raw, 0, 0) * std + mean).clamp(0, 1)
     return [(raw[i].float().cpu() / 255, after[i].cpu(), int(labels[i])) for i in range(min(count, len(raw)))]
 
 

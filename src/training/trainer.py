@@ -17,7 +17,7 @@ from torch.nn import functional
 from src import hints
 from src.config.schema import Config
 from src.data.dataset import ImageData, load
-from src.data.loader import TrainBatches
+from src.data.loader import TrainLoader
 from src.errors import CheckpointError
 from src.files import size_of
 from src.models.registry import build_model, count_parameters
@@ -30,7 +30,7 @@ from src.runs.rundir import RunDir
 from src.training.checkpoint import load_newest, restoring, save_state, save_weights
 from src.training.device import choose_device, compute_reproducibly
 from src.training.metric_log import MetricsLog
-from src.training.metrics import measure
+from src.training.metrics import evaluate_split
 from src.training.optim import make_optimizer, scheduled_lr
 from src.training.state import FORMAT, TrainingState, learner_state, load_learner_state, state_problem
 
@@ -52,10 +52,10 @@ class Trainer:
         self.device = choose_device(train.device)
         self.key = content_key(self.config, "train")
         compute_reproducibly(train.seed)
-        self.batches = TrainBatches(self.config, self.data.train, self.device)
+        self.loader = TrainLoader(self.config, self.data.train, self.device)
         self.network = build_model(self.config.model).to(self.device)
         self.optimizer = make_optimizer(self.network.parameters(), train.optimizer)
-        total = train.epochs * self.batches.per_epoch
+        total = train.epochs * self.loader.per_epoch
         self.total_steps = min(total, train.max_steps or total)
         self.state = TrainingState()
         self.save_s = 0.0
@@ -115,11 +115,11 @@ class Trainer:
                 self._save(self.config.checkpoint.keep)
 
     def _step(self) -> None:
-        state, per_epoch = self.state, self.batches.per_epoch
+        state, per_epoch = self.state, self.loader.per_epoch
         epoch, batch = divmod(state.step, per_epoch)
         if batch == 0:
             state.start_epoch(self.device)
-        images, labels = self.batches.get(epoch, batch)
+        images, labels = self.loader.get(epoch, batch)
         train = self.config.train
         lr = scheduled_lr(train.scheduler, train.optimizer.lr, state.step, self.total_steps, per_epoch)
         for group in self.optimizer.param_groups:
@@ -151,7 +151,7 @@ class Trainer:
             means = state.epoch_means()
             state.train |= means
             values |= {f"train/{name}": value for name, value in means.items()}
-        self.log.log(state.step, state.step / self.batches.per_epoch, values)
+        self.log.log(state.step, state.step / self.loader.per_epoch, values)
         self._window_start, self._window_images = time.monotonic(), 0
         if self._window_start - self._flushed_at > _FLUSH_EVERY_S:
             self.log.flush()
@@ -168,12 +168,12 @@ class Trainer:
     def _evaluate(self) -> bool:
         """Measure on val, and keep the weights if they are the best so far. False where a stop came before the end."""
         state = self.state
-        values = measure(self.network, self.data.val, self.config, self.device, self.should_stop)
+        values = evaluate_split(self.network, self.data.val, self.config, self.device, self.should_stop)
         if values is None:
             return False
         state.evaluated_step = state.step
         state.last = values
-        epoch = state.step / self.batches.per_epoch
+        epoch = state.step / self.loader.per_epoch
         finite = {f"val/{name}": value for name, value in values.items() if math.isfinite(value)}
         self.log.log(state.step, epoch, finite)
         if math.isfinite(values["loss"]) and (state.best is None or values["accuracy"] > state.best["accuracy"]):
@@ -246,11 +246,11 @@ class Trainer:
         )
 
     def _at_epoch_end(self) -> bool:
-        return self.state.step % self.batches.per_epoch == 0 or self.state.step == self.total_steps
+        return self.state.step % self.loader.per_epoch == 0 or self.state.step == self.total_steps
 
     def _standing(self) -> str:
         state = self.state
-        parts = [f"epoch {state.step / self.batches.per_epoch:.2f}/{self.config.train.epochs}"]
+        parts = [f"epoch {state.step / self.loader.per_epoch:.2f}/{self.config.train.epochs}"]
         parts += [f"loss {state.train['loss']:.4f}"] if "loss" in state.train else []
         parts += [f"best val/accuracy {state.best['accuracy']:.4f}"] if state.best else []
         return "  ".join(parts)
@@ -258,12 +258,12 @@ class Trainer:
     def _result(self) -> dict[str, Any]:
         state = self.state
         finite = {name: value for name, value in state.last.items() if math.isfinite(value)}
-        images = state.step * self.batches.images_per_epoch / self.batches.per_epoch
+        images = state.step * self.loader.images_per_epoch / self.loader.per_epoch
         return {
             "outcome": "completed" if not state.diverged and len(finite) == len(state.last) else "diverged",
-            "train_images": self.batches.images_per_epoch,
+            "train_images": self.loader.images_per_epoch,
             "steps": state.step,
-            "epochs": state.step / self.batches.per_epoch,
+            "epochs": state.step / self.loader.per_epoch,
             "train": state.train,
             "val": finite,
             "best": None if state.best is None else dict(state.best),

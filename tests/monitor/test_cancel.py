@@ -14,7 +14,7 @@ from hpc.monitor.cancel import cancel_runs
 from hpc.monitor.logs import show_logs
 from hpc.monitor.status import show_status
 from hpc.node import task as lifecycle
-from hpc.node.task import Task, execute_runs, give_back
+from hpc.node.task import Task, execute_runs, requeue_if_allowed
 from hpc.recovery.diagnosis import StopRequest
 from hpc.submission import arrays
 from hpc.submission.arrays import submit_missing
@@ -208,11 +208,11 @@ def test_a_task_does_not_begin_a_cancelled_run_and_executes_the_others(sweep: Sw
 def test_a_stopped_task_is_not_requeued_for_a_cancelled_run(sweep: SweepDir, requeued: list[str]) -> None:
     run = sweep.runs()[0]
     run.cancel()
-    give_back([run], "TIMEOUT", StopRequest())
+    requeue_if_allowed([run], "TIMEOUT", StopRequest())
     assert requeued == []
     run.lift_cancel()
     with pytest.raises(SystemExit):
-        give_back([run], "TIMEOUT", StopRequest())
+        requeue_if_allowed([run], "TIMEOUT", StopRequest())
     assert requeued == ["requeue"]
 
 
@@ -225,7 +225,7 @@ def test_a_task_that_slurm_has_put_back_does_not_requeue_its_next_execution(
     fake(commands, "sacct", "echo '70|c|NODE_FAIL|2026-01-01T00:00:00|2026-01-01T00:10:00'")
     stop = StopRequest()
     assert stop.cause() == "NODE_FAIL"
-    give_back(sweep.runs(), "NODE_FAIL", stop)
+    requeue_if_allowed(sweep.runs(), "NODE_FAIL", stop)
     assert requeued == []
 
 
@@ -297,7 +297,7 @@ def test_ids_of_any_number_fit_into_commands(commands: Path) -> None:
         fake(commands, program, f"""echo "$@" | tr ', ' '\\n\\n' | grep _ >> '{commands}/{program}.given'""")
     slurm.cancel(ids)
     slurm.release(ids)
-    assert slurm.ends(ids) == []
+    assert slurm.job_history(ids) == []
     for program in ("scancel", "scontrol", "sacct"):
         assert (commands / f"{program}.given").read_text().split() == ids
 

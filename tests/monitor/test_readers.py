@@ -107,10 +107,10 @@ def test_two_readers_at_a_time_do_not_take_each_other_for_the_owner(run: RunDir,
 
     holder.kill()
     holder.wait()
-    with run.claim_file.open("rb") as other:
+    with run.lock_file.open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_SH)
         assert not run.alive()
-        assert not run.claimed()
+        assert not run.is_locked_now()
 
 
 @pytest.mark.parametrize("hidden", [False, True])
@@ -122,7 +122,7 @@ def test_where_no_lock_tells_the_heartbeat_does(
         real = os.open
 
         def refuse(path: Path, flags: int, *more: Any, **named: Any) -> int:
-            if path == run.claim_file:
+            if path == run.lock_file:
                 raise PermissionError(errno.EACCES, "Permission denied")
             return real(path, flags, *more, **named)
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hpc.node import run_lock as claims
-from hpc.node.run_lock import wait_for_claim
+from hpc.node.run_lock import wait_for_run_lock
 from src.config.schema import Config
 from src.errors import RunError, TakenOverError
 from src.files import append_lines, read_lines
@@ -52,12 +52,12 @@ def no_work(*_: object) -> Outcome:
 
 
 def test_a_claim_excludes_other_processes_and_ends_with_its_own(run: RunDir, holder: subprocess.Popen[str]) -> None:
-    assert run.claimed()
+    assert run.is_locked_now()
     with pytest.raises(RunError, match="executed by another process"):
         attempt(run, no_work, never, PlainReporter())
     holder.kill()
     holder.wait()
-    assert not run.claimed()
+    assert not run.is_locked_now()
     attempt(run, no_work, never, PlainReporter())
     assert run.attempts()[-1]["cause"] == "DONE"
 
@@ -89,16 +89,16 @@ def test_a_lock_is_broken_only_where_its_owners_job_is_over(
     of_job: RunDir, commands: Path, answer: str, broken: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake(commands, "scontrol", answer)
-    assert wait_for_claim(of_job, never, PlainReporter(), 0.3)
-    assert of_job.claimed() != broken
+    assert wait_for_run_lock(of_job, never, PlainReporter(), 0.3)
+    assert of_job.is_locked_now() != broken
     assert ("the lock is broken" in capsys.readouterr().err) == broken
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "SUSPENDED"])
 def test_a_task_whose_run_another_one_executes_is_not_needed(of_job: RunDir, commands: Path, state: str) -> None:
     fake(commands, "scontrol", f"echo 'JobId=70 JobState={state} Restarts=0'")
-    assert not wait_for_claim(of_job, never, PlainReporter(), 60)
-    assert of_job.claimed()
+    assert not wait_for_run_lock(of_job, never, PlainReporter(), 60)
+    assert of_job.is_locked_now()
 
 
 def test_the_lock_of_no_job_or_of_another_clusters_stays(
@@ -106,20 +106,20 @@ def test_the_lock_of_no_job_or_of_another_clusters_stays(
 ) -> None:
     fake(commands, "scontrol", GIVEN_UP)
     run.record_attempt(1, job="70", start=time.time())
-    assert wait_for_claim(run, never, PlainReporter(), 0.1)
-    assert run.claimed(), "a process of this machine has no job that SLURM could know"
+    assert wait_for_run_lock(run, never, PlainReporter(), 0.1)
+    assert run.is_locked_now(), "a process of this machine has no job that SLURM could know"
     run.record_attempt(1, cluster="c")
     monkeypatch.setenv("SLURM_CLUSTER_NAME", "other")
-    assert wait_for_claim(run, never, PlainReporter(), 0.1)
-    assert run.claimed(), "the other cluster does not know that job"
+    assert wait_for_run_lock(run, never, PlainReporter(), 0.1)
+    assert run.is_locked_now(), "the other cluster does not know that job"
 
 
 def test_the_lock_of_an_earlier_execution_of_this_very_job_is_broken(
     of_job: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "70")
-    assert wait_for_claim(of_job, never, PlainReporter(), 0.2)
-    assert not of_job.claimed()
+    assert wait_for_run_lock(of_job, never, PlainReporter(), 0.2)
+    assert not of_job.is_locked_now()
 
 
 def test_the_lock_of_a_beating_heart_is_never_broken(
@@ -130,11 +130,11 @@ def test_the_lock_of_a_beating_heart_is_never_broken(
     monkeypatch.setattr(ownership, "HEARTBEAT_S", 0.05)
     patience = time.monotonic() + 2
     with of_job.owned():
-        assert wait_for_claim(of_job, lambda: time.monotonic() > patience, PlainReporter(), 0.5)
+        assert wait_for_run_lock(of_job, lambda: time.monotonic() > patience, PlainReporter(), 0.5)
         assert time.monotonic() > patience
-        assert of_job.claimed()
-    assert wait_for_claim(of_job, never, PlainReporter(), 0.5)
-    assert not of_job.claimed(), "a heart that has stopped is given up"
+        assert of_job.is_locked_now()
+    assert wait_for_run_lock(of_job, never, PlainReporter(), 0.5)
+    assert not of_job.is_locked_now(), "a heart that has stopped is given up"
 
 
 def test_who_was_taken_over_writes_nothing_more(run: RunDir) -> None:
@@ -254,10 +254,10 @@ def test_without_flock_a_file_takes_its_place(run: RunDir, monkeypatch: pytest.M
 
     monkeypatch.setattr("fcntl.flock", missing)
     refused: list[bool] = []
-    with warnings.catch_warnings(record=True, action="always") as warned, run.claim():
-        other = threading.Thread(target=lambda: refused.append(run.claimed()))
+    with warnings.catch_warnings(record=True, action="always") as warned, run.lock():
+        other = threading.Thread(target=lambda: refused.append(run.is_locked_now()))
         other.start()
         other.join()
     assert "flock not supported" in str(warned[0].message)
     assert refused == [True]
-    assert not run.claimed()
+    assert not run.is_locked_now()

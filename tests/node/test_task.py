@@ -187,9 +187,13 @@ def test_a_lost_attempt_is_closed_with_what_it_left(small: Callable[..., Config]
     run.result_file.unlink()
     run.attempts_file.write_text(run.attempts_file.read_text().splitlines()[0] + "\n")
     execute_runs([run])
-    lost, last = run.attempts()
-    assert (lost["cause"], lost["first_step"], lost["last_step"]) == ("KILLED", 0, 12)
-    assert lost["start"] <= lost["end"] <= last["start"]
+    unfinished, last = run.attempts()
+    assert (unfinished["cause"], unfinished["first_step"], unfinished["last_step"]) == (
+        "KILLED",
+        0,
+        12,
+    )
+    assert unfinished["start"] <= unfinished["end"] <= last["start"]
     assert last["cause"] == "DONE"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpc.recovery import diagnosis as causes
-from hpc.recovery.diagnosis import StopRequest, cause_from, cause_of_loss, ends_of, own_job_id
+from hpc.recovery.diagnosis import StopRequest, cause_from, ends_of, infer_end_cause, own_job_id
 from hpc.slurm import JobEnd, JobFacts
 from src.errors import ClusterError
 from tests.conftest import fake
@@ -73,14 +73,14 @@ def test_a_lost_attempt_is_named_by_the_end_of_its_own_execution(state: str, cau
         ended("PREEMPTED", 10, 20),
         ended("FAILED", 0, 1, "5_2"),
     ]
-    assert cause_of_loss(attempt, ends) == (cause, (NOW + timedelta(minutes=4)).timestamp())
+    assert infer_end_cause(attempt, ends) == (cause, (NOW + timedelta(minutes=4)).timestamp())
 
 
 def test_without_a_word_of_slurm_a_lost_attempt_was_killed() -> None:
     attempt = {"job": "5_1", "cluster": "c", "start": NOW.timestamp()}
     later, before, elsewhere = ended("TIMEOUT", 5, 9), ended("TIMEOUT", -60, -9), ended("TIMEOUT", 0, 9, cluster="d")
     for ends in ([], [later], [before], [elsewhere]):
-        assert cause_of_loss(attempt, ends) == ("KILLED", None)
+        assert infer_end_cause(attempt, ends) == ("KILLED", None)
 
 
 def scontrol(state: str, restarts: int = 0, preempted: str = "None") -> str:
@@ -159,7 +159,7 @@ def test_a_step_that_was_out_of_memory_names_the_end_of_its_job(
     """As SLURM 22.05 tells it: FAILED is how the batch script ended, whose last step the kernel had killed."""
     fake(commands, "sacct", f"echo '9|c|{state}|2026-11-22T12:00:00|2026-11-22T12:10:00|{derived}'")
     attempt = {"job": "9", "cluster": "c", "start": NOW.timestamp(), "restarts": 0}
-    assert cause_of_loss(attempt, ends_of([attempt]))[0] == cause
+    assert infer_end_cause(attempt, ends_of([attempt]))[0] == cause
 
 
 @pytest.mark.parametrize("clock_s", [0, 600, -600])
@@ -167,7 +167,7 @@ def test_a_lost_attempt_is_found_by_the_number_of_its_execution_whatever_the_clo
     """Two executions within a few seconds, and a node whose clock is ten minutes off."""
     ends = [ended("NODE_FAIL", 0, 0.3), ended("CANCELLED by 0", 0.4, 3), ended("PREEMPTED", 4, 5)]
     attempt = {"job": "5_1", "cluster": "c", "start": NOW.timestamp() + clock_s}
-    assert [cause_of_loss({**attempt, "restarts": number}, ends)[0] for number in range(3)] == [
+    assert [infer_end_cause({**attempt, "restarts": number}, ends)[0] for number in range(3)] == [
         *("NODE_FAIL", "CANCELLED", "PREEMPTED")
     ]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hpc.monitor.status_rows import sweep_status
-from hpc.recovery.reconcile import give_budgets_back, take_stock
+from hpc.recovery.reconcile import classify_runs, reset_budgets
 from hpc.slurm import Queue, QueuedJob
 from hpc.submission.forecast import forecast_of, refuse_above, warn_of_short_lead
 from hpc.submission.profile import Profile
@@ -27,7 +27,7 @@ SLICE = "gpu:1g.12gb:1"
 PROFILE = Profile(executor="slurm", slice="1g.12gb", signal_lead_s=90, max_parallel=2)
 
 
-def queued(job_id: str, name: str = "relay-x.1", state: str = "PENDING") -> QueuedJob:
+def in_squeue(job_id: str, name: str = "relay-x.1", state: str = "PENDING") -> QueuedJob:
     return QueuedJob(job_id, name, state, "Resources", "1:00:00")
 
 
@@ -45,38 +45,40 @@ def record(run: RunDir, cause: str | None, start: float = 100.0, end: float = 20
 
 def test_tasks_are_found_by_their_jobs_name_also_without_an_id() -> None:
     made = [Submission("relay-x.1", (("a",), ("b",), ("c",)), None), Submission("relay-x.2", (("b",),), "77")]
-    known = [queued("70_0"), queued("70_2"), queued("77", "relay-x.2"), queued("1_9", "other")]
+    known = [in_squeue("70_0"), in_squeue("70_2"), in_squeue("77", "relay-x.2"), in_squeue("1_9", "other")]
     found = match_queue(made, known)
     assert ids(found) == {"a": ["70_0"], "c": ["70_2"], "b": ["77"]}
 
 
 def test_all_runs_of_a_task_are_in_its_job() -> None:
-    found = match_queue([Submission("relay-x.1", (("a", "b"), ("c",)), "70")], [queued("70_0"), queued("70_1")])
+    found = match_queue([Submission("relay-x.1", (("a", "b"), ("c",)), "70")], [in_squeue("70_0"), in_squeue("70_1")])
     assert ids(found) == {"a": ["70_0"], "b": ["70_0"], "c": ["70_1"]}
 
 
 def test_all_tasks_of_a_run_that_are_not_over_are_found() -> None:
     made = [Submission("relay-x.1", (("a",),), "70"), Submission("relay-x.2", (("a",),), "71")]
-    assert ids(match_queue(made, [queued("70", state="RUNNING"), queued("71", "relay-x.2", "FAILED")])) == {"a": ["70"]}
+    assert ids(match_queue(made, [in_squeue("70", state="RUNNING"), in_squeue("71", "relay-x.2", "FAILED")])) == {
+        "a": ["70"]
+    }
     # An sbatch whose answer came late was sent again: two jobs of one name.
-    twice = [queued("70"), queued("72", state="RUNNING"), queued("71", "relay-x.2")]
+    twice = [in_squeue("70"), in_squeue("72", state="RUNNING"), in_squeue("71", "relay-x.2")]
     assert ids(match_queue(made, twice)) == {"a": ["72", "70", "71"]}
-    assert match_queue(made, [queued("71", "relay-x.2", "FAILED"), queued("70", state="NODE_FAIL")]) == {}
+    assert match_queue(made, [in_squeue("71", "relay-x.2", "FAILED"), in_squeue("70", state="NODE_FAIL")]) == {}
 
 
 def test_a_task_is_surplus_where_each_of_its_runs_has_another(sweep: SweepDir) -> None:
     first, second, third, _ = (run.name for run in sweep.runs())
     tasks = ((first, second), (third,))
     made = [Submission("relay-x.1", tasks, "70")]
-    assert surplus_tasks(sweep, match_queue(made, [queued("70_0"), queued("70_1")])) == []
-    both_wait = [queued("70_0"), queued("70_1"), queued("71_0"), queued("71_1")]
+    assert surplus_tasks(sweep, match_queue(made, [in_squeue("70_0"), in_squeue("70_1")])) == []
+    both_wait = [in_squeue("70_0"), in_squeue("70_1"), in_squeue("71_0"), in_squeue("71_1")]
     assert surplus_tasks(sweep, match_queue(made, both_wait)) == ["71_0", "71_1"]
-    later_runs = [queued("70_0"), queued("70_1"), queued("71_0", state="RUNNING"), queued("71_1")]
+    later_runs = [in_squeue("70_0"), in_squeue("70_1"), in_squeue("71_0", state="RUNNING"), in_squeue("71_1")]
     assert surplus_tasks(sweep, match_queue(made, later_runs)) == ["70_0", "71_1"]
     # Both run: the one that has the run is kept, the other waits for it.
     for name in (first, second):
         sweep.run(name).record_attempt(1, start=1.0, job="71_0", cluster="c")
-    both_run = [queued("70_0", state="RUNNING"), queued("71_0", state="RUNNING")]
+    both_run = [in_squeue("70_0", state="RUNNING"), in_squeue("71_0", state="RUNNING")]
     assert surplus_tasks(sweep, match_queue(made, both_run)) == ["70_0"]
 
 
@@ -85,18 +87,18 @@ def ids(found: Queue) -> dict[str, list[str]]:
 
 
 def test_each_run_is_in_one_list(sweep: SweepDir, commands: Path) -> None:
-    done, flying, crashed, fresh = sweep.runs()
+    done, queued_tasks, crashed, fresh = sweep.runs()
     done.write_result({"steps": 3})
     record(crashed, "CRASHED", error="no images")
-    with fresh.claim():
-        stock = take_stock(sweep, {flying.name: queued("8")})
-    assert (stock.done, stock.flying, stock.elsewhere) == ([done], [flying], [fresh])
-    assert {run: found.word for run, found in stock.refused.items()} == {crashed: "CRASHED"}
-    assert take_stock(sweep, {}).missing == [flying, fresh]
-    flying.cancel()
-    stock = take_stock(sweep, {})
-    assert (stock.cancelled, stock.missing) == ([flying], [fresh])
-    assert take_stock(sweep, {flying.name}).flying == [flying], "a task of it ends still"
+    with fresh.lock():
+        by_state = classify_runs(sweep, {queued_tasks.name: in_squeue("8")})
+    assert (by_state.done, by_state.queued, by_state.running_elsewhere) == ([done], [queued_tasks], [fresh])
+    assert {run: found.cause for run, found in by_state.blocked.items()} == {crashed: "CRASHED"}
+    assert classify_runs(sweep, {}).to_submit == [queued_tasks, fresh]
+    queued_tasks.cancel()
+    by_state = classify_runs(sweep, {})
+    assert (by_state.cancelled, by_state.to_submit) == ([queued_tasks], [fresh])
+    assert classify_runs(sweep, {queued_tasks.name}).queued == [queued_tasks], "a task of it ends still"
     assert [row["state"] for row in sweep_status(sweep, {}).rows] == ["done", "cancelled", "crashed", "new"]
 
 
@@ -114,23 +116,23 @@ def test_attempts_that_left_no_word_are_named_by_accounting_in_one_question(swee
     shown = sweep_status(sweep, {})
     assert [row["state"] for row in shown.rows] == ["out_of_memory", "node_fail", "killed", "new"]
     assert all("end" not in run.attempts()[-1] for run in (memory, node, killed)), "status writes nothing"
-    stock = take_stock(sweep, {})
-    assert {run: found.word for run, found in stock.refused.items()} == {memory: "OUT_OF_MEMORY"}
-    assert stock.missing == [node, killed, fresh]
-    assert stock.failed() == [memory, node, killed]
+    by_state = classify_runs(sweep, {})
+    assert {run: found.cause for run, found in by_state.blocked.items()} == {memory: "OUT_OF_MEMORY"}
+    assert by_state.to_submit == [node, killed, fresh]
+    assert by_state.failed() == [memory, node, killed]
     assert [run.attempts()[-1]["cause"] for run in (memory, node, killed)] == ["OUT_OF_MEMORY", "NODE_FAIL", "KILLED"]
     assert node.attempts()[-1]["end"] == pytest.approx(start + 60, abs=1)
     assert len((commands / "asked").read_text().splitlines()) == 2
-    give_budgets_back(stock.failed(), 1.0)
-    assert take_stock(sweep, {}).missing == sweep.runs()
+    reset_budgets(by_state.failed(), 1.0)
+    assert classify_runs(sweep, {}).to_submit == sweep.runs()
 
 
 def test_what_its_user_stopped_is_missing_and_not_failed(sweep: SweepDir) -> None:
     record(sweep.runs()[0], "CANCELLED", first_step=0, last_step=0)
     record(sweep.runs()[1], "TIMEOUT", first_step=0, last_step=4)
-    stock = take_stock(sweep, {})
-    assert stock.missing == sweep.runs()
-    assert stock.failed() == [sweep.runs()[1]]
+    by_state = classify_runs(sweep, {})
+    assert by_state.to_submit == sweep.runs()
+    assert by_state.failed() == [sweep.runs()[1]]
 
 
 def test_status_shows_who_runs_who_is_next_and_what_to_do(sweep: SweepDir) -> None:
@@ -139,7 +141,7 @@ def test_status_shows_who_runs_who_is_next_and_what_to_do(sweep: SweepDir) -> No
     for _ in range(2):
         record(stuck, "TIMEOUT", first_step=0, last_step=0, total_steps=12)
     record(crashed, "CRASHED", error="no images\nat all")
-    shown = sweep_status(sweep, {run.name: [queued("7_1", state="RUNNING")] for run in (first, second)})
+    shown = sweep_status(sweep, {run.name: [in_squeue("7_1", state="RUNNING")] for run in (first, second)})
     assert [row["state"] for row in shown.rows] == ["running", "next in its task", "no_progress", "crashed"]
     assert [row["error"] for row in shown.rows] == [None, None, None, "no images at all"]
     summary = shown.summary()
@@ -158,23 +160,23 @@ def test_a_claim_of_a_job_that_is_gone_does_not_keep_its_run_from_being_submitte
     job, process = sweep.runs()[:2]
     job.record_attempt(1, start=1.0, job="7_1", cluster="c")
     process.record_attempt(1, start=1.0, job="7_1")
-    with job.claim(), process.claim():
-        stock = take_stock(sweep, {})
-    assert stock.elsewhere == [process]
-    assert job in stock.missing
+    with job.lock(), process.lock():
+        by_state = classify_runs(sweep, {})
+    assert by_state.running_elsewhere == [process]
+    assert job in by_state.to_submit
 
 
 def test_a_done_run_whose_task_goes_on_is_counted_once(sweep: SweepDir) -> None:
-    done, flying, idle, _ = sweep.runs()
+    done, queued_tasks, idle, _ = sweep.runs()
     done.write_result({"steps": 3})
     record(idle, "CANCELLED")
-    shown = sweep_status(sweep, {run.name: [queued("7_1", state="RUNNING")] for run in (done, flying)})
+    shown = sweep_status(sweep, {run.name: [in_squeue("7_1", state="RUNNING")] for run in (done, queued_tasks)})
     assert shown.in_flight == 1
     assert "neither done nor on its way: 2 runs" in shown.summary()
 
 
 def test_a_state_that_nobody_knows_is_shown_as_it_is(sweep: SweepDir) -> None:
-    shown = sweep_status(sweep, {run.name: [queued("7", state="QUANTUM_HOLD")] for run in sweep.runs()})
+    shown = sweep_status(sweep, {run.name: [in_squeue("7", state="QUANTUM_HOLD")] for run in sweep.runs()})
     assert {row["state"] for row in shown.rows} == {"QUANTUM_HOLD"}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from src.runs.attempts import used_s, wasted_s
-from src.runs.causes import CAUSES, Cause, since_retry, verdict
+from src.runs.causes import CAUSES, Cause, since_retry, why_blocked
 from tests.conftest import ROOT
 
 
@@ -18,8 +18,8 @@ def attempts(*steps: tuple[int, int], cause: str = "TIMEOUT") -> list[dict[str, 
 
 
 def word(found: list[dict[str, Any]]) -> str | None:
-    refused = verdict(found)
-    return refused.word if refused else None
+    blocked = why_blocked(found)
+    return blocked.cause if blocked else None
 
 
 def advancing(count: int, cause: str) -> list[dict[str, Any]]:
@@ -30,7 +30,7 @@ def advancing(count: int, cause: str) -> list[dict[str, Any]]:
 def test_each_cause_has_its_own_budget(cause: str) -> None:
     limit = CAUSES[cause].budget
     allowed = 500 if limit is None else limit
-    assert verdict(advancing(allowed, cause)) is None
+    assert why_blocked(advancing(allowed, cause)) is None
     assert word(advancing(allowed + 1, cause)) == (None if limit is None else cause)
 
 
@@ -52,27 +52,27 @@ def test_the_readme_has_every_cause_and_what_follows() -> None:
 
 
 def test_one_cause_does_not_use_up_what_another_is_allowed() -> None:
-    assert verdict([*advancing(50, "TIMEOUT"), *advancing(5, "NODE_FAIL"), *advancing(300, "PREEMPTED")]) is None
+    assert why_blocked([*advancing(50, "TIMEOUT"), *advancing(5, "NODE_FAIL"), *advancing(300, "PREEMPTED")]) is None
 
 
 def test_a_cause_that_nobody_knows_is_allowed_as_much_as_a_kill() -> None:
-    assert verdict(advancing(5, "BOOT_FAIL")) is None
+    assert why_blocked(advancing(5, "BOOT_FAIL")) is None
     assert word(advancing(6, "BOOT_FAIL")) == "BOOT_FAIL"
 
 
 def test_two_attempts_without_a_step_are_no_progress() -> None:
-    assert verdict(attempts((0, 0))) is None
+    assert why_blocked(attempts((0, 0))) is None
     assert word(attempts((0, 0), (0, 0))) == "NO_PROGRESS"
-    assert verdict(attempts((0, 0), (0, 3))) is None
-    assert verdict(attempts((0, 3), (3, 3))) is None
+    assert why_blocked(attempts((0, 0), (0, 3))) is None
+    assert why_blocked(attempts((0, 3), (3, 3))) is None
     assert word(attempts((0, 3), (3, 3), (3, 3))) == "NO_PROGRESS"
 
 
 def test_bad_luck_is_no_lack_of_progress_until_it_never_ends() -> None:
-    assert verdict(attempts((0, 0), (0, 0), (0, 0), cause="PREEMPTED")) is None
+    assert why_blocked(attempts((0, 0), (0, 0), (0, 0), cause="PREEMPTED")) is None
     assert word(attempts(*[(0, 0)] * 10, cause="PREEMPTED")) == "NO_PROGRESS"
-    assert verdict(attempts((0, 0), (0, 0), cause="KILLED")) is None
-    assert verdict(attempts((0, 0), (0, 0), (0, 0), cause="CANCELLED")) is None
+    assert why_blocked(attempts((0, 0), (0, 0), cause="KILLED")) is None
+    assert why_blocked(attempts((0, 0), (0, 0), (0, 0), cause="CANCELLED")) is None
     between = [*attempts((0, 0)), *attempts((0, 0), cause="PREEMPTED"), *attempts((0, 0))]
     assert word(between) == "NO_PROGRESS"
 
@@ -81,14 +81,14 @@ def test_retry_gives_budgets_back() -> None:
     crashed = attempts((0, 5), cause="CRASHED")
     assert word(crashed) == "CRASHED"
     crashed[-1]["retried"] = 1.0
-    assert verdict(crashed) is None
+    assert why_blocked(crashed) is None
     again = [*crashed, *attempts((5, 6), cause="CRASHED")]
     assert word(again) == "CRASHED"
     assert list(since_retry(again)) == again[1:]
 
 
 def test_what_to_do_is_said() -> None:
-    refused = verdict(attempts((0, 5), cause="OUT_OF_MEMORY"))
+    refused = why_blocked(attempts((0, 5), cause="OUT_OF_MEMORY"))
     assert "mem_gb" in str(refused)
     assert "raise mem_gb of the profile" in str(refused)
 

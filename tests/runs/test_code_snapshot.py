@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hpc.pipeline.directory import make_chain
+from hpc.pipeline.directory import make_pipeline
 from hpc.submission.code_choice import choose_code
 from hpc.submission.launching import launch
 from hpc.submission.local_pool import LocalPool
@@ -310,7 +310,7 @@ def test_a_sweep_of_an_earlier_version_takes_the_code_as_it_is(
 
 
 def test_a_pipeline_of_an_earlier_version_takes_the_code_as_it_is(checkout: Path, small: Callable[..., Config]) -> None:
-    chain = make_chain(small(), [], fresh=False)
+    chain = make_pipeline(small(), [], fresh=False)
     forget_snapshot(chain.path / "chain.yaml")
     assert chain.snapshot().name == chain.meta()["snapshot"] == code_digest()
 

@@ -23,7 +23,7 @@ import pytest
 import torch
 import typer
 
-from hpc.pipeline.directory import make_chain
+from hpc.pipeline.directory import make_pipeline
 from hpc.submission.profile import load_profile
 from src.cli import EXIT_STOPPED, run_app
 from src.config import yaml_file
@@ -108,7 +108,7 @@ def whole(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         sweep.submissions_file, [{"job_name": "relay-x.1", "tasks": [[first.name], [second.name]], "time": 1.0}]
     )
     append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "job_id": "70", "time": 2.0}])
-    chain = make_chain(config, [0.5], fresh=True)
+    chain = make_pipeline(config, [0.5], fresh=True)
     chain.use_profile(*load_profile("local"))
     chain.record(link="grid", state="planned", sweep=sweep.name)
     chain.record(job_name="relay-x.2", after="grid")

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hpc.pipeline import advance as pipeline
-from hpc.pipeline.directory import make_chain
-from hpc.pipeline.stages import stage_found, stage_request
+from hpc.pipeline.directory import make_pipeline
+from hpc.pipeline.stages import stage_request, stage_result
 from hpc.submission.forecast import forecast_of
 from hpc.submission.launching import launch
 from hpc.submission.profile import load_profile
@@ -130,28 +129,28 @@ def test_a_rate_sweep_keeps_its_limits(small: Callable[..., Config], questions: 
 
 def test_a_pipeline_stops_where_its_images_change(on_folder: Callable[..., Config], tmp_path: Path) -> None:
     config = on_folder()
-    chain = make_chain(config, [], fresh=False)
+    pipeline = make_pipeline(config, [], fresh=False)
     request = lr_sweep_request(config)
-    made = pipeline._open_sweep(chain, "lr_sweep", request)
-    assert pipeline._open_sweep(chain, "lr_sweep", request) == made
+    made = pipeline._open_sweep(pipeline, "lr_sweep", request)
+    assert pipeline._open_sweep(pipeline, "lr_sweep", request) == made
     write_images(tmp_path / "images", seed=1)
     with pytest.raises(DataError, match="other images"):
-        pipeline._open_sweep(chain, "lr_sweep", request)
+        pipeline._open_sweep(pipeline, "lr_sweep", request)
 
 
 def test_a_pipeline_whose_training_diverged_says_so(small: Callable[..., Config]) -> None:
     config = small()
-    chain = make_chain(config, [], fresh=False)
+    pipeline = make_pipeline(config, [], fresh=False)
     made = {"lr_sweep": planned(lr_sweep_request(config)), "grid": planned(grid_request(config))}
     made["lr_sweep"].runs()[0].write_result({"suggestion": {"valley": 0.01}})
     for run in made["grid"].runs():
         finish(run, 0.5)
     made["train"] = planned(train_request(config))
     finish(made["train"].runs()[0], None)
-    for link, sweep in made.items():
-        chain.record(link=link, state="done", sweep=sweep.name)
+    for stage, sweep in made.items():
+        pipeline.record(stage=stage, state="done", sweep=sweep.name)
     with pytest.raises(RunError, match=r"no epoch of .*/train had a finite loss on val; there is nothing to evaluate"):
-        stage_request(chain, "evaluate")
+        stage_request(pipeline, "evaluate")
 
 
 def test_a_pipeline_shows_an_evaluation_without_a_loss(small: Callable[..., Config], tmp_path: Path) -> None:
@@ -159,7 +158,7 @@ def test_a_pipeline_shows_an_evaluation_without_a_loss(small: Callable[..., Conf
     weights.write_bytes(b"weights")
     made = planned(evaluation_request(small(evaluation__checkpoint=str(weights))))
     made.runs()[0].write_result({"outcome": "diverged", "split": "test", "accuracy": 0.25, "loss": None})
-    assert stage_found("evaluate", made) == "test accuracy 0.25, loss not finite"
+    assert stage_result("evaluate", made) == "test accuracy 0.25, loss not finite"
 
 
 def cut(lines: list[str]) -> list[str]:

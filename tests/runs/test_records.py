@@ -16,8 +16,8 @@ from hpc.monitor.retry import retry
 from hpc.monitor.status import show_status
 from hpc.monitor.status_rows import sweep_status
 from hpc.node.run_lock import _sign
-from hpc.pipeline.directory import chains, make_chain
-from hpc.recovery.reconcile import take_stock
+from hpc.pipeline.directory import all_pipelines, make_pipeline
+from hpc.recovery.reconcile import classify_runs
 from hpc.submission.launching import launch
 from hpc.submission.submit import submissions
 from src.config.schema import Config
@@ -193,10 +193,10 @@ def test_a_damaged_run_hides_no_other(
     assert run.damage() in status.summary()
     assert "1 damaged" in status.summary()
     assert status.summary().count("retry") == 0
-    stock = take_stock(sweep, {})
-    assert [r.name for r in stock.missing] == [sweep.runs()[3].name]
-    assert list(stock.refused) == [run]
-    assert stock.failed() == []
+    by_state = classify_runs(sweep, {})
+    assert [r.name for r in by_state.to_submit] == [sweep.runs()[3].name]
+    assert list(by_state.blocked) == [run]
+    assert by_state.failed() == []
     with pytest.raises(RunError, match=r"2: |result\.json|line 1"):
         retry(small(), run.label, "local", None)
     show_status(small(), None)
@@ -370,9 +370,9 @@ def test_a_damaged_pipeline_is_passed_over(
     small: Callable[..., Config], capsys: pytest.CaptureFixture[str], content: str
 ) -> None:
     config = small()
-    first, second = (make_chain(config, [], fresh=True) for _ in range(2))
+    first, second = (make_pipeline(config, [], fresh=True) for _ in range(2))
     (first.path / "chain.yaml").write_text(content)
-    assert [chain.path for chain in chains(second.path.parent)] == [second.path]
+    assert [chain.path for chain in all_pipelines(second.path.parent)] == [second.path]
     said = capsys.readouterr().err
     assert said[len("12:30:59 ") :].startswith(f"warning: passed over: {first.path / 'chain.yaml'}: ")
     assert said.count("\n") == 1

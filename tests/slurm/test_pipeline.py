@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.pipeline.directory import LINKS, Chain, chains
+from hpc.pipeline.directory import STAGES, Pipeline, all_pipelines
 from hpc.submission.submit import submissions
 from src.config import yaml_file
 from src.runs.rundir import SweepDir
@@ -32,16 +32,16 @@ def test_a_chain_stops_where_a_link_is_cancelled_and_goes_on_when_asked(
         assert done.returncode == 0, done.stderr
         return done
 
-    def state(link: str) -> str | None:
-        found = chain.standing().get(link)
+    def state(stage: str) -> str | None:
+        found = pipeline.standing().get(stage)
         return str(found["state"]) if found else None
 
-    def sweep(link: str) -> SweepDir:
-        return SweepDir(tmp_path / "runs" / str(chain.standing()[link]["sweep"]))
+    def sweep(stage: str) -> SweepDir:
+        return SweepDir(tmp_path / "runs" / str(pipeline.standing()[stage]["sweep"]))
 
     assert "lr_sweep -> grid -> train -> evaluate" in launch("pipeline").stdout
-    (chain,) = chains(tmp_path / "runs")
-    assert isinstance(chain, Chain)
+    (pipeline,) = all_pipelines(tmp_path / "runs")
+    assert isinstance(pipeline, Pipeline)
     wait_for("the LR sweep is done and the grid is submitted", lambda: state("grid") == "submitted", 120)
     # What they were ended by before is no stop of the user's.
     for run in sweep("grid").runs():
@@ -49,19 +49,19 @@ def test_a_chain_stops_where_a_link_is_cancelled_and_goes_on_when_asked(
         run.record_attempt(1, end=time.time(), cause="TIMEOUT", first_step=0, last_step=4)
     assert "cancelled 2 tasks" in launch("cancel", sweep("grid").name).stdout
     wait_for("the chain stops at the grid", lambda: state("grid") == "failed", 90)
-    assert "were cancelled" in chain.standing()["grid"]["reason"]
+    assert "were cancelled" in pipeline.standing()["grid"]["reason"]
     assert state("train") is None
     assert len(submissions(sweep("grid"))) == 1
     assert all(run.cancelled() and len(run.attempts()) == 1 for run in sweep("grid").runs())
 
     launch("pipeline")
     wait_for("the chain is complete", lambda: state("evaluate") == "done", 300)
-    assert [state(link) for link in LINKS] == ["done"] * 4
+    assert [state(stage) for stage in STAGES] == ["done"] * 4
     suggestion = float((sweep("lr_sweep").runs()[0].result() or {})["suggestion"]["valley"])
     # This grid has a rate axis of its own, which stays; what it found is what is trained and evaluated.
     cells = {cell["name"]: cell["overrides"] for cell in sweep("grid").cells()}
     assert {overrides["train.optimizer.lr"] for overrides in cells.values()} == {0.001, 0.01}
-    best = str(chain.standing()["grid"]["found"]).split()[1].rstrip(",")
+    best = str(pipeline.standing()["grid"]["found"]).split()[1].rstrip(",")
     trained = sweep("train").runs()[0].config()
     assert trained.train.optimizer.lr == cells[best]["train.optimizer.lr"] != suggestion
     assert trained.model.num_modules == cells[best]["model.num_modules"]

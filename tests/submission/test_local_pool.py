@@ -117,7 +117,7 @@ def test_ctrl_c_saves_all_and_the_same_command_goes_on(small_file: Path, profile
     for run in working:
         assert [a["cause"] for a in run.attempts()] == ["CANCELLED"]
         assert run.attempts()[-1]["last_step"] > 0
-        assert not run.claimed()
+        assert not run.is_locked_now()
     again = fork_python("hpc.launch", *words)
     assert again.returncode == 0, again.stderr
     assert [sweep.path for sweep in sweeps(tmp_path / "runs")] == [sweep.path]
@@ -138,7 +138,7 @@ def test_a_closed_terminal_saves_all(small_file: Path, profile: Path, tmp_path: 
     for run in working:
         assert [a["cause"] for a in run.attempts()] == ["CANCELLED"]
         assert run.attempts()[-1]["last_step"] > 0
-        assert not run.claimed()
+        assert not run.is_locked_now()
 
 
 def test_a_run_that_crashes_is_said_and_does_not_take_the_others_along(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpc import slurm
-from hpc.slurm_command import BusyError, ask, ask_once
+from hpc.slurm_command import BusyError, ask, run_slurm_once
 from hpc.submission.plan import Site, SubmitPlan, Target, job_name, make_plan, options_without_slice, plan_arrays
 from hpc.submission.profile import Profile, choose_gres, load_profile
 from src import hints
@@ -273,7 +273,7 @@ def test_a_busy_controller_is_waited_for(commands: Path, tmp_path: Path) -> None
         "echo 'error: Socket timed out on send/recv operation' >&2; exit 1; fi\n"
         "echo '12_3|relay-x.1|PENDING|Priority|1:00'",
     )
-    assert [job.job_id for job in slurm.queued(["relay-x.1"])] == ["12_3"]
+    assert [job.job_id for job in slurm.squeue(["relay-x.1"])] == ["12_3"]
     assert len(count.read_text().splitlines()) == 3
 
 
@@ -305,7 +305,7 @@ def test_a_job_that_is_taken_late_is_cancelled(commands: Path, tmp_path: Path) -
         'for job in 70_0 70_1 71_0; do echo "$job|relay-x.1|PENDING|None|1:00"; done',
     )
     fake(commands, "scancel", f"echo $@ > '{tmp_path}/cancelled'")
-    assert slurm.send_once("relay-x.1", lambda: ask_once(["sbatch"]).strip()) == "71"
+    assert slurm.send_once("relay-x.1", lambda: run_slurm_once(["sbatch"]).strip()) == "71"
     assert (tmp_path / "cancelled").read_text() == "--quiet 70\n"
 
 
@@ -330,7 +330,7 @@ def test_a_controller_that_is_away_between_two_tries_is_asked_again(commands: Pa
 def test_a_failed_question_is_never_an_empty_answer(commands: Path, words: str) -> None:
     fake(commands, "squeue", f"echo 'error: {words}' >&2; exit 1")
     with pytest.raises(ClusterError, match=words[:10]):
-        slurm.queued(["relay-x.1"])
+        slurm.squeue(["relay-x.1"])
 
 
 def test_no_scheduler_is_said_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,15 +379,15 @@ def test_how_the_last_execution_ended_is_asked_of_accounting(commands: Path) -> 
         "5_1|c|PENDING|Unknown|Unknown",
     ]
     fake(commands, "sacct", "cat <<END\n" + "\n".join(rows) + "\nEND")
-    assert [(end.state, end.end is None) for end in slurm.ends(["5_1"])] == [
+    assert [(end.state, end.end is None) for end in slurm.job_history(["5_1"])] == [
         ("REQUEUED", False),
         ("PREEMPTED", False),
         ("PENDING", True),
     ]
     fake(commands, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
     with pytest.raises(ClusterError, match="disabled"):
-        slurm.ends(["5_1"])
-    assert slurm.ends([]) == []
+        slurm.job_history(["5_1"])
+    assert slurm.job_history([]) == []
 
 
 def test_a_grid_larger_than_the_sites_arrays_is_split(
@@ -431,7 +431,7 @@ def test_a_cluster_that_is_gone_is_said_at_once(commands: Path, monkeypatch: pyt
     fake(commands, "squeue", "sleep 60")
     monkeypatch.setenv("SLURM_CONF", str(commands / "gone.conf"))
     with pytest.raises(ClusterError, match=r"SLURM_CONF: .*gone\.conf is not there; unset it"):
-        slurm.queued(["relay-x.1"])
+        slurm.squeue(["relay-x.1"])
 
 
 def test_a_machine_without_a_cluster_is_said_as_such(commands: Path) -> None:

@@ -24,8 +24,8 @@ from src.runs.rundir import RunDir
 from src.runs.sweeps import open_sweep
 from src.training.checkpoint import load_newest, save_state
 from tests.conftest import SMALL, assert_same_run
-from tests.fork_server import Nursery
-from tests.fork_server import nursery as the_nursery
+from tests.fork_server import ForkServer
+from tests.fork_server import fork_server as the_nursery
 
 KILLS = int(os.environ.get("RELAY_KILLS", "200"))
 SEED = int(os.environ.get("RELAY_KILL_SEED", "1"))
@@ -44,7 +44,7 @@ New = Callable[..., RunDir]
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Nursery:
+def fork_server() -> ForkServer:
     return the_nursery()
 
 
@@ -62,18 +62,18 @@ def new(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> New:
 
 
 @pytest.fixture(scope="module")
-def straight(nursery: Nursery, new: New) -> RunDir:
-    return alive(nursery, new({}))
+def straight(fork_server: ForkServer, new: New) -> RunDir:
+    return alive(fork_server, new({}))
 
 
 @pytest.fixture(scope="module")
-def short(nursery: Nursery, new: New) -> RunDir:
-    return alive(nursery, new(SHORT))
+def short(fork_server: ForkServer, new: New) -> RunDir:
+    return alive(fork_server, new(SHORT))
 
 
-def alive(nursery: Nursery, run: RunDir) -> RunDir:
+def alive(fork_server: ForkServer, run: RunDir) -> RunDir:
     """The run, brought to its end."""
-    assert nursery.train(run.path) == (0, None)
+    assert fork_server.train(run.path) == (0, None)
     assert run.result() is not None
     return run
 
@@ -103,11 +103,11 @@ def check_disk(run: RunDir) -> None:
         assert seen == b"" or seen.endswith(b"\n")
 
 
-def hunt(nursery: Nursery, new: New, straight: RunDir, kills: int, draw: Callable[[], dict[str, Any]]) -> None:
+def hunt(fork_server: ForkServer, new: New, straight: RunDir, kills: int, draw: Callable[[], dict[str, Any]]) -> None:
     """Kill trainings, each one again and again until it is through; then another."""
     run, killed, most = new({}), 0, 0
     while killed < kills:
-        code, report = nursery.train(run.path, **draw())
+        code, report = fork_server.train(run.path, **draw())
         assert code in (0, -signal.SIGKILL), report
         killed += code != 0
         check_disk(run)
@@ -115,12 +115,12 @@ def hunt(nursery: Nursery, new: New, straight: RunDir, kills: int, draw: Callabl
         if run.result() is not None:
             check_end(straight, run)
             run = new({})
-    check_end(straight, alive(nursery, run))
+    check_end(straight, alive(fork_server, run))
     assert most > 3
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_killed_at_any_instruction(nursery: Nursery, new: New, straight: RunDir, part: int) -> None:
+def test_killed_at_any_instruction(fork_server: ForkServer, new: New, straight: RunDir, part: int) -> None:
     """Most of them early, so that a run dies many times; the others anywhere up to its last instruction."""
     moments = random.Random(f"{SEED} {part}")
 
@@ -128,18 +128,18 @@ def test_killed_at_any_instruction(nursery: Nursery, new: New, straight: RunDir,
         last = START + STEP * (3 if moments.random() < 0.8 else 18)
         return {"instruction": moments.randint(1, last), "within": [""]}
 
-    hunt(nursery, new, straight, KILLS // 2 // PARTS, draw)
+    hunt(fork_server, new, straight, KILLS // 2 // PARTS, draw)
 
 
-def test_killed_at_any_instruction_of_what_writes(nursery: Nursery, new: New, straight: RunDir) -> None:
+def test_killed_at_any_instruction_of_what_writes(fork_server: ForkServer, new: New, straight: RunDir) -> None:
     moments = random.Random(f"{SEED} writers")
-    hunt(nursery, new, straight, KILLS // 4, lambda: {"instruction": moments.randint(1, 6000), "within": WRITERS})
+    hunt(fork_server, new, straight, KILLS // 4, lambda: {"instruction": moments.randint(1, 6000), "within": WRITERS})
 
 
-def test_killed_at_any_moment(nursery: Nursery, new: New, straight: RunDir) -> None:
+def test_killed_at_any_moment(fork_server: ForkServer, new: New, straight: RunDir) -> None:
     """Also within torch, zlib, a system call."""
     moments = random.Random(f"{SEED} moments")
-    hunt(nursery, new, straight, KILLS // 4, lambda: {"seconds": moments.random() * 0.3})
+    hunt(fork_server, new, straight, KILLS // 4, lambda: {"seconds": moments.random() * 0.3})
 
 
 @pytest.mark.parametrize(
@@ -159,43 +159,43 @@ def test_killed_at_any_moment(nursery: Nursery, new: New, straight: RunDir) -> N
     ],
 )
 def test_killed_every_few_bytes_of_a_write(
-    nursery: Nursery, new: New, short: RunDir, name: str, opening: int, stride: int, steps_before: int
+    fork_server: ForkServer, new: New, short: RunDir, name: str, opening: int, stride: int, steps_before: int
 ) -> None:
     """The same run dies in the same write, some bytes later each time, until the write is through.
 
     One time in twelve it may come to its end, and another run goes on with the deaths.
     """
     finish = random.Random(f"{SEED} {name} {opening}")
-    deaths, code, run = 0, -signal.SIGXFSZ, begin(nursery, new, steps_before)
+    deaths, code, run = 0, -signal.SIGXFSZ, begin(fork_server, new, steps_before)
     while code:
-        code, report = nursery.train(run.path, name=name, opening=opening, byte=deaths * stride)
+        code, report = fork_server.train(run.path, name=name, opening=opening, byte=deaths * stride)
         assert code in (0, -signal.SIGXFSZ), report
         check_disk(run)
         deaths += code != 0
         if code and (run.result() is not None or finish.random() < 1 / 12):
-            check_end(short, alive(nursery, run))
-            run = begin(nursery, new, steps_before)
+            check_end(short, alive(fork_server, run))
+            run = begin(fork_server, new, steps_before)
     check_end(short, run)
     assert deaths >= 8
 
 
-def begin(nursery: Nursery, new: New, steps: int) -> RunDir:
+def begin(fork_server: ForkServer, new: New, steps: int) -> RunDir:
     """A short run that died in saving the state after the next step: there is the one of `steps`, and a row more."""
     run = new(SHORT)
     if steps:
-        assert nursery.train(run.path, name="*step_*", opening=steps + 1, byte=0)[0] == -signal.SIGXFSZ
+        assert fork_server.train(run.path, name="*step_*", opening=steps + 1, byte=0)[0] == -signal.SIGXFSZ
         assert newest_step(run.checkpoints) == steps
     return run
 
 
 def test_killed_at_every_line_between_write_fsync_and_rename(
-    nursery: Nursery, new: New, short: RunDir, tmp_path: Path
+    fork_server: ForkServer, new: New, short: RunDir, tmp_path: Path
 ) -> None:
     """Every line of these functions in the last step and the end of a run: whatever is left goes on to the end."""
     functions = [f"files.py:{name}" for name in ("replace_file", "append_lines")]
-    begun = begin(nursery, new, 2)
+    begun = begin(fork_server, new, 2)
     whole = RunDir(shutil.copytree(begun.path, tmp_path / "whole"))
-    code, lines = nursery.train(whole.path, lines=functions, copies=str(tmp_path / "copies"))
+    code, lines = fork_server.train(whole.path, lines=functions, copies=str(tmp_path / "copies"))
     assert code == 0, lines
     assert lines > 80
     check_end(short, whole)
@@ -204,13 +204,15 @@ def test_killed_at_every_line_between_write_fsync_and_rename(
     for copy in map(RunDir, copies):
         check_disk(copy)
         if copy.result() is None:
-            check_end(short, alive(nursery, copy))
+            check_end(short, alive(fork_server, copy))
         assert_same_run(short, copy)
 
 
-def test_what_is_durable_when_and_any_power_cut(nursery: Nursery, new: New, short: RunDir, tmp_path: Path) -> None:
+def test_what_is_durable_when_and_any_power_cut(
+    fork_server: ForkServer, new: New, short: RunDir, tmp_path: Path
+) -> None:
     run = new(SHORT)
-    code, events = nursery.train(run.path, images=str(tmp_path / "images"))
+    code, events = fork_server.train(run.path, images=str(tmp_path / "images"))
     assert code == 0, events
     saved: list[str] = []
     for event in events:
@@ -229,7 +231,7 @@ def test_what_is_durable_when_and_any_power_cut(nursery: Nursery, new: New, shor
     for image in images:
         left = RunDir(image)
         if left.result() is None:
-            alive(nursery, left)
+            alive(fork_server, left)
         assert_same_run(short, left)
     assert len(read_lines(short.metrics_file)) == 4
 

@@ -28,7 +28,7 @@ from src.training.checkpoint import to_bytes
 from src.training.publish import train_and_export
 from src.training.trainer import train
 from tests.conftest import assert_same_run, small_config
-from tests.fork_server import nursery
+from tests.fork_server import fork_server
 
 NEVER = 10**9
 BEST_EARLY_SEED = 2
@@ -274,11 +274,11 @@ def test_weights_that_are_no_numbers_after_the_last_step_are_no_result(
 
     real = engine.measure
 
-    def measure(*given: Any) -> dict[str, float] | None:
+    def evaluate_split(*given: Any) -> dict[str, float] | None:
         values = real(*given)
         return values and {**values, "loss": float("nan")}
 
-    monkeypatch.setattr(engine, "measure", measure)
+    monkeypatch.setattr(engine, "measure", evaluate_split)
     run = new_run(small())
     assert execute(run) == "done"
     result = run.result()
@@ -377,14 +377,14 @@ def test_kill_9_at_any_moment_costs_steps_and_nothing_else(
     moments = random.Random(5)
     killed, found_at = 0, set()
     while run.result() is None:
-        pid = nursery().start(run=str(run.path))
+        pid = fork_server().start(run=str(run.path))
         step, deadline = newest_step(run.checkpoints), time.monotonic() + 60
         while newest_step(run.checkpoints) == step and run.result() is None and time.monotonic() < deadline:
             time.sleep(0.002)
         time.sleep(moments.random() * 0.08)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        killed += nursery().wait()[0] == -signal.SIGKILL
+        killed += fork_server().wait()[0] == -signal.SIGKILL
         found_at.add(newest_step(run.checkpoints))
         assert killed < 500
     assert killed >= 3

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from src.files import read_lines
-from src.runs.causes import REQUEUED_AFTER, verdict
+from src.runs.causes import REQUEUED_AFTER, why_blocked
 from src.runs.rundir import RunDir
 from src.runs.sweeps import sweeps
 from tests.conftest import assert_same_run
@@ -90,7 +90,7 @@ def _cause(
             if injection.touches(run.name, attempt["end"], after["start"])
             and (KINDS[injection.kind].takes_task or not _left(injection, cause))
         ]
-        if not others and verdict(attempts[: position + 1]) is None:
+        if not others and why_blocked(attempts[: position + 1]) is None:
             yield f"attempt {attempt['attempt']} ended in {cause}, and its task {attempt['job']} did not come back"
 
 
