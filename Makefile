@@ -88,7 +88,7 @@ plan: $(READY) ## what the grid would submit, and what it will take
 pipeline: $(READY) ## LR sweep, grid, the best cell in full and its evaluation, as a chain of jobs
 	@$(PY) -m hpc.launch pipeline $(ASKED)
 
-lr: $(READY) ## the learning-rate sweep
+lr: $(READY) ## the LR sweep
 	@$(PY) -m hpc.launch lr-sweep $(ASKED)
 
 grid: $(READY) ## every cell of the grid, as one array; again: continue it; FRESH=1: anew

@@ -74,7 +74,7 @@ def lr_sweep(
     new_code: NewCodeOption = False,
     max_slice_hours: HoursOption = None,
 ) -> None:
-    """The learning-rate sweep."""
+    """The LR sweep."""
     from hpc.submission.launching import launch
     from src.config.loading import load_config
 
@@ -193,7 +193,7 @@ def logs(
     config: ConfigOption = "configs/config.yaml",
     set_: SetOption = None,
 ) -> None:
-    """What a run printed, over all its attempts; of a pipeline, what the jobs that go on with it printed."""
+    """What a run printed, over all its attempts; of a pipeline, what the jobs that continue with it printed."""
     from hpc.monitor.logs import show_logs
     from src.config.loading import load_config
 

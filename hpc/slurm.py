@@ -83,7 +83,7 @@ def gres_types() -> list[str]:
 
 
 def check_programs() -> None:
-    """Raises ClusterError where a program that a launch needs is not on this machine.
+    """Raises ClusterError if a program that a launch needs is not on this machine.
 
     They are looked for and not executed: some sites refuse srun on their login nodes.
     """
@@ -120,7 +120,7 @@ def squeue(names: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> list[Que
 
 
 def cancel(job_ids: Sequence[str]) -> None:
-    """Cancel jobs or array elements; those that are over already are passed over."""
+    """Cancel jobs or array elements; those that are over already are skipped."""
     for part in _parts(job_ids):
         run_slurm(["scancel", "--quiet", *part])
 
@@ -180,7 +180,7 @@ def requeue(job_id: str) -> None:
 
 @dataclass(frozen=True)
 class JobEnd:
-    """One execution of a job or array element, as accounting has it; times are local, None where they are unknown."""
+    """One execution of a job or array element, as accounting has it; times are local, None if they are unknown."""
 
     job_id: str
     cluster: str
@@ -208,7 +208,7 @@ def _state(state: str, derived: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class JobFacts:
-    """What scontrol says of a job at this moment; times are local, None where SLURM has none."""
+    """What scontrol says of a job at this moment; times are local, None if SLURM has none."""
 
     state: str
     restarts: int

@@ -63,13 +63,13 @@ def retry(call: Callable[[], _Answer], waits_s: Iterable[float], *, announce: bo
 def run_slurm(command: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> str:
     """What the command prints. A controller that is busy or away is waited for.
 
-    Raises ClusterError where the command is missing or refuses, BusyError where the controller stays away.
+    Raises ClusterError if the command is missing or refuses, BusyError if the controller stays away.
     """
     return retry(lambda: run_slurm_once(command), waits_s)
 
 
 def run_slurm_once(command: Sequence[str]) -> str:
-    """What the command prints. Raises BusyError where the controller does not answer, else ClusterError."""
+    """What the command prints. Raises BusyError if the controller does not answer, else ClusterError."""
     conf = os.environ.get("SLURM_CONF")
     if conf and not Path(conf).is_file():
         raise ClusterError(f"SLURM_CONF: {conf} is not there; unset it, or start that cluster again: {_start_one()}")
@@ -96,7 +96,7 @@ def run_slurm_once(command: Sequence[str]) -> str:
 
 
 def refusal(message: str) -> ClusterError:
-    """A ClusterError with this message; BusyError where SLURM's words in it mean that the controller was busy."""
+    """A ClusterError with this message; BusyError if SLURM's words in it mean that the controller was busy."""
     return BusyError(message) if is_busy(message) else ClusterError(message)
 
 

@@ -61,12 +61,12 @@ JOBS: Mapping[str, Job] = {
 
 
 def request_of(kind: str, config: Config, **options: Any) -> Request:
-    """What a command of this kind asks for. Raises RelayError where the configuration does not allow it."""
+    """What a command of this kind asks for. Raises RelayError if the configuration does not allow it."""
     return _job_of(kind).plan(config, **options)
 
 
 def check(request: Request) -> None:
-    """Raise RelayError where the runs of a request could only crash. May take seconds and import torch."""
+    """Raise RelayError if the runs of a request could only crash. May take seconds and import torch."""
     job = _job_of(request.kind)
     if job.check:
         job.check(request.config)

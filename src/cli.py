@@ -1,6 +1,6 @@
 """What all commands share: options, one message per mistake, exit codes.
 
-Exit codes: 0 done; 2 something that the user can mend; 130 stopped by Ctrl-C with the state saved; 1 a defect.
+Exit codes: 0 done; 2 something that the user can fix; 130 stopped by Ctrl-C with the state saved; 1 a defect.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ConfigOption = Annotated[str, typer.Option("--config", metavar="FILE", help="The
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one value; may be repeated.")
 ]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="Start anew, beside what exists, instead of continuing it.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="start over, beside what exists, instead of continuing it.")]
 UnfinishedOption = Annotated[
     bool,
     typer.Option("--unfinished", help="With --best or --refined: take the best cell of a grid that is not complete."),
@@ -38,7 +38,7 @@ NewCodeOption = Annotated[
 
 _VERBOSE = typer.Option("--verbose", "-v", help="Log more, such as each SLURM command and how long it took.")
 _QUIET = typer.Option("--quiet", "-q", help="Log only warnings and errors; answers are still printed.")
-_MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG}
+_FIXABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 def _with_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,17 +91,18 @@ def run_command(function: Callable[..., Any]) -> None:
 
 
 def run_app(app: typer.Typer) -> None:
-    """Run an app; a mistake that the user can mend is one message on stderr and exit code 2."""
+    """Run an app; a mistake that the user can fix is one message on stderr and exit code 2."""
     start_log()
     try:
         app()
     except RelayError as error:
         _refuse(str(error))
     except OSError as error:
-        if error.errno not in _MENDABLE:
+        if error.errno not in _FIXABLE:
             raise
         _refuse(
-            f"{error.filename or 'a file'}: {error.strerror}; make room or give access, then run the same command again"
+            f"{error.filename or 'a file'}: {error.strerror}; free some space or fix the permissions, "
+            "then run the same command again"
         )
 
 

@@ -1,4 +1,4 @@
-"""Everything that a user can mend is a `RelayError`: one message, exit code 2, no traceback.
+"""Everything that a user can fix is a `RelayError`: one message, exit code 2, no traceback.
 
 RelayError
 ├── ConfigError        a YAML file, an override or a combination of values

@@ -1,4 +1,4 @@
-"""`python -m src.lr_finder --config C`: the learning-rate sweep, here and now."""
+"""`python -m src.lr_finder --config C`: the LR sweep, here and now."""
 
 from __future__ import annotations
 

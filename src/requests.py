@@ -36,7 +36,7 @@ def train_request(config: Config) -> Request:
 
 
 def lr_sweep_request(config: Config) -> Request:
-    """One learning-rate sweep for each seed of `lr_finder.seeds`, or for `train.seed` alone."""
+    """One LR sweep for each seed of `lr_finder.seeds`, or for `train.seed` alone."""
     seeds = config.lr_finder.seeds or (config.train.seed,)
     cells = []
     for index, seed in enumerate(dict.fromkeys(seeds)):
@@ -74,7 +74,7 @@ class BestCell:
 
 
 def best_of_grid(config: Config, option: str, *, unfinished: bool) -> BestCell | None:
-    """The best cell of this configuration's newest grid; None where there is no grid or nothing measured in it.
+    """The best cell of this configuration's newest grid; None if there is no grid or nothing measured in it.
 
     Raises RunError, in the name of the command's `option`, where it is not complete and `unfinished` is not given.
     """
@@ -107,7 +107,7 @@ def _best_of(request: Request, option: str, *, unfinished: bool) -> BestCell | N
 
 
 def best_cell(sweep: SweepDir) -> BestCell | None:
-    """The best finished cell of a grid; None where nothing was measured."""
+    """The best finished cell of a grid; None if nothing was measured."""
     best = best_row(read_rows(sweep))
     if best is None:
         return None
@@ -118,7 +118,7 @@ def best_cell(sweep: SweepDir) -> BestCell | None:
 def best_of_all(config: Config, *, unfinished: bool = False) -> BestCell:
     """The best cell of this configuration's grid and of the narrower grid around it, where there is one.
 
-    Raises RunError where none is done, or a grid is not complete and `unfinished` is not given.
+    Raises RunError if none is done, or a grid is not complete and `unfinished` is not given.
     """
     first = best_of_grid(config, "--best", unfinished=unfinished)
     if first is None:
@@ -165,7 +165,7 @@ def evaluation_request(config: Config) -> Request:
 
 
 def _check_same_experiment(path: Path, config: Config) -> None:
-    """Raise CheckpointError where the best weights that nobody asked for by name were trained on other images."""
+    """Raise CheckpointError if the best weights that nobody asked for by name were trained on other images."""
     beside = path.with_suffix(".yaml")
     if not beside.is_file():
         return
@@ -195,7 +195,7 @@ def images_of(config: Config) -> str:
 
 
 def _check_digest(path: Path, digest: str, asked: str | None) -> None:
-    """Raise CheckpointError where the file is not the one that is asked for, or that its JSON file beside it is of."""
+    """Raise CheckpointError if the file is not the one that is asked for, or that its JSON file beside it is of."""
     beside = path.with_suffix(".json")
     beside_fits = len(beside.name.encode()) <= _LONGEST_NAME
     written = (read_json(beside) or {}).get("sha256") if beside_fits else None

@@ -85,9 +85,9 @@ def open_and_run(
     new_code: bool = False,
 ) -> SweepDir:
     """Bring what is asked for to its end, `show` it, and return it. Images are made ready first: a mistake in what is
-    asked for leaves no directory behind. Exits with 130 where Ctrl-C came in between.
+    asked for leaves no directory behind. Exits with 130 if Ctrl-C came in between.
 
-    Raises RunError where the sweep was begun with other code, unless it is to go on with `new_code`, and after `show`
+    Raises RunError if the sweep was begun with other code, unless it is to continue with `new_code`, and after `show`
     where some of several runs are not done.
     """
     code_digest()  # Now: what is edited while the images are decoded is not what this process executes.
@@ -109,18 +109,18 @@ def _agree_on_code(sweep: SweepDir, *, new_code: bool) -> None:
     begun = f"{sweep.path}: was made with other code ({change})"
     if all(run.is_done() for run in sweep.runs()):
         if change:
-            log.info(f"{begun}; to do it anew: {hints.again('--fresh')}")
+            log.info(f"{begun}; to run it again from the start: {hints.again('--fresh')}")
     elif new_code or not sweep.meta().get("snapshot"):
-        log.info(f"goes on with the code as it is now, snapshot {use_new_code(sweep).name}")
+        log.info(f"continues with the current code, snapshot {use_new_code(sweep).name}")
     elif change:
-        raise RunError(f"{begun}; put it back; {new_code_hint()}")
+        raise RunError(f"{begun}; restore it; {new_code_hint()}")
     else:
         # Attempts name this code, also where it differs only in what decides no result.
         keep_code(sweep.code)
 
 
 def run_sweep(sweep: SweepDir, execute: Execute, *, new: bool) -> None:
-    """Execute the runs that are not done, in order. Exits with 130 where Ctrl-C came in between.
+    """Execute the runs that are not done, in order. Exits with 130 if Ctrl-C came in between.
 
     One of several that fails does not keep the others from theirs, and has the budgets of src/runs/causes.py; of a
     single one its error is raised, and the same command tries again.
@@ -129,7 +129,7 @@ def run_sweep(sweep: SweepDir, execute: Execute, *, new: bool) -> None:
     left = [run for run in runs if not run.is_done()]
     for run in left:
         run.lift_cancel()
-    word = "new" if new else f"goes on, {len(runs) - len(left)} of {len(runs)} runs are done"
+    word = "new" if new else f"continued, {len(runs) - len(left)} of {len(runs)} runs are done"
     try_one = attempt if len(runs) == 1 else _try_one_of_several
     stopped = False
     with make_reporter() as reporter, stop_on_signal() as should_stop:
@@ -150,10 +150,10 @@ def run_sweep(sweep: SweepDir, execute: Execute, *, new: bool) -> None:
                 stopped = True
     undone = [run for run in left if not run.is_done()]
     if stopped or (undone and all(run.cancelled() for run in undone)):
-        log.info(f"to go on: {hints.again()}")
+        log.info(f"to continue: {hints.again()}")
         sys.exit(EXIT_STOPPED)
     if not left:
-        log.info(f"all of it was done before; to do it anew: {hints.again('--fresh')}")
+        log.info(f"all of it was done before; to run it again from the start: {hints.again('--fresh')}")
 
 
 class _OneOfSeveral(AttemptHooks):
@@ -164,7 +164,7 @@ class _OneOfSeveral(AttemptHooks):
 
 
 def _try_one_of_several(run: RunDir, execute: Execute, should_stop: StopCheck, reporter: Reporter) -> Outcome | None:
-    """As `attempt`, within the run's budgets; None where it failed, which is said."""
+    """As `attempt`, within the run's budgets; None if it failed, which is said."""
     try:
         return attempt(run, execute, should_stop, reporter, _OneOfSeveral())
     except RelayError as error:
@@ -185,7 +185,7 @@ def _not_done(sweep: SweepDir, undone: Sequence[RunDir]) -> str:
     for word, advice in dict.fromkeys((found.cause, found.advice) for found in blocked):
         lines.append(f"{word}: {advice}, then these again: {retry}")
     if len(blocked) + len(damages) < len(undone):
-        lines.append(f"to go on: {hints.again()}")
+        lines.append(f"to continue: {hints.again()}")
     return "\n".join(lines)
 
 

@@ -65,7 +65,7 @@ def test_ctrl_c_once_saves_and_the_same_command_goes_on(small_file: Path, tmp_pa
     assert "Traceback" not in errors
     again = paste(hint)
     assert again.returncode == 0, again.stderr
-    assert "goes on from step" in again.stderr
+    assert "resumes from step" in again.stderr
     whole = fork_python(*words, "--set", f"paths.runs_dir={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
     broken, straight = runs_in(tmp_path / "runs"), runs_in(tmp_path / "whole")

@@ -111,7 +111,7 @@ def test_a_disk_of_any_size_is_full_at_some_moment(
         else:
             assert str(run.path) in refusal
             assert "No space left on device" in refusal
-            assert "make room" in refusal
+            assert "free some space" in refusal
             messages.append(refusal.removeprefix(str(run.path)))
             saved = check_whole(run)
             assert execute(run).first_step == saved
@@ -136,7 +136,7 @@ def test_a_disk_that_gets_full_in_the_midst(
     run = new_run(on_disk())
     with pytest.raises(RelayError) as caught:
         execute(run, question, lambda: disk.leave(0))
-    check_message(caught.value, str(run.path), "No space left on device", "make room")
+    check_message(caught.value, str(run.path), "No space left on device", "free some space")
     saved = check_whole(run)
     with pytest.raises(RelayError):
         execute(run)
@@ -241,7 +241,7 @@ def test_a_folder_that_is_made_immutable(on_disk: Callable[..., Config], straigh
 
 
 def refused(*words: str) -> str:
-    """The message of a command that ends with what its user can mend."""
+    """The message of a command that ends with what its user can fix."""
     done = fork_python(*words)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
@@ -260,7 +260,7 @@ def test_the_same_command_goes_on_when_there_is_room(
     disk.leave(40 + code_pages())
     message = refused(*words)
     assert "No space left on device" in message
-    assert "make room" in message
+    assert "free some space" in message
     [sweep] = sweeps(disk.path / "runs")
     run = sweep.runs()[0]
     saved = check_whole(run)
@@ -270,7 +270,7 @@ def test_the_same_command_goes_on_when_there_is_room(
     disk.make_room()
     done = fork_python(*words)
     assert done.returncode == 0, done.stderr
-    assert f"goes on from step {saved} of 8" in done.stderr
+    assert f"resumes from step {saved} of 8" in done.stderr
     assert_same_run(straight, run)
 
 

@@ -189,9 +189,9 @@ def test_a_sweep_remembers_its_profile_and_every_hint_on_its_way_runs(
 
     # Without a profile that is named: the one that the sweep was asked for with.
     run.config_file.write_text(whole)
-    mended = fork_python("hpc.launch", "retry", "--failed", *given)
-    assert mended.returncode == 0, mended.stderr
-    assert f"on profile {profile}" in mended.stdout
+    fixed = fork_python("hpc.launch", "retry", "--failed", *given)
+    assert fixed.returncode == 0, fixed.stderr
+    assert f"on profile {profile}" in fixed.stdout
     assert run.result() is not None
     nothing = paste(retry)
     assert nothing.returncode == 2
@@ -200,7 +200,7 @@ def test_a_sweep_remembers_its_profile_and_every_hint_on_its_way_runs(
     # Done on one profile, asked for on another.
     again = fork_python(*grid, "--cluster", "local")
     assert again.returncode == 0, again.stderr
-    assert f"done before, on profile {profile}; to do it anew on profile local: " in again.stdout
+    assert f"done before, on profile {profile}; to run it again from the start on profile local: " in again.stdout
     anew = paste(only(hints_in(again.stdout), "--fresh"))
     assert "1 run of grid" in anew.stdout
     assert "(new); 1 to do" in anew.stdout
@@ -277,7 +277,7 @@ def site(tmp_path: Path) -> dict[str, str]:
     """The environment of a site whose sbatch and squeue keep a queue; scancel writes down what it is given."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    # A job that goes on with a pipeline is given by options, and answered by its number alone.
+    # A job that continues a pipeline is given by options, and answered by its number alone.
     single = """
 for word in "$@"; do case "$word" in --job-name=*)
     echo call >> "$QUEUE.calls"; echo "$@" >> "$QUEUE.options"; id=$(( 100 + $(cat "$QUEUE.calls" | wc -l) ))
@@ -318,7 +318,7 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
     assert status.returncode == 0, status.stderr
     for shown in (pipeline.name, "lr_sweep", "submitted", sweep.name, "0/1", "101: 1 PENDING", "evaluate", "waits"):
         assert shown in status.stdout
-    assert "job 102_0 PENDING Resources goes on with it" in status.stdout
+    assert "job 102_0 PENDING Resources continues it" in status.stdout
     runs = paste(only(hints_in(status.stdout), f"{pipeline.name}/lr_sweep"), site)
     assert "1 run: 1 PENDING" in runs.stdout
     no_log = fork_python("hpc.launch", "logs", f"{pipeline.name}/lr-sweep", *given, env=site)
@@ -355,7 +355,7 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
     (tmp_path / "queue").write_text("")
     with folder_lock(pipeline.path):
         working = fork_python("hpc.launch", "status", *given, env=site)
-    assert "a process goes on with it at this moment" in working.stdout
+    assert "a process continues it at this moment" in working.stdout
     (run,) = sweep.runs()
     run.record_attempt(1, start=1.0, job="101", cluster="c")
     run.record_attempt(1, end=2.0, cause="CRASHED", error="no images", first_step=0, last_step=1)
@@ -384,7 +384,7 @@ def test_a_damaged_pipeline_is_passed_over(small: Callable[..., Config], small_f
     done = fork_python("hpc.launch", "status", "--config", str(small_file))
     assert done.returncode == 0, done.stderr
     assert sweep.name in done.stdout
-    assert done.stderr.count("passed over: ") >= 3
+    assert done.stderr.count("skipped: ") >= 3
 
 
 def test_a_pipeline_may_have_a_limit(

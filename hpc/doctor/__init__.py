@@ -28,7 +28,7 @@ _NODE_WAIT_S = 60.0
 def show_doctor(config: Config, cluster: str | None, *, node: bool = True) -> int:
     """Print the page; `node` sends a task to a node to look around. Returns the exit code: 1 where a problem was found.
 
-    Raises ConfigError where the profile or the grid is not valid.
+    Raises ConfigError if the profile or the grid is not valid.
     """
     name, profile = load_profile(cluster)
     request = grid_request(config) if config.hparams.axes else train_request(config)
@@ -68,7 +68,7 @@ def examine(
         lines.append(Line("problem", "runs", finding, "set paths.runs_dir to a folder that can be written"))
         return lines
     if not node or not submittable:
-        why = "not asked" if submittable else "not asked: no task can be submitted before the above is mended"
+        why = "not asked" if submittable else "not asked: no task can be submitted before the above is fixed"
         lines.append(Line("ok" if submittable else "warning", "node", why))
     return lines
 

@@ -60,7 +60,7 @@ class SiteQuestions:
     def ask(
         self, topic: str, command: Sequence[str], read: Callable[[str], _Answer], level: Level = "problem"
     ) -> _Answer | None:
-        """The answer; None where there was none, with a line of SLURM's own words."""
+        """The answer; None if there was none, with a line of SLURM's own words."""
         try:
             return read(run_slurm(command, _WAITS_S))
         except ClusterError as error:
@@ -68,10 +68,10 @@ class SiteQuestions:
             return None
 
     def site(self) -> SiteFacts | None:
-        """What the controller says; None where it says nothing of itself, and nothing more is asked then."""
+        """What the controller says; None if it says nothing of itself, and nothing more is asked then."""
         settings = self.ask("SLURM", ["scontrol", "show", "config"], read_settings)
         if settings is None:
-            advice = "nothing else about SLURM can be said before this is mended; --cluster local works without"
+            advice = "nothing else about SLURM can be said before this is fixed; --cluster local works without"
             self.failed = [replace(line, advice=advice) for line in self.failed]
             return None
         return SiteFacts(

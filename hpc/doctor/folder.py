@@ -120,6 +120,6 @@ def check_space(folder: Path, topic: str = "space") -> Line:
     counted = f", {inodes.f_favail:,} inodes" if inodes.f_files else ""
     finding = f"{free_gib:,.0f} GiB{counted} free"
     if free_gib < _LEAST_FREE_GIB or (inodes.f_files and inodes.f_favail < _LEAST_FREE_INODES):
-        advice = "a run that cannot save stops: make room, or set paths.runs_dir to a folder with more"
+        advice = "a run that cannot save stops: free some space, or set paths.runs_dir to a folder with more"
         return Line("warning", topic, finding, advice)
     return Line("ok", topic, finding)

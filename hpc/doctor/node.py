@@ -56,7 +56,7 @@ class Answer:
 def ask_node(folder: Path, profile: Profile, gres: str | None, wait_s: float) -> Answer:
     """Submit the task as any run's, wait up to `wait_s` seconds for a node and then for its report.
 
-    Raises ClusterError where it is refused or does not come to its end, NoNodeError where no node was free in time.
+    Raises ClusterError if it is refused or does not come to its end, NoNodeError if no node was free in time.
     No job is left behind.
     """
     name = f"relay-{folder.name.lstrip('.')}"
@@ -73,7 +73,7 @@ def ask_node(folder: Path, profile: Profile, gres: str | None, wait_s: float) ->
 
 
 def ask_here(folder: Path, profile: Profile) -> Answer:
-    """The same as a process of this machine. Raises ClusterError where it does not come to its end."""
+    """The same as a process of this machine. Raises ClusterError if it does not come to its end."""
     lines = [*task_environment(profile, None, keep_code(folder / "code")), *profile.setup, f"exec {_command(folder)}"]
     with (folder / "err").open("w") as err:
         process = subprocess.Popen(["bash", "-c", "\n".join(lines)], stdout=subprocess.DEVNULL, stderr=err)
@@ -104,7 +104,7 @@ def _command(folder: Path) -> str:
 
 
 def _meet(meeting: Handshake, watch: Callable[[], None]) -> Answer:
-    """Wait for `ready`, answer it, wait for the report; `watch` raises ClusterError where there is none to come."""
+    """Wait for `ready`, answer it, wait for the report; `watch` raises ClusterError if there is none to come."""
     start = time.monotonic()
     with meeting_place(meeting.folder):
         while not (hello := read_json(meeting.ready)):

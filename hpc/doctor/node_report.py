@@ -78,7 +78,7 @@ def try_lock(file: TextIO) -> str:
 
 
 def meet(meeting: Handshake) -> dict[str, Any]:
-    """Locks and files as seen from here. `round_trip_s` is None where the answer to `ready` was not seen in time."""
+    """Locks and files as seen from here. `round_trip_s` is None if the answer to `ready` was not seen in time."""
     with meeting.asker_lock.open("r+") as file:
         seen = try_lock(file)
     with meeting.node_lock.open("w") as file:

@@ -17,7 +17,7 @@ ASSOCIATION_FORMAT = "DefaultAccount,Account,Partition,QOS,DefaultQOS,MaxSubmit,
 
 @dataclass(frozen=True)
 class Settings:
-    """What matters of `scontrol show config`; `accounting` and `preempt_type` are "" where there is none."""
+    """What matters of `scontrol show config`; `accounting` and `preempt_type` are "" if there is none."""
 
     version: str
     cluster: str
@@ -34,7 +34,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Partition:
-    """What matters of `scontrol show partition`; `max_time` is None where there is no limit, `qos` "" where none."""
+    """What matters of `scontrol show partition`; `max_time` is None if there is no limit, `qos` "" if none."""
 
     name: str
     is_default: bool

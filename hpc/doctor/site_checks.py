@@ -130,9 +130,9 @@ def check_preemption(
 
 
 def preemption_of(settings: Settings, partition: Partition | None, qos: Qos | None) -> tuple[str, int | None]:
-    """The mode ("" where there is no preemption) and grace time in seconds of a job in this partition and QOS.
+    """The mode ("" if there is no preemption) and grace time in seconds of a job in this partition and QOS.
 
-    The grace time is None where that which sets it is not known.
+    The grace time is None if that which sets it is not known.
     """
     if not settings.preempt_type:
         return "", 0

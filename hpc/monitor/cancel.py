@@ -93,13 +93,13 @@ def _has_whole_submissions(sweep: SweepDir) -> bool:
 
 
 def _stage_jobs(runs_dir: Path) -> list[str]:
-    """The jobs that go on with pipelines; first of all, so that they submit nothing more."""
+    """The jobs that continue with pipelines; first of all, so that they submit nothing more."""
     names = [name for pipeline in all_pipelines(runs_dir.absolute()) for name in pipeline.job_names()]
     return [job.job_id for job in slurm.squeue(names) if slurm.in_flight(job.state)]
 
 
 def _stop_local(run: RunDir) -> bool:
-    """Tell a worker of this machine to save and end; True where there was one."""
+    """Tell a worker of this machine to save and end; True if there was one."""
     try:
         attempts = run.attempts()
     except RunError as error:

@@ -25,7 +25,7 @@ from src.text import counted
 
 
 def retry(config: Config, name: str | None, cluster: str | None, cause: str | None, *, new_code: bool = False) -> None:
-    """Give failed runs their budgets back, and submit them again. Raises RunError where there are none."""
+    """Give failed runs their budgets back, and submit them again. Raises RunError if there are none."""
     runs_dir = Path(config.paths.runs_dir)
     sweep, run = find_named(runs_dir, resolve_stage_name(runs_dir, name))
     hints.use(sweep.meta())

@@ -29,7 +29,7 @@ Owner = Literal["over", "running", "unknown"]
 def wait_for_run_lock(run: RunDir, should_stop: StopCheck, reporter: Reporter, silence_s: float = SILENCE_S) -> bool:
     """Wait until the run is free, a stop is asked for, or its lock is broken after a long silence of its owner.
 
-    False where this task is one too many: another task of SLURM's executes the run. An owner that SLURM does not know
+    False if this task is one too many: another task of SLURM's executes the run. An owner that SLURM does not know
     is waited for `silence_s` seconds; one whose job is over for as long as its heart beats.
     """
     begun = heard = time.monotonic()

@@ -208,7 +208,7 @@ def down(name: str) -> None:
 def stop_daemon(name: str, label: str, *, kill: bool) -> None:
     """End one daemon of a running cluster, to see what an outage of it does; `kill` leaves it no time for anything.
 
-    Raises ClusterError where there is no such cluster or daemon.
+    Raises ClusterError if there is no such cluster or daemon.
     """
     with only_one():
         record, position = _find_daemon(name, label)

@@ -19,7 +19,7 @@ _PATIENCE_S = 5.0
 
 
 def make_group(machine: OneMachine, hierarchy: Path = HIERARCHY) -> bool:
-    """A group of this cluster's own, linked from its folder, where SLURM looks for it. False where there can be none.
+    """A group of this cluster's own, linked from its folder, where SLURM looks for it. False if there can be none.
 
     In SLURM's usual place two clusters would share the groups of nodes and jobs that have the same names.
     """

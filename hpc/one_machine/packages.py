@@ -60,7 +60,7 @@ def find_program(name: str) -> str:
 
 
 def missing_packages() -> list[str]:
-    """The packages that dpkg does not know as installed. Raises ClusterError where there is no dpkg."""
+    """The packages that dpkg does not know as installed. Raises ClusterError if there is no dpkg."""
     if shutil.which("dpkg-query") is None or shutil.which("apt-get") is None:
         raise ClusterError(
             "install works on Debian and its relatives only: there is no apt-get here. "

@@ -47,7 +47,7 @@ def start(
     new_code: bool = False,
     max_slice_hours: float | None = None,
 ) -> None:
-    """Start a chain, or go on with the same one. Raises RunError where a link has failed."""
+    """Start a chain, or continue with the same one. Raises RunError if a link has failed."""
     pipeline = None if fresh else find_same_pipeline(config, lr_factors)
     # Mistakes in any link are said before the first one is submitted.
     grid = jobs.request_of("grid", grid_config(config, config.train.optimizer.lr, lr_factors))
@@ -66,7 +66,7 @@ def start(
     if new_code and word != "new":
         pipeline.use_new_code()
     elif change := change_since(pipeline.snapshot()):
-        print(f"goes on with the code that it was made with; {change}; {new_code_hint()}", flush=True)
+        print(f"continues with the code it was made with; {change}; {new_code_hint()}", flush=True)
     advance(pipeline, by_stage_job=False, new_code=new_code)
 
 
@@ -81,7 +81,7 @@ def _left_of(request: Request, pipeline: Pipeline | None, *, fresh: bool) -> lis
 
 
 def advance(pipeline: Pipeline, *, by_stage_job: bool, new_code: bool = False) -> None:
-    """Bring the chain to its next wait, or to its end. Raises RunError where a link has failed, and says which.
+    """Bring the chain to its next wait, or to its end. Raises RunError if a link has failed, and says which.
 
     `by_stage_job`: called by the chain's own job, which does not submit again what a user has stopped.
     """
@@ -112,7 +112,7 @@ def advance(pipeline: Pipeline, *, by_stage_job: bool, new_code: bool = False) -
 def _advance_stage(
     pipeline: Pipeline, stage: str, profile: Profile, site: SiteLimits | None, *, by_stage_job: bool, new_code: bool
 ) -> bool:
-    """True where the link is done; else its jobs are submitted, and a job that goes on after them."""
+    """True if the link is done; else its jobs are submitted, and a job that goes on after them."""
     request = stage_request(pipeline, stage)
     sweep = _open_sweep(pipeline, stage, request)
     by_state = classify_runs(sweep, in_queue(sweep) if site else {})
@@ -128,7 +128,7 @@ def _advance_stage(
             if not queued_tasks:
                 raise RunError(
                     f"nothing of it is in the queue, yet not all of it is done; to see why: "
-                    f"{hints.command('hpc.launch', 'status', sweep.name)}; to go on: {hints.again()}"
+                    f"{hints.command('hpc.launch', 'status', sweep.name)}; to continue: {hints.again()}"
                 )
             pipeline.record(link=stage, state="submitted", sweep=sweep.name)
             submit_stage_job(pipeline, stage, queued_tasks, profile)
@@ -162,7 +162,7 @@ def _refuse_failed(sweep: SweepDir, by_state: RunsByState, *, by_stage_job: bool
     if by_state.blocked:
         raise RunError(
             f"{len(by_state.blocked)} of {len(sweep.runs())} runs failed\n{blocked_by_cause(by_state.blocked)}\n"
-            f"to go on then: {hints.again()}"
+            f"then continue with: {hints.again()}"
         )
     submitted = {name for made in submissions(sweep) if made.job_id for runs in made.tasks for name in runs}
     stopped = [
@@ -175,5 +175,5 @@ def _refuse_failed(sweep: SweepDir, by_state: RunsByState, *, by_stage_job: bool
         logs = hints.command("hpc.launch", "logs", stopped[0].label)
         raise RunError(
             f"{len(stopped)} of {len(sweep.runs())} runs were cancelled, or ended before they began, such as "
-            f"{stopped[0].name}: {logs}; to go on: {hints.again()}"
+            f"{stopped[0].name}: {logs}; to continue: {hints.again()}"
         )

@@ -48,7 +48,7 @@ class Pipeline:
 
     @property
     def jobs(self) -> Path:
-        """What the jobs that go on with the chain print."""
+        """What the jobs that continue with the chain print."""
         return self.path / "jobs"
 
     @property
@@ -58,11 +58,11 @@ class Pipeline:
 
     @property
     def stages_file(self) -> Path:
-        """A line for everything that became of a link, and for every job that goes on with the chain."""
+        """A line for everything that became of a link, and for every job that continues the chain."""
         return self.path / "links.jsonl"
 
     def snapshot(self) -> Path:
-        """The code of its stages. Raises RunError where it is gone or was changed."""
+        """The code of its stages. Raises RunError if it is gone or was changed."""
         if "snapshot" not in self.meta():
             self.use_new_code()  # Made by an earlier version.
         path = self.code / str(self.meta()["snapshot"])
@@ -88,7 +88,7 @@ class Pipeline:
     def meta(self) -> dict[str, Any]:
         """key, created, folder of the call, lr_factors, config, snapshot, profile, call.
 
-        Raises RunError where this is no chain.
+        Raises RunError if this is no chain.
         """
         path = self.path / "chain.yaml"
         if not path.is_file():
@@ -108,7 +108,7 @@ class Pipeline:
         return {line["link"]: line for line in read_lines(self.stages_file, records.STAGE) if "link" in line}
 
     def job_names(self) -> list[str]:
-        """Of the jobs that were submitted to go on with the chain."""
+        """Of the jobs that were submitted to continue with the chain."""
         return [line["job_name"] for line in read_lines(self.stages_file, records.STAGE) if "job_name" in line]
 
 
@@ -142,13 +142,13 @@ def _key_of(config: Config, lr_factors: Sequence[float]) -> str:
 
 
 def all_pipelines(runs_dir: Path) -> list[Pipeline]:
-    """The chains below `runs_dir`, oldest first; damaged ones are passed over with a word."""
+    """The chains below `runs_dir`, oldest first; damaged ones are skipped with a word."""
     found = []
     for path in runs_dir.absolute().glob("pipeline_*/chain.yaml"):
         try:
             found.append((Pipeline(path.parent).meta()["created"], path.parent.name, Pipeline(path.parent)))
         except RelayError as error:
-            say_once(f"passed over: {' '.join(str(error).split())}")
+            say_once(f"skipped: {' '.join(str(error).split())}")
     return [pipeline for _, _, pipeline in sorted(found, key=lambda each: each[:2])]
 
 

@@ -1,4 +1,4 @@
-"""Looking at a pipeline and stopping it: which names mean one, what its stages came to, and what goes on with it."""
+"""Looking at a pipeline and stopping it: which names mean one, what its stages came to, and what continues it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from src.text import shortlist
 
 def find_pipeline(runs_dir: Path, name: str | None) -> Pipeline | None:
     """The pipeline that `name` means: its name or path, or the only one that has it as a part; without a name, the
-    newest one, where nothing else was asked for since. None where it is no pipeline's name.
+    newest one, where nothing else was asked for since. None if it is no pipeline's name.
     """
     made = all_pipelines(runs_dir)
     if name is None:
@@ -52,7 +52,7 @@ def resolve_stage_name(runs_dir: Path, name: str | None) -> str | None:
     """`<pipeline>/<stage>` and `<pipeline>/<stage>/<run>` as the sweep's and the run's name, a pipeline as the sweep of
     the stage that it has come to; other names as they are.
 
-    Raises RunError where the stage is unknown, or has no sweep yet.
+    Raises RunError if the stage is unknown, or has no sweep yet.
     """
     first, _, rest = (name or "").partition("/")
     pipeline = find_pipeline(runs_dir, first) if name else None
@@ -72,9 +72,9 @@ def resolve_stage_name(runs_dir: Path, name: str | None) -> str | None:
 
 
 def show_pipeline(pipeline: Pipeline) -> bool:
-    """A table of the stages: their sweeps, jobs and runs, and what each found; then what goes on with the pipeline.
+    """A table of the stages: their sweeps, jobs and runs, and what each found; then what continues the pipeline.
 
-    False where nothing of it is on its way.
+    False if nothing of it is on its way.
     """
     hints.use(pipeline.meta())
     standing, waiting = pipeline.standing(), ""
@@ -93,11 +93,11 @@ def show_pipeline(pipeline: Pipeline) -> bool:
     elif standing.get(STAGES[-1], {}).get("state") == "done":
         print(f"{pipeline.name} is complete")
     elif waiting:
-        print(f"job {waiting} goes on with it")
+        print(f"job {waiting} continues it")
     elif at_work:
-        print("a process goes on with it at this moment")
+        print("a process continues it at this moment")
     else:
-        print(f"nothing is in the queue that goes on with it; to go on: {hints.again()}")
+        print(f"nothing is in the queue that continues it; to continue: {hints.again()}")
     planned = [stage for stage in STAGES if standing.get(stage, {}).get("sweep")]
     if planned:
         print(f"the runs of a stage: {hints.command('hpc.launch', 'status', f'{pipeline.name}/{planned[-1]}')}")
@@ -141,8 +141,8 @@ def stage_sweeps(pipeline: Pipeline) -> list[SweepDir]:
 
 
 def cancel_stage_jobs(pipeline: Pipeline) -> list[str]:
-    """Cancel the jobs that go on with the pipeline, so that they submit nothing more, and write that down for the stage
-    that is not done. Returns the ids of the jobs.
+    """Cancel the jobs that continue with the pipeline, so that they submit nothing more, and write that down for the
+    stage that is not done. Returns the ids of the jobs.
     """
     ids = [job.job_id for job in slurm.squeue(pipeline.job_names()) if slurm.in_flight(job.state)]
     slurm.cancel(ids)
@@ -164,7 +164,7 @@ def list_other_names(runs_dir: Path, shown: str) -> None:
 
 
 def show_pipeline_log(config: Config, pipeline: Pipeline) -> None:
-    """What the jobs that go on with the pipeline have printed. Raises RunError where none has started yet."""
+    """What the jobs that continue with the pipeline have printed. Raises RunError if none has started yet."""
     folder = Path(config.paths.logs_dir).absolute() / pipeline.name
     files = sorted(folder.glob("*.out"), key=lambda path: path.stat().st_mtime)
     for path in files:
@@ -172,5 +172,5 @@ def show_pipeline_log(config: Config, pipeline: Pipeline) -> None:
     planned = [stage for stage in STAGES if pipeline.standing().get(stage, {}).get("sweep")]
     stage = hints.command("hpc.launch", "logs", f"{pipeline.name}/{planned[-1] if planned else STAGES[0]}")
     if not files:
-        raise RunError(f"{pipeline.name}: no job that goes on with it has started yet; the log of a stage: {stage}")
+        raise RunError(f"{pipeline.name}: no job that continues it has started yet; the log of a stage: {stage}")
     print(f"the log of a stage: {stage}")

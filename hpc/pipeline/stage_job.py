@@ -15,11 +15,11 @@ from src.runs.code_snapshot import check_commands
 
 
 def submit_stage_job(pipeline: Pipeline, stage: str, queued_tasks: set[str], profile: Profile) -> None:
-    """A small job that goes on with the chain once the link's jobs are over, however they end."""
+    """A small job that continues the chain once the link's jobs are over, however they end."""
     # One that runs is this one, or does just the same at this moment.
     waiting = [job for job in slurm.squeue(pipeline.job_names()) if slurm.phase(job.state) == "waiting"]
     if waiting:
-        print(f"job {waiting[0].job_id} goes on with {pipeline.name} after it")
+        print(f"job {waiting[0].job_id} continues {pipeline.name} after it")
         return
     name = job_name(pipeline.path, len(pipeline.job_names()) + 1)
     pipeline.record(job_name=name, after=stage)
@@ -32,7 +32,7 @@ def submit_stage_job(pipeline: Pipeline, stage: str, queued_tasks: set[str], pro
         chdir=pipeline.meta()["folder"],
     )
     job = slurm.submit_script(name, _stage_script(pipeline, profile), options)
-    log.info(f"job {job} goes on with {pipeline.name} when the jobs of {stage} are over")
+    log.info(f"job {job} continues {pipeline.name} when the jobs of {stage} are over")
 
 
 def _stage_script(pipeline: Pipeline, profile: Profile) -> str:

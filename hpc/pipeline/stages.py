@@ -52,7 +52,7 @@ def grid_config(config: Config, rate: float, factors: Sequence[float]) -> Config
 
 
 def _suggestion(pipeline: Pipeline) -> float:
-    """The median over the seeds of what each suggests. Raises RunError where none does."""
+    """The median over the seeds of what each suggests. Raises RunError if none does."""
     results = [run.result() or {} for run in _sweep_of(pipeline, "lr_sweep").runs()]
     rates = [result["suggestion"]["valley"] for result in results if (result.get("suggestion") or {}).get("valley")]
     if not rates:

@@ -137,7 +137,7 @@ def _word(end: slurm.JobEnd) -> str:
 
 
 def ends_of(attempts: Sequence[Mapping[str, Any]], waits_s: Iterable[float] = (1, 2)) -> list[slurm.JobEnd]:
-    """How the SLURM jobs of these attempts ended, in one question; nothing where there is no accounting to ask.
+    """How the SLURM jobs of these attempts ended, in one question; nothing if there is no accounting to ask.
 
     One that is away for a moment is waited for, `waits_s` seconds after each try.
     """

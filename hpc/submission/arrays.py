@@ -128,7 +128,7 @@ def _release_held(queue: slurm.Queue) -> None:
 
 def _submit_all(runs: Sequence[RunDir], target: Target, queued_tasks: Collection[str]) -> int:
     """Submit as many of the runs as the site takes, beside the tasks that are `squeue`. Returns the number of runs;
-    raises ClusterError where it takes none.
+    raises ClusterError if it takes none.
     """
     sweep, submitted, ids = target.sweep, 0, dict[str, str]()
     queued, before = len(queued_tasks), sorted({task.partition("_")[0] for task in queued_tasks})

@@ -10,9 +10,9 @@ from src.runs.rundir import SweepDir
 
 
 def choose_code(sweep: SweepDir, *, new_code: bool, root: Path | None = None) -> None:
-    """A sweep goes on with the code that it was made with, unless its user asks for `new_code`; one line says which.
+    """A sweep continues with the code it was made with, unless its user asks for `new_code`; one line says which.
 
-    `root`: the code that it is compared with, if not that of this process. Raises RunError where its own is gone.
+    `root`: the code that it is compared with, if not that of this process. Raises RunError if its own is gone.
     """
     change = code_change(sweep, root)
     if not (change or new_code):
@@ -20,14 +20,15 @@ def choose_code(sweep: SweepDir, *, new_code: bool, root: Path | None = None) ->
     if all(run.is_done() for run in sweep.runs()):
         if change:
             print(
-                f"{sweep.path}: done before, with other code: {change}; to do it anew: {hints.again('--fresh')}",
+                f"{sweep.path}: done before, with other code: {change}; "
+                f"to run it again from the start: {hints.again('--fresh')}",
                 flush=True,
             )
     elif new_code:
-        print(f"goes on with the code as it is now, snapshot {use_new_code(sweep).name}", flush=True)
+        print(f"continues with the current code, snapshot {use_new_code(sweep).name}", flush=True)
     else:
         sweep_code(sweep)
-        print(f"goes on with the code that it was made with; {change}; {new_code_hint()}", flush=True)
+        print(f"continues with the code it was made with; {change}; {new_code_hint()}", flush=True)
 
 
 def code_to_use(sweep: SweepDir, *, new_code: bool) -> Path:

@@ -34,7 +34,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Slice-hours of the runs whose shape was measured (None where none was), and how many were not."""
+    """Slice-hours of the runs whose shape was measured (None if none was), and how many were not."""
 
     slice_hours: float | None
     measured: int
@@ -131,7 +131,7 @@ def _on_such_a_slice(name: object, profile: Profile) -> bool:
 
 
 def refuse_above(max_slice_hours: float | None, forecast: Forecast) -> None:
-    """Raises RunError where the forecast is above what the user allows; says what the forecast does not know."""
+    """Raises RunError if the forecast is above what the user allows; says what the forecast does not know."""
     if max_slice_hours is None:
         return
     if forecast.slice_hours is not None and forecast.slice_hours > max_slice_hours:

@@ -69,7 +69,7 @@ def launch(
 
 def _say_done(sweep: SweepDir, profile_name: str) -> None:
     where = sweep.meta().get("profile")
-    anew = f"to do it anew on profile {profile_name}: {hints.again('--fresh')}"
+    anew = f"to run it again from the start on profile {profile_name}: {hints.again('--fresh')}"
     print(f"{sweep.path}: done before{f', on profile {where}' if where else ''}; {anew}", flush=True)
 
 

@@ -47,7 +47,7 @@ class LocalPool:
         self._busy: set[RunDir] = set()
 
     def execute(self, runs: Sequence[RunDir]) -> bool:
-        """Bring the runs to their end. False where Ctrl-C or a closed terminal stopped it, with their states saved."""
+        """Bring the runs to their end. False if Ctrl-C or a closed terminal stopped it, with their states saved."""
         waiting = [run for run in runs if not run.is_done()]
         total = len(runs)
         with stop_on_signal() as should_stop:
@@ -129,7 +129,7 @@ class LocalPool:
                 self._reporter.say(f"{run.name}: attempt {attempt['attempt']} ended by {attempt['cause']}{where}")
             elif attempt.get("first_step"):
                 self._reporter.say(
-                    f"{run.name}: attempt {attempt['attempt']} went on from step {attempt['first_step']} and finished"
+                    f"{run.name}: attempt {attempt['attempt']} resumed from step {attempt['first_step']} and finished"
                 )
         self._attempts_seen[run] = len(ended)
 
@@ -229,7 +229,7 @@ def run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collection
         with make_reporter() as reporter:
             complete = LocalPool(profile, sweep.jobs.absolute(), reporter, sweep_code(sweep)).execute(runs)
         if not complete:
-            log.info(f"stopped; to go on: {hints.again()}")
+            log.info(f"stopped; to continue: {hints.again()}")
             sys.exit(EXIT_STOPPED)
     collect(sweep, Path(config.paths.artifacts_dir))
     left = classify_runs(sweep, {})

@@ -103,7 +103,7 @@ def task_command(log_folder: Path) -> str:
 
 
 def check_job_folder(folder: Path) -> None:
-    """Raise ClusterError where the files of jobs in this folder would go elsewhere.
+    """Raise ClusterError if the files of jobs in this folder would go elsewhere.
 
     sbatch(1), filename pattern: SLURM replaces `%j` and the like in --output, and drops backslashes; submitit replaces
     `%j`, `%t`, `%A` and `%a` in its folder too, so that SLURM's `%%` is no way out.

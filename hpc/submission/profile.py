@@ -155,10 +155,10 @@ def remember_profile(sweep: SweepDir, name: str) -> None:
 
 
 def choose_gres(profile: Profile) -> str | None:
-    """`gpu:<type>:1` for the profile's slice, by the name that this site gives it; None where no GPU is asked for.
+    """`gpu:<type>:1` for the profile's slice, by the name that this site gives it; None if no GPU is asked for.
 
     The exact name where the profile has it, else the one that `sinfo` shows with the slice's name in it.
-    Raises ClusterError where there is none, or more than one.
+    Raises ClusterError if there is none, or more than one.
     """
     if profile.gres:
         return profile.gres

@@ -56,7 +56,7 @@ class Submission:
 
 
 def submissions(sweep: SweepDir) -> list[Submission]:
-    """All submissions of a sweep, oldest first. Raises RunError where the file is damaged."""
+    """All submissions of a sweep, oldest first. Raises RunError if the file is damaged."""
     merged: dict[str, Submission] = {}
     for line in read_lines(sweep.submissions_file, records.SUBMISSION):
         name = line["job_name"]
@@ -120,7 +120,7 @@ def last_tasks(made: Sequence[Submission]) -> dict[str, tuple[str, float]]:
 
 def submit(plan: SubmitPlan, sweep: SweepDir) -> Submission:
     """Submit the plan as one array. A busy controller is waited for, and asked whether it has taken the array before
-    it is sent again. Raises ClusterError where SLURM refuses, with its own words.
+    it is sent again. Raises ClusterError if SLURM refuses, with its own words.
     """
     tasks = tuple(tuple(path.name for path in runs) for runs in plan.tasks)
     append_lines(sweep.submissions_file, [{"job_name": plan.job_name, "tasks": tasks, "time": round(time.time(), 3)}])

@@ -163,7 +163,7 @@ class Checkpoint(Section):
 
 
 class LrFinder(Section):
-    """The learning-rate sweep: `num_steps` steps from `min_lr` to `max_lr`, evenly on the log scale, one run a seed."""
+    """The LR sweep: `num_steps` steps from `min_lr` to `max_lr`, evenly on the log scale, one run a seed."""
 
     min_lr: Annotated[float, Field(gt=0)] = 1e-7
     max_lr: Annotated[float, Field(gt=0)] = 1.0

@@ -62,7 +62,7 @@ class ImageData:
 def prepare(config: Config) -> Path:
     """Make or find the decoded data set; returns its folder.
 
-    Raises DataError where the source cannot be read, or the configuration does not fit what is in it.
+    Raises DataError if the source cannot be read, or the configuration does not fit what is in it.
     """
     folder = ensure(config)
     meta = read_meta(folder)
@@ -103,7 +103,7 @@ def load(config: Config) -> ImageData:
 
 
 def _count_classes(config: Config, names: list[str]) -> int:
-    """How many classes the run has. Raises DataError where the data set has another number."""
+    """How many classes the run has. Raises DataError if the data set has another number."""
     asked, wanted, there = config.dataset.classes, config.model.num_classes, len(names)
     if asked is not None and asked > there:
         raise DataError(

@@ -24,7 +24,7 @@ def export_best(run: RunDir, result: Mapping[str, Any], *, replace: bool = False
 
     What is there stays unless it is of the same run, or the new weights are better on the same images and split, or
     `replace` or checkpoint.replace_best asks for it. A best.ckpt that exists nowhere else is kept under a name with its
-    date. Returns what was done, in a line. Raises RunError where the folder cannot be written.
+    date. Returns what was done, in a line. Raises RunError if the folder cannot be written.
     """
     if not run.best_file.is_file():
         return "no best epoch, so artifacts/best.ckpt is left as it is"
@@ -61,7 +61,7 @@ def _measured_on(run: RunDir, config: Config) -> dict[str, Any]:
 
 
 def _source_of(target: Path) -> dict[str, Any] | None:
-    """What best.json says of the best.ckpt beside it; None where there is none, or it is of another file."""
+    """What best.json says of the best.ckpt beside it; None if there is none, or it is of another file."""
     try:
         source = read_json(target.with_suffix(".json"), records.SOURCE)
     except RunError:
@@ -74,7 +74,7 @@ def _digest(path: Path) -> str:
 
 
 def _why_kept(before: Mapping[str, Any] | None, source: Mapping[str, Any]) -> str:
-    """Why the weights that are there are not to be replaced by those of `source`; "" where they are."""
+    """Why the weights that are there are not to be replaced by those of `source`; "" if they are."""
     if before is None:
         return "nobody knows where it is from"
     if before["run"] == source["run"]:
@@ -114,7 +114,7 @@ def export_figure(figure: Path, sweep: SweepDir, folder: Path) -> Path:
 
 
 def export_bytes(content: bytes | str, folder: Path, name: str) -> Path:
-    """Put `content` into `folder`, whole, under `name`. Raises RunError where the folder cannot be written."""
+    """Put `content` into `folder`, whole, under `name`. Raises RunError if the folder cannot be written."""
     replace_file(_made(folder) / name, content)
     return folder / name
 

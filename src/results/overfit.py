@@ -18,7 +18,7 @@ _LEAST_ACCURACY = 0.99
 
 
 def report_overfit(sweep: SweepDir) -> None:
-    """Print what the test came to and draw its figure. Raises RunError where the images were not learned by heart."""
+    """Print what the test came to and draw its figure. Raises RunError if the images were not learned by heart."""
     (run,) = sweep.runs()
     result, config = run.result() or {}, run.config()
     measured = result.get("train") or {}

@@ -141,7 +141,7 @@ def curve_of(run: RunDir, name: str) -> tuple[list[float], list[float]]:
 
 
 def draw_sweep(sweep: SweepDir, rows: Sequence[Row], path: Path) -> Path | None:
-    """val/accuracy over the epochs of every run that has measured it, the best one named; None where none has."""
+    """val/accuracy over the epochs of every run that has measured it, the best one named; None if none has."""
     from src.results.figures import Curve, draw_curves
 
     best = best_row(rows)

@@ -47,7 +47,7 @@ def print_rows(rows: Sequence[Row], title: str, limit: int = 60) -> None:
 
 
 def table_console() -> tuple[Console, int | None]:
-    """Where tables go, and how wide the terminal is; None where stdout is none, and nothing is left out."""
+    """Where tables go, and how wide the terminal is; None if stdout is none, and nothing is left out."""
     from rich.console import Console
 
     console = Console(highlight=False)

@@ -28,7 +28,7 @@ Publish = Callable[[Mapping[str, Any]], None]
 class Outcome:
     """`done`: result.json is written. `stopped`: the state is saved, and executing the run again goes on from it.
 
-    `save_s` is the longest time that a checkpoint took, in seconds; None where none was written.
+    `save_s` is the longest time that a checkpoint took, in seconds; None if none was written.
     """
 
     status: Literal["done", "stopped"]
@@ -55,7 +55,7 @@ class AttemptHooks:
         return {}
 
     def check_allowed(self, run: RunDir) -> None:
-        """Raise RelayError where the run may not be started again."""
+        """Raise RelayError if the run may not be started again."""
 
     def cause_of_stop(self, run: RunDir) -> str:
         """Why the run was asked to stop."""
@@ -75,8 +75,8 @@ def attempt(
 ) -> Outcome:
     """Lock the run, execute it, and record the cause of the attempt's end. A run that is done by then is left alone.
 
-    The cause is DONE, the hook's `cause_of_stop` after a stop, OUT_OF_MEMORY, or CRASHED. Raises RunError where another
-    process has the run, TakenOverError where another process takes it over, and what `hooks.check_allowed` and
+    The cause is DONE, the hook's `cause_of_stop` after a stop, OUT_OF_MEMORY, or CRASHED. Raises RunError if another
+    process has the run, TakenOverError if another process takes it over, and what `hooks.check_allowed` and
     `execute` raise.
     """
     hooks = hooks or AttemptHooks()

@@ -99,7 +99,7 @@ def damaged(message: str) -> Blocked:
 
 
 def why_blocked(attempts: Attempts) -> Blocked | None:
-    """Why a run with these attempts may not be started again; None where it may."""
+    """Why a run with these attempts may not be started again; None if it may."""
     counted = since_retry(attempts)
     causes = [str(attempt["cause"]) for attempt in counted if attempt.get("cause") not in (None, "DONE")]
     for cause in dict.fromkeys(reversed(causes)):
@@ -113,7 +113,7 @@ def why_blocked(attempts: Attempts) -> Blocked | None:
 
 
 def check_allowed(label: str, attempts: Attempts) -> None:
-    """Raise RunError where the run of this label, with these attempts, may not be started again."""
+    """Raise RunError if the run of this label, with these attempts, may not be started again."""
     blocked = why_blocked(attempts)
     if blocked:
         raise RunError(blocked.with_retry(label))

@@ -46,7 +46,7 @@ class Cell:
 def expand_grid(config: Config) -> list[Cell]:
     """The cells of `config.hparams`: the product of the axes, the first axis of the file turning slowest.
 
-    Raises ConfigError where there is no axis, or where cells are not valid configurations; all their problems at once.
+    Raises ConfigError if there is no axis, or where cells are not valid configurations; all their problems at once.
     """
     axes = {AXES.get(name, name): values for name, values in config.hparams.axes.items()}
     if not axes:

@@ -16,7 +16,7 @@ def state_name(step: int, checksum: str) -> str:
 
 
 def checksum_in(path: Path) -> str:
-    """The checksum that a state's name promises, or "" where it is no state's name."""
+    """The checksum that a state's name promises, or "" if it is no state's name."""
     match = _NAME.match(path.name)
     return match.group(2) if match else ""
 
@@ -28,7 +28,7 @@ def list_states(folder: Path) -> list[Path]:
 
 
 def newest_step(folder: Path) -> int:
-    """The step of the newest state in `folder`, going by its name; 0 where there is none."""
+    """The step of the newest state in `folder`, going by its name; 0 if there is none."""
     names = [match for path in (folder.iterdir() if folder.is_dir() else ()) if (match := _NAME.match(path.name))]
     return max((int(match.group(1)) for match in names), default=0)
 

@@ -40,7 +40,7 @@ _DECIDING = ("src/config/", "src/data/", "src/models/", "src/training/")
 def new_code_hint(kept: Mapping[str, Any] | None = None) -> str:
     """The two ways to the code as it is now; `kept` as in `hints.again`."""
     anew = hints.again("--fresh", kept=kept)
-    return f"to go on with the changed code: {hints.again('--new-code', kept=kept)}; to start anew with it: {anew}"
+    return f"to continue with the changed code: {hints.again('--new-code', kept=kept)}; to start over with it: {anew}"
 
 
 def code_digest(root: Path | None = None) -> str:
@@ -54,7 +54,7 @@ def code_digest(root: Path | None = None) -> str:
 def keep_code(folder: Path, root: Path | None = None) -> Path:
     """Keep the code below `root` in `folder`. Returns the snapshot, from which `python -m` finds the code.
 
-    A snapshot that is there already is checked, and what was changed in it is put right. Raises RunError where the code
+    A snapshot that is there already is checked, and what was changed in it is put right. Raises RunError if the code
     was edited after this process has read it.
     """
     root = root or PROJECT_ROOT
@@ -92,7 +92,7 @@ def keep_code(folder: Path, root: Path | None = None) -> Path:
 
 
 def snapshot_problem(path: Path) -> str:
-    """What keeps a snapshot from being the code that its name promises; "" where nothing does."""
+    """What keeps a snapshot from being the code that its name promises; "" if nothing does."""
     try:
         manifest = (path / MANIFEST).read_bytes()
         if _digest(manifest) != path.name:
@@ -114,7 +114,7 @@ def snapshot_problem(path: Path) -> str:
 def sweep_code(sweep: SweepDir) -> Path:
     """The snapshot that the sweep is executed with; for a sweep that has none, that of the code as it is now.
 
-    Raises RunError where it is gone or was changed.
+    Raises RunError if it is gone or was changed.
     """
     digest = sweep.meta().get("snapshot")
     if not digest:
@@ -123,7 +123,7 @@ def sweep_code(sweep: SweepDir) -> Path:
     problem = snapshot_problem(path)
     if problem:
         raise RunError(
-            f"{path}: is not the code that {sweep.name} was made with: {problem}; put it back; "
+            f"{path}: is not the code that {sweep.name} was made with: {problem}; restore it; "
             f"{new_code_hint(sweep.meta())}"
         )
     return path
@@ -138,7 +138,7 @@ def use_new_code(sweep: SweepDir) -> Path:
 
 
 def code_change(sweep: SweepDir, root: Path | None = None) -> str:
-    """What decides results and differs between the sweep's snapshot and the code below `root`, in a few words; "" where
+    """What decides results and differs between the sweep's snapshot and the code below `root`, in a few words; "" if
     nothing does, or the sweep has no snapshot yet.
     """
     digest = sweep.meta().get("snapshot")
@@ -163,7 +163,7 @@ def check_commands(snapshot: Path) -> list[str]:
     listed = f'[ "$(sha256sum < {MANIFEST} | cut -c1-{len(digest)})" = {digest} ]'
     # As in `_others`: the listed files, the list itself and the version, and no file more.
     alone = f"[ $(find . {_HIDDEN} -prune -o ! -type d -print | wc -l) -eq $(($(wc -l < {MANIFEST}) + 2)) ]"
-    reason = f"error: the code of these runs is gone or was changed: {snapshot}; put it back; {new_code_hint()}"
+    reason = f"error: the code of these runs is gone or was changed: {snapshot}; restore it; {new_code_hint()}"
     return [
         f"cd {root} && {listed} && sha256sum --quiet --check {MANIFEST} && {alone} \\",
         f"    || {{ echo {shlex.quote(reason)} >&2; exit 3; }}",

@@ -29,7 +29,7 @@ def axis_value(value: Any) -> Any:
 def hparams_of(run: RunDir, config: Config) -> dict[str, Hparam]:
     """All values of `train` and `model` that decide the run, and the values of its sweep's axes in other sections.
 
-    Values that are null are left out. Raises RunError where the manifest is damaged.
+    Values that are null are left out. Raises RunError if the manifest is damaged.
     """
     sections = deciding_sections(config.to_dict())
     row = planned_row(run)

@@ -99,7 +99,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def kind_of(name: str, source: object = "a sweep") -> Kind:
-    """The kind of this name. Raises RunError where there is none, as in a `source` that a newer version made."""
+    """The kind of this name. Raises RunError if there is none, as in a `source` that a newer version made."""
     if name not in KINDS:
         raise RunError(f"kind {name!r} of {source} is unknown; known: {', '.join(KINDS)}")
     return KINDS[name]

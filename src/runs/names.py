@@ -26,7 +26,7 @@ Named = TypeVar("Named")
 def find_named(runs_dir: Path, name: str | None) -> tuple[SweepDir, RunDir | None]:
     """The sweep, or the sweep and the run, that `name` means; the newest sweep where there is no name.
 
-    `name` is a sweep, a run, `sweep/run`, or their path. Raises RunError where nothing has it or several have.
+    `name` is a sweep, a run, `sweep/run`, or their path. Raises RunError if nothing has it or several have.
     """
     known = sweeps(runs_dir)
     if not known:

@@ -14,7 +14,7 @@ from src.runs.rundir import RunDir
 def check_as_planned(run: RunDir, config: Config, kind: str, data: str) -> None:
     """Compare the run's configuration and the digest of its images with its line of the sweep's manifest.
 
-    Raises RunError where config.yaml was edited after planning or the manifest is damaged, DataError where the images
+    Raises RunError if config.yaml was edited after planning or the manifest is damaged, DataError if the images
     are others. A run that was taken out of its sweep has nothing to be compared with.
     """
     row = planned_row(run)
@@ -22,13 +22,13 @@ def check_as_planned(run: RunDir, config: Config, kind: str, data: str) -> None:
         return
     if row["key"] != content_key(config, kind):
         raise RunError(
-            f"{run.config_file}: is not what the run was planned with; put it back as it was, "
+            f"{run.config_file}: is not what the run was planned with; restore it, "
             "or ask for the changed experiment, which gets a run of its own"
         )
     if row.get("data") not in (None, data):
         raise DataError(
             f"{run.label}: was planned on other images than those of dataset.name {config.dataset.name} now (content "
-            f"{row['data']}, now {data}): put the images back as they were, or start anew on these: "
+            f"{row['data']}, now {data}): restore the images, or start over on these: "
             f"{hints.again('--fresh', kept=run.sweep().meta())}"
         )
 
@@ -42,4 +42,4 @@ def planned_row(run: RunDir) -> dict[str, Any] | None:
         if row["name"] == run.name:
             return row
     anew = hints.again("--fresh", kept=sweep.meta())
-    raise RunError(f"{sweep.cells_file}: has no line for {run.name}; to start the runs anew: {anew}")
+    raise RunError(f"{sweep.cells_file}: has no line for {run.name}; to start the runs over: {anew}")

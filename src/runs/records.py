@@ -229,14 +229,14 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-_BACK = "it was damaged or written by something else: put it back as it was"
+_BACK = "it was damaged or written by something else: restore it"
 META = Shape(Meta, f"{_BACK}, or move the folder away")
-CELL = Shape(Cell, f"{_BACK}, or start the same runs anew with --fresh")
+CELL = Shape(Cell, f"{_BACK}, or start the same runs over with --fresh")
 SUBMISSION = Shape(Annotated[Submission, AfterValidator(_answered)], f"{_BACK}, or remove the line")
 ATTEMPT = Shape(Attempt, f"{_BACK}, or remove the line")
 METRICS = Shape(
     Annotated[dict[str, Whole | float | None], AfterValidator(_positioned)],
-    f"{_BACK}, or start the run anew with --fresh",
+    f"{_BACK}, or start the run over with --fresh",
     ConfigDict(strict=True),
 )
 RESULT = Shape(Result, f"{_BACK}, or remove it: the run then goes on from its checkpoint")
@@ -257,7 +257,7 @@ def join_attempts(path: Path, lines: Iterable[Mapping[str, Any]]) -> list[dict[s
         if "start" not in attempt or ("end" in attempt and "cause" not in attempt):
             missing = "cause" if "start" in attempt else "start"
             raise RunError(
-                f"{path}: attempt {number} has no {missing}, its line was lost; put the file back as it was, or remove "
+                f"{path}: attempt {number} has no {missing}, its line was lost; restore it, or remove "
                 "all lines of that attempt"
             )
     return [joined[number] for number in sorted(joined)]

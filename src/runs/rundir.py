@@ -1,11 +1,11 @@
 """The run directory, and the only code that knows its file names.
 
-    runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  jobs/  table.csv|md|parquet  compare_*.png
+    runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  jobs/  table.*  compare_*.png
         <run>/       config.yaml  provenance.jsonl  attempts.jsonl  metrics.jsonl  events.out.tfevents.*
                      checkpoints/  result.json  cancelled.json (while a cancel holds)
 
 A run's directory is made once, at planning; a job is given its path and never computes one. `result.json` is written
-last: a run is done if and only if it exists and is valid.
+last: a run is done if and only if it is valid.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class RunDir:
         return make_config(yaml_file.read_mapping(self.config_file), str(self.config_file))
 
     def sweep(self) -> SweepDir:
-        """The sweep that the run belongs to."""
+        """Its sweep."""
         return SweepDir(self.path.parent)
 
     def result(self) -> dict[str, Any] | None:
@@ -164,7 +164,7 @@ class RunDir:
         try:
             self.cancel_file.write_text(yaml_file.json_text({"uid": os.getuid(), "time": round(time.time(), 3)}))
         except FileNotFoundError:
-            raise RunError(f"{self.path}: is gone; restore it, or start the same runs anew with --fresh") from None
+            raise RunError(f"{self.path}: is gone; restore it, or start the same runs over with --fresh") from None
 
     def lift_cancel(self) -> None:
         """Forget the cancel, because the user has asked for the run again."""
@@ -173,8 +173,7 @@ class RunDir:
     def attempts(self) -> list[dict[str, Any]]:
         """The attempts in order, each with its start and end merged. A killed attempt has no `end` until it is closed.
 
-        The first end counts: a process that SLURM has given up may write its own after another process has closed the
-        attempt. Raises RunError if the file is damaged.
+        Raises RunError if the file is damaged.
         """
         attempts = records.join_attempts(self.attempts_file, read_lines(self.attempts_file, records.ATTEMPT))
         if attempts and "end" not in attempts[-1] and self.result() is not None:

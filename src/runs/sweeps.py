@@ -1,6 +1,6 @@
 """Sweeps on disk: made at once, found again by what was asked.
 
-Asking for the same runs again finds their sweep and goes on with it; only `fresh` makes another.
+Asking for the same runs again finds their sweep and continues it; only `fresh` makes another.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ class Request:
 
 
 def open_sweep(request: Request, *, fresh: bool = False, code_root: Path | None = None) -> tuple[SweepDir, bool]:
-    """The sweep of a request: the newest one that was asked for before, or a new one. True where it is new.
+    """The sweep of a request: the newest one that was asked for before, or a new one. True if it is new.
 
-    A new one keeps the code below `code_root`, that of this process unless another is given. Raises RunError where the
-    runs directory cannot be written, DataError where the one before had other images.
+    A new one keeps the code below `code_root`, that of this process unless another is given. Raises RunError if the
+    runs directory cannot be written, DataError if the one before had other images.
     """
     with folder_lock(request.runs_dir):
         for left in request.runs_dir.glob(f"{_MAKING}*"):
@@ -85,7 +85,7 @@ def open_sweep(request: Request, *, fresh: bool = False, code_root: Path | None 
 
 
 def check_same_images(sweep: SweepDir, request: Request) -> None:
-    """Raise DataError where a cell of the sweep was planned on other images than the request has now, done or not."""
+    """Raise DataError if a cell of the sweep was planned on other images than the request has now, done or not."""
     # By their order: the sweep may be of a version that named its cells in another way.
     now = [request.data.get(cell.name) for cell in request.cells]
     planned = [row.get("data") for row in sweep.cells()]
@@ -94,13 +94,13 @@ def check_same_images(sweep: SweepDir, request: Request) -> None:
         raise DataError(
             f"{sweep.path}: {len(changed)} of {len(planned)} runs were planned on other images than those of "
             f"dataset.name {request.config.dataset.name} now (content {changed[0][0]}, now {changed[0][1]}): put "
-            f"the images back as they were, or start anew on these: {hints.again('--fresh')}"
+            f"the images back as they were, or start over on these: {hints.again('--fresh')}"
         )
 
 
 @contextlib.contextmanager
 def folder_lock(runs_dir: Path) -> Iterator[None]:
-    """One planner at a time in this runs directory. Raises RunError where it cannot be written."""
+    """One planner at a time in this runs directory. Raises RunError if it cannot be written."""
     from filelock import FileLock, Timeout
 
     try:
@@ -179,7 +179,7 @@ def with_absolute_paths(name: str, section: Section) -> dict[str, Any]:
 
 
 def sweeps(runs_dir: Path) -> list[SweepDir]:
-    """The sweeps below `runs_dir`, oldest first; folders of others are passed over, also those that have a sweep.yaml,
+    """The sweeps below `runs_dir`, oldest first; folders of others are skipped, also those that have a sweep.yaml,
     and damaged sweeps, both with a word.
     """
     if not runs_dir.is_dir():
@@ -209,7 +209,7 @@ def _whole(made: Iterable[SweepDir], read: Callable[[SweepDir], object]) -> Iter
             # Every sweep of ours has a manifest; Weights & Biases, for one, writes a sweep.yaml too.
             ours = os.path.exists(sweep.cells_file)  # noqa: PTH110
             reason = " ".join(str(error).split()) if ours else f"{sweep.path}: its sweep.yaml is another program's"
-            say_once(f"passed over: {reason}")
+            say_once(f"skipped: {reason}")
         else:
             yield sweep
 
@@ -226,7 +226,7 @@ def find_sweep(runs_dir: Path, kind: str, key: str | None = None) -> SweepDir | 
 def make_sweep(request: Request, created: datetime, code_root: Path | None = None) -> SweepDir:
     """Make the directories of a sweep and all its runs, at once: a planner that dies leaves none or all of them.
 
-    Raises RunError where the runs directory cannot be written.
+    Raises RunError if the runs directory cannot be written.
     """
     runs_dir = request.runs_dir
     try:

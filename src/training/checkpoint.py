@@ -22,7 +22,7 @@ from src.errors import CheckpointError
 from src.files import remove_leftovers, replace_file, sync_directory
 from src.runs.checkpoint_names import checksum_in, list_states, missing_checkpoint, state_name
 
-# Of states that were passed over: a name that is no state's, so that they neither count nor come back.
+# Of states that were skipped: a name that is no state's, so that they neither count nor come back.
 _ASIDE = ".unused"
 # In the attributes of a part of a zip file.
 _FOLDER = 0x10
@@ -31,9 +31,9 @@ _FOLDER = 0x10
 def save_state(
     folder: Path, step: int, state: Mapping[str, Any], keep: int, check: Callable[[], None] = lambda: None
 ) -> Path:
-    """Write the exact state after `step` steps; then remove all but the newest `keep`, and what was passed over.
+    """Write the exact state after `step` steps; then remove all but the newest `keep`, and what was skipped.
 
-    `check` may refuse by raising, just before the new state counts. Raises CheckpointError where the disk refuses; the
+    `check` may refuse by raising, just before the new state counts. Raises CheckpointError if the disk refuses; the
     states that were there are whole all the same.
     """
     data = to_bytes(state)
@@ -45,7 +45,7 @@ def save_state(
     except OSError as error:
         raise CheckpointError(
             f"{folder}: the checkpoint of step {step} cannot be written: {error.strerror}. "
-            "The one before it is whole; make room or give the directory back, and start the run again"
+            "The one before it is whole; free some space or restore the directory, then start the run again"
         ) from error
     return path
 
@@ -53,25 +53,25 @@ def save_state(
 def save_weights(path: Path, content: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> None:
     """Write a file of weights for people, whole or not at all, unless `check` refuses by raising.
 
-    Raises CheckpointError where the disk refuses.
+    Raises CheckpointError if the disk refuses.
     """
     try:
         replace_file(path, to_bytes(content), check=check)
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be written: {error.strerror}; "
-            "make room or give the directory back, and start the run again"
+            "free some space or restore the directory, then start the run again"
         ) from error
 
 
 def load_newest(
     folder: Path, accept: Callable[[Mapping[str, Any]], str], warn: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """The newest whole state, on the CPU, or None where there is none.
+    """The newest whole state, on the CPU, or None if there is none.
 
-    `accept` gives the reason why a whole state cannot be used, or "". Each file that is passed over is named by `warn`
+    `accept` gives the reason why a whole state cannot be used, or "". Each file that is skipped is named by `warn`
     and put aside until the next state is saved. For whoever alone writes there: the folder is made if there is none,
-    leftovers of killed writers go. Raises CheckpointError where a state cannot be read now.
+    leftovers of killed writers go. Raises CheckpointError if a state cannot be read now.
     """
     _make(folder)
     remove_leftovers(folder)
@@ -95,7 +95,9 @@ def _make(folder: Path) -> None:
             folder.mkdir()
             sync_directory(folder.parent)
         except OSError as error:
-            raise CheckpointError(f"{folder}: cannot be made: {error.strerror}; make room or give access") from error
+            raise CheckpointError(
+                f"{folder}: cannot be made: {error.strerror}; free some space or fix the permissions"
+            ) from error
 
 
 def _read_whole(path: Path) -> tuple[dict[str, Any], str]:
@@ -119,7 +121,7 @@ _MISFITS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, Attribute
 
 @contextlib.contextmanager
 def restoring(folder: Path, state: Mapping[str, Any]) -> Iterator[None]:
-    """Raises CheckpointError where a state of `folder` does not fit what it is put into."""
+    """Raises CheckpointError if a state of `folder` does not fit what it is put into."""
     try:
         yield
     except _MISFITS as error:

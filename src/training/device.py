@@ -10,7 +10,7 @@ from src.errors import ConfigError
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes CUDA, then MPS, then the CPU. Raises ConfigError where the named device is not there."""
+    """`auto` takes CUDA, then MPS, then the CPU. Raises ConfigError if the named device is not there."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

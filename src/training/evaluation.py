@@ -40,7 +40,7 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     A loss that is not finite is null there, and `outcome` is `diverged`.
 
     A checkpoint of ours says which model and preprocessing it was trained with, and is measured with those; one
-    of the report's program is measured with the configured ones. Raises CheckpointError where it does not fit, or is
+    of the report's program is measured with the configured ones. Raises CheckpointError if it does not fit, or is
     not the file that the evaluation was planned for.
     """
     planned = run.config()

@@ -51,7 +51,7 @@ def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> dict[str, floa
     """Two suggestions from a sweep.
 
     `steepest`: where the loss falls fastest per log10 of the rate, before its minimum. `valley`: two thirds along the
-    longest stretch of falling losses. Null where the loss never falls.
+    longest stretch of falling losses. Null if the loss never falls.
     """
     if not smoothed:
         return {"steepest": None, "valley": None}
@@ -187,7 +187,7 @@ def sweep(run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publ
     """Run the range test in `run` and write its result and figure; `publish` is called before it counts as done.
 
     It keeps no best weights and writes no checkpoint, except its own state when it is asked to stop, which goes when
-    the test is complete. Raises DataError and RunError where images or configuration are not as planned.
+    the test is complete. Raises DataError and RunError if images or configuration are not as planned.
     """
     return LrRangeTest(run, should_stop, reporter, publish).execute()
 

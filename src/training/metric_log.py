@@ -22,13 +22,13 @@ from src.runs.rundir import RunDir
 class MetricsLog:
     """Appends rows for one run and mirrors them to TensorBoard; a context manager.
 
-    Raises RunError where the disk refuses a row or its mirror; the checkpoint before it is whole all the same.
+    Raises RunError if the disk refuses a row or its mirror; the checkpoint before it is whole all the same.
     """
 
     def __init__(self, run: RunDir, keep_bytes: int, hparams: Mapping[str, Any]) -> None:
         """Cut the log back to its first `keep_bytes` bytes, those that the resumed state has seen, and open it.
 
-        Raises RunError where the log is shorter than that: rows were lost that no later step can bring back.
+        Raises RunError if the log is shorter than that: rows were lost that no later step can bring back.
         """
         self._run = run
         self._pending: list[dict[str, Any]] = []
@@ -60,7 +60,7 @@ class MetricsLog:
         except OSError as error:
             raise RunError(
                 f"{error.filename or self._events_file}: cannot be written: {error.strerror}. "
-                "The last checkpoint is whole; make room or give the directory back, and start the run again"
+                "The last checkpoint is whole; free some space or restore the directory, then start the run again"
             ) from error
 
     def _close_quietly(self) -> None:

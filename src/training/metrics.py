@@ -20,7 +20,7 @@ def evaluate_split(
 ) -> dict[str, float] | None:
     """`loss` (mean cross-entropy, nats) and the configured metrics, over all images of `part` without augmentation.
 
-    None where a stop was asked for before the end.
+    None if a stop was asked for before the end.
     """
     network.eval()
     loss = torch.zeros((), dtype=torch.float64, device=device)

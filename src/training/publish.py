@@ -41,7 +41,7 @@ def replace_best_by(sweep: SweepDir) -> None:
 
 
 def find_rate_and_export(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
-    """Bring a learning-rate sweep to its end; its figure and its suggestion go into artifacts/."""
+    """Bring a LR sweep to its end; its figure and its suggestion go into artifacts/."""
     from src.training.lr_range import sweep
 
     def publish(result: Mapping[str, Any]) -> None:

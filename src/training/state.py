@@ -95,7 +95,7 @@ _SavedTraining = create_model("_SavedTraining", __base__=SavedState, format=(int
 
 
 def state_problem(state: Mapping[str, Any], *, training: bool) -> str:
-    """Why a readable file is not the state of a run; "" where it is one."""
+    """Why a readable file is not the state of a run; "" if it is one."""
     try:
         (_SavedTraining if training else SavedState).model_validate(state)
     except ValidationError as error:
@@ -125,7 +125,7 @@ def load_learner_state(
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Restore the optimizer's state. Raises ValueError where it is of another optimizer, which torch does not check."""
+    """Restore the optimizer's state. Raises ValueError if it is of another optimizer, which torch does not check."""
     own = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict(dict(state))
     for group, fresh in zip(optimizer.param_groups, own, strict=True):

@@ -92,7 +92,7 @@ class Trainer:
         if self.state.best_weights is not None:
             self._write_best()
         if self.state.step:
-            self.reporter.say(f"{self.run.label}: goes on from step {self.state.step} of {self.total_steps}")
+            self.reporter.say(f"{self.run.label}: resumes from step {self.state.step} of {self.total_steps}")
         metrics_bytes: int = saved["metrics_bytes"]
         return metrics_bytes
 
@@ -166,7 +166,7 @@ class Trainer:
         return due and state.evaluated_step != state.step and not self.config.train.overfit_small and not state.diverged
 
     def _evaluate(self) -> bool:
-        """Measure on val, and keep the weights if they are the best so far. False where a stop came before the end."""
+        """Measure on val, and keep the weights if they are the best so far. False if a stop came before the end."""
         state = self.state
         values = evaluate_split(self.network, self.data.val, self.config, self.device, self.should_stop)
         if values is None:
@@ -225,18 +225,18 @@ class Trainer:
         self.save_s = max(self.save_s, self._saved_at - begun)
 
     def _unusable(self, state: Mapping[str, Any]) -> str:
-        # Not passed over: to begin anew here would write over what the run has come to.
+        # Not skipped: to begin anew here would write over what the run has come to.
         if isinstance(state.get("format"), int) and state["format"] != FORMAT:
             raise CheckpointError(
                 f"{self.run.label}: its states have format {state.get('format')}, this version reads {FORMAT}; "
-                f"go on with the version that wrote them, or start anew beside it: {hints.again('--fresh')}"
+                f"continue with the version that wrote them, or start over beside it: {hints.again('--fresh')}"
             )
         if problem := state_problem(state, training=True):
             return problem
         if state["key"] != self.key:
             raise CheckpointError(
                 f"{self.run.checkpoints}: its states are of another configuration than {self.run.config_file.name}; "
-                "put that back as it was, or ask for the changed experiment, which gets a run of its own"
+                "restore it, or ask for the changed experiment, which gets a run of its own"
             )
         size = size_of(self.run.metrics_file)
         return (
@@ -277,7 +277,7 @@ class Trainer:
 def train(run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publish = lambda result: None) -> Outcome:
     """Bring the training run in `run` to its end, from wherever it stands; `publish` comes before it counts as done.
 
-    Raises CheckpointError where its state cannot be read or written, DataError where its images are not there or not
-    those that it was planned with, RunError where its config.yaml was edited.
+    Raises CheckpointError if its state cannot be read or written, DataError if its images are not there or not
+    those that it was planned with, RunError if its config.yaml was edited.
     """
     return Trainer(run, should_stop, reporter, publish).execute()

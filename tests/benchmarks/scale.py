@@ -193,7 +193,7 @@ def show(name: str, found: Measured, yardstick: Measured | None = None, what: st
 
 
 def benchmark(cells: int, kind: str, folder: Path) -> bool:
-    """Measure and print; False where something is called or imported that must not be."""
+    """Measure and print; False if something is called or imported that must not be."""
     site = FakeSite(folder)
     fewer = write_grid(folder, cells // 10, kind)
     launch(site, "grid", fewer)  # Also makes the images.

@@ -274,12 +274,12 @@ def test_a_runs_folder_that_cannot_be(tmp_path: Path) -> None:
 
 def test_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     long = "word " * 60
-    lines = [Line("ok", "a", "fine"), Line("warning", "topic", long, long), Line("problem", "b", "bad", "mend it")]
+    lines = [Line("ok", "a", "fine"), Line("warning", "topic", long, long), Line("problem", "b", "bad", "fix it")]
     print_page("title", lines)
     shown = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in shown) <= 120
     assert shown[0] == "title"
     assert shown[1] == "ok       a      fine"
-    assert shown[-3:] == ["problem  b      bad", "                -> mend it", "1 ok, 1 warning, 1 problem"]
+    assert shown[-3:] == ["problem  b      bad", "                -> fix it", "1 ok, 1 warning, 1 problem"]
     assert sum(line.startswith(" " * 16 + "-> ") for line in shown) == 2
     assert count_levels([Line("warning", "a", "b")] * 2) == "0 ok, 2 warnings"

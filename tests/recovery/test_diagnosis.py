@@ -188,7 +188,7 @@ def test_accounting_is_asked_once_for_arrays_and_never_of_this_machines_processe
         asked.append(job_ids)
         return []
 
-    monkeypatch.setattr(causes.slurm, "ends", record)
+    monkeypatch.setattr(causes.slurm, "job_history", record)
     started = {"start": time.time()}
     ends_of([{"job": f"5_{i}", "cluster": "c", **started} for i in range(9)] + [{"job": "77", **started}])
     assert asked == [["5"]]

@@ -169,7 +169,7 @@ def test_a_task_checks_its_code_and_takes_it_from_there(sweep: SweepDir) -> None
     kept.rename(kept.with_name("away"))
     gone = run_in_bash(kept)
     assert gone.returncode == 3
-    assert f"is gone or was changed: {kept}; put it back; to go on" in gone.stderr
+    assert f"is gone or was changed: {kept}; restore it; to continue" in gone.stderr
 
 
 def test_a_local_worker_is_not_started_without_its_code(
@@ -205,7 +205,7 @@ def test_in_the_foreground_half_a_sweep_is_not_finished_with_other_code(
     capsys.readouterr()
     open_and_run(request, work, fresh=False)
     said = capsys.readouterr().err
-    assert "was made with other code (src/models/net.py changed since); to do it anew: " in said
+    assert "was made with other code (src/models/net.py changed since); to run it again from the start: " in said
     assert open_and_run(request, work, fresh=True).path != sweep.path
 
 
@@ -243,7 +243,7 @@ def test_a_launch_of_a_sweep_that_is_done_does_not_call_it_another_codes(
     for new_code in (False, True):
         choose_code(sweep, new_code=new_code)
         said = capsys.readouterr().out
-        assert "done before, with other code: src/models/net.py changed since; to do it anew: " in said
+        assert "done before, with other code: src/models/net.py changed since; to run it again from the start: " in said
     assert sweep.meta()["snapshot"] == kept
 
 
@@ -256,7 +256,7 @@ def test_a_launch_goes_on_with_the_sweeps_code_and_says_so(
     edit(checkout, "src/models/net.py")
     choose_code(sweep, new_code=False)
     assert (
-        "goes on with the code that it was made with; src/models/net.py changed since; to go on"
+        "continues with the code it was made with; src/models/net.py changed since; to continue"
         in capsys.readouterr().out
     )
     assert sweep.meta()["snapshot"] == kept

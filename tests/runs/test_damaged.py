@@ -227,8 +227,7 @@ def resume(place: Path) -> None:
 
 def commands_of(place: Path) -> dict[str, Callable[[], object]]:
     from hpc import aggregate, launch
-    from hpc.monitor import logs
-    from hpc.submission import launching as commands
+    from hpc.monitor import logs, retry
     from src import compare_runs, evaluate
 
     config = str(place / "config.yaml")
@@ -240,7 +239,7 @@ def commands_of(place: Path) -> dict[str, Callable[[], object]]:
         "aggregate": lambda: aggregate.main(config=config),
         "logs": lambda: logs.show_logs(load(), label, follow=False),
         "cancel": lambda: launch.cancel("all", config=config),
-        "retry": lambda: commands.retry(load(), label, "h100-mig", None),
+        "retry": lambda: retry.retry(load(), label, "h100-mig", None),
         "grid --dry-run": lambda: launch.grid(config=config, cluster="h100-mig", dry_run=True),
         "train --best": lambda: launch.train(config=config, cluster="local", best=True, unfinished=True, dry_run=True),
         "compare": lambda: compare_runs.main(config=config),
@@ -261,7 +260,7 @@ def end_of(command: Callable[[], object]) -> str:
 
 
 def try_case(whole: Path, seed: int) -> str:
-    """Damage a file, call a command; "" where it ends as it should."""
+    """Damage a file, call a command; "" if it ends as it should."""
     choose = random.Random(seed)
     place = whole / "case"
     shutil.rmtree(place, ignore_errors=True)

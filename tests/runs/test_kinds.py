@@ -72,7 +72,7 @@ def test_a_sweep_of_an_unknown_kind_is_named_and_keeps_no_other_from_its_table(
     with pytest.raises(RunError, match=re.escape(message)):
         read_rows(newer)
     assert list(with_whole_manifests([newer, known])) == [known]
-    assert f"passed over: {message}" in capsys.readouterr().err
+    assert f"skipped: {message}" in capsys.readouterr().err
 
 
 def test_a_table_needs_no_more_of_its_sweeps_configuration_than_the_metrics(small: Callable[..., Config]) -> None:

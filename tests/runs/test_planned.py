@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc.pipeline import advance
 from hpc.pipeline.directory import make_pipeline
 from hpc.pipeline.stages import stage_request, stage_result
 from hpc.submission.forecast import forecast_of
@@ -77,7 +78,7 @@ def test_done_cells_on_other_images_are_not_taken_for_these(on_folder: Callable[
         finish(run, 0.5)
     assert planned(request).path == made.path
     write_images(tmp_path / "images", seed=1)
-    with pytest.raises(DataError, match=r"4 of 4 runs .*put the images back as they were, .*--fresh"):
+    with pytest.raises(DataError, match=r"4 of 4 runs .*restore the images, .*--fresh"):
         planned(request)
     fresh, new = open_sweep(prepare_images(request), fresh=True)
     assert new
@@ -108,7 +109,7 @@ def test_an_edited_configuration_is_refused_from_the_first_step(
         assert execute(run, questions) == "stopped"
     text = run.config_file.read_text()
     run.config_file.write_text(text.replace("lr: 0.002", "lr: 0.9"))
-    with pytest.raises(RunError, match=r"config\.yaml: is not what the run was planned with; put it back"):
+    with pytest.raises(RunError, match=r"config\.yaml: is not what the run was planned with; restore it"):
         execute(run)
     run.config_file.write_text(text.replace("device: cpu", "device: auto"))
     assert execute(run) == "done"
@@ -131,11 +132,11 @@ def test_a_pipeline_stops_where_its_images_change(on_folder: Callable[..., Confi
     config = on_folder()
     pipeline = make_pipeline(config, [], fresh=False)
     request = lr_sweep_request(config)
-    made = pipeline._open_sweep(pipeline, "lr_sweep", request)
-    assert pipeline._open_sweep(pipeline, "lr_sweep", request) == made
+    made = advance._open_sweep(pipeline, "lr_sweep", request)
+    assert advance._open_sweep(pipeline, "lr_sweep", request) == made
     write_images(tmp_path / "images", seed=1)
     with pytest.raises(DataError, match="other images"):
-        pipeline._open_sweep(pipeline, "lr_sweep", request)
+        advance._open_sweep(pipeline, "lr_sweep", request)
 
 
 def test_a_pipeline_whose_training_diverged_says_so(small: Callable[..., Config]) -> None:
@@ -148,7 +149,7 @@ def test_a_pipeline_whose_training_diverged_says_so(small: Callable[..., Config]
     made["train"] = planned(train_request(config))
     finish(made["train"].runs()[0], None)
     for stage, sweep in made.items():
-        pipeline.record(stage=stage, state="done", sweep=sweep.name)
+        pipeline.record(link=stage, state="done", sweep=sweep.name)
     with pytest.raises(RunError, match=r"no epoch of .*/train had a finite loss on val; there is nothing to evaluate"):
         stage_request(pipeline, "evaluate")
 
@@ -205,7 +206,7 @@ def test_a_damaged_sweep_stands_in_nobody_elses_way(
         find_named(Path(config.paths.runs_dir), "seed=43")
     request = grid_request(config)
     forecast_of(request, request.cells, LOCAL)
-    assert capsys.readouterr().err.count(f"passed over: {damaged.cells_file}") == 1
+    assert capsys.readouterr().err.count(f"skipped: {damaged.cells_file}") == 1
     damaged.meta_file.write_text("")
     assert find_named(Path(config.paths.runs_dir), None)[0] == other
-    assert f"passed over: {damaged.meta_file}" in capsys.readouterr().err
+    assert f"skipped: {damaged.meta_file}" in capsys.readouterr().err

@@ -268,7 +268,7 @@ def test_the_sweep_of_another_program_is_passed_over_in_one_line(
     other.meta_file.write_text(content)
     assert sweeps(sweep.path.parent) == [sweep]
     said = capsys.readouterr().err
-    assert said[len("12:30:59 ") :] == f"warning: passed over: {other.path}: its sweep.yaml is another program's\n"
+    assert said[len("12:30:59 ") :] == f"warning: skipped: {other.path}: its sweep.yaml is another program's\n"
     assert find_named(sweep.path.parent, None) == (sweep, None)
     request = grid_request(config)
     assert find_sweep(sweep.path.parent, "grid", request.key) == sweep
@@ -295,9 +295,9 @@ def test_a_damaged_sweep_is_named_with_what_to_do_and_blocks_no_other(
     sweep.meta_file.write_text(dump_yaml({**sweep.meta(), **change}))
     assert sweeps(sweep.path.parent) == [whole]
     said = capsys.readouterr().err
-    assert said[len("12:30:59 ") :].startswith(f"warning: passed over: {sweep.meta_file}: {key}: must be ")
+    assert said[len("12:30:59 ") :].startswith(f"warning: skipped: {sweep.meta_file}: {key}: must be ")
     assert said.count("\n") == 1
-    assert "put it back as it was, or move the folder away" in said
+    assert "restore it, or move the folder away" in said
 
 
 @pytest.mark.parametrize("key", ["kind", "key", "created", "config"])
@@ -374,7 +374,7 @@ def test_a_damaged_pipeline_is_passed_over(
     (first.path / "chain.yaml").write_text(content)
     assert [chain.path for chain in all_pipelines(second.path.parent)] == [second.path]
     said = capsys.readouterr().err
-    assert said[len("12:30:59 ") :].startswith(f"warning: passed over: {first.path / 'chain.yaml'}: ")
+    assert said[len("12:30:59 ") :].startswith(f"warning: skipped: {first.path / 'chain.yaml'}: ")
     assert said.count("\n") == 1
 
 

@@ -127,7 +127,7 @@ def test_ctrl_c_saves_all_and_the_same_command_goes_on(small_file: Path, profile
     status = fork_python("hpc.launch", "status", "--config", str(small_file))
     assert "2 runs: 2 done" in status.stdout
     logs = fork_python("hpc.launch", "logs", working[0].label, "--config", str(small_file))
-    assert "goes on from step" in logs.stdout
+    assert "resumes from step" in logs.stdout
 
 
 def test_a_closed_terminal_saves_all(small_file: Path, profile: Path, tmp_path: Path) -> None:
@@ -177,9 +177,9 @@ def test_a_run_that_crashes_is_said_and_does_not_take_the_others_along(
     assert "causes here: CRASHED" in other.stderr
     text = sweep.runs()[0].config_file.read_text()
     sweep.runs()[0].config_file.write_text(text.replace("lr: -1", "lr: 0.001"))
-    mended = fork_python("hpc.launch", "retry", "--failed", *named)
-    assert mended.returncode == 0, mended.stderr
-    assert "1 failed run gets its budgets back" in mended.stdout
+    fixed = fork_python("hpc.launch", "retry", "--failed", *named)
+    assert fixed.returncode == 0, fixed.stderr
+    assert "1 failed run gets its budgets back" in fixed.stdout
     assert [a["cause"] for a in sweep.runs()[0].attempts()] == ["CRASHED", "DONE"]
     status = fork_python("hpc.launch", "status", "--config", str(small_file))
     assert "2 runs: 2 done" in status.stdout

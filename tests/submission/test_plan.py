@@ -72,8 +72,8 @@ def test_the_sbatch_text_of_an_array_whole(monkeypatch: pytest.MonkeyPatch) -> N
 cd {root} && [ "$(sha256sum < code.sha256 | cut -c1-12)" = 0123456789ab ] && sha256sum --quiet --check code.sha256 && \
 [ $(find . \\( -name __pycache__ -o -name '.?*' \\) -prune -o ! -type d -print | wc -l) -eq \
 $(($(wc -l < code.sha256) + 2)) ] \\
-    || {{ echo 'error: the code of these runs is gone or was changed: /scratch/the code/0123456789ab; put it back; \
-to go on with the changed code: {grid} --new-code; to start anew with it: {grid} --fresh' >&2; exit 3; }}
+    || {{ echo 'error: the code of these runs is gone or was changed: /scratch/the code/0123456789ab; restore it; \
+to continue with the changed code: {grid} --new-code; to start over with it: {grid} --fresh' >&2; exit 3; }}
 export PYTHONPATH={root}"${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1
 export RELAY_SIGNAL_LEAD_S=90
 export RELAY_NEEDS_GPU=0

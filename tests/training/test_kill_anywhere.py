@@ -163,7 +163,7 @@ def test_killed_every_few_bytes_of_a_write(
 ) -> None:
     """The same run dies in the same write, some bytes later each time, until the write is through.
 
-    One time in twelve it may come to its end, and another run goes on with the deaths.
+    One time in twelve it may come to its end, and another run continues the deaths.
     """
     finish = random.Random(f"{SEED} {name} {opening}")
     deaths, code, run = 0, -signal.SIGXFSZ, begin(fork_server, new, steps_before)

@@ -1,6 +1,6 @@
 """`python -m tests.slurm.chaos --seed S --minutes M`: a campaign on a cluster of its own.
 
-Exit code 0 where everything held, 1 with the seed where something did not, 2 where there is no SLURM to start.
+Exit code 0 if everything held, 1 with the seed where something did not, 2 where there is no SLURM to start.
 """
 
 from __future__ import annotations

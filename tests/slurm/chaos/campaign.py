@@ -83,7 +83,7 @@ class Campaign:
         self.say(f"{time.strftime('%H:%M:%S')} {time.monotonic() - self.started:6.1f} s  {text}")
 
     def run(self) -> list[str]:
-        """Bring the campaign to its end. Returns what did not hold; nothing where all of it did."""
+        """Bring the campaign to its end. Returns what did not hold; nothing if all of it did."""
         self.site.prepare(self.plan.cells, self.plan.epochs)
         if not self.site.has_disk:
             self.note("no file system can be mounted here: 'full disk' is left out")
@@ -163,8 +163,8 @@ class Campaign:
                 done.kind, done.began, done.took_s = name, began, time.time() - began
                 self.injections.append(done)
                 self.note(f"{name}: {done.what}")
-                for delay_s, mend in done.mending:
-                    self._later(delay_s, mend)
+                for delay_s, fix in done.mending:
+                    self._later(delay_s, fix)
                 for delay_s, killed_after_s in done.launches:
                     self._later(delay_s, lambda after_s=killed_after_s: self._press(killed_after_s=after_s))
                     self._busy_until = max(self._busy_until, time.monotonic() + delay_s + 1)

@@ -1,7 +1,7 @@
-"""The kinds of faults: what each does to the cluster, how it is mended, and which causes it may leave.
+"""The kinds of faults: what each does to the cluster, how it is fixed, and which causes it may leave.
 
-A fault returns what it did, or None where there is nothing now that it could be done to. Mending is put off, as
-(delay in seconds, what to do), so that faults may overlap; it gives False where it is to be tried again.
+A fault returns what it did, or None if there is nothing now that it could be done to. Mending is put off, as
+(delay in seconds, what to do), so that faults may overlap; it gives False if it is to be tried again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ QUIET_S = 12.0
 FROZEN_S = 180.0
 # No fault of the deck: what the campaign's administrator cancels, see `Campaign._attend`.
 ATTENDED = "cancelled by the administrator"
-# An attempt that ends so much later than its fault was mended did not end by it.
+# An attempt that ends so much later than its fault was fixed did not end by it.
 AFTERMATH_S = 20
 # How many of the faults wait for an attempt that has come somewhere.
 LATE = 0.85
@@ -94,7 +94,7 @@ def _on_node(site: Site, rows: Sequence[Row], node: str) -> frozenset[str]:
 
 
 def _told(site: Site, *command: str) -> bool:
-    """False where it was refused: the task may have ended in this moment."""
+    """False if it was refused: the task may have ended in this moment."""
     return site.ask(*command) is not None
 
 
@@ -344,7 +344,7 @@ def surplus_array(site: Site, rng: random.Random, rows: Sequence[Row]) -> Inject
 
 
 def cancelled_beside_a_pipeline(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    """A run is requeued and then cancelled by its user, while a pipeline's job goes on with the sweep."""
+    """A run is requeued and then cancelled by its user, while a pipeline's job continues the sweep."""
     worker = _choose(site, rng, rows)
     if worker is None or site.disk_full or "slurmctld" in site.away:
         return None

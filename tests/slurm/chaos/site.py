@@ -123,7 +123,7 @@ class Site:
         return made[-1].runs() if made else []
 
     def ask(self, *command: str) -> str | None:
-        """Stdout of a command of SLURM's; None where it fails, at once while the controller is known to be away."""
+        """Stdout of a command of SLURM's; None if it fails, at once while the controller is known to be away."""
         if "slurmctld" in self.away:
             return None
         try:
@@ -135,7 +135,7 @@ class Site:
         return ended.stdout if ended.returncode == 0 else None
 
     def queue(self) -> list[Row] | None:
-        """The tasks of all runs; None where nobody answers."""
+        """The tasks of all runs; None if nobody answers."""
         text = self.ask("squeue", "-h", "-r", "-p", "gpu", "-o", "%i|%T|%r|%N|%l")
         return None if text is None else [Row(*line.split("|")) for line in text.splitlines()]
 
@@ -207,7 +207,7 @@ class Site:
         return subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, env=self.env, **quiet)
 
     def burn(self, count: int) -> bool:
-        """Keep the cores busy with `count` processes; False where they are already."""
+        """Keep the cores busy with `count` processes; False if they are already."""
         if self.burners:
             return False
         self.burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
@@ -246,7 +246,7 @@ def pids() -> list[int]:
 
 
 def command_of(pid: int) -> str:
-    """The command line of a process, or "" where it is gone."""
+    """The command line of a process, or "" if it is gone."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     return ""
