@@ -34,21 +34,21 @@ def test_each_cause_has_its_own_budget(cause: str) -> None:
     assert word(advancing(allowed + 1, cause)) == (None if limit is None else cause)
 
 
-def goes_on(cause: Cause) -> str:
-    """How the README says what follows."""
+def what_happens_next(cause: Cause) -> str:
+    """The last column of the README's table."""
     if cause.budget == 0:
-        return "after `retry --failed`"
-    how = "by itself" if cause.requeued else "with the same command again"
+        return "blocked until `retry --failed`"
+    how = "resumes by itself" if cause.requeued else "resumes with the same command"
     if cause.budget:
         return f"{how}, {cause.budget} times"
     return f"{how}, always" if cause.requeued else how
 
 
-def test_the_readme_has_every_cause_and_what_follows() -> None:
+def test_the_readme_has_every_cause_and_what_happens_next() -> None:
     rows = re.findall(r"^\| ([A-Z_, ]+) \| .* \| (.*) \|$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
-    told = {name: then for names, then in rows for name in names.split(", ")}
-    assert told.pop("NO_PROGRESS") == "after `retry --failed`"
-    assert told == {name: goes_on(cause) for name, cause in CAUSES.items()}
+    documented = {name: then for names, then in rows for name in names.split(", ")}
+    assert documented.pop("NO_PROGRESS") == "blocked until `retry --failed`"
+    assert documented == {name: what_happens_next(cause) for name, cause in CAUSES.items()}
 
 
 def test_one_cause_does_not_use_up_what_another_is_allowed() -> None:
