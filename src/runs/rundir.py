@@ -1,11 +1,7 @@
-"""The run directory, and the only code that knows its file names.
+"""Run and sweep directories: what their files say, and the few writes that change the state of a run.
 
-    runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  jobs/  table.*  compare_*.png
-        <run>/       config.yaml  provenance.jsonl  attempts.jsonl  metrics.jsonl  events.out.tfevents.*
-                     checkpoints/  result.json  cancelled.json (while a cancel holds)
-
-A run's directory is made once, at planning; a job is given its path and never computes one. `result.json` is written
-last: a run is done if and only if it is valid.
+src/runs/layout.py names the files, src/runs/records.py has their schemas. A run is done if and only if its result.json
+is valid.
 """
 
 from __future__ import annotations
@@ -26,79 +22,15 @@ from src.config.schema import Config
 from src.errors import RunError
 from src.files import append_lines, last_line, read_json, read_lines, replace_file
 from src.runs import records
+from src.runs.layout import RunPaths, SweepPaths
 from src.runs.ownership import Ownership, heart_beats, hold_lock, is_locked
 
 
 @dataclass(frozen=True)
-class RunDir:
+class RunDir(RunPaths):
     """The directory of one run. `owner` is set only in the process that executes the run, and guards its writes."""
 
-    path: Path
     owner: Ownership | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def name(self) -> str:
-        """The run's name, unique within its sweep."""
-        return self.path.name
-
-    @property
-    def label(self) -> str:
-        """`<sweep>/<run>`, as messages and commands name a run."""
-        return f"{self.path.parent.name}/{self.path.name}"
-
-    @property
-    def config_file(self) -> Path:
-        """The fully resolved configuration: the only input of the run."""
-        return self.path / "config.yaml"
-
-    @property
-    def provenance_file(self) -> Path:
-        """Code, commit, versions, host and device: one line per attempt."""
-        return self.path / "provenance.jsonl"
-
-    @property
-    def attempts_file(self) -> Path:
-        """A line when an attempt starts and one when it ends."""
-        return self.path / "attempts.jsonl"
-
-    @property
-    def metrics_file(self) -> Path:
-        """One line per logged point."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of exact states, and of the best weights."""
-        return self.path / "checkpoints"
-
-    @property
-    def best_file(self) -> Path:
-        """The weights of the best epoch so far."""
-        return self.checkpoints / "best.ckpt"
-
-    @property
-    def result_file(self) -> Path:
-        """Written last."""
-        return self.path / "result.json"
-
-    @property
-    def lock_file(self) -> Path:
-        """Locked by the process that executes the run: with flock(2), or by its existence on a disk without flock."""
-        return self.path / ".claim.lock"
-
-    @property
-    def owner_file(self) -> Path:
-        """The token of the process that executes the run, touched at each of its heartbeats."""
-        return self.path / ".owner.json"
-
-    @property
-    def cancel_file(self) -> Path:
-        """Who cancelled the run, and when. It exists as long as the cancel holds."""
-        return self.path / "cancelled.json"
-
-    def figure(self, name: str) -> Path:
-        """Where the run puts the figure `name`."""
-        return self.path / f"{name}.png"
 
     def config(self) -> Config:
         """The run's configuration. Raises RunError if there is none, ConfigError if it is invalid."""
@@ -216,48 +148,8 @@ def _read_meta(path: Path, identity: tuple[int, int, int]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class SweepDir:
-    """The directory of a sweep: runs that were asked for together."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """Tag and time stamp: grid_search_20261122-101502."""
-        return self.path.name
-
-    @property
-    def meta_file(self) -> Path:
-        """What was asked for: kind, configuration, profile, code version."""
-        return self.path / "sweep.yaml"
-
-    @property
-    def cells_file(self) -> Path:
-        """The manifest: one line per cell."""
-        return self.path / "cells.jsonl"
-
-    @property
-    def submissions_file(self) -> Path:
-        """Intents to submit, and the job ids that SLURM answered with."""
-        return self.path / "submissions.jsonl"
-
-    @property
-    def code(self) -> Path:
-        """The snapshots of the code that the sweep is executed with, see src/runs/code_snapshot.py."""
-        return self.path / "code"
-
-    @property
-    def jobs(self) -> Path:
-        """submitit's files, which its jobs read when they start, and the jobs' output."""
-        return self.path / "jobs"
-
-    def table_file(self, suffix: str) -> Path:
-        """The table of results as `csv`, `md` or `parquet`."""
-        return self.path / f"table.{suffix}"
-
-    def figure(self, name: str) -> Path:
-        """Where the figure `name` of the sweep goes."""
-        return self.path / f"{name}.png"
+class SweepDir(SweepPaths):
+    """The directory of a sweep: runs that were requested together."""
 
     def meta(self) -> dict[str, Any]:
         """The content of sweep.yaml: kind, key, tag, created, cells, code, snapshot, config.

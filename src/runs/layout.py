@@ -1,0 +1,129 @@
+"""The names of all files in run and sweep directories. No other code joins such a path.
+
+    runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  jobs/  table.*  compare_*.png
+        <run>/       config.yaml  provenance.jsonl  attempts.jsonl  metrics.jsonl  events.out.tfevents.*
+                     checkpoints/  result.json  cancelled.json (while a cancel holds)
+
+A run's directory is created once, when the sweep is planned; a job is given its path and never computes one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The paths of one run."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name, unique within its sweep."""
+        return self.path.name
+
+    @property
+    def label(self) -> str:
+        """`<sweep>/<run>`, as messages and commands name a run."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def config_file(self) -> Path:
+        """The fully resolved configuration: the only input of the run."""
+        return self.path / "config.yaml"
+
+    @property
+    def provenance_file(self) -> Path:
+        """Code, commit, versions, host and device: one line per attempt."""
+        return self.path / "provenance.jsonl"
+
+    @property
+    def attempts_file(self) -> Path:
+        """A line when an attempt starts and one when it ends."""
+        return self.path / "attempts.jsonl"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One line per logged point."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of exact states, and of the best weights."""
+        return self.path / "checkpoints"
+
+    @property
+    def best_file(self) -> Path:
+        """The weights of the best epoch so far."""
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def result_file(self) -> Path:
+        """Written last."""
+        return self.path / "result.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Locked by the process that executes the run: with flock(2), or by its existence on a disk without flock."""
+        return self.path / ".claim.lock"
+
+    @property
+    def owner_file(self) -> Path:
+        """The token of the process that executes the run, touched at each of its heartbeats."""
+        return self.path / ".owner.json"
+
+    @property
+    def cancel_file(self) -> Path:
+        """Who cancelled the run, and when. It exists as long as the cancel holds."""
+        return self.path / "cancelled.json"
+
+    def figure(self, name: str) -> Path:
+        """Where the run puts the figure `name`."""
+        return self.path / f"{name}.png"
+
+
+@dataclass(frozen=True)
+class SweepPaths:
+    """The paths of one sweep."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Tag and time stamp: grid_search_20261122-101502."""
+        return self.path.name
+
+    @property
+    def meta_file(self) -> Path:
+        """What was asked for: kind, configuration, profile, code version."""
+        return self.path / "sweep.yaml"
+
+    @property
+    def cells_file(self) -> Path:
+        """The manifest: one line per cell."""
+        return self.path / "cells.jsonl"
+
+    @property
+    def submissions_file(self) -> Path:
+        """Intents to submit, and the job ids that SLURM answered with."""
+        return self.path / "submissions.jsonl"
+
+    @property
+    def code(self) -> Path:
+        """The snapshots of the code that the sweep is executed with, see src/runs/code_snapshot.py."""
+        return self.path / "code"
+
+    @property
+    def jobs(self) -> Path:
+        """submitit's files, which its jobs read when they start, and the jobs' output."""
+        return self.path / "jobs"
+
+    def table_file(self, suffix: str) -> Path:
+        """The table of results as `csv`, `md` or `parquet`."""
+        return self.path / f"table.{suffix}"
+
+    def figure(self, name: str) -> Path:
+        """Where the figure `name` of the sweep goes."""
+        return self.path / f"{name}.png"
