@@ -13,6 +13,7 @@ from src.cli import (
     ReplaceBestOption,
     SetOption,
     UnfinishedOption,
+    check_unfinished,
     make_app,
     overrides_of,
     run_app,
@@ -54,6 +55,7 @@ def train(
     from src.config.loading import load_config
     from src.requests import with_best_cell
 
+    check_unfinished("--best", given=best, unfinished=unfinished)
     loaded = load_config(config, overrides_of(set_, checkpoint__replace_best=replace_best))
     chosen = with_best_cell(loaded, unfinished=unfinished) if best else loaded
     made = {"fresh": fresh, "new_code": new_code}
@@ -102,6 +104,7 @@ def grid(
     from hpc.submission.launching import launch
     from src.config.loading import load_config
 
+    check_unfinished("--refined", given=refined, unfinished=unfinished)
     loaded = load_config(config, overrides_of(set_))
     options = {"refined": refined, "unfinished": unfinished}
     made = {"fresh": fresh, "new_code": new_code, **options}

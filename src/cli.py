@@ -14,7 +14,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from src.errors import RelayError
+from src import hints
+from src.errors import ConfigError, RelayError
 from src.log import set_verbosity, start_log
 
 EXIT_STOPPED = 130
@@ -109,6 +110,15 @@ def run_app(app: typer.Typer) -> None:
 def _refuse(message: str) -> None:
     print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(2)
+
+
+def check_unfinished(option: str, *, given: bool, unfinished: bool) -> None:
+    """Raise ConfigError if --unfinished is given without `option`, the only one that reads a grid's results."""
+    if unfinished and not given:
+        raise ConfigError(
+            f"{option}: missing; only this option takes the best cell of an incomplete grid; to add it: "
+            f"{hints.again(option)}"
+        )
 
 
 def overrides_of(given: list[str] | None, **options: Any) -> list[str]:

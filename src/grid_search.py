@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from src.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, UnfinishedOption, overrides_of, run_command
+from src.cli import (
+    ConfigOption,
+    FreshOption,
+    NewCodeOption,
+    SetOption,
+    UnfinishedOption,
+    check_unfinished,
+    overrides_of,
+    run_command,
+)
 
 
 def main(
@@ -24,6 +33,7 @@ def main(
     from src.config.loading import load_config
     from src.requests import grid_request
 
+    check_unfinished("--refined", given=refined, unfinished=unfinished)
     loaded = load_config(config, overrides_of(set_))
     request = grid_request(loaded, refined=refined, unfinished=unfinished)
 

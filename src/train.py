@@ -13,6 +13,7 @@ from src.cli import (
     ReplaceBestOption,
     SetOption,
     UnfinishedOption,
+    check_unfinished,
     overrides_of,
     run_command,
 )
@@ -39,6 +40,7 @@ def main(
     from src.config.loading import load_config
     from src.requests import train_request, with_best_cell
 
+    check_unfinished("--best", given=best, unfinished=unfinished)
     options = {
         "train__overfit_small": overfit_small,
         "train__epochs": max_epochs,
