@@ -12,25 +12,22 @@ from src.log import log
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from src.config.schema import Config
-
 _EXAMPLES = 6
 
 
 def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -> None:
     """Class histogram, image modes and sizes, examples, batch shape, baselines, initial loss, gradient norm."""
     from src.config.loading import load_config
+    from src.config.yaml_file import json_text
+    from src.files import replace_file
     from src.runs.kinds import content_key
+    from src.training.sanity import measure, verdicts
 
     loaded = load_config(config, overrides_of(set_))
     # What another experiment was checked with stays where it is.
     folder = Path(loaded.paths.artifacts_dir) / "checks" / f"{Path(config).stem}-{content_key(loaded, 'train')[:8]}"
-    report, examples, names = _measure(loaded)
-
-    from src.config.yaml_file import json_text
-    from src.files import replace_file
-    from src.training.sanity import verdicts
-
+    log.info(f"reading {loaded.dataset.name}")
+    report, examples, names = measure(loaded, _EXAMPLES)
     results = verdicts(report)
     _print(report, results)
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,34 +41,6 @@ def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -
         print(f"wrote {path}")
     if not all(holds for holds, _ in results):
         sys.exit(1)
-
-
-def _measure(config: Config) -> tuple[dict[str, Any], list[tuple[Tensor, Tensor, int]], tuple[str, ...]]:
-    from src.data.dataset import load
-    from src.data.loader import TrainLoader
-    from src.training import sanity
-    from src.training.device import choose_device, compute_reproducibly
-
-    log.info(f"reading {config.dataset.name}")
-    compute_reproducibly(config.train.seed)
-    device = choose_device(config.train.device)
-    data = load(config)
-    loader = TrainLoader(config, data.train, device)
-    report = {
-        "dataset": config.dataset.name,
-        "classes": config.model.num_classes,
-        "input_shape": list(config.model.input_shape),
-        "splits": sanity.split_sizes(data),
-        "source": data.facts,
-        "class_counts": sanity.class_counts(data.train, config.model.num_classes),
-        "baselines": {
-            name: sanity.baselines(data.train, part, config.model.num_classes, config.train.seed)
-            for name, part in (("val", data.val), ("test", data.test))
-            if len(part)
-        },
-        "batch": sanity.first_batch(config, loader, device),
-    }
-    return report, sanity.example_images(config, loader, _EXAMPLES), data.class_names
 
 
 def _print(report: dict[str, Any], results: Any) -> None:

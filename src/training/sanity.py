@@ -1,6 +1,6 @@
 """The questions that a report asks of its data and its model before any training: D2 to D11, M0 to M2.
 
-Each function answers one of them with plain values; src/checks.py prints them and draws the pictures.
+`measure` answers all of them with plain values; src/checks.py prints them and draws the pictures.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.config.schema import Config
-from src.data.dataset import ImageData, ImageSubset
+from src.data.dataset import ImageData, ImageSubset, load
 from src.data.loader import TrainLoader
 from src.models.registry import build_model, count_parameters
+from src.training.device import choose_device, compute_reproducibly
 
 
 def split_sizes(data: ImageData) -> dict[str, int]:
@@ -91,3 +92,27 @@ def verdicts(report: dict[str, Any]) -> Sequence[tuple[bool, str]]:
         ),
         (batch["images"][1:] == report["input_shape"], f"a batch is {batch['images']}, as model.input_shape says"),
     ]
+
+
+def measure(config: Config, examples: int) -> tuple[dict[str, Any], list[tuple[Tensor, Tensor, int]], tuple[str, ...]]:
+    """All answers for one configuration, up to `examples` example images, and the names of the classes."""
+    compute_reproducibly(config.train.seed)
+    device = choose_device(config.train.device)
+    data = load(config)
+    loader = TrainLoader(config, data.train, device)
+    classes = config.model.num_classes
+    report = {
+        "dataset": config.dataset.name,
+        "classes": classes,
+        "input_shape": list(config.model.input_shape),
+        "splits": split_sizes(data),
+        "source": data.facts,
+        "class_counts": class_counts(data.train, classes),
+        "baselines": {
+            name: baselines(data.train, part, classes, config.train.seed)
+            for name, part in (("val", data.val), ("test", data.test))
+            if len(part)
+        },
+        "batch": first_batch(config, loader, device),
+    }
+    return report, example_images(config, loader, examples), data.class_names
