@@ -7,7 +7,7 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from typing import Any, Literal
 from src.errors import RelayError
 from src.files import append_lines
 from src.progress import Reporter, StopCheck
+from src.runs.causes import Attempts
 from src.runs.checkpoint_names import list_states, newest_step
 from src.runs.code_snapshot import code_digest
 from src.runs.provenance import provenance
@@ -39,7 +40,6 @@ class Outcome:
 
 
 Execute = Callable[[RunDir, StopCheck, Reporter], Outcome]
-Attempts = Sequence[Mapping[str, Any]]
 # A cause, and when the attempt ended, in seconds since 1970, where that is known.
 Loss = tuple[str, float | None]
 

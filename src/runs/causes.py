@@ -12,6 +12,7 @@ from typing import Any
 from src import hints
 from src.errors import RunError
 
+# The attempts at one run, oldest first, as `RunDir.attempts` returns them.
 Attempts = Sequence[Mapping[str, Any]]
 
 

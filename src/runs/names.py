@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from src import hints
 from src.errors import RunError
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import sweeps, with_whole_manifests
-
-if TYPE_CHECKING:
-    pass
-
-from collections.abc import Callable, Iterable
-from typing import TypeVar
-
 from src.text import shortlist
 
 _SHOWN = 8
