@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -47,3 +48,9 @@ def set_verbosity(*, verbose: bool = False, quiet: bool = False) -> None:
     if verbose:
         os.environ[LEVEL_VARIABLE] = "debug"
     start_log(logging.DEBUG if verbose else logging.WARNING if quiet else None)
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """Log a warning that one command meets several times only once."""
+    log.warning(text)

@@ -17,7 +17,8 @@ from src import hints
 from src.config import yaml_file
 from src.config.schema import Config
 from src.files import replace_file
-from src.runs.sweeps import folder_lock, open_sweep, sweeps
+from src.runs.planning_lock import folder_lock
+from src.runs.sweeps import open_sweep, sweeps
 from tests.conftest import ROOT, command_environment, fake, site_path
 from tests.fork_server import fork_python
 from tests.results.test_table import finish

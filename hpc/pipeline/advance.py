@@ -31,8 +31,9 @@ from src.runner import prepare_images
 from src.runs.causes import STOPPED_BY_USER
 from src.runs.cells import Cell
 from src.runs.code_snapshot import change_since, new_code_hint
+from src.runs.planning_lock import folder_lock
 from src.runs.rundir import SweepDir
-from src.runs.sweeps import Request, check_same_images, find_sweep, folder_lock, open_sweep
+from src.runs.sweeps import Request, check_same_images, find_sweep, open_sweep
 
 # Each try waits for half a minute itself.
 _STAGE_JOB_WAITS_S = (0,) * 19

@@ -23,9 +23,9 @@ from src.config.loading import make_config
 from src.config.schema import Config
 from src.errors import RelayError, RunError
 from src.files import append_lines, read_lines, replace_file
+from src.log import warn_once
 from src.runs import records
 from src.runs.code_snapshot import keep_code, new_code_hint, snapshot_problem
-from src.runs.sweeps import say_once
 
 STAGES = ("lr_sweep", "grid", "train", "evaluate")
 
@@ -148,7 +148,7 @@ def all_pipelines(runs_dir: Path) -> list[Pipeline]:
         try:
             found.append((Pipeline(path.parent).meta()["created"], path.parent.name, Pipeline(path.parent)))
         except RelayError as error:
-            say_once(f"skipped: {' '.join(str(error).split())}")
+            warn_once(f"skipped: {' '.join(str(error).split())}")
     return [pipeline for _, _, pipeline in sorted(found, key=lambda each: each[:2])]
 
 

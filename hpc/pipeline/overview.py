@@ -17,8 +17,9 @@ from src.config.schema import Config
 from src.errors import ClusterError, RunError
 from src.log import log
 from src.results.terminal import print_rows
+from src.runs.planning_lock import is_folder_locked
 from src.runs.rundir import SweepDir
-from src.runs.sweeps import is_folder_locked, sweeps
+from src.runs.sweeps import sweeps
 from src.text import shortlist
 
 

@@ -16,8 +16,8 @@ from src import hints
 from src.config.schema import Config
 from src.errors import ClusterError
 from src.runs.code_snapshot import sweep_code
+from src.runs.planning_lock import folder_lock
 from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import folder_lock
 from src.text import counted, shortlist
 
 # Of a user, an account or a QOS: how many jobs may be submitted (slurm.schedmd.com/resource_limits.html).

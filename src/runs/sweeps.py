@@ -5,8 +5,6 @@ Asking for the same runs again finds their sweep and continues it; only `fresh` 
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import hashlib
 import os
 import shutil
@@ -22,18 +20,16 @@ from src.config import yaml_file
 from src.config.schema import Config
 from src.errors import DataError, RelayError, RunError
 from src.files import append_lines, replace_file, sync_directory
-from src.log import log
+from src.log import warn_once
 from src.runs.cells import Cell
 from src.runs.code_snapshot import keep_code
-from src.runs.kinds import content_key_of, cost_key, kind_of
+from src.runs.config_texts import ConfigTexts
+from src.runs.kinds import cost_key, kind_of
+from src.runs.planning_lock import folder_lock, unwritable
 from src.runs.provenance import code_version
 from src.runs.rundir import SweepDir
-from src.section import Section
 
 _MAKING = ".making-"
-_PLANNING_LOCK = ".planning.lock"
-# How long another planner is waited for without a word, and with one, in seconds.
-_QUIET_S, _PATIENCE_S = 10, 900
 # More files than this are made durable by one sync of everything, which takes less than one for each.
 _SYNCED_ONE_BY_ONE = 200
 
@@ -98,86 +94,6 @@ def check_same_images(sweep: SweepDir, request: Request) -> None:
         )
 
 
-@contextlib.contextmanager
-def folder_lock(runs_dir: Path) -> Iterator[None]:
-    """One planner at a time in this runs directory. Raises RunError if it cannot be written."""
-    from filelock import FileLock, Timeout
-
-    try:
-        runs_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(runs_dir / _PLANNING_LOCK)
-        try:
-            lock.acquire(timeout=_QUIET_S)
-        except Timeout:
-            log.info(f"waiting for {lock.lock_file}, which another launch holds")
-            lock.acquire(timeout=_PATIENCE_S)
-    except Timeout:
-        raise RunError(
-            f"{lock.lock_file}: held for {_PATIENCE_S} s; if no launch is at work, on no login node, remove that file"
-        ) from None
-    except OSError as error:
-        raise _unwritable(runs_dir, error) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def is_folder_locked(runs_dir: Path) -> bool:
-    """Whether another process is inside `folder_lock` of this directory. Waits for nothing."""
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(runs_dir / _PLANNING_LOCK, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return False  # Of another user, or read-only: it cannot be asked.
-
-
-def _unwritable(runs_dir: Path, error: OSError) -> RunError:
-    return RunError(f"{runs_dir}: cannot be written: {error.strerror}; set paths.runs_dir to a folder that can")
-
-
-class ConfigTexts:
-    """What goes into config.yaml: the text of each section is made once, however many runs share it."""
-
-    def __init__(self) -> None:
-        # By identity: values that are equal, such as 0.0 and -0.0, need not have the same text. The section is kept
-        # with its text, so that no other one gets its id.
-        self._made: dict[int, tuple[Section, dict[str, Any], str]] = {}
-
-    def text(self, config: Config) -> str:
-        """The configuration with its paths absolute, as `dump_yaml` writes it."""
-        return "".join(self._section(name, section)[1] for name, section in config)
-
-    def key(self, config: Config, kind: str) -> str:
-        """The content key that the configuration has once it is read back from its text."""
-        return content_key_of({name: self._section(name, section)[0] for name, section in config}, kind)
-
-    def _section(self, name: str, section: Section) -> tuple[dict[str, Any], str]:
-        if id(section) not in self._made:
-            content = with_absolute_paths(name, section)
-            self._made[id(section)] = (section, content, yaml_file.dump_yaml({name: content}))
-        return self._made[id(section)][1:]
-
-
-def with_absolute_paths(name: str, section: Section) -> dict[str, Any]:
-    """The section `name` as plain values, its paths absolute, so that it means the same in every folder and node."""
-    content: dict[str, Any] = section.model_dump(mode="json")
-    if name == "paths":
-        return {key: str(Path(value).absolute()) for key, value in content.items()}
-    if name == "dataset":
-        content["root"] = str(Path(content["root"]).expanduser().absolute())
-        folder = Path(content["name"]).expanduser()
-        if content["source"] == "folder" or (content["source"] == "auto" and folder.is_dir()):
-            content |= {"name": str(folder.absolute()), "source": "folder"}
-    if name == "evaluation" and content["checkpoint"]:
-        content["checkpoint"] = str(Path(content["checkpoint"]).expanduser().absolute())
-    return content
-
-
 def sweeps(runs_dir: Path) -> list[SweepDir]:
     """The sweeps below `runs_dir`, oldest first; folders of others are skipped, also those that have a sweep.yaml,
     and damaged sweeps, both with a word.
@@ -195,12 +111,6 @@ def with_whole_manifests(made: Iterable[SweepDir]) -> Iterator[SweepDir]:
     return _whole(made, lambda sweep: (kind_of(sweep.kind, sweep.path), sweep.cells()))
 
 
-@functools.cache
-def say_once(text: str) -> None:
-    """Print to stderr what one command comes across several times."""
-    log.warning(text)
-
-
 def _whole(made: Iterable[SweepDir], read: Callable[[SweepDir], object]) -> Iterator[SweepDir]:
     for sweep in made:
         try:
@@ -209,7 +119,7 @@ def _whole(made: Iterable[SweepDir], read: Callable[[SweepDir], object]) -> Iter
             # Every sweep of ours has a manifest; Weights & Biases, for one, writes a sweep.yaml too.
             ours = os.path.exists(sweep.cells_file)  # noqa: PTH110
             reason = " ".join(str(error).split()) if ours else f"{sweep.path}: its sweep.yaml is another program's"
-            say_once(f"skipped: {reason}")
+            warn_once(f"skipped: {reason}")
         else:
             yield sweep
 
@@ -232,7 +142,7 @@ def make_sweep(request: Request, created: datetime, code_root: Path | None = Non
     try:
         building = Path(tempfile.mkdtemp(dir=runs_dir, prefix=_MAKING))
     except OSError as error:
-        raise _unwritable(runs_dir, error) from None
+        raise unwritable(runs_dir, error) from None
     try:
         building.chmod(0o755)
         draft, texts = SweepDir(building), ConfigTexts()
@@ -259,7 +169,7 @@ def make_sweep(request: Request, created: datetime, code_root: Path | None = Non
     except BaseException as error:
         shutil.rmtree(building, ignore_errors=True)
         if isinstance(error, OSError) and not isinstance(error, RunError):
-            raise _unwritable(runs_dir, error) from None
+            raise unwritable(runs_dir, error) from None
         raise
 
 

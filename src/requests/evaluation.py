@@ -1,0 +1,91 @@
+"""The run of `evaluate`: one checkpoint, identified by the digest of its file."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from src import hints
+from src.config import yaml_file
+from src.config.loading import make_config
+from src.config.schema import Config
+from src.errors import CheckpointError
+from src.files import read_json
+from src.requests.training import train_request
+from src.runs.cells import single_cell
+from src.runs.checkpoint_names import missing_checkpoint
+from src.runs.config_texts import with_absolute_paths
+from src.runs.sweeps import Request, find_sweep
+
+# Of a file or directory, in bytes (NAME_MAX).
+_LONGEST_NAME = 255
+
+
+def evaluation_request(config: Config) -> Request:
+    """One evaluation of a checkpoint, `artifacts/best.ckpt` unless another is named, and of nothing else: the digest of
+    the file is part of what is planned. Raises CheckpointError.
+    """
+    path = Path(config.evaluation.checkpoint or Path(config.paths.artifacts_dir) / "best.ckpt")
+    if len(path.name.encode()) > _LONGEST_NAME:
+        raise CheckpointError(f"{path.name[:60]}…: no file can have so long a name; give another with --checkpoint")
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder; give the .ckpt file in it with --checkpoint")
+    if not path.is_file():
+        raise CheckpointError(missing_checkpoint(path))
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    _check_digest(path, digest, config.evaluation.sha256)
+    if config.evaluation.checkpoint is None:
+        _check_same_experiment(path, config)
+    named = make_config(
+        config.to_dict(), "evaluation", {"evaluation.checkpoint": str(path), "evaluation.sha256": digest}
+    )
+    name = f"{named.evaluation.split}-{path.stem}-{digest[:8]}"
+    if len(name.encode()) > _LONGEST_NAME:
+        name = f"{named.evaluation.split}-{digest[:8]}"
+    cell = single_cell(named, "evaluate", name)
+    return Request("evaluate", "evaluate", [cell], named, extra=digest)
+
+
+def _check_same_experiment(path: Path, config: Config) -> None:
+    """Raise CheckpointError if the best weights that nobody asked for by name were trained on other images."""
+    beside = path.with_suffix(".yaml")
+    if not beside.is_file():
+        return
+    trained = make_config(yaml_file.read_mapping(beside), str(beside))
+    theirs, ours = (images_of(each) for each in (trained, config))
+    if theirs == ours:
+        return
+    own = find_sweep(Path(config.paths.runs_dir), "train", train_request(config).key)
+    weights = own.runs()[0].best_file if own else None
+    measure_own = (
+        f"; to measure the training of this configuration: {hints.again('--checkpoint', str(weights))}"
+        if weights and weights.is_file()
+        else ""
+    )
+    raise CheckpointError(
+        f"{path}: was trained on other images ({theirs}) than those of this configuration ({ours}){measure_own}; "
+        f"to measure it all the same: {hints.again('--checkpoint', str(path))}"
+    )
+
+
+def images_of(config: Config) -> str:
+    """Which images a configuration means, in words; equal where they are the same."""
+    content = with_absolute_paths("dataset", config.dataset)
+    made = ("synthetic_seed", "synthetic_train_per_class", "synthetic_valid_per_class")
+    names = ("name", "classes", *(made if content["name"] == "synthetic" else ()))
+    return ", ".join(f"{name} {content[name]}" for name in names if content[name] is not None)
+
+
+def _check_digest(path: Path, digest: str, asked: str | None) -> None:
+    """Raise CheckpointError if the file is not the one that is asked for, or that its JSON file beside it is of."""
+    beside = path.with_suffix(".json")
+    beside_fits = len(beside.name.encode()) <= _LONGEST_NAME
+    written = (read_json(beside) or {}).get("sha256") if beside_fits else None
+    if asked not in (None, digest):
+        raise CheckpointError(f"evaluation.sha256: {asked}, but {path} has {digest}; leave it null to take the file")
+    if isinstance(written, str) and written != digest:
+        raise CheckpointError(
+            f"{path}: is not the file that {beside.name} beside it was written for: it was damaged or replaced. Train "
+            f"again, name another one with --checkpoint, or remove {beside} to measure it as it is"
+        )

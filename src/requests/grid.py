@@ -1,0 +1,110 @@
+"""The runs of `grid`, and the best finished cell of a grid, which `--refined` and `--best` start from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from src import hints
+from src.config.loading import make_config
+from src.config.schema import Config
+from src.errors import RunError
+from src.log import log
+from src.results.table import Row, best_row, read_rows
+from src.runs.cells import expand_grid, refine_grid
+from src.runs.rundir import SweepDir
+from src.runs.sweeps import Request, find_sweep
+
+
+def grid_request(config: Config, *, refined: bool = False, unfinished: bool = False) -> Request:
+    """All cells of the grid, or of the narrower one around the best cell of the grid.
+
+    Where that grid is there and not complete, RunError is raised unless an `unfinished` one will do. Where it is not
+    there, the narrower one is around the configuration itself.
+    """
+    if refined:
+        best = best_of_grid(config, "--refined", unfinished=unfinished)
+        return _grid_around(best.overrides if best else {}, config)
+    return Request("grid", config.hparams.tag, expand_grid(config), config)
+
+
+def _grid_around(best: Mapping[str, Any], config: Config) -> Request:
+    return Request("grid", config.refine.tag, refine_grid(config, best), config)
+
+
+@dataclass(frozen=True)
+class BestCell:
+    """The best finished cell of a grid, and what makes it."""
+
+    sweep: SweepDir
+    row: Row
+    overrides: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.row['run']} of {self.sweep.name}, val/accuracy {self.row['val/accuracy']:.4f}"
+
+
+def best_of_grid(config: Config, option: str, *, unfinished: bool) -> BestCell | None:
+    """The best cell of this configuration's newest grid; None if there is no grid or nothing measured in it.
+
+    Raises RunError, in the name of the command's `option`, where it is not complete and `unfinished` is not given.
+    """
+    if not config.hparams.axes:
+        return None
+    request = grid_request(config)
+    best = _best_of(request, option, unfinished=unfinished)
+    sweep = find_sweep(request.runs_dir, request.kind, request.key)
+    done = sum(run.is_done() for run in sweep.runs()) if sweep else 0
+    if sweep and done and best is None:
+        raise RunError(
+            f"{option}: all {done} cells of {sweep.name} that are done diverged; give lower rates (hparams.lr), "
+            "or leave the option away"
+        )
+    return best
+
+
+def _best_of(request: Request, option: str, *, unfinished: bool) -> BestCell | None:
+    sweep = find_sweep(request.runs_dir, request.kind, request.key)
+    if sweep is None:
+        return None
+    runs = sweep.runs()
+    done = sum(run.is_done() for run in runs)
+    if done < len(runs) and not unfinished:
+        raise RunError(
+            f"{option}: only {done} of {len(runs)} cells of {sweep.name} are done; to finish that grid: "
+            f"{hints.again(kept=sweep.meta())}; to take the best of what is done: {hints.again('--unfinished')}"
+        )
+    return best_cell(sweep)
+
+
+def best_cell(sweep: SweepDir) -> BestCell | None:
+    """The best finished cell of a grid; None if nothing was measured."""
+    best = best_row(read_rows(sweep))
+    if best is None:
+        return None
+    chosen = next(cell for cell in sweep.cells() if cell["name"] == best["run"])
+    return BestCell(sweep, best, {path: value for path, value in chosen["overrides"].items() if path != "train.epochs"})
+
+
+def best_of_all(config: Config, *, unfinished: bool = False) -> BestCell:
+    """The best cell of this configuration's grid and of the narrower grid around it, where there is one.
+
+    Raises RunError if none is done, or a grid is not complete and `unfinished` is not given.
+    """
+    first = best_of_grid(config, "--best", unfinished=unfinished)
+    if first is None:
+        grid = hints.command("hpc.launch", "grid")
+        raise RunError(f"--best: no cell of this configuration's grid is done yet; run the grid first: {grid}")
+    second = _best_of(_grid_around(first.overrides, config), "--best", unfinished=unfinished)
+    if second is None:
+        return first
+    rows = [{**cell.row, "index": number} for number, cell in enumerate((first, second))]
+    return first if best_row(rows) == rows[0] else second
+
+
+def with_best_cell(config: Config, *, unfinished: bool = False) -> Config:
+    """The configuration with its best cell in it, which is named on stderr. Raises RunError as `best_of_all` does."""
+    best = best_of_all(config, unfinished=unfinished)
+    log.info(f"--best: {best}")
+    return make_config(config.to_dict(), "the best cell", best.overrides)

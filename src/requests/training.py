@@ -1,0 +1,28 @@
+"""The runs of `train` and `lr-sweep`."""
+
+from __future__ import annotations
+
+from src.config.loading import make_config
+from src.config.schema import Config
+from src.runs.cells import Cell, single_cell
+from src.runs.kinds import content_key
+from src.runs.sweeps import Request
+
+
+def train_request(config: Config) -> Request:
+    """One full training of the configuration as it stands, or its overfit test."""
+    tag = "overfit_small" if config.train.overfit_small else "train"
+    if config.train.overfit_small:
+        epochs = {"train.epochs": config.train.overfit_epochs}
+        config = make_config(config.to_dict(), "train.overfit_epochs", epochs)
+    return Request("train", tag, [single_cell(config, "train", tag)], config)
+
+
+def lr_sweep_request(config: Config) -> Request:
+    """One LR sweep for each seed of `lr_finder.seeds`, or for `train.seed` alone."""
+    seeds = config.lr_finder.seeds or (config.train.seed,)
+    cells = []
+    for index, seed in enumerate(dict.fromkeys(seeds)):
+        seeded = make_config(config.to_dict(), "lr_finder.seeds", {"train.seed": seed})
+        cells.append(Cell(index, f"seed={seed}", content_key(seeded, "lr_sweep"), {"train.seed": seed}, seeded))
+    return Request("lr_sweep", config.lr_finder.tag, cells, config)

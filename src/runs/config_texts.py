@@ -1,0 +1,49 @@
+"""The config.yaml of each run of a sweep, and the content key that it has once it is read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from src.config import yaml_file
+from src.config.schema import Config
+from src.runs.kinds import content_key_of
+from src.section import Section
+
+
+class ConfigTexts:
+    """What goes into config.yaml: the text of each section is made once, however many runs share it."""
+
+    def __init__(self) -> None:
+        # By identity: values that are equal, such as 0.0 and -0.0, need not have the same text. The section is kept
+        # with its text, so that no other one gets its id.
+        self._made: dict[int, tuple[Section, dict[str, Any], str]] = {}
+
+    def text(self, config: Config) -> str:
+        """The configuration with its paths absolute, as `dump_yaml` writes it."""
+        return "".join(self._section(name, section)[1] for name, section in config)
+
+    def key(self, config: Config, kind: str) -> str:
+        """The content key that the configuration has once it is read back from its text."""
+        return content_key_of({name: self._section(name, section)[0] for name, section in config}, kind)
+
+    def _section(self, name: str, section: Section) -> tuple[dict[str, Any], str]:
+        if id(section) not in self._made:
+            content = with_absolute_paths(name, section)
+            self._made[id(section)] = (section, content, yaml_file.dump_yaml({name: content}))
+        return self._made[id(section)][1:]
+
+
+def with_absolute_paths(name: str, section: Section) -> dict[str, Any]:
+    """The section `name` as plain values, its paths absolute, so that it means the same in every folder and node."""
+    content: dict[str, Any] = section.model_dump(mode="json")
+    if name == "paths":
+        return {key: str(Path(value).absolute()) for key, value in content.items()}
+    if name == "dataset":
+        content["root"] = str(Path(content["root"]).expanduser().absolute())
+        folder = Path(content["name"]).expanduser()
+        if content["source"] == "folder" or (content["source"] == "auto" and folder.is_dir()):
+            content |= {"name": str(folder.absolute()), "source": "folder"}
+    if name == "evaluation" and content["checkpoint"]:
+        content["checkpoint"] = str(Path(content["checkpoint"]).expanduser().absolute())
+    return content

@@ -1,0 +1,57 @@
+"""The lock of a runs directory: one process at a time plans, submits or advances a pipeline in it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from src.errors import RunError
+from src.log import log
+
+_PLANNING_LOCK = ".planning.lock"
+# Seconds to wait for another planner before the wait is logged, and after that.
+_QUIET_S, _PATIENCE_S = 10, 900
+
+
+@contextlib.contextmanager
+def folder_lock(runs_dir: Path) -> Iterator[None]:
+    """One planner at a time in this runs directory. Raises RunError if it cannot be written."""
+    from filelock import FileLock, Timeout
+
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(runs_dir / _PLANNING_LOCK)
+        try:
+            lock.acquire(timeout=_QUIET_S)
+        except Timeout:
+            log.info(f"waiting for {lock.lock_file}, which another launch holds")
+            lock.acquire(timeout=_PATIENCE_S)
+    except Timeout:
+        raise RunError(
+            f"{lock.lock_file}: held for {_PATIENCE_S} s; if no launch is at work, on no login node, remove that file"
+        ) from None
+    except OSError as error:
+        raise unwritable(runs_dir, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_folder_locked(runs_dir: Path) -> bool:
+    """Whether another process is inside `folder_lock` of this directory. Waits for nothing."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(runs_dir / _PLANNING_LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False  # Of another user, or read-only: it cannot be asked.
+
+
+def unwritable(runs_dir: Path, error: OSError) -> RunError:
+    """The error for a runs directory that this user cannot write."""
+    return RunError(f"{runs_dir}: cannot be written: {error.strerror}; set paths.runs_dir to a folder that can")
