@@ -135,9 +135,9 @@ def test_whose_lock_does_not_hold() -> None:
 
 def test_a_lock_that_the_node_takes_although_it_is_held(tmp_path: Path) -> None:
     meeting = node_report.Handshake(tmp_path)
-    meeting.turn.write_text('{"seen": true}')
+    meeting.ack.write_text('{"seen": true}')
     with node.meeting_place(tmp_path):
-        meeting.turn.write_text('{"seen": true}')
+        meeting.ack.write_text('{"seen": true}')
         assert node_report.meet(meeting)["asker_lock"] == "refused"
     assert node_report.meet(meeting)["asker_lock"] == "taken"
 

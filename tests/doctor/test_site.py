@@ -10,7 +10,7 @@ import pytest
 
 from hpc.doctor import limits, site, site_checks
 from hpc.doctor.findings import Line
-from hpc.doctor.site import Association, NodeGroup, Partition, Qos, Settings, Site
+from hpc.doctor.site import Association, NodeGroup, Partition, Qos, Settings, SiteFacts
 from hpc.submission.profile import Profile
 
 # Of what 22.05.8 prints for the cluster of `make slurm-up`.
@@ -280,7 +280,7 @@ def test_kill_wait(seconds: int, save_s: float | None, level: str) -> None:
 
 
 def test_time_limit() -> None:
-    known = Site(SETTINGS, [GPU], GROUPS, [QOS], [OWN])
+    known = SiteFacts(SETTINGS, [GPU], GROUPS, [QOS], [OWN])
     hour = limits.check_time_limit(GPU, limits.time_limits(known, PROFILE), 60)
     assert [(line.level, line.finding) for line in hour] == [("ok", "time_min 60 min; allowed: partition gpu 1440 min")]
     (long,) = limits.check_time_limit(GPU, limits.time_limits(known, PROFILE), 2000)
@@ -306,7 +306,7 @@ def test_arrays(size: int, tasks: int, level: str, words: str) -> None:
 
 
 def test_submit_limits() -> None:
-    known = Site(SETTINGS, [replace(GPU, qos="part")], GROUPS, [QOS, replace(QOS, name="part")], [OWN])
+    known = SiteFacts(SETTINGS, [replace(GPU, qos="part")], GROUPS, [QOS, replace(QOS, name="part")], [OWN])
     assert limits.submit_limits(known, PROFILE) == {"MaxJobCount": 10_000}
     found = limits.submit_limits(replace(known, settings=ENFORCED), PROFILE)
     assert found == {
@@ -322,7 +322,7 @@ def test_submit_limits() -> None:
 
 def test_accounts() -> None:
     def level(profile: Profile = PROFILE, settings: Settings = ENFORCED, known: list[Association] | None = None) -> str:
-        found = Site(settings, [GPU], GROUPS, [QOS], [OWN] if known is None else known)
+        found = SiteFacts(settings, [GPU], GROUPS, [QOS], [OWN] if known is None else known)
         (line,) = limits.check_association(found, profile)
         return f"{line.level}: {line.finding} {line.advice}".strip()
 
@@ -331,7 +331,7 @@ def test_accounts() -> None:
     assert level(changed(account="vision"), SETTINGS).startswith("ok")
     assert level(known=[]) == "problem: accounting knows no default account of this user ask the site for an account"
     assert level(changed(qos="urgent")).startswith("problem: account lab may not use QOS urgent")
-    assert limits.check_association(Site(SETTINGS), PROFILE) == []
+    assert limits.check_association(SiteFacts(SETTINGS), PROFILE) == []
 
 
 def test_accounting() -> None:

@@ -19,7 +19,7 @@ from hpc.recovery.diagnosis import StopRequest
 from hpc.submission import arrays
 from hpc.submission.arrays import submit_missing
 from hpc.submission.local_pool import local_executor
-from hpc.submission.plan import Site, SubmitPlan
+from hpc.submission.plan import SiteLimits, SubmitPlan
 from hpc.submission.profile import Profile
 from hpc.submission.submit import show_in_logs
 from src.config.schema import Config
@@ -35,7 +35,7 @@ from src.runs.sweeps import open_sweep
 from tests.conftest import fake
 
 PROFILE = Profile(executor="slurm", slice="1g.12gb", max_parallel=2)
-SITE = Site("gpu:1g.12gb:1", 1001)
+SITE = SiteLimits("gpu:1g.12gb:1", 1001)
 
 
 @pytest.fixture

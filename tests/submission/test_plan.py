@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hpc import slurm
-from hpc.slurm_command import BusyError, ask, run_slurm_once
-from hpc.submission.plan import Site, SubmitPlan, Target, job_name, make_plan, options_without_slice, plan_arrays
+from hpc.slurm_command import BusyError, run_slurm, run_slurm_once
+from hpc.submission.plan import SiteLimits, SubmitPlan, Target, job_name, make_plan, options_without_slice, plan_arrays
 from hpc.submission.profile import Profile, choose_gres, load_profile
 from src import hints
 from src.config.schema import Config
@@ -151,7 +151,7 @@ def test_all_arrays_of_a_launch_keep_to_the_profiles_cap(
     """Each array: its tasks, how many at a time, and what it waits for (jobs by id, submissions by number)."""
     sweep = SweepDir(Path("/scratch/runs/grid"))
     profile = PROFILE.model_copy(update={"max_parallel": 4})
-    target = Target(sweep, profile, Site("gpu:1g.12gb:1", size), Path("/scratch/code"))
+    target = Target(sweep, profile, SiteLimits("gpu:1g.12gb:1", size), Path("/scratch/code"))
     runs = [sweep.run(f"k={number}") for number in range(count)]
     plans = plan_arrays(target, runs, 5, queued, ["70"] if queued else [])
     assert [plan.job_name for plan in plans] == [job_name(sweep.path, 5 + number) for number in range(len(plans))]
@@ -287,7 +287,7 @@ def test_the_users_settings_for_slurms_commands_do_not_change_their_answers(
     monkeypatch.setenv("MY_SQUEUE_NOTES", "mine")
     for command in ("squeue", "sacct", "sinfo", "scontrol", "scancel"):
         fake(commands, command, "env | grep -E '^(SQUEUE|SACCT|SINFO|SCONTROL|SCANCEL|SBATCH|SLURM|MY)_' | sort")
-        assert ask([command]).split() == ["MY_SQUEUE_NOTES=mine", "SLURM_JWT=token"]
+        assert run_slurm([command]).split() == ["MY_SQUEUE_NOTES=mine", "SLURM_JWT=token"]
 
 
 def test_a_job_that_is_taken_late_is_cancelled(commands: Path, tmp_path: Path) -> None:

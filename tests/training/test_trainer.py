@@ -272,13 +272,13 @@ def test_weights_that_are_no_numbers_after_the_last_step_are_no_result(
     from src.results.table import best_row, read_rows
     from src.training import trainer as engine
 
-    real = engine.measure
+    real = engine.evaluate_split
 
     def evaluate_split(*given: Any) -> dict[str, float] | None:
         values = real(*given)
         return values and {**values, "loss": float("nan")}
 
-    monkeypatch.setattr(engine, "measure", evaluate_split)
+    monkeypatch.setattr(engine, "evaluate_split", evaluate_split)
     run = new_run(small())
     assert execute(run) == "done"
     result = run.result()
