@@ -250,7 +250,7 @@ def doctor(
     """One page about this site: what fits, what does not, and what to do."""
     import sys
 
-    from hpc.doctor import show_doctor
+    from hpc.doctor.page import show_doctor
     from src.config.loading import load_config
 
     sys.exit(show_doctor(load_config(config, overrides_of(set_)), cluster, node=not no_node))

@@ -138,7 +138,7 @@ def test_a_module_depends_on_few_others(path: Path) -> None:
         "hpc.monitor.status_rows",
         "hpc.aggregate",
         "hpc.demo",
-        "hpc.doctor",
+        "hpc.doctor.page",
         "hpc.pipeline.advance",
         "hpc.node.run_lock",
         "src.train",

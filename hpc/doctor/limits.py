@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from hpc.doctor.findings import Line
-from hpc.doctor.site import Association, Partition, Qos, Settings, SiteFacts
+from hpc.doctor.site_facts import Association, Partition, Qos, Settings, SiteFacts
 from hpc.submission.profile import Profile
 
 _ENFORCING = {"limits", "safe", "all"}
@@ -121,7 +121,7 @@ def check_submit_limits(limits: Mapping[str, int], tasks: int) -> Line:
 
 
 def check_accounting(settings: Settings, refused: str | None) -> Line:
-    """Whether SLURM remembers how jobs ended; `refused` is what it said where it did not answer."""
+    """Whether SLURM remembers how jobs ended; `refused` is what it said where it did not result."""
     without = (
         "runs and status work without it; a task that is killed without a word is KILLED, not OUT_OF_MEMORY or such"
     )

@@ -1,6 +1,6 @@
 """`python -m hpc.doctor.node_report FOLDER`: what a task finds on its node, as one JSON line and in FOLDER/report.json.
 
-`node.py` starts it and waits; between them they see whether files and locks hold across the two machines.
+`probe.py` starts it and waits; between them they see whether files and locks hold across the two machines.
 """
 
 from __future__ import annotations
@@ -15,48 +15,15 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from hpc.doctor.handshake import POLL_S, Handshake, try_lock
 from src.errors import ClusterError
 from src.files import read_json, replace_file
 
-_TURN_PATIENCE_S = 60.0
-_NETWORK_PATIENCE_S = 5.0
-POLL_S = 0.1
-
-
-@dataclass(frozen=True)
-class Handshake:
-    """The folder in which the two sides meet, and its files."""
-
-    folder: Path
-
-    @property
-    def asker_lock(self) -> Path:
-        """Held by who asks, all the time."""
-        return self.folder / "asker.lock"
-
-    @property
-    def node_lock(self) -> Path:
-        """Held by the node from before `ready` until it has seen `ack`."""
-        return self.folder / "node.lock"
-
-    @property
-    def ready(self) -> Path:
-        """The node's first word."""
-        return self.folder / "hello.json"
-
-    @property
-    def ack(self) -> Path:
-        """There from the start; replaced by who asks when it has seen `ready`."""
-        return self.folder / "turn.json"
-
-    @property
-    def report(self) -> Path:
-        """The node's last word."""
-        return self.folder / "report.json"
+_ACK_TIMEOUT_S = 60.0
+_NETWORK_TIMEOUT_S = 5.0
 
 
 def node_name() -> str:
@@ -64,32 +31,19 @@ def node_name() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def try_lock(file: TextIO) -> str:
-    """`taken`, `refused` where another process holds it, or the system's word for what is wrong."""
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return "refused"
-    except OSError as error:
-        return str(error.strerror)
-    return "taken"
-
-
-def meet(meeting: Handshake) -> dict[str, Any]:
+def check_shared_files(handshake: Handshake) -> dict[str, Any]:
     """Locks and files as seen from here. `round_trip_s` is None if the answer to `ready` was not seen in time."""
-    with meeting.asker_lock.open("r+") as file:
+    with handshake.asker_lock.open("r+") as file:
         seen = try_lock(file)
-    with meeting.node_lock.open("w") as file:
+    with handshake.node_lock.open("w") as file:
         own = try_lock(file)
         start = time.monotonic()
-        replace_file(meeting.ready, json.dumps({"host": node_name(), "time": time.time()}))
-        while not (turn := read_json(meeting.ack) or {}).get("seen"):
-            if time.monotonic() - start > _TURN_PATIENCE_S:
+        replace_file(handshake.ready, json.dumps({"host": node_name(), "time": time.time()}))
+        while not (ack := read_json(handshake.ack) or {}).get("seen"):
+            if time.monotonic() - start > _ACK_TIMEOUT_S:
                 return {"asker_lock": seen, "own_lock": own, "round_trip_s": None}
             time.sleep(POLL_S)
-        return {"asker_lock": seen, "own_lock": own, "round_trip_s": time.monotonic() - start, **turn}
+        return {"asker_lock": seen, "own_lock": own, "round_trip_s": time.monotonic() - start, **ack}
 
 
 def describe_torch() -> dict[str, Any]:
@@ -145,7 +99,7 @@ def describe_network() -> dict[str, str]:
         target, what = endpoint, constants.ENDPOINT
     port = target.port or (443 if target.scheme == "https" else 80)
     try:
-        socket.create_connection((target.hostname or "", port), _NETWORK_PATIENCE_S).close()
+        socket.create_connection((target.hostname or "", port), _NETWORK_TIMEOUT_S).close()
     except OSError as error:
         return {"host": what, "error": error.strerror or str(error)}
     return {"host": what}
@@ -168,11 +122,11 @@ def describe_space() -> dict[str, Any]:
 
 def main() -> None:
     """Look around, write report.json, print it."""
-    meeting = Handshake(Path(sys.argv[1]))
+    handshake = Handshake(Path(sys.argv[1]))
     report = {
         "host": node_name(),
         "python": platform.python_version(),
-        "files": meet(meeting),
+        "files": check_shared_files(handshake),
         "torch": describe_torch(),
         "slice": {},
         "network": describe_network(),
@@ -180,7 +134,7 @@ def main() -> None:
     }
     if "error" not in report["torch"]:
         report["slice"] = describe_slice()
-    replace_file(meeting.report, json.dumps(report))
+    replace_file(handshake.report, json.dumps(report))
     print(json.dumps(report), flush=True)
 
 

@@ -1,11 +1,11 @@
-"""What a site's answers mean for Relay: facts of `site.py` and a profile -> lines. Pure."""
+"""What a site's answers mean for Relay: facts of `site_facts.py` and a profile -> lines. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from hpc.doctor.findings import Line
-from hpc.doctor.site import NodeGroup, Partition, Qos, Settings
+from hpc.doctor.site_facts import NodeGroup, Partition, Qos, Settings
 from hpc.submission.forecast import LEAD_MARGIN_S
 from hpc.submission.profile import Profile
 from src.text import shortlist

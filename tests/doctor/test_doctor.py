@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from hpc import doctor
-from hpc.doctor import ask, folder, node, node_report
+from hpc.doctor import filesystem, node_report, page, probe, site_query
 from hpc.doctor.findings import Line, count_levels, print_page
-from hpc.doctor.node import node_lines
+from hpc.doctor.handshake import Handshake, ProbeResult, open_handshake
+from hpc.doctor.node_checks import node_lines
 from hpc.submission.profile import Profile
 from src.config import yaml_file
 from src.config.schema import Config
@@ -48,7 +48,7 @@ nas:/x /my\\040runs nfs4 rw 0 0
     ],
 )
 def test_file_systems(path: str, level: str, words: str) -> None:
-    line = folder.check_kind(Path(path), folder.read_mounts(MOUNTS, Path(path)))
+    line = filesystem.check_file_system(Path(path), filesystem.find_mount(MOUNTS, Path(path)))
     assert line.level == level
     assert words in line.finding + line.advice
 
@@ -56,28 +56,28 @@ def test_file_systems(path: str, level: str, words: str) -> None:
 def test_rename_and_locks_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 
-    assert folder.check_rename(tmp_path).level == "ok"
-    assert folder.check_lock(tmp_path).level == "ok"
-    gone = folder.check_rename(tmp_path / "gone")
+    assert filesystem.check_rename(tmp_path).level == "ok"
+    assert filesystem.check_lock(tmp_path).level == "ok"
+    gone = filesystem.check_rename(tmp_path / "gone")
     assert (gone.level, gone.finding) == ("problem", "a file cannot be replaced: No such file or directory")
     # What a mount looks like whose locks hold for nobody else, and one without any.
     monkeypatch.setattr(fcntl, "flock", lambda file, how: None)
-    assert "told 'taken' while" in folder.check_lock(tmp_path).finding
+    assert "told 'taken' while" in filesystem.check_lock(tmp_path).finding
 
     def missing(file: Any, how: int) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr(fcntl, "flock", missing)
-    line = folder.check_lock(tmp_path)
+    line = filesystem.check_lock(tmp_path)
     assert (line.level, line.finding) == ("problem", "flock: Function not implemented")
 
 
 def test_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "_LEAST_FREE_GIB", 0)
-    monkeypatch.setattr(folder, "_LEAST_FREE_INODES", 0)
-    assert folder.check_space(tmp_path).level == "ok"
-    monkeypatch.setattr(folder, "_LEAST_FREE_GIB", 1e9)
-    assert folder.check_space(tmp_path).level == "warning"
+    monkeypatch.setattr(filesystem, "_LEAST_FREE_GIB", 0)
+    monkeypatch.setattr(filesystem, "_LEAST_FREE_INODES", 0)
+    assert filesystem.check_space(tmp_path).level == "ok"
+    monkeypatch.setattr(filesystem, "_LEAST_FREE_GIB", 1e9)
+    assert filesystem.check_space(tmp_path).level == "warning"
 
 
 REPORT: dict[str, Any] = {
@@ -92,7 +92,7 @@ REPORT: dict[str, Any] = {
 
 
 def levels(node_lock: str = "refused", clock_s: float = 0.1, **changes: Any) -> dict[str, str]:
-    lines = node_lines(node.Answer({**REPORT, **changes}, 3.0, node_lock, clock_s), "3.11.7")
+    lines = node_lines(ProbeResult({**REPORT, **changes}, 3.0, node_lock, clock_s), "3.11.7")
     return {line.topic: line.level for line in lines if line.level != "ok"}
 
 
@@ -126,7 +126,7 @@ def test_a_node_where_something_is_wrong(changes: dict[str, Any], expected: dict
 def test_whose_lock_does_not_hold() -> None:
     def finding(asker_lock: str, node_lock: str) -> str:
         files = {**REPORT["files"], "asker_lock": asker_lock}
-        lines = node_lines(node.Answer({**REPORT, "files": files}, 3.0, node_lock, 0.1), "3.11.7")
+        lines = node_lines(ProbeResult({**REPORT, "files": files}, 3.0, node_lock, 0.1), "3.11.7")
         return next(line.finding for line in lines if line.topic == "node: locks")
 
     assert finding("taken", "refused") == "a lock that is held here does not hold on the node"
@@ -134,12 +134,12 @@ def test_whose_lock_does_not_hold() -> None:
 
 
 def test_a_lock_that_the_node_takes_although_it_is_held(tmp_path: Path) -> None:
-    meeting = node_report.Handshake(tmp_path)
-    meeting.ack.write_text('{"seen": true}')
-    with node.meeting_place(tmp_path):
-        meeting.ack.write_text('{"seen": true}')
-        assert node_report.meet(meeting)["asker_lock"] == "refused"
-    assert node_report.meet(meeting)["asker_lock"] == "taken"
+    handshake = Handshake(tmp_path)
+    handshake.ack.write_text('{"seen": true}')
+    with open_handshake(tmp_path):
+        handshake.ack.write_text('{"seen": true}')
+        assert node_report.check_shared_files(handshake)["asker_lock"] == "refused"
+    assert node_report.check_shared_files(handshake)["asker_lock"] == "taken"
 
 
 def test_the_network_and_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def test_every_question_that_fails_is_a_line(commands: Path, tmp_path: Path) -> 
     fake(commands, "sacct", "true")
     fake(commands, "sacctmgr", "echo 'sacctmgr: error: denied' >&2; exit 1")
     fake(commands, "sbatch", "true")
-    lines, gres, submittable = ask.site_lines(changed(slice=None, needs_gpu=False), 48, None)
+    lines, gres, submittable = site_query.site_lines(changed(slice=None, needs_gpu=False), 48, None)
     found = {line.topic: line for line in lines}
     assert {topic for topic, line in found.items() if "denied" in line.finding} == {"nodes", "QOS", "account"}
     assert found["partition"].finding == "gpu: UP"
@@ -184,7 +184,7 @@ def test_a_slice_that_the_site_does_not_name(commands: Path, tmp_path: Path) -> 
     fake(commands, "scontrol", scontrol(tmp_path))
     fake(commands, "sinfo", 'case "$*" in *"|"*) echo "gpu|gpu:h100:2|1|idle";; *) echo "gpu:h100:2";; esac')
     fake(commands, "sacct", "echo 'sacct: error: Unable to contact slurmdbd' >&2; exit 1")
-    lines, gres, submittable = ask.site_lines(PROFILE, 48, None)
+    lines, gres, submittable = site_query.site_lines(PROFILE, 48, None)
     found = {line.topic: line for line in lines}
     assert (gres, submittable, found["slices"].level) == (None, False, "problem")
     assert "this site offers h100" in found["slices"].finding
@@ -199,7 +199,7 @@ def test_sbatchs_own_word(commands: Path, tmp_path: Path, refuses: str, submitta
     fake(commands, "sacctmgr", "true")
     text = 'case "$(cat "$2")" in ' + refuses + ") echo 'allocation failure: QOSMaxSubmit' >&2; exit 1;; esac"
     fake(commands, "sbatch", text)
-    lines, _, may = ask.site_lines(changed(slice=None, needs_gpu=False), 48, None)
+    lines, _, may = site_query.site_lines(changed(slice=None, needs_gpu=False), 48, None)
     assert may == submittable
     assert (lines[-1].level, "QOSMaxSubmit" in lines[-1].finding) == ("problem", True)
 
@@ -210,12 +210,12 @@ def test_no_controller_ends_nothing_but_its_own_lines(
     fake(commands, "scontrol", "echo 'slurm_load_ctl_conf error: Unable to contact slurm controller' >&2; exit 1")
     profile = tmp_path / "site.yaml"
     profile.write_text(yaml_file.dump_yaml({"executor": "slurm", "partition": "gpu"}))
-    assert doctor.show_doctor(small(), str(profile)) == 1
-    page = capsys.readouterr().out
-    assert "problem  SLURM " in page
-    assert "Unable to contact slurm controller" in page
-    assert "\nok       locks " in page
-    assert "\nwarning  node    not asked" in page
+    assert page.show_doctor(small(), str(profile)) == 1
+    shown = capsys.readouterr().out
+    assert "problem  SLURM " in shown
+    assert "Unable to contact slurm controller" in shown
+    assert "\nok       locks " in shown
+    assert "\nwarning  node    not asked" in shown
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -225,11 +225,11 @@ def submitted(commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
     fake(commands, "sbatch", "echo 'no module named cuda' > \"$(dirname \"$2\")/7_0_log.err\"; echo '7;cluster'")
     fake(commands, "squeue", f"echo '7|name|{state}|Priority|0:10'")
     fake(commands, "scancel", f'echo "$@" > "{cancelled}"')
-    monkeypatch.setattr(node, "_QUEUE_POLL_S", 0.0)
-    monkeypatch.setattr(node, "_FILES_PATIENCE_S", -1.0)
+    monkeypatch.setattr(probe, "_QUEUE_POLL_S", 0.0)
+    monkeypatch.setattr(probe, "_FILES_TIMEOUT_S", -1.0)
     place = tmp_path / ".doctor-x"
     place.mkdir()
-    (line,) = doctor._node_lines(place, PROFILE, "gpu:1g.12gb:1", 0.0)
+    (line,) = page._node_lines(place, PROFILE, "gpu:1g.12gb:1", 0.0)
     return line, cancelled.read_text()
 
 
@@ -248,26 +248,26 @@ def test_a_task_that_ends_without_a_report(commands: Path, tmp_path: Path, monke
 
 
 def test_without_a_scheduler(small: Callable[..., Config], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert doctor.show_doctor(small(), "local") == 0
-    page = capfd.readouterr().out
-    assert "not asked: the profile's tasks run on this machine" in page
+    assert page.show_doctor(small(), "local") == 0
+    shown = capfd.readouterr().out
+    assert "not asked: the profile's tasks run on this machine" in shown
     for topic in ("python", "rename", "locks", "task: device", "task: network"):
-        assert f"\nok       {topic} " in page
+        assert f"\nok       {topic} " in shown
     for topic in ("runs", "space", "task: torch", "task: room"):
-        assert f"  {topic} " in page
-    assert "node: " not in page
+        assert f"  {topic} " in shown
+    assert "node: " not in shown
     assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_a_local_task_that_cannot_start(tmp_path: Path) -> None:
     profile = Profile(executor="local", setup=("echo no such module >&2", "exit 3"))
-    line = doctor.examine(tmp_path / "runs", profile, 1)[-1]
+    line = page.examine(tmp_path / "runs", profile, 1)[-1]
     assert (line.level, line.finding) == ("problem", "it ended with exit code 3: no such module")
 
 
 def test_a_runs_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    lines = doctor.examine(tmp_path / "file" / "runs", Profile(executor="local"), 1)
+    lines = page.examine(tmp_path / "file" / "runs", Profile(executor="local"), 1)
     assert (lines[-1].topic, lines[-1].level) == ("runs", "problem")
     assert "Not a directory" in lines[-1].finding
 

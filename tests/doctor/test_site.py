@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hpc.doctor import limits, site, site_checks
+from hpc.doctor import limits, site_checks, site_facts
 from hpc.doctor.findings import Line
-from hpc.doctor.site import Association, NodeGroup, Partition, Qos, Settings, SiteFacts
+from hpc.doctor.site_facts import Association, NodeGroup, Partition, Qos, Settings, SiteFacts
 from hpc.submission.profile import Profile
 
 # Of what 22.05.8 prints for the cluster of `make slurm-up`.
@@ -76,9 +76,9 @@ NODES = (
     "old|gpu:4|3|alloc\n"
     "gamer|gpu:4090:2,shard:8|1|idle~\n"
 )
-SETTINGS = site.read_settings(CONFIG_22_05)
-GPU = site.read_partitions(PARTITIONS)[0]
-GROUPS = site.read_node_groups(NODES)
+SETTINGS = site_facts.read_settings(CONFIG_22_05)
+GPU = site_facts.read_partitions(PARTITIONS)[0]
+GROUPS = site_facts.read_node_groups(NODES)
 PROFILE = Profile(executor="slurm", partition="gpu", slice="1g.12gb", needs_gpu=True, time_min=60, signal_lead_s=90)
 QOS = Qos("normal", 0, "CLUSTER", {"MaxSubmitJobsPerUser": 4}, timedelta(minutes=30))
 OWN = Association(True, "lab", "", ("normal", "long"), "", {"MaxSubmitJobs": 20}, None)
@@ -109,7 +109,7 @@ def test_settings_of_a_version_as_this_machine_runs_it() -> None:
 
 
 def test_settings_of_newer_versions() -> None:
-    newer, bare = site.read_settings(CONFIG_24_11), site.read_settings(CONFIG_BARE)
+    newer, bare = site_facts.read_settings(CONFIG_24_11), site_facts.read_settings(CONFIG_BARE)
     assert (newer.job_requeue, newer.kill_wait_s, newer.max_array_size) == (False, 120, 100_000)
     assert (newer.preempt_type, newer.preempt_mode, newer.preempt_user_signal) == ("qos", "CANCEL", True)
     assert newer.enforced == {"associations", "limits", "qos", "safe"}
@@ -119,7 +119,7 @@ def test_settings_of_newer_versions() -> None:
 
 def test_partitions() -> None:
     day = timedelta(days=1)
-    assert site.read_partitions(PARTITIONS) == [
+    assert site_facts.read_partitions(PARTITIONS) == [
         Partition("gpu", True, "UP", day, 20, "REQUEUE", "", frozenset()),
         Partition("scavenge", False, "DRAIN", None, 0, "CANCEL", "scav", frozenset({"lab", "vision"})),
     ]
@@ -137,15 +137,15 @@ def test_nodes_and_their_gpus() -> None:
 
 
 def test_what_accounting_says() -> None:
-    assert site.read_qos("normal|00:00:30|cluster|4||9|\nlong|00:00:00|requeue||||2-00:00:00\n") == [
+    assert site_facts.read_qos("normal|00:00:30|cluster|4||9|\nlong|00:00:00|requeue||||2-00:00:00\n") == [
         Qos("normal", 30, "CLUSTER", {"MaxSubmitJobsPerUser": 4, "GrpSubmitJobs": 9}, None),
         Qos("long", 0, "REQUEUE", {}, timedelta(days=2)),
     ]
-    assert site.read_associations("lab|lab||normal,long|long|5||01:00:00\nlab|vision|gpu|normal|||7|\n") == [
+    assert site_facts.read_associations("lab|lab||normal,long|long|5||01:00:00\nlab|vision|gpu|normal|||7|\n") == [
         Association(True, "lab", "", ("normal", "long"), "long", {"MaxSubmitJobs": 5}, timedelta(hours=1)),
         Association(False, "vision", "gpu", ("normal",), "", {"GrpSubmitJobs": 7}, None),
     ]
-    assert site.read_associations("") == []
+    assert site_facts.read_associations("") == []
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_what_accounting_says() -> None:
     ],
 )
 def test_the_profiles_partition(profile: Profile, level: str, words: str) -> None:
-    every, own = site_checks.check_partitions(site.read_partitions(PARTITIONS), GROUPS, profile)
+    every, own = site_checks.check_partitions(site_facts.read_partitions(PARTITIONS), GROUPS, profile)
     assert every.finding == "gpu* (3 nodes, 21 x 1g.12gb, 2 x h100), scavenge (0 nodes, no GPU)"
     assert own.level == level
     assert words in own.finding + own.advice

@@ -37,7 +37,7 @@ class Mount:
     options: frozenset[str]
 
 
-def read_mounts(text: str, folder: Path) -> Mount | None:
+def find_mount(text: str, folder: Path) -> Mount | None:
     """The mount that holds `folder` (absolute), from the text of /proc/mounts; of equal ones the last is on top."""
     best: Mount | None = None
     for line in text.splitlines():
@@ -50,7 +50,7 @@ def read_mounts(text: str, folder: Path) -> Mount | None:
     return best
 
 
-def check_kind(folder: Path, mount: Mount | None) -> Line:
+def check_file_system(folder: Path, mount: Mount | None) -> Line:
     """What file system it is, and whether its mount options leave locks out."""
     if mount is None:
         return Line("ok", "runs", f"{folder}: /proc/mounts does not say on what file system")

@@ -1,4 +1,4 @@
-"""The questions of `doctor` to SLURM, and the lines about a site; a question that fails is a line, too."""
+"""The query of `doctor` to SLURM, and the lines about a site; a question that fails is a line, too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ from hpc.doctor.limits import (
     submit_limits,
     time_limits,
 )
-from hpc.doctor.site import (
+from hpc.doctor.site_checks import (
+    check_kill_wait,
+    check_lead,
+    check_partitions,
+    check_preemption,
+    check_requeue,
+    check_slices,
+)
+from hpc.doctor.site_facts import (
     ASSOCIATION_FORMAT,
     NODE_FORMAT,
     QOS_FORMAT,
@@ -31,14 +39,6 @@ from hpc.doctor.site import (
     read_partitions,
     read_qos,
     read_settings,
-)
-from hpc.doctor.site_checks import (
-    check_kill_wait,
-    check_lead,
-    check_partitions,
-    check_preemption,
-    check_requeue,
-    check_slices,
 )
 from hpc.slurm_command import run_slurm
 from hpc.submission.plan import make_plan
@@ -51,13 +51,13 @@ _WAITS_S = (1.0,)
 _Answer = TypeVar("_Answer")
 
 
-class SiteQuestions:
+class SiteQuery:
     """Asks, and keeps a line for each question that failed."""
 
     def __init__(self) -> None:
         self.failed: list[Line] = []
 
-    def ask(
+    def query(
         self, topic: str, command: Sequence[str], read: Callable[[str], _Answer], level: Level = "problem"
     ) -> _Answer | None:
         """The answer; None if there was none, with a line of SLURM's own words."""
@@ -67,20 +67,20 @@ class SiteQuestions:
             self.failed.append(Line(level, topic, f"could not be asked: {error}"))
             return None
 
-    def site(self) -> SiteFacts | None:
+    def read_site(self) -> SiteFacts | None:
         """What the controller says; None if it says nothing of itself, and nothing more is asked then."""
-        settings = self.ask("SLURM", ["scontrol", "show", "config"], read_settings)
+        settings = self.query("SLURM", ["scontrol", "show", "config"], read_settings)
         if settings is None:
             advice = "nothing else about SLURM can be said before this is fixed; --cluster local works without"
             self.failed = [replace(line, advice=advice) for line in self.failed]
             return None
         return SiteFacts(
             settings,
-            partitions=self.ask("partitions", ["scontrol", "--oneliner", "show", "partition"], read_partitions),
-            node_groups=self.ask("nodes", ["sinfo", "-h", "-o", NODE_FORMAT], read_node_groups),
+            partitions=self.query("partitions", ["scontrol", "--oneliner", "show", "partition"], read_partitions),
+            node_groups=self.query("nodes", ["sinfo", "-h", "-o", NODE_FORMAT], read_node_groups),
         )
 
-    def accounts(self, site: SiteFacts) -> tuple[SiteFacts, str | None]:
+    def add_accounting(self, site: SiteFacts) -> tuple[SiteFacts, str | None]:
         """The same with what accounting says, where there is one; and why it does not answer, or None."""
         if not site.settings.accounting:
             return site, None
@@ -93,8 +93,8 @@ class SiteQuestions:
         show_user = ["sacctmgr", "-n", "-P", "show", "user", getpass.getuser(), "withassoc"]
         known = replace(
             site,
-            qos=self.ask("QOS", show_qos, read_qos, "warning"),
-            associations=self.ask(
+            qos=self.query("QOS", show_qos, read_qos, "warning"),
+            associations=self.query(
                 "account", [*show_user, f"format={ASSOCIATION_FORMAT}"], read_associations, "warning"
             ),
         )
@@ -103,16 +103,16 @@ class SiteQuestions:
 
 def site_lines(profile: Profile, tasks: int, save_s: float | None) -> tuple[list[Line], str | None, bool]:
     """All lines about SLURM for so many tasks; the slice's name here, and whether a task can be submitted."""
-    questions = SiteQuestions()
-    site = questions.site()
+    query = SiteQuery()
+    site = query.read_site()
     if site is None:
-        return questions.failed, None, False
-    site, refused = questions.accounts(site)
+        return query.failed, None, False
+    site, refused = query.add_accounting(site)
     settings, partition = site.settings, own_partition(site, profile)
-    lines = [Line("ok", "SLURM", f"{settings.version}, cluster {settings.cluster}"), *questions.failed]
+    lines = [Line("ok", "SLURM", f"{settings.version}, cluster {settings.cluster}"), *query.failed]
     if site.partitions is not None:
         lines += check_partitions(site.partitions, site.node_groups, profile)
-    gres, line = _slice(site, partition.name if partition else None, profile)
+    gres, line = _check_slice(site, partition.name if partition else None, profile)
     lines += [
         line,
         check_requeue(settings, profile),
@@ -131,7 +131,7 @@ def site_lines(profile: Profile, tasks: int, save_s: float | None) -> tuple[list
     return [*lines, line], gres, submittable
 
 
-def _slice(site: SiteFacts, partition: str | None, profile: Profile) -> tuple[str | None, Line]:
+def _check_slice(site: SiteFacts, partition: str | None, profile: Profile) -> tuple[str | None, Line]:
     try:
         gres = choose_gres(profile)
     except ClusterError as error:

@@ -1,0 +1,117 @@
+"""`doctor`: one page about a site, each line ok, a warning or a problem with what to do."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+from hpc.doctor import filesystem
+from hpc.doctor.findings import Line, print_page
+from hpc.doctor.node_checks import node_lines, task_lines
+from hpc.doctor.probe import NoNodeError, probe_here, probe_node
+from hpc.doctor.site_query import site_lines
+from hpc.submission.forecast import forecast_of
+from hpc.submission.profile import Profile, load_profile
+from src import hints
+from src.config.schema import Config
+from src.errors import ClusterError
+from src.requests import grid_request, train_request
+
+_NODE_WAIT_S = 60.0
+
+
+def show_doctor(config: Config, cluster: str | None, *, node: bool = True) -> int:
+    """Print the page; `node` sends a task to a node to look around. Returns the exit code: 1 where a problem was found.
+
+    Raises ConfigError if the profile or the grid is not valid.
+    """
+    name, profile = load_profile(cluster)
+    request = grid_request(config) if config.hparams.axes else train_request(config)
+    tasks = -(-len(request.cells) // profile.cells_per_job)
+    save_s = forecast_of(request, request.cells, profile).save_s
+    lines = examine(Path(config.paths.runs_dir), profile, tasks, node=node, save_s=save_s)
+    print_page(f"profile {name}: what Relay finds at this site", lines)
+    return int(any(line.level == "problem" for line in lines))
+
+
+def examine(
+    runs_dir: Path,
+    profile: Profile,
+    tasks: int,
+    *,
+    node: bool = True,
+    save_s: float | None = None,
+    wait_s: float = _NODE_WAIT_S,
+) -> list[Line]:
+    """All lines of the page, for so many tasks to be submitted.
+
+    `save_s` is what saving takes in seconds, where it was measured; `wait_s` how long a node is waited for, in seconds.
+    """
+    gres, submittable = None, True
+    if profile.executor == "slurm":
+        lines, gres, submittable = site_lines(profile, tasks, save_s)
+    else:
+        lines = [Line("ok", "SLURM", "not asked: the profile's tasks run on this machine (executor: local)")]
+    lines.append(_python_line())
+    try:
+        with _scratch_folder(runs_dir.absolute()) as folder:
+            lines += folder_lines(folder)
+            if node and submittable:
+                lines += _node_lines(folder, profile, gres, wait_s)
+    except OSError as error:
+        finding = f"{error.filename or runs_dir}: {error.strerror}"
+        lines.append(Line("problem", "runs", finding, "set paths.runs_dir to a folder that can be written"))
+        return lines
+    if not node or not submittable:
+        why = "not asked" if submittable else "not asked: no task can be submitted before the above is fixed"
+        lines.append(Line("ok" if submittable else "warning", "node", why))
+    return lines
+
+
+def folder_lines(folder: Path) -> list[Line]:
+    """What the file system of the runs promises, tried out in `folder`, which is in the runs directory."""
+    mounts = Path("/proc/mounts")
+    text = mounts.read_text() if mounts.is_file() else ""
+    return [
+        filesystem.check_file_system(folder.parent, filesystem.find_mount(text, folder.resolve())),
+        filesystem.check_rename(folder),
+        filesystem.check_lock(folder),
+        filesystem.check_space(folder),
+    ]
+
+
+@contextmanager
+def _scratch_folder(runs_dir: Path) -> Iterator[Path]:
+    """A folder in the runs directory that no other part of Relay takes for a sweep; gone afterwards. Raises OSError."""
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=runs_dir, prefix=".doctor-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _node_lines(folder: Path, profile: Profile, gres: str | None, wait_s: float) -> list[Line]:
+    try:
+        if profile.executor == "local":
+            return task_lines(probe_here(folder, profile).report)
+        return node_lines(probe_node(folder, profile, gres, wait_s), platform.python_version())
+    except NoNodeError as error:
+        return [Line("warning", "node", str(error), "try again later, or leave the node out: --no-node")]
+    except ClusterError as error:
+        advice = f"the nodes must see {folder.parent} and {sys.prefix}, and the profile's setup lines must work there"
+        return [Line("problem", "node", str(error), advice)]
+
+
+def _python_line() -> Line:
+    here = f"{platform.python_version()}, {sys.prefix}"
+    try:
+        return Line("ok", "python", f"{here}, torch {metadata.version('torch')}")
+    except metadata.PackageNotFoundError:
+        return Line("problem", "python", f"{here}, without torch", hints.make("setup"))

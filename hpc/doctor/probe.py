@@ -1,0 +1,128 @@
+"""A task sent to a node (or started here) to look around, and what its report means for Relay.
+
+The asking side of `node_report.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hpc import slurm
+from hpc.doctor.handshake import POLL_S, Handshake, ProbeResult, open_handshake, try_lock
+from hpc.slurm_command import run_slurm
+from hpc.submission.plan import make_plan, task_command, task_environment, worker_python
+from hpc.submission.profile import Profile
+from src.errors import ClusterError
+from src.files import read_json, replace_file
+from src.log import log
+from src.runs.code_snapshot import keep_code
+
+_TIME_MIN = 4
+_REPORT_TIMEOUT_S = 180.0
+_QUEUE_POLL_S = 2.0
+_FILES_TIMEOUT_S = 20.0
+
+
+class NoNodeError(ClusterError):
+    """The cluster is full at the moment, which is no fault of the site or the profile."""
+
+
+def probe_node(folder: Path, profile: Profile, gres: str | None, wait_s: float) -> ProbeResult:
+    """Submit the task as any run's, wait up to `wait_s` seconds for a node and then for its report.
+
+    Raises ClusterError if it is refused or does not come to its end, NoNodeError if no node was free in time.
+    No job is left behind.
+    """
+    name = f"relay-{folder.name.lstrip('.')}"
+    short = profile.model_copy(update={"time_min": _TIME_MIN})
+    plan = make_plan(short, gres, name, [[folder]], folder, keep_code(folder / "code"))
+    script = folder / "job.sh"
+    script.write_text(plan.sbatch_text.replace(task_command(folder), _command(folder)))
+    job_id = run_slurm(["sbatch", "--parsable", str(script)]).strip().partition(";")[0]
+    log.info(f"job {job_id} looks around on a node; it is given {wait_s:.0f} s to find one")
+    try:
+        return _exchange(Handshake(folder), _JobWatch(name, job_id, wait_s, folder))
+    finally:
+        slurm.cancel([job_id])
+
+
+def probe_here(folder: Path, profile: Profile) -> ProbeResult:
+    """The same as a process of this machine. Raises ClusterError if it does not come to its end."""
+    lines = [*task_environment(profile, None, keep_code(folder / "code")), *profile.setup, f"exec {_command(folder)}"]
+    with (folder / "err").open("w") as err:
+        process = subprocess.Popen(["bash", "-c", "\n".join(lines)], stdout=subprocess.DEVNULL, stderr=err)
+
+    def watch() -> None:
+        if process.poll() is not None and not Handshake(folder).report.is_file():
+            raise ClusterError(f"it ended with exit code {process.returncode}: {_last_error_line(folder)}")
+
+    try:
+        return _exchange(Handshake(folder), watch)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _command(folder: Path) -> str:
+    return f"{worker_python()} -u -m hpc.doctor.node_report {shlex.quote(str(folder))}"
+
+
+def _exchange(handshake: Handshake, watch: Callable[[], None]) -> ProbeResult:
+    """Wait for `ready`, answer it, wait for the report; `watch` raises ClusterError if there is none to come."""
+    start = time.monotonic()
+    with open_handshake(handshake.folder):
+        while not (ready := read_json(handshake.ready)):
+            watch()
+            time.sleep(POLL_S)
+        clock_s = time.time() - float(ready["time"])
+        began_s = time.monotonic() - start
+        with handshake.node_lock.open("r+") as file:
+            node_lock = try_lock(file)
+        replace_file(handshake.ack, json.dumps({"seen": True}))
+        deadline = time.monotonic() + _REPORT_TIMEOUT_S
+        while not (report := read_json(handshake.report)):
+            watch()
+            if time.monotonic() > deadline:
+                raise ClusterError(f"{ready['host']} began, but sent no report within {_REPORT_TIMEOUT_S:.0f} s")
+            time.sleep(POLL_S)
+    return ProbeResult(report, began_s, node_lock, clock_s)
+
+
+class _JobWatch:
+    """Says, by raising ClusterError, that the job found no node in time, or ended without a report."""
+
+    def __init__(self, name: str, job_id: str, wait_s: float, folder: Path) -> None:
+        self._name, self._job_id, self._wait_s, self._folder = name, job_id, wait_s, folder
+        self._start = self._asked = time.monotonic()
+        self._over_since: float | None = None
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._asked < _QUEUE_POLL_S:
+            return
+        self._asked = now
+        job = next((job for job in slurm.squeue([self._name]) if job.job_id == self._job_id), None)
+        phase = slurm.phase(job.state) if job else "over"
+        if job and phase == "waiting" and now - self._start > self._wait_s:
+            raise NoNodeError(f"no node was free within {self._wait_s:.0f} s (the job waits for {job.reason})")
+        if phase == "over":
+            # Its last files may take a while to be seen here.
+            self._over_since = self._over_since or now
+            if now - self._over_since > _FILES_TIMEOUT_S:
+                state = job.state if job else "is gone"
+                raise ClusterError(f"job {self._job_id} {state} without a report: {_last_error_line(self._folder)}")
+
+
+def _last_error_line(folder: Path) -> str:
+    lines = [
+        line.strip()
+        for path in sorted(folder.glob("*err"))
+        for line in path.read_text(errors="replace").splitlines()
+        if line.strip()
+    ]
+    return lines[-1][:300] if lines else "it left no word"
