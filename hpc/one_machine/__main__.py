@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from hpc.one_machine import cluster, packages
+from hpc.one_machine.build import ClusterSpec
 from hpc.one_machine.records import own_name
 from src.cli import make_app, run_app
 
@@ -48,7 +49,7 @@ def up(
     ] = 15,
 ) -> None:
     """Start a cluster and print the line that points SLURM's commands at it."""
-    cluster.up(cluster.ClusterSpec(name, folder, nodes, preempt_user_signal, requeue_wait_s))
+    cluster.up(ClusterSpec(name, folder, nodes, preempt_user_signal, requeue_wait_s))
 
 
 @app.command()
@@ -79,11 +80,11 @@ def start(daemon: DaemonArgument, name: NameOption = _OWN_NAME) -> None:
     cluster.start_daemon(name, daemon)
 
 
-def _end(signal_number: int, _frame: FrameType | None) -> None:
+def _exit(signal_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + signal_number)
 
 
 if __name__ == "__main__":
     # `up` removes what it has started when it is terminated.
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, _exit)
     run_app(app)

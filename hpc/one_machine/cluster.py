@@ -2,207 +2,66 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import random
-import secrets
-import shutil
 import signal
-import socket
-import tempfile
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
-from hpc.one_machine import daemons, memory
+from hpc.one_machine import daemons
+from hpc.one_machine.build import ClusterSpec, make_machine, remove, start_cluster
+from hpc.one_machine.machine import check_name
 from hpc.one_machine.packages import check_installed
 from hpc.one_machine.processes import Process, stop
 from hpc.one_machine.records import (
     Record,
     all_records,
-    only_one,
+    lock_clusters,
     own_clone,
     read_record,
-    record_path,
     write_record,
-)
-from hpc.one_machine.settings import (
-    OneMachine,
-    Ports,
-    cgroup_conf_text,
-    check_name,
-    database_setup_text,
-    gres_conf_text,
-    slurm_conf_text,
-    slurmdbd_conf_text,
 )
 from src import hints
 from src.errors import ClusterError
 from src.log import log
 
-PORTS = range(20000, 32000)  # below those that the kernel gives to outgoing connections
-OUTAGE_PATIENCE_S = 60.0  # a daemon that is to go on later writes down what it knows first
+OUTAGE_TIMEOUT_S = 60.0  # a daemon that is to go on later writes down what it knows first
 
 
-@dataclass(frozen=True)
-class ClusterSpec:
-    """What `up` is asked for; without a folder, the cluster gets one among the temporary files, named after it."""
-
-    name: str
-    folder: Path | None
-    nodes: int
-    preempt_user_signal: bool
-    requeue_wait_s: int
-
-
-def up(request: ClusterSpec) -> None:
+def up(spec: ClusterSpec) -> None:
     """Starts the cluster unless it runs; prints the line for the shell. Leaves nothing behind if it raises."""
-    check_name(request.name)
+    check_name(spec.name)
     check_installed()
-    with only_one():
-        record = read_record(request.name)
-        if record is not None and not record.is_whole():
+    with lock_clusters():
+        record = read_record(spec.name)
+        if record is not None and not record.is_complete():
             log.info(f"the cluster {record.label} was never finished or is from before a reboot; it is made anew")
             remove(record)
             record = None
-        if record is not None and record.dead():
-            end_it = hints.python("hpc.one_machine", "down", "--name", request.name)
+        if record is not None and record.dead_daemons():
+            end_it = hints.python("hpc.one_machine", "down", "--name", spec.name)
             raise ClusterError(
-                f"{', '.join(record.dead())} of the cluster {record.label} ended. "
+                f"{', '.join(record.dead_daemons())} of the cluster {record.label} ended. "
                 f"Its logs are in {record.machine.logs}. Try: {end_it}"
             )
         if record is None:
-            record = Record(describe(request), [], own_clone())
-            bring_up(record)
+            record = Record(make_machine(spec), [], own_clone())
+            start_cluster(record)
         else:
             log.info(f"the cluster {record.label} runs already")
     print(f"export SLURM_CONF={record.machine.slurm_conf}", flush=True)
 
 
-def describe(request: ClusterSpec) -> OneMachine:
-    """A new cluster as it was asked for, with ports of its own. Raises ClusterError."""
-    default = Path(tempfile.gettempdir()).resolve() / f"relay-slurm-{os.geteuid()}-{request.name}"
-    try:
-        user = pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        raise ClusterError(f"SLURM needs a user with a name, and uid {os.geteuid()} has none here") from None
-    return OneMachine(
-        name=request.name,
-        folder=default if request.folder is None else request.folder.absolute(),
-        host=socket.gethostname().partition(".")[0],
-        user=user,
-        ports=choose_ports(request.nodes),
-        db_password=secrets.token_hex(16),
-        first_job_id=1 + int(time.time()) // 10 % 60_000_000,  # a later cluster does not give the same ids again
-        preempt_user_signal=request.preempt_user_signal,
-        requeue_wait_s=request.requeue_wait_s,
-    )
-
-
-def choose_ports(nodes: int) -> Ports:
-    """Ports that nobody listens on and no other cluster of this user counts on. Raises ClusterError if too few."""
-    taken = {port for record in all_records() for port in _ports_of(record.machine.ports)}
-    candidates = (port for port in random.sample(PORTS, len(PORTS)) if port not in taken and _is_free(port))
-    found = [port for port, _ in zip(candidates, range(3 + nodes), strict=False)]
-    if len(found) < 3 + nodes:
-        raise ClusterError(f"fewer than {3 + nodes} free ports between {PORTS.start} and {PORTS.stop}")
-    return Ports(found[0], found[1], found[2], tuple(found[3:]))
-
-
-def _ports_of(ports: Ports) -> tuple[int, ...]:
-    return (ports.mariadb, ports.slurmdbd, ports.slurmctld, *ports.slurmd)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return False
-    return True
-
-
-def bring_up(record: Record) -> None:
-    """Whatever ends this early, Ctrl-C too, is followed by the end of every daemon that was started."""
-    began_s = time.monotonic()
-    try:
-        record.machine.folder.mkdir(parents=True)
-    except FileExistsError:
-        raise ClusterError(
-            f"{record.machine.folder} exists already and is no cluster that is known. "
-            "Try --dir with a folder that does not exist yet"
-        ) from None
-
-    def started(process: Process) -> None:
-        record.processes.append(process)
-        write_record(record)
-
-    try:
-        write_record(record)
-        write_files(record.machine)
-        daemons.Starter(record.machine, started).start_all()
-    except BaseException:
-        log.warning("failed; removing what was started")
-        remove(record)
-        raise
-    log.info(f"the cluster {record.label} is up after {time.monotonic() - began_s:.1f} s")
-
-
-def write_files(machine: OneMachine) -> None:
-    """Fills the folder, which exists and is empty, with all that the daemons read."""
-    for folder in (machine.munge, machine.state, machine.spool, machine.logs, machine.slice_files[0].parent):
-        folder.mkdir(mode=0o755)
-    for path in machine.slice_files:
-        path.symlink_to(os.devnull)
-    limits_memory = memory.make_group(machine)
-    if limits_memory:
-        _write(machine.cgroup_conf, cgroup_conf_text(machine), 0o644)
-    else:
-        log.warning(f"jobs may take more memory than they ask for: no cgroups can be made in {memory.HIERARCHY}")
-    _write(machine.slurm_conf, slurm_conf_text(machine, limits_memory=limits_memory), 0o644)
-    _write(machine.gres_conf, gres_conf_text(machine), 0o644)
-    _write(machine.slurmdbd_conf, slurmdbd_conf_text(machine), 0o600)
-    _write(machine.database_setup, database_setup_text(machine), 0o600)
-    _write(machine.munge_key, secrets.token_hex(64), 0o600)
-
-
-def _write(path: Path, text: str, mode: int) -> None:
-    """A secret must not be readable even for a moment, so the file is made with its final mode."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        file.write(text)
-
-
-def remove(record: Record) -> None:
-    """The record goes last: while it is there, `down` can be asked again."""
-    daemons.stop_all(record.machine, record.processes)
-    memory.remove_group(record.machine)
-    remove_folder(record.machine.folder)
-    record_path(record.machine.name).unlink(missing_ok=True)
-
-
-def remove_folder(folder: Path) -> None:
-    """A dying process may write for a moment longer. Raises ClusterError if the folder stays."""
-    for _ in range(20):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
-        time.sleep(0.1)
-    raise ClusterError(f"{folder} cannot be removed. See who uses it, then try the same command again")
-
-
 def down(name: str) -> None:
     """Ends the cluster with its jobs and removes its folder; says so if there is none."""
     check_name(name)
-    with only_one():
+    with lock_clusters():
         record = read_record(name)
         if record is None:
             names = ", ".join(other.label for other in all_records())
             others = f"; there are {names} (--name, or make NAME=)" if names else ""
             log.info(f"there is no cluster {name}{others}")
             return
-        began_s = time.monotonic()
+        start_s = time.monotonic()
         remove(record)
-        log.info(f"the cluster {record.label} is down after {time.monotonic() - began_s:.1f} s")
+        log.info(f"the cluster {record.label} is down after {time.monotonic() - start_s:.1f} s")
 
 
 def stop_daemon(name: str, label: str, *, kill: bool) -> None:
@@ -210,34 +69,34 @@ def stop_daemon(name: str, label: str, *, kill: bool) -> None:
 
     Raises ClusterError if there is no such cluster or daemon.
     """
-    with only_one():
+    with lock_clusters():
         record, position = _find_daemon(name, label)
         process = record.processes[position]
         if kill:
             process.send(signal.SIGKILL)
-        stop([process], OUTAGE_PATIENCE_S)
+        stop([process], OUTAGE_TIMEOUT_S)
     log.info(f"{label} of {name} is stopped")
 
 
 def start_daemon(name: str, label: str) -> None:
     """Start a daemon that ended, and wait until it answers; one that runs is left alone. Raises ClusterError."""
-    with only_one():
+    with lock_clusters():
         record, position = _find_daemon(name, label)
 
-        def started(process: Process) -> None:
+        def save(process: Process) -> None:
             record.processes[position] = process
             write_record(record)
 
         if record.processes[position].is_alive():
             log.info(f"{label} of {name} runs already")
             return
-        daemons.Starter(record.machine, started).start(label)
+        daemons.Starter(record.machine, save).start(label)
     log.info(f"{label} of {name} runs again")
 
 
 def _find_daemon(name: str, label: str) -> tuple[Record, int]:
     record = read_record(name)
-    if record is None or not record.is_whole():
+    if record is None or not record.is_complete():
         raise ClusterError(f"there is no running cluster {name}. Try: {hints.python('hpc.one_machine', 'status')}")
     found = [position for position, process in enumerate(record.processes) if process.label == label]
     if not found:
@@ -259,8 +118,8 @@ def status() -> None:
 
 def health(record: Record) -> str:
     """In a few words; the controller is asked only where there is one, since asking in vain takes long."""
-    if not record.is_whole():
+    if not record.is_complete():
         return "unfinished"
-    if dead := record.dead():
+    if dead := record.dead_daemons():
         return f"not running: {', '.join(dead)}"
     return f"{len(daemons.idle_nodes(record.machine))} of {len(record.machine.nodes)} nodes idle"

@@ -10,24 +10,24 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hpc.one_machine.machine import OneMachine
 from hpc.one_machine.packages import SYSTEM_PATH, find_program
 from hpc.one_machine.processes import POLL_S, Process, descendants, job_processes, living, start_ticks, stop
-from hpc.one_machine.settings import OneMachine
 from src.errors import ClusterError
 from src.log import log
 
 READY_TIMEOUT_S = 90.0
-STOP_PATIENCE_S = 5.0  # a controller with a job that is just ending takes 15 s, for a state that nobody needs
-JOB_GRACE_S = 2.0
+STOP_TIMEOUT_S = 5.0  # a controller with a job that is just ending takes 15 s, for a state that nobody needs
+JOB_TIMEOUT_S = 2.0
 LOG_TAIL_LINES = 15
 
 
 class Starter:
     """Starts the daemons of one machine one after the other and reports each process as soon as it exists."""
 
-    def __init__(self, machine: OneMachine, started: Callable[[Process], None]) -> None:
+    def __init__(self, machine: OneMachine, on_start: Callable[[Process], None]) -> None:
         self.machine = machine
-        self.started = started
+        self.on_start = on_start
         self.children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start_all(self) -> None:
@@ -40,7 +40,7 @@ class Starter:
         self.start("mariadbd")
         log.info("starting slurmdbd")
         self.start("slurmdbd")
-        if ask(machine, ["sacctmgr", "-i", "add", "cluster", machine.name]) is None:
+        if query(machine, ["sacctmgr", "-i", "add", "cluster", machine.name]) is None:
             raise ClusterError(f"slurmdbd does not take the cluster.{_tail(_output(machine, 'slurmdbd'))}")
         log.info("starting slurmctld")
         self.start("slurmctld")
@@ -87,7 +87,7 @@ class Starter:
         self.children[label] = child
         ticks = start_ticks(child.pid)
         if ticks is not None:
-            self.started(Process(label, child.pid, ticks))
+            self.on_start(Process(label, child.pid, ticks))
 
     def _wait(self, label: str, is_ready: Callable[[], bool]) -> None:
         deadline_s = time.monotonic() + READY_TIMEOUT_S
@@ -122,13 +122,13 @@ def _command(machine: OneMachine, label: str) -> list[str]:
 
 def _answers(machine: OneMachine, label: str) -> bool:
     if label == "munged":
-        return ask(machine, ["munge", f"--socket={machine.munge_socket}", "--no-input"]) is not None
+        return query(machine, ["munge", f"--socket={machine.munge_socket}", "--no-input"]) is not None
     ports = machine.ports
     by_label = {"mariadbd": ports.mariadb, "slurmdbd": ports.slurmdbd, "slurmctld": ports.slurmctld}
     by_label |= {f"slurmd-{node}": port for node, port in zip(machine.nodes, ports.slurmd, strict=True)}
-    if not _listens(by_label[label]):
+    if not _is_listening(by_label[label]):
         return False
-    return label != "slurmctld" or ask(machine, ["scontrol", "show", "node"]) is not None
+    return label != "slurmctld" or query(machine, ["scontrol", "show", "node"]) is not None
 
 
 def _munged(machine: OneMachine) -> list[str]:
@@ -176,7 +176,7 @@ def _daemon_environment(machine: OneMachine) -> dict[str, str]:
     return kept | {"PATH": path, "SLURM_CONF": str(machine.slurm_conf)}
 
 
-def ask(machine: OneMachine, command: Sequence[str]) -> str | None:
+def query(machine: OneMachine, command: Sequence[str]) -> str | None:
     """What a command of SLURM's prints, None if it fails or has not answered within 30 s."""
     try:
         ended = subprocess.run(
@@ -195,11 +195,11 @@ def ask(machine: OneMachine, command: Sequence[str]) -> str | None:
 
 def idle_nodes(machine: OneMachine) -> set[str]:
     """Nodes that take jobs and run none; empty while the controller does not answer."""
-    answer = ask(machine, ["sinfo", "--noheader", "--Node", "--format=%N %T"]) or ""
+    answer = query(machine, ["sinfo", "--noheader", "--Node", "--format=%N %T"]) or ""
     return {line.split()[0] for line in answer.splitlines() if line.endswith(" idle")}
 
 
-def _listens(port: int) -> bool:
+def _is_listening(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
@@ -215,11 +215,11 @@ def stop_all(machine: OneMachine, daemons: Sequence[Process]) -> None:
     """
     alive = [daemon for daemon in daemons if daemon.is_alive()]
     helpers = living("helper", descendants(daemon.pid for daemon in alive))
-    stop([daemon for daemon in alive if daemon.label == "slurmctld"], STOP_PATIENCE_S)
-    stop([daemon for daemon in alive if daemon.label.startswith("slurmd-")], STOP_PATIENCE_S)
-    stop(job_processes(machine), JOB_GRACE_S)
+    stop([daemon for daemon in alive if daemon.label == "slurmctld"], STOP_TIMEOUT_S)
+    stop([daemon for daemon in alive if daemon.label.startswith("slurmd-")], STOP_TIMEOUT_S)
+    stop(job_processes(machine), JOB_TIMEOUT_S)
     while jobs := job_processes(machine):  # started while the others ended; each round ends all that it sees
         stop(jobs, 0)
-    stop(helpers, JOB_GRACE_S)
+    stop(helpers, JOB_TIMEOUT_S)
     for label in ("slurmdbd", "mariadbd", "munged"):
-        stop([daemon for daemon in alive if daemon.label == label], STOP_PATIENCE_S)
+        stop([daemon for daemon in alive if daemon.label == label], STOP_TIMEOUT_S)

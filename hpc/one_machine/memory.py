@@ -11,11 +11,11 @@ import os
 import time
 from pathlib import Path
 
-from hpc.one_machine.settings import OneMachine
+from hpc.one_machine.machine import OneMachine
 from src.errors import ClusterError
 
 HIERARCHY = Path("/sys/fs/cgroup/memory")
-_PATIENCE_S = 5.0
+_REMOVE_TIMEOUT_S = 5.0
 
 
 def make_group(machine: OneMachine, hierarchy: Path = HIERARCHY) -> bool:
@@ -41,7 +41,7 @@ def remove_group(machine: OneMachine) -> None:
     link = machine.cgroup / "memory"
     if not link.is_symlink():
         return
-    group, deadline_s = link.readlink(), time.monotonic() + _PATIENCE_S
+    group, deadline_s = link.readlink(), time.monotonic() + _REMOVE_TIMEOUT_S
     while group.is_dir():
         for folder, _, _ in os.walk(group, topdown=False):
             with contextlib.suppress(OSError):  # A process that was just killed may still be in it.

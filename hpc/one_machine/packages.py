@@ -80,7 +80,7 @@ def install() -> None:
         return
     if os.geteuid() != 0:
         raise ClusterError(f"install needs root. Try: sudo {sys.executable} -m hpc.one_machine install")
-    began_s = time.monotonic()
+    start_s = time.monotonic()
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     with no_service_starts():
         for arguments in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
@@ -90,7 +90,7 @@ def install() -> None:
             )
             if ended.returncode:
                 raise ClusterError(f"apt-get {arguments[0]} ended with {ended.returncode}; its message is above")
-    log.info(f"installed in {time.monotonic() - began_s:.0f} s")
+    log.info(f"installed in {time.monotonic() - start_s:.0f} s")
 
 
 @contextmanager

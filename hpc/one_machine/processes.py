@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc.one_machine.settings import OneMachine
+from hpc.one_machine.machine import OneMachine
 from src.errors import ClusterError
 
 KILL_TIMEOUT_S = 15.0
@@ -66,7 +66,7 @@ def job_processes(machine: OneMachine) -> list[Process]:
     has) with this very slurm.conf.
     """
     sockets = _spool_sockets(machine)
-    roots = [pid for pid in _pids() if _is_step_daemon(pid, sockets) or _is_marked(machine, pid)]
+    roots = [pid for pid in _pids() if _is_step_daemon(pid, sockets) or _is_orphan(machine, pid)]
     return living("job", set(roots) | descendants(roots))
 
 
@@ -105,7 +105,7 @@ def _is_step_daemon(pid: int, sockets: set[str]) -> bool:
         return False
 
 
-def _is_marked(machine: OneMachine, pid: int) -> bool:
+def _is_orphan(machine: OneMachine, pid: int) -> bool:
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -114,9 +114,9 @@ def _is_marked(machine: OneMachine, pid: int) -> bool:
     return f"SLURM_CONF={machine.slurm_conf}".encode() in environment and not nodes.isdisjoint(environment)
 
 
-def stop(processes: Sequence[Process], patience_s: float) -> None:
-    """SIGTERM, then SIGKILL for those that are still there after `patience_s`. Raises ClusterError if one stays."""
-    for number, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, KILL_TIMEOUT_S)):
+def stop(processes: Sequence[Process], timeout_s: float) -> None:
+    """SIGTERM, then SIGKILL for those that are still there after `timeout_s`. Raises ClusterError if one stays."""
+    for number, wait_s in ((signal.SIGTERM, timeout_s), (signal.SIGKILL, KILL_TIMEOUT_S)):
         for process in processes:
             process.send(number)
         deadline_s = time.monotonic() + wait_s

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from hpc.one_machine.machine import OneMachine, Ports
 from hpc.one_machine.processes import Process
-from hpc.one_machine.settings import OneMachine, Ports
 from src import hints
 from src.errors import ClusterError
 from src.log import log
@@ -33,11 +33,11 @@ class Record:
         """Its name, and which clone it belongs to."""
         return f"{self.machine.name} of {self.clone}" if self.clone else self.machine.name
 
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether `up` came as far as to start every daemon: four, and one for each node."""
         return len(self.processes) == 4 + len(self.machine.nodes)
 
-    def dead(self) -> list[str]:
+    def dead_daemons(self) -> list[str]:
         """The daemons that were started and run no more."""
         return [process.label for process in self.processes if not process.is_alive()]
 
@@ -104,7 +104,7 @@ def all_records() -> list[Record]:
 
 
 @contextmanager
-def only_one() -> Iterator[None]:
+def lock_clusters() -> Iterator[None]:
     """One `up` or `down` at a time, or two would choose the same free ports."""
     lock = FileLock(records_folder() / "lock")
     try:

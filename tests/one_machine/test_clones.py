@@ -16,9 +16,9 @@ from tests.conftest import ROOT
 
 # What `up` writes down, without the daemons.
 MAKE = """
-from hpc.one_machine.cluster import ClusterSpec, describe
+from hpc.one_machine.build import ClusterSpec, make_machine
 from hpc.one_machine.records import Record, own_clone, own_name, write_record
-record = Record(describe(ClusterSpec(own_name(), None, 1, True, 15)), [], own_clone())
+record = Record(make_machine(ClusterSpec(own_name(), None, 1, True, 15)), [], own_clone())
 record.machine.folder.mkdir()
 write_record(record)
 print(record.machine.name)

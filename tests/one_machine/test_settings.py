@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hpc.one_machine import memory, settings
-from hpc.one_machine.settings import OneMachine, Ports
+from hpc.one_machine import machine, memory, settings
+from hpc.one_machine.machine import OneMachine, Ports
 from src.errors import ClusterError
 
 MACHINE = OneMachine(
@@ -90,8 +90,8 @@ def test_a_name_that_could_not_be_a_file_or_table_is_refused(name: str) -> None:
 
 def test_a_path_too_long_for_a_unix_socket_is_refused() -> None:
     longest = "/tmp/" + "a" * 63
-    socket = f"{longest}/spool/node99/{settings.LONGEST_STEP_SOCKET}"
-    fits = "/tmp/" + "a" * (63 - (len(socket) - settings.UNIX_SOCKET_LIMIT))
+    socket = f"{longest}/spool/node99/{machine.LONGEST_STEP_SOCKET}"
+    fits = "/tmp/" + "a" * (63 - (len(socket) - machine.UNIX_SOCKET_LIMIT))
     dataclasses.replace(MACHINE, folder=Path(fits))
     with pytest.raises(ClusterError, match="too long by 1 characters"):
         dataclasses.replace(MACHINE, folder=Path(fits + "a"))
