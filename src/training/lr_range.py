@@ -10,24 +10,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from torch.nn import functional
-
 from src.config.schema import LrFinder
-from src.data.dataset import load
-from src.data.loader import TrainLoader
-from src.models.registry import build_model
 from src.progress import Reporter, StopCheck
-from src.runs.attempts import Outcome, Publish, note_steps, write_provenance
+from src.runs.attempts import Outcome, Publish
 from src.runs.checkpoint_names import list_states
-from src.runs.kinds import content_key
-from src.runs.planned import check_as_planned
 from src.runs.rundir import RunDir
-from src.training.checkpoint import load_newest, restoring, save_state
-from src.training.device import choose_device, compute_reproducibly
-from src.training.metric_log import MetricsLog
-from src.training.optim import make_optimizer
-from src.training.state import learner_state, load_learner_state, state_problem
+from src.training.session import Session
+from src.training.state import state_problem
 
 _FLUSH_EVERY = 10
 
@@ -77,94 +66,55 @@ def _valley(rates: Sequence[float], smoothed: Sequence[float]) -> float:
 class LrRangeTest:
     """One range test in its run's directory. Its state, beside the network's, is the list of losses so far."""
 
-    def __init__(self, run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publish) -> None:
-        self.run, self.should_stop, self.reporter, self.publish = run, should_stop, reporter, publish
-        self.config = run.config()
+    def __init__(self, session: Session) -> None:
+        self.session, self.run, self.config = session, session.run, session.config
         self.finder = self.config.lr_finder
-        data = load(self.config)
-        check_as_planned(run, self.config, "lr_sweep", data.digest)
-        self.key = content_key(self.config, "lr_sweep")
-        self.device = choose_device(self.config.train.device)
-        compute_reproducibly(self.config.train.seed)
-        self.loader = TrainLoader(self.config, data.train, self.device)
-        self.network = build_model(self.config.model).to(self.device).train()
-        self.optimizer = make_optimizer(self.network.parameters(), self.config.train.optimizer)
         self.losses: list[float] = []
 
     def execute(self) -> Outcome:
-        """Run the test from where it stands to its end, or to the next step after a stop is asked for."""
-        write_provenance(self.run, str(self.device))
-        metrics_bytes = self._load()
+        """Run the test from its saved state to its end, or to the next step after a stop is asked for."""
+        session = self.session
+        session.resume(self._problem_of, self._restore)
         first, total = len(self.losses), self.finder.num_steps
-        note_steps(self.run, first, total)
-        with MetricsLog(self.run, metrics_bytes, {"seed": self.config.train.seed}) as log:
-            done = self._loop(log)
-            log.flush()
+        with session.open_log(first, total, {"seed": self.config.train.seed}) as self.log:
+            done = self._loop()
+            self.log.flush()
         if done:
-            result = self._result()
-            self.run.check_owner()
-            self.publish(result)
-            self.run.write_result(result)
-            for left in list_states(self.run.checkpoints):
-                left.unlink()
+            session.finish(self._result())
+            for path in list_states(self.run.checkpoints):
+                path.unlink()
         return Outcome("done" if done else "stopped", first, len(self.losses), total)
 
-    def _load(self) -> int:
-        """Restore the newest checkpoint, if there is one. Returns how many bytes of the metrics it has seen."""
-        saved = load_newest(self.run.checkpoints, self._unusable, self.reporter.say)
-        if saved is None:
-            return 0
-        with restoring(self.run.checkpoints, saved):
-            load_learner_state(saved, self.network, self.optimizer, self.device)
+    def _problem_of(self, state: Mapping[str, Any]) -> str:
+        if problem := state_problem(state, training=False):
+            return problem
+        return "" if state["key"] == self.session.key else "it is of another experiment"
+
+    def _restore(self, saved: Mapping[str, Any]) -> None:
         self.losses = saved["losses"]
-        metrics_bytes: int = saved["metrics_bytes"]
-        return metrics_bytes
 
-    def _unusable(self, state: Mapping[str, Any]) -> str:
-        return state_problem(state, training=False) or (
-            "" if state["key"] == self.key else "it is of another experiment"
-        )
-
-    def _loop(self, log: MetricsLog) -> bool:
+    def _loop(self) -> bool:
         """True when the test is complete, False when it was stopped."""
-        finder, losses = self.finder, self.losses
+        session, finder, losses = self.session, self.finder, self.losses
+        learner = session.learner
         smoothed = smooth(losses, finder.smoothing)
         while len(losses) < finder.num_steps and not _diverged(losses, smoothed, finder):
-            if self.should_stop():
-                self._save(log.flush())
+            if session.should_stop():
+                session.save(len(losses), {"losses": losses}, keep=1)
                 return False
             step = len(losses)
             lr = rate_at(finder, step)
-            loss = self._step(step, lr)
+            loss = learner.step(step, lr)[0].item()
             losses.append(loss)
             # Anew at every step: 8 ms in all for 200 steps, 0.2 s for 1,000.
             smoothed = smooth(losses, finder.smoothing)
             if math.isfinite(loss):
                 row = {"lr_finder/lr": lr, "lr_finder/loss": loss, "lr_finder/loss_smoothed": smoothed[-1]}
-                log.log(step + 1, (step + 1) / self.loader.per_epoch, row)
+                self.log.log(step + 1, (step + 1) / learner.loader.per_epoch, row)
             if len(losses) % _FLUSH_EVERY == 0:
-                log.flush()
-            self.reporter.advance(len(losses), finder.num_steps, f"lr {lr:.2e}  loss {loss:.4f}")
+                self.log.flush()
+            session.reporter.advance(len(losses), finder.num_steps, f"lr {lr:.2e}  loss {loss:.4f}")
         return True
-
-    def _step(self, step: int, lr: float) -> float:
-        images, labels = self.loader.get(*divmod(step, self.loader.per_epoch))
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(self.network(images), labels)
-        torch.autograd.backward(loss)
-        self.optimizer.step()
-        return loss.item()
-
-    def _save(self, metrics_bytes: int) -> None:
-        content = {
-            "key": self.key,
-            **learner_state(self.network, self.optimizer, self.device),
-            "losses": self.losses,
-            "metrics_bytes": metrics_bytes,
-        }
-        save_state(self.run.checkpoints, len(self.losses), content, keep=1, check=self.run.check_owner)
 
     def _result(self) -> dict[str, Any]:
         losses = [loss for loss in self.losses if math.isfinite(loss)]
@@ -183,13 +133,15 @@ class LrRangeTest:
         }
 
 
-def sweep(run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publish = lambda result: None) -> Outcome:
+def sweep_rates(
+    run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publish = lambda result: None
+) -> Outcome:
     """Run the range test in `run` and write its result and figure; `publish` is called before it counts as done.
 
     It keeps no best weights and writes no checkpoint, except its own state when it is asked to stop, which goes when
     the test is complete. Raises DataError and RunError if images or configuration are not as planned.
     """
-    return LrRangeTest(run, should_stop, reporter, publish).execute()
+    return LrRangeTest(Session(run, "lr_sweep", should_stop, reporter, publish)).execute()
 
 
 def _diverged(losses: Sequence[float], smoothed: Sequence[float], finder: LrFinder) -> bool:

@@ -42,7 +42,7 @@ def replace_best_by(sweep: SweepDir) -> None:
 
 def find_rate_and_export(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
     """Bring a LR sweep to its end; its figure and its suggestion go into artifacts/."""
-    from src.training.lr_range import sweep
+    from src.training.lr_range import sweep_rates
 
     def publish(result: Mapping[str, Any]) -> None:
         folder = Path(run.config().paths.artifacts_dir)
@@ -52,4 +52,4 @@ def find_rate_and_export(run: RunDir, should_stop: StopCheck, reporter: Reporter
         reporter.say(f"wrote {figure}")
         reporter.say(f"suggested learning rates: {result['suggestion']}")
 
-    return sweep(run, should_stop, reporter, publish)
+    return sweep_rates(run, should_stop, reporter, publish)

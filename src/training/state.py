@@ -8,9 +8,7 @@ from typing import Annotated, Any, get_type_hints
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from torch import Tensor, nn
-
-from src.training.device import random_state, set_random_state
+from torch import Tensor
 
 FORMAT = 1
 Count = Annotated[int, Field(ge=0, le=10**15)]
@@ -102,37 +100,3 @@ def state_problem(state: Mapping[str, Any], *, training: bool) -> str:
         found = error.errors(include_url=False, include_input=False)[0]
         return f"it is not the state of a run ({'.'.join(map(str, found['loc']))}: {found['msg']})"
     return ""
-
-
-def learner_state(network: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> dict[str, Any]:
-    """What `load_learner_state` restores: weights, optimizer, and torch's random generators and number of threads."""
-    return {
-        "threads": torch.get_num_threads(),
-        "model_state_dict": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "random": random_state(device),
-    }
-
-
-def load_learner_state(
-    state: Mapping[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
-) -> None:
-    """Restore what `learner_state` took. Raises what torch raises, and ValueError, where it does not fit."""
-    torch.set_num_threads(state["threads"])
-    network.load_state_dict(state["model_state_dict"])
-    _load_optimizer(optimizer, state["optimizer"])
-    set_random_state(state["random"], device)
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Restore the optimizer's state. Raises ValueError if it is of another optimizer, which torch does not check."""
-    own = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict(dict(state))
-    for group, fresh in zip(optimizer.param_groups, own, strict=True):
-        changed = [name for name, value in fresh.items() if name != "params" and type(group[name]) is not type(value)]
-        if changed:
-            raise ValueError(f"{changed[0]} of the optimizer is {group[changed[0]]!r:.80}")
-    for parameter, kept in optimizer.state.items():
-        sizes = [value.shape for value in kept.values() if isinstance(value, Tensor) and value.dim()]
-        if any(size != parameter.shape for size in sizes):
-            raise ValueError(f"the optimizer keeps {list(sizes[0])} for weights of {list(parameter.shape)}")

@@ -11,28 +11,18 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch
-from torch.nn import functional
-
 from src import hints
-from src.config.schema import Config
-from src.data.dataset import ImageData, load
-from src.data.loader import TrainLoader
 from src.errors import CheckpointError
 from src.files import size_of
-from src.models.registry import build_model, count_parameters
 from src.progress import Reporter, StopCheck
-from src.runs.attempts import Outcome, Publish, note_steps, write_provenance
+from src.runs.attempts import Outcome, Publish
 from src.runs.hparams import hparams_of
-from src.runs.kinds import content_key
-from src.runs.planned import check_as_planned
 from src.runs.rundir import RunDir
-from src.training.checkpoint import load_newest, restoring, save_state, save_weights
-from src.training.device import choose_device, compute_reproducibly
-from src.training.metric_log import MetricsLog
 from src.training.metrics import evaluate_split
-from src.training.optim import make_optimizer, scheduled_lr
-from src.training.state import FORMAT, TrainingState, learner_state, load_learner_state, state_problem
+from src.training.optim import scheduled_lr
+from src.training.session import Session
+from src.training.state import FORMAT, TrainingState, state_problem
+from src.training.weights import save_weights
 
 # For those who watch; a checkpoint makes its rows durable in any case.
 _FLUSH_EVERY_S = 5.0
@@ -43,20 +33,12 @@ _FIRST_SAVE_S = 30.0
 class Trainer:
     """One training run in its directory."""
 
-    def __init__(self, run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publish) -> None:
-        self.run, self.should_stop, self.reporter, self.publish = run, should_stop, reporter, publish
-        self.config: Config = run.config()
-        self.data: ImageData = load(self.config)
-        check_as_planned(run, self.config, "train", self.data.digest)
-        train = self.config.train
-        self.device = choose_device(train.device)
-        self.key = content_key(self.config, "train")
-        compute_reproducibly(train.seed)
-        self.loader = TrainLoader(self.config, self.data.train, self.device)
-        self.network = build_model(self.config.model).to(self.device)
-        self.optimizer = make_optimizer(self.network.parameters(), train.optimizer)
-        total = train.epochs * self.loader.per_epoch
-        self.total_steps = min(total, train.max_steps or total)
+    def __init__(self, session: Session) -> None:
+        self.session, self.run, self.config = session, session.run, session.config
+        self.reporter, self.should_stop = session.reporter, session.should_stop
+        self.learner, self.loader = session.learner, session.learner.loader
+        total = self.config.train.epochs * self.loader.per_epoch
+        self.total_steps = min(total, self.config.train.max_steps or total)
         self.state = TrainingState()
         self.save_s = 0.0
 
@@ -65,36 +47,23 @@ class Trainer:
 
         The state is saved either way.
         """
-        write_provenance(self.run, str(self.device))
-        metrics_bytes = self._load()
+        self.session.resume(self._problem_of, self._restore)
         first_step = self.state.step
-        note_steps(self.run, first_step, self.total_steps)
-        with MetricsLog(self.run, metrics_bytes, hparams_of(self.run, self.config)) as log:
-            self.log, self._flushed_at = log, time.monotonic()
+        with self.session.open_log(first_step, self.total_steps, hparams_of(self.run, self.config)) as self.log:
+            self._flushed_at = time.monotonic()
             done = self._loop()
             self._save(keep=1 if done else self.config.checkpoint.keep)
         if done:
-            result = self._result()
-            self.run.check_owner()
-            self.publish(result)
-            self.run.write_result(result)
+            self.session.finish(self._result())
         status: Literal["done", "stopped"] = "done" if done else "stopped"
         return Outcome(status, first_step, self.state.step, self.total_steps, round(self.save_s, 3))
 
-    def _load(self) -> int:
-        """Restore the newest checkpoint, if there is one. Returns how many bytes of the metrics it has seen."""
-        saved = load_newest(self.run.checkpoints, self._unusable, self.reporter.say)
-        if saved is None:
-            return 0
-        with restoring(self.run.checkpoints, saved):
-            load_learner_state(saved, self.network, self.optimizer, self.device)
-            self.state.load_state_dict(saved, self.device)
+    def _restore(self, saved: Mapping[str, Any]) -> None:
+        self.state.load_state_dict(saved, self.learner.device)
         if self.state.best_weights is not None:
             self._write_best()
         if self.state.step:
             self.reporter.say(f"{self.run.label}: resumes from step {self.state.step} of {self.total_steps}")
-        metrics_bytes: int = saved["metrics_bytes"]
-        return metrics_bytes
 
     def _loop(self) -> bool:
         """True when the run is complete, False when it was stopped."""
@@ -115,22 +84,11 @@ class Trainer:
                 self._save(self.config.checkpoint.keep)
 
     def _step(self) -> None:
-        state, per_epoch = self.state, self.loader.per_epoch
-        epoch, batch = divmod(state.step, per_epoch)
-        if batch == 0:
-            state.start_epoch(self.device)
-        images, labels = self.loader.get(epoch, batch)
-        train = self.config.train
+        state, train, per_epoch = self.state, self.config.train, self.loader.per_epoch
+        if state.step % per_epoch == 0:
+            state.start_epoch(self.learner.device)
         lr = scheduled_lr(train.scheduler, train.optimizer.lr, state.step, self.total_steps, per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.network.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        logits = self.network(images)
-        loss = functional.cross_entropy(logits, labels)
-        # Tensor.backward, which calls this, has no type hints.
-        torch.autograd.backward(loss)
-        self.optimizer.step()
+        loss, logits, labels = self.learner.step(state.step, lr)
         state.add_step(loss, logits, labels)
         self._window_images += len(labels)
 
@@ -142,7 +100,7 @@ class Trainer:
         state.train_seconds += seconds
         state.diverged = not math.isfinite(loss)
         values = {
-            "train/lr": self.optimizer.param_groups[0]["lr"],
+            "train/lr": self.learner.optimizer.param_groups[0]["lr"],
             "train/images_per_s": round(self._window_images / seconds, 1),
         }
         if not state.diverged:
@@ -156,7 +114,7 @@ class Trainer:
         if self._window_start - self._flushed_at > _FLUSH_EVERY_S:
             self.log.flush()
             self._flushed_at = time.monotonic()
-        self.reporter.advance(state.step, self.total_steps, self._standing())
+        self.reporter.advance(state.step, self.total_steps, self._progress_text())
         if state.diverged:
             self.reporter.say(f"{self.run.label}: the loss is {loss} at step {state.step}; the run ends as diverged")
 
@@ -168,7 +126,9 @@ class Trainer:
     def _evaluate(self) -> bool:
         """Measure on val, and keep the weights if they are the best so far. False if a stop came before the end."""
         state = self.state
-        values = evaluate_split(self.network, self.data.val, self.config, self.device, self.should_stop)
+        values = evaluate_split(
+            self.learner.network, self.session.data.val, self.config, self.learner.device, self.should_stop
+        )
         if values is None:
             return False
         state.evaluated_step = state.step
@@ -178,9 +138,7 @@ class Trainer:
         self.log.log(state.step, epoch, finite)
         if math.isfinite(values["loss"]) and (state.best is None or values["accuracy"] > state.best["accuracy"]):
             state.best = {"step": state.step, "epoch": epoch, **values}
-            state.best_weights = {
-                name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()
-            }
+            state.best_weights = self.learner.copy_weights()
             self.log.flush()
             self._write_best()
         measured = f"val/accuracy {values['accuracy']:.4f}  val/loss {values['loss']:.4f}"
@@ -195,7 +153,7 @@ class Trainer:
             "model_state_dict": state.best_weights,
             "config": self.config.to_dict(),
             "metrics": state.best,
-            "class_names": list(self.data.class_names),
+            "class_names": list(self.session.data.class_names),
             "run": self.run.label,
         }
         save_weights(self.run.best_file, content, self.run.check_owner)
@@ -211,20 +169,12 @@ class Trainer:
 
     def _save(self, keep: int) -> None:
         begun = time.monotonic()
-        content = {
-            "format": FORMAT,
-            "key": self.key,
-            "total_steps": self.total_steps,
-            **learner_state(self.network, self.optimizer, self.device),
-            **self.state.state_dict(),
-            # Last: the rows must be durable before the state that counts on them.
-            "metrics_bytes": self.log.flush(),
-        }
-        save_state(self.run.checkpoints, self.state.step, content, keep, self.run.check_owner)
+        content = {"format": FORMAT, "total_steps": self.total_steps, **self.state.state_dict()}
+        self.session.save(self.state.step, content, keep)
         self._saved_at = time.monotonic()
         self.save_s = max(self.save_s, self._saved_at - begun)
 
-    def _unusable(self, state: Mapping[str, Any]) -> str:
+    def _problem_of(self, state: Mapping[str, Any]) -> str:
         # Not skipped: to begin anew here would write over what the run has come to.
         if isinstance(state.get("format"), int) and state["format"] != FORMAT:
             raise CheckpointError(
@@ -233,7 +183,7 @@ class Trainer:
             )
         if problem := state_problem(state, training=True):
             return problem
-        if state["key"] != self.key:
+        if state["key"] != self.session.key:
             raise CheckpointError(
                 f"{self.run.checkpoints}: its states are of another configuration than {self.run.config_file.name}; "
                 "restore it, or ask for the changed experiment, which gets a run of its own"
@@ -248,7 +198,7 @@ class Trainer:
     def _at_epoch_end(self) -> bool:
         return self.state.step % self.loader.per_epoch == 0 or self.state.step == self.total_steps
 
-    def _standing(self) -> str:
+    def _progress_text(self) -> str:
         state = self.state
         parts = [f"epoch {state.step / self.loader.per_epoch:.2f}/{self.config.train.epochs}"]
         parts += [f"loss {state.train['loss']:.4f}"] if "loss" in state.train else []
@@ -267,10 +217,10 @@ class Trainer:
             "train": state.train,
             "val": finite,
             "best": None if state.best is None else dict(state.best),
-            "parameters": count_parameters(self.network),
+            "parameters": self.learner.parameter_count(),
             "train_seconds": round(state.train_seconds, 3),
             "images_per_s": round(images / state.train_seconds, 1) if state.train_seconds else None,
-            "device": str(self.device),
+            "device": str(self.learner.device),
         }
 
 
@@ -280,4 +230,4 @@ def train(run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publ
     Raises CheckpointError if its state cannot be read or written, DataError if its images are not there or not
     those that it was planned with, RunError if its config.yaml was edited.
     """
-    return Trainer(run, should_stop, reporter, publish).execute()
+    return Trainer(Session(run, "train", should_stop, reporter, publish)).execute()

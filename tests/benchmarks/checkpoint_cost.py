@@ -20,9 +20,10 @@ from torch.nn import functional
 from src.cli import ConfigOption, SetOption, overrides_of, run_command
 from src.config.loading import load_config
 from src.models.registry import build_model
-from src.training.checkpoint import save_state, to_bytes
+from src.training.checkpoint import save_state
 from src.training.device import choose_device, random_state
 from src.training.optim import make_optimizer
+from src.training.serialization import to_bytes
 
 _TIMES = 7
 

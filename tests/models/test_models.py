@@ -14,7 +14,7 @@ from src.errors import CheckpointError, ConfigError
 from src.models.options import Model
 from src.models.registry import NETWORKS, build_model, count_parameters, reads
 from src.runs.kinds import content_key
-from src.training.checkpoint import load_checkpoint, load_weights
+from src.training.weights import load_checkpoint, load_weights
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,9 @@ from src.runs import ownership
 from src.runs.attempts import Outcome, attempt
 from src.runs.rundir import RunDir
 from src.runs.sweeps import open_sweep
-from src.training.checkpoint import save_state, save_weights
+from src.training.checkpoint import save_state
 from src.training.metric_log import MetricsLog
+from src.training.weights import save_weights
 from tests.conftest import fake
 
 HOLD = """
@@ -196,7 +197,7 @@ def test_a_training_that_was_taken_over_stops_and_leaves_the_run_as_it_is(
 def test_a_checkpoint_that_hung_until_the_run_was_taken_over_does_not_count(
     small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from src.training import checkpoint
+    from src.training import checkpoint, weights
     from src.training.trainer import train
 
     run = open_sweep(train_request(small()))[0].runs()[0]
@@ -206,18 +207,19 @@ def test_a_checkpoint_that_hung_until_the_run_was_taken_over_does_not_count(
         with run.owned():
             return real(content)
 
-    monkeypatch.setattr(checkpoint, "to_bytes", hang)
+    for module in (checkpoint, weights):
+        monkeypatch.setattr(module, "to_bytes", hang)
     with pytest.raises(TakenOverError):
         attempt(run, train, never, PlainReporter())
     assert list(run.checkpoints.iterdir()) == []
 
 
 def test_a_sweep_of_rates_that_was_taken_over_leaves_no_result(small: Callable[..., Config]) -> None:
-    from src.training.lr_range import sweep
+    from src.training.lr_range import sweep_rates
 
     run = open_sweep(lr_sweep_request(small()))[0].runs()[0]
     with pytest.raises(TakenOverError):
-        attempt(run, sweep, never, TakeOver(run, 4))
+        attempt(run, sweep_rates, never, TakeOver(run, 4))
     assert run.result() is None
 
 

@@ -35,7 +35,7 @@ from src.results.artifacts import export_best
 from src.runs.attempts import AttemptHooks, attempt
 from src.runs.checkpoint_names import list_states, state_name
 from src.runs.sweeps import open_sweep, sweeps
-from src.training.checkpoint import to_bytes
+from src.training.serialization import to_bytes
 from src.training.trainer import train
 from tests.conftest import fake, small_config
 

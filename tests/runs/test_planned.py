@@ -25,7 +25,7 @@ from src.runner import prepare_images
 from src.runs.names import find_named
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import Request, open_sweep
-from src.training.lr_range import sweep as find_rate
+from src.training.lr_range import sweep_rates
 from src.training.trainer import train
 from tests.conftest import ROOT, assert_same_run
 from tests.results.test_table import finish
@@ -118,14 +118,14 @@ def test_an_edited_configuration_is_refused_from_the_first_step(
 @pytest.mark.parametrize("questions", [0, 5])
 def test_a_rate_sweep_keeps_its_limits(small: Callable[..., Config], questions: int) -> None:
     run = planned(lr_sweep_request(small())).runs()[0]
-    assert find_rate(run, StopAfter(questions), PlainReporter()).status == "stopped"
+    assert sweep_rates(run, StopAfter(questions), PlainReporter()).status == "stopped"
     text = run.config_file.read_text()
     run.config_file.write_text(text.replace("max_lr: 1.0", "max_lr: 10.0"))
     assert run.config_file.read_text() != text
     with pytest.raises(RunError, match=r"config\.yaml: is not what the run was planned with"):
-        find_rate(run, StopAfter(NEVER), PlainReporter())
+        sweep_rates(run, StopAfter(NEVER), PlainReporter())
     run.config_file.write_text(text)
-    assert find_rate(run, StopAfter(NEVER), PlainReporter()).status == "done"
+    assert sweep_rates(run, StopAfter(NEVER), PlainReporter()).status == "done"
 
 
 def test_a_pipeline_stops_where_its_images_change(on_folder: Callable[..., Config], tmp_path: Path) -> None:

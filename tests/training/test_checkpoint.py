@@ -13,7 +13,9 @@ import torch
 from src.errors import CheckpointError
 from src.files import append_lines, read_lines, replace_file
 from src.runs.checkpoint_names import list_states, newest_step, state_name
-from src.training.checkpoint import load_checkpoint, load_newest, save_state, to_bytes
+from src.training.checkpoint import load_newest, save_state
+from src.training.serialization import to_bytes
+from src.training.weights import load_checkpoint
 from tests.conftest import ROOT
 
 

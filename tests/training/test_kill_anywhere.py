@@ -33,7 +33,7 @@ PARTS = 4
 SHORT = {"train.max_steps": 3, "metrics.log_every_steps": 1}
 WRITERS = [
     "files.py",
-    *(f"training/{name}.py" for name in ("checkpoint", "metric_log")),
+    *(f"training/{name}.py" for name in ("checkpoint", "metric_log", "session", "weights")),
     "runs/attempts.py",
     "runs/rundir.py",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from src.config.schema import Config, LrFinder
 from src.files import read_lines
@@ -14,6 +15,7 @@ from src.progress import PlainReporter
 from src.requests import lr_sweep_request
 from src.runs.rundir import RunDir
 from src.runs.sweeps import open_sweep
+from src.training.learner import Learner
 from src.training.lr_range import rate_at, smooth, suggest
 from src.training.publish import find_rate_and_export
 from tests.training.test_trainer import NEVER, StopAfter
@@ -111,9 +113,8 @@ def test_divergence_ends_the_sweep(small: Callable[..., Config]) -> None:
 def test_a_sweep_whose_first_loss_is_no_number_suggests_nothing(
     small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from src.training import lr_range
-
-    monkeypatch.setattr(lr_range.LrRangeTest, "_step", lambda *given: float("nan"))
+    no_number = torch.tensor(float("nan"))
+    monkeypatch.setattr(Learner, "step", lambda *given: (no_number, None, None))
     run = runs_of(small())[0]
     assert execute(run) == "done"
     result = run.result()

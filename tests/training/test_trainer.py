@@ -24,8 +24,8 @@ from src.runs.checkpoint_names import list_states, newest_step, state_name
 from src.runs.rundir import RunDir
 from src.runs.sweeps import open_sweep
 from src.training import trainer as engine
-from src.training.checkpoint import to_bytes
 from src.training.publish import train_and_export
+from src.training.serialization import to_bytes
 from src.training.trainer import train
 from tests.conftest import assert_same_run, small_config
 from tests.fork_server import fork_server
@@ -233,7 +233,7 @@ def test_a_changed_config_is_refused_and_nothing_is_lost(
     with pytest.raises(RunError, match=r"config\.yaml: is not what the run was planned with; restore it"):
         execute(run)
     # A copy of the run outside of its sweep has its states alone to tell.
-    with pytest.raises(CheckpointError, match=r"states are of another configuration than config\.yaml; put that back"):
+    with pytest.raises(CheckpointError, match=r"states are of another configuration than config\.yaml; restore it"):
         execute(RunDir(shutil.copytree(run.path, tmp_path / "alone")))
     run.config_file.write_text(text)
     assert execute(run) == "done"
@@ -270,15 +270,14 @@ def test_weights_that_are_no_numbers_after_the_last_step_are_no_result(
 ) -> None:
     """The loss of a step is taken before its update: that of the last one may be finite, and the weights may not."""
     from src.results.table import best_row, read_rows
-    from src.training import trainer as engine
 
     real = engine.evaluate_split
 
-    def evaluate_split(*given: Any) -> dict[str, float] | None:
+    def without_loss(*given: Any) -> dict[str, float] | None:
         values = real(*given)
         return values and {**values, "loss": float("nan")}
 
-    monkeypatch.setattr(engine, "evaluate_split", evaluate_split)
+    monkeypatch.setattr(engine, "evaluate_split", without_loss)
     run = new_run(small())
     assert execute(run) == "done"
     result = run.result()

@@ -1,0 +1,87 @@
+"""What a run trains: a network and its optimizer, with the batches that they learn from, on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from src.config.schema import Config
+from src.data.dataset import ImageSubset
+from src.data.loader import TrainLoader
+from src.models.registry import build_model, count_parameters
+from src.training.device import choose_device, compute_reproducibly, random_state, set_random_state
+from src.training.optim import make_optimizer
+
+
+class Learner:
+    """The network, optimizer and training batches of a configuration, built from `train.seed`."""
+
+    def __init__(self, config: Config, part: ImageSubset) -> None:
+        self.device = choose_device(config.train.device)
+        # Before the network is built: its weights come from torch's global generator.
+        compute_reproducibly(config.train.seed)
+        self.loader = TrainLoader(config, part, self.device)
+        self.network = build_model(config.model).to(self.device)
+        self.optimizer = make_optimizer(self.network.parameters(), config.train.optimizer)
+
+    def step(self, step: int, lr: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Optimizer step `step` (0-based) with learning rate `lr`, on the batch with this number.
+
+        Returns the mean cross-entropy before the update, float32 (), the logits (B, classes) and the labels (B,), all
+        on the device, so that the host need not wait for them.
+        """
+        images, labels = self.loader.get(*divmod(step, self.loader.per_epoch))
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        logits = self.network(images)
+        loss = functional.cross_entropy(logits, labels)
+        # Tensor.backward, which calls this, has no type hints.
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        return loss.detach(), logits.detach(), labels
+
+    def parameter_count(self) -> int:
+        """How many trainable numbers the network has."""
+        return count_parameters(self.network)
+
+    def copy_weights(self) -> dict[str, Tensor]:
+        """A copy of the network's state dict on the CPU, which later steps do not change."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizer, and torch's random generators and number of threads, as a checkpoint holds them."""
+        return {
+            "threads": torch.get_num_threads(),
+            "model_state_dict": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": random_state(self.device),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned. If it does not fit, raises what torch raises, or ValueError."""
+        # Sums over CPU threads are rounded by how many there are, so the run keeps the number that it began with.
+        torch.set_num_threads(state["threads"])
+        self.network.load_state_dict(state["model_state_dict"])
+        self._load_optimizer(state["optimizer"])
+        set_random_state(state["random"], self.device)
+
+    def _load_optimizer(self, state: Mapping[str, Any]) -> None:
+        """Restore the optimizer. Raises ValueError if the state is another optimizer's, which torch does not check."""
+        own = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict(dict(state))
+        for group, fresh in zip(self.optimizer.param_groups, own, strict=True):
+            changed = [
+                name for name, value in fresh.items() if name != "params" and type(group[name]) is not type(value)
+            ]
+            if changed:
+                raise ValueError(f"{changed[0]} of the optimizer is {group[changed[0]]!r:.80}")
+        for parameter, moments in self.optimizer.state.items():
+            sizes = [value.shape for value in moments.values() if isinstance(value, Tensor) and value.dim()]
+            if any(size != parameter.shape for size in sizes):
+                raise ValueError(f"the optimizer keeps {list(sizes[0])} for weights of {list(parameter.shape)}")

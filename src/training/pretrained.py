@@ -1,0 +1,67 @@
+"""A network from a checkpoint, with the model and the preprocessing that it was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from src.config.loading import make_config
+from src.config.schema import Config
+from src.errors import CheckpointError, ConfigError
+from src.models.registry import build_model
+from src.training.weights import load_checkpoint, load_weights
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A network with the weights of the checkpoint at `path`, on the CPU.
+
+    `config`: the configuration to use it with. `trained_by`: the run that wrote the checkpoint, None if it names none.
+    """
+
+    path: Path
+    network: nn.Module
+    config: Config
+    trained_by: str | None
+
+
+def load_pretrained(config: Config, say: Callable[[str], None] = lambda text: None) -> Pretrained:
+    """The network of the checkpoint that `config.evaluation` names.
+
+    A checkpoint of ours holds the configuration that it was trained with: its model and preprocessing replace those of
+    `config`, and `say` reports a difference. One of the report's program is loaded into the configured model. Raises
+    CheckpointError if the file is missing, damaged, replaced since the evaluation was planned, or does not fit.
+    """
+    assert config.evaluation.checkpoint is not None
+    path = Path(config.evaluation.checkpoint)
+    content = load_checkpoint(path, config.evaluation.sha256)
+    fitting = _as_trained(config, content, str(path))
+    if (fitting.model, fitting.preprocess) != (config.model, config.preprocess):
+        say(f"model and preprocessing are taken from {path}; they differ from the configuration's")
+    network = build_model(fitting.model)
+    load_weights(network, content["model_state_dict"], str(path))
+    trained_by = content.get("run")
+    return Pretrained(path, network, fitting, trained_by if isinstance(trained_by, str) else None)
+
+
+def _as_trained(config: Config, content: dict[str, Any], source: str) -> Config:
+    trained = content.get("config")
+    if not isinstance(trained, dict) or "model" not in trained or "preprocess" not in trained:
+        return config
+    changed = {name: trained[name] for name in ("model", "preprocess")}
+    classes = trained["model"].get("num_classes") if isinstance(trained["model"], dict) else None
+    if classes not in (None, config.model.num_classes):
+        raise CheckpointError(
+            f"{source}: tells {classes} classes apart, and the configuration's images have {config.model.num_classes} "
+            "(model.num_classes): give the configuration that it was trained with, or another checkpoint with "
+            "--checkpoint"
+        )
+    values = {**config.to_dict(), **changed, "augment": {}}
+    try:
+        return make_config(values, source)
+    except (ConfigError, TypeError, ValueError, RecursionError) as error:  # Anything may be in its config.
+        raise CheckpointError(f"{source}: was trained with another configuration: {error}") from None

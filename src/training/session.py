@@ -1,0 +1,78 @@
+"""What trainings and LR sweeps share: how a run is opened, resumed, saved and finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from src.config.schema import Config
+from src.data.dataset import ImageData, load
+from src.progress import Reporter, StopCheck
+from src.runs.attempts import Publish, note_steps, write_provenance
+from src.runs.kinds import content_key
+from src.runs.planned import check_as_planned
+from src.runs.rundir import RunDir
+from src.training.checkpoint import load_newest, restoring, save_state
+from src.training.learner import Learner
+from src.training.metric_log import MetricsLog
+
+
+class Session:
+    """One attempt at a run of `kind`, in its directory.
+
+    The caller resumes, opens the log, works and saves, and finishes, in this order. Nothing is written before `resume`.
+    """
+
+    log: MetricsLog
+
+    def __init__(self, run: RunDir, kind: str, should_stop: StopCheck, reporter: Reporter, publish: Publish) -> None:
+        """Read the configuration and the images, and build what learns from them.
+
+        Raises DataError if the images are missing or not those that the run was planned with, and RunError if its
+        config.yaml was edited.
+        """
+        self.run, self.should_stop, self.reporter, self.publish = run, should_stop, reporter, publish
+        self.config: Config = run.config()
+        self.data: ImageData = load(self.config)
+        check_as_planned(run, self.config, kind, self.data.digest)
+        self.key = content_key(self.config, kind)
+        self.learner = Learner(self.config, self.data.train)
+        self._metrics_bytes = 0
+
+    def resume(self, problem: Callable[[Mapping[str, Any]], str], restore: Callable[[Mapping[str, Any]], None]) -> None:
+        """Restore the newest usable state, if there is one: the learner here, the caller's own part by `restore`.
+
+        `problem` says why a state cannot be used, or "". Raises CheckpointError if a state cannot be read or does not
+        fit the run.
+        """
+        write_provenance(self.run, str(self.learner.device))
+        saved = load_newest(self.run.checkpoints, problem, self.reporter.say)
+        if saved is None:
+            return
+        with restoring(self.run.checkpoints, saved):
+            self.learner.load_state_dict(saved)
+            restore(saved)
+        self._metrics_bytes = saved["metrics_bytes"]
+
+    def open_log(self, first_step: int, total_steps: int, hparams: Mapping[str, Any]) -> MetricsLog:
+        """Record where the attempt begins, and open the metrics log without the rows that the state has not seen."""
+        note_steps(self.run, first_step, total_steps)
+        self.log = MetricsLog(self.run, self._metrics_bytes, hparams)
+        return self.log
+
+    def save(self, step: int, content: Mapping[str, Any], keep: int) -> None:
+        """Save the state after `step` steps: the learner's and `content`. Keeps the newest `keep` states."""
+        state = {
+            "key": self.key,
+            **self.learner.state_dict(),
+            **content,
+            # Last: the rows must be durable before the state that counts on them.
+            "metrics_bytes": self.log.flush(),
+        }
+        save_state(self.run.checkpoints, step, state, keep, self.run.check_owner)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Publish the result, then write it. In this order: a run that is stopped in between does both again."""
+        self.run.check_owner()
+        self.publish(result)
+        self.run.write_result(result)

@@ -1,0 +1,126 @@
+"""Files of weights, for people and for evaluation: written whole, and checked before they go into a network."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from src.errors import CheckpointError
+from src.files import replace_file
+from src.runs.checkpoint_names import missing_checkpoint
+from src.training.serialization import from_bytes, to_bytes
+
+# In the attributes of a part of a zip file.
+_FOLDER = 0x10
+
+
+def save_weights(path: Path, content: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> None:
+    """Write a file of weights for people, whole or not at all, unless `check` refuses by raising.
+
+    Raises CheckpointError if the disk refuses.
+    """
+    try:
+        replace_file(path, to_bytes(content), check=check)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be written: {error.strerror}; "
+            "free some space or restore the directory, then start the run again"
+        ) from error
+
+
+def load_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Any]:
+    """A checkpoint dict, ours or the report's program's: `model_state_dict` beside other entries. On the CPU.
+
+    Read once, so that what is checked is what is loaded. Raises CheckpointError for a file that is missing, has not
+    the digest `sha256`, is damaged, needs more than `weights_only`, or holds no model.
+    """
+    if not path.is_file():
+        raise CheckpointError(missing_checkpoint(path))
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    if sha256 not in (None, hashlib.sha256(data).hexdigest()):
+        raise CheckpointError(
+            f"{path}: was replaced after this evaluation was planned; put the file back, or ask for a new evaluation"
+        )
+    damaged = _damaged_part(data)
+    if damaged:
+        raise CheckpointError(f"{path}: is damaged: {damaged} in it is not what was written; take a whole copy")
+    try:
+        content = from_bytes(data)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("model_state_dict"), dict):
+        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(f"{path}: there is no 'model_state_dict' in it; found: {found[:200]}")
+    wrong = [name for name, tensor in content["model_state_dict"].items() if not _is_plain(name, tensor)]
+    if wrong:
+        raise CheckpointError(
+            f"{path}: {str(wrong[0])[:80]!r} in its 'model_state_dict' is not a tensor of plain numbers under a name; "
+            "save it again with torch.save({'model_state_dict': model.state_dict()}, path)"
+        )
+    return content
+
+
+def _is_plain(name: object, tensor: object) -> bool:
+    if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.is_nested or tensor.is_quantized:
+        return False
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_complex()
+
+
+def _damaged_part(data: bytes) -> str | None:
+    """The first part of a file of `torch.save` that is not what was written. torch itself compares no checksums."""
+    if not data.startswith(b"PK\x03\x04"):
+        return None  # Of an old format, or no checkpoint at all: torch says which.
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
+            # torch reads nothing for what is marked as a folder, and takes memory as it is for the weights.
+            folders = [part.filename for part in file.infolist() if part.external_attr & _FOLDER]
+            return folders[0] if folders else file.testzip()
+    except Exception:  # Whatever zipfile trips over in damaged headers, torch may still read, from a wrong place.
+        return "its table of contents"
+
+
+def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Put weights into `network`. Raises CheckpointError that names what does not fit."""
+    expected = network.state_dict()
+    given = _fit_names(state, expected)
+    missing = [name for name in expected if name not in given and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in given if name not in expected]
+    shapes = [
+        f"{name} is {list(given[name].shape)}, the model's {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    problems = [
+        *shapes,
+        *(f"{name} is missing" for name in missing),
+        *(f"{name} is not the model's" for name in unknown),
+    ]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise CheckpointError(
+            f"{source}: does not fit the configured model: {'; '.join(problems[:3])}{more}. "
+            "Set model.type, model.num_modules, model.branch_channels, model.stem_channels and model.num_classes to "
+            "what it was trained with"
+        )
+    network.load_state_dict(given, strict=False)
+
+
+def _fit_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names without the prefixes of wrappers; a lone Linear of `classifier` under whatever number it was saved."""
+    given = {re.sub(r"^(?:(?:module|_orig_mod)\.)+", "", name): tensor for name, tensor in state.items()}
+    if "classifier.weight" in expected and "classifier.weight" not in given:
+        numbered = {name for name in given if re.fullmatch(r"classifier\.\d+\.(weight|bias)", name)}
+        if len(numbered) == 2:
+            given |= {f"classifier.{name.rsplit('.', 1)[1]}": given.pop(name) for name in sorted(numbered)}
+    return given
