@@ -24,6 +24,7 @@ import numpy as np
 
 from src.config.schema import Config
 from src.data import sources
+from src.data.decoding import Decoded, EncodedSplit
 from src.errors import DataError
 from src.files import sync_directory
 from src.log import log
@@ -174,9 +175,7 @@ def _build(config: Config, source: sources.Source, identity: dict[str, Any], fol
     sync_directory(folder)
 
 
-def _decode_split(
-    split: sources.EncodedSplit, folder: Path, role: str, size: tuple[int, int], workers: int
-) -> dict[str, Any]:
+def _decode_split(split: EncodedSplit, folder: Path, role: str, size: tuple[int, int], workers: int) -> dict[str, Any]:
     """Write <role>_images.npy and <role>_labels.npy. Returns counts of images, modes, sizes and conversions."""
     images = _new_array(folder / f"{role}_images.npy", (len(split), 3, *size))
     labels = np.empty(len(split), dtype=np.int64)
@@ -187,7 +186,7 @@ def _decode_split(
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(ThreadPoolExecutor(workers)).map if workers else map
         for encoded, batch_labels in split.batches(_BATCH):
-            decoded: Iterable[sources.Decoded] = run(split.decoder(size), range(done, done + len(encoded)), encoded)
+            decoded: Iterable[Decoded] = run(split.decoder(size), range(done, done + len(encoded)), encoded)
             for offset, image in enumerate(decoded):
                 images[done + offset] = image.pixels
                 modes[image.mode] += 1

@@ -6,27 +6,19 @@ A Hub data set is downloaded into <dataset.root>/hub and a synthetic one is writ
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, Literal
 
 from src.config.schema import Config, Dataset
 from src.data import hub, synthetic
+from src.data.decoding import EncodedSplit
 from src.errors import DataError
 from src.log import log
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PilImage
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
 
@@ -37,15 +29,6 @@ class Source:
 
     kind: Literal["hub", "folder", "synthetic"]
     name: str
-
-
-class Decoded(NamedTuple):
-    """One image: pixels uint8 (3, H, W), its original mode and (height, width), and any conversion worth reporting."""
-
-    pixels: npt.NDArray[np.uint8]
-    mode: str
-    size: tuple[int, int]
-    change: str
 
 
 def resolve(dataset: Dataset) -> Source:
@@ -205,94 +188,3 @@ def _check_columns(features: Any, where: str) -> None:
         if not isinstance(features[column], kind):
             found = type(features[column]).__name__
             raise DataError(f"{where}: the column {column!r} is of type {found}; it must be {kind.__name__}")
-
-
-class EncodedSplit:
-    """A split as stored: encoded images and labels. `where` names the source in messages."""
-
-    def __init__(self, name: str, where: str, data: Any) -> None:
-        import datasets
-
-        self.name = name
-        self.where = where
-        self._classes = data.features["label"].num_classes
-        self._data = data.select_columns(["image", "label"]).cast_column("image", datasets.Image(decode=False))
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def batches(self, size: int) -> Iterator[tuple[list[bytes | None], npt.NDArray[np.int64]]]:
-        """Batches of up to `size` encoded images and labels, in order. Raises DataError for invalid labels."""
-        start = 0
-        for batch in self._data.iter(batch_size=size):
-            labels = np.array([-1 if label is None else label for label in batch["label"]], dtype=np.int64)
-            wrong = np.flatnonzero((labels < 0) | (labels >= self._classes))
-            if len(wrong):
-                raise DataError(f"{self.where}: split {self.name!r}, image {start + wrong[0]} has no valid label")
-            yield [_encoded(image) for image in batch["image"]], labels
-            start += len(labels)
-
-    def decoder(self, size: tuple[int, int]) -> Callable[[int, bytes | None], Decoded]:
-        """A function (index, bytes) -> Decoded at `size` (height, width). It raises DataError for damaged images."""
-        return functools.partial(self._decode, size)
-
-    def _decode(self, size: tuple[int, int], index: int, encoded: bytes | None) -> Decoded:
-        try:
-            return decode(encoded or b"", size)
-        except Exception as error:  # PIL's decoders raise almost anything on damaged bytes
-            raise DataError(
-                f"{self.where}: split {self.name!r}, image {index} cannot be decoded: {hub.brief(error)}; "
-                f"replace the file that holds it, or remove the row"
-            ) from None
-
-
-def _encoded(image: dict[str, Any] | None) -> bytes | None:
-    """The image file's bytes: from the row, or from the file that the row names."""
-    if image is None:
-        return None
-    data: bytes | None = image["bytes"]
-    if data is None and image["path"] is not None and Path(image["path"]).is_file():
-        return Path(image["path"]).read_bytes()
-    return data
-
-
-def decode(encoded: bytes, size: tuple[int, int]) -> Decoded:
-    """Decode an image file to RGB and resize it to (height, width), as torchvision's Resize does a PIL image."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(encoded)) as image:
-        rgb, change = _to_rgb(image)
-        resized = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        return Decoded(np.asarray(resized).transpose(2, 0, 1), image.mode, (image.height, image.width), change)
-
-
-def _to_rgb(image: PilImage) -> tuple[PilImage, str]:
-    """Convert to 8-bit RGB; also returns which conversion was needed beyond PIL's `convert`.
-
-    `convert` clips 16-bit grey at 255, so that nearly all of it becomes white, and reveals the colour hidden under
-    transparent pixels. Raises ValueError for modes whose value range is unknown.
-    """
-    from PIL import Image
-
-    # Older versions of PIL open a 16-bit PNG in mode I (32-bit integers).
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        return _from_16_bits(image)
-    if image.has_transparency_data:
-        shown = image.convert("RGBA")
-        if np.asarray(shown)[..., 3].min() < 255:
-            ground = Image.new("RGBA", image.size, (0, 0, 0, 255))
-            return Image.alpha_composite(ground, shown).convert("RGB"), "transparency over black"
-    if image.mode in ("I", "F"):
-        raise ValueError(f"its mode is {image.mode!r}, whose value range is unknown; save it with 8 or 16 bits")
-    return image.convert("RGB"), ""
-
-
-def _from_16_bits(image: PilImage) -> tuple[PilImage, str]:
-    """16-bit grey as RGB. One grey value may mean transparent, which PIL's `convert` ignores."""
-    from PIL import Image
-
-    grey = np.asarray(image)
-    hidden = grey == image.info.get("transparency", -1)
-    pixels = np.where(hidden, 0, grey >> 8).astype(np.uint8)
-    change = "16 bits to 8, transparency over black" if hidden.any() else "16 bits to 8"
-    return Image.fromarray(pixels).convert("RGB"), change

@@ -32,6 +32,7 @@ from src.config.schema import Config
 from src.data import cache as decoded
 from src.data import dataset as data
 from src.data import sources, synthetic
+from src.data.decoding import decode
 from src.errors import DataError
 from src.log import log
 
@@ -190,7 +191,7 @@ def test_sixteen_bits_and_transparency_are_converted_and_said(folder: Path, tmp_
 def test_only_what_is_transparent_is_taken_away(image: Image.Image, hidden: int | None, expected: int, change: str):
     buffer = io.BytesIO()
     image.save(buffer, "PNG", **({} if hidden is None else {"transparency": hidden}))
-    decoded_image = sources.decode(buffer.getvalue(), (8, 8))
+    decoded_image = decode(buffer.getvalue(), (8, 8))
     assert (decoded_image.pixels == expected).all()
     assert decoded_image.change == change
 
