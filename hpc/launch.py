@@ -152,15 +152,16 @@ def pipeline(
     """LR sweep, grid, training of the best cell, evaluation; each reads what the one before found."""
     from pathlib import Path
 
-    from hpc.pipeline import advance as chained
+    from hpc.pipeline import advance as stages
     from hpc.pipeline.directory import Pipeline
+    from hpc.pipeline.start import start_pipeline
     from src.config.loading import load_config
 
     if advance:
-        chained.advance(Pipeline(Path(advance)), by_stage_job=True)
+        stages.advance(Pipeline(Path(advance)), by_stage_job=True)
     else:
         loaded, made = load_config(config, overrides_of(set_)), {"fresh": fresh, "new_code": new_code}
-        chained.start(loaded, cluster, lr_factor or [], max_slice_hours=max_slice_hours, **made)
+        start_pipeline(loaded, cluster, lr_factor or [], max_slice_hours=max_slice_hours, **made)
 
 
 NameArgument = Annotated[

@@ -338,7 +338,7 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
     assert "cancelled 2 tasks" in stopped.stdout
     assert [line.split()[1:] for line in (tmp_path / "cancelled").read_text().splitlines()] == [["102_0"], ["101_0"]]
     assert all(run.cancelled() for run in sweep.runs())
-    assert pipeline.standing()["lr_sweep"]["state"] == "cancelled"
+    assert pipeline.stage_records()["lr_sweep"]["state"] == "cancelled"
     (tmp_path / "queue").write_text("")
     shown = fork_python("hpc.launch", "status", "pipeline", *given, env=site)
     assert "cancelled" in shown.stdout
@@ -346,7 +346,7 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
     again = paste(only(hints_in(shown.stdout), "launch pipeline"), site)
     assert again.returncode == 0, again.stderr
     assert f"profile {profile}" in again.stdout
-    assert pipeline.standing()["lr_sweep"]["state"] == "submitted"
+    assert pipeline.stage_records()["lr_sweep"]["state"] == "submitted"
     assert [line.split()[1] for line in (tmp_path / "queue").read_text().splitlines()] == ["1", "1"]
     unnamed = fork_python("hpc.launch", "pipeline", *given, env=site)
     assert f"profile {profile}" in unnamed.stdout
@@ -356,7 +356,7 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
     (tmp_path / "queue").write_text("")
     with folder_lock(pipeline.path):
         working = fork_python("hpc.launch", "status", *given, env=site)
-    assert "a process continues it at this moment" in working.stdout
+    assert "a process is continuing it now" in working.stdout
     (run,) = sweep.runs()
     run.record_attempt(1, start=1.0, job="101", cluster="c")
     run.record_attempt(1, end=2.0, cause="CRASHED", error="no images", first_step=0, last_step=1)

@@ -42,7 +42,8 @@ from hpc.doctor.site_facts import (
 )
 from hpc.slurm_command import run_slurm
 from hpc.submission.plan import make_plan
-from hpc.submission.profile import Profile, choose_gres
+from hpc.submission.profile import Profile
+from hpc.submission.site import choose_gres
 from src.errors import ClusterError
 from src.runs.code_snapshot import PROJECT_ROOT
 

@@ -11,12 +11,8 @@ from typing import TYPE_CHECKING
 
 from hpc import slurm
 from hpc.pipeline.directory import Pipeline, all_pipelines
-from hpc.pipeline.overview import (
-    cancel_stage_jobs,
-    find_pipeline,
-    resolve_stage_name,
-    stage_sweeps,
-)
+from hpc.pipeline.names import find_pipeline, resolve_stage_name
+from hpc.pipeline.stage_job import cancel_stage_jobs
 from src.config.schema import Config
 from src.errors import RunError
 from src.log import log
@@ -27,7 +23,7 @@ from src.text import counted
 
 if TYPE_CHECKING:
     pass
-from hpc.submission.submit import queues_of, submissions
+from hpc.submission.submissions import queues_of, submissions
 from src.runs.names import print_names
 
 
@@ -75,7 +71,7 @@ def cancel_runs(config: Config, name: str) -> None:
 
 def _asked_for(runs_dir: Path, name: str, pipeline: Pipeline | None) -> list[tuple[SweepDir, RunDir | None]]:
     if pipeline:
-        return [(sweep, None) for sweep in stage_sweeps(pipeline)]
+        return [(sweep, None) for sweep in pipeline.stage_sweeps()]
     if name == "all":
         return [(sweep, None) for sweep in with_whole_manifests(sweeps(runs_dir)) if _has_whole_submissions(sweep)]
     return [find_named(runs_dir, str(resolve_stage_name(runs_dir, name)))]

@@ -6,7 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from hpc.pipeline.overview import find_pipeline, resolve_stage_name, show_pipeline_log
+from hpc.pipeline.names import find_pipeline, resolve_stage_name
+from hpc.pipeline.overview import show_pipeline_log
 from src import hints
 from src.config.schema import Config
 from src.errors import RunError
@@ -63,7 +64,7 @@ def _is_over(run: RunDir) -> bool:
 
 def _log_files(config: Config, sweep: SweepDir, run: RunDir) -> list[Path]:
     """Of the tasks that were submitted for the run, also of one that died before it began, and of its attempts."""
-    from hpc.submission.submit import submissions
+    from hpc.submission.submissions import submissions
 
     ids = [
         made.task_id(position)

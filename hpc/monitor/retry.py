@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpc.pipeline.overview import resolve_stage_name
+from hpc.pipeline.names import resolve_stage_name
 from hpc.recovery.reconcile import RunsByState, classify_runs, last_cause, reset_budgets
-from hpc.submission.arrays import ask_site
-from hpc.submission.code_choice import choose_code
-from hpc.submission.launching import execute
+from hpc.submission.execute import execute
+from hpc.submission.prepare import choose_code
 from hpc.submission.profile import profile_of, remember_profile
-from hpc.submission.submit import in_queue
+from hpc.submission.site import ask_site
+from hpc.submission.submissions import in_queue
 from src import hints
 from src.config.loading import make_config
 from src.config.messages import nearest

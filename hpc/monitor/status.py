@@ -12,13 +12,9 @@ from typing import TYPE_CHECKING, Any
 from hpc import slurm
 from hpc.monitor.logs import last_words
 from hpc.monitor.status_rows import FINISHED, SweepStatus, sweep_status
-from hpc.pipeline.overview import (
-    find_pipeline,
-    list_other_names,
-    resolve_stage_name,
-    watch_pipeline,
-)
-from hpc.submission.submit import queues_of
+from hpc.pipeline.names import find_pipeline, list_other_names, resolve_stage_name
+from hpc.pipeline.overview import watch_pipeline
+from hpc.submission.submissions import queues_of
 from src import hints
 from src.config.schema import Config
 from src.errors import ClusterError
@@ -119,7 +115,7 @@ def _explain_unstarted(
     """Runs whose newest task has left the queue without beginning an attempt: what its log says in the end, or that
     it was cancelled, which SLURM knows for a while.
     """
-    from hpc.submission.submit import last_tasks, submissions
+    from hpc.submission.submissions import last_tasks, submissions
 
     tasks = last_tasks(submissions(sweep))
     for row in rows:

@@ -1,8 +1,8 @@
-"""The directory of a chain of sweeps: what was asked, and how its links stand.
+"""The directory of a pipeline: what was requested, and the state of each stage.
 
-    runs/<chain>/    chain.yaml  profile.yaml  links.jsonl  code/  jobs/
+    runs/<pipeline>/    chain.yaml  profile.yaml  links.jsonl  code/  jobs/
 
-A link is planned when the one before it is done, because it reads what that one found.
+A stage is planned when the stage before it is done, because it needs that stage's result.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ from src.files import append_lines, read_lines, replace_file
 from src.log import warn_once
 from src.runs import records
 from src.runs.code_snapshot import keep_code, new_code_hint, snapshot_problem
+from src.runs.rundir import SweepDir
 
+# The files on disk keep the words of earlier versions, so that pipelines made then can be continued: a pipeline was
+# called a chain (chain.yaml) and a stage a link (links.jsonl, key "link").
 STAGES = ("lr_sweep", "grid", "train", "evaluate")
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One chain's directory."""
+    """The directory of one pipeline."""
 
     path: Path
 
@@ -43,28 +46,29 @@ class Pipeline:
 
     @property
     def code(self) -> Path:
-        """The code that its links are planned and submitted with."""
+        """Snapshots of the code that plans and submits its stages."""
         return self.path / "code"
 
     @property
     def jobs(self) -> Path:
-        """What the jobs that continue with the chain print."""
+        """The output of the jobs that continue the pipeline."""
         return self.path / "jobs"
 
     @property
     def profile_file(self) -> Path:
-        """The cluster profile as it was when the chain was made."""
+        """A copy of the cluster profile: editing the profile does not change a pipeline that is under way."""
         return self.path / "profile.yaml"
 
     @property
     def stages_file(self) -> Path:
-        """A line for everything that became of a link, and for every job that continues the chain."""
+        """One line for each change of a stage's state, and for each job that continues the pipeline."""
         return self.path / "links.jsonl"
 
     def snapshot(self) -> Path:
-        """The code of its stages. Raises RunError if it is gone or was changed."""
+        """The code of its stages. Raises RunError if it is missing or was changed."""
         if "snapshot" not in self.meta():
-            self.use_new_code()  # Made by an earlier version.
+            # The first versions kept no code for a pipeline.
+            self.use_new_code()
         path = self.code / str(self.meta()["snapshot"])
         problem = snapshot_problem(path)
         if problem:
@@ -74,11 +78,11 @@ class Pipeline:
         return path
 
     def use_new_code(self) -> None:
-        """Go on with the code as it is now."""
+        """Continue with the current code."""
         self._write({**self.meta(), "snapshot": keep_code(self.code).name})
 
     def use_profile(self, name: str, profile: Profile) -> None:
-        """Submit its jobs under this profile from here on, and keep the command that asks for it."""
+        """Submit its jobs under this profile from now on, and save the command line for later hints."""
         replace_file(self.profile_file, yaml_file.dump_yaml(profile.model_dump(mode="json")))
         self._write({**self.meta(), "profile": name, "call": hints.to_keep()})
 
@@ -86,9 +90,10 @@ class Pipeline:
         replace_file(self.path / "chain.yaml", yaml_file.dump_yaml(meta))
 
     def meta(self) -> dict[str, Any]:
-        """key, created, folder of the call, lr_factors, config, snapshot, profile, call.
+        """The content of chain.yaml: key, created, folder (the working directory), fresh, lr_factors, config, snapshot,
+        profile and call (the command line).
 
-        Raises RunError if this is no chain.
+        Raises RunError if this is not the directory of a pipeline.
         """
         path = self.path / "chain.yaml"
         if not path.is_file():
@@ -96,63 +101,74 @@ class Pipeline:
         return records.PIPELINE.check(path, yaml_file.read_mapping(path))
 
     def config(self) -> Config:
-        """The experiment as it was asked for."""
+        """The configuration that the pipeline was started with."""
         return make_config(self.meta()["config"], f"{self.path}/chain.yaml")
 
     def record(self, **facts: Any) -> None:
-        """Append what became of a link, or of a job."""
+        """Append one line about a stage or a job, with the current time."""
         append_lines(self.stages_file, [{**facts, "time": round(time.time(), 3)}])
 
-    def standing(self) -> dict[str, dict[str, Any]]:
-        """Link -> its newest line."""
+    def stage_records(self) -> dict[str, dict[str, Any]]:
+        """Stage -> its newest line in links.jsonl; stages without a line are missing."""
         return {line["link"]: line for line in read_lines(self.stages_file, records.STAGE) if "link" in line}
 
+    def stage_sweep(self, stage: str) -> SweepDir | None:
+        """The sweep of a stage. None if the stage is not planned yet."""
+        name = self.stage_records().get(stage, {}).get("sweep")
+        return SweepDir(self.path.parent / str(name)) if name else None
+
+    def stage_sweeps(self) -> list[SweepDir]:
+        """The sweeps of the stages that are planned, in the order of the stages."""
+        return [sweep for stage in STAGES if (sweep := self.stage_sweep(stage))]
+
     def job_names(self) -> list[str]:
-        """Of the jobs that were submitted to continue with the chain."""
+        """The names of the jobs that were submitted to continue the pipeline."""
         return [line["job_name"] for line in read_lines(self.stages_file, records.STAGE) if "job_name" in line]
 
 
 def find_same_pipeline(config: Config, lr_factors: Sequence[float]) -> Pipeline | None:
-    """The newest chain of the same request."""
+    """The newest pipeline with the same configuration and factors. None if there is none."""
     key = _key_of(config, lr_factors)
-    found = [pipeline for pipeline in all_pipelines(Path(config.paths.runs_dir)) if pipeline.meta()["key"] == key]
-    return found[-1] if found else None
+    same = [pipeline for pipeline in all_pipelines(Path(config.paths.runs_dir)) if pipeline.meta()["key"] == key]
+    return same[-1] if same else None
 
 
 def make_pipeline(config: Config, lr_factors: Sequence[float], *, fresh: bool) -> Pipeline:
-    """A new chain; with `fresh`, none of its sweeps is one that was made before."""
+    """Make the directory of a new pipeline. With `fresh`, its stages never continue sweeps that exist already."""
     created = datetime.now()
-    pipeline = Pipeline(_free(Path(config.paths.runs_dir).absolute() / f"pipeline_{created:%Y%m%d-%H%M%S}"))
+    pipeline = Pipeline(_make_directory(Path(config.paths.runs_dir).absolute() / f"pipeline_{created:%Y%m%d-%H%M%S}"))
     meta: dict[str, Any] = {
         "key": _key_of(config, lr_factors),
         "created": created.isoformat(),
         "folder": str(Path.cwd()),
     }
-    meta |= {"fresh": fresh, "snapshot": keep_code(pipeline.code).name, **_asked(config, lr_factors)}
+    meta |= {"fresh": fresh, "snapshot": keep_code(pipeline.code).name, **_request_of(config, lr_factors)}
     replace_file(pipeline.path / "chain.yaml", yaml_file.dump_yaml(meta))
     return pipeline
 
 
-def _asked(config: Config, lr_factors: Sequence[float]) -> dict[str, Any]:
+def _request_of(config: Config, lr_factors: Sequence[float]) -> dict[str, Any]:
     return {"config": config.to_dict(), "lr_factors": [float(factor) for factor in lr_factors]}
 
 
 def _key_of(config: Config, lr_factors: Sequence[float]) -> str:
-    return hashlib.sha256(json.dumps(_asked(config, lr_factors), sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(_request_of(config, lr_factors), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def all_pipelines(runs_dir: Path) -> list[Pipeline]:
-    """The chains below `runs_dir`, oldest first; damaged ones are skipped with a word."""
-    found = []
+    """The pipelines in `runs_dir`, oldest first. A damaged one is skipped with a warning."""
+    pipelines = []
     for path in runs_dir.absolute().glob("pipeline_*/chain.yaml"):
         try:
-            found.append((Pipeline(path.parent).meta()["created"], path.parent.name, Pipeline(path.parent)))
+            pipeline = Pipeline(path.parent)
+            pipelines.append((pipeline.meta()["created"], pipeline.name, pipeline))
         except RelayError as error:
             warn_once(f"skipped: {' '.join(str(error).split())}")
-    return [pipeline for _, _, pipeline in sorted(found, key=lambda each: each[:2])]
+    return [pipeline for _, _, pipeline in sorted(pipelines, key=lambda each: each[:2])]
 
 
-def _free(wanted: Path) -> Path:
+def _make_directory(wanted: Path) -> Path:
+    # mkdir fails if the directory exists, so two pipelines started in the same second cannot share one.
     for suffix in ["", *(f"-{number}" for number in range(2, 1000))]:
         path = wanted.with_name(wanted.name + suffix)
         try:

@@ -1,4 +1,4 @@
-"""The small job that advances a pipeline once the jobs of a stage are over."""
+"""The small SLURM job that advances a pipeline once the jobs of a stage are over."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from src.runs.code_snapshot import check_commands
 
 
 def submit_stage_job(pipeline: Pipeline, stage: str, queued_tasks: set[str], profile: Profile) -> None:
-    """A small job that continues the chain once the link's jobs are over, however they end."""
-    # One that runs is this one, or does just the same at this moment.
+    """Submit a job that advances the pipeline once the jobs of the stage are over, however they end."""
+    # One job that waits is enough. A running one does not count: it may be the process that is submitting now.
     waiting = [job for job in slurm.squeue(pipeline.job_names()) if slurm.phase(job.state) == "waiting"]
     if waiting:
-        print(f"job {waiting[0].job_id} continues {pipeline.name} after it")
+        print(f"job {waiting[0].job_id} continues {pipeline.name} after {stage}")
         return
     name = job_name(pipeline.path, len(pipeline.job_names()) + 1)
+    # Before sbatch, as in submit.py: a job whose id was never written down is found in the queue by its name.
     pipeline.record(job_name=name, after=stage)
     pipeline.jobs.mkdir(exist_ok=True)
     show_in_logs(pipeline.config(), pipeline.jobs)
     options = options_without_slice(
         profile,
+        # afterany (sbatch(1), --dependency): a failed task still lets the job start, which then says what failed.
         dependency="afterany:" + ":".join(sorted({job.partition("_")[0] for job in queued_tasks})),
         output=str(pipeline.jobs / "%j.out"),
         chdir=pipeline.meta()["folder"],
@@ -44,3 +46,16 @@ def _stage_script(pipeline: Pipeline, profile: Profile) -> str:
         shlex.join(call),
     ]
     return "\n".join(lines)
+
+
+def cancel_stage_jobs(pipeline: Pipeline) -> list[str]:
+    """Cancel the jobs that continue the pipeline, and record the stage that is under way as cancelled.
+
+    Returns the ids of the jobs.
+    """
+    ids = [job.job_id for job in slurm.squeue(pipeline.job_names()) if slurm.in_flight(job.state)]
+    slurm.cancel(ids)
+    undone = [line for line in pipeline.stage_records().values() if line["state"] != "done"]
+    if undone:
+        pipeline.record(**{**undone[0], "state": "cancelled"})
+    return ids

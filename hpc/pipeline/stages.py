@@ -1,9 +1,8 @@
-"""What each stage of a pipeline asks for, given what the stages before it found."""
+"""The request of each stage, from the results of the stages before it; and its own result in a few words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -20,11 +19,11 @@ from src.runs.sweeps import Request
 
 
 def stage_request(pipeline: Pipeline, stage: str) -> Request:
-    """The request of a stage. Raises RunError if the stages before it found nothing that it can use."""
+    """The request of a stage. Raises RunError if an earlier stage gave no usable result."""
     config, factors = pipeline.config(), pipeline.meta()["lr_factors"]
     if stage == "lr_sweep":
         return jobs.request_of(stage, config)
-    config = grid_config(config, _suggestion(pipeline), factors)
+    config = _grid_config(config, _suggested_rate(pipeline), factors)
     if stage == "grid":
         return jobs.request_of(stage, config)
     best = best_cell(_sweep_of(pipeline, "grid"))
@@ -41,9 +40,19 @@ def stage_request(pipeline: Pipeline, stage: str) -> Request:
     return jobs.request_of(stage, named)
 
 
-def grid_config(config: Config, rate: float, factors: Sequence[float]) -> Config:
-    """The configuration with what the LR sweep found: as the rate, or as a grid's axis around it where there are
-    factors. An axis that the file gives is left as it is.
+def requests_at_start(config: Config, factors: Sequence[float]) -> dict[str, Request]:
+    """The requests of the stages that need no results yet, with the configuration's rate for that of the LR sweep.
+
+    Raises ConfigError if a stage could not be planned.
+    """
+    grid = jobs.request_of("grid", _grid_config(config, config.train.optimizer.lr, factors))
+    return {"lr_sweep": jobs.request_of("lr_sweep", config), "grid": grid, "train": jobs.request_of("train", config)}
+
+
+def _grid_config(config: Config, rate: float, factors: Sequence[float]) -> Config:
+    """The configuration with the rate of the LR sweep; with factors, the grid gets an axis of `rate` times each factor.
+
+    Without factors, a rate axis of the configuration stays as it is.
     """
     changed: dict[str, Any] = {"train.optimizer.lr": rate}
     if factors:
@@ -51,8 +60,8 @@ def grid_config(config: Config, rate: float, factors: Sequence[float]) -> Config
     return make_config(config.to_dict(), "the LR sweep", changed)
 
 
-def _suggestion(pipeline: Pipeline) -> float:
-    """The median over the seeds of what each suggests. Raises RunError if none does."""
+def _suggested_rate(pipeline: Pipeline) -> float:
+    """The median of the rates that the seeds suggest, to three digits. Raises RunError if none suggests one."""
     results = [run.result() or {} for run in _sweep_of(pipeline, "lr_sweep").runs()]
     rates = [result["suggestion"]["valley"] for result in results if (result.get("suggestion") or {}).get("valley")]
     if not rates:
@@ -61,7 +70,10 @@ def _suggestion(pipeline: Pipeline) -> float:
 
 
 def _sweep_of(pipeline: Pipeline, stage: str) -> SweepDir:
-    return SweepDir(Path(pipeline.config().paths.runs_dir) / str(pipeline.standing()[stage]["sweep"]))
+    sweep = pipeline.stage_sweep(stage)
+    if sweep is None:
+        raise RunError(f"{pipeline.name}: its stage {stage} is not planned yet")
+    return sweep
 
 
 def stage_result(stage: str, sweep: SweepDir) -> str:

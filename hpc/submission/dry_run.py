@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from hpc import slurm
-from hpc.submission.code_choice import code_to_use
-from hpc.submission.plan import SiteLimits, Target, plan_arrays
-from hpc.submission.profile import Profile, choose_gres
-from hpc.submission.submit import in_queue, next_number
+from hpc.submission.plan import Target, plan_arrays
+from hpc.submission.prepare import code_to_use
+from hpc.submission.profile import Profile
+from hpc.submission.site import SiteLimits, choose_gres
+from hpc.submission.submissions import in_queue, next_number
 from src.errors import ClusterError
 from src.log import log
 from src.runs.rundir import RunDir, SweepDir
@@ -16,7 +17,7 @@ from src.runs.sweeps import Request
 from src.text import counted
 
 
-def runs_of(request: Request, found: SweepDir | None) -> list[RunDir]:
+def _runs_of(request: Request, found: SweepDir | None) -> list[RunDir]:
     """The runs of the sweep that was found, under its own names; else those that a new one would have."""
     if found:
         return found.runs()
@@ -28,7 +29,7 @@ def print_plan(
     request: Request, found: SweepDir | None, profile_name: str, profile: Profile, *, new_code: bool
 ) -> None:
     """Print each cell with what would happen to it, then the plan as sbatch would get it."""
-    runs = runs_of(request, found)
+    runs = _runs_of(request, found)
     sweep, undone = runs[0].sweep(), [run for run in runs if not run.is_done()]
     site, queue = _ask_for_plan(found, profile, len(undone)) if undone and profile.executor == "slurm" else (None, {})
     words = {run: "in the queue" if run.name in queue else "" for run in undone}

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean
 
@@ -15,7 +16,7 @@ from src.log import log
 from src.runs.attempts import used_s
 from src.runs.cells import Cell
 from src.runs.kinds import cost_key, kind_of
-from src.runs.rundir import RunDir
+from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import Request, sweeps, with_whole_manifests
 
 # Runs of a shape that are looked at, the newest first.
@@ -58,6 +59,14 @@ class Forecast:
 def show_hours(hours: float) -> str:
     """Two digits that mean something: 0.034, 0.42, 3.1, 48."""
     return f"{hours:.2g}" if hours < 10 else f"{hours:.0f}"
+
+
+def cells_left(request: Request, sweep: SweepDir | None) -> list[Cell]:
+    """The cells of a request whose runs in `sweep` are not done; all of them if there is no sweep yet."""
+    # By position, not by name: earlier versions named cells differently, and a stage's rates change once its LR
+    # sweep is done.
+    done = [run.is_done() for run in sweep.runs()] if sweep else []
+    return [cell for cell, is_done in zip_longest(request.cells, done[: len(request.cells)]) if not is_done]
 
 
 def forecast_of(request: Request, left: Sequence[Cell], profile: Profile) -> Forecast:

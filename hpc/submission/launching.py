@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import jobs
-from hpc.submission.arrays import ask_site, submit_missing
-from hpc.submission.code_choice import choose_code
-from hpc.submission.dry_run import print_plan, runs_of
-from hpc.submission.forecast import forecast_of, refuse_above, warn_of_short_lead
-from hpc.submission.plan import SiteLimits, check_job_folder
-from hpc.submission.profile import Profile, profile_of, remember_profile
+from hpc.submission.dry_run import print_plan
+from hpc.submission.execute import execute
+from hpc.submission.forecast import cells_left, forecast_of, refuse_above, warn_of_short_lead
+from hpc.submission.prepare import prepare_sweep
+from hpc.submission.profile import profile_of, remember_profile
+from hpc.submission.site import ask_site, check_job_folder
 from src import hints
 from src.config.schema import Config
-from src.runner import prepare_images
 from src.runs.rundir import SweepDir
-from src.runs.sweeps import find_sweep, open_sweep
+from src.runs.sweeps import find_sweep
 from src.text import counted
 
 
@@ -35,7 +33,7 @@ def launch(
     request = jobs.request_of(kind, config, **options)
     found = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
     profile_name, profile = profile_of(found, cluster)
-    left = [cell for cell, run in zip(request.cells, runs_of(request, found), strict=True) if not run.is_done()]
+    left = cells_left(request, found)
     forecast = forecast_of(request, left, profile)
     check_job_folder(request.runs_dir)
     if dry_run:
@@ -50,10 +48,7 @@ def launch(
     # Only here: it may read a checkpoint with torch, and a dry run must stay light.
     jobs.check(request)
     site = None if profile.executor == "local" else ask_site(profile_name, profile)
-    request = prepare_images(request)
-    sweep, new = open_sweep(request, fresh=fresh)
-    if not new:
-        choose_code(sweep, new_code=new_code)
+    sweep, new = prepare_sweep(request, fresh=fresh, new_code=new_code)
     done = 0 if new else sum(run.is_done() for run in sweep.runs())
     count = len(request.cells)
     if done < count:
@@ -62,33 +57,8 @@ def launch(
         print(forecast, flush=True)
         remember_profile(sweep, profile_name)
     else:
-        _say_done(sweep, profile_name)
+        where = sweep.meta().get("profile")
+        anew = f"to run it again from the start on profile {profile_name}: {hints.again('--fresh')}"
+        print(f"{sweep.path}: done before{f', on profile {where}' if where else ''}; {anew}", flush=True)
     execute(sweep, profile, site, config)
     return sweep
-
-
-def _say_done(sweep: SweepDir, profile_name: str) -> None:
-    where = sweep.meta().get("profile")
-    anew = f"to run it again from the start on profile {profile_name}: {hints.again('--fresh')}"
-    print(f"{sweep.path}: done before{f', on profile {where}' if where else ''}; {anew}", flush=True)
-
-
-def execute(
-    sweep: SweepDir,
-    profile: Profile,
-    site: SiteLimits | None,
-    config: Config,
-    only: Collection[str] | None = None,
-    *,
-    by_user: bool = True,
-) -> None:
-    """Bring what is missing of a sweep (of the runs `only`) to this machine, where there is no site, or to SLURM.
-
-    What its user has cancelled is left alone unless this is a command `by_user`.
-    """
-    if site is None:
-        from hpc.submission.local_pool import run_here
-
-        run_here(sweep, profile, config, only)
-    else:
-        submit_missing(sweep, profile, site, config, only, by_user=by_user)

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import submitit
 
-from hpc.node.task import VISIBLE_GPUS, Task
-from hpc.recovery.reconcile import blocked_by_cause, classify_runs
-from hpc.submission.plan import MAX_NUM_TIMEOUT, check_job_folder
+from hpc.submission.local_worker import local_executor, start_worker
 from hpc.submission.profile import Profile
-from hpc.submission.submit import show_in_logs
-from src import hints
-from src.cli import EXIT_STOPPED
-from src.config.schema import Config
-from src.errors import RunError
 from src.log import log
-from src.progress import Reporter, make_reporter
-from src.results.table import collect, state_of_run
+from src.progress import Reporter
+from src.results.table import state_of_run
 from src.runner import stop_on_signal
 from src.runs.attempts import unfinished_attempt
 from src.runs.causes import REQUEUED_AFTER, Attempts, why_blocked
-from src.runs.code_snapshot import new_code_hint, snapshot_problem, sweep_code
-from src.runs.rundir import RunDir, SweepDir
+from src.runs.code_snapshot import new_code_hint, snapshot_problem
+from src.runs.rundir import RunDir
 
 _POLL_S = 0.2
 _GIVE_UP_S = 60.0
@@ -83,16 +74,8 @@ class LocalPool:
                 f"{run.name}: not started, {self._code} is not what it was: {problem}; {new_code_hint()}"
             )
             return
-        # A Ctrl-C in the terminal, and its end, reach the whole process group; the workers are told by us, and given
-        # time to save.
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
-        try:
-            self._attempts_before[run] = len(run.attempts())
-            with environment({**code_environment(self._code), **self._cpus(), **_gpus()}):
-                self._active[run] = self._executor.submit(Task([str(run.path)]))
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        self._attempts_before[run] = len(run.attempts())
+        self._active[run] = start_worker(self._executor, run, self._code, self._cpus())
         self._reporter.say(f"started {run.name} (job {self._active[run].job_id})")
 
     def _cpus(self) -> dict[str, str]:
@@ -150,11 +133,6 @@ class LocalPool:
             log.info(f"{run.name}: {'saved at step ' + str(last) if last is not None else 'stopped'}")
 
 
-def _gpus() -> dict[str, str]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return {} if visible is None else {VISIBLE_GPUS: visible}
-
-
 def _goes_on(run: RunDir, attempts: Attempts) -> bool:
     if run.cancelled():
         return False
@@ -182,61 +160,3 @@ def _wait_until(condition: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-
-
-def local_executor(log_folder: Path, time_min: int, signal_lead_s: int) -> submitit.LocalExecutor:
-    """submitit's executor for this machine, set up so that its workers find the code."""
-    check_job_folder(log_folder)
-    log_folder.mkdir(parents=True, exist_ok=True)
-    executor = submitit.LocalExecutor(folder=log_folder, max_num_timeout=MAX_NUM_TIMEOUT)
-    executor.update_parameters(timeout_min=time_min, signal_delay_s=signal_lead_s)
-    return executor
-
-
-@contextlib.contextmanager
-def environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for what is started inside, and set them back."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def code_environment(code: Path) -> dict[str, str]:
-    """Variables under which a worker of this machine takes the code in `code`, and not that of the current folder."""
-    before = os.environ.get("PYTHONPATH")
-    return {"PYTHONPATH": f"{code}{os.pathsep}{before}" if before else str(code), "PYTHONSAFEPATH": "1"}
-
-
-def run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collection[str] | None) -> None:
-    """Execute what is missing of the sweep on this machine, and collect its results. Raises RunError if runs fail."""
-    by_state = classify_runs(sweep, {})
-    runs = [
-        run
-        for run in (*by_state.to_submit, *by_state.cancelled, *by_state.running_elsewhere)
-        if only is None or run.name in only
-    ]
-    for run in runs:
-        run.lift_cancel()
-    if runs:
-        show_in_logs(config, sweep.jobs)
-        with make_reporter() as reporter:
-            complete = LocalPool(profile, sweep.jobs.absolute(), reporter, sweep_code(sweep)).execute(runs)
-        if not complete:
-            log.info(f"stopped; to continue: {hints.again()}")
-            sys.exit(EXIT_STOPPED)
-    collect(sweep, Path(config.paths.artifacts_dir))
-    left = classify_runs(sweep, {})
-    undone = [*left.blocked, *left.cancelled, *left.to_submit]
-    if undone:
-        first = undone[0]
-        more = f"to see more: {hints.command('hpc.launch', 'logs', first.label)}"
-        raise RunError(
-            f"{len(undone)} of {len(sweep.runs())} runs are not done; {more}\n{blocked_by_cause(left.blocked)}".rstrip()
-        )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.submission.profile import Profile
-from src.errors import ClusterError
+from hpc.submission.site import SiteLimits, check_job_folder
 from src.runs.code_snapshot import check_commands
 from src.runs.rundir import RunDir, SweepDir
 from src.text import counted
@@ -28,14 +28,6 @@ _OF_TASKS = re.compile(
     r"(gres|gpus?|tres|mem|cpus?|ntasks|cores|sockets|threads)(-.*)?|mincpus|nodes|exclusive|licenses|signal|hold"
     r"|dependency|error|open-mode"
 )
-
-
-@dataclass(frozen=True)
-class SiteLimits:
-    """What a launch needs to know of a site: the slice by its name there, and the largest array."""
-
-    gres: str | None
-    array_size: int
 
 
 @dataclass(frozen=True)
@@ -100,19 +92,6 @@ def worker_python() -> str:
 def task_command(log_folder: Path) -> str:
     """What a task executes on its node: submitit's worker."""
     return f"{worker_python()} -u -m submitit.core._submit {shlex.quote(str(log_folder))}"
-
-
-def check_job_folder(folder: Path) -> None:
-    """Raise ClusterError if the files of jobs in this folder would go elsewhere.
-
-    sbatch(1), filename pattern: SLURM replaces `%j` and the like in --output, and drops backslashes; submitit replaces
-    `%j`, `%t`, `%A` and `%a` in its folder too, so that SLURM's `%%` is no way out.
-    """
-    if re.search(r"[%\\]", str(folder.absolute())):
-        raise ClusterError(
-            f"paths.runs_dir: {folder.absolute()}: SLURM would replace what follows a % or a \\ in this path; "
-            "set paths.runs_dir to a folder without them, or rename the folder"
-        )
 
 
 @dataclass(frozen=True)

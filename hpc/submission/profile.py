@@ -11,11 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from hpc import slurm
 from src import hints
 from src.config import yaml_file
 from src.config.messages import describe
-from src.errors import ClusterError, ConfigError
+from src.errors import ConfigError
 from src.files import replace_file
 from src.runs.rundir import SweepDir
 from src.section import Count, Section
@@ -152,25 +151,3 @@ def remember_profile(sweep: SweepDir, name: str) -> None:
     kept = {**sweep.meta(), "profile": name, "call": hints.to_keep()}
     if kept != sweep.meta():
         replace_file(sweep.meta_file, yaml_file.dump_yaml(kept))
-
-
-def choose_gres(profile: Profile) -> str | None:
-    """`gpu:<type>:1` for the profile's slice, by the name that this site gives it; None if no GPU is asked for.
-
-    The exact name where the profile has it, else the one that `sinfo` shows with the slice's name in it.
-    Raises ClusterError if there is none, or more than one.
-    """
-    if profile.gres:
-        return profile.gres
-    if not profile.slice:
-        return None
-    offered = slurm.gres_types()
-    fitting = [name for name in offered if name == profile.slice] or [name for name in offered if profile.slice in name]
-    if len(fitting) == 1:
-        return f"gpu:{fitting[0]}:1"
-    shown = ", ".join(offered) or "no GPU at all"
-    what = "several of them fit" if fitting else "none of them fits"
-    raise ClusterError(
-        f"slice: {profile.slice!r}: this site offers {shown}; {what}. "
-        "Give the exact one in the profile, as gres: gpu:<type>:1"
-    )

@@ -16,11 +16,12 @@ from hpc.monitor.status import show_status
 from hpc.node import task as lifecycle
 from hpc.node.task import Task, execute_runs, requeue_if_allowed
 from hpc.recovery.diagnosis import StopRequest
-from hpc.submission import arrays
+from hpc.submission import queue_cleanup
 from hpc.submission.arrays import submit_missing
-from hpc.submission.local_pool import local_executor
-from hpc.submission.plan import SiteLimits, SubmitPlan
+from hpc.submission.local_worker import local_executor
+from hpc.submission.plan import SubmitPlan
 from hpc.submission.profile import Profile
+from hpc.submission.site import SiteLimits
 from hpc.submission.submit import show_in_logs
 from src.config.schema import Config
 from src.errors import RunError
@@ -379,13 +380,13 @@ def test_a_task_that_does_not_come_to_its_end_is_left_to_the_next_call(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(arrays, "_ENDING_S", 0.1)
+    monkeypatch.setattr(queue_cleanup, "_ENDING_S", 0.1)
     queue.write_text(waiting("70_0", state="COMPLETING"))
     submit_missing(sweep, PROFILE, SITE, small())
     assert sent == [run.name for run in sweep.runs()[1:]]
     said = capsys.readouterr().out
     assert "waiting until tasks have saved and ended: 70_0\n" in said
-    assert "70_0: not over after 0 s; the same command submits what they leave later\n" in said
+    assert "70_0: not over after 0 s; to submit their runs later: " in said
     sweep.runs()[0].write_result({"steps": 3})
     submit_missing(sweep, PROFILE, SITE, small())
     assert "waiting" not in capsys.readouterr().out, "a run that is done is not waited for"

@@ -196,6 +196,6 @@ def test_accounting_is_asked_once_for_arrays_and_never_of_this_machines_processe
     def refuse(job_ids: list[str], waits_s: object) -> list[JobEnd]:
         raise ClusterError("sacct: disabled")
 
-    monkeypatch.setattr(causes.slurm, "ends", refuse)
+    monkeypatch.setattr(causes.slurm, "job_history", refuse)
     assert ends_of([{"job": "5", "cluster": "c", **started}]) == []
     assert "could not be asked" in capsys.readouterr().err

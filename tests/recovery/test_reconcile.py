@@ -15,7 +15,8 @@ from hpc.recovery.reconcile import classify_runs, reset_budgets
 from hpc.slurm import Queue, QueuedJob
 from hpc.submission.forecast import forecast_of, refuse_above, warn_of_short_lead
 from hpc.submission.profile import Profile
-from hpc.submission.submit import Submission, match_queue, surplus_tasks
+from hpc.submission.queue_cleanup import surplus_tasks
+from hpc.submission.submissions import Submission, match_queue
 from src.config.schema import Config
 from src.errors import RunError
 from src.requests import grid_request, train_request

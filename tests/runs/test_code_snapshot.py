@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from hpc.pipeline.directory import make_pipeline
-from hpc.submission.code_choice import choose_code
 from hpc.submission.launching import launch
 from hpc.submission.local_pool import LocalPool
+from hpc.submission.prepare import choose_code
 from hpc.submission.profile import Profile
 from src.config import yaml_file
 from src.config.schema import Config
@@ -261,7 +261,7 @@ def test_a_launch_goes_on_with_the_sweeps_code_and_says_so(
     )
     assert sweep.meta()["snapshot"] == kept
     choose_code(sweep, new_code=True)
-    assert f"with the code as it is now, snapshot {code_digest()}" in capsys.readouterr().out
+    assert f"continues with the current code, snapshot {code_digest()}" in capsys.readouterr().out
     assert sweep.meta()["snapshot"] == code_digest() != kept
     assert sweep.meta()["key"] == grid_request_key(sweep)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hpc.pipeline import advance
 from hpc.pipeline.directory import make_pipeline
+from hpc.pipeline.stage_sweep import open_stage_sweep
 from hpc.pipeline.stages import stage_request, stage_result
 from hpc.submission.forecast import forecast_of
 from hpc.submission.launching import launch
@@ -132,11 +132,11 @@ def test_a_pipeline_stops_where_its_images_change(on_folder: Callable[..., Confi
     config = on_folder()
     pipeline = make_pipeline(config, [], fresh=False)
     request = lr_sweep_request(config)
-    made = advance._open_sweep(pipeline, "lr_sweep", request)
-    assert advance._open_sweep(pipeline, "lr_sweep", request) == made
+    made = open_stage_sweep(pipeline, "lr_sweep", request)
+    assert open_stage_sweep(pipeline, "lr_sweep", request) == made
     write_images(tmp_path / "images", seed=1)
     with pytest.raises(DataError, match="other images"):
-        advance._open_sweep(pipeline, "lr_sweep", request)
+        open_stage_sweep(pipeline, "lr_sweep", request)
 
 
 def test_a_pipeline_whose_training_diverged_says_so(small: Callable[..., Config]) -> None:

@@ -19,7 +19,7 @@ from hpc.node.run_lock import _sign
 from hpc.pipeline.directory import all_pipelines, make_pipeline
 from hpc.recovery.reconcile import classify_runs
 from hpc.submission.launching import launch
-from hpc.submission.submit import submissions
+from hpc.submission.submissions import submissions
 from src.config.schema import Config
 from src.errors import RunError
 from src.files import append_lines

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.submission.submit import submissions
+from hpc.submission.submissions import submissions
 from src.config import yaml_file
 from src.config.schema import Config
 from src.runs.rundir import RunDir

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpc.pipeline.directory import STAGES, Pipeline, all_pipelines
-from hpc.submission.submit import submissions
+from hpc.submission.submissions import submissions
 from src.config import yaml_file
 from src.runs.rundir import SweepDir
 from tests.conftest import run_python
@@ -33,11 +33,11 @@ def test_a_chain_stops_where_a_link_is_cancelled_and_goes_on_when_asked(
         return done
 
     def state(stage: str) -> str | None:
-        found = pipeline.standing().get(stage)
+        found = pipeline.stage_records().get(stage)
         return str(found["state"]) if found else None
 
     def sweep(stage: str) -> SweepDir:
-        return SweepDir(tmp_path / "runs" / str(pipeline.standing()[stage]["sweep"]))
+        return SweepDir(tmp_path / "runs" / str(pipeline.stage_records()[stage]["sweep"]))
 
     assert "lr_sweep -> grid -> train -> evaluate" in launch("pipeline").stdout
     (pipeline,) = all_pipelines(tmp_path / "runs")
@@ -49,7 +49,7 @@ def test_a_chain_stops_where_a_link_is_cancelled_and_goes_on_when_asked(
         run.record_attempt(1, end=time.time(), cause="TIMEOUT", first_step=0, last_step=4)
     assert "cancelled 2 tasks" in launch("cancel", sweep("grid").name).stdout
     wait_for("the chain stops at the grid", lambda: state("grid") == "failed", 90)
-    assert "were cancelled" in pipeline.standing()["grid"]["reason"]
+    assert "were cancelled" in pipeline.stage_records()["grid"]["reason"]
     assert state("train") is None
     assert len(submissions(sweep("grid"))) == 1
     assert all(run.cancelled() and len(run.attempts()) == 1 for run in sweep("grid").runs())
@@ -61,7 +61,7 @@ def test_a_chain_stops_where_a_link_is_cancelled_and_goes_on_when_asked(
     # This grid has a rate axis of its own, which stays; what it found is what is trained and evaluated.
     cells = {cell["name"]: cell["overrides"] for cell in sweep("grid").cells()}
     assert {overrides["train.optimizer.lr"] for overrides in cells.values()} == {0.001, 0.01}
-    best = str(pipeline.standing()["grid"]["found"]).split()[1].rstrip(",")
+    best = str(pipeline.stage_records()["grid"]["found"]).split()[1].rstrip(",")
     trained = sweep("train").runs()[0].config()
     assert trained.train.optimizer.lr == cells[best]["train.optimizer.lr"] != suggestion
     assert trained.model.num_modules == cells[best]["model.num_modules"]

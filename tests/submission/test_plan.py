@@ -11,8 +11,9 @@ import pytest
 
 from hpc import slurm
 from hpc.slurm_command import BusyError, run_slurm, run_slurm_once
-from hpc.submission.plan import SiteLimits, SubmitPlan, Target, job_name, make_plan, options_without_slice, plan_arrays
-from hpc.submission.profile import Profile, choose_gres, load_profile
+from hpc.submission.plan import SubmitPlan, Target, job_name, make_plan, options_without_slice, plan_arrays
+from hpc.submission.profile import Profile, load_profile
+from hpc.submission.site import SiteLimits, choose_gres
 from src import hints
 from src.config.schema import Config
 from src.errors import ClusterError, ConfigError, RelayError

@@ -6,9 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-from hpc.submission.arrays import ask_site
-from hpc.submission.launching import execute
+from hpc.submission.execute import execute
 from hpc.submission.profile import load_profile
+from hpc.submission.site import ask_site
 from src.config.loading import load_config
 from src.errors import RelayError
 from src.runs.rundir import SweepDir

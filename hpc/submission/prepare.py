@@ -1,12 +1,25 @@
-"""Which code a sweep continues with: the snapshot it was made with, or the current code."""
+"""A sweep made ready for its launch: its images decoded, its directories made, its code chosen."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from src import hints
+from src.runner import prepare_images
 from src.runs.code_snapshot import code_change, code_digest, new_code_hint, sweep_code, use_new_code
 from src.runs.rundir import SweepDir
+from src.runs.sweeps import Request, open_sweep
+
+
+def prepare_sweep(request: Request, *, fresh: bool, new_code: bool) -> tuple[SweepDir, bool]:
+    """The sweep of a request, ready to be submitted: the one that exists, or a new one. True if it is new.
+
+    Raises DataError if the images are not those that it was planned on, RunError if its code is gone.
+    """
+    sweep, new = open_sweep(prepare_images(request), fresh=fresh)
+    if not new:
+        choose_code(sweep, new_code=new_code)
+    return sweep, new
 
 
 def choose_code(sweep: SweepDir, *, new_code: bool, root: Path | None = None) -> None:
@@ -33,5 +46,5 @@ def choose_code(sweep: SweepDir, *, new_code: bool, root: Path | None = None) ->
 
 def code_to_use(sweep: SweepDir, *, new_code: bool) -> Path:
     """The snapshot that a launch would use for the sweep, which may not exist yet."""
-    kept = sweep.meta().get("snapshot") if sweep.meta_file.is_file() and not new_code else None
-    return (sweep.code / str(kept or code_digest())).absolute()
+    snapshot = sweep.meta().get("snapshot") if sweep.meta_file.is_file() and not new_code else None
+    return (sweep.code / str(snapshot or code_digest())).absolute()

@@ -1,0 +1,56 @@
+"""One stage of a pipeline: its jobs submitted, or its result recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpc.pipeline.directory import Pipeline
+from hpc.pipeline.stage_job import submit_stage_job
+from hpc.pipeline.stage_sweep import open_stage_sweep, refuse_failed
+from hpc.pipeline.stages import stage_request, stage_result
+from hpc.submission.execute import execute
+from hpc.submission.prepare import choose_code
+from hpc.submission.profile import Profile, remember_profile
+from hpc.submission.site import SiteLimits
+from hpc.submission.submissions import in_queue
+from src import hints
+from src.errors import RunError
+from src.results.table import collect
+
+
+def advance_stage(
+    pipeline: Pipeline, stage: str, profile: Profile, site: SiteLimits | None, *, by_stage_job: bool, new_code: bool
+) -> bool:
+    """Submit what is missing of a stage. True if the stage is done; else a job continues the pipeline after it.
+
+    Raises RunError if runs of it failed, or if a user stopped them and this is the pipeline's own job.
+    """
+    request = stage_request(pipeline, stage)
+    sweep = open_stage_sweep(pipeline, stage, request)
+    refuse_failed(sweep, in_queue(sweep) if site else {}, by_stage_job=by_stage_job)
+    choose_code(sweep, new_code=new_code, root=pipeline.snapshot())
+    if not all(run.is_done() for run in sweep.runs()):
+        print(f"{stage}: {sweep.path}", flush=True)
+        remember_profile(sweep, str(pipeline.meta()["profile"]))
+        execute(sweep, profile, site, request.config, by_user=not by_stage_job)
+        if site and any(not run.is_done() for run in sweep.runs()):
+            queued_tasks = {job.job_id for jobs in in_queue(sweep).values() for job in jobs}
+            if not queued_tasks:
+                raise RunError(
+                    f"none of its runs is in the queue, but some are not done; to see why: "
+                    f"{hints.command('hpc.launch', 'status', sweep.name)}; to continue: {hints.again()}"
+                )
+            pipeline.record(link=stage, state="submitted", sweep=sweep.name)
+            submit_stage_job(pipeline, stage, queued_tasks, profile)
+            return False
+    result = stage_result(stage, sweep)
+    if pipeline.stage_records()[stage]["state"] != "done":
+        # The local profile has collected the table already.
+        if site:
+            collect(sweep, Path(request.config.paths.artifacts_dir))
+        pipeline.record(link=stage, state="done", sweep=sweep.name, found=result)
+    profile_name = sweep.meta().get("profile")
+    is_elsewhere = profile_name not in (None, pipeline.meta()["profile"])
+    before = f"; it was done before, on profile {profile_name}" if is_elsewhere else ""
+    print(f"{stage}: done, {result}{before}", flush=True)
+    return True

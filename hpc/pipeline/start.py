@@ -1,0 +1,59 @@
+"""Start a pipeline: check and forecast every stage, make the directory, then advance to the first wait."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hpc.pipeline.advance import advance
+from hpc.pipeline.directory import STAGES, Pipeline, find_same_pipeline, make_pipeline
+from hpc.pipeline.stages import requests_at_start
+from hpc.submission.forecast import cells_left, forecast_of, refuse_above, total_of
+from hpc.submission.profile import load_profile
+from src.config.schema import Config
+from src.runner import prepare_images
+from src.runs.code_snapshot import change_since, new_code_hint
+from src.runs.rundir import SweepDir
+from src.runs.sweeps import Request, find_sweep
+
+
+def start_pipeline(
+    config: Config,
+    cluster: str | None,
+    lr_factors: Sequence[float],
+    *,
+    fresh: bool,
+    new_code: bool = False,
+    max_slice_hours: float | None = None,
+) -> None:
+    """Start a pipeline, or continue the one with the same configuration. Raises RunError if a stage has failed."""
+    pipeline = None if fresh else find_same_pipeline(config, lr_factors)
+    # Every stage is planned once before the first one is submitted: a mistake in the training's settings should not
+    # surface only after the LR sweep and the grid have run. The rate is a placeholder until the LR sweep is done.
+    requests = requests_at_start(config, lr_factors)
+    grid = requests["grid"]
+    earlier = pipeline or (None if fresh else find_sweep(grid.runs_dir, grid.kind, grid.key))
+    name, profile = load_profile(cluster or (earlier.meta().get("profile") if earlier else None))
+    forecast = total_of(
+        [
+            forecast_of(request, cells_left(request, _sweep_to_continue(pipeline, request, fresh=fresh)), profile)
+            for request in requests.values()
+        ]
+    )
+    refuse_above(max_slice_hours, forecast)
+    prepare_images(grid)
+    is_new = pipeline is None
+    pipeline = pipeline or make_pipeline(config, lr_factors, fresh=fresh)
+    pipeline.use_profile(name, profile)
+    state = "new" if is_new else "continued"
+    print(f"{pipeline.path}: {state}: {' -> '.join(STAGES)}; profile {name}\n{forecast}", flush=True)
+    if new_code and not is_new:
+        pipeline.use_new_code()
+    elif change := change_since(pipeline.snapshot()):
+        print(f"continues with the code it was made with; {change}; {new_code_hint()}", flush=True)
+    advance(pipeline, by_stage_job=False, new_code=new_code)
+
+
+def _sweep_to_continue(pipeline: Pipeline | None, request: Request, *, fresh: bool) -> SweepDir | None:
+    """The sweep that a stage would continue: its own, or one of the same content. None if it would make a new one."""
+    own = pipeline.stage_sweep(request.kind) if pipeline else None
+    return own or (None if fresh else find_sweep(request.runs_dir, request.kind, request.key))
