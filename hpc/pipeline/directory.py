@@ -25,7 +25,7 @@ from src.errors import RelayError, RunError
 from src.files import append_lines, read_lines, replace_file
 from src.log import warn_once
 from src.runs import records
-from src.runs.code_snapshot import keep_code, new_code_hint, snapshot_problem
+from src.runs.code_snapshot import check_startable, keep_code, new_code_hint, snapshot_problem
 from src.runs.rundir import SweepDir
 
 # The files on disk keep the words of earlier versions, so that pipelines made then can be continued: a pipeline was
@@ -65,7 +65,10 @@ class Pipeline:
         return self.path / "links.jsonl"
 
     def snapshot(self) -> Path:
-        """The code of its stages. Raises RunError if it is missing or was changed."""
+        """The snapshot with the code of its stages.
+
+        Raises RunError if it is missing, was changed, or was made by a version whose code this one cannot start.
+        """
         if "snapshot" not in self.meta():
             # The first versions kept no code for a pipeline.
             self.use_new_code()
@@ -75,6 +78,7 @@ class Pipeline:
             raise RunError(
                 f"{path}: is not the code that {self.name} was made with: {problem}; {new_code_hint(self.meta())}"
             )
+        check_startable(path, self.name, self.meta())
         return path
 
     def use_new_code(self) -> None:

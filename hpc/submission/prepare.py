@@ -6,7 +6,7 @@ from pathlib import Path
 
 from src import hints
 from src.runner import prepare_images
-from src.runs.code_snapshot import code_change, code_digest, new_code_hint, sweep_code, use_new_code
+from src.runs.code_snapshot import check_startable, code_change, code_digest, new_code_hint, sweep_code, use_new_code
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request, open_sweep
 
@@ -45,6 +45,12 @@ def choose_code(sweep: SweepDir, *, new_code: bool, root: Path | None = None) ->
 
 
 def code_to_use(sweep: SweepDir, *, new_code: bool) -> Path:
-    """The snapshot that a launch would use for the sweep, which may not exist yet."""
-    snapshot = sweep.meta().get("snapshot") if sweep.meta_file.is_file() and not new_code else None
-    return (sweep.code / str(snapshot or code_digest())).absolute()
+    """The snapshot that a launch would use for the sweep; neither of them has to exist yet.
+
+    Raises RunError if the launch would refuse it as too old.
+    """
+    digest = sweep.meta().get("snapshot") if sweep.meta_file.is_file() and not new_code else None
+    path = (sweep.code / str(digest or code_digest())).absolute()
+    if digest:
+        check_startable(path, sweep.name, sweep.meta())
+    return path

@@ -31,6 +31,9 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = "code.sha256"
 DIGEST_DIGITS = 12
 _LAYERS = ("src", "jobs", "hpc")
+# A pickled task names its class by module (pickle stores no code), so a snapshot can execute our tasks only if it has
+# this file. Snapshots made before the class moved here do not: their tasks would end with ModuleNotFoundError.
+_TASK_FILE = "hpc/node/task.py"
 # For find: what Python imports nothing from by name.
 _HIDDEN = r"\( -name __pycache__ -o -name '.?*' \)"
 # Where the code lies that decides results. The rest names, shows, submits and reports.
@@ -114,7 +117,7 @@ def snapshot_problem(path: Path) -> str:
 def sweep_code(sweep: SweepDir) -> Path:
     """The snapshot that the sweep is executed with; for a sweep that has none, that of the code as it is now.
 
-    Raises RunError if it is gone or was changed.
+    Raises RunError if it is gone, was changed, or was made by a version whose code this one cannot start.
     """
     digest = sweep.meta().get("snapshot")
     if not digest:
@@ -126,7 +129,20 @@ def sweep_code(sweep: SweepDir) -> Path:
             f"{path}: is not the code that {sweep.name} was made with: {problem}; restore it; "
             f"{new_code_hint(sweep.meta())}"
         )
+    check_startable(path, sweep.name, sweep.meta())
     return path
+
+
+def check_startable(snapshot: Path, name: str, kept: Mapping[str, Any]) -> None:
+    """Raise RunError if `name` has a snapshot in which a task of this version could not start; `kept` as in
+    `hints.again`.
+    """
+    if snapshot.is_dir() and not (snapshot / _TASK_FILE).is_file():
+        raise RunError(
+            f"{name}: was made by an earlier version of Relay, whose code this version cannot start; to continue with "
+            f"the current code: {hints.again('--new-code', kept=kept)}; to start over: "
+            f"{hints.again('--fresh', kept=kept)}"
+        )
 
 
 def use_new_code(sweep: SweepDir) -> Path:

@@ -45,7 +45,8 @@ Git = Callable[..., int]
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What this process takes for its own code."""
     root = tmp_path / "check out"
-    for name in ("src/__init__.py", "src/models/net.py", "src/results/figures.py", "jobs/__init__.py", "hpc/slurm.py"):
+    layers = ("src/__init__.py", "src/models/net.py", "src/results/figures.py", "jobs/__init__.py", "hpc/slurm.py")
+    for name in (*layers, "hpc/node/task.py"):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"# {name}\n")
@@ -313,6 +314,44 @@ def test_a_pipeline_of_an_earlier_version_takes_the_code_as_it_is(checkout: Path
     chain = make_pipeline(small(), [], fresh=False)
     forget_snapshot(chain.path / "chain.yaml")
     assert chain.snapshot().name == chain.meta()["snapshot"] == code_digest()
+
+
+def move_task_here(checkout: Path) -> None:
+    """What the version did that moved the class of a task: other code, and a file that was not there before."""
+    edit(checkout, "src/models/net.py")
+    edit(checkout, "hpc/node/task.py")
+
+
+def test_a_snapshot_without_the_tasks_module_is_refused_before_anything_starts(
+    checkout: Path,
+    small: Callable[..., Config],
+    commands: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Pickles name a task's class by its module: the tasks of such a sweep would end with ModuleNotFoundError."""
+    monkeypatch.chdir(ROOT)
+    (checkout / "hpc" / "node" / "task.py").unlink()
+    code_snapshot._manifest.cache_clear()
+    sweep, _ = open_sweep(grid_request(small()))
+    pipeline = make_pipeline(small(), [], fresh=False)
+    move_task_here(checkout)
+    message = r"{}: was made by an earlier version of Relay, .*: .* --new-code; to start over: .* --fresh"
+    for use in (
+        lambda: sweep_code(sweep),
+        lambda: choose_code(sweep, new_code=False),
+        lambda: launch("grid", small(), "local"),
+        lambda: launch("grid", small(), "h100-mig", dry_run=True),
+    ):
+        with pytest.raises(RunError, match=message.format(sweep.name)):
+            use()
+    with pytest.raises(RunError, match=message.format(pipeline.name)):
+        pipeline.snapshot()
+    assert all(run.attempts() == [] for run in sweep.runs())
+    choose_code(sweep, new_code=True)
+    assert sweep_code(sweep).name == code_digest()
+    pipeline.use_new_code()
+    assert pipeline.snapshot().name == code_digest()
 
 
 def test_the_diff_against_the_commit_is_kept_once(checkout: Path, tmp_path: Path) -> None:
