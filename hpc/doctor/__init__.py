@@ -1,1 +1,1 @@
-"""`doctor`: one page about a site, each line ok, a warning or a problem with what to do."""
+"""`doctor`: one page about a site, where each line is ok, a warning, or a problem with its fix."""

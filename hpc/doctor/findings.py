@@ -1,4 +1,4 @@
-"""The lines of `doctor`, and the page that they make."""
+"""One line of `doctor`, and the page that the lines make."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Literal
 
 Level = Literal["ok", "warning", "problem"]
 _COLOURS: dict[Level, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
-# Wide enough for a finding, narrow enough for an eye; also where no terminal says how wide it is.
+# The widest page, and the width of one that goes to a file or a pipe: longer lines are hard to read.
 _WIDEST = 120
 
 
 @dataclass(frozen=True)
 class Line:
-    """What was found about a topic, and what to do where it is not ok; `advice` may stand beside an ok, too."""
+    """What was found about a topic, and what to do about it. `advice` may also come with an `ok`."""
 
     level: Level
     topic: str
@@ -24,7 +24,7 @@ class Line:
 
 
 def print_page(title: str, lines: Sequence[Line]) -> None:
-    """The lines on stdout, aligned, each advice below its finding; at the end how many there are of each level."""
+    """Print the lines to stdout in columns, each advice below its finding, and the count of each level at the end."""
     from rich.console import Console
     from rich.text import Text
 
@@ -55,7 +55,7 @@ def count_levels(lines: Sequence[Line]) -> str:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    # Paths and commands stay whole: they are copied.
+    # Users copy paths and commands from the page, so neither is broken in the middle.
     parts = [
         textwrap.wrap(line, max(width, 30), break_long_words=False, break_on_hyphens=False)
         for line in text.splitlines()

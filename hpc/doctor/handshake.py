@@ -1,4 +1,8 @@
-"""The files by which the login node and a task on a compute node test what the two share: locks, files, clocks."""
+"""The files through which a login node and a compute node test the file system that they share.
+
+The login node (`probe.py`) and the task on the node (`node_report.py`) each hold a lock that the other one must not
+get, and each waits for a file that the other one replaces.
+"""
 
 from __future__ import annotations
 
@@ -10,44 +14,48 @@ from typing import Any, TextIO
 
 from src.files import replace_file
 
-POLL_S = 0.1
+POLL_S = 0.1  # how often either side looks for the file that it waits for
 
 
 @dataclass(frozen=True)
 class Handshake:
-    """The folder in which the two sides meet, and its files."""
+    """Names the files of the exchange in `folder`. Either side may be on another machine."""
 
     folder: Path
 
     @property
     def asker_lock(self) -> Path:
-        """Held by who asks, all the time."""
+        """The lock that the login node holds during the whole exchange."""
         return self.folder / "asker.lock"
 
     @property
     def node_lock(self) -> Path:
-        """Held by the node from before `ready` until it has seen `ack`."""
+        """The lock that the task holds from before it writes `ready` until it has seen `ack`."""
         return self.folder / "node.lock"
 
     @property
     def ready(self) -> Path:
-        """The node's first word."""
+        """Written by the task first: its host and its clock."""
         return self.folder / "ready.json"
 
     @property
     def ack(self) -> Path:
-        """There from the start; replaced by who asks when it has seen `ready`."""
+        """Exists from the start. The login node replaces it as soon as it has seen `ready`."""
         return self.folder / "ack.json"
 
     @property
     def report(self) -> Path:
-        """The node's last word."""
+        """Written by the task last: all that it found."""
         return self.folder / "report.json"
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """The node's report, and what was seen of it from here: seconds until it began, its lock, its clock."""
+    """The task's report, and what the login node observed of the task.
+
+    `began_s`: seconds until the task began. `node_lock`: result of `try_lock` on its lock. `clock_s`: seconds from the
+    node's clock to ours, including the time until its file was seen.
+    """
 
     report: Mapping[str, Any]
     began_s: float
@@ -56,7 +64,7 @@ class ProbeResult:
 
 
 def try_lock(file: TextIO) -> str:
-    """`taken`, `refused` where another process holds it, or the system's word for what is wrong."""
+    """Returns `taken`, `refused` if another process holds the lock, or the error message of the system."""
     import fcntl
 
     try:
@@ -70,7 +78,7 @@ def try_lock(file: TextIO) -> str:
 
 @contextmanager
 def open_handshake(folder: Path) -> Iterator[Handshake]:
-    """The files of a handshake, with the lock held that the other side is to see."""
+    """Create the files of the login node in `folder` and hold its lock."""
     handshake = Handshake(folder)
     replace_file(handshake.ack, "{}")
     with handshake.asker_lock.open("w") as file:

@@ -1,4 +1,4 @@
-"""What this user may ask of a site, against what the grid asks: arrays, tasks in the queue, time, accounting. Pure."""
+"""Compares the limits of a site and of this user with what the grid needs: arrays, queue, time, accounts. Pure."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from hpc.doctor.findings import Line
 from hpc.doctor.site_facts import Association, Partition, Qos, Settings, SiteFacts
 from hpc.submission.profile import Profile
 
+# slurm.conf(5), AccountingStorageEnforce: limits of accounts and QOS hold only with one of these.
 _ENFORCING = {"limits", "safe", "all"}
 
 
 def own_partition(site: SiteFacts, profile: Profile) -> Partition | None:
-    """The partition that tasks go to; the first one where the profile lists several."""
+    """The partition of the tasks: the first one of the profile, or the default partition. None if it is not known."""
     name = profile.partition.split(",")[0] if profile.partition else None
     return next((p for p in site.partitions or () if (p.name == name if name else p.is_default)), None)
 
 
 def own_association(site: SiteFacts, profile: Profile) -> Association | None:
-    """This user's association that tasks go by: that of the profile's account, or the default one."""
+    """The association of this user that applies to the tasks: for the profile's account, or for the default account."""
     fitting = [
         a
         for a in site.associations or ()
         if (a.account == profile.account if profile.account else a.is_default)
         and a.partition in ("", profile.partition or "")
     ]
-    # One that is for this partition alone is stronger than one for all.
+    # An association for one partition takes precedence over one for all partitions.
     return max(fitting, key=lambda a: a.partition != "", default=None)
 
 
 def own_qos(site: SiteFacts, profile: Profile) -> Qos | None:
-    """The QOS that tasks go by."""
+    """The QOS that applies to the tasks: the profile's, the association's default, or `normal`. None if not known."""
     own = own_association(site, profile)
     default = (own.default_qos or (own.qos[0] if len(own.qos) == 1 else "")) if own else ""
     name = profile.qos or default or "normal"
@@ -39,7 +40,7 @@ def own_qos(site: SiteFacts, profile: Profile) -> Qos | None:
 
 
 def check_association(site: SiteFacts, profile: Profile) -> list[Line]:
-    """Whether this user may use the profile's account and QOS; no line where accounting said nothing of it."""
+    """Whether this user may use the profile's account and QOS. No line if accounting did not answer."""
     if site.associations is None:
         return []
     own = own_association(site, profile)
@@ -48,7 +49,7 @@ def check_association(site: SiteFacts, profile: Profile) -> list[Line]:
         finding = f"accounting knows no {named} of this user"
         known = ", ".join(sorted({a.account for a in site.associations}))
         if not site.settings.enforced:
-            return [Line("ok", "account", f"{finding}, and the site asks for none")]
+            return [Line("ok", "account", f"{finding}, and the site does not require one")]
         advice = f"set account in the profile to one of {known}" if known else "ask the site for an account"
         return [Line("problem", "account", finding, advice)]
     if profile.qos and own.qos and profile.qos not in own.qos and site.settings.enforced:
@@ -59,7 +60,7 @@ def check_association(site: SiteFacts, profile: Profile) -> list[Line]:
 
 
 def time_limits(site: SiteFacts, profile: Profile) -> dict[str, timedelta | None]:
-    """The longest that a task may run, by who sets it; None is without limit."""
+    """The longest run time of a task, by what sets it; None means no limit."""
     partition, own, qos = own_partition(site, profile), own_association(site, profile), own_qos(site, profile)
     found: dict[str, timedelta | None] = {}
     if partition:
@@ -71,7 +72,7 @@ def time_limits(site: SiteFacts, profile: Profile) -> dict[str, timedelta | None
 
 
 def check_time_limit(partition: Partition | None, allowed: Mapping[str, timedelta | None], time_min: int) -> list[Line]:
-    """The profile's time limit against what is allowed; no line where the partition is not known (which is a line)."""
+    """Whether the profile's time limit is allowed. No line if the partition is not known, which is a line already."""
     if partition is None:
         return []
     finding = f"time_min {time_min} min"
@@ -79,13 +80,13 @@ def check_time_limit(partition: Partition | None, allowed: Mapping[str, timedelt
     short = {name: minutes for name, minutes in limits.items() if minutes < time_min}
     shown = ", ".join(f"{name} {minutes} min" for name, minutes in (short or limits).items())
     if short:
-        advice = f"set time_min to {min(short.values())} or less; a run goes on in its next job"
+        advice = f"set time_min to {min(short.values())} or less; a run continues in its next job"
         return [Line("problem", "time limit", f"{finding}; allowed: {shown}", advice)]
     return [Line("ok", "time limit", f"{finding}; {f'allowed: {shown}' if limits else 'no limit is set'}")]
 
 
 def submit_limits(site: SiteFacts, profile: Profile) -> dict[str, int]:
-    """How many tasks may be in the queue at a time, by who sets it."""
+    """How many tasks may be in the queue at a time, by what sets the limit."""
     found = {"MaxJobCount": site.settings.max_job_count}
     if not site.settings.enforced & _ENFORCING:
         return found
@@ -101,32 +102,33 @@ def submit_limits(site: SiteFacts, profile: Profile) -> dict[str, int]:
 
 
 def check_array(settings: Settings, tasks: int) -> Line:
-    """In how many arrays the tasks go."""
+    """How many arrays the tasks need."""
     size = settings.max_array_size
     if size < 1:
-        return Line("problem", "arrays", "MaxArraySize 0: the site takes no arrays", "ask the site to allow them")
+        return Line("problem", "arrays", "MaxArraySize 0: the site allows no arrays", "ask the site to allow them")
+    # Array indices run from 0 to MaxArraySize - 1, so one array holds at most `size` tasks.
     arrays = -(-tasks // size)
     goes = f"{arrays} arrays" if arrays > 1 else "one array" if tasks > 1 else "one job"
     return Line("ok", "arrays", f"MaxArraySize {size}: {_counted(tasks)} in {goes}")
 
 
 def check_submit_limits(limits: Mapping[str, int], tasks: int) -> Line:
-    """Whether the tasks may be in the queue at a time."""
+    """Whether all tasks may be in the queue at the same time."""
     shown = ", ".join(f"{name} {limit}" for name, limit in limits.items())
     least = min(limits.values())
     if tasks <= least:
         return Line("ok", "submit limits", shown)
     advice = f"set cells_per_job of the profile {-(-tasks // max(least, 1))} times as high, or ask the site for more"
-    return Line("problem", "submit limits", f"{shown}; {_counted(tasks)} at once are refused", advice)
+    return Line("problem", "submit limits", f"{shown}; SLURM refuses {_counted(tasks)} at once", advice)
 
 
 def check_accounting(settings: Settings, refused: str | None) -> Line:
-    """Whether SLURM remembers how jobs ended; `refused` is what it said where it did not result."""
+    """Whether sacct can tell how jobs ended. `refused`: the error of sacct, None if it answered."""
     without = (
-        "runs and status work without it; a task that is killed without a word is KILLED, not OUT_OF_MEMORY or such"
+        "runs and status work without it, but a killed task is shown as KILLED instead of OUT_OF_MEMORY or NODE_FAIL"
     )
     if not settings.accounting:
-        return Line("warning", "accounting", "none (AccountingStorageType)", without)
+        return Line("warning", "accounting", "off (AccountingStorageType)", without)
     if refused is not None:
         return Line("warning", "accounting", f"{settings.accounting} does not answer: {refused}", without)
     enforced = ", ".join(sorted(settings.enforced)) or "nothing"

@@ -1,6 +1,7 @@
-"""`python -m hpc.doctor.node_report FOLDER`: what a task finds on its node, as one JSON line and in FOLDER/report.json.
+"""`python -m hpc.doctor.node_report FOLDER`: describe the node, as one JSON line and in FOLDER/report.json.
 
-`probe.py` starts it and waits; between them they see whether files and locks hold across the two machines.
+`probe.py` starts this module as a task and waits for it. Together they test whether locks and files work across the two
+machines.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ _NETWORK_TIMEOUT_S = 5.0
 
 
 def node_name() -> str:
-    """SLURM's name of this node, or the machine's."""
+    """The name of this node in SLURM, or of this machine."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def check_shared_files(handshake: Handshake) -> dict[str, Any]:
-    """Locks and files as seen from here. `round_trip_s` is None if the answer to `ready` was not seen in time."""
+    """Test locks and files from the node. `round_trip_s` is None if `ack` was not seen in time."""
     with handshake.asker_lock.open("r+") as file:
-        seen = try_lock(file)
+        seen = try_lock(file)  # opened for writing: flock on NFS needs that (flock(2))
     with handshake.node_lock.open("w") as file:
         own = try_lock(file)
         start = time.monotonic()
@@ -47,12 +48,12 @@ def check_shared_files(handshake: Handshake) -> dict[str, Any]:
 
 
 def describe_torch() -> dict[str, Any]:
-    """Version, CUDA, what is visible, and how long the import took; `error` where it fails."""
+    """Versions, the visible devices, and the seconds that the import took; `error` if the import fails."""
     start = time.monotonic()
     try:
         import torch
         import torchvision
-    except Exception as error:
+    except Exception as error:  # a missing library raises OSError, a mismatched build RuntimeError or ImportError
         return {"error": f"{type(error).__name__}: {error}"}
     seconds = time.monotonic() - start
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -68,7 +69,7 @@ def describe_torch() -> dict[str, Any]:
 
 
 def describe_slice() -> dict[str, str]:
-    """What a run would be given, by the check that every run makes, and whether a kernel runs on it."""
+    """The slice that a run would get, by the check that every run does, and whether a kernel runs on it."""
     from hpc.node.gpu_check import check_slice
 
     try:
@@ -83,18 +84,21 @@ def describe_slice() -> dict[str, str]:
         ones = torch.ones(256, 256, device="cuda")
         total = float((ones @ ones).sum())
     except RuntimeError as error:
-        return {"error": f"{found}: a kernel fails: {str(error).splitlines()[0]}"}
-    return {"found": found} if total == 256.0**3 else {"error": f"{found}: a product comes out as {total}"}
+        return {"error": f"{found}: a CUDA kernel fails: {str(error).splitlines()[0]}"}
+    # Sums of ones are exact in float32 up to 2**24, and TF32 does not change them: the result must be 256**3.
+    return {"found": found} if total == 256.0**3 else {"error": f"{found}: a matrix product gives {total}"}
 
 
 def describe_network() -> dict[str, str]:
-    """Whether the Hub's host (or the proxy on the way to it) takes a connection."""
+    """Whether the host of the Hugging Face Hub, or the proxy in front of it, accepts a connection."""
     from huggingface_hub import constants
 
     endpoint = urllib.parse.urlsplit(constants.ENDPOINT)
     proxy = urllib.request.getproxies().get(endpoint.scheme)
     if proxy and not urllib.request.proxy_bypass(endpoint.netloc):
-        target, what = urllib.parse.urlsplit(proxy), f"{constants.ENDPOINT} by the proxy {proxy.rpartition('@')[2]}"
+        # Without what stands before the @: it may be a user name and a password.
+        target = urllib.parse.urlsplit(proxy)
+        what = f"{constants.ENDPOINT} through the proxy {proxy.rpartition('@')[2]}"
     else:
         target, what = endpoint, constants.ENDPOINT
     port = target.port or (443 if target.scheme == "https" else 80)
@@ -106,7 +110,7 @@ def describe_network() -> dict[str, str]:
 
 
 def describe_space() -> dict[str, Any]:
-    """GiB free for temporary files and in the home folder; `error` where temporary files cannot be written."""
+    """Free space for temporary files and in the home folder, in GiB; `error` if temporary files cannot be written."""
     facts: dict[str, Any] = {"tmp": os.environ.get("TMPDIR") or "/tmp"}
     try:
         facts["tmp"] = tempfile.gettempdir()
@@ -121,7 +125,7 @@ def describe_space() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Look around, write report.json, print it."""
+    """Run all checks, write report.json and print it."""
     handshake = Handshake(Path(sys.argv[1]))
     report = {
         "host": node_name(),

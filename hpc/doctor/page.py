@@ -1,4 +1,4 @@
-"""`doctor`: one page about a site, each line ok, a warning or a problem with what to do."""
+"""Collects the lines about SLURM, the file system and a node, and prints them as one page."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _NODE_WAIT_S = 60.0
 
 
 def show_doctor(config: Config, cluster: str | None, *, node: bool = True) -> int:
-    """Print the page; `node` sends a task to a node to look around. Returns the exit code: 1 where a problem was found.
+    """Print the page. Returns the exit code: 1 if a problem was found, else 0.
 
-    Raises ConfigError if the profile or the grid is not valid.
+    `node`: submit a short task that probes a node. Raises ConfigError if the profile or the grid is not valid.
     """
     name, profile = load_profile(cluster)
     request = grid_request(config) if config.hparams.axes else train_request(config)
@@ -49,15 +49,15 @@ def examine(
     save_s: float | None = None,
     wait_s: float = _NODE_WAIT_S,
 ) -> list[Line]:
-    """All lines of the page, for so many tasks to be submitted.
+    """All lines of the page for a submission of `tasks` tasks.
 
-    `save_s` is what saving takes in seconds, where it was measured; `wait_s` how long a node is waited for, in seconds.
+    `save_s`: the measured time that saving a checkpoint takes, in seconds. `wait_s`: how long to wait for a free node.
     """
     gres, submittable = None, True
     if profile.executor == "slurm":
         lines, gres, submittable = site_lines(profile, tasks, save_s)
     else:
-        lines = [Line("ok", "SLURM", "not asked: the profile's tasks run on this machine (executor: local)")]
+        lines = [Line("ok", "SLURM", "not checked: the profile runs tasks on this machine (executor: local)")]
     lines.append(_python_line())
     try:
         with _scratch_folder(runs_dir.absolute()) as folder:
@@ -66,16 +66,18 @@ def examine(
                 lines += _node_lines(folder, profile, gres, wait_s)
     except OSError as error:
         finding = f"{error.filename or runs_dir}: {error.strerror}"
-        lines.append(Line("problem", "runs", finding, "set paths.runs_dir to a folder that can be written"))
+        lines.append(Line("problem", "runs", finding, "set paths.runs_dir to a folder that you can write to"))
         return lines
     if not node or not submittable:
-        why = "not asked" if submittable else "not asked: no task can be submitted before the above is fixed"
+        why = (
+            "not checked" if submittable else "not checked: no task can be submitted until the problems above are fixed"
+        )
         lines.append(Line("ok" if submittable else "warning", "node", why))
     return lines
 
 
 def folder_lines(folder: Path) -> list[Line]:
-    """What the file system of the runs promises, tried out in `folder`, which is in the runs directory."""
+    """Tests of the file system that holds the runs, done in `folder`, a folder inside the runs directory."""
     mounts = Path("/proc/mounts")
     text = mounts.read_text() if mounts.is_file() else ""
     return [
@@ -88,8 +90,9 @@ def folder_lines(folder: Path) -> list[Line]:
 
 @contextmanager
 def _scratch_folder(runs_dir: Path) -> Iterator[Path]:
-    """A folder in the runs directory that no other part of Relay takes for a sweep; gone afterwards. Raises OSError."""
+    """A temporary folder in the runs directory. Raises OSError if it cannot be created."""
     runs_dir.mkdir(parents=True, exist_ok=True)
+    # The leading dot keeps the rest of Relay from listing the folder as a sweep.
     folder = Path(tempfile.mkdtemp(dir=runs_dir, prefix=".doctor-"))
     try:
         yield folder
@@ -103,7 +106,7 @@ def _node_lines(folder: Path, profile: Profile, gres: str | None, wait_s: float)
             return task_lines(probe_here(folder, profile).report)
         return node_lines(probe_node(folder, profile, gres, wait_s), platform.python_version())
     except NoNodeError as error:
-        return [Line("warning", "node", str(error), "try again later, or leave the node out: --no-node")]
+        return [Line("warning", "node", str(error), "try again later, or skip this check: --no-node")]
     except ClusterError as error:
         advice = f"the nodes must see {folder.parent} and {sys.prefix}, and the profile's setup lines must work there"
         return [Line("problem", "node", str(error), advice)]
@@ -114,4 +117,4 @@ def _python_line() -> Line:
     try:
         return Line("ok", "python", f"{here}, torch {metadata.version('torch')}")
     except metadata.PackageNotFoundError:
-        return Line("problem", "python", f"{here}, without torch", hints.make("setup"))
+        return Line("problem", "python", f"{here}, torch is not installed", hints.make("setup"))

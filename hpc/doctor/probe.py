@@ -1,7 +1,4 @@
-"""A task sent to a node (or started here) to look around, and what its report means for Relay.
-
-The asking side of `node_report.py`.
-"""
+"""Runs `node_report.py` as a task on a node, or as a process of this machine, and waits for its report."""
 
 from __future__ import annotations
 
@@ -22,21 +19,22 @@ from src.files import read_json, replace_file
 from src.log import log
 from src.runs.code_snapshot import keep_code
 
-_TIME_MIN = 4
+_TIME_MIN = 4  # a short limit lets the backfill scheduler place the task in a gap
 _REPORT_TIMEOUT_S = 180.0
 _QUEUE_POLL_S = 2.0
+# NFS clients cache attributes: the files of a task that ended may not be visible here at once.
 _FILES_TIMEOUT_S = 20.0
 
 
 class NoNodeError(ClusterError):
-    """The cluster is full at the moment, which is no fault of the site or the profile."""
+    """No node was free in time. This says nothing about the site or the profile."""
 
 
 def probe_node(folder: Path, profile: Profile, gres: str | None, wait_s: float) -> ProbeResult:
-    """Submit the task as any run's, wait up to `wait_s` seconds for a node and then for its report.
+    """Submit the probe the way runs are submitted, wait up to `wait_s` seconds for a node, then for the report.
 
-    Raises ClusterError if it is refused or does not come to its end, NoNodeError if no node was free in time.
-    No job is left behind.
+    Raises ClusterError if the job is refused or ends without a report, NoNodeError if no node was free in time. The job
+    is cancelled in either case.
     """
     name = f"relay-{folder.name.lstrip('.')}"
     short = profile.model_copy(update={"time_min": _TIME_MIN})
@@ -44,7 +42,7 @@ def probe_node(folder: Path, profile: Profile, gres: str | None, wait_s: float) 
     script = folder / "job.sh"
     script.write_text(plan.sbatch_text.replace(task_command(folder), _command(folder)))
     job_id = run_slurm(["sbatch", "--parsable", str(script)]).strip().partition(";")[0]
-    log.info(f"job {job_id} looks around on a node; it is given {wait_s:.0f} s to find one")
+    log.info(f"job {job_id} checks a node; waiting up to {wait_s:.0f} s for a free one")
     try:
         return _exchange(Handshake(folder), _JobWatch(name, job_id, wait_s, folder))
     finally:
@@ -52,14 +50,14 @@ def probe_node(folder: Path, profile: Profile, gres: str | None, wait_s: float) 
 
 
 def probe_here(folder: Path, profile: Profile) -> ProbeResult:
-    """The same as a process of this machine. Raises ClusterError if it does not come to its end."""
+    """Run the probe as a process of this machine. Raises ClusterError if it ends without a report."""
     lines = [*task_environment(profile, None, keep_code(folder / "code")), *profile.setup, f"exec {_command(folder)}"]
     with (folder / "err").open("w") as err:
         process = subprocess.Popen(["bash", "-c", "\n".join(lines)], stdout=subprocess.DEVNULL, stderr=err)
 
     def watch() -> None:
         if process.poll() is not None and not Handshake(folder).report.is_file():
-            raise ClusterError(f"it ended with exit code {process.returncode}: {_last_error_line(folder)}")
+            raise ClusterError(f"the task ended with exit code {process.returncode}: {_last_error_line(folder)}")
 
     try:
         return _exchange(Handshake(folder), watch)
@@ -73,7 +71,7 @@ def _command(folder: Path) -> str:
 
 
 def _exchange(handshake: Handshake, watch: Callable[[], None]) -> ProbeResult:
-    """Wait for `ready`, answer it, wait for the report; `watch` raises ClusterError if there is none to come."""
+    """Wait for `ready`, write `ack`, wait for the report. `watch` raises ClusterError if no report will come."""
     start = time.monotonic()
     with open_handshake(handshake.folder):
         while not (ready := read_json(handshake.ready)):
@@ -88,13 +86,15 @@ def _exchange(handshake: Handshake, watch: Callable[[], None]) -> ProbeResult:
         while not (report := read_json(handshake.report)):
             watch()
             if time.monotonic() > deadline:
-                raise ClusterError(f"{ready['host']} began, but sent no report within {_REPORT_TIMEOUT_S:.0f} s")
+                raise ClusterError(
+                    f"the task began on {ready['host']}, but wrote no report within {_REPORT_TIMEOUT_S:.0f} s"
+                )
             time.sleep(POLL_S)
     return ProbeResult(report, began_s, node_lock, clock_s)
 
 
 class _JobWatch:
-    """Says, by raising ClusterError, that the job found no node in time, or ended without a report."""
+    """Raises NoNodeError if the job found no node in time, ClusterError if it ended without a report."""
 
     def __init__(self, name: str, job_id: str, wait_s: float, folder: Path) -> None:
         self._name, self._job_id, self._wait_s, self._folder = name, job_id, wait_s, folder
@@ -109,12 +109,11 @@ class _JobWatch:
         job = next((job for job in slurm.squeue([self._name]) if job.job_id == self._job_id), None)
         phase = slurm.phase(job.state) if job else "over"
         if job and phase == "waiting" and now - self._start > self._wait_s:
-            raise NoNodeError(f"no node was free within {self._wait_s:.0f} s (the job waits for {job.reason})")
+            raise NoNodeError(f"no node was free within {self._wait_s:.0f} s (reason: {job.reason})")
         if phase == "over":
-            # Its last files may take a while to be seen here.
             self._over_since = self._over_since or now
             if now - self._over_since > _FILES_TIMEOUT_S:
-                state = job.state if job else "is gone"
+                state = f"is {job.state}" if job else "left the queue"
                 raise ClusterError(f"job {self._job_id} {state} without a report: {_last_error_line(self._folder)}")
 
 
@@ -125,4 +124,4 @@ def _last_error_line(folder: Path) -> str:
         for line in path.read_text(errors="replace").splitlines()
         if line.strip()
     ]
-    return lines[-1][:300] if lines else "it left no word"
+    return lines[-1][:300] if lines else "it printed no error"

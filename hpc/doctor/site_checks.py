@@ -1,4 +1,4 @@
-"""What a site's answers mean for Relay: facts of `site_facts.py` and a profile -> lines. Pure."""
+"""Compares the facts of a site with a profile: partitions, slices, requeue, preemption, lead time. Pure."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from hpc.submission.forecast import LEAD_MARGIN_S
 from hpc.submission.profile import Profile
 from src.text import shortlist
 
-# Less than this is short for any checkpoint on a busy file system; without a measured time there is no better bound.
+# The time that a save is assumed to take until one has been measured: little for a busy shared file system.
 _SHORT_S = 10
-_SHOWN = 6
+_SHOWN = 6  # partitions named on the page; large sites have dozens
 
 
 def check_partitions(
     partitions: Sequence[Partition], groups: Sequence[NodeGroup] | None, profile: Profile
 ) -> list[Line]:
-    """All partitions with their GPUs, where those are known, in one line; and whether the profile's take its tasks."""
+    """One line with all partitions and their GPUs, and one for each partition of the profile: does it take tasks?"""
     shown = [f"{p.name}{'*' if p.is_default else ''}{_offer(p.name, groups)}" for p in partitions]
     lines = [Line("ok", "partitions", shortlist(shown, _SHOWN))] if shown else []
-    names = ", ".join(p.name for p in partitions) or "those that you may see: sinfo shows you none"
+    names = ", ".join(p.name for p in partitions) or "(none: sinfo shows you no partition)"
     if profile.partition is None and not any(p.is_default for p in partitions):
         advice = f"set partition in the profile to one of {names}"
         return [*lines, Line("problem", "partition", "the profile names none, and the site has no default", advice)]
@@ -30,7 +30,7 @@ def check_partitions(
         partition = next((p for p in partitions if p.name == name), None)
         if partition is None:
             advice = f"set partition in the profile to one of {names}"
-            lines.append(Line("problem", "partition", f"{name}: the site has none of this name", advice))
+            lines.append(Line("problem", "partition", f"{name}: no such partition", advice))
         else:
             lines.append(_check_partition(partition, groups, profile))
     return lines
@@ -43,10 +43,15 @@ def _check_partition(partition: Partition, groups: Sequence[NodeGroup] | None, p
     finding = f"{partition.name}: {partition.state}{nodes}"
     if partition.state != "UP":
         return Line(
-            "problem", "partition", finding, "no task starts there; take another one, or ask the site when it is up"
+            "problem",
+            "partition",
+            finding,
+            "no task starts there: choose another partition, or ask the site when it is up again",
         )
     if groups is not None and not usable:
-        return Line("problem", "partition", finding, "tasks wait until a node is back; sinfo -R says why they are away")
+        return Line(
+            "problem", "partition", finding, "tasks wait until a node is back; sinfo -R shows why they are down"
+        )
     if profile.account and partition.allowed_accounts and profile.account not in partition.allowed_accounts:
         allowed = ", ".join(sorted(partition.allowed_accounts))
         return Line(
@@ -56,12 +61,12 @@ def _check_partition(partition: Partition, groups: Sequence[NodeGroup] | None, p
 
 
 def check_slices(groups: Sequence[NodeGroup], partition: str | None, gres: str | None, profile: Profile) -> Line:
-    """Whether the slice that `gres` (`gpu:<type>:1`) names is in the partition; None: no GPU is asked for."""
+    """Whether the partition has the slice `gres` (`gpu:<type>:1`). `gres` is None if the profile requests no GPU."""
     if gres is None:
         if profile.needs_gpu:
-            advice = "set slice (1g.12gb) or gres (gpu:<type>:1) in the profile; sinfo -o %G shows the site's"
+            advice = "set slice (1g.12gb) or gres (gpu:<type>:1) in the profile; sinfo -o %G shows what the site has"
             return Line("problem", "slices", "needs_gpu is true, but neither slice nor gres is set", advice)
-        return Line("ok", "slices", "the profile asks for no GPU")
+        return Line("ok", "slices", "the profile requests no GPU")
     kind = gres.split(":")[1] if gres.count(":") > 1 else ""
     here = [group for group in groups if partition in (None, group.partition)]
     count = sum(group.nodes * group.gpus.get(kind, 0) for group in here if group.usable)
@@ -69,13 +74,13 @@ def check_slices(groups: Sequence[NodeGroup], partition: str | None, gres: str |
     where = f"in {partition}" if partition else "on this site"
     if not total:
         elsewhere = sorted({group.partition for group in groups if kind in group.gpus})
-        advice = f"they are in {', '.join(elsewhere)}" if elsewhere else "sinfo -o '%R %G' shows what there is"
+        advice = f"they are in {', '.join(elsewhere)}" if elsewhere else "sinfo -o '%R %G' shows what the site has"
         return Line(
-            "problem", "slices", f"{gres}: none of these {where}", f"{advice}; set partition or slice of the profile"
+            "problem", "slices", f"{gres}: none of these {where}", f"{advice}; change partition or slice of the profile"
         )
     if kind and not count:
         return Line(
-            "problem", "slices", f"{gres}: {total} {where}, all on nodes that are down or drained", "sinfo -R says why"
+            "problem", "slices", f"{gres}: {total} {where}, all on nodes that are down or drained", "sinfo -R shows why"
         )
     free = f", {count} on usable nodes" if kind and count != total else ""
     return Line("ok", "slices", f"{gres}: {total} {where}{free}")
@@ -95,44 +100,48 @@ def _offer(partition: str, groups: Sequence[NodeGroup] | None) -> str:
 
 
 def check_requeue(settings: Settings, profile: Profile) -> Line:
-    """Whether a task may be put back into the queue."""
+    """Whether SLURM may put a task back into the queue."""
     if profile.sbatch.get("requeue") is False or "no-requeue" in profile.sbatch:
-        advice = "take requeue and no-requeue out of sbatch in the profile"
-        return Line("problem", "requeue", "the profile forbids it: a task that is stopped stays away", advice)
+        advice = "remove requeue and no-requeue from sbatch in the profile"
+        return Line("problem", "requeue", "the profile forbids it: an interrupted task does not come back", advice)
     if settings.job_requeue:
         return Line("ok", "requeue", "JobRequeue=1")
-    return Line("ok", "requeue", "JobRequeue=0, but Relay submits with --requeue, which is stronger")
+    return Line("ok", "requeue", "JobRequeue=0, but Relay submits with --requeue, which overrides it")
 
 
 def check_preemption(
     settings: Settings, partition: Partition | None, qos: Qos | None, save_s: float | None
 ) -> list[Line]:
-    """Who may take a slice away, how a task is told, and its time then; `save_s` is what saving takes, if measured."""
+    """How SLURM preempts a task, which signal it gets, and how long it then has to save.
+
+    `save_s`: the measured time that saving takes, in seconds; None if not measured.
+    """
     mode, grace_s = preemption_of(settings, partition, qos)
     if mode in ("", "OFF"):
         return [Line("ok", "preemption", "off: a task keeps its slice until its time limit")]
     lines = [_mode_line(mode)]
     if "SUSPEND" in mode:
         return lines
-    first = "SIGUSR2 (the user's signal)" if settings.preempt_user_signal else "SIGTERM (no preempt_send_user_signal)"
-    lines.append(Line("ok", "preempt signal", f"{first} comes first; Relay saves on either"))
+    first = "SIGUSR2 (the job's --signal)" if settings.preempt_user_signal else "SIGTERM (no preempt_send_user_signal)"
+    lines.append(Line("ok", "preempt signal", f"{first} comes first; Relay saves on both"))
     if grace_s is None:
         whose = "QOS" if settings.preempt_type == "qos" else "partition"
-        return [*lines, Line("warning", "preempt time", f"not known: the {whose} of the tasks could not be looked up")]
+        return [*lines, Line("warning", "preempt time", f"not known: the query for the {whose} of the tasks failed")]
+    # slurm.conf(5): SIGTERM at the start of GraceTime, a second one at its end, and SIGKILL KillWait seconds later.
     given_s = grace_s + settings.kill_wait_s
     finding = f"GraceTime {grace_s} s, then KillWait {settings.kill_wait_s} s: about {given_s} s to save"
     needed_s = _SHORT_S if save_s is None else save_s
     if given_s < needed_s:
         needs = "" if save_s is None else f"; it takes {save_s:.0f} s"
-        advice = "what is not saved is done again: lower checkpoint.every_minutes, and ask the site for a GraceTime"
+        advice = "unsaved steps are repeated: lower checkpoint.every_minutes, and ask the site for a GraceTime"
         return [*lines, Line("warning", "preempt time", finding + needs, advice)]
     return [*lines, Line("ok", "preempt time", finding)]
 
 
 def preemption_of(settings: Settings, partition: Partition | None, qos: Qos | None) -> tuple[str, int | None]:
-    """The mode ("" if there is no preemption) and grace time in seconds of a job in this partition and QOS.
+    """The preemption mode and the grace time in seconds of a job in this partition and QOS.
 
-    The grace time is None if that which sets it is not known.
+    The mode is "" if preemption is off. The grace time is None if its partition or QOS is not known.
     """
     if not settings.preempt_type:
         return "", 0
@@ -150,24 +159,24 @@ def _mode_line(mode: str) -> Line:
         return Line(
             "warning",
             "preemption",
-            f"{mode}: SLURM ends a preempted task; it comes back only where it saves and requeues itself in time",
-            "give the same command again for those that do not, or ask the site for PreemptMode=REQUEUE",
+            f"{mode}: SLURM cancels a preempted task; it comes back only if it saves and requeues itself in time",
+            "run the same command again for tasks that do not, or ask the site for PreemptMode=REQUEUE",
         )
     if "SUSPEND" in mode:
         return Line(
             "warning",
             "preemption",
-            f"{mode}: a preempted task stands still, holds its memory on the GPU, and goes on by itself",
-            "nothing is lost; if tasks run out of GPU memory, ask the site for PreemptMode=REQUEUE",
+            f"{mode}: SLURM suspends a preempted task, which keeps its GPU memory, and resumes it later",
+            "no work is lost; if tasks run out of GPU memory, ask the site for PreemptMode=REQUEUE",
         )
-    return Line("warning", "preemption", f"{mode}: not known to Relay", "try a small grid first")
+    return Line("warning", "preemption", f"{mode}: Relay does not know this mode", "try a small grid first")
 
 
 def check_lead(lead_s: int, save_s: float | None) -> Line:
-    """The lead time against what saving takes, if measured; both in seconds."""
+    """Whether the lead time is enough to save. `save_s`: the measured time of a save, None if not measured."""
     finding = f"signal_lead_s {lead_s} s before the time limit"
     if save_s is None:
-        return Line("ok", "lead time", f"{finding}; what saving takes is not measured yet")
+        return Line("ok", "lead time", f"{finding}; no save has been measured yet")
     finding += f"; saving takes {f'{save_s:.1f} s' if save_s >= 0.1 else 'less than 0.1 s'}"
     advice = f"set signal_lead_s to {round(save_s) + LEAD_MARGIN_S} or more"
     if lead_s < save_s:
@@ -178,9 +187,9 @@ def check_lead(lead_s: int, save_s: float | None) -> Line:
 
 
 def check_kill_wait(kill_wait_s: int, save_s: float | None) -> Line:
-    """What a task has after SIGTERM against what saving takes, if measured; both in seconds."""
-    finding = f"{kill_wait_s} s between SIGTERM (cancel, time limit) and the kill"
+    """Whether the time between SIGTERM and SIGKILL is enough to save. `save_s`: as in `check_lead`."""
+    finding = f"{kill_wait_s} s between SIGTERM (cancel, time limit) and SIGKILL"
     if kill_wait_s < (_SHORT_S if save_s is None else save_s):
-        advice = "a cancelled task may lose what is not saved: lower checkpoint.every_minutes"
+        advice = "a cancelled task may lose the steps since its last checkpoint: lower checkpoint.every_minutes"
         return Line("warning", "KillWait", finding, advice)
     return Line("ok", "KillWait", finding)

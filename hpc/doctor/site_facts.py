@@ -1,4 +1,4 @@
-"""What a site says of itself: the answers of SLURM's commands -> a few facts. Pure, nothing is asked here."""
+"""Parses the output of scontrol, sinfo and sacctmgr into the facts that the checks need. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from hpc.slurm import read_duration
 
-# The options that make the answers below; each row is one of the dataclasses, in the order of its fields.
+# The output formats that the readers below parse. Each row of an output becomes one dataclass.
 NODE_FORMAT = "%R|%G|%D|%t"
 QOS_FORMAT = "Name,GraceTime,PreemptMode,MaxSubmitPU,MaxSubmitPA,GrpSubmit,MaxWall"
 ASSOCIATION_FORMAT = "DefaultAccount,Account,Partition,QOS,DefaultQOS,MaxSubmit,GrpSubmit,MaxWall"
@@ -17,7 +17,7 @@ ASSOCIATION_FORMAT = "DefaultAccount,Account,Partition,QOS,DefaultQOS,MaxSubmit,
 
 @dataclass(frozen=True)
 class Settings:
-    """What matters of `scontrol show config`; `accounting` and `preempt_type` are "" if there is none."""
+    """The cluster-wide settings, from `scontrol show config`. `accounting` and `preempt_type` are "" if off."""
 
     version: str
     cluster: str
@@ -34,7 +34,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Partition:
-    """What matters of `scontrol show partition`; `max_time` is None if there is no limit, `qos` "" if none."""
+    """A partition, from `scontrol show partition`. `max_time` is None if unlimited, `qos` "" if not set."""
 
     name: str
     is_default: bool
@@ -48,7 +48,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class NodeGroup:
-    """Nodes of a partition that are alike: how many, their state, and what GPUs each has (type -> count)."""
+    """`nodes` nodes of a partition with the same state and the same GPUs each (type -> count), from sinfo."""
 
     partition: str
     gpus: Mapping[str, int]
@@ -57,13 +57,14 @@ class NodeGroup:
 
     @property
     def usable(self) -> bool:
-        """Whether a job may start there, now or when those before it have ended."""
+        """Whether jobs can start on these nodes, now or after the jobs that run there."""
+        # sinfo(1), node state codes: a trailing * means that the node does not respond.
         return not re.match(r"down|drain|drng|fail|maint|unk|no_resp|.*\*", self.state)
 
 
 @dataclass(frozen=True)
 class Qos:
-    """What a quality of service allows; None is without limit, `preempt_mode` "cluster" stands for the site's."""
+    """A quality of service. `max_wall` is None if it has no limit; `preempt_mode` CLUSTER means the cluster's mode."""
 
     name: str
     grace_s: int
@@ -74,7 +75,7 @@ class Qos:
 
 @dataclass(frozen=True)
 class Association:
-    """A user's place in an account."""
+    """A membership of this user in an account, maybe for one partition only, with its limits."""
 
     is_default: bool
     account: str
@@ -87,7 +88,7 @@ class Association:
 
 @dataclass(frozen=True)
 class SiteFacts:
-    """All that was answered; None is what was not, or is not there to be asked (accounting)."""
+    """All that the site answered. A field is None if its query failed, or if the site has no accounting."""
 
     settings: Settings
     partitions: Sequence[Partition] | None = None
@@ -97,7 +98,7 @@ class SiteFacts:
 
 
 def read_settings(text: str) -> Settings:
-    """From `scontrol show config` of any version: what a version does not print has SLURM's default."""
+    """Parse `scontrol show config` of any SLURM version. A key that a version does not print gets SLURM's default."""
     found = {key.lower(): value for key, value in re.findall(r"^\s*([\w\[\]]+)\s*=[ \t]*(.*?)[ \t]*$", text, re.M)}
 
     def value(key: str, default: str = "") -> str:
@@ -108,6 +109,7 @@ def read_settings(text: str) -> Settings:
         name = value(key).rpartition("/")[2]
         return "" if name == "none" else name
 
+    # 22.05 has preempt_send_user_signal in SlurmctldParameters, newer versions send_user_signal in PreemptParameters.
     signals = f"{value('SlurmctldParameters')},{value('PreemptParameters')}".lower().split(",")
     return Settings(
         version=value("SLURM_VERSION", "unknown"),
@@ -125,7 +127,7 @@ def read_settings(text: str) -> Settings:
 
 
 def read_partitions(text: str) -> list[Partition]:
-    """From `scontrol --oneliner show partition`."""
+    """Parse `scontrol --oneliner show partition`."""
     partitions = []
     for line in text.splitlines():
         fields = dict(re.findall(r"([A-Za-z]\w*)=(\S*)", line))
@@ -147,13 +149,13 @@ def read_partitions(text: str) -> list[Partition]:
 
 
 def read_node_groups(text: str) -> list[NodeGroup]:
-    """From `sinfo -h -o NODE_FORMAT`. A GPU without a type has the type ""."""
+    """Parse `sinfo -h -o NODE_FORMAT`. A GPU without a type gets the type ""."""
     rows = [line.split("|") for line in text.splitlines()]
     return [NodeGroup(row[0], _gpus(row[1]), int(row[2]), row[3].strip()) for row in rows if len(row) == 4]
 
 
 def read_qos(text: str) -> list[Qos]:
-    """From `sacctmgr -n -P show qos format=QOS_FORMAT`."""
+    """Parse `sacctmgr -n -P show qos format=QOS_FORMAT`."""
     rows = [line.split("|") for line in text.splitlines()]
     return [
         Qos(
@@ -169,7 +171,7 @@ def read_qos(text: str) -> list[Qos]:
 
 
 def read_associations(text: str) -> list[Association]:
-    """From `sacctmgr -n -P show user NAME withassoc format=ASSOCIATION_FORMAT`."""
+    """Parse `sacctmgr -n -P show user NAME withassoc format=ASSOCIATION_FORMAT`."""
     rows = [line.split("|") for line in text.splitlines()]
     return [
         Association(
@@ -187,7 +189,7 @@ def read_associations(text: str) -> list[Association]:
 
 
 def _number(text: str, default: int) -> int:
-    """The number at the start (`30 sec`)."""
+    """The number at the start of a text such as `30 sec`."""
     match = re.match(r"\d+", text)
     return int(match.group()) if match else default
 
@@ -197,7 +199,7 @@ def _limits(**given: str) -> dict[str, int]:
 
 
 def _gpus(gres: str) -> dict[str, int]:
-    """`gpu:1g.12gb:7(S:0-1),gpu:h100:2` -> type and count; commas in the brackets part nothing."""
+    """`gpu:1g.12gb:7(S:0-1),gpu:h100:2` -> count by type. Commas inside brackets separate nothing."""
     counts: dict[str, int] = {}
     for item in re.sub(r"\([^)]*\)", "", gres).split(","):
         match = re.fullmatch(r"gpu(?::([^:]+))?:(\d+)", item)

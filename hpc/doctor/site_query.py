@@ -1,4 +1,4 @@
-"""The query of `doctor` to SLURM, and the lines about a site; a question that fails is a line, too."""
+"""Queries SLURM and collects the lines about a site. A query that fails becomes a line of its own."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ from hpc.submission.site import choose_gres
 from src.errors import ClusterError
 from src.runs.code_snapshot import PROJECT_ROOT
 
-# A busy controller is waited for, but a page is to come soon also where there is none.
+# One retry for a busy controller, and no more: if it is down, the page should still appear soon.
 _WAITS_S = (1.0,)
 _Answer = TypeVar("_Answer")
 
 
 class SiteQuery:
-    """Asks, and keeps a line for each question that failed."""
+    """Runs SLURM's commands, and collects a line for each command that failed."""
 
     def __init__(self) -> None:
         self.failed: list[Line] = []
@@ -61,18 +61,18 @@ class SiteQuery:
     def query(
         self, topic: str, command: Sequence[str], read: Callable[[str], _Answer], level: Level = "problem"
     ) -> _Answer | None:
-        """The answer; None if there was none, with a line of SLURM's own words."""
+        """The parsed output of the command; None if it failed, after adding a line with SLURM's message."""
         try:
             return read(run_slurm(command, _WAITS_S))
         except ClusterError as error:
-            self.failed.append(Line(level, topic, f"could not be asked: {error}"))
+            self.failed.append(Line(level, topic, f"the query failed: {error}"))
             return None
 
     def read_site(self) -> SiteFacts | None:
-        """What the controller says; None if it says nothing of itself, and nothing more is asked then."""
+        """Facts from the controller; None if it does not answer. Nothing else is queried then."""
         settings = self.query("SLURM", ["scontrol", "show", "config"], read_settings)
         if settings is None:
-            advice = "nothing else about SLURM can be said before this is fixed; --cluster local works without"
+            advice = "fix this first, every other check needs the controller; --cluster local works without SLURM"
             self.failed = [replace(line, advice=advice) for line in self.failed]
             return None
         return SiteFacts(
@@ -82,13 +82,13 @@ class SiteQuery:
         )
 
     def add_accounting(self, site: SiteFacts) -> tuple[SiteFacts, str | None]:
-        """The same with what accounting says, where there is one; and why it does not answer, or None."""
+        """The facts, completed from accounting if the site has one; and the reason why it does not answer, or None."""
         if not site.settings.accounting:
             return site, None
         try:
             run_slurm(["sacct", "-n", "-P", "-X", "-S", "now", "-o", "JobID"], _WAITS_S)
         except ClusterError as error:
-            # Of several lines the last one says what they come to.
+            # If the error has several lines, the last one is the conclusion.
             return site, str(error).splitlines()[-1]
         show_qos = ["sacctmgr", "-n", "-P", "show", "qos", f"format={QOS_FORMAT}"]
         show_user = ["sacctmgr", "-n", "-P", "show", "user", getpass.getuser(), "withassoc"]
@@ -103,7 +103,7 @@ class SiteQuery:
 
 
 def site_lines(profile: Profile, tasks: int, save_s: float | None) -> tuple[list[Line], str | None, bool]:
-    """All lines about SLURM for so many tasks; the slice's name here, and whether a task can be submitted."""
+    """All lines about SLURM for `tasks` tasks, the slice's gres at this site, and whether a task can be submitted."""
     query = SiteQuery()
     site = query.read_site()
     if site is None:
@@ -138,20 +138,20 @@ def _check_slice(site: SiteFacts, partition: str | None, profile: Profile) -> tu
     except ClusterError as error:
         return None, Line("problem", "slices", str(error))
     if site.node_groups is None:
-        return gres, Line("warning", "slices", f"{gres}: what nodes have of these is not known")
+        return gres, Line("warning", "slices", f"{gres}: cannot tell which nodes have it, sinfo failed")
     return gres, check_slices(site.node_groups, partition, gres, profile)
 
 
 def _check_submission(profile: Profile, gres: str | None, tasks: int) -> tuple[bool, Line]:
-    """Whether sbatch would take one task, and whether all of an array; by its own word, nothing is submitted."""
+    """Ask `sbatch --test-only`, which submits nothing, whether it accepts all tasks, or at least one."""
     refused = _refusal(profile, gres, tasks)
     if refused is None:
-        return True, Line("ok", "sbatch", "would take the profile's tasks (sbatch --test-only)")
-    advice = "change partition, account, qos, slice, cpus, mem_gb, time_min or sbatch of the profile by this word"
+        return True, Line("ok", "sbatch", "accepts the profile's tasks (sbatch --test-only)")
+    advice = "change what this names in the profile: partition, account, qos, slice, cpus, mem_gb, time_min or sbatch"
     if tasks > 1 and _refusal(profile, gres, 1) is None:
         advice = "raise cells_per_job of the profile, so that fewer tasks are submitted"
-        return True, Line("problem", "sbatch", f"would take one task, but not {tasks}: {refused}", advice)
-    return False, Line("problem", "sbatch", f"would refuse the profile's tasks: {refused}", advice)
+        return True, Line("problem", "sbatch", f"accepts one task, but not {tasks}: {refused}", advice)
+    return False, Line("problem", "sbatch", f"refuses the profile's tasks: {refused}", advice)
 
 
 def _refusal(profile: Profile, gres: str | None, tasks: int) -> str | None:

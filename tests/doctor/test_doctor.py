@@ -42,7 +42,7 @@ nas:/x /my\\040runs nfs4 rw 0 0
         ("/fast/runs", "problem", "localflock"),
         ("/slow/runs", "problem", "-o flock"),
         ("/home/ada/runs", "ok", "nfs4"),
-        ("/old/runs", "problem", "one machine alone"),
+        ("/old/runs", "problem", "one machine only"),
         ("/dev/shm/runs", "warning", "memory"),
         ("/my runs/a", "ok", "mounted on /my runs"),
     ],
@@ -62,7 +62,7 @@ def test_rename_and_locks_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (gone.level, gone.finding) == ("problem", "a file cannot be replaced: No such file or directory")
     # What a mount looks like whose locks hold for nobody else, and one without any.
     monkeypatch.setattr(fcntl, "flock", lambda file, how: None)
-    assert "told 'taken' while" in filesystem.check_lock(tmp_path).finding
+    assert "gets 'taken' while" in filesystem.check_lock(tmp_path).finding
 
     def missing(file: Any, how: int) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -129,8 +129,8 @@ def test_whose_lock_does_not_hold() -> None:
         lines = node_lines(ProbeResult({**REPORT, "files": files}, 3.0, node_lock, 0.1), "3.11.7")
         return next(line.finding for line in lines if line.topic == "node: locks")
 
-    assert finding("taken", "refused") == "a lock that is held here does not hold on the node"
-    assert finding("refused", "taken") == "a lock that is held on the node does not hold here"
+    assert finding("taken", "refused") == "the node gets a lock that is held here"
+    assert finding("refused", "taken") == "a lock that the node holds can be taken here"
 
 
 def test_a_lock_that_the_node_takes_although_it_is_held(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_the_network_and_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "error" in node_report.describe_network()
         monkeypatch.setenv("http_proxy", there.replace("//", "//ada:secret@"))
         assert node_report.describe_network() == {
-            "host": f"http://nowhere.invalid by the proxy {there.removeprefix('http://')}"
+            "host": f"http://nowhere.invalid through the proxy {there.removeprefix('http://')}"
         }
 
 
@@ -215,7 +215,7 @@ def test_no_controller_ends_nothing_but_its_own_lines(
     assert "problem  SLURM " in shown
     assert "Unable to contact slurm controller" in shown
     assert "\nok       locks " in shown
-    assert "\nwarning  node    not asked" in shown
+    assert "\nwarning  node    not checked" in shown
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -237,20 +237,20 @@ def test_a_full_cluster_is_no_problem_of_the_site(
     commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line, cancelled = submitted(commands, tmp_path, monkeypatch, "PENDING")
-    assert (line.level, "(the job waits for Priority)" in line.finding) == ("warning", True)
+    assert (line.level, "(reason: Priority)" in line.finding) == ("warning", True)
     assert "--no-node" in line.advice
     assert cancelled == "--quiet 7\n"
 
 
 def test_a_task_that_ends_without_a_report(commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line, _ = submitted(commands, tmp_path, monkeypatch, "FAILED")
-    assert (line.level, line.finding) == ("problem", "job 7 FAILED without a report: no module named cuda")
+    assert (line.level, line.finding) == ("problem", "job 7 is FAILED without a report: no module named cuda")
 
 
 def test_without_a_scheduler(small: Callable[..., Config], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert page.show_doctor(small(), "local") == 0
     shown = capfd.readouterr().out
-    assert "not asked: the profile's tasks run on this machine" in shown
+    assert "not checked: the profile runs tasks on this machine" in shown
     for topic in ("python", "rename", "locks", "task: device", "task: network"):
         assert f"\nok       {topic} " in shown
     for topic in ("runs", "space", "task: torch", "task: room"):
@@ -262,7 +262,7 @@ def test_without_a_scheduler(small: Callable[..., Config], tmp_path: Path, capfd
 def test_a_local_task_that_cannot_start(tmp_path: Path) -> None:
     profile = Profile(executor="local", setup=("echo no such module >&2", "exit 3"))
     line = page.examine(tmp_path / "runs", profile, 1)[-1]
-    assert (line.level, line.finding) == ("problem", "it ended with exit code 3: no such module")
+    assert (line.level, line.finding) == ("problem", "the task ended with exit code 3: no such module")
 
 
 def test_a_runs_folder_that_cannot_be(tmp_path: Path) -> None:

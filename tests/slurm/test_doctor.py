@@ -58,7 +58,7 @@ def test_a_site_where_all_is_well(one_machine: Cluster, small_file: Path) -> Non
     # Only SLURM says which slice it is, and only the profile's own lines where temporary files go.
     assert re.search(r"CUDA_VISIBLE_DEVICES \d,", page["task: device"])
     assert str(small_file.parent) in page["task: room"]
-    assert "is refused there, and the other way round" in page["node: locks"]
+    assert "is refused there, and the reverse" in page["node: locks"]
     assert "node: files" in page
     assert one_machine.run(["squeue", "-h", "-t", "pending,running"]) == ""
     assert list((small_file.parent / "runs").iterdir()) == []
@@ -67,7 +67,7 @@ def test_a_site_where_all_is_well(one_machine: Cluster, small_file: Path) -> Non
 def test_a_site_that_refuses(one_machine: Cluster, small_file: Path) -> None:
     code, page = page_of(one_machine, small_file, partition="nosuch", slice=None)
     assert code == 1
-    assert page["partition"].startswith("problem: nosuch: the site has none of this name")
-    assert page["sbatch"].startswith("problem: would refuse the profile's tasks: sbatch:")
+    assert page["partition"].startswith("problem: nosuch: no such partition")
+    assert page["sbatch"].startswith("problem: refuses the profile's tasks: sbatch:")
     assert "invalid partition specified: nosuch" in page["sbatch"]
-    assert page["node"].startswith("warning: not asked")
+    assert page["node"].startswith("warning: not checked")
