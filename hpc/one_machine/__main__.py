@@ -1,6 +1,6 @@
 """The commands: `python -m hpc.one_machine install | up | down | status | stop | start`.
 
-Stdout is for the shell that evaluates it (`eval "$(python -m hpc.one_machine up)"`), everything else goes to stderr.
+A shell evaluates stdout (`eval "$(python -m hpc.one_machine up)"`), so everything else goes to stderr.
 """
 
 from __future__ import annotations
@@ -33,19 +33,28 @@ def install() -> None:
 def up(
     name: NameOption = _OWN_NAME,
     folder: Annotated[
-        Path | None, typer.Option("--dir", help="A folder that does not exist yet; its path must be short.")
+        Path | None,
+        typer.Option(
+            "--dir",
+            help="A new folder for the cluster. Its path must be short: Linux limits the paths of sockets in it.",
+        ),
     ] = None,
     nodes: Annotated[int, typer.Option("--nodes", min=1, max=99)] = 2,
     preempt_user_signal: Annotated[
         bool,
         typer.Option(
             "--preempt-user-signal/--no-preempt-user-signal",
-            help="Send a job's --signal when it is preempted; not every site does.",
+            help="Send a job's --signal when SLURM preempts it. Not every site does.",
         ),
     ] = True,
     requeue_wait_s: Annotated[
         int,
-        typer.Option("--requeue-wait-s", min=5, max=600, help="How long a requeued job waits; 120 s at most sites."),
+        typer.Option(
+            "--requeue-wait-s",
+            min=5,
+            max=600,
+            help="How long a requeued job waits before it may start again. SLURM's default is 120 s.",
+        ),
     ] = 15,
 ) -> None:
     """Start a cluster and print the line that points SLURM's commands at it."""
@@ -54,7 +63,7 @@ def up(
 
 @app.command()
 def down(name: NameOption = _OWN_NAME) -> None:
-    """Stop a cluster with all its jobs and remove its folder."""
+    """Stop a cluster and all its jobs, and remove its folder."""
     cluster.down(name)
 
 
@@ -68,9 +77,9 @@ def status() -> None:
 def stop(
     daemon: DaemonArgument,
     name: NameOption = _OWN_NAME,
-    kill: Annotated[bool, typer.Option("--kill", help="With SIGKILL, as a power cut would.")] = False,
+    kill: Annotated[bool, typer.Option("--kill", help="Use SIGKILL, as in a power cut.")] = False,
 ) -> None:
-    """Stop one daemon of a running cluster, to see what an outage does."""
+    """Stop one daemon of a running cluster, to simulate an outage."""
     cluster.stop_daemon(name, daemon, kill=kill)
 
 
@@ -85,6 +94,6 @@ def _exit(signal_number: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    # `up` removes what it has started when it is terminated.
+    # SystemExit unwinds `up`, which then stops the daemons that it has started.
     signal.signal(signal.SIGTERM, _exit)
     run_app(app)

@@ -27,12 +27,13 @@ from hpc.one_machine.settings import (
 from src.errors import ClusterError
 from src.log import log
 
-PORTS = range(20000, 32000)  # below those that the kernel gives to outgoing connections
+# Below the ephemeral ports, which Linux takes for outgoing connections (net.ipv4.ip_local_port_range: 32768 and up).
+PORTS = range(20000, 32000)
 
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """What `up` is asked for; without a folder, the cluster gets one among the temporary files, named after it."""
+    """The options of `up`. Without a folder, the cluster gets one in the temporary folder, named after the cluster."""
 
     name: str
     folder: Path | None
@@ -42,12 +43,12 @@ class ClusterSpec:
 
 
 def make_machine(spec: ClusterSpec) -> OneMachine:
-    """A new cluster as it was asked for, with ports of its own. Raises ClusterError."""
+    """A new cluster for the spec, on free ports. Raises ClusterError if the spec is invalid or the user has no name."""
     default = Path(tempfile.gettempdir()).resolve() / f"relay-slurm-{os.geteuid()}-{spec.name}"
     try:
         user = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
-        raise ClusterError(f"SLURM needs a user with a name, and uid {os.geteuid()} has none here") from None
+        raise ClusterError(f"SLURM needs a user name, and uid {os.geteuid()} has none on this machine") from None
     return OneMachine(
         name=spec.name,
         folder=default if spec.folder is None else spec.folder.absolute(),
@@ -55,14 +56,15 @@ def make_machine(spec: ClusterSpec) -> OneMachine:
         user=user,
         ports=choose_ports(spec.nodes),
         db_password=secrets.token_hex(16),
-        first_job_id=1 + int(time.time()) // 10 % 60_000_000,  # a later cluster does not give the same ids again
+        first_job_id=1
+        + int(time.time()) // 10 % 60_000_000,  # grows every 10 s, so that a later cluster does not reuse job ids
         preempt_user_signal=spec.preempt_user_signal,
         requeue_wait_s=spec.requeue_wait_s,
     )
 
 
 def choose_ports(nodes: int) -> Ports:
-    """Ports that nobody listens on and no other cluster of this user counts on. Raises ClusterError if too few."""
+    """Ports that are free and that no other cluster of this user has. Raises ClusterError if there are too few."""
     taken = {port for record in all_records() for port in _ports_of(record.machine.ports)}
     candidates = (port for port in random.sample(PORTS, len(PORTS)) if port not in taken and _is_free(port))
     found = [port for port, _ in zip(candidates, range(3 + nodes), strict=False)]
@@ -85,14 +87,14 @@ def _is_free(port: int) -> bool:
 
 
 def start_cluster(record: Record) -> None:
-    """Whatever ends this early, Ctrl-C too, is followed by the end of every daemon that was started."""
+    """Create the folder and start all daemons. Any error, also Ctrl-C, stops the daemons that were started."""
     start_s = time.monotonic()
     try:
         record.machine.folder.mkdir(parents=True)
     except FileExistsError:
         raise ClusterError(
-            f"{record.machine.folder} exists already and is no cluster that is known. "
-            "Try --dir with a folder that does not exist yet"
+            f"{record.machine.folder} already exists and belongs to no known cluster. "
+            "Choose another folder: --dir NEW_FOLDER"
         ) from None
 
     def save(process: Process) -> None:
@@ -104,14 +106,14 @@ def start_cluster(record: Record) -> None:
         write_files(record.machine)
         daemons.Starter(record.machine, save).start_all()
     except BaseException:
-        log.warning("failed; removing what was started")
+        log.warning("the start failed; stopping all daemons and removing the folder")
         remove(record)
         raise
     log.info(f"the cluster {record.label} is up after {time.monotonic() - start_s:.1f} s")
 
 
 def write_files(machine: OneMachine) -> None:
-    """Fills the folder, which exists and is empty, with all that the daemons read."""
+    """Write all files that the daemons read into the cluster's empty folder."""
     for folder in (machine.munge, machine.state, machine.spool, machine.logs, machine.slice_files[0].parent):
         folder.mkdir(mode=0o755)
     for path in machine.slice_files:
@@ -120,7 +122,7 @@ def write_files(machine: OneMachine) -> None:
     if limits_memory:
         _write(machine.cgroup_conf, cgroup_conf_text(machine), 0o644)
     else:
-        log.warning(f"jobs may take more memory than they ask for: no cgroups can be made in {memory.HIERARCHY}")
+        log.warning(f"memory limits of jobs are not enforced: cannot create cgroups in {memory.HIERARCHY}")
     _write(machine.slurm_conf, slurm_conf_text(machine, limits_memory=limits_memory), 0o644)
     _write(machine.gres_conf, gres_conf_text(machine), 0o644)
     _write(machine.slurmdbd_conf, slurmdbd_conf_text(machine), 0o600)
@@ -129,13 +131,13 @@ def write_files(machine: OneMachine) -> None:
 
 
 def _write(path: Path, text: str, mode: int) -> None:
-    """A secret must not be readable even for a moment, so the file is made with its final mode."""
+    """Create the file with its final mode, so that a secret is never readable by others, not even for a moment."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
         file.write(text)
 
 
 def remove(record: Record) -> None:
-    """The record goes last: while it is there, `down` can be asked again."""
+    """Stop daemons and jobs and remove all files. The record goes last, so that a failed `down` can be repeated."""
     daemons.stop_all(record.machine, record.processes)
     memory.remove_group(record.machine)
     remove_folder(record.machine.folder)
@@ -143,10 +145,12 @@ def remove(record: Record) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """A dying process may write for a moment longer. Raises ClusterError if the folder stays."""
+    """Remove the folder, trying for 2 s: an ending process may still write to it. Raises ClusterError if it stays."""
     for _ in range(20):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
             return
         time.sleep(0.1)
-    raise ClusterError(f"{folder} cannot be removed. See who uses it, then try the same command again")
+    raise ClusterError(
+        f"{folder} cannot be removed: a process still uses it. Stop that process, then run the same command again"
+    )

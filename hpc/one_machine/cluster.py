@@ -1,4 +1,4 @@
-"""A whole cluster: described as it was asked for, brought up, looked at, and removed without a trace."""
+"""The commands: start a cluster, stop it, list clusters, and stop or start a single daemon."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ from src import hints
 from src.errors import ClusterError
 from src.log import log
 
-OUTAGE_TIMEOUT_S = 60.0  # a daemon that is to go on later writes down what it knows first
+OUTAGE_TIMEOUT_S = 60.0  # a daemon that continues later needs time to save its state
 
 
 def up(spec: ClusterSpec) -> None:
-    """Starts the cluster unless it runs; prints the line for the shell. Leaves nothing behind if it raises."""
+    """Start the cluster unless it runs, and print the line for the shell. If it raises, nothing is left behind."""
     check_name(spec.name)
     check_installed()
     with lock_clusters():
         record = read_record(spec.name)
         if record is not None and not record.is_complete():
-            log.info(f"the cluster {record.label} was never finished or is from before a reboot; it is made anew")
+            log.info(f"the cluster {record.label} is incomplete or from before a reboot; building it again")
             remove(record)
             record = None
         if record is not None and record.dead_daemons():
             end_it = hints.python("hpc.one_machine", "down", "--name", spec.name)
             raise ClusterError(
-                f"{', '.join(record.dead_daemons())} of the cluster {record.label} ended. "
-                f"Its logs are in {record.machine.logs}. Try: {end_it}"
+                f"{', '.join(record.dead_daemons())} of the cluster {record.label} stopped running. "
+                f"The logs are in {record.machine.logs}. Remove the cluster with: {end_it}"
             )
         if record is None:
             record = Record(make_machine(spec), [], own_clone())
             start_cluster(record)
         else:
-            log.info(f"the cluster {record.label} runs already")
+            log.info(f"the cluster {record.label} is already running")
     print(f"export SLURM_CONF={record.machine.slurm_conf}", flush=True)
 
 
 def down(name: str) -> None:
-    """Ends the cluster with its jobs and removes its folder; says so if there is none."""
+    """Stop the cluster with its jobs and remove its folder. If there is no such cluster, name those that exist."""
     check_name(name)
     with lock_clusters():
         record = read_record(name)
         if record is None:
             names = ", ".join(other.label for other in all_records())
-            others = f"; there are {names} (--name, or make NAME=)" if names else ""
+            others = f"; existing clusters: {names} (choose one with --name, or make NAME=)" if names else ""
             log.info(f"there is no cluster {name}{others}")
             return
         start_s = time.monotonic()
@@ -65,7 +65,7 @@ def down(name: str) -> None:
 
 
 def stop_daemon(name: str, label: str, *, kill: bool) -> None:
-    """End one daemon of a running cluster, to see what an outage of it does; `kill` leaves it no time for anything.
+    """Stop one daemon of a running cluster, to simulate an outage. `kill`: with SIGKILL, so that it saves nothing.
 
     Raises ClusterError if there is no such cluster or daemon.
     """
@@ -79,7 +79,7 @@ def stop_daemon(name: str, label: str, *, kill: bool) -> None:
 
 
 def start_daemon(name: str, label: str) -> None:
-    """Start a daemon that ended, and wait until it answers; one that runs is left alone. Raises ClusterError."""
+    """Start a stopped daemon and wait until it answers; leave a running one alone. Raises ClusterError if it fails."""
     with lock_clusters():
         record, position = _find_daemon(name, label)
 
@@ -88,36 +88,38 @@ def start_daemon(name: str, label: str) -> None:
             write_record(record)
 
         if record.processes[position].is_alive():
-            log.info(f"{label} of {name} runs already")
+            log.info(f"{label} of {name} is already running")
             return
         daemons.Starter(record.machine, save).start(label)
-    log.info(f"{label} of {name} runs again")
+    log.info(f"{label} of {name} is running again")
 
 
 def _find_daemon(name: str, label: str) -> tuple[Record, int]:
     record = read_record(name)
     if record is None or not record.is_complete():
-        raise ClusterError(f"there is no running cluster {name}. Try: {hints.python('hpc.one_machine', 'status')}")
+        raise ClusterError(
+            f"there is no running cluster {name}. To list all: {hints.python('hpc.one_machine', 'status')}"
+        )
     found = [position for position, process in enumerate(record.processes) if process.label == label]
     if not found:
         raise ClusterError(
-            f"{label}: no daemon of the cluster {name}; give one of {', '.join(daemons.labels(record.machine))}"
+            f"{label}: not a daemon of the cluster {name}; choose one of {', '.join(daemons.labels(record.machine))}"
         )
     return record, found[0]
 
 
 def status() -> None:
-    """One line per cluster on stdout."""
+    """Print one line for each cluster."""
     records = all_records()
     if not records:
-        log.info(f"there is no cluster. Try: {hints.python('hpc.one_machine', 'up')}")
+        log.info(f"there is no cluster. To start one: {hints.python('hpc.one_machine', 'up')}")
     for record in records:
         whose = f"  of {record.clone}" if record.clone else ""
         print(f"{record.machine.name}  {health(record)}  SLURM_CONF={record.machine.slurm_conf}{whose}")
 
 
 def health(record: Record) -> str:
-    """In a few words; the controller is asked only where there is one, since asking in vain takes long."""
+    """The state of a cluster in a few words. Queries SLURM only if all daemons run: a query without them takes long."""
     if not record.is_complete():
         return "unfinished"
     if dead := record.dead_daemons():

@@ -1,4 +1,4 @@
-"""The daemons of one cluster: started in order and waited for, and stopped in the reverse order."""
+"""The daemons of one cluster: started in order, each one ready before the next, and stopped in a safe order."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from src.errors import ClusterError
 from src.log import log
 
 READY_TIMEOUT_S = 90.0
-STOP_TIMEOUT_S = 5.0  # a controller with a job that is just ending takes 15 s, for a state that nobody needs
+# Then SIGKILL. slurmctld takes 15 s if a job is just ending, to save a state that is deleted anyway.
+STOP_TIMEOUT_S = 5.0
 JOB_TIMEOUT_S = 2.0
 LOG_TAIL_LINES = 15
 
 
 class Starter:
-    """Starts the daemons of one machine one after the other and reports each process as soon as it exists."""
+    """Starts the daemons of one machine. Calls `on_start` with each process as soon as it exists."""
 
     def __init__(self, machine: OneMachine, on_start: Callable[[Process], None]) -> None:
         self.machine = machine
@@ -31,7 +32,10 @@ class Starter:
         self.children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start_all(self) -> None:
-        """Returns when every node is idle. Raises ClusterError when a daemon ends or stays silent; others still run."""
+        """Start everything and return when every node is idle.
+
+        Raises ClusterError if a daemon ends or does not become ready; the others keep running.
+        """
         machine = self.machine
         log.info("starting munge")
         self.start("munged")
@@ -41,7 +45,7 @@ class Starter:
         log.info("starting slurmdbd")
         self.start("slurmdbd")
         if query(machine, ["sacctmgr", "-i", "add", "cluster", machine.name]) is None:
-            raise ClusterError(f"slurmdbd does not take the cluster.{_tail(_output(machine, 'slurmdbd'))}")
+            raise ClusterError(f"slurmdbd refused to add the cluster.{_tail(_output(machine, 'slurmdbd'))}")
         log.info("starting slurmctld")
         self.start("slurmctld")
         log.info(f"starting slurmd of {', '.join(machine.nodes)}")
@@ -50,7 +54,7 @@ class Starter:
         self._wait("slurmd-node1", lambda: idle_nodes(machine) == set(machine.nodes))
 
     def start(self, label: str) -> None:
-        """Start one daemon, and return when it answers. Raises ClusterError when it ends or stays silent."""
+        """Start one daemon and return when it answers. Raises ClusterError if it ends or does not become ready."""
         self._start(label)
         self._wait(label, lambda: _answers(self.machine, label))
 
@@ -65,14 +69,14 @@ class Starter:
             )
         try:
             returncode = child.wait()
-        except BaseException:  # the script has a mariadbd of its own, which would go on writing
+        except BaseException:  # the script runs a mariadbd in its process group, which would keep writing
             os.killpg(child.pid, signal.SIGKILL)
             raise
         if returncode:
-            raise ClusterError(f"{install[0]} ended with {returncode}.{_tail(log_file)}")
+            raise ClusterError(f"{install[0]} ended with exit code {returncode}.{_tail(log_file)}")
 
     def _start(self, label: str) -> None:
-        """In a session of its own, so that it outlives the terminal."""
+        """Start a daemon in a session of its own, so that closing the terminal does not stop it."""
         command = _command(self.machine, label)
         with _output(self.machine, label).open("ab") as output:
             child = subprocess.Popen(
@@ -101,11 +105,13 @@ class Starter:
     def _fail_if_ended(self) -> None:
         for label, child in self.children.items():
             if child.poll() is not None:
-                raise ClusterError(f"{label} ended with {child.returncode}.{_tail(_output(self.machine, label))}")
+                raise ClusterError(
+                    f"{label} ended with exit code {child.returncode}.{_tail(_output(self.machine, label))}"
+                )
 
 
 def labels(machine: OneMachine) -> tuple[str, ...]:
-    """The daemons of this machine, in the order in which they start."""
+    """The daemons of this machine, in the order of their start."""
     return ("munged", "mariadbd", "slurmdbd", "slurmctld", *(f"slurmd-{node}" for node in machine.nodes))
 
 
@@ -138,7 +144,7 @@ def _munged(machine: OneMachine) -> list[str]:
 
 
 def _mariadbd(machine: OneMachine) -> list[str]:
-    """Small and without the waits for the disk that only matter for data worth keeping."""
+    """With little memory and without fsync at commits: the accounting of a trial cluster need not survive a crash."""
     return [
         "mariadbd",
         "--no-defaults",
@@ -161,7 +167,7 @@ def _output(machine: OneMachine, label: str) -> Path:
 
 
 def _tail(log_file: Path) -> str:
-    """The last lines of a log, as the end of a message."""
+    """The last lines of a log, to append to a message."""
     try:
         lines = log_file.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
     except OSError:
@@ -170,14 +176,14 @@ def _tail(log_file: Path) -> str:
 
 
 def _daemon_environment(machine: OneMachine) -> dict[str, str]:
-    """Little, so that a cluster behaves the same whoever starts it; a job gets its environment from sbatch."""
+    """Few variables, so that a cluster is the same whoever starts it. Jobs get their environment from sbatch."""
     kept = {name: os.environ[name] for name in ("HOME", "LANG", "TZ") if name in os.environ}
     path = f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}".removeprefix(":")
     return kept | {"PATH": path, "SLURM_CONF": str(machine.slurm_conf)}
 
 
 def query(machine: OneMachine, command: Sequence[str]) -> str | None:
-    """What a command of SLURM's prints, None if it fails or has not answered within 30 s."""
+    """The output of a SLURM command; None if it fails or takes longer than 30 s."""
     try:
         ended = subprocess.run(
             [find_program(command[0]), *command[1:]],
@@ -194,7 +200,7 @@ def query(machine: OneMachine, command: Sequence[str]) -> str | None:
 
 
 def idle_nodes(machine: OneMachine) -> set[str]:
-    """Nodes that take jobs and run none; empty while the controller does not answer."""
+    """The idle nodes; empty if the controller does not answer."""
     answer = query(machine, ["sinfo", "--noheader", "--Node", "--format=%N %T"]) or ""
     return {line.split()[0] for line in answer.splitlines() if line.endswith(" idle")}
 
@@ -208,17 +214,17 @@ def _is_listening(port: int) -> bool:
 
 
 def stop_all(machine: OneMachine, daemons: Sequence[Process]) -> None:
-    """Ends every daemon and every job of this cluster; returns when they are gone.
+    """Stop every daemon and every job of this cluster, and return when they are gone.
 
-    The controller goes first, so that it neither requeues nor starts what is ended next; jobs outlive their slurmd and
-    go after it; the database goes when nobody writes to it any more. Raises ClusterError if a process stays.
+    The controller stops first, so that it neither requeues nor starts jobs. Jobs outlive their slurmd, so they are
+    stopped after it. The database stops last, when nothing writes to it. Raises ClusterError if a process stays.
     """
     alive = [daemon for daemon in daemons if daemon.is_alive()]
     helpers = living("helper", descendants(daemon.pid for daemon in alive))
     stop([daemon for daemon in alive if daemon.label == "slurmctld"], STOP_TIMEOUT_S)
     stop([daemon for daemon in alive if daemon.label.startswith("slurmd-")], STOP_TIMEOUT_S)
     stop(job_processes(machine), JOB_TIMEOUT_S)
-    while jobs := job_processes(machine):  # started while the others ended; each round ends all that it sees
+    while jobs := job_processes(machine):  # steps that started meanwhile
         stop(jobs, 0)
     stop(helpers, JOB_TIMEOUT_S)
     for label in ("slurmdbd", "mariadbd", "munged"):

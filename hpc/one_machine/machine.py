@@ -9,23 +9,23 @@ from pathlib import Path
 from src.errors import ClusterError
 
 UNIX_SOCKET_LIMIT = 107
-"""Longest path in bytes that Linux takes for a unix socket (`sun_path` has 108, the last one is zero)."""
+"""The longest path of a unix socket in bytes: `sun_path` has 108, and the last one is zero (unix(7))."""
 
 LONGEST_STEP_SOCKET = "node99_99999999.4294967291"
-"""slurmstepd opens a socket `<node>_<job>.<step>` in its node's spool folder; a batch step has the long number."""
+"""slurmstepd opens a socket `<node>_<job>.<step>` in the spool folder of its node. The batch step has this number."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,19}")
 
 
 def check_name(name: str) -> None:
-    """The name goes into file names and table names. Raises ClusterError."""
+    """Raise ClusterError if the name cannot be part of file names and of the accounting database's table names."""
     if not _NAME.fullmatch(name):
-        raise ClusterError(f"--name {name!r}: give a small letter followed by up to 19 of a-z, 0-9 and _")
+        raise ClusterError(f"--name {name!r}: use a lower-case letter followed by up to 19 of a-z, 0-9 and _")
 
 
 @dataclass(frozen=True)
 class Ports:
-    """TCP ports of one cluster; one slurmd per node."""
+    """TCP ports of one cluster; `slurmd` has one for each node."""
 
     mariadb: int
     slurmdbd: int
@@ -35,9 +35,9 @@ class Ports:
 
 @dataclass(frozen=True)
 class OneMachine:
-    """One cluster: where it lives, as whom it runs, and what its nodes claim to have.
+    """One cluster: its folder, user and ports, and the hardware that its nodes claim to have.
 
-    Raises ClusterError for a name, folder or number of nodes that SLURM could not work with.
+    Raises ClusterError if SLURM cannot work with the name, folder or number of nodes.
     """
 
     name: str
@@ -58,14 +58,14 @@ class OneMachine:
     def __post_init__(self) -> None:
         check_name(self.name)
         if re.search(r"[^A-Za-z0-9_./+-]", str(self.folder)) or not self.folder.is_absolute():
-            raise ClusterError(f"--dir {self.folder}: give an absolute path of letters, digits and any of _ . / + -")
+            raise ClusterError(f"--dir {self.folder}: use an absolute path of letters, digits and any of _ . / + -")
         if not 1 <= len(self.ports.slurmd) <= 99:
             raise ClusterError(f"--nodes {len(self.ports.slurmd)}: a cluster has 1 to 99 nodes")
         longest = len(str(self.spool / "node99" / LONGEST_STEP_SOCKET))
         if longest > UNIX_SOCKET_LIMIT:
             raise ClusterError(
-                f"--dir {self.folder}: too long by {longest - UNIX_SOCKET_LIMIT} characters, since Linux allows only "
-                f"{UNIX_SOCKET_LIMIT} in the path of a unix socket and SLURM makes some in there. Try a folder in /tmp"
+                f"--dir {self.folder}: too long by {longest - UNIX_SOCKET_LIMIT} characters. SLURM creates sockets "
+                f"there, and Linux limits their paths to {UNIX_SOCKET_LIMIT} bytes. Choose a folder in /tmp"
             )
 
     @property
@@ -75,52 +75,52 @@ class OneMachine:
 
     @property
     def slurm_conf(self) -> Path:
-        """What SLURM_CONF has to say."""
+        """The file that SLURM_CONF points to."""
         return self.folder / "slurm.conf"
 
     @property
     def slurmdbd_conf(self) -> Path:
-        """Looked for by slurmdbd beside slurm.conf and nowhere else."""
+        """slurmdbd looks for this file beside slurm.conf and nowhere else."""
         return self.folder / "slurmdbd.conf"
 
     @property
     def gres_conf(self) -> Path:
-        """Looked for by SLURM beside slurm.conf."""
+        """SLURM looks for this file beside slurm.conf."""
         return self.folder / "gres.conf"
 
     @property
     def cgroup_conf(self) -> Path:
-        """Looked for by SLURM beside slurm.conf."""
+        """SLURM looks for this file beside slurm.conf."""
         return self.folder / "cgroup.conf"
 
     @property
     def cgroup(self) -> Path:
-        """What SLURM takes for the place where cgroups are mounted; it holds a link to this cluster's own group."""
+        """The cgroup mount point that SLURM is told. It holds a link to this cluster's own group."""
         return self.folder / "cgroup"
 
     @property
     def munge(self) -> Path:
-        """munged's own folder."""
+        """The folder of munged."""
         return self.folder / "munge"
 
     @property
     def munge_socket(self) -> Path:
-        """Where SLURM finds munged, in place of the one of the system."""
+        """The socket of this cluster's munged, used instead of the system's."""
         return self.munge / "socket"
 
     @property
     def munge_key(self) -> Path:
-        """A secret: whoever reads it can act as any user of the cluster."""
+        """The secret key: whoever reads it can act as any user of the cluster."""
         return self.munge / "key"
 
     @property
     def database(self) -> Path:
-        """MariaDB's data folder."""
+        """The data folder of MariaDB."""
         return self.folder / "db"
 
     @property
     def database_setup(self) -> Path:
-        """SQL that MariaDB runs when it starts; holds the password."""
+        """SQL that MariaDB runs at every start. It contains the password."""
         return self.folder / "db.sql"
 
     @property
@@ -130,15 +130,18 @@ class OneMachine:
 
     @property
     def spool(self) -> Path:
-        """A folder per node for slurmd: job scripts and the steps' sockets."""
+        """One folder per node, in which slurmd keeps job scripts and the sockets of steps."""
         return self.folder / "spool"
 
     @property
     def logs(self) -> Path:
-        """One log per daemon, and what it printed before it had one."""
+        """The log of each daemon, and its output before it opened the log."""
         return self.folder / "log"
 
     @property
     def slice_files(self) -> tuple[Path, ...]:
-        """Links to a character device, without which SLURM sets no CUDA_VISIBLE_DEVICES (the number at the end)."""
+        """Stand-ins for GPU devices, links to /dev/null.
+
+        SLURM sets CUDA_VISIBLE_DEVICES, to the number at the end of the name, only for character devices.
+        """
         return tuple(self.folder / "slices" / f"mig{number}" for number in range(self.slices_per_node))

@@ -1,7 +1,7 @@
-"""Memory limits of jobs: by the kernel's cgroups of version 1, where this user may make one for the cluster.
+"""Memory limits of jobs, enforced by cgroups version 1 if this user may create a group for the cluster.
 
-SLURM has no other way to end a job as OUT_OF_MEMORY: JobAcctGatherParams=OverMemoryKill kills a step that is above its
-limit, and calls it CANCELLED. Its plugin for cgroups of version 2 wants systemd, and has not been tried here.
+SLURM reports OUT_OF_MEMORY only with cgroups: JobAcctGatherParams=OverMemoryKill also kills a step above its limit, but
+reports CANCELLED. SLURM's plugin for cgroups version 2 needs systemd, and has not been tried here.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _REMOVE_TIMEOUT_S = 5.0
 
 
 def make_group(machine: OneMachine, hierarchy: Path = HIERARCHY) -> bool:
-    """A group of this cluster's own, linked from its folder, where SLURM looks for it. False if there can be none.
+    """Create a group for this cluster, and a link to it where SLURM looks for it. False if that is not possible.
 
-    In SLURM's usual place two clusters would share the groups of nodes and jobs that have the same names.
+    In SLURM's default location, two clusters would share the groups of nodes and jobs with equal names.
     """
     group = hierarchy / f"relay_{os.geteuid()}_{machine.name}"
     try:
@@ -37,15 +37,15 @@ def make_group(machine: OneMachine, hierarchy: Path = HIERARCHY) -> bool:
 
 
 def remove_group(machine: OneMachine) -> None:
-    """The group with those of the nodes and jobs in it, which are empty now. Raises ClusterError if it stays."""
+    """Remove the group and its empty subgroups. Raises ClusterError if it stays."""
     link = machine.cgroup / "memory"
     if not link.is_symlink():
         return
     group, deadline_s = link.readlink(), time.monotonic() + _REMOVE_TIMEOUT_S
     while group.is_dir():
         for folder, _, _ in os.walk(group, topdown=False):
-            with contextlib.suppress(OSError):  # A process that was just killed may still be in it.
+            with contextlib.suppress(OSError):  # EBUSY while a process that was just killed is still in the group.
                 Path(folder).rmdir()
         if time.monotonic() > deadline_s:
-            raise ClusterError(f"{group} cannot be removed. Try the same command again")
+            raise ClusterError(f"{group} cannot be removed. Run the same command again")
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""What has to be installed: the programs that a cluster runs, and the Debian packages that bring them."""
+"""The programs that a cluster needs, and how to install the Debian packages that contain them."""
 
 from __future__ import annotations
 
@@ -40,31 +40,33 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def check_installed() -> None:
-    """Raises ClusterError that names every program which is missing."""
+    """Raise ClusterError with the names of all missing programs."""
     missing = [name for name in PROGRAMS if _which(name) is None]
     if missing:
-        raise ClusterError(f"not installed: {', '.join(missing)}. Try: {hints.python('hpc.one_machine', 'install')}")
+        raise ClusterError(
+            f"not installed: {', '.join(missing)}. To install it: {hints.python('hpc.one_machine', 'install')}"
+        )
 
 
 def _which(name: str) -> str | None:
-    """/usr/sbin is looked at too, which the PATH of an ordinary user lacks."""
+    """Find a program, also in /usr/sbin, which is not on the PATH of an ordinary user."""
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}")
 
 
 def find_program(name: str) -> str:
-    """Its whole path. Raises ClusterError if it is not installed."""
+    """The full path of a program. Raises ClusterError if it is not installed."""
     found = _which(name)
     if found is None:
-        raise ClusterError(f"not installed: {name}. Try: {hints.python('hpc.one_machine', 'install')}")
+        raise ClusterError(f"not installed: {name}. To install it: {hints.python('hpc.one_machine', 'install')}")
     return found
 
 
 def missing_packages() -> list[str]:
-    """The packages that dpkg does not know as installed. Raises ClusterError if there is no dpkg."""
+    """The packages that are not installed according to dpkg. Raises ClusterError without dpkg or apt-get."""
     if shutil.which("dpkg-query") is None or shutil.which("apt-get") is None:
         raise ClusterError(
-            "install works on Debian and its relatives only: there is no apt-get here. "
-            "Install slurmctld, slurmd, slurmdbd, munge and MariaDB in this system's way, then try: "
+            "install needs apt-get (Debian, Ubuntu), which is not on this machine. "
+            "Install slurmctld, slurmd, slurmdbd, munge and MariaDB with this system's package manager, then run: "
             f"{hints.python('hpc.one_machine', 'up')}"
         )
     command = ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\n", *PACKAGES]
@@ -73,13 +75,13 @@ def missing_packages() -> list[str]:
 
 
 def install() -> None:
-    """Installs what is missing. Raises ClusterError without apt, without root, or when apt-get fails."""
+    """Install the missing packages. Raises ClusterError without apt-get, without root, or if apt-get fails."""
     missing = missing_packages()
     if not missing:
-        log.info("everything is installed already")
+        log.info("all packages are already installed")
         return
     if os.geteuid() != 0:
-        raise ClusterError(f"install needs root. Try: sudo {sys.executable} -m hpc.one_machine install")
+        raise ClusterError(f"install needs root: sudo {sys.executable} -m hpc.one_machine install")
     start_s = time.monotonic()
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     with no_service_starts():
@@ -89,17 +91,22 @@ def install() -> None:
                 ["apt-get", "-q", *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False
             )
             if ended.returncode:
-                raise ClusterError(f"apt-get {arguments[0]} ended with {ended.returncode}; its message is above")
+                raise ClusterError(
+                    f"apt-get {arguments[0]} ended with exit code {ended.returncode}; its message is above"
+                )
     log.info(f"installed in {time.monotonic() - start_s:.0f} s")
 
 
 @contextmanager
 def no_service_starts() -> Iterator[None]:
-    """Debian's packages start their services unless this policy file forbids it; one that is there already is kept."""
+    """Keep Debian's packages from starting their services. An existing policy-rc.d is left as it is.
+
+    invoke-rc.d starts no service if /usr/sbin/policy-rc.d exits with 101.
+    """
     try:
         descriptor = os.open(POLICY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755)
     except FileExistsError:
-        log.info(f"{POLICY} exists and decides whether the packages start their services")
+        log.info(f"{POLICY} already exists and decides whether packages start their services")
         yield
         return
     try:

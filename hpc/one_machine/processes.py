@@ -1,7 +1,6 @@
-"""Processes as /proc shows them: the daemons of a cluster, what its jobs left behind, and how they are ended.
+"""Finds the processes of a cluster in /proc, daemons and jobs, and stops them.
 
-A process is known by its pid together with the moment when it started, so that a pid which the kernel gave to somebody
-else meanwhile is never signalled.
+A process is identified by its pid and its start time: the kernel reuses pids, and the new owner must not be signalled.
 """
 
 from __future__ import annotations
@@ -23,25 +22,28 @@ POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Process:
-    """One process, told apart from a later one with the same pid by `start_ticks` (clock ticks since boot)."""
+    """One process. `start_ticks`, in clock ticks since boot, distinguishes it from a later one with the same pid."""
 
     label: str
     pid: int
     start_ticks: int
 
     def is_alive(self) -> bool:
-        """False too for a process that ended and still has its pid because nobody asked for its exit code."""
+        """False also for a zombie: it ended, and its parent has not read its exit code yet."""
         return start_ticks(self.pid) == self.start_ticks
 
     def send(self, signal_number: signal.Signals) -> None:
-        """Does nothing if the process is gone, whoever has its pid now."""
+        """Send a signal, unless the process is gone."""
         if self.is_alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal_number)
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat from the third on (state, parent, ...); empty if there is no such process."""
+    """Fields of /proc/PID/stat from the third on (state, parent, ...); empty if the process does not exist.
+
+    The second field is the program name in brackets, which may itself contain spaces and brackets (proc(5)).
+    """
     try:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
@@ -53,17 +55,17 @@ def _pids() -> list[int]:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a living process started; None if it is gone, or dead and only waiting for its parent to notice."""
+    """When a running process started; None if it is gone or a zombie."""
     fields = _stat(pid)
     return int(fields[19]) if fields and fields[0] not in "ZX" else None
 
 
 def job_processes(machine: OneMachine) -> list[Process]:
-    """slurmstepd's of this cluster, what descends from them, and what a job left behind when its step was gone.
+    """The slurmstepds of this cluster, their descendants, and the orphans of steps that are gone.
 
-    Nothing is concluded from a process's name alone. A slurmstepd belongs to this cluster if it holds a socket in the
-    spool folder of one of its nodes, an orphan if SLURM put it on such a node (SLURMD_NODENAME, which no user's shell
-    has) with this very slurm.conf.
+    A process name alone proves nothing. A slurmstepd belongs to this cluster if it holds a socket in the spool folder
+    of one of its nodes. An orphan belongs to it if its environment has this slurm.conf and SLURMD_NODENAME of one of
+    the nodes, which no user's shell has.
     """
     sockets = _spool_sockets(machine)
     roots = [pid for pid in _pids() if _is_step_daemon(pid, sockets) or _is_orphan(machine, pid)]
@@ -71,7 +73,7 @@ def job_processes(machine: OneMachine) -> list[Process]:
 
 
 def descendants(roots: Iterable[int]) -> set[int]:
-    """Pids of the children of `roots`, of their children and so on; of `roots` only those that descend from others."""
+    """Pids of all descendants of `roots`. A root is included only if it descends from another one."""
     parents = {pid: _stat(pid)[1:2] for pid in _pids()}
     found: set[int] = set()
     families = {str(pid) for pid in roots}
@@ -82,7 +84,7 @@ def descendants(roots: Iterable[int]) -> set[int]:
 
 
 def living(label: str, pids: Iterable[int]) -> list[Process]:
-    """Those that run now. Never this very process: somebody may type `down` inside a job."""
+    """The processes that run now, except this one: a user may run `down` inside a job."""
     return [
         Process(label, pid, ticks)
         for pid in sorted(set(pids) - {os.getpid()})
@@ -91,7 +93,7 @@ def living(label: str, pids: Iterable[int]) -> list[Process]:
 
 
 def _spool_sockets(machine: OneMachine) -> set[str]:
-    """`socket:[INODE]` of each unix socket that is bound in this cluster's spool, as /proc/PID/fd shows it."""
+    """`socket:[INODE]`, as in /proc/PID/fd, of each unix socket in this cluster's spool folder."""
     rows = [line.split() for line in Path("/proc/net/unix").read_text(errors="replace").splitlines()]
     return {f"socket:[{row[6]}]" for row in rows if len(row) == 8 and row[7].startswith(f"{machine.spool}/")}
 
@@ -101,7 +103,7 @@ def _is_step_daemon(pid: int, sockets: set[str]) -> bool:
         if Path(f"/proc/{pid}/comm").read_text().strip() != "slurmstepd":
             return False
         return any(str(entry.readlink()) in sockets for entry in Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:  # it is gone, or somebody else's
+    except OSError:  # the process is gone, or belongs to another user
         return False
 
 
@@ -115,7 +117,7 @@ def _is_orphan(machine: OneMachine, pid: int) -> bool:
 
 
 def stop(processes: Sequence[Process], timeout_s: float) -> None:
-    """SIGTERM, then SIGKILL for those that are still there after `timeout_s`. Raises ClusterError if one stays."""
+    """Send SIGTERM, and SIGKILL to those that still run after `timeout_s`. Raises ClusterError if one survives."""
     for number, wait_s in ((signal.SIGTERM, timeout_s), (signal.SIGKILL, KILL_TIMEOUT_S)):
         for process in processes:
             process.send(number)
@@ -124,4 +126,4 @@ def stop(processes: Sequence[Process], timeout_s: float) -> None:
             time.sleep(POLL_S)
     stayed = [f"{process.label} (pid {process.pid})" for process in processes if process.is_alive()]
     if stayed:
-        raise ClusterError(f"still running after SIGKILL: {', '.join(stayed)}. Try the same command again")
+        raise ClusterError(f"still running after SIGKILL: {', '.join(stayed)}. Run the same command again")

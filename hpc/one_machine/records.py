@@ -1,4 +1,4 @@
-"""The clusters of this user, each written down in a file of its own, and the lock of those who change them."""
+"""A file for each cluster of this user, and the lock for changes."""
 
 from __future__ import annotations
 
@@ -22,59 +22,59 @@ from src.log import log
 
 @dataclasses.dataclass
 class Record:
-    """What is known of a cluster, written down after each daemon's start, so that `down` finds even half of one."""
+    """A cluster and its processes, saved after the start of each daemon: `down` can also remove a half-started one."""
 
     machine: OneMachine
     processes: list[Process]
-    clone: str = ""  # the checkout whose command made it
+    clone: str = ""  # the checkout whose command started it
 
     @property
     def label(self) -> str:
-        """Its name, and which clone it belongs to."""
+        """The name, and the clone that the cluster belongs to."""
         return f"{self.machine.name} of {self.clone}" if self.clone else self.machine.name
 
     def is_complete(self) -> bool:
-        """Whether `up` came as far as to start every daemon: four, and one for each node."""
+        """Whether every daemon was started: munged, mariadbd, slurmdbd, slurmctld, and a slurmd for each node."""
         return len(self.processes) == 4 + len(self.machine.nodes)
 
     def dead_daemons(self) -> list[str]:
-        """The daemons that were started and run no more."""
+        """The daemons that were started and do not run any more."""
         return [process.label for process in self.processes if not process.is_alive()]
 
 
 def own_clone() -> str:
-    """The checkout that this code is in."""
+    """The checkout that this module belongs to."""
     return str(Path(__file__).resolve().parents[2])
 
 
 def own_name() -> str:
-    """The name of this clone's cluster: another clone's `up` and `down` mean another one."""
+    """The default name of the cluster: each clone has its own."""
     return f"relay_{hashlib.sha256(own_clone().encode()).hexdigest()[:8]}"
 
 
 def boot_id() -> str:
-    """Differs after every reboot, when the pids that were written down mean nothing any more."""
+    """An id that changes at every reboot. Recorded pids are meaningless after one."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def records_folder() -> Path:
-    """Made at need. Raises ClusterError if somebody else made it: in /tmp anybody could."""
+    """The folder of the records, created if missing. Raises ClusterError if another user created it first."""
     folder = Path(tempfile.gettempdir()).resolve() / f"relay-slurm-{os.geteuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
         raise ClusterError(
-            f"{folder} is not yours. Try with another folder: TMPDIR=~ {hints.python('hpc.one_machine', 'up')}"
+            f"{folder} belongs to another user. Use another folder: TMPDIR=~ {hints.python('hpc.one_machine', 'up')}"
         )
     return folder
 
 
 def record_path(name: str) -> Path:
-    """Outside the cluster's folder, so that `down --name` need not be told where that is."""
+    """The record lies outside the cluster's folder, so that `down --name` works without the path of that folder."""
     return records_folder() / f"{name}.json"
 
 
 def write_record(record: Record) -> None:
-    """Replaced whole, readable by nobody else: it holds a password."""
+    """Replace the record atomically. Only this user may read it: it contains the database password."""
     content = dataclasses.asdict(record) | {"boot_id": boot_id()}
     path = record_path(record.machine.name)
     fresh = path.with_suffix(".new")
@@ -84,7 +84,7 @@ def write_record(record: Record) -> None:
 
 
 def read_record(name: str) -> Record | None:
-    """None if there is no such cluster; without processes if the machine was rebooted since."""
+    """The record of a cluster; None if there is none. It has no processes if the machine was rebooted since."""
     path = record_path(name)
     if not path.exists():
         return None
@@ -98,14 +98,14 @@ def read_record(name: str) -> Record | None:
 
 
 def all_records() -> list[Record]:
-    """The clusters of this user, by name."""
+    """The clusters of this user, sorted by name."""
     names = sorted(path.stem for path in records_folder().glob("*.json"))
     return [record for name in names if (record := read_record(name)) is not None]
 
 
 @contextmanager
 def lock_clusters() -> Iterator[None]:
-    """One `up` or `down` at a time, or two would choose the same free ports."""
+    """Allow one `up` or `down` at a time: two at once would choose the same free ports."""
     lock = FileLock(records_folder() / "lock")
     try:
         lock.acquire(timeout=0)

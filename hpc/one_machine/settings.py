@@ -1,13 +1,13 @@
-"""What a SLURM on one machine is made of, and the texts of its configuration files. Pure: nothing touches the disk.
+"""The texts of the cluster's configuration files. Pure: nothing touches the disk.
 
-The choices that differ from a site's SLURM, and why:
+Where the settings differ from those of a site, and why:
 
-- No systemd, and cgroups for memory only, where there can be some: it has to run in a container
+- No systemd, and cgroups for memory only, if they can be created: the cluster must run in a container
   (`proctrack/linuxproc`, `jobacct_gather/linux`).
-- Nodes claim more than the host has (`config_overrides`), and a GPU slice is a link to /dev/null: what is tried out
-  here is the scheduling of tasks, never their speed.
-- The scheduler looks every second, so that nobody waits for a timer.
-- A requeued job waits `requeue_wait_s` before it may start again. In SLURM that is the lifetime of a credential
+- Nodes claim more than the host has (`config_overrides`), and a GPU slice is a link to /dev/null: the cluster is
+  there to try the scheduling of tasks, never their speed.
+- The scheduler runs every second, so that users and tests do not wait for its timer.
+- A requeued job waits `requeue_wait_s` before it may start again. In SLURM this is the lifetime of a job credential
   (`AuthInfo=cred_expire`), two minutes unless a site sets it.
 """
 
@@ -17,8 +17,10 @@ from hpc.one_machine.machine import OneMachine
 
 
 def slurm_conf_text(machine: OneMachine, *, limits_memory: bool = False) -> str:
-    """slurm.conf of the whole cluster, read by its daemons and by every command that SLURM_CONF points at it."""
+    """slurm.conf, read by all daemons, and by every command whose SLURM_CONF points to it."""
     task_plugin = "task/cgroup" if limits_memory else "task/none"
+    # With this, 22.05 sends the job's --signal at the start of the grace time; without it, only SIGCONT and SIGTERM.
+    # Newer versions call it PreemptParameters=send_user_signal, which 22.05 does not know.
     controller_parameters = "SlurmctldParameters=preempt_send_user_signal\n" if machine.preempt_user_signal else ""
     return f"""\
 ClusterName={machine.name}
@@ -92,12 +94,12 @@ def _node_lines(machine: OneMachine) -> str:
 
 
 def cgroup_conf_text(machine: OneMachine) -> str:
-    """cgroup.conf: a job gets the memory that it asked for, and the kernel ends it above that."""
+    """cgroup.conf: the kernel kills a job that uses more memory than it requested."""
     return f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={machine.cgroup}\nConstrainRAMSpace=yes\n"
 
 
 def gres_conf_text(machine: OneMachine) -> str:
-    """gres.conf. Each slice needs a file: with a bare count, slurmd finds none of them and the node is drained."""
+    """gres.conf. Each slice needs a file: with Count= instead, SLURM drains the node as INVAL."""
     lines = [
         f"NodeName={node} Name=gpu Type={machine.slice_type} File={path}\n"
         for node in machine.nodes
@@ -107,7 +109,7 @@ def gres_conf_text(machine: OneMachine) -> str:
 
 
 def slurmdbd_conf_text(machine: OneMachine) -> str:
-    """slurmdbd.conf, which slurmdbd accepts only with mode 0600."""
+    """slurmdbd.conf. slurmdbd refuses it unless its mode is 0600."""
     return f"""\
 DbdHost={machine.host}
 DbdAddr=127.0.0.1
@@ -127,7 +129,7 @@ StoragePass={machine.db_password}
 
 
 def database_setup_text(machine: OneMachine) -> str:
-    """SQL for `mariadbd --init-file`, one statement a line. Run at every start, so it must bear being repeated."""
+    """SQL for `mariadbd --init-file`, one statement per line. It runs at every start, so it must be idempotent."""
     return (
         "CREATE DATABASE IF NOT EXISTS slurm_acct_db;\n"
         f"CREATE USER IF NOT EXISTS 'slurm'@'127.0.0.1' IDENTIFIED BY '{machine.db_password}';\n"

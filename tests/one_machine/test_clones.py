@@ -54,7 +54,7 @@ def test_down_in_another_clone_leaves_a_cluster_alone_and_says_whose_it_is(clone
     assert shown.endswith(f"/slurm.conf  of {one}\n")
     kept = call(two, "-m", "hpc.one_machine", "down")
     assert kept.returncode == 0, kept.stderr
-    assert f"; there are {name} of {one} (--name, or make NAME=)" in kept.stderr
+    assert f"; existing clusters: {name} of {one} (choose one with --name, or make NAME=)" in kept.stderr
     assert call(two, "-m", "hpc.one_machine", "status").stdout == shown
     gone = call(one, "-m", "hpc.one_machine", "down")
     assert f"the cluster {name} of {one} is down" in gone.stderr

@@ -78,8 +78,8 @@ def test_without_apt_it_says_what_to_install_by_hand(
         debian.add_dpkg()
     assert install() == 2
     (message,) = errors(capfd)
-    assert message.startswith("error: install works on Debian and its relatives only: there is no apt-get here. ")
-    assert "Install slurmctld, slurmd, slurmdbd, munge and MariaDB in this system's way" in message
+    assert message.startswith("error: install needs apt-get (Debian, Ubuntu), which is not on this machine. ")
+    assert "Install slurmctld, slurmd, slurmdbd, munge and MariaDB with this system's package manager" in message
 
 
 def test_without_root_it_refuses_before_it_calls_apt(
@@ -90,7 +90,7 @@ def test_without_root_it_refuses_before_it_calls_apt(
     monkeypatch.setattr(os, "geteuid", lambda: 65534)
     assert install() == 2
     (message,) = errors(capfd)
-    assert message.startswith("error: install needs root. Try: sudo ")
+    assert message.startswith("error: install needs root: sudo ")
     assert debian.apt_calls() == []
 
 
@@ -101,7 +101,7 @@ def test_with_everything_there_it_needs_no_root(
     debian.add_apt()
     monkeypatch.setattr(os, "geteuid", lambda: 65534)
     assert install() == 0
-    assert errors(capfd) == ["everything is installed already"]
+    assert errors(capfd) == ["all packages are already installed"]
     assert debian.apt_calls() == []
 
 
@@ -126,7 +126,7 @@ def test_a_policy_that_is_there_already_is_kept(debian: Debian, capfd: pytest.Ca
     assert install() == 0
     assert debian.apt_calls() == [UPDATE, "policy: of somebody else", INSTALL_ALL, "policy: of somebody else"]
     assert debian.policy.read_text() == "of somebody else\n"
-    assert errors(capfd)[0] == f"{debian.policy} exists and decides whether the packages start their services"
+    assert errors(capfd)[0] == f"{debian.policy} already exists and decides whether packages start their services"
 
 
 @pytest.mark.parametrize(("fails_at", "calls"), [("update", [UPDATE]), ("install", [UPDATE, INSTALL_ALL])])
@@ -137,5 +137,5 @@ def test_an_apt_that_fails_ends_it_and_leaves_no_policy(
     debian.add_apt(fails_at=fails_at)
     assert install() == 2
     assert [line for line in debian.apt_calls() if not line.startswith("policy: ")] == calls
-    assert errors(capfd)[-1] == f"error: apt-get {fails_at} ended with 100; its message is above"
+    assert errors(capfd)[-1] == f"error: apt-get {fails_at} ended with exit code 100; its message is above"
     assert not debian.policy.exists()

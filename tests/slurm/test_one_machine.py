@@ -165,7 +165,7 @@ def test_a_second_clone_sees_whose_cluster_it_is(one_machine: Cluster, tmp_path:
     assert f"{one_machine.name} of {REPOSITORY}" in call("down").stderr
     assert (
         call("up", "--name", one_machine.name).stderr[len("12:30:59 ") :]
-        == f"the cluster {one_machine.name} of {REPOSITORY} runs already\n"
+        == f"the cluster {one_machine.name} of {REPOSITORY} is already running\n"
     )
     assert one_machine.run(["squeue", "--noheader"]) == ""
 
@@ -191,7 +191,7 @@ def test_an_up_that_fails_half_way_says_why_and_leaves_nothing(one_machine: Clus
     name = f"half_{os.getpid()}"
     ended = run_command("up", "--name", name, "--dir", str(folder), env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert "slurmctld ended with 3" in ended.stderr
+    assert "slurmctld ended with exit code 3" in ended.stderr
     assert "no luck today" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not folder.exists()

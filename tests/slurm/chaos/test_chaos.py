@@ -53,11 +53,11 @@ def test_a_daemon_is_stopped_and_started_again(own_cluster: Cluster) -> None:
     finally:
         assert run_command("start", "slurmctld", *name).returncode == 0
     assert own_cluster.run(["scontrol", "ping"]).startswith("Slurmctld(primary)")
-    assert "runs already" in run_command("start", "slurmctld", *name).stderr
+    assert "is already running" in run_command("start", "slurmctld", *name).stderr
 
 
 def test_what_is_no_daemon_is_refused_with_those_there_are(own_cluster: Cluster) -> None:
     refused = run_command("stop", "slurm", "--name", own_cluster.name)
     assert refused.returncode == 2
-    assert "slurm: no daemon of the cluster" in refused.stderr
+    assert "slurm: not a daemon of the cluster" in refused.stderr
     assert "munged, mariadbd, slurmdbd, slurmctld, slurmd-node1, slurmd-node2" in refused.stderr
