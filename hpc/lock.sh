@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Writes requirements.lock: the newest versions that pyproject.toml allows, for every platform, names and versions only.
-# torch's CUDA libraries are left out: torch itself names their exact versions, and they differ between torch builds.
+# Writes requirements.lock: the newest versions that pyproject.toml allows, for all platforms, without hashes.
+# torch's CUDA libraries are left out: torch pins their exact versions, which differ between torch builds.
 set -euo pipefail
+# From the root, and replaced at the end by mv: an interrupted run leaves the old lock in place.
 cd "$(dirname "$0")/.."
 uv=$(command -v uv || echo .uv/bin/uv)
 compile=("$uv" pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --no-annotate --no-header)

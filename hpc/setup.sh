@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes the virtual environment $1 from requirements.lock, through uv, which is fetched when it is not there.
-# TORCH_BACKEND (cpu, cu128, auto, ...) is uv's choice of torch build: torch and torchvision then come unlocked from
-# that build's own versions, everything else stays as locked.
+# Creates the virtual environment $1 from requirements.lock with uv, which is installed first if it is missing.
+# TORCH_BACKEND (cpu, cu128, auto, ...) selects uv's torch build: torch and torchvision then get the newest versions of
+# that build, and everything else stays locked.
 set -euo pipefail
 venv=$1
 python=${PYTHON:-python3}
 
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-    echo "error: $python is not Python 3.11 or newer; give one with PYTHON=/path/to/python3.11" >&2
+    echo "error: $python is not Python 3.11 or newer; choose another with PYTHON=/path/to/python3.11" >&2
     exit 2
 fi
 
@@ -16,17 +16,17 @@ if command -v uv >/dev/null; then
 else
     uv=.uv/bin/uv
     if [ ! -x "$uv" ]; then
-        echo "fetching uv"
+        echo "installing uv"
         if ! "$python" -m venv .uv 2>/dev/null || ! .uv/bin/python -m pip install -q --disable-pip-version-check uv; then
             rm -rf .uv
-            echo "error: uv is not here and could not be fetched; install it (https://docs.astral.sh/uv) or python3-venv" >&2
+            echo "error: uv is missing and could not be installed; install uv (https://docs.astral.sh/uv) or python3-venv" >&2
             exit 2
         fi
     fi
 fi
 
-# --compile-bytecode: else every process compiles torch anew where PYTHONDONTWRITEBYTECODE is set, as many containers
-# do, or where .venv cannot be written, and all tasks of an array compile it at once; 4 s each instead of 2.
+# --compile-bytecode: without it, every process compiles torch again if PYTHONDONTWRITEBYTECODE is set, as in many
+# containers, or if .venv is read-only, and all tasks of an array do so at once: 4 s to import torch instead of 2.
 echo "setting up $venv (torch ${TORCH_BACKEND:-as locked})"
 [ -x "$venv/bin/python" ] || "$uv" venv -q --python "$python" "$venv"
 if [ -z "${TORCH_BACKEND:-}" ]; then
