@@ -132,6 +132,9 @@ def test_a_module_depends_on_few_others(path: Path) -> None:
     [
         "hpc.launch",
         "hpc.submission.launching",
+        "hpc.commands.submit",
+        "hpc.commands.manage",
+        "hpc.monitor.retry",
         "hpc.monitor.status",
         "hpc.submission.submit",
         "hpc.submission.local_pool",

@@ -84,7 +84,7 @@ def _log_file(config: Config, sweep: SweepDir, task: str, suffix: str) -> Path |
     return next((path for path in found if path.is_file()), None)
 
 
-def last_words(config: Config, sweep: SweepDir, task: str) -> str | None:
+def last_line(config: Config, sweep: SweepDir, task: str) -> str | None:
     """The last line that a task printed, of its errors if there are any; None if it printed nothing."""
     for path in (_log_file(config, sweep, task, suffix) for suffix in ("err", "out")):
         lines = path.read_text(errors="replace").split("\n") if path else []

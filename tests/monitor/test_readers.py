@@ -30,7 +30,7 @@ from pathlib import Path
 from src.runs.rundir import RunDir
 run = RunDir(Path(sys.argv[1]))
 run.record_attempt(1, start=time.time(), node="elsewhere", pid=1)
-with run.claim(), run.owned():
+with run.lock(), run.owned():
     print("held", flush=True)
     sys.stdin.read()
 """

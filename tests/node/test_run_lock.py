@@ -33,7 +33,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from src.runs.rundir import RunDir
-with RunDir(Path(sys.argv[1])).claim():
+with RunDir(Path(sys.argv[1])).lock():
     print("held", flush=True)
     sys.stdin.read()
 """

@@ -174,12 +174,12 @@ def test_a_run_that_crashes_is_said_and_does_not_take_the_others_along(
     named = ["--config", str(small_file), "--cluster", str(profile)]
     other = fork_python("hpc.launch", "retry", "--cause", "OUT_OF_MEMORY", *named)
     assert other.returncode == 2
-    assert "causes here: CRASHED" in other.stderr
+    assert "causes in this sweep: CRASHED" in other.stderr
     text = sweep.runs()[0].config_file.read_text()
     sweep.runs()[0].config_file.write_text(text.replace("lr: -1", "lr: 0.001"))
     fixed = fork_python("hpc.launch", "retry", "--failed", *named)
     assert fixed.returncode == 0, fixed.stderr
-    assert "1 failed run gets its budgets back" in fixed.stdout
+    assert "budgets reset for 1 failed run" in fixed.stdout
     assert [a["cause"] for a in sweep.runs()[0].attempts()] == ["CRASHED", "DONE"]
     status = fork_python("hpc.launch", "status", "--config", str(small_file))
     assert "2 runs: 2 done" in status.stdout

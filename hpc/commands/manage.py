@@ -1,0 +1,123 @@
+"""The commands for submitted runs and for the site: status, logs, cancel, retry, doctor and tensorboard."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hpc.commands import ClusterOption, NameArgument
+from src.cli import ConfigOption, NewCodeOption, SetOption, make_app, overrides_of
+
+app = make_app()
+_WATCH_EVERY_S = 10.0
+
+
+@app.command()
+def status(
+    name: NameArgument = None,
+    config: ConfigOption = "configs/config.yaml",
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Refresh until nothing is queued or running. Stop with Ctrl-C.")
+    ] = False,
+    every_s: Annotated[
+        float | None,
+        typer.Option("--every", min=1, metavar="SECONDS", help="Like --watch, with this interval. Default: 10."),
+    ] = None,
+    set_: SetOption = None,
+) -> None:
+    """Show the state of runs. For a pipeline, show its stages."""
+    from hpc.monitor.status import show_status
+    from src.config.loading import load_config
+
+    show_status(load_config(config, overrides_of(set_)), name, every_s or (_WATCH_EVERY_S if watch else None))
+
+
+@app.command()
+def logs(
+    name: NameArgument = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new lines as they come, also from later attempts.")
+    ] = False,
+    config: ConfigOption = "configs/config.yaml",
+    set_: SetOption = None,
+) -> None:
+    """Print what a run logged, in all its attempts. For a pipeline, print the logs of the jobs that continue it."""
+    from hpc.monitor.logs import show_logs
+    from src.config.loading import load_config
+
+    show_logs(load_config(config, overrides_of(set_)), name, follow=follow)
+
+
+@app.command()
+def cancel(
+    name: Annotated[str, typer.Argument(metavar="SWEEP|RUN|PIPELINE|all", help="The name as status takes it, or all.")],
+    config: ConfigOption = "configs/config.yaml",
+    set_: SetOption = None,
+) -> None:
+    """Stop queued and running tasks. Running tasks save first; the command that submitted them continues them."""
+    from hpc.monitor.cancel import cancel_runs
+    from src.config.loading import load_config
+
+    cancel_runs(load_config(config, overrides_of(set_)), name)
+
+
+@app.command()
+def retry(
+    name: NameArgument = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Retry all failed runs of the sweep.")] = False,
+    cause: Annotated[
+        str | None,
+        typer.Option("--cause", metavar="CAUSE", help="Retry only runs that failed for this cause, such as CRASHED."),
+    ] = None,
+    config: ConfigOption = "configs/config.yaml",
+    cluster: ClusterOption = None,
+    set_: SetOption = None,
+    new_code: NewCodeOption = False,
+) -> None:
+    """Submit failed runs again and reset their budgets. If you fixed the code, add --new-code."""
+    from hpc.monitor.retry import retry as retry_runs
+    from src import hints
+    from src.config.loading import load_config
+    from src.errors import RunError
+
+    if not (failed or cause or (name and "/" in name)):
+        raise RunError(
+            "retry: name a run as SWEEP/RUN, or give --cause CAUSE; "
+            f"to retry all failed runs of the sweep: {hints.again('--failed')}"
+        )
+    retry_runs(load_config(config, overrides_of(set_)), name, cluster, cause, new_code=new_code)
+
+
+@app.command()
+def doctor(
+    config: ConfigOption = "configs/config.yaml",
+    cluster: ClusterOption = None,
+    no_node: Annotated[
+        bool, typer.Option("--no-node", help="Skip the checks on a node, which may have to wait in the queue.")
+    ] = False,
+    set_: SetOption = None,
+) -> None:
+    """Check this site. Prints one page: what fits the profile, what does not, and how to fix it."""
+    import sys
+
+    from hpc.doctor.page import show_doctor
+    from src.config.loading import load_config
+
+    sys.exit(show_doctor(load_config(config, overrides_of(set_)), cluster, node=not no_node))
+
+
+@app.command()
+def tensorboard(
+    config: ConfigOption = "configs/config.yaml",
+    port: Annotated[int, typer.Option("--port", help="The port of TensorBoard's web page.")] = 6006,
+    set_: SetOption = None,
+) -> None:
+    """Start TensorBoard on all runs."""
+    import os
+    import sys
+
+    from src.config.loading import load_config
+
+    runs_dir = load_config(config, overrides_of(set_)).paths.runs_dir
+    os.execv(sys.executable, [sys.executable, "-m", "tensorboard.main", "--logdir", runs_dir, "--port", str(port)])
