@@ -1,4 +1,4 @@
-"""What one task does. jobs/kinds.py is the table: how runs of each kind are planned, checked and executed."""
+"""What one task does: jobs/kinds.py is the table of how each kind of run is planned, checked and executed."""
 
 from jobs.kinds import check, executor_of, request_of
 

@@ -1,7 +1,7 @@
-"""How runs of each kind are planned on the login node and executed on a compute node, in one table.
+"""The table of kinds: how each is planned on the login node and executed on a compute node.
 
 src/runs/kinds.py has the facts about the same kinds: their keys, costs and columns. Code that needs torch is imported
-only when it is called.
+only when it is called, because the login node plans without it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from src.training.publish import find_rate_and_export, train_and_export
 class Job:
     """The functions of one kind.
 
-    `plan`: from a configuration and the options of the kind's command to its runs; imports no torch.
-    `execute`: bring one run to its end, or save its state when it should stop.
-    `check`: raise RelayError before any run is made, where a run could only crash; may import torch.
+    `plan`: a configuration and the options of the kind's command -> the request for its runs. Imports no torch.
+    `execute`: complete one run, or save its state when it should stop.
+    `check`: raise RelayError, before any run is created, if it could only crash. May import torch.
     """
 
     plan: Callable[..., Request]
@@ -34,6 +34,7 @@ class Job:
     check: Callable[[Config], None] | None = None
 
 
+# Unlike a full training, a cell does not replace artifacts/best.ckpt.
 def _train_cell(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
     from src.training.trainer import train
 
@@ -61,12 +62,12 @@ JOBS: Mapping[str, Job] = {
 
 
 def request_of(kind: str, config: Config, **options: Any) -> Request:
-    """What a command of this kind asks for. Raises RelayError if the configuration does not allow it."""
+    """The request of a command of this kind. Raises RelayError if the configuration does not allow it."""
     return _job_of(kind).plan(config, **options)
 
 
 def check(request: Request) -> None:
-    """Raise RelayError if the runs of a request could only crash. May take seconds and import torch."""
+    """Raise RelayError if the runs of a request could only crash. May import torch, which takes seconds."""
     job = _job_of(request.kind)
     if job.check:
         job.check(request.config)

@@ -4,11 +4,11 @@ import importlib.util
 import os
 import sys
 
-# Threads that wait for others sleep: on cores that are shared, spinning ones cost far more than they save. Read when
-# torch is loaded, so it must be said before.
+# OpenMP threads sleep while they wait: on shared cores, spinning costs other processes far more than it saves here. The
+# runtime reads this once, when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# A Python of the system, or a checkout before its set-up: all commands would end in a ModuleNotFoundError.
+# The system's Python, or a checkout before `make setup`: every command would end in a ModuleNotFoundError.
 if importlib.util.find_spec("pydantic") is None:
     from src.hints import without_packages
 

@@ -1,4 +1,4 @@
-"""`python -m src.checks --config C`: what a report asks of data and model before any training, with its pictures."""
+"""`python -m src.checks --config C`: checks the data and the model before any training, with numbers and pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXAMPLES = 6
 
 
 def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -> None:
-    """Class histogram, image modes and sizes, examples, batch shape, baselines, initial loss, gradient norm."""
+    """Show class counts, image modes and sizes, examples, batch shape, baselines, initial loss and gradient norm."""
     from src.config.loading import load_config
     from src.config.yaml_file import json_text
     from src.files import replace_file
@@ -24,7 +24,7 @@ def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -
     from src.training.sanity import measure, verdicts
 
     loaded = load_config(config, overrides_of(set_))
-    # What another experiment was checked with stays where it is.
+    # A folder per experiment, so that the checks of one do not overwrite those of another.
     folder = Path(loaded.paths.artifacts_dir) / "checks" / f"{Path(config).stem}-{content_key(loaded, 'train')[:8]}"
     log.info(f"reading {loaded.dataset.name}")
     report, examples, names = measure(loaded, _EXAMPLES)
@@ -39,6 +39,7 @@ def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -
     ]
     for path in files:
         print(f"wrote {path}")
+    # 1, as for a defect: the call was right, but the data or the model is not.
     if not all(holds for holds, _ in results):
         sys.exit(1)
 

@@ -1,6 +1,6 @@
-"""What all commands share: options, one message per mistake, exit codes.
+"""What all commands share: common options, one message per mistake, exit codes.
 
-Exit codes: 0 done; 2 something that the user can fix; 130 stopped by Ctrl-C with the state saved; 1 a defect.
+Exit codes: 0 done; 1 a defect; 2 a mistake that the user can fix; 130 stopped by Ctrl-C with the state saved.
 """
 
 from __future__ import annotations
@@ -18,38 +18,43 @@ from src import hints
 from src.errors import ConfigError, RelayError
 from src.log import set_verbosity, start_log
 
+# 128 + SIGINT, as shells report a process that Ctrl-C ended.
 EXIT_STOPPED = 130
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 ConfigOption = Annotated[str, typer.Option("--config", metavar="FILE", help="The experiment's YAML file.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one value; may be repeated.")
 ]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="start over, beside what exists, instead of continuing it.")]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Start over beside the existing runs, instead of continuing them.")
+]
 UnfinishedOption = Annotated[
     bool,
-    typer.Option("--unfinished", help="With --best or --refined: take the best cell of a grid that is not complete."),
+    typer.Option("--unfinished", help="With --best or --refined: take the best cell of an incomplete grid."),
 ]
 ReplaceBestOption = Annotated[
-    bool, typer.Option("--replace-best", help="artifacts/best.ckpt becomes this training's, whatever is there.")
+    bool, typer.Option("--replace-best", help="Replace artifacts/best.ckpt by this training's, even if it is worse.")
 ]
 NewCodeOption = Annotated[
     bool,
-    typer.Option("--new-code", help="Go on with the code as it is now, not with that which the sweep was made with."),
+    typer.Option("--new-code", help="Continue with the current code instead of the code that the sweep was made with."),
 ]
 
-_VERBOSE = typer.Option("--verbose", "-v", help="Log more, such as each SLURM command and how long it took.")
-_QUIET = typer.Option("--quiet", "-q", help="Log only warnings and errors; answers are still printed.")
+_VERBOSE = typer.Option("--verbose", "-v", help="Log more, such as each SLURM command and its duration.")
+_QUIET = typer.Option("--quiet", "-q", help="Log only warnings and errors; results are still printed.")
+# Errors of the system that the user can fix: full or read-only disk, permissions, a wrong path.
 _FIXABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 def _with_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same command with --verbose and --quiet beside its own options."""
+    """The same command with --verbose and --quiet added to its options."""
 
     @functools.wraps(function)
     def command(*, verbose: bool, quiet: bool, **options: Any) -> Any:
         set_verbosity(verbose=verbose, quiet=quiet)
         return function(**options)
 
+    # typer reads the options of a command from its signature.
     signature = inspect.signature(function, eval_str=True)
     flags = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option])
@@ -71,12 +76,14 @@ class _App(typer.Typer):
 
 
 def make_app(**settings: Any) -> typer.Typer:
-    """An app whose options may be written with dashes or underscores, and whose commands take --verbose and --quiet."""
+    """An app that accepts options with dashes or underscores, and adds --verbose and --quiet to its commands."""
     return _App(
         add_completion=False,
+        # A defect shows Python's own traceback, without the values of local variables.
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={
+            # The report's commands write --max_epochs.
             "token_normalize_func": lambda name: name.replace("_", "-"),
             "help_option_names": ["-h", "--help"],
         },
@@ -92,22 +99,23 @@ def run_command(function: Callable[..., Any]) -> None:
 
 
 def run_app(app: typer.Typer) -> None:
-    """Run an app; a mistake that the user can fix is one message on stderr and exit code 2."""
+    """Run an app. A mistake that the user can fix prints one message on stderr and exits with 2."""
     start_log()
     try:
         app()
     except RelayError as error:
-        _refuse(str(error))
+        _exit_with(str(error))
     except OSError as error:
+        # Any other error of the system is a defect: its traceback is needed.
         if error.errno not in _FIXABLE:
             raise
-        _refuse(
+        _exit_with(
             f"{error.filename or 'a file'}: {error.strerror}; free some space or fix the permissions, "
             "then run the same command again"
         )
 
 
-def _refuse(message: str) -> None:
+def _exit_with(message: str) -> None:
     print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(2)
 
@@ -122,7 +130,10 @@ def check_unfinished(option: str, *, given: bool, unfinished: bool) -> None:
 
 
 def overrides_of(given: list[str] | None, **options: Any) -> list[str]:
-    """`--set` values, then those options that were given; an option name with `__` for the dots is a key path."""
+    """The values of `--set`, then the given options as overrides.
+
+    The name of an option is a key path with `__` instead of dots. None and false mean that it was not given.
+    """
     as_sets = [
         f"{name.replace('__', '.')}={_yaml(value)}"
         for name, value in options.items()

@@ -1,4 +1,4 @@
-"""`python -m src.evaluate --config C --checkpoint P`: a checkpoint measured on val or test, here and now."""
+"""`python -m src.evaluate --config C --checkpoint P`: measures a checkpoint on val or test, in this process."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def main(
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", metavar="FILE", help="Default: artifacts/best.ckpt.")
     ] = None,
-    split: Annotated[str | None, typer.Option("--split", metavar="val|test", help="Which images.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    split: Annotated[str | None, typer.Option("--split", metavar="val|test", help="The split to measure.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     set_: SetOption = None,
 ) -> None:
-    """Measure a checkpoint, ours or the report's program's."""
+    """Measure a checkpoint of this project, or of the report's program."""
     from src.config.loading import load_config
     from src.requests import evaluation_request
     from src.runs.kinds import columns_of
@@ -27,6 +27,7 @@ def main(
     loaded = load_config(config, overrides_of(set_, evaluation__checkpoint=checkpoint, evaluation__split=split))
     request = evaluation_request(loaded)
 
+    # torch takes seconds to import: only once the request is known to be valid.
     from src.runner import open_and_run
     from src.training.evaluation import check_fits, evaluate
 

@@ -46,7 +46,9 @@ def replace_file(path: Path, data: bytes | str, *, check: Callable[[], None] = _
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
+                # Without it, the rename may reach the disk before the data: an empty file after a power cut.
                 os.fsync(file.fileno())
+            # mkstemp(3) creates files that only their owner can read.
             Path(temporary).chmod(0o644)
             check()
             Path(temporary).replace(path)
@@ -75,6 +77,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def sync_directory(path: Path) -> None:
     """Make renames inside `path` durable."""
+    # fsync(2): syncing a file does not sync its entry in the directory.
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -130,8 +133,8 @@ def read_lines(path: Path, parse: Parse = any_object) -> list[Record]:
         content = path.read_bytes()
     except FileNotFoundError:
         return []
-    found = (parse(path, text, number) for number, text in enumerate(content.split(b"\n"), start=1) if text)
-    return [record for record in found if record is not None]
+    records = (parse(path, text, number) for number, text in enumerate(content.split(b"\n"), start=1) if text)
+    return [record for record in records if record is not None]
 
 
 def size_of(path: Path) -> int:

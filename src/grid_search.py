@@ -1,4 +1,4 @@
-"""`python -m src.grid_search --config C [--refined]`: every cell of the grid, here and now, one after the other."""
+"""`python -m src.grid_search --config C [--refined]`: runs every cell of the grid in this process, in order."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from src.cli import (
 def main(
     config: ConfigOption = "configs/config.yaml",
     refined: Annotated[
-        bool, typer.Option("--refined", help="The narrower grid around the best cell of the first one.")
+        bool, typer.Option("--refined", help="Run the narrower grid around the best cell of the first one.")
     ] = False,
     unfinished: UnfinishedOption = False,
     set_: SetOption = None,
     fresh: FreshOption = False,
     new_code: NewCodeOption = False,
 ) -> None:
-    """Search the grid. Ctrl-C stops with the state saved; the same command goes on."""
+    """Search the grid. Ctrl-C stops with the state saved; the same command continues it."""
     from src.config.loading import load_config
     from src.requests import grid_request
 
@@ -37,6 +37,7 @@ def main(
     loaded = load_config(config, overrides_of(set_))
     request = grid_request(loaded, refined=refined, unfinished=unfinished)
 
+    # torch takes seconds to import: only once the request is known to be valid.
     from src.results.table import collect
     from src.runner import open_and_run
     from src.training.trainer import train

@@ -22,17 +22,17 @@ _WITHOUT_CLUSTER = ("status", "logs", "cancel")
 _call: dict[str, list[str]] = {}
 
 
-def again(*more: str, kept: Mapping[str, Any] | None = None) -> str:
+def again(*more: str, saved: Mapping[str, Any] | None = None) -> str:
     """The user's command again, with the options `more` added.
 
-    With `kept` (the content of a sweep.yaml or chain.yaml), the command that made that sweep or pipeline.
+    With `saved` (the content of a sweep.yaml or chain.yaml), the command that made that sweep or pipeline.
     """
-    words = (_kept_call(kept) if kept else _call).get("words") or _words_of_this_process()
+    words = (_saved_call(saved) if saved else _call).get("words") or _words_of_this_process()
     cluster = _cluster_of(words) if _CLUSTER not in more else []
     # A foreground evaluation is always fresh and has no such option.
-    asked = [word for word in more if not (words[0] == "src.evaluate" and word == "--fresh")]
-    left = [word for word in _without_cluster(words) if word not in _FOR_ONE_CALL and word not in more]
-    return python(*left, *cluster, *asked)
+    added = [word for word in more if not (words[0] == "src.evaluate" and word == "--fresh")]
+    rest = [word for word in _without_cluster(words) if word not in _FOR_ONE_CALL and word not in more]
+    return python(*rest, *cluster, *added)
 
 
 def command(*words: str) -> str:
@@ -60,9 +60,9 @@ def loaded(config: str, overrides: Iterable[str]) -> None:
     _call["options"] = ["--config", config, *(word for value in overrides for word in ("--set", value))]
 
 
-def use(kept: Mapping[str, Any]) -> None:
+def use(saved: Mapping[str, Any]) -> None:
     """Act for the command that made the sweep or pipeline with this sweep.yaml or chain.yaml from now on."""
-    _call.update(_kept_call(kept))
+    _call.update(_saved_call(saved))
 
 
 def to_keep() -> dict[str, list[str]]:
@@ -74,15 +74,15 @@ def to_keep() -> dict[str, list[str]]:
     }
 
 
-def _kept_call(kept: Mapping[str, Any]) -> dict[str, list[str]]:
+def _saved_call(saved: Mapping[str, Any]) -> dict[str, list[str]]:
     # This process's own options come first: the configuration file may have been renamed since.
     options = _call.get("options", [])
-    call = kept.get("call")
+    call = saved.get("call")
     if not _is_ours(call):
         # Sweeps of earlier versions have none. Content of a run directory is not trusted, so an odd call is ignored
         # too.
-        call = {"words": ["hpc.launch", str(kept.get("kind", "pipeline")).replace("_", "-"), *options]}
-    words, profile = call["words"], str(kept.get("profile") or "")
+        call = {"words": ["hpc.launch", str(saved.get("kind", "pipeline")).replace("_", "-"), *options]}
+    words, profile = call["words"], str(saved.get("profile") or "")
     placed = [_CLUSTER, profile] if profile.isprintable() and profile and words[0] == "hpc.launch" else []
     return {"words": [*words, *placed], "options": options or call.get("options", [])}
 
@@ -102,13 +102,13 @@ def _words_of_this_process() -> list[str]:
 
 
 def _cluster_of(words: Sequence[str]) -> list[str]:
-    found: list[str] = []
+    cluster: list[str] = []
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word == _CLUSTER:
-            found = [_CLUSTER, following]
+            cluster = [_CLUSTER, following]
         elif word.startswith(f"{_CLUSTER}="):
-            found = [_CLUSTER, word.partition("=")[2]]
-    return found
+            cluster = [_CLUSTER, word.partition("=")[2]]
+    return cluster
 
 
 def _without_cluster(words: Sequence[str]) -> list[str]:

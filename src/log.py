@@ -1,4 +1,4 @@
-"""The log: what the program says while it works, as lines on stderr. Answers to the user are printed on stdout."""
+"""The log: lines on stderr about what the program is doing. Results are printed on stdout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 
-# Also set for the jobs of a command that was called with --verbose.
+# --verbose sets it, too, so that the jobs of a verbose command are verbose.
 LEVEL_VARIABLE = "RELAY_LOG_LEVEL"
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -16,17 +16,17 @@ log = logging.getLogger("relay")
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to whatever sys.stderr is now: a progress bar replaces it, to print lines above itself."""
+    """Writes to the current sys.stderr: rich's progress bar replaces it, to print lines above itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # A closed pipe or a terminal that is gone must not end a run. ValueError: stderr was closed; RuntimeError: this
-        # is a signal handler that interrupted another print.
+        # A closed pipe or terminal must not end a run. ValueError: stderr was closed. RuntimeError: a signal handler
+        # interrupted a print, and Python's buffered streams are not reentrant.
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             print(self.format(record), file=sys.stderr, flush=True)
 
 
 class _Formatter(logging.Formatter):
-    """`12:30:59 text`; of all other levels than INFO, `12:30:59 warning: text`."""
+    """`12:30:59 text`, and for any level but INFO `12:30:59 warning: text`."""
 
     def format(self, record: logging.LogRecord) -> str:
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
@@ -34,17 +34,17 @@ class _Formatter(logging.Formatter):
 
 
 def start_log(level: int | None = None) -> None:
-    """Send the log to stderr, from `level` on. Default: what RELAY_LOG_LEVEL names, else INFO."""
+    """Send log records of at least `level` to stderr. Default: the level in RELAY_LOG_LEVEL, else INFO."""
     if not log.handlers:
         handler = _StderrHandler()
         handler.setFormatter(_Formatter())
         log.addHandler(handler)
-        log.propagate = False  # A library may have given the root logger a handler, which would double the lines.
+        log.propagate = False  # A library may add a handler to the root logger, which would print every line twice.
     log.setLevel(level or _LEVELS.get(os.environ.get(LEVEL_VARIABLE, "").lower(), logging.INFO))
 
 
 def set_verbosity(*, verbose: bool = False, quiet: bool = False) -> None:
-    """What --verbose and --quiet do. Jobs that a verbose command submits are verbose; --quiet changes no job's log."""
+    """Apply --verbose and --quiet. The jobs of a verbose command are verbose, too; --quiet does not affect jobs."""
     if verbose:
         os.environ[LEVEL_VARIABLE] = "debug"
     start_log(logging.DEBUG if verbose else logging.WARNING if quiet else None)

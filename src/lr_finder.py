@@ -1,4 +1,4 @@
-"""`python -m src.lr_finder --config C`: the LR sweep, here and now."""
+"""`python -m src.lr_finder --config C`: runs the LR sweep in this process."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ def main(
     fresh: FreshOption = False,
     new_code: NewCodeOption = False,
 ) -> None:
-    """Raise the learning rate step by step, and suggest one."""
+    """Increase the learning rate step by step and suggest one."""
     from src.config.loading import load_config
     from src.requests import lr_sweep_request
 
     loaded = load_config(config, overrides_of(set_))
 
+    # torch takes seconds to import: only once the request is known to be valid.
     from src.results.table import print_table, read_rows
     from src.runner import open_and_run
     from src.runs.rundir import SweepDir

@@ -1,4 +1,4 @@
-"""What a run says while it works: a progress bar in a terminal, plain lines elsewhere (job logs, pipes)."""
+"""Shows the progress of a run: a bar in a terminal, log lines elsewhere (job logs, pipes)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ StopCheck = Callable[[], bool]
 
 
 class Reporter(Protocol):
-    """Takes what a run has to say."""
+    """Shows the progress of a run."""
 
     def say(self, text: str) -> None:
-        """A line worth keeping."""
+        """Log a line at level INFO."""
 
     def advance(self, done: int, total: int, text: str, unit: str = "step") -> None:
-        """`done` of `total` steps (or whatever `unit` says), and how it stands."""
+        """Show that `done` of `total` steps (or another `unit`) are done; `text` adds the current metrics."""
 
 
 class PlainReporter:
-    """Lines of the log; of the steps, one line every `every_s` seconds."""
+    """Log lines, at most one every `every_s` seconds for the steps."""
 
     def __init__(self, every_s: float = 10.0) -> None:
         self._every_s = every_s
@@ -47,14 +47,14 @@ class PlainReporter:
         log.info(text)
 
     def advance(self, done: int, total: int, text: str, unit: str = "step") -> None:
-        """Print if the last such line is `every_s` old, or at the end."""
+        """Log a line if the last one is `every_s` seconds old, or if this is the last step."""
         if time.monotonic() - self._last >= self._every_s or done >= total:
             self._last = time.monotonic()
             self.say(f"{unit} {done}/{total}  {text}")
 
 
 class BarReporter:
-    """A rich progress bar, for a person in a terminal."""
+    """A rich progress bar in a terminal."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -63,9 +63,11 @@ class BarReporter:
         columns = [
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
+            # Without markup, because rich would drop what stands in brackets.
             TextColumn("{task.description}", markup=False),
             TimeRemainingColumn(),
         ]
+        # On stderr: stdout holds only results.
         self._progress = Progress(*columns, console=Console(stderr=True))
         self._task: TaskID | None = None
 
@@ -83,12 +85,12 @@ class BarReporter:
         log.info(text)
 
     def advance(self, done: int, total: int, text: str, unit: str = "step") -> None:
-        """Move the bar; there is none before the first call, which says how long it is."""
+        """Move the bar. The first call creates it, because only then its length is known."""
         if self._task is None:
             self._task = self._progress.add_task("", total=total)
         self._progress.update(self._task, completed=done, total=total, description=f"{unit}s  {text}")
 
 
 def make_reporter() -> PlainReporter | BarReporter:
-    """The bar where stderr is a terminal, lines elsewhere; --quiet shows neither."""
+    """The bar if stderr is a terminal, else log lines; --quiet shows neither."""
     return BarReporter() if sys.stderr.isatty() and log.isEnabledFor(logging.INFO) else PlainReporter()

@@ -1,5 +1,6 @@
-"""Runs executed here and now, one after the other, without a scheduler. Ctrl-C stops at the next step, state saved, and
-so does closing the terminal.
+"""Executes runs in this process, one after the other, without a scheduler.
+
+Ctrl-C, or closing the terminal, stops at the next step with the state saved.
 """
 
 from __future__ import annotations
@@ -30,41 +31,44 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Yields `should_stop()`, true after the first Ctrl-C, SIGTERM or closed terminal (SIGHUP); a second Ctrl-C ends
-    the process at once.
+    """Yield `should_stop()`, true after the first Ctrl-C, SIGTERM or SIGHUP (a closed terminal).
+
+    A second Ctrl-C ends the process immediately.
     """
-    asked: list[int] = []
+    received: list[int] = []
+    # Found now: isatty(3) is false for a terminal that was closed.
     terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
+    def request_stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        # The next Ctrl-C raises KeyboardInterrupt.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if number == signal.SIGHUP:
-            _write_nowhere(terminals)
-        log.info("stopping at the next step; once more ends at once, without saving")
+            _discard_output(terminals)
+        log.info("stopping at the next step; press Ctrl-C again to end now, without saving")
 
-    # nohup ignores SIGHUP, which is to stay so.
+    # nohup(1) starts the process with SIGHUP ignored; a handler would undo that.
     numbers = [n for n in _STOP_SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
-    before = {number: signal.signal(number, ask) for number in numbers}
+    before = {number: signal.signal(number, request_stop) for number in numbers}
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _write_nowhere(descriptors: Sequence[int]) -> None:
-    """Each line to a terminal that is gone would be an error, and end the run before its state is saved."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+def _discard_output(descriptors: Sequence[int]) -> None:
+    """Redirect to /dev/null: writing to a closed terminal fails, which would end the run before its state is saved."""
+    null = os.open(os.devnull, os.O_WRONLY)
     for descriptor in descriptors:
-        os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+        os.dup2(null, descriptor)
+    os.close(null)
 
 
 def prepare_images(request: Request) -> Request:
-    """Decode the images here, before anything is made for the request; compute nodes often have no network.
+    """Download and decode the images on this machine, because compute nodes often have no network.
 
-    Returns the request with the digest of each cell's images in it. Raises DataError.
+    Returns the request with the digest of each cell's images. Raises DataError if they cannot be had.
     """
     from src.data.dataset import digest, images_of, prepare
 
@@ -84,13 +88,14 @@ def open_and_run(
     fresh: bool,
     new_code: bool = False,
 ) -> SweepDir:
-    """Bring what is asked for to its end, `show` it, and return it. Images are made ready first: a mistake in what is
-    asked for leaves no directory behind. Exits with 130 if Ctrl-C came in between.
+    """Execute the runs of a request that are not done, `show` their sweep, and return it.
 
-    Raises RunError if the sweep was begun with other code, unless it is to continue with `new_code`, and after `show`
-    where some of several runs are not done.
+    The images are prepared first, so that a mistake in the configuration leaves no directory behind. Exits with 130
+    after Ctrl-C. Raises RunError if the sweep was started with other code and `new_code` is false, and after `show` if
+    some of several runs are not done.
     """
-    code_digest()  # Now: what is edited while the images are decoded is not what this process executes.
+    # Read the code before the images, which may take minutes: what is edited meanwhile is not what runs here.
+    code_digest()
     request = prepare_images(request)
     sweep, new = open_sweep(request, fresh=fresh)
     if not new:
@@ -104,56 +109,57 @@ def open_and_run(
 
 
 def _agree_on_code(sweep: SweepDir, *, new_code: bool) -> None:
-    """Half a sweep of one code and half of another would be a table of nothing."""
+    """Save the current code, or raise RunError: results of two versions of the code are not comparable."""
     change = code_change(sweep)
-    begun = f"{sweep.path}: was made with other code ({change})"
+    started = f"{sweep.path}: was made with other code ({change})"
     if all(run.is_done() for run in sweep.runs()):
         if change:
-            log.info(f"{begun}; to run it again from the start: {hints.again('--fresh')}")
+            log.info(f"{started}; to start over: {hints.again('--fresh')}")
     elif new_code or not sweep.meta().get("snapshot"):
         log.info(f"continues with the current code, snapshot {use_new_code(sweep).name}")
     elif change:
-        raise RunError(f"{begun}; restore it; {new_code_hint()}")
+        raise RunError(f"{started}; restore it; {new_code_hint()}")
     else:
-        # Attempts name this code, also where it differs only in what decides no result.
+        # The attempts record this snapshot, even if it differs only in code that cannot change results.
         keep_code(sweep.code)
 
 
 def run_sweep(sweep: SweepDir, execute: Execute, *, new: bool) -> None:
-    """Execute the runs that are not done, in order. Exits with 130 if Ctrl-C came in between.
+    """Execute the runs that are not done, in order. Exits with 130 after Ctrl-C.
 
-    One of several that fails does not keep the others from theirs, and has the budgets of src/runs/causes.py; of a
-    single one its error is raised, and the same command tries again.
+    If one of several runs fails, the others are still executed, and the budgets of src/runs/causes.py apply to it. The
+    error of a single run is raised, and the same command tries again.
     """
     runs = sweep.runs()
-    left = [run for run in runs if not run.is_done()]
-    for run in left:
+    remaining = [run for run in runs if not run.is_done()]
+    for run in remaining:
         run.lift_cancel()
-    word = "new" if new else f"continued, {len(runs) - len(left)} of {len(runs)} runs are done"
+    state = "new" if new else f"continued, {len(runs) - len(remaining)} of {len(runs)} runs are done"
     try_one = attempt if len(runs) == 1 else _try_one_of_several
     stopped = False
     with make_reporter() as reporter, stop_on_signal() as should_stop:
-        reporter.say(f"{sweep.path}: {word}")
-        for number, run in enumerate(left, start=1):
+        log.info(f"{sweep.path}: {state}")
+        for number, run in enumerate(remaining, start=1):
             stopped = stopped or should_stop()
             if stopped:
                 break
+            # Cancelled while an earlier run was executed.
             if run.cancelled():
                 continue
             if len(runs) > 1:
-                reporter.say(f"run {number} of {len(left)}: {run.name}")
+                log.info(f"run {number} of {len(remaining)}: {run.name}")
             outcome = try_one(run, execute, should_stop, reporter)
             if outcome and outcome.status == "stopped":
-                reporter.say(
+                log.info(
                     f"{run.label}: stopped at step {outcome.last_step} of {outcome.total_steps}; the state is saved"
                 )
                 stopped = True
-    undone = [run for run in left if not run.is_done()]
+    undone = [run for run in remaining if not run.is_done()]
     if stopped or (undone and all(run.cancelled() for run in undone)):
         log.info(f"to continue: {hints.again()}")
         sys.exit(EXIT_STOPPED)
-    if not left:
-        log.info(f"all of it was done before; to run it again from the start: {hints.again('--fresh')}")
+    if not remaining:
+        log.info(f"all runs were done before; to start over: {hints.again('--fresh')}")
 
 
 class _OneOfSeveral(AttemptHooks):
@@ -164,26 +170,27 @@ class _OneOfSeveral(AttemptHooks):
 
 
 def _try_one_of_several(run: RunDir, execute: Execute, should_stop: StopCheck, reporter: Reporter) -> Outcome | None:
-    """As `attempt`, within the run's budgets; None if it failed, which is said."""
+    """`attempt` within the run's budgets. Returns None after logging the error if it fails."""
     try:
         return attempt(run, execute, should_stop, reporter, _OneOfSeveral())
     except RelayError as error:
         log.error(f"{run.label}: {error}")
+    # A defect. The traceback is printed, and the other runs are still executed.
     except Exception:
         traceback.print_exc()
     return None
 
 
 def _not_done(sweep: SweepDir, undone: Sequence[RunDir]) -> str:
-    """Which runs are not done and why, and the command that goes on."""
+    """Which runs are not done and why, and the command that continues them."""
     lines = [f"{len(undone)} of {len(sweep.runs())} runs of {sweep.name} are not done:"]
     damages = {run: damage for run in undone if (damage := run.damage())}
     lines += [f"  {run.name}: {damages.get(run) or _why_not_done(run)}" for run in undone[:_NAMES_SHOWN]]
     lines += [f"  and {len(undone) - _NAMES_SHOWN} more"] if len(undone) > _NAMES_SHOWN else []
-    blocked = [found for run in undone if run not in damages and (found := why_blocked(run.attempts()))]
+    blocked = [block for run in undone if run not in damages and (block := why_blocked(run.attempts()))]
     retry = hints.command("hpc.launch", "retry", sweep.name, "--failed")
-    for word, advice in dict.fromkeys((found.cause, found.advice) for found in blocked):
-        lines.append(f"{word}: {advice}, then these again: {retry}")
+    for cause, advice in dict.fromkeys((block.cause, block.advice) for block in blocked):
+        lines.append(f"{cause}: {advice}, then these again: {retry}")
     if len(blocked) + len(damages) < len(undone):
         lines.append(f"to continue: {hints.again()}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Small texts that messages share."""
+"""Phrases that several messages use."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ def counted(number: int, noun: str) -> str:
 
 
 def shortlist(names: Sequence[str], most: int = 5) -> str:
-    """The first names, and how many more there are."""
+    """The first `most` names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,4 +1,4 @@
-"""`python -m src.train --config C`: one full training, here and now."""
+"""`python -m src.train --config C`: runs one full training in this process."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from src.cli import (
 def main(
     config: ConfigOption = "configs/config.yaml",
     overfit_small: Annotated[
-        bool, typer.Option("--overfit-small", help="Learn a few images by heart: a check of the pipeline.")
+        bool, typer.Option("--overfit-small", help="Memorize a few images, to check the pipeline.")
     ] = False,
     max_epochs: Annotated[
-        int | None, typer.Option("--max-epochs", metavar="N", help="In place of train.epochs and overfit_epochs.")
+        int | None, typer.Option("--max-epochs", metavar="N", help="Instead of train.epochs and overfit_epochs.")
     ] = None,
-    max_steps: Annotated[int | None, typer.Option("--max-steps", metavar="N", help="End after N steps.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="S", help="In place of train.seed.")] = None,
+    max_steps: Annotated[int | None, typer.Option("--max-steps", metavar="N", help="Stop after N steps.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="S", help="Instead of train.seed.")] = None,
     best: Annotated[bool, typer.Option("--best", help="Train the best cell of this configuration's grid.")] = False,
     unfinished: UnfinishedOption = False,
     replace_best: ReplaceBestOption = False,
@@ -36,11 +36,12 @@ def main(
     fresh: FreshOption = False,
     new_code: NewCodeOption = False,
 ) -> None:
-    """Train one configuration. Ctrl-C stops with the state saved; the same command goes on."""
+    """Train one configuration. Ctrl-C stops with the state saved; the same command continues it."""
     from src.config.loading import load_config
     from src.requests import train_request, with_best_cell
 
     check_unfinished("--best", given=best, unfinished=unfinished)
+    # --max-epochs limits the overfit test, too, which has a number of epochs of its own.
     options = {
         "train__overfit_small": overfit_small,
         "train__epochs": max_epochs,
@@ -53,6 +54,7 @@ def main(
     if best:
         loaded = with_best_cell(loaded, unfinished=unfinished)
 
+    # torch takes seconds to import: only once the request is known to be valid.
     from src.results.overfit import report_overfit
     from src.results.table import print_table, read_rows
     from src.runner import open_and_run
@@ -62,6 +64,7 @@ def main(
     print_table(read_rows(sweep), sweep.name)
     if loaded.train.overfit_small:
         report_overfit(sweep)
+    # A training that was done before does not publish its weights again by itself.
     if replace_best:
         replace_best_by(sweep)
 

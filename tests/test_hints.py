@@ -119,7 +119,7 @@ def test_a_command_is_given_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> 
     assert shlex.split(hints.command("src.compare_runs"))[2:] == ["src.compare_runs", *config]
     kept = {"call": hints.to_keep(), "profile": "another"}
     monkeypatch.setitem(hints._call, "words", ["hpc.launch", "retry", "--failed"])
-    assert shlex.split(hints.again(kept=kept))[2:] == [*typed[:4], *typed[6:], "--cluster", "another"]
+    assert shlex.split(hints.again(saved=kept))[2:] == [*typed[:4], *typed[6:], "--cluster", "another"]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_what_a_run_directory_has_kept_is_not_trusted(call: object, monkeypatch:
     monkeypatch.setattr(hints, "_call", {"options": ["--config", "a.yaml"]})
     kept = {"kind": "lr_sweep", "call": call, "profile": "mysite"}
     asked = ["hpc.launch", "lr-sweep", "--config", "a.yaml", "--cluster", "mysite"]
-    assert shlex.split(hints.again(kept=kept))[2:] == asked
+    assert shlex.split(hints.again(saved=kept))[2:] == asked
 
 
 def test_the_interpreter_is_the_one_that_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

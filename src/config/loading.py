@@ -1,7 +1,7 @@
 """From a YAML file and overrides to a validated `Config`.
 
-src/config/schema.py holds the sections, src/config/validation.py what must hold between them, src/config/messages.py
-the wording of what is wrong.
+src/config/schema.py defines the sections, src/config/validation.py the rules between them, src/config/messages.py
+words the errors.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ __all__ = ["Config", "Variants", "load_config", "make_config", "parse_override",
 
 
 def _tuples(value: Any) -> Any:
+    # Strict pydantic accepts no list for a tuple field, and YAML and JSON have no tuples.
     if isinstance(value, Mapping):
         return {key: _tuples(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -33,7 +34,7 @@ def _tuples(value: Any) -> Any:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """`a.b=1` -> ("a.b", 1), the value read as YAML. Raises ConfigError."""
+    """`a.b=1` -> ("a.b", 1), the value read as YAML. Raises ConfigError if `text` is not of that form."""
     path, equals, value = text.partition("=")
     if not equals or not path.strip():
         raise ConfigError(f"--set {text!r}: write it as key.path=value, for example --set train.optimizer.lr=3e-4")
@@ -41,8 +42,9 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def set_key(content: dict[str, Any], path: str, value: Any) -> None:
-    """Set `path` ("train.optimizer.lr") in nested dicts, making the sections that are absent or null."""
+    """Set `path` ("train.optimizer.lr") in nested dicts, and create sections that are absent or null."""
     names = path.split(".")
+    # The name of an axis may be a key path itself: hparams.train.scheduler.gamma is one key of hparams.
     if names[0] == "hparams" and len(names) > 2:
         names = ["hparams", ".".join(names[1:])]
     for name in names[:-1]:
@@ -53,14 +55,14 @@ def set_key(content: dict[str, Any], path: str, value: Any) -> None:
 
 
 def make_config(content: Mapping[str, Any], source: str, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Validate plain values, `overrides` (key path -> value) over them.
+    """Validate plain values after applying `overrides` (key path -> value) to a copy of them.
 
-    Raises ConfigError, which begins with `source` and lists every problem: key path, value, what is allowed.
+    Raises ConfigError, whose message begins with `source` and lists every problem: key path, value, what is allowed.
     """
     values = json.loads(json.dumps(content))
     for path, value in (overrides or {}).items():
         set_key(values, path, value)
-    # A section that the file leaves empty reads as null, which says no more than an absent one.
+    # YAML reads `train:` with nothing below it as null. It means the defaults, as an absent section does.
     values = {
         name: section for name, section in values.items() if section is not None or name not in Config.model_fields
     }
@@ -75,18 +77,19 @@ def make_config(content: Mapping[str, Any], source: str, overrides: Mapping[str,
 
 
 class Variants:
-    """Configurations that differ from a valid one in a few values, and search nothing themselves.
+    """Configurations that differ from a valid one in a few values and have no grid of their own.
 
-    Thousands of them share most of their sections: a section is checked once for each content that it has, what must
-    hold between the sections is checked for each variant. Variants with an equal section have the same object, so that
-    its text is made once, too. 10,000 cells with their texts take 6 s of CPU in this way, and 33 s one by one.
+    The cells of a grid share most of their sections. Each distinct section is validated once; the rules between the
+    sections are checked for every variant. Variants with equal sections share one object, so that its YAML text is
+    made once, too. For 10,000 cells with their texts this takes 6 s of CPU; one by one they take 33 s.
     """
 
     def __init__(self, config: Config, source: str) -> None:
         self._source = source
-        # Thousands of values to search, checked again for each of thousands of variants, take minutes.
+        # Without the axes: validating thousands of values again for each of thousands of variants takes minutes.
         self._content = {**config.to_dict(), "hparams": {}}
         self._base: dict[str, Section] = {**dict(config), "hparams": Hparams()}
+        # (name of the section, its overrides as JSON) -> the validated section.
         self._changed: dict[tuple[str, str], Section] = {}
 
     def make(self, overrides: Mapping[str, Any]) -> Config:
@@ -98,7 +101,7 @@ class Variants:
             changed = {name: self._section(name, values) for name, values in by_section.items()}
             variant = Config.model_validate({**self._base, **changed})
         except (KeyError, ValidationError):
-            # The whole of it again, for all that is wrong in all sections, in the usual words.
+            # Validate all sections again, so that one error lists the problems of all of them.
             return make_config(self._content, self._source, overrides)
         problems = list(disagreements(variant))
         if problems:
@@ -116,7 +119,7 @@ class Variants:
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a YAML file, with `overrides` such as "train.optimizer.lr=3e-4" over it. Raises ConfigError."""
+    """Read a YAML file and apply `overrides` such as "train.optimizer.lr=3e-4". Raises ConfigError."""
     given = list(overrides)
     hints.loaded(str(path), given)
     parsed = dict(parse_override(text) for text in given)

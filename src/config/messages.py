@@ -62,6 +62,7 @@ def _path(loc: tuple[int | str, ...], schema: type[BaseModel]) -> str:
     for part in loc:
         if isinstance(part, int):
             text += f"[{part}]"
+        # pydantic also puts the names of union members, such as "constrained-int", into the location.
         elif part.isidentifier() or "." in part:
             text += f".{part}" if text else part
     return text
@@ -80,6 +81,7 @@ def _keys_at(loc: tuple[int | str, ...], schema: type[BaseModel]) -> list[str]:
 def _show(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(_show(item) for item in value)}]"
+    # true, false and null as YAML writes them.
     text = (
         repr(value) if not isinstance(value, bool) and value is not None else str(value).lower().replace("none", "null")
     )
@@ -92,7 +94,7 @@ _WORDS = {
     "float_type": "give a number",
     "finite_number": "give a finite number",
     "bool_type": "give true or false",
-    "string_type": "give a text",
+    "string_type": "give a string",
     "tuple_type": "give a list",
     "none_required": "leave it null",
     "model_type": "give a section with keys",

@@ -19,8 +19,8 @@ SELECTED_BY = "accuracy"
 def _check_tag(tag: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,63}", tag):
         raise ValueError(
-            "a folder is named by it: give 1 to 64 of the letters A-Z and a-z, digits and . _ + = -, "
-            "the first one a letter, a digit or _"
+            "it names a folder: give 1 to 64 of the characters A-Z, a-z, 0-9 and . _ + = -, "
+            "beginning with a letter, a digit or _"
         )
     return tag
 
@@ -29,8 +29,9 @@ Tag = Annotated[str, AfterValidator(_check_tag)]
 
 
 class Split(Section):
-    """Which images are for what. `val` and `test` are drawn from the data set's `valid` split, class by class."""
+    """How many images go into which split. `val` and `test` are drawn from the `valid` split, class by class."""
 
+    # The names that zh-plus/tiny-imagenet gives its two splits on the Hub.
     train: str = "train"
     valid: str = "valid"
     val: Count = 8000
@@ -51,13 +52,14 @@ class Dataset(Section):
     shuffle: bool = True
     classes: Annotated[int, Field(ge=2)] | None = None
     train_per_class: Count | None = None
+    # numpy's generators refuse negative seeds.
     synthetic_seed: Annotated[int, Field(ge=0)] = 0
     synthetic_train_per_class: Count = 100
     synthetic_valid_per_class: Count = 50
 
 
 class Normalize(Section):
-    """Per channel: (value / 255 - mean) / std."""
+    """Per channel: (value / 255 - mean) / std. The defaults are those of ImageNet, as in torchvision."""
 
     mean: Triple = (0.485, 0.456, 0.406)
     std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (
@@ -68,22 +70,23 @@ class Normalize(Section):
 
 
 class Preprocess(Section):
-    """What every image goes through, in all splits. `resize` is (height, width) in pixels."""
+    """What is done to every image of every split. `resize` is (height, width) in pixels."""
 
     resize: Size = (64, 64)
     normalize: Normalize = Normalize()
+    # Here and below, a key that only allows null or one constant is in the report's file, which must stay valid.
     text_tokenizer: None = None
 
 
 class RandomCrop(Section):
-    """Zero padding of `padding` pixels on every side, then a window of `size` x `size` at a random place."""
+    """Zero padding of `padding` pixels on every side, then a random window of `size` x `size` pixels."""
 
     size: Count = 64
     padding: Annotated[int, Field(ge=0)] = 4
 
 
 class ColorJitter(Section):
-    """Factors are drawn from [max(0, 1 - v), 1 + v]; the hue is turned by up to `hue` of a full circle."""
+    """Factors are drawn from [max(0, 1 - v), 1 + v]; the hue shifts by up to `hue` of a full circle."""
 
     brightness: NonNegative = 0.0
     contrast: NonNegative = 0.0
@@ -100,7 +103,7 @@ class Augment(Section):
 
 
 class Optimizer(Section):
-    """By name; `momentum` is used by sgd and rmsprop alone."""
+    """The optimizer and its rate. Only sgd and rmsprop use `momentum`."""
 
     name: Literal["sgd", "adam", "adamw", "rmsprop"] = "adam"
     lr: Annotated[float, Field(gt=0)] = 0.002
@@ -118,9 +121,9 @@ class Scheduler(Section):
 
 
 class Train(Section):
-    """How long, how fast, on what. `max_steps` ends a run before its epochs do.
+    """One training: its seed, device, batch size, length and optimizer. `max_steps` may end it before `epochs` do.
 
-    `overfit_small` learns `overfit_size` images by heart, in `overfit_epochs` in place of `epochs` (M3 of the report).
+    `overfit_small` trains on `overfit_size` images only, for `overfit_epochs` instead of `epochs` (M3 of the report).
     """
 
     seed: int = 42
@@ -136,7 +139,7 @@ class Train(Section):
 
 
 class Metrics(Section):
-    """What is measured on val and test beside the loss; accuracy is what the best epoch is chosen by."""
+    """What is measured on val and test besides the loss. Accuracy is always measured: it selects the best epoch."""
 
     classification: tuple[Literal["accuracy", "top5_accuracy", "macro_f1"], ...] = ("accuracy",)
     regression: Annotated[tuple[str, ...], Field(max_length=0)] = ()
@@ -144,26 +147,29 @@ class Metrics(Section):
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The metrics that every measurement has beside its loss, the one that selects the best epoch first."""
+        """The metrics of every measurement besides its loss. The one that selects the best epoch comes first."""
         return tuple(dict.fromkeys((SELECTED_BY, *self.classification)))
 
 
 class Checkpoint(Section):
-    """When the exact state is written, beside when the run is asked to stop; `keep` whole ones remain.
+    """When the exact state is saved, apart from when the run is asked to stop. The newest `keep` states remain.
 
-    With `every_minutes`, the first state of an attempt comes after 30 s already.
+    With `every_minutes`, an attempt saves its first state after 30 s already.
 
-    `replace_best`: a full training's best weights become artifacts/best.ckpt whatever is there.
+    `replace_best`: the best weights of a full training replace artifacts/best.ckpt even if they are worse.
     """
 
     every_steps: Count | None = None
     every_minutes: Annotated[float, Field(gt=0)] | None = 5.0
+    # At least two: a run whose newest state turns out to be damaged resumes from the one before.
     keep: Annotated[int, Field(ge=2)] = 2
     replace_best: bool = False
 
 
 class LrFinder(Section):
-    """The LR sweep: `num_steps` steps from `min_lr` to `max_lr`, evenly on the log scale, one run a seed."""
+    """The LR range test (Smith 2017, arXiv:1506.01186): `num_steps` steps from `min_lr` to `max_lr`, evenly spaced on a
+    log scale; one run for each seed.
+    """
 
     min_lr: Annotated[float, Field(gt=0)] = 1e-7
     max_lr: Annotated[float, Field(gt=0)] = 1.0
@@ -175,8 +181,9 @@ class LrFinder(Section):
 
 
 class Hparams(Section):
-    """The grid: `epochs` of every cell, and the axes, each a list of values, the first turning slowest."""
+    """The grid: `epochs` of every cell, and the axes, each a list of values. The first axis varies slowest."""
 
+    # Any other key is an axis; src/config/validation.py refuses unknown ones.
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
 
     epochs: Count | None = None
@@ -189,7 +196,7 @@ class Hparams(Section):
 
 
 class Refine(Section):
-    """The second, narrower grid around the best cell of the first one (M8 of the report)."""
+    """The narrower grid around the best cell of the first one (M8 of the report): factors on its rate and decay."""
 
     epochs: Count = 8
     lr_factors: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.75, 1.0, 1.25)
@@ -198,7 +205,9 @@ class Refine(Section):
 
 
 class Evaluation(Section):
-    """What `evaluate` measures: a checkpoint on a split. `sha256` is of the file, filled in when a run is planned."""
+    """What `evaluate` measures: a checkpoint on a split. `sha256` is the file's digest, filled in when a run is
+    planned.
+    """
 
     checkpoint: str | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
@@ -206,7 +215,7 @@ class Evaluation(Section):
 
 
 class Paths(Section):
-    """Where results go; relative paths start at the folder of the call."""
+    """Where results go. Relative paths start at the folder in which the command is called."""
 
     runs_dir: str = "./runs"
     artifacts_dir: str = "./artifacts"
@@ -214,9 +223,9 @@ class Paths(Section):
 
 
 class Config(Section):
-    """One experiment, complete: the YAML file over these defaults, `--set` over the file.
+    """One complete experiment: these defaults, overridden by the YAML file, overridden by `--set`.
 
-    What must hold between the sections is not checked here: configurations are made by src/config/loading.py.
+    The rules between the sections are not checked here; src/config/loading.py, which creates configurations, does that.
     """
 
     dataset: Dataset = Dataset()

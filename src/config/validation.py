@@ -1,4 +1,4 @@
-"""What must hold between the sections of a configuration, each as a sentence that says what to set."""
+"""The rules between the sections of a configuration. Each message says which value to set."""
 
 from __future__ import annotations
 
@@ -29,24 +29,25 @@ AXES: Mapping[str, str] = {
     "batch_norm": "model.batch_norm",
     "residual": "model.residual",
 }
-# Sections in which nothing is part of a single run's content.
+# Sections that do not change what a single cell computes, so a grid cannot search them.
 _NOT_SEARCHED = ("hparams", "paths", "refine", "evaluation", "lr_finder", "checkpoint")
 
 
 def disagreements(config: Config) -> Iterable[str]:
-    """The problems of a configuration whose sections are valid each by itself, as `key path: what, what to set`."""
+    """The problems of a configuration whose sections are each valid, as `key path: what is wrong, what to set`."""
     yield from _size_problems(config)
     yield from _class_problems(config)
     finder = config.lr_finder
     if finder.min_lr >= finder.max_lr:
         yield f"lr_finder.min_lr: {finder.min_lr} must be below lr_finder.max_lr {finder.max_lr}"
     given = {} if config.hparams.epochs is None else {"train.epochs.": "epochs"}
+    # Two axes may name one value in two ways (lr and train.optimizer.lr), or a section and a key in it.
     for axis, values in config.hparams.axes.items():
         yield from _axis_problems(axis, values)
         path = f"{AXES.get(axis, axis)}."
         other = next((name for known, name in given.items() if known.startswith(path) or path.startswith(known)), None)
         if other:
-            yield f"hparams.{axis}: sets the same as hparams.{other}; keep one of them, with all values to try"
+            yield f"hparams.{axis}: sets the same value as hparams.{other}; keep one of them, with all values to try"
         given.setdefault(path, axis)
 
 
@@ -70,6 +71,7 @@ def _class_problems(config: Config) -> Iterable[str]:
     classes, part = config.model.num_classes, config.dataset.classes
     if part is not None and part != classes:
         yield f"model.num_classes: {classes} does not fit dataset.classes {part}; set both to one value"
+    # The split draws the same number of images from each class, see src/data/split.py.
     for name, count in (("val", config.dataset.split.val), ("test", config.dataset.split.test)):
         if count % classes:
             lower = count - count % classes
@@ -85,7 +87,7 @@ def _axis_problems(axis: str, values: Any) -> Iterable[str]:
     elif not isinstance(values, tuple) or not values:
         yield f"hparams.{axis}: {plain(values)!r} is not a list of values to try; write [{plain(values)}]"
     elif len({json.dumps(plain(value)) for value in values}) != len(values):
-        yield f"hparams.{axis}: {plain(values)!r} holds a value twice; keep each once"
+        yield f"hparams.{axis}: {plain(values)!r} contains a value twice; keep each once"
 
 
 def _is_searchable(path: str) -> bool:

@@ -17,19 +17,22 @@ from src.runs.checkpoint_names import missing_checkpoint
 from src.runs.config_texts import with_absolute_paths
 from src.runs.sweeps import Request, find_sweep
 
-# Of a file or directory, in bytes (NAME_MAX).
+# The longest name of a file or directory in bytes: NAME_MAX of limits.h.
 _LONGEST_NAME = 255
 
 
 def evaluation_request(config: Config) -> Request:
-    """One evaluation of a checkpoint, `artifacts/best.ckpt` unless another is named, and of nothing else: the digest of
-    the file is part of what is planned. Raises CheckpointError.
+    """One evaluation of a checkpoint, by default `artifacts/best.ckpt`.
+
+    The digest of the file is part of the plan: a file that is replaced while the job waits is not measured. Raises
+    CheckpointError if the file is missing, damaged or, by default, trained on other images.
     """
     path = Path(config.evaluation.checkpoint or Path(config.paths.artifacts_dir) / "best.ckpt")
+    # First, because Path.is_dir() raises OSError for such a name.
     if len(path.name.encode()) > _LONGEST_NAME:
         raise CheckpointError(f"{path.name[:60]}…: no file can have so long a name; give another with --checkpoint")
     if path.is_dir():
-        raise CheckpointError(f"{path}: is a folder; give the .ckpt file in it with --checkpoint")
+        raise CheckpointError(f"{path}: is a folder; give a .ckpt file in it with --checkpoint")
     if not path.is_file():
         raise CheckpointError(missing_checkpoint(path))
     with path.open("rb") as file:
@@ -40,6 +43,7 @@ def evaluation_request(config: Config) -> Request:
     named = make_config(
         config.to_dict(), "evaluation", {"evaluation.checkpoint": str(path), "evaluation.sha256": digest}
     )
+    # The name of the run directory.
     name = f"{named.evaluation.split}-{path.stem}-{digest[:8]}"
     if len(name.encode()) > _LONGEST_NAME:
         name = f"{named.evaluation.split}-{digest[:8]}"
@@ -48,7 +52,7 @@ def evaluation_request(config: Config) -> Request:
 
 
 def _check_same_experiment(path: Path, config: Config) -> None:
-    """Raise CheckpointError if the best weights that nobody asked for by name were trained on other images."""
+    """Raise CheckpointError if artifacts/best.ckpt, which the user did not name, was trained on other images."""
     beside = path.with_suffix(".yaml")
     if not beside.is_file():
         return
@@ -56,6 +60,7 @@ def _check_same_experiment(path: Path, config: Config) -> None:
     theirs, ours = (images_of(each) for each in (trained, config))
     if theirs == ours:
         return
+    # This configuration may have a training of its own, whose weights did not replace best.ckpt.
     own = find_sweep(Path(config.paths.runs_dir), "train", train_request(config).key)
     weights = own.runs()[0].best_file if own else None
     measure_own = (
@@ -65,27 +70,30 @@ def _check_same_experiment(path: Path, config: Config) -> None:
     )
     raise CheckpointError(
         f"{path}: was trained on other images ({theirs}) than those of this configuration ({ours}){measure_own}; "
-        f"to measure it all the same: {hints.again('--checkpoint', str(path))}"
+        f"to measure it anyway: {hints.again('--checkpoint', str(path))}"
     )
 
 
 def images_of(config: Config) -> str:
-    """Which images a configuration means, in words; equal where they are the same."""
+    """A description of the images of a configuration, equal for equal images."""
     content = with_absolute_paths("dataset", config.dataset)
-    made = ("synthetic_seed", "synthetic_train_per_class", "synthetic_valid_per_class")
-    names = ("name", "classes", *(made if content["name"] == "synthetic" else ()))
+    synthetic = ("synthetic_seed", "synthetic_train_per_class", "synthetic_valid_per_class")
+    names = ("name", "classes", *(synthetic if content["name"] == "synthetic" else ()))
     return ", ".join(f"{name} {content[name]}" for name in names if content[name] is not None)
 
 
-def _check_digest(path: Path, digest: str, asked: str | None) -> None:
-    """Raise CheckpointError if the file is not the one that is asked for, or that its JSON file beside it is of."""
+def _check_digest(path: Path, digest: str, expected: str | None) -> None:
+    """Raise CheckpointError if the file does not have the `expected` digest, or the one in the JSON file beside it."""
     beside = path.with_suffix(".json")
+    # NAME_MAX may allow a long `x.pt`, but not `x.json`.
     beside_fits = len(beside.name.encode()) <= _LONGEST_NAME
     written = (read_json(beside) or {}).get("sha256") if beside_fits else None
-    if asked not in (None, digest):
-        raise CheckpointError(f"evaluation.sha256: {asked}, but {path} has {digest}; leave it null to take the file")
+    if expected not in (None, digest):
+        raise CheckpointError(
+            f"evaluation.sha256: {expected}, but {path} has {digest}; set it to null to accept the file"
+        )
     if isinstance(written, str) and written != digest:
         raise CheckpointError(
-            f"{path}: is not the file that {beside.name} beside it was written for: it was damaged or replaced. Train "
-            f"again, name another one with --checkpoint, or remove {beside} to measure it as it is"
+            f"{path}: does not match {beside.name} beside it, so it was damaged or replaced. Train again, give another "
+            f"file with --checkpoint, or remove {beside} to measure this one as it is"
         )

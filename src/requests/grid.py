@@ -18,10 +18,10 @@ from src.runs.sweeps import Request, find_sweep
 
 
 def grid_request(config: Config, *, refined: bool = False, unfinished: bool = False) -> Request:
-    """All cells of the grid, or of the narrower one around the best cell of the grid.
+    """All cells of the grid; if `refined`, those of the narrower grid around its best cell.
 
-    Where that grid is there and not complete, RunError is raised unless an `unfinished` one will do. Where it is not
-    there, the narrower one is around the configuration itself.
+    If the grid was never started, the narrower one is around the configuration itself. Raises RunError if the grid is
+    incomplete and `unfinished` is false.
     """
     if refined:
         best = best_of_grid(config, "--refined", unfinished=unfinished)
@@ -35,7 +35,7 @@ def _grid_around(best: Mapping[str, Any], config: Config) -> Request:
 
 @dataclass(frozen=True)
 class BestCell:
-    """The best finished cell of a grid, and what makes it."""
+    """The best finished cell of a grid: its row of the table and its overrides, except the number of epochs."""
 
     sweep: SweepDir
     row: Row
@@ -46,9 +46,10 @@ class BestCell:
 
 
 def best_of_grid(config: Config, option: str, *, unfinished: bool) -> BestCell | None:
-    """The best cell of this configuration's newest grid; None if there is no grid or nothing measured in it.
+    """The best cell of this configuration's newest grid; None if there is no grid, or no cell has a result.
 
-    Raises RunError, in the name of the command's `option`, where it is not complete and `unfinished` is not given.
+    Raises RunError, whose message begins with `option`, if the grid is incomplete and `unfinished` is false, or if all
+    its finished cells diverged.
     """
     if not config.hparams.axes:
         return None
@@ -58,8 +59,8 @@ def best_of_grid(config: Config, option: str, *, unfinished: bool) -> BestCell |
     done = sum(run.is_done() for run in sweep.runs()) if sweep else 0
     if sweep and done and best is None:
         raise RunError(
-            f"{option}: all {done} cells of {sweep.name} that are done diverged; give lower rates (hparams.lr), "
-            "or leave the option away"
+            f"{option}: all {done} finished cells of {sweep.name} diverged; search lower rates (hparams.lr), "
+            "or omit this option"
         )
     return best
 
@@ -73,24 +74,25 @@ def _best_of(request: Request, option: str, *, unfinished: bool) -> BestCell | N
     if done < len(runs) and not unfinished:
         raise RunError(
             f"{option}: only {done} of {len(runs)} cells of {sweep.name} are done; to finish that grid: "
-            f"{hints.again(kept=sweep.meta())}; to take the best of what is done: {hints.again('--unfinished')}"
+            f"{hints.again(saved=sweep.meta())}; to take the best finished cell: {hints.again('--unfinished')}"
         )
     return best_cell(sweep)
 
 
 def best_cell(sweep: SweepDir) -> BestCell | None:
-    """The best finished cell of a grid; None if nothing was measured."""
+    """The best finished cell of a sweep; None if no cell has a result."""
     best = best_row(read_rows(sweep))
     if best is None:
         return None
     chosen = next(cell for cell in sweep.cells() if cell["name"] == best["run"])
+    # A full training of the best cell has its own number of epochs.
     return BestCell(sweep, best, {path: value for path, value in chosen["overrides"].items() if path != "train.epochs"})
 
 
 def best_of_all(config: Config, *, unfinished: bool = False) -> BestCell:
-    """The best cell of this configuration's grid and of the narrower grid around it, where there is one.
+    """The best cell of this configuration's grid and of the narrower grid around it, if there is one.
 
-    Raises RunError if none is done, or a grid is not complete and `unfinished` is not given.
+    Raises RunError if no cell is done, or if one of the grids is incomplete and `unfinished` is false.
     """
     first = best_of_grid(config, "--best", unfinished=unfinished)
     if first is None:
@@ -99,12 +101,13 @@ def best_of_all(config: Config, *, unfinished: bool = False) -> BestCell:
     second = _best_of(_grid_around(first.overrides, config), "--best", unfinished=unfinished)
     if second is None:
         return first
+    # Cells of two grids may have the same index, which decides between equal results.
     rows = [{**cell.row, "index": number} for number, cell in enumerate((first, second))]
     return first if best_row(rows) == rows[0] else second
 
 
 def with_best_cell(config: Config, *, unfinished: bool = False) -> Config:
-    """The configuration with its best cell in it, which is named on stderr. Raises RunError as `best_of_all` does."""
+    """The configuration with the overrides of its best cell, which is logged. Raises RunError as `best_of_all` does."""
     best = best_of_all(config, unfinished=unfinished)
     log.info(f"--best: {best}")
     return make_config(config.to_dict(), "the best cell", best.overrides)

@@ -10,8 +10,9 @@ from src.runs.sweeps import Request
 
 
 def train_request(config: Config) -> Request:
-    """One full training of the configuration as it stands, or its overfit test."""
+    """One full training of the configuration, or its overfit test if train.overfit_small is set."""
     tag = "overfit_small" if config.train.overfit_small else "train"
+    # The number of epochs is part of the content key, so it stands in one place: train.epochs.
     if config.train.overfit_small:
         epochs = {"train.epochs": config.train.overfit_epochs}
         config = make_config(config.to_dict(), "train.overfit_epochs", epochs)
@@ -19,9 +20,10 @@ def train_request(config: Config) -> Request:
 
 
 def lr_sweep_request(config: Config) -> Request:
-    """One LR sweep for each seed of `lr_finder.seeds`, or for `train.seed` alone."""
+    """One LR sweep for each seed in `lr_finder.seeds`, or only for `train.seed` if there are none."""
     seeds = config.lr_finder.seeds or (config.train.seed,)
     cells = []
+    # Each run is named by its seed, so a repeated seed counts once.
     for index, seed in enumerate(dict.fromkeys(seeds)):
         seeded = make_config(config.to_dict(), "lr_finder.seeds", {"train.seed": seed})
         cells.append(Cell(index, f"seed={seed}", content_key(seeded, "lr_sweep"), {"train.seed": seed}, seeded))

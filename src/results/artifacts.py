@@ -1,4 +1,4 @@
-"""What is taken out of run directories for people: best.ckpt with its config, figures, reports."""
+"""What is copied from run directories into the artifacts folder: best.ckpt with its config, figures, reports."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from src.runs.rundir import RunDir, SweepDir
 
 
 def export_best(run: RunDir, result: Mapping[str, Any], *, replace: bool = False) -> str:
-    """Make the best weights of a training `artifacts/best.ckpt`, with their config, source and `result` beside it.
+    """Copy the best weights of a training to `artifacts/best.ckpt`, with their config, source and `result` beside it.
 
-    What is there stays unless it is of the same run, or the new weights are better on the same images and split, or
-    `replace` or checkpoint.replace_best asks for it. A best.ckpt that exists nowhere else is kept under a name with its
-    date. Returns what was done, in a line. Raises RunError if the folder cannot be written.
+    An existing best.ckpt is replaced only if it is of the same run, if the new weights are better on the same images
+    and split, or if `replace` or checkpoint.replace_best is set. If no run directory has a copy of it, it is renamed,
+    not deleted. Returns one line that says what was done. Raises RunError if the folder cannot be written.
     """
     if not run.best_file.is_file():
-        return "no best epoch, so artifacts/best.ckpt is left as it is"
+        return "no best epoch, so artifacts/best.ckpt stays as it is"
     config = run.config()
-    folder = _made(Path(config.paths.artifacts_dir))
+    folder = _create(Path(config.paths.artifacts_dir))
     target, content = folder / "best.ckpt", run.best_file.read_bytes()
     source = {
         "run": str(run.path),
@@ -37,7 +37,7 @@ def export_best(run: RunDir, result: Mapping[str, Any], *, replace: bool = False
         "measured_on": _measured_on(run, config),
         "result": result,
     }
-    # The three belong together, and two trainings may end at once.
+    # Two trainings may end at the same time, and their files must not mix.
     with FileLock(folder / ".best.lock"):
         before = _source_of(target)
         reason = (
@@ -46,6 +46,8 @@ def export_best(run: RunDir, result: Mapping[str, Any], *, replace: bool = False
         if reason:
             return f"{target} is kept: {reason}; this run's are {run.best_file} (--replace-best puts them there)"
         _keep_unknown(target, before)
+        # A crash between these writes leaves a best.json whose digest is not that of best.ckpt; `_source_of` ignores
+        # it.
         replace_file(target, content)
         replace_file(target.with_suffix(".json"), yaml_file.json_text(source))
         replace_file(target.with_suffix(".yaml"), yaml_file.dump_yaml(config.to_dict()))
@@ -54,14 +56,14 @@ def export_best(run: RunDir, result: Mapping[str, Any], *, replace: bool = False
 
 
 def _measured_on(run: RunDir, config: Config) -> dict[str, Any]:
-    """Equal for two trainings whose val/accuracy and val/loss may be compared."""
+    """Equal for two trainings if their val/accuracy and val/loss are comparable."""
     row = planned_row(run) or {}
     split = config.dataset.split.model_dump(mode="json")
     return {"data": row.get("data"), "split": split, "classes": config.model.num_classes}
 
 
 def _source_of(target: Path) -> dict[str, Any] | None:
-    """What best.json says of the best.ckpt beside it; None if there is none, or it is of another file."""
+    """The content of best.json; None if it is missing, damaged, or does not describe the best.ckpt beside it."""
     try:
         source = read_json(target.with_suffix(".json"), records.SOURCE)
     except RunError:
@@ -74,9 +76,9 @@ def _digest(path: Path) -> str:
 
 
 def _why_kept(before: Mapping[str, Any] | None, source: Mapping[str, Any]) -> str:
-    """Why the weights that are there are not to be replaced by those of `source`; "" if they are."""
+    """Why the existing weights are not replaced by those of `source`; "" if they are."""
     if before is None:
-        return "nobody knows where it is from"
+        return "its origin is unknown"
     if before["run"] == source["run"]:
         return ""
     if before.get("measured_on") != source["measured_on"] or source["measured_on"]["data"] is None:
@@ -87,6 +89,7 @@ def _why_kept(before: Mapping[str, Any] | None, source: Mapping[str, Any]) -> st
 def _score(source: Mapping[str, Any]) -> tuple[float, float]:
     best = (source.get("result") or {}).get("best") or {}
     accuracy, loss = best.get("accuracy"), best.get("loss")
+    # Below every measured accuracy.
     return (-1.0, 0.0) if accuracy is None or loss is None else (accuracy, -loss)
 
 
@@ -103,25 +106,26 @@ def _keep_unknown(target: Path, source: Mapping[str, Any] | None) -> None:
     origin = RunDir(Path(source["run"])).best_file if source else None
     if source and origin and origin.is_file() and _digest(origin) == source["sha256"]:
         return
+    # A copied file or one of the report's program: no run directory has it, so replacing it would lose it.
     date = time.strftime("%Y%m%d-%H%M%S", time.localtime(target.stat().st_mtime))
-    # With its digest: two files of one second must not take each other's place.
+    # With the digest, because two files may have the same date.
     target.rename(target.with_name(f"best-{date}-{_digest(target)[:8]}.ckpt"))
 
 
 def export_figure(figure: Path, sweep: SweepDir, folder: Path) -> Path:
-    """Copy a figure of `sweep` into `folder`, under a name that says whose it is. Raises RunError as export_bytes."""
+    """Copy a figure of `sweep` into `folder`, with the sweep in its name. Raises RunError as `export_bytes` does."""
     return export_bytes(figure.read_bytes(), folder, f"{sweep.name}_{figure.name}")
 
 
 def export_bytes(content: bytes | str, folder: Path, name: str) -> Path:
-    """Put `content` into `folder`, whole, under `name`. Raises RunError if the folder cannot be written."""
-    replace_file(_made(folder) / name, content)
+    """Write `content` to `folder` as `name`, atomically. Raises RunError if the folder cannot be written."""
+    replace_file(_create(folder) / name, content)
     return folder / name
 
 
-def _made(folder: Path) -> Path:
+def _create(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{folder}: cannot be made: {error.strerror}; set paths.artifacts_dir to a folder") from None
+        raise RunError(f"{folder}: cannot be created: {error.strerror}; set paths.artifacts_dir to a folder") from None
     return folder

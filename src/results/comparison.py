@@ -1,4 +1,4 @@
-"""Runs of a grid side by side: for each axis, the best cell and those that differ from it in that axis alone."""
+"""Compares cells of a grid: for each axis, the best cell and the cells that differ from it only in that axis."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ from src.runs.rundir import RunDir, SweepDir
 
 @dataclass(frozen=True)
 class Comparison:
-    """Cells that differ in `axis` alone: the value of each, its run and its row of results."""
+    """Cells that differ only in `axis`: the value of each, its run and its row of the table."""
 
     axis: str
     runs: Sequence[tuple[Any, RunDir, Row]]
 
     def val_metrics(self) -> list[str]:
-        """The columns of what was measured on val, the metric that selects the best cell first, then the loss."""
+        """The val/ columns: the metric that selects the best cell first, then the loss, then the others."""
         return [name for _, _, row in self.runs[:1] for name in row if name.startswith("val/")]
 
     def sentence(self) -> str:
-        """What is seen, in numbers."""
+        """The comparison in one line, as numbers."""
         parts = [
             f"{show_value(value)}: "
             + ", ".join(f"{name.removeprefix('val/')} {show_value(row[name])}" for name in self.val_metrics())
             for value, _, row in self.runs
         ]
+        # Training loss is averaged while the weights still change and the images are augmented, so the gap to the val
+        # loss shows overfitting only roughly; the sentence says so.
         gaps = [
             f"{show_value(value)}: {row['val/loss'] - row['train/loss']:+.3f}"
             for value, _, row in self.runs
@@ -45,14 +47,14 @@ class Comparison:
 
 
 def compare_axes(sweep: SweepDir) -> list[Comparison]:
-    """A comparison for each axis in which the best cell has finished neighbours; none where no cell is done."""
+    """A comparison for each axis in which the best cell has finished neighbours; [] if no cell is done."""
     rows = {str(row["run"]): row for row in read_rows(sweep)}
     best = best_row(list(rows.values()))
     if best is None:
         return []
     cells = {str(cell["name"]): cell["overrides"] for cell in sweep.cells()}
     centre = cells[str(best["run"])]
-    found = []
+    comparisons = []
     for axis in centre:
         chosen = [
             name
@@ -61,10 +63,10 @@ def compare_axes(sweep: SweepDir) -> list[Comparison]:
         ]
         if len(chosen) > 1:
             chosen.sort(key=lambda name: _order(cells[name][axis]))
-            found.append(
+            comparisons.append(
                 Comparison(axis, [(axis_value(cells[name][axis]), sweep.run(name), rows[name]) for name in chosen])
             )
-    return found
+    return comparisons
 
 
 def _differs_only_in(axis: str, overrides: Mapping[str, Any], centre: Mapping[str, Any]) -> bool:
@@ -72,7 +74,7 @@ def _differs_only_in(axis: str, overrides: Mapping[str, Any], centre: Mapping[st
 
 
 def _order(value: Any) -> tuple[int, Any]:
-    """Numbers by their size, then lists item by item, then everything else by its text."""
+    """A sort key: numbers by value, then lists item by item, then everything else by its text."""
     if isinstance(value, int | float):
         return 0, value
     if isinstance(value, list):
@@ -81,7 +83,7 @@ def _order(value: Any) -> tuple[int, Any]:
 
 
 def draw_comparison(comparison: Comparison, path: Path) -> Path:
-    """The losses and the metrics on val of the compared runs, over the epochs."""
+    """Draw the losses and the val metrics of the compared runs over the epochs, one panel each."""
     names = ["train/loss", "val/loss", *(name for name in comparison.val_metrics() if name != "val/loss")]
     figure = new_figure(4 * len(names), 3.8)
     panels: Any = figure.subplots(1, len(names))

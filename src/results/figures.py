@@ -63,6 +63,7 @@ def draw_curves(
     axes: Any = figure.add_subplot()
     for curve in curves:
         width, alpha = (0.8, 0.4) if curve.faint else (1.6, 1.0)
+        # A line through a single point is invisible.
         marker = "o" if len(curve.x) == 1 else None
         axes.plot(curve.x, curve.y, label=curve.label, linewidth=width, alpha=alpha, marker=marker)
     for number, (label, x) in enumerate((verticals or {}).items()):
@@ -75,6 +76,7 @@ def draw_curves(
         axes.set_ylim(*y_limits)
     axes.set(xlabel=x_label, ylabel=y_label, title=title)
     axes.grid(alpha=0.3)
+    # A longer legend would cover the curves.
     if len(curves) <= 16:
         axes.legend(fontsize="small")
     return save_figure(figure, path)

@@ -1,4 +1,4 @@
-"""The overfit test (M3 of the report): a few images learned by heart show that model, loss and optimizer work."""
+"""The overfit test (M3 of the report): a network that can memorize a few images has a working loss and optimizer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from src.results.terminal import show_value
 from src.runs.rundir import RunDir, SweepDir
 
 _PANELS = ("train/loss_epoch", "train/accuracy")
-# All images of the report's 32; where dropout or many images make that a matter of luck, nearly all.
+# All of the report's 32 images. With many images, dropout may miss a few of them.
 _LEAST_ACCURACY = 0.99
 
 
 def report_overfit(sweep: SweepDir) -> None:
-    """Print what the test came to and draw its figure. Raises RunError if the images were not learned by heart."""
+    """Print the result of the test and draw its figure. Raises RunError if the images were not memorized."""
     (run,) = sweep.runs()
     result, config = run.result() or {}, run.config()
     measured = result.get("train") or {}
@@ -32,12 +32,12 @@ def report_overfit(sweep: SweepDir) -> None:
     print(f"wrote {export_figure(figure, sweep, Path(config.paths.artifacts_dir))}")
     if result["outcome"] == "diverged" or accuracy is None or accuracy < _LEAST_ACCURACY:
         raise RunError(
-            f"{run.label}: the overfit test failed: a sound pipeline learns {count} images by heart, "
-            f"to an accuracy of {_LEAST_ACCURACY} or more. Give it more time (train.overfit_epochs="
-            f"{2 * config.train.epochs}) or another rate (train.optimizer.lr); if that does not help, look for what "
-            "is wrong in model, loss or labels"
+            f"{run.label}: the overfit test failed: a correct pipeline memorizes {count} images, with a train "
+            f"accuracy of at least {_LEAST_ACCURACY}. Give it more time (train.overfit_epochs="
+            f"{2 * config.train.epochs}) or another rate (train.optimizer.lr); if that does not help, look for a "
+            "mistake in the model, the loss or the labels"
         )
-    print("ok   the images are learned by heart")
+    print("ok   the images are memorized")
 
 
 def _draw(run: RunDir, path: Path) -> Path:

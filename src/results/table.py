@@ -1,4 +1,4 @@
-"""Manifest and run directories -> rows -> tables and figures. What is not known is empty, never zero."""
+"""Manifest and run directories -> rows -> tables and figures. An unknown value is empty, never zero."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Result = Mapping[str, Any]
 
 
 def read_rows(sweep: SweepDir) -> list[Row]:
-    """One row for every cell of the manifest, in order, finished or not; a column more where a run is damaged."""
+    """One row for every cell of the manifest, in order, finished or not. Damaged runs add a column `error`."""
     cells = sweep.cells()
     axes = _axes(cells)
-    # Only this section: tables stay readable where an earlier version's configuration no longer is.
+    # Only this section is validated, so that sweeps of earlier versions, with other keys, can still be shown.
     metrics = make_config({"metrics": sweep.meta()["config"].get("metrics")}, str(sweep.meta_file)).metrics
     columns = functools.partial(kind_of(sweep.kind, sweep.path).columns, metrics)
     rows = [_row(sweep.run(cell["name"]), cell, axes, columns) for cell in cells]
@@ -36,10 +36,11 @@ def read_rows(sweep: SweepDir) -> list[Row]:
 
 
 def _axes(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The key paths whose values differ between the cells; of a single cell, all that it sets."""
+    """The key paths whose values differ between the cells; for a single cell, all its overrides."""
     paths = dict.fromkeys(path for cell in cells for path in cell["overrides"])
     if len(cells) == 1:
         return list(paths)
+    # Compared as text, because a value may be a list, which a set cannot hold.
     return [path for path in paths if len({str(cell["overrides"].get(path)) for cell in cells}) > 1]
 
 
@@ -61,7 +62,7 @@ def _row(run: RunDir, cell: Mapping[str, Any], axes: Sequence[str], columns: Cal
 def state_of_run(run: RunDir, result: Mapping[str, Any] | None, attempts: Sequence[Mapping[str, Any]]) -> str:
     """`done`, `diverged`, `running`, `cancelled`, `new`, or the cause of the last attempt's end, in lower case."""
     if result:
-        # An earlier version called a run completed whose last loss on val was no number.
+        # Earlier versions recorded a run as completed even if its last val loss was not finite.
         lost = "best" in result and "loss" not in (result["best"] or {"loss": 0})
         return "diverged" if result.get("outcome") == "diverged" or lost else "done"
     if attempts and "end" not in attempts[-1] and run.alive():
@@ -70,13 +71,14 @@ def state_of_run(run: RunDir, result: Mapping[str, Any] | None, attempts: Sequen
         return "cancelled"
     if not attempts:
         return "new"
+    # No end record, and no process holds the run.
     if "end" not in attempts[-1]:
         return "killed"
     return str(attempts[-1]["cause"]).lower()
 
 
 def best_row(rows: Sequence[Row]) -> Row | None:
-    """The finished row of the highest val/accuracy; of equals the one of the lower val/loss, then the earlier.
+    """The finished row with the highest val/accuracy; among equals, the lowest val/loss, then the first.
 
     A run that diverged, or whose val/loss is not a finite number, is never the best.
     """
@@ -85,7 +87,7 @@ def best_row(rows: Sequence[Row]) -> Row | None:
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
-    """Best first; those that diverged or were not measured last, in order."""
+    """Best first. Rows that diverged or have no measurement come last, in order."""
     return sorted(rows, key=_rank)
 
 
@@ -96,26 +98,29 @@ def _rank(row: Row) -> tuple[bool, float, float, int]:
 
 
 def is_comparable(row: Row) -> bool:
-    """Whether the run came to its end with a finite accuracy and loss on val."""
+    """Whether the run is done with a finite accuracy and loss on val."""
     measured = (row.get("val/accuracy"), row.get("val/loss"))
     return row["state"] != "diverged" and all(value is not None and math.isfinite(value) for value in measured)
 
 
 def write_tables(sweep: SweepDir, rows: Sequence[Row]) -> list[Path]:
-    """table.csv, table.md and table.parquet of the sweep, best first, all with every cell in them."""
+    """Write table.csv, table.md and table.parquet of the sweep, with every cell, best first."""
     import pandas as pd
 
     frame = pd.DataFrame(ranked(rows))
     for name in frame:
-        # A column of parquet is all of one type; an axis may have several, or numbers of more than 64 bits.
+        # A parquet column has one type. An axis may mix types, or hold integers of more than 64 bits: write them as
+        # text.
         kinds = {type(value) for value in frame[name] if frame[name].dtype == "object" and not _is_missing(value)}
         if len(kinds) > 1 or kinds & {int, dict, list}:
             frame[name] = frame[name].map(show_value, na_action="ignore")
+    # All formats are written to memory first, so that each file is replaced atomically.
     parquet = io.BytesIO()
     frame.to_parquet(parquet, index=False)
     shown = frame.drop(columns="index").astype(object).where(frame.drop(columns="index").notna(), "")
     contents: dict[str, bytes | str] = {
         "csv": frame.to_csv(index=False),
+        # tabulate would parse texts such as 1e-05 as numbers and format them in its own way.
         "md": shown.map(show_value).to_markdown(index=False, disable_numparse=True) + "\n",
         "parquet": parquet.getvalue(),
     }
@@ -129,19 +134,19 @@ def _is_missing(value: Any) -> bool:
 
 
 def print_table(rows: Sequence[Row], title: str) -> None:
-    """Results on stdout, best first, without what only the files need."""
+    """Print the rows, best first, without the columns that only the files need."""
     hidden = {"index", "steps", "train_s", "train/accuracy", "interruptions"}
     print_rows([{name: value for name, value in row.items() if name not in hidden} for row in ranked(rows)], title)
 
 
 def curve_of(run: RunDir, name: str) -> tuple[list[float], list[float]]:
-    """x (epochs) and y of a scalar of a run, from its metrics log."""
+    """The epochs and values of the metric `name` in a run's log."""
     points = [(row["epoch"], row[name]) for row in run.metrics() if row.get(name) is not None]
     return [x for x, _ in points], [y for _, y in points]
 
 
 def draw_sweep(sweep: SweepDir, rows: Sequence[Row], path: Path) -> Path | None:
-    """val/accuracy over the epochs of every run that has measured it, the best one named; None if none has."""
+    """Draw val/accuracy over the epochs for every run that has it. Returns None if no run has."""
     from src.results.figures import Curve, draw_curves
 
     best = best_row(rows)
@@ -161,7 +166,7 @@ def draw_sweep(sweep: SweepDir, rows: Sequence[Row], path: Path) -> Path | None:
 
 
 def collect(sweep: SweepDir, artifacts: Path) -> list[Row]:
-    """Write the tables and the figure of a sweep and show them; the rows, in order."""
+    """Write the tables and the figure of a sweep, print the table, and return its rows in order."""
     rows = read_rows(sweep)
     files = write_tables(sweep, rows)
     print_table(rows, sweep.name)

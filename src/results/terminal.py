@@ -1,4 +1,4 @@
-"""Rows as tables on a terminal of any width, or in a pipe. What comes from outside is text, and never rich's markup."""
+"""Prints rows as tables, on a terminal of any width or to a pipe. No cell is interpreted as rich's markup."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Row = Mapping[str, Any]
-# Columns in the order in which a narrow terminal gives them room; behind these further metrics, a grid's axes and all
-# others.
+# The columns that a narrow terminal shows first, in this order. Further metrics, axes and other columns follow.
 _NEVER_CUT = ("run", "state", "step", "val/accuracy")
 _BY_IMPORTANCE = (
     *_NEVER_CUT,
     *("val/loss", "split", "accuracy", "loss", "valley", "steepest"),
     *("found", "error", "time left", "waits for"),
 )
-# Behind all others.
+# Shown only if all others fit.
 _LEAST_IMPORTANT = ("causes", "attempts", "job", "images_per_s", "train_s", "steps")
-# Columns that may be shortened, to so many characters.
+# Columns that may be cut, and to how many characters.
 _SHORTEST = {"error": 24, "waits for": 12, "causes": 12, "job": 12, "checkpoint": 24}
-# At least so much of a name on one line: where it is longer than that and there is no room, it goes on in the next one.
+# Names that are longer than this are wrapped if the terminal is too narrow.
 _NAME_WIDTH = 16
 _GAP = 2
 
 
 def show_value(value: Any) -> str:
-    """A value as tables show it: four digits of what is measured, nothing for what is not known."""
+    """A value as tables show it: at most four decimals, six digits if it is tiny, nothing for None."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -39,7 +38,7 @@ def show_value(value: Any) -> str:
 
 
 def print_rows(rows: Sequence[Row], title: str, limit: int = 60) -> None:
-    """Rows on stdout in their order: as wide as the terminal, or as they need where there is none."""
+    """Print at most `limit` rows as a table, cut to the width of the terminal; nothing is cut in a pipe."""
     console, width = table_console()
     console.print(table_of(rows[:limit], title, width))
     if len(rows) > limit:
@@ -47,18 +46,19 @@ def print_rows(rows: Sequence[Row], title: str, limit: int = 60) -> None:
 
 
 def table_console() -> tuple[Console, int | None]:
-    """Where tables go, and how wide the terminal is; None if stdout is none, and nothing is left out."""
+    """The console for tables and the width of the terminal; None for the width if stdout is no terminal."""
     from rich.console import Console
 
     console = Console(highlight=False)
+    # rich assumes 80 columns in a pipe and would cut rows there.
     return (console, console.width) if console.is_terminal else (Console(highlight=False, width=100_000), None)
 
 
 def table_of(rows: Sequence[Row], title: str, width: int | None = None) -> Table:
-    """The rows as a table; columns in which nothing is known are left out.
+    """The rows as a table without its empty columns.
 
-    In `width` characters there may be room for some columns only: the caption names those that are missing. The run's
-    name, state, step and accuracy are always there in full.
+    Columns that do not fit into `width` characters are left out, and the caption names them. The run's name, state,
+    step and accuracy are always shown in full.
     """
     from rich.table import Table
     from rich.text import Text
@@ -67,7 +67,7 @@ def table_of(rows: Sequence[Row], title: str, width: int | None = None) -> Table
     cells = {name: [_printable(show_value(row.get(name))) for row in rows] for name in columns}
     widths = _widths(cells, width)
     hidden = [name for name in columns if name not in widths]
-    # Text and not str, which rich would read as markup: errors, names and paths may have brackets in them.
+    # rich parses a str as markup, and errors, names and paths may contain brackets: give it Text.
     table = Table(
         title=Text(_printable(title), style="table.title"),
         title_justify="left",
@@ -91,32 +91,33 @@ def table_of(rows: Sequence[Row], title: str, width: int | None = None) -> Table
 
 
 def _printable(text: str) -> str:
-    """On one line, and without what would move a terminal's cursor or change its colours."""
+    """Replace line breaks and control characters, which could move the cursor or change colours, by spaces."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _widths(cells: Mapping[str, Sequence[str]], width: int | None) -> dict[str, int]:
-    """The columns that there is room for, and how wide each is."""
+    """The columns that fit into `width` and the width of each."""
     from rich.cells import cell_len
 
     needed = {name: max(cell_len(text) for text in (name, *texts)) for name, texts in cells.items()}
     if width is None:
         return needed
     listed = (*_BY_IMPORTANCE, *_LEAST_IMPORTANT)
-    # Further metrics first: a grid's axes are in the names of its runs, too.
+    # Metrics before axes, because the values of the axes are also in the names of the runs.
     between = sorted((name for name in needed if name not in listed), key=lambda name: not name.startswith("val/"))
     order = [name for name in (*_BY_IMPORTANCE, *between, *_LEAST_IMPORTANT) if name in needed]
-    found: dict[str, int] = {}
+    widths: dict[str, int] = {}
     room = width + _GAP
     for name in order:
         least = min(needed[name], _SHORTEST.get(name, needed[name]))
         if name in _NEVER_CUT or least + _GAP <= room:
-            found[name] = least
+            widths[name] = least
             room -= least + _GAP
-    if room < 0 and "run" in found:
-        found["run"] = max(min(_NAME_WIDTH, needed["run"]), found["run"] + room)
-    for name in found:
-        more = max(0, min(needed[name] - found[name], room))
-        found[name] += more
+    if room < 0 and "run" in widths:
+        widths["run"] = max(min(_NAME_WIDTH, needed["run"]), widths["run"] + room)
+    # What is left goes to the shortened columns, the most important first.
+    for name in widths:
+        more = max(0, min(needed[name] - widths[name], room))
+        widths[name] += more
         room -= more
-    return found
+    return widths

@@ -1,4 +1,4 @@
-"""One attempt at a run: claimed, written down when it starts and when it ends, whatever it ends in."""
+"""One attempt at a run: take the lock, record the start, execute, and record the end with its cause."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from src.runs.code_snapshot import code_digest
 from src.runs.provenance import provenance
 from src.runs.rundir import RunDir
 
-# What is done with a result before it is written, so that a run that was stopped in between does it again.
+# Called with the result before result.json is written: a run that is killed in between publishes again.
 Publish = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`done`: result.json is written. `stopped`: the state is saved, and executing the run again goes on from it.
+    """How an attempt ended. `done`: result.json is written. `stopped`: the state is saved, and the next attempt resumes
+    from it.
 
-    `save_s` is the longest time that a checkpoint took, in seconds; None if none was written.
+    `save_s` is the longest time that saving a state took, in seconds; None if none was saved.
     """
 
     status: Literal["done", "stopped"]
@@ -40,18 +41,18 @@ class Outcome:
 
 
 Execute = Callable[[RunDir, StopCheck, Reporter], Outcome]
-# A cause, and when the attempt ended, in seconds since 1970, where that is known.
+# A cause and the end of the attempt, in seconds since 1970; None if that is unknown.
 Loss = tuple[str, float | None]
 
 
 class AttemptHooks:
-    """What an attempt asks of the place where it is executed. As it is: one run in the foreground, no scheduler."""
+    """What depends on where an attempt is executed. These defaults are for one run in the foreground."""
 
-    # How long to wait for the run's lock, in seconds.
+    # Seconds to wait for the run lock.
     lock_wait_s: float = 0
 
     def facts(self) -> Mapping[str, Any]:
-        """What to record when the attempt starts: its job, its slice."""
+        """What to record at the start of the attempt, such as its job and slice."""
         return {}
 
     def check_allowed(self, run: RunDir) -> None:
@@ -62,7 +63,7 @@ class AttemptHooks:
         return "INTERRUPTED"
 
     def infer_end_cause(self, attempt: Mapping[str, Any]) -> Loss:
-        """Why an earlier attempt ended that left no end record."""
+        """Why an earlier attempt without an end record ended."""
         return "KILLED", None
 
 
@@ -73,7 +74,7 @@ def attempt(
     reporter: Reporter,
     hooks: AttemptHooks | None = None,
 ) -> Outcome:
-    """Lock the run, execute it, and record the cause of the attempt's end. A run that is done by then is left alone.
+    """Lock the run, execute it, and record why the attempt ended. If the run is done once it is locked, do nothing.
 
     The cause is DONE, the hook's `cause_of_stop` after a stop, OUT_OF_MEMORY, or CRASHED. Raises RunError if another
     process has the run, TakenOverError if another process takes it over, and what `hooks.check_allowed` and
@@ -92,21 +93,24 @@ def attempt(
 
 
 def unfinished_attempt(attempts: Attempts) -> Mapping[str, Any] | None:
-    """The newest attempt, where it left no word. Whether it is still going on is told by the claim on its run."""
+    """The newest attempt if it has no end record; else None.
+
+    It may still be running, or have been killed: only the run lock tells.
+    """
     return attempts[-1] if attempts and "end" not in attempts[-1] else None
 
 
 def close_orphaned_attempt(run: RunDir, infer_end_cause: Callable[[Mapping[str, Any]], Loss]) -> None:
-    """Write down how an attempt ended that could not do so itself: a kill -9, a node that went down, a power cut.
+    """Record the end of an attempt that could not do so itself: a kill -9, a node that went down, a power cut.
 
-    For whoever holds the run.
+    The caller holds the run lock.
     """
-    left = unfinished_attempt(run.attempts())
-    if left is not None:
-        cause, end = infer_end_cause(left)
-        # SLURM's times are in whole seconds.
-        end = max(end or last_activity(run), float(left["start"]))
-        run.record_attempt(int(left["attempt"]), end=end, cause=cause, **_steps_left(run))
+    orphan = unfinished_attempt(run.attempts())
+    if orphan is not None:
+        cause, end = infer_end_cause(orphan)
+        # SLURM reports whole seconds, so its end of a short attempt can lie before the start recorded here.
+        end = max(end or last_activity(run), float(orphan["start"]))
+        run.record_attempt(int(orphan["attempt"]), end=end, cause=cause, **_steps_so_far(run))
 
 
 def _recorded(
@@ -126,7 +130,8 @@ def _recorded(
         _close(run, number, cause="INTERRUPTED")
         raise
     except BaseException as error:
-        # torch's OutOfMemoryError is of the slice, Python's MemoryError of the job.
+        # torch raises OutOfMemoryError if the slice is full, Python MemoryError if the job is. By name, because the
+        # login node must not import torch.
         memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
         message = (
             str(error) if isinstance(error, RelayError) else "".join(traceback.format_exception_only(error)).strip()
@@ -142,43 +147,43 @@ def _recorded(
 
 
 def _close(run: RunDir, number: int, **facts: str) -> None:
-    # What is raised matters more than a line that a full or vanished disk does not take: the next attempt closes it.
-    # A run that was taken over is not closed from here: record_attempt raises.
+    # A full disk must not hide the error that ended the attempt; the next attempt records this end. If another process
+    # has taken over the run, record_attempt raises TakenOverError.
     with contextlib.suppress(OSError):
-        run.record_attempt(number, end=_now(), **facts, **_steps_left(run))
+        run.record_attempt(number, end=_now(), **facts, **_steps_so_far(run))
 
 
-def _steps_left(run: RunDir) -> dict[str, int]:
-    """What an attempt leaves that did not come to a stop by itself.
+def _steps_so_far(run: RunDir) -> dict[str, int]:
+    """The steps of an attempt that was killed or failed, from the run's files.
 
-    `first_step`: where it began; `last_step`: what is saved, and where the next one begins; `reached_step`: how far
-    its metrics go, which is work to be done again.
+    `first_step`: where it began; `last_step`: the newest saved state, from which the next attempt resumes;
+    `reached_step`: the last logged step; the steps after `last_step` are lost.
     """
     attempts = run.attempts()
-    began = [a["last_step"] for a in attempts if "last_step" in a]
-    began += [a["first_step"] for a in attempts[-1:] if "first_step" in a]
+    starts = [a["last_step"] for a in attempts if "last_step" in a]
+    starts += [a["first_step"] for a in attempts[-1:] if "first_step" in a]
     return {
-        "first_step": int(began[-1]) if began else 0,
+        "first_step": int(starts[-1]) if starts else 0,
         "last_step": newest_step(run.checkpoints),
         "reached_step": reached_step(run),
     }
 
 
 def reached_step(run: RunDir) -> int:
-    """The newest step that a state or a metrics row of the run speaks of."""
+    """The newest step with a saved state or a row of metrics."""
     row = run.last_metrics()
     return max(newest_step(run.checkpoints), row["step"] if row else 0)
 
 
 def note_steps(run: RunDir, first_step: int, total_steps: int) -> None:
-    """Write down with the attempt that is going on where it began and how far it has to go; for `status`."""
+    """Add its first step and the run's total steps to the record of the current attempt, for `status`."""
     attempts = run.attempts()
     if unfinished_attempt(attempts):
         run.record_attempt(len(attempts), first_step=first_step, total_steps=total_steps)
 
 
 def last_activity(run: RunDir) -> float:
-    """When the run's files were last written or its owner's heart last beat, in seconds since 1970."""
+    """The time of the last write to the run's files, heartbeats included, in seconds since 1970."""
     files = [run.owner_file, run.attempts_file, run.metrics_file, *list_states(run.checkpoints)]
     return round(max((path.stat().st_mtime for path in files if path.exists()), default=0.0), 3)
 
@@ -188,26 +193,27 @@ def _now() -> float:
 
 
 def write_provenance(run: RunDir, device: str) -> None:
-    """Keep with the run what this attempt is computed with."""
+    """Record code, versions, host and device of this attempt in provenance.jsonl."""
     facts = {"attempt": len(run.attempts()), "code_snapshot": code_digest(), **provenance(device)}
     append_lines(run.provenance_file, [facts], check=run.check_owner)
 
 
 def used_s(attempts: Attempts, now: float) -> float:
-    """Seconds that the attempts held their slices; one that is still going on holds it until `now` (since 1970)."""
+    """Seconds that the attempts held their slices; a running one counts until `now` (seconds since 1970)."""
     return sum(max(0.0, float(attempt.get("end") or now) - float(attempt["start"])) for attempt in attempts)
 
 
 def wasted_s(attempts: Attempts) -> float:
-    """Seconds whose steps had to be done again, because what ended the attempt left no time to save them."""
+    """Seconds spent on steps that were lost because an attempt ended before it saved them."""
     wasted = 0.0
     for attempt, following in zip_longest(attempts, attempts[1:]):
         if attempt.get("cause") in (None, "DONE") or "last_step" not in attempt or not attempt.get("end"):
             continue
-        first, kept = attempt.get("first_step", 0), attempt["last_step"]
-        reached = max(attempt.get("reached_step", kept), kept)
+        first, saved = attempt.get("first_step", 0), attempt["last_step"]
+        reached = max(attempt.get("reached_step", saved), saved)
+        # The next attempt resumed from an earlier step if the newest state was damaged.
         if following is not None and "first_step" in following:
-            kept = min(kept, following["first_step"])
+            saved = min(saved, following["first_step"])
         seconds = attempt["end"] - attempt["start"]
-        wasted += seconds * (reached - kept) / (reached - first) if reached > first else seconds
+        wasted += seconds * (reached - saved) / (reached - first) if reached > first else seconds
     return wasted

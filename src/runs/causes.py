@@ -73,7 +73,7 @@ MAX_IDLE_WITH_OUTSIDE = 10
 
 @dataclass(frozen=True)
 class Blocked:
-    """Why a run may not be started again: one word, and what to do about it."""
+    """Why a run may not be started again: the cause, a detail, and what to do about it."""
 
     cause: str
     detail: str
@@ -81,7 +81,7 @@ class Blocked:
 
     @property
     def damaged(self) -> bool:
-        """Whether it is not known what became of the run: its files cannot be read."""
+        """Whether the state of the run is unknown, because its files cannot be read."""
         return self.cause == DAMAGED
 
     def __str__(self) -> str:
@@ -90,12 +90,12 @@ class Blocked:
         return f"{self.cause} ({self.detail}): {self.advice}"
 
     def with_retry(self, run: str) -> str:
-        """The same, with the command that tries again `run`, a sweep or its `sweep/run`."""
+        """The message with the command that retries `run`, a sweep or a `sweep/run`."""
         return str(self) if self.damaged else f"{self}, then: {hints.command('hpc.launch', 'retry', run)}"
 
 
 def damaged(message: str) -> Blocked:
-    """On a run whose files are damaged, with what to do in the message."""
+    """For a run whose files are damaged. `message` says what to do."""
     return Blocked(DAMAGED, message, "")
 
 
@@ -106,7 +106,7 @@ def why_blocked(attempts: Attempts) -> Blocked | None:
     for cause in dict.fromkeys(reversed(causes)):
         facts, used = CAUSES.get(cause, _UNKNOWN), causes.count(cause)
         if facts.budget is not None and used > facts.budget:
-            detail = f"{used} times, {facts.budget} are allowed" if facts.budget else "not tried again by itself"
+            detail = f"{used} times, {facts.budget} are allowed" if facts.budget else "not retried automatically"
             return Blocked(cause, detail, facts.advice)
     if _is_stuck(counted):
         return Blocked("NO_PROGRESS", "no step done in its last attempts", f"{_MORE_TIME}, or lower its signal_lead_s")
@@ -114,16 +114,16 @@ def why_blocked(attempts: Attempts) -> Blocked | None:
 
 
 def check_allowed(label: str, attempts: Attempts) -> None:
-    """Raise RunError if the run of this label, with these attempts, may not be started again."""
+    """Raise RunError if the run `label` with these attempts may not be started again."""
     blocked = why_blocked(attempts)
     if blocked:
         raise RunError(blocked.with_retry(label))
 
 
 def since_retry(attempts: Attempts) -> Attempts:
-    """The attempts that count: those after the newest one whose budgets were given back."""
-    given_back = [position for position, attempt in enumerate(attempts) if attempt.get("retried")]
-    return attempts[given_back[-1] + 1 :] if given_back else attempts
+    """The attempts that count against the budgets: those since the last `retry`."""
+    retried = [position for position, attempt in enumerate(attempts) if attempt.get("retried")]
+    return attempts[retried[-1] + 1 :] if retried else attempts
 
 
 def _is_stuck(attempts: Attempts) -> bool:

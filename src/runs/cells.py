@@ -1,6 +1,6 @@
-"""A grid as cells: a fixed order, names that show what differs, keys from content.
+"""Expands a grid into cells: a fixed order, names that show what differs, keys derived from content.
 
-A cell is one point of a grid: the overrides that make it, and the configuration that they resolve to.
+A cell is one point of a grid: its overrides, and the configuration that they resolve to.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from src.models.registry import LABELS, reads
 from src.runs.kinds import content_key
 
 MAX_CELLS = 1_000_000
-# Short labels, in the order in which a name shows them: the report's own.
+# Short labels in the order in which a name shows them, as in the report.
 _LABELS = {
     **{f"model.{option}": label for option, label in LABELS.items()},
     "train.batch_size": "bs",
@@ -30,9 +30,10 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of a grid: `name` is that of its directory, `overrides` maps key paths to values.
+    """One point of a grid: `name` is the name of its run directory, `overrides` maps key paths to values.
 
-    `former_name` is the name that an earlier version gave it, where that is another one; sweeps are found by it.
+    `former_name` is the name that earlier versions gave the cell. A request's key is computed from it, so that the
+    sweeps of earlier versions are still found.
     """
 
     index: int
@@ -44,21 +45,21 @@ class Cell:
 
 
 def expand_grid(config: Config) -> list[Cell]:
-    """The cells of `config.hparams`: the product of the axes, the first axis of the file turning slowest.
+    """The cells of `config.hparams`: the product of its axes. The first axis in the file varies slowest.
 
-    Raises ConfigError if there is no axis, or where cells are not valid configurations; all their problems at once.
+    Raises ConfigError if there is no axis, or with the problems of all cells that are not valid configurations.
     """
     axes = {AXES.get(name, name): values for name, values in config.hparams.axes.items()}
     if not axes:
-        raise ConfigError("hparams: there is no axis to search; give at least one, for example hparams.lr=[1e-3,2e-3]")
+        raise ConfigError("hparams: no axis to search; give at least one, for example hparams.lr=[1e-3,2e-3]")
     shared = {} if config.hparams.epochs is None else {"train.epochs": config.hparams.epochs}
     return make_cells(config, axes, shared)
 
 
 def refine_grid(config: Config, best: Mapping[str, Any]) -> list[Cell]:
-    """The narrower grid around `best` (overrides of the best cell so far, or none): rate and weight decay vary.
+    """The narrower grid around `best` (the overrides of the best cell so far, or none), over rate and weight decay.
 
-    With the factors' defaults and the report's best cell these are the 9 cells of its M8.
+    With the default factors and the report's best cell, these are the 9 cells of its M8.
     """
     centre = make_config(config.to_dict(), "the best cell", best)
     lr, weight_decay = centre.train.optimizer.lr, centre.train.optimizer.weight_decay
@@ -70,7 +71,7 @@ def refine_grid(config: Config, best: Mapping[str, Any]) -> list[Cell]:
 
 
 def single_cell(config: Config, kind: str, name: str) -> Cell:
-    """The one cell of a command that is no grid."""
+    """The only cell of a command that runs no grid."""
     return Cell(0, name, content_key(config, kind), {}, config)
 
 
@@ -80,13 +81,16 @@ def make_cells(config: Config, axes: Mapping[str, tuple[Any, ...]], shared: Mapp
     for values in axes.values():
         count *= len(values)
     if count > MAX_CELLS:
-        raise ConfigError(f"hparams: {count:,} cells are more than {MAX_CELLS:,}; give fewer values")
+        raise ConfigError(f"hparams: {count:,} cells, and at most {MAX_CELLS:,} are allowed; give fewer values")
+    # An axis of one value differs nowhere, so no name shows it.
     shown = [path for path, values in axes.items() if len(values) > 1]
     shown.sort(key=lambda path: list(_LABELS).index(path) if path in _LABELS else len(_LABELS))
     points = itertools.product(*([plain(value) for value in values] for values in axes.values()))
+    # Enough digits that the names sort in the order of the cells.
     digits = max(3, len(str(count - 1)))
     variants = Variants(config, "hparams")
     cells: list[Cell] = []
+    # An ordered set, because thousands of cells may share one problem.
     problems: dict[str, None] = {}
     for index, point in enumerate(points):
         overrides = {**shared, **dict(zip(axes, point, strict=True))}
@@ -107,7 +111,7 @@ def make_cells(config: Config, axes: Mapping[str, tuple[Any, ...]], shared: Mapp
 
 
 def _same_experiments(cells: Sequence[Cell]) -> Iterator[str]:
-    """Cells that differ only in options of `model` that their network does not read."""
+    """The problem of each pair of cells that differ only in options of `model` that their network does not read."""
     first_with: dict[str, Cell] = {}
     reported: set[tuple[str, str]] = set()
     for cell in cells:
@@ -124,7 +128,7 @@ def _same_experiments(cells: Sequence[Cell]) -> Iterator[str]:
 
 
 def _scaled(value: float, factors: tuple[float, ...]) -> tuple[float, ...]:
-    # 12 digits: 1e-05 * 0.1 is 1.0000000000000002e-06 in binary, and nobody means that.
+    # Rounded to 12 digits: in binary, 1e-05 * 0.1 is 1.0000000000000002e-06, which nobody means.
     return tuple(dict.fromkeys(float(f"{value * factor:.12g}") for factor in factors))
 
 
@@ -139,6 +143,7 @@ def _text(path: str, value: Any) -> str:
 
 
 def _former_text(path: str, value: Any) -> str:
+    # Never change this format: the keys of existing sweeps are computed from it.
     if isinstance(value, list):
         return "-".join(_former_text(path, item) for item in value)
     if isinstance(value, float) and path == "train.optimizer.lr":
@@ -150,13 +155,14 @@ def _former_text(path: str, value: Any) -> str:
 
 
 def _scientific(value: float) -> str:
-    """As few digits as give the value back: 1e-05, 1.5e-05.
+    """The shortest text that reads back as the same value: 1e-05, 1.5e-05.
 
-    numpy.format_float_scientific gives another text for some values of 16 digits, and sweeps are found by these names.
+    numpy.format_float_scientific writes some values of 16 digits differently, and sweeps are found by these names.
     """
     return next(text for digits in range(17) if float(text := f"{value:.{digits}e}") == value or digits == 16)
 
 
 def _file_name(parts: Iterable[str]) -> str:
-    """A name that is one directory anywhere, whatever a value holds; the index at its front keeps it unique."""
+    """A valid directory name on any file system, whatever the values contain. The index in front keeps it unique."""
+    # 150 of the 255 bytes of NAME_MAX: the files in artifacts/ are named by the sweep and the run.
     return re.sub(r"[^A-Za-z0-9._=+-]", "-", "_".join(parts))[:150]

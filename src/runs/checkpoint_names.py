@@ -1,4 +1,4 @@
-"""Names of exact states, for those who look at a run without torch: the step, and the SHA-256 of the content."""
+"""File names of saved states: the step and the SHA-256 of the content, so that they can be read without torch."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ _NAME = re.compile(r"^step_(\d{9})-([0-9a-f]{64})\.ckpt$")
 
 
 def state_name(step: int, checksum: str) -> str:
-    """The file name of the state after `step` steps, `checksum` being 64 hex digits."""
+    """The file name of the state after `step` steps. `checksum` has 64 hex digits."""
     return f"step_{step:09d}-{checksum}.ckpt"
 
 
 def checksum_in(path: Path) -> str:
-    """The checksum that a state's name promises, or "" if it is no state's name."""
+    """The checksum in the name of a state; "" if `path` is not named like a state."""
     match = _NAME.match(path.name)
     return match.group(2) if match else ""
 
 
 def list_states(folder: Path) -> list[Path]:
-    """The state files in `folder`, newest step first, whole or not."""
-    found = [path for path in folder.iterdir() if _NAME.match(path.name)] if folder.is_dir() else []
-    return sorted(found, key=lambda path: (path.name[:14], path.stat().st_mtime_ns), reverse=True)
+    """The state files in `folder`, newest step first. Their content may be damaged."""
+    states = [path for path in folder.iterdir() if _NAME.match(path.name)] if folder.is_dir() else []
+    # Two states of one step differ in their checksum: the one written last comes first.
+    return sorted(states, key=lambda path: (path.name[:14], path.stat().st_mtime_ns), reverse=True)
 
 
 def newest_step(folder: Path) -> int:
@@ -34,6 +35,6 @@ def newest_step(folder: Path) -> int:
 
 
 def missing_checkpoint(path: Path) -> str:
-    """What a user is told who asks for weights that are not there."""
+    """The error message for a checkpoint that does not exist."""
     train = hints.command("hpc.launch", "train")
     return f"{path}: no such checkpoint; give one with --checkpoint, or train first: {train}"

@@ -1,9 +1,9 @@
-"""The code that a sweep is made with, kept in the sweep, so that editing the checkout changes none of its runs.
+"""A snapshot of the code, saved in each sweep, so that editing the checkout changes none of its runs.
 
-    <sweep>/code/<digest>/       src/ jobs/ hpc/  code.sha256 (a line per file)  code_version.json (where it is from)
-    <sweep>/code/<digest>.diff   what the checkout had changed against its commit, where it had
+    <sweep>/code/<digest>/       src/ jobs/ hpc/  code.sha256 (a line per file)  code_version.json (its commit)
+    <sweep>/code/<digest>.diff   the uncommitted changes of the checkout, if there were any
 
-The digest is that of `code.sha256`, so a snapshot can be checked wherever it is used, also with `sha256sum` alone.
+The digest is that of `code.sha256`, so a job can check a snapshot with `sha256sum` before it starts any Python.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ _LAYERS = ("src", "jobs", "hpc")
 # A pickled task names its class by module (pickle stores no code), so a snapshot can execute our tasks only if it has
 # this file. Snapshots made before the class moved here do not: their tasks would end with ModuleNotFoundError.
 _TASK_FILE = "hpc/node/task.py"
-# For find: what Python imports nothing from by name.
+# For find: files that no import statement can name.
 _HIDDEN = r"\( -name __pycache__ -o -name '.?*' \)"
-# Where the code lies that decides results. The rest names, shows, submits and reports.
+# The code that can change results. The rest names, shows, submits and reports.
 _DECIDING = ("src/config/", "src/data/", "src/models/", "src/training/")
 
 
-def new_code_hint(kept: Mapping[str, Any] | None = None) -> str:
-    """The two ways to the code as it is now; `kept` as in `hints.again`."""
-    anew = hints.again("--fresh", kept=kept)
-    return f"to continue with the changed code: {hints.again('--new-code', kept=kept)}; to start over with it: {anew}"
+def new_code_hint(saved: Mapping[str, Any] | None = None) -> str:
+    """The two commands that use the current code; `saved` as in `hints.again`."""
+    continued, fresh = (hints.again(option, saved=saved) for option in ("--new-code", "--fresh"))
+    return f"to continue with the changed code: {continued}; to start over with it: {fresh}"
 
 
 def code_digest(root: Path | None = None) -> str:
-    """The name of the snapshot of the code below `root`, that of this process unless another is given.
+    """The name of the snapshot of the code below `root`; the code of this process by default.
 
-    The code is read once in a process; `keep_code` refuses to keep what was edited since.
+    The code is read once per process, and `keep_code` raises RunError if it was edited since.
     """
     return _digest(_manifest(root or PROJECT_ROOT))
 
 
 def keep_code(folder: Path, root: Path | None = None) -> Path:
-    """Keep the code below `root` in `folder`. Returns the snapshot, from which `python -m` finds the code.
+    """Save the code below `root` in `folder`. Returns the folder of the snapshot, from which `python -m` runs it.
 
-    A snapshot that is there already is checked, and what was changed in it is put right. Raises RunError if the code
-    was edited after this process has read it.
+    An existing snapshot is checked, and replaced if it was changed. Raises RunError if the code was edited after this
+    process read it.
     """
     root = root or PROJECT_ROOT
     manifest = _manifest(root)
@@ -68,11 +68,12 @@ def keep_code(folder: Path, root: Path | None = None) -> Path:
     folder.mkdir(exist_ok=True)
     building = Path(tempfile.mkdtemp(dir=folder, prefix=".making-"))
     try:
+        # mkdtemp(3) creates a folder that only its owner can read.
         building.chmod(0o755)
         for name in _read(manifest):
             copy = building / name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            # Not made durable one by one: whoever uses a snapshot checks it.
+            # No fsync for each file: a snapshot is checked wherever it is used, so a torn copy is found.
             shutil.copyfile(root / name, copy)
         if _read_manifest(building) != manifest:
             raise RunError(f"{root}: its code was edited while this command ran; run the same command again")
@@ -82,30 +83,30 @@ def keep_code(folder: Path, root: Path | None = None) -> Path:
         if diff:
             replace_file(target.with_suffix(".diff"), diff)
         if target.is_dir():
-            log.warning(f"{target}: {snapshot_problem(target)}; it is made again")
+            log.warning(f"{target}: {snapshot_problem(target)}; it is replaced")
             shutil.rmtree(target, ignore_errors=True)
         building.rename(target)
         sync_directory(folder)
     except BaseException as error:
         shutil.rmtree(building, ignore_errors=True)
-        # Another submitter of the same code was faster.
+        # If rename() failed because another launch saved the same code first, its snapshot is as good.
         if not (isinstance(error, OSError) and target.is_dir() and not snapshot_problem(target)):
             raise
     return target.absolute()
 
 
 def snapshot_problem(path: Path) -> str:
-    """What keeps a snapshot from being the code that its name promises; "" if nothing does."""
+    """How a snapshot differs from the code that its name stands for; "" if it does not."""
     try:
         manifest = (path / MANIFEST).read_bytes()
         if _digest(manifest) != path.name:
             return f"{MANIFEST} is not the one that was written"
-        kept = _read(manifest)
-        for name, digest in kept.items():
+        listed = _read(manifest)
+        for name, digest in listed.items():
             if hashlib.sha256((path / name).read_bytes()).hexdigest() != digest:
                 return f"{name} was changed"
         (path / SNAPSHOT_VERSION).stat()
-        extra = sorted(_others(path) - {*kept, MANIFEST, SNAPSHOT_VERSION})
+        extra = sorted(_others(path) - {*listed, MANIFEST, SNAPSHOT_VERSION})
         if extra:
             return f"{extra[0]} was added"
     except (OSError, ValueError) as error:
@@ -115,9 +116,9 @@ def snapshot_problem(path: Path) -> str:
 
 
 def sweep_code(sweep: SweepDir) -> Path:
-    """The snapshot that the sweep is executed with; for a sweep that has none, that of the code as it is now.
+    """The snapshot with which the sweep is executed. A sweep without one gets a snapshot of the current code.
 
-    Raises RunError if it is gone, was changed, or was made by a version whose code this one cannot start.
+    Raises RunError if it is missing, was changed, or was made by a version whose code this one cannot start.
     """
     digest = sweep.meta().get("snapshot")
     if not digest:
@@ -126,8 +127,7 @@ def sweep_code(sweep: SweepDir) -> Path:
     problem = snapshot_problem(path)
     if problem:
         raise RunError(
-            f"{path}: is not the code that {sweep.name} was made with: {problem}; restore it; "
-            f"{new_code_hint(sweep.meta())}"
+            f"{path}: is no longer the code of {sweep.name}: {problem}; restore it; {new_code_hint(sweep.meta())}"
         )
     check_startable(path, sweep.name, sweep.meta())
     return path
@@ -146,7 +146,7 @@ def check_startable(snapshot: Path, name: str, kept: Mapping[str, Any]) -> None:
 
 
 def use_new_code(sweep: SweepDir) -> Path:
-    """Execute the sweep with the code as it is now from here on. Returns its snapshot."""
+    """Execute the sweep with the current code from now on. Returns the folder of its snapshot."""
     path = keep_code(sweep.code)
     content = {**sweep.meta(), "code": code_version(path), "snapshot": path.name}
     replace_file(sweep.meta_file, yaml_file.dump_yaml(content))
@@ -154,32 +154,34 @@ def use_new_code(sweep: SweepDir) -> Path:
 
 
 def code_change(sweep: SweepDir, root: Path | None = None) -> str:
-    """What decides results and differs between the sweep's snapshot and the code below `root`, in a few words; "" if
-    nothing does, or the sweep has no snapshot yet.
+    """Which files that can change results differ between the sweep's snapshot and the code below `root`.
+
+    "" if none does, or if the sweep has no snapshot yet.
     """
     digest = sweep.meta().get("snapshot")
     return change_since(sweep.code / str(digest), root) if digest else ""
 
 
 def change_since(snapshot: Path, root: Path | None = None) -> str:
-    """The same for a snapshot. One that cannot be compared any more may be anything, so it counts as different."""
+    """`code_change` for the folder of a snapshot. A damaged snapshot counts as different."""
     if snapshot.name == code_digest(root):
         return ""
     problem = snapshot_problem(snapshot)
     if problem:
         return f"{snapshot} cannot tell what changed since: {problem}"
-    kept, now = _read((snapshot / MANIFEST).read_bytes()), _read(_manifest(root or PROJECT_ROOT))
-    changed = [name for name in sorted({*kept, *now}) if name.startswith(_DECIDING) and kept.get(name) != now.get(name)]
+    then, now = _read((snapshot / MANIFEST).read_bytes()), _read(_manifest(root or PROJECT_ROOT))
+    changed = [name for name in sorted({*then, *now}) if name.startswith(_DECIDING) and then.get(name) != now.get(name)]
     return f"{shortlist(changed)} changed since" if changed else ""
 
 
 def check_commands(snapshot: Path) -> list[str]:
-    """Shell commands that go into the snapshot, or end with a reason where it is not what its name promises."""
+    """Shell commands that enter the snapshot and put it on PYTHONPATH. They exit with 3 if it is not intact."""
     root, digest = shlex.quote(str(snapshot)), snapshot.name
     listed = f'[ "$(sha256sum < {MANIFEST} | cut -c1-{len(digest)})" = {digest} ]'
-    # As in `_others`: the listed files, the list itself and the version, and no file more.
+    # As in `_others`: no files except the listed ones, the list itself and the version.
     alone = f"[ $(find . {_HIDDEN} -prune -o ! -type d -print | wc -l) -eq $(($(wc -l < {MANIFEST}) + 2)) ]"
     reason = f"error: the code of these runs is gone or was changed: {snapshot}; restore it; {new_code_hint()}"
+    # PYTHONSAFEPATH (Python 3.11): `python -m` would otherwise put the current folder in front of PYTHONPATH.
     return [
         f"cd {root} && {listed} && sha256sum --quiet --check {MANIFEST} && {alone} \\",
         f"    || {{ echo {shlex.quote(reason)} >&2; exit 3; }}",
@@ -188,17 +190,22 @@ def check_commands(snapshot: Path) -> list[str]:
 
 
 def _others(path: Path) -> set[str]:
-    """All files below `path` but hidden ones and Python's caches: an added package would be imported before a file."""
-    found = set()
+    """All files below `path` except hidden ones and Python's caches.
+
+    An added package `src/train/` would be imported instead of the listed file `src/train.py`.
+    """
+    others = set()
     for folder, folders, files in os.walk(path):
         folders[:] = [name for name in folders if not (name == "__pycache__" or name.startswith("."))]
         links = [name for name in folders if (Path(folder) / name).is_symlink()]
-        found |= {str((Path(folder) / name).relative_to(path)) for name in (*files, *links) if not name.startswith(".")}
-    return found
+        others |= {
+            str((Path(folder) / name).relative_to(path)) for name in (*files, *links) if not name.startswith(".")
+        }
+    return others
 
 
 def _diff_of(root: Path) -> bytes:
-    """The diff of the code below `root`; of a snapshot, the one that was kept beside it."""
+    """The uncommitted changes of the code below `root`; for a snapshot, those saved beside it."""
     if (root / SNAPSHOT_VERSION).is_file():
         beside = root.with_suffix(".diff")
         return beside.read_bytes() if beside.is_file() else b""
@@ -211,7 +218,7 @@ def _manifest(root: Path) -> bytes:
 
 
 def _read_manifest(root: Path) -> bytes:
-    """A line per Python file, as sha256sum writes it: digest, two spaces, path below `root`."""
+    """One line per Python file, as sha256sum writes it: digest, two spaces, path below `root`."""
     files = [path for layer in _LAYERS for path in sorted((root / layer).rglob("*.py"))]
     lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(root)}\n" for path in files]
     return "".join(lines).encode()

@@ -11,13 +11,13 @@ from src.runs.kinds import deciding_sections
 from src.runs.planned import planned_row
 from src.runs.rundir import RunDir
 
-# TensorBoard takes no other types.
+# The only types that TensorBoard accepts for a hyperparameter.
 Hparam = bool | int | float | str
 _SHORT_NAMES = {path: name for name, path in AXES.items()}
 
 
 def axis_name(path: str) -> str:
-    """The short name of a key path, or the path itself where it has none."""
+    """The short name of a key path, or the path itself if it has none."""
     return _SHORT_NAMES.get(path, path)
 
 
@@ -27,9 +27,9 @@ def axis_value(value: Any) -> Any:
 
 
 def hparams_of(run: RunDir, config: Config) -> dict[str, Hparam]:
-    """All values of `train` and `model` that decide the run, and the values of its sweep's axes in other sections.
+    """All values of `train` and `model` that affect the run, and the values of its sweep's axes in other sections.
 
-    Values that are null are left out. Raises RunError if the manifest is damaged.
+    Null values are left out. Raises RunError if the manifest is damaged.
     """
     sections = deciding_sections(config.to_dict())
     row = planned_row(run)

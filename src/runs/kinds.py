@@ -1,6 +1,6 @@
 """The kinds of runs, in one table: what makes two runs of a kind equal, what one costs, and which results it shows.
 
-How a kind is planned and executed is in jobs/kinds.py, because that needs the code that does it.
+jobs/kinds.py has how each kind is planned and executed, because that imports the code that does it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from src.models.registry import content_of
 
 @dataclass(frozen=True)
 class Kind:
-    """What `src` must know of a kind of run.
+    """What `src` must know about a kind of run.
 
-    `work`: a name of the work that a run does; runs with equal work and equal configuration come out equal.
-    `cost_factors`: a unit of work costs the same in two runs where these are equal.
+    `work`: the name of the work of a run; runs with the same work and configuration have the same result.
+    `cost_factors`: a unit of work takes the same time in two runs for which these are equal.
     `units`: the units of work of a run, for example its epochs.
     `columns`: the columns of the table of results, from the configured metrics and the content of result.json.
-    `section`: the section of the configuration that decides a run of this kind beside those that decide every run.
+    `section`: the section of the configuration that affects only runs of this kind.
     """
 
     work: str
@@ -41,6 +41,7 @@ def _images(config: Config) -> tuple[object, ...]:
 
 def _training_cost(config: Config) -> tuple[object, ...]:
     train = config.train
+    # With max_steps, the whole run is one unit of work, so its length counts, too.
     epochs = train.epochs if train.max_steps is not None else None
     loop = (train.batch_size, train.optimizer.name, train.max_steps, epochs, train.overfit_small)
     return _images(config), config.augment, config.model, loop
@@ -65,7 +66,7 @@ def _training_columns(metrics: Metrics, result: Mapping[str, Any]) -> dict[str, 
 
 
 def columns_of(metrics: Metrics) -> list[str]:
-    """What every measurement on val or test has, in the order of columns: the selecting metric, the loss, the rest."""
+    """The columns of a measurement on val or test in their order: the selecting metric, the loss, the rest."""
     selected_by, *others = metrics.measured
     return [selected_by, "loss", *others]
 
@@ -88,6 +89,7 @@ def _evaluation_columns(metrics: Metrics, result: Mapping[str, Any]) -> dict[str
     return {name: result.get(name) for name in ("split", "n", *columns_of(metrics), "checkpoint")}
 
 
+# A single training and a cell of a grid do the same work: with equal configurations, they share their content key.
 _TRAINING = Kind("train", _training_cost, _training_units, _training_columns)
 
 KINDS: Mapping[str, Kind] = {
@@ -99,22 +101,22 @@ KINDS: Mapping[str, Kind] = {
 
 
 def kind_of(name: str, source: object = "a sweep") -> Kind:
-    """The kind of this name. Raises RunError if there is none, as in a `source` that a newer version made."""
+    """The kind of this name. Raises RunError if there is none, as in a `source` written by a newer version."""
     if name not in KINDS:
         raise RunError(f"kind {name!r} of {source} is unknown; known: {', '.join(KINDS)}")
     return KINDS[name]
 
 
 def content_key(config: Config, kind: str) -> str:
-    """16 hex digits, equal for two configurations exactly where a run of this kind would come out equal.
+    """16 hex digits, equal for two configurations if and only if a run of this kind has the same result.
 
-    Where the run is written, how often it is saved and on which device it runs are not part of it.
+    Paths, checkpoint intervals and the device are not part of it.
     """
     return content_key_of(config.to_dict(), kind)
 
 
 def content_key_of(content: Mapping[str, Any], kind: str) -> str:
-    """`content_key` of a configuration in plain values."""
+    """`content_key` of a configuration given as plain values."""
     facts = kind_of(kind)
     extra = {facts.section: content[facts.section]} if facts.section else {}
     text = json.dumps({**deciding_sections(content), **extra, "kind": facts.work}, sort_keys=True)
@@ -122,18 +124,19 @@ def content_key_of(content: Mapping[str, Any], kind: str) -> str:
 
 
 def deciding_sections(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What decides the outcome of every run, out of a configuration in plain values."""
-    kept = {name: dict(content[name]) for name in ("dataset", "preprocess", "augment", "model", "train", "metrics")}
-    kept["model"] = content_of(content["model"])
+    """The part of a configuration, given as plain values, that affects the result of every run."""
+    sections = {name: dict(content[name]) for name in ("dataset", "preprocess", "augment", "model", "train", "metrics")}
+    # Without options that the network ignores: cells that differ only in those are the same experiment.
+    sections["model"] = content_of(content["model"])
     for name in ("root", "download", "num_workers"):
-        del kept["dataset"][name]
+        del sections["dataset"][name]
     # An overfit test is planned with its overfit_epochs as train.epochs.
     for name in ("device", "overfit_epochs"):
-        del kept["train"][name]
-    return kept
+        del sections["train"][name]
+    return sections
 
 
 def cost_key(config: Config, kind: str) -> str:
-    """12 hex digits, equal where a unit of work costs the same: the same images, network, batch and work."""
+    """12 hex digits, equal if a unit of work takes the same time: the same images, network, batch size and work."""
     facts = kind_of(kind)
     return hashlib.sha256(repr((facts.work, *facts.cost_factors(config))).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The names of all files in run and sweep directories. No other code joins such a path.
+"""The path of every file in a run or sweep directory; other code takes them from here.
 
     runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  jobs/  table.*  compare_*.png
         <run>/       config.yaml  provenance.jsonl  attempts.jsonl  metrics.jsonl  events.out.tfevents.*
@@ -51,7 +51,7 @@ class RunPaths:
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of exact states, and of the best weights."""
+        """The folder of the saved states and of the best weights."""
         return self.path / "checkpoints"
 
     @property
@@ -61,12 +61,13 @@ class RunPaths:
 
     @property
     def result_file(self) -> Path:
-        """Written last."""
+        """Written last: a run is done once this file is valid."""
         return self.path / "result.json"
 
     @property
     def lock_file(self) -> Path:
         """Locked by the process that executes the run: with flock(2), or by its existence on a disk without flock."""
+        # An older name: all versions of Relay must lock the same file.
         return self.path / ".claim.lock"
 
     @property
@@ -80,7 +81,7 @@ class RunPaths:
         return self.path / "cancelled.json"
 
     def figure(self, name: str) -> Path:
-        """Where the run puts the figure `name`."""
+        """The figure `name` of the run."""
         return self.path / f"{name}.png"
 
 
@@ -97,7 +98,7 @@ class SweepPaths:
 
     @property
     def meta_file(self) -> Path:
-        """What was asked for: kind, configuration, profile, code version."""
+        """The request: kind, configuration, profile, code version."""
         return self.path / "sweep.yaml"
 
     @property
@@ -107,7 +108,7 @@ class SweepPaths:
 
     @property
     def submissions_file(self) -> Path:
-        """Intents to submit, and the job ids that SLURM answered with."""
+        """Intents to submit, and the job ids with which SLURM answered."""
         return self.path / "submissions.jsonl"
 
     @property
@@ -125,5 +126,5 @@ class SweepPaths:
         return self.path / f"table.{suffix}"
 
     def figure(self, name: str) -> Path:
-        """Where the figure `name` of the sweep goes."""
+        """The figure `name` of the sweep."""
         return self.path / f"{name}.png"

@@ -1,4 +1,4 @@
-"""Which sweep or run a name on the command line means: the exact one, else the only one that has it as a part."""
+"""Finds the sweep or run that a name on the command line means: an exact match, or the only name that contains it."""
 
 from __future__ import annotations
 
@@ -12,34 +12,36 @@ from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import sweeps, with_whole_manifests
 from src.text import shortlist
 
+# How many names an error lists, and how many `print_names` prints.
 _SHOWN = 8
+_NAMES_SHOWN = 20
 Named = TypeVar("Named")
 
 
 def find_named(runs_dir: Path, name: str | None) -> tuple[SweepDir, RunDir | None]:
-    """The sweep, or the sweep and the run, that `name` means; the newest sweep where there is no name.
+    """The sweep, or the sweep and the run, that `name` means; the newest sweep if `name` is None or empty.
 
-    `name` is a sweep, a run, `sweep/run`, or their path. Raises RunError if nothing has it or several have.
+    `name` is a sweep, a run, `sweep/run`, or the path of one. Raises RunError if no name matches, or several do.
     """
     known = sweeps(runs_dir)
     if not known:
         start = hints.command("hpc.launch", "grid")
-        raise RunError(f"{runs_dir}: there are no runs yet; to start some, for example: {start}")
+        raise RunError(f"{runs_dir}: there are no runs yet; to start a grid: {start}")
     if not name:
         return known[-1], None
     sweep_part, _, run_part = _without_folder(name, runs_dir).rpartition("/")
     if sweep_part:
         inside = [run for sweep in _fitting(sweep_part, known, _sweep_name) for run in sweep.runs()]
         return _only(name, known, [(run.sweep(), run) for run in _fitting(run_part, inside, _run_name)])
-    whole = _fitting(run_part, known, _sweep_name)
-    if whole:
-        return _only(name, known, [(sweep, None) for sweep in whole])
+    matching = _fitting(run_part, known, _sweep_name)
+    if matching:
+        return _only(name, known, [(sweep, None) for sweep in matching])
     everywhere = [run for sweep in with_whole_manifests(known) for run in sweep.runs()]
     return _only(name, known, [(run.sweep(), run) for run in _fitting(run_part, everywhere, _run_name)])
 
 
 def _without_folder(name: str, runs_dir: Path) -> str:
-    """`sweep/run` of a path below `runs_dir`; other names without the slash that completion leaves at their end."""
+    """`sweep/run` for a path below `runs_dir`; other names without the final slash that a shell's completion adds."""
     path = Path(name)
     if "/" in name and path.exists() and path.resolve().is_relative_to(runs_dir.resolve()):
         return str(path.resolve().relative_to(runs_dir.resolve()))
@@ -47,9 +49,12 @@ def _without_folder(name: str, runs_dir: Path) -> str:
 
 
 def _fitting(part: str, things: Iterable[Named], name_of: Callable[[Named], str]) -> list[Named]:
-    """Those whose name is `part`; where there is none, those that have it in their name."""
-    there = list(things)
-    return [thing for thing in there if name_of(thing) == part] or [thing for thing in there if part in name_of(thing)]
+    """Those whose name is `part`; if there are none, those whose name contains it."""
+    # An exact name wins, because a sweep's name is also contained in that of a second one of the same second (`…-2`).
+    candidates = list(things)
+    return [thing for thing in candidates if name_of(thing) == part] or [
+        thing for thing in candidates if part in name_of(thing)
+    ]
 
 
 def _sweep_name(sweep: SweepDir) -> str:
@@ -61,22 +66,19 @@ def _run_name(run: RunDir) -> str:
 
 
 def _only(
-    name: str, known: Sequence[SweepDir], found: Sequence[tuple[SweepDir, RunDir | None]]
+    name: str, known: Sequence[SweepDir], matches: Sequence[tuple[SweepDir, RunDir | None]]
 ) -> tuple[SweepDir, RunDir | None]:
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
         newest = ", ".join(sweep.name for sweep in known[-_SHOWN:])
-        raise RunError(f"{name!r}: no sweep and no run has that in its name; sweeps: {newest}")
-    shown = shortlist([run.label if run else sweep.name for sweep, run in found], _SHOWN)
-    raise RunError(f"{name!r}: {len(found)} have that in their name: {shown}; give one of them in full")
-
-
-_NAMES_SHOWN = 20
+        raise RunError(f"{name!r}: no sweep and no run has that in its name; newest sweeps: {newest}")
+    shown = shortlist([run.label if run else sweep.name for sweep, run in matches], _SHOWN)
+    raise RunError(f"{name!r}: {len(matches)} have that in their name: {shown}; give one of them in full")
 
 
 def print_names(runs: Sequence[RunDir]) -> None:
-    """A line for each run, so that whoever stops or retries runs sees which."""
+    """Print one line per run, at most _NAMES_SHOWN of them."""
     for run in runs[:_NAMES_SHOWN]:
         print(f"  {run.label}")
     if len(runs) > _NAMES_SHOWN:

@@ -85,7 +85,7 @@ def heart_beats(owner_file: Path) -> bool:
 class Ownership:
     """This process owns one run: a context manager that runs the heartbeat.
 
-    `unfinished_attempt` becomes true when a heartbeat finds another owner's token.
+    `lost` becomes true when a heartbeat finds another owner's token.
     """
 
     def __init__(self, file: Path, label: str) -> None:

@@ -1,4 +1,4 @@
-"""What a run was planned with, compared with what it finds when it starts: its configuration and its images."""
+"""Compares what a run was planned with to what it finds when it starts: its configuration and its images."""
 
 from __future__ import annotations
 
@@ -12,34 +12,37 @@ from src.runs.rundir import RunDir
 
 
 def check_as_planned(run: RunDir, config: Config, kind: str, data: str) -> None:
-    """Compare the run's configuration and the digest of its images with its line of the sweep's manifest.
+    """Compare the run's configuration and `data`, the digest of its images, with its line of the sweep's manifest.
 
     Raises RunError if config.yaml was edited after planning or the manifest is damaged, DataError if the images
-    are others. A run that was taken out of its sweep has nothing to be compared with.
+    have changed. A run directory outside its sweep is not checked.
     """
     row = planned_row(run)
     if row is None:
         return
     if row["key"] != content_key(config, kind):
         raise RunError(
-            f"{run.config_file}: is not what the run was planned with; restore it, "
-            "or ask for the changed experiment, which gets a run of its own"
+            f"{run.config_file}: is not what the run was planned with; restore it, and start the changed experiment "
+            "as a sweep of its own"
         )
     if row.get("data") not in (None, data):
         raise DataError(
-            f"{run.label}: was planned on other images than those of dataset.name {config.dataset.name} now (content "
-            f"{row['data']}, now {data}): restore the images, or start over on these: "
-            f"{hints.again('--fresh', kept=run.sweep().meta())}"
+            f"{run.label}: the images of dataset.name {config.dataset.name} have changed since it was planned (digest "
+            f"{row['data']}, now {data}); restore the images, or start over with these: "
+            f"{hints.again('--fresh', saved=run.sweep().meta())}"
         )
 
 
 def planned_row(run: RunDir) -> dict[str, Any] | None:
-    """The run's line of its sweep's manifest; None for a run that was taken out of its sweep. Raises RunError."""
+    """The run's line of its sweep's manifest; None for a run directory outside its sweep.
+
+    Raises RunError if the manifest is damaged.
+    """
     sweep = run.sweep()
     if not sweep.meta_file.is_file():
         return None
     for row in sweep.cells():
         if row["name"] == run.name:
             return row
-    anew = hints.again("--fresh", kept=sweep.meta())
-    raise RunError(f"{sweep.cells_file}: has no line for {run.name}; to start the runs over: {anew}")
+    fresh = hints.again("--fresh", saved=sweep.meta())
+    raise RunError(f"{sweep.cells_file}: has no line for {run.name}; restore it, or start over: {fresh}")

@@ -16,7 +16,10 @@ _QUIET_S, _PATIENCE_S = 10, 900
 
 @contextlib.contextmanager
 def folder_lock(runs_dir: Path) -> Iterator[None]:
-    """One planner at a time in this runs directory. Raises RunError if it cannot be written."""
+    """Hold the planning lock of a runs directory; two launches at once would plan and submit the same runs twice.
+
+    Raises RunError if the directory cannot be written, or if the lock is still held after 15 minutes.
+    """
     from filelock import FileLock, Timeout
 
     try:
@@ -25,11 +28,11 @@ def folder_lock(runs_dir: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=_QUIET_S)
         except Timeout:
-            log.info(f"waiting for {lock.lock_file}, which another launch holds")
+            log.info(f"waiting for another launch, which holds {lock.lock_file}")
             lock.acquire(timeout=_PATIENCE_S)
     except Timeout:
         raise RunError(
-            f"{lock.lock_file}: held for {_PATIENCE_S} s; if no launch is at work, on no login node, remove that file"
+            f"{lock.lock_file}: still held after {_PATIENCE_S} s; if no launch runs on any login node, remove this file"
         ) from None
     except OSError as error:
         raise unwritable(runs_dir, error) from None
@@ -40,7 +43,7 @@ def folder_lock(runs_dir: Path) -> Iterator[None]:
 
 
 def is_folder_locked(runs_dir: Path) -> bool:
-    """Whether another process is inside `folder_lock` of this directory. Waits for nothing."""
+    """Whether another process holds the planning lock of this directory now."""
     from filelock import FileLock, Timeout
 
     try:
@@ -49,7 +52,7 @@ def is_folder_locked(runs_dir: Path) -> bool:
     except Timeout:
         return True
     except OSError:
-        return False  # Of another user, or read-only: it cannot be asked.
+        return False  # Unknown: the folder belongs to another user, or is read-only.
 
 
 def unwritable(runs_dir: Path, error: OSError) -> RunError:

@@ -24,9 +24,9 @@ _PACKAGES = ("torch", "torchvision", "datasets", "submitit", "numpy")
 @functools.cache
 def code_version(root: Path = _ROOT) -> dict[str, Any]:
     """The commit of the code below `root`, and whether it has uncommitted changes or files. None without git."""
-    kept = read_json(root / SNAPSHOT_VERSION)
-    if kept is not None:
-        return kept
+    saved = read_json(root / SNAPSHOT_VERSION)
+    if saved is not None:
+        return saved
     status = _git(root, "status", "--porcelain", "--untracked-files=normal", "--", *_CODE)
     commit = _git(root, "rev-parse", "HEAD")
     return {"commit": commit and commit.decode().strip(), "dirty": None if status is None else bool(status)}

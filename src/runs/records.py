@@ -211,16 +211,16 @@ class Shape:
             raise self._refusal(path, error) from None
 
     def _refusal(self, where: object, error: ValidationError) -> RunError:
-        found = error.errors(include_url=False)[0]
-        parts = [str(part) for part in found["loc"]]
+        first = error.errors(include_url=False)[0]
+        parts = [str(part) for part in first["loc"]]
         if parts and parts[-1] in ("float", "constrained-int", "constrained-float"):
-            found["msg"] = "must be a number or null"
+            first["msg"] = "must be a number or null"
             parts.pop()
-        elif found["type"] == "string_pattern_mismatch":
-            found["msg"] = "must be a name"
+        elif first["type"] == "string_pattern_mismatch":
+            first["msg"] = "must be a name"
         key = ".".join(parts)
-        message = found["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        given = "" if found["type"] in ("missing", "value_error") else f", and is {_shown(found['input'])}"
+        message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        given = "" if first["type"] in ("missing", "value_error") else f", and is {_shown(first['input'])}"
         return RunError(f"{where}: {f'{key}: ' if key else ''}{message}{given}; {self._advice}")
 
 
@@ -239,7 +239,7 @@ METRICS = Shape(
     f"{_BACK}, or start the run over with --fresh",
     ConfigDict(strict=True),
 )
-RESULT = Shape(Result, f"{_BACK}, or remove it: the run then goes on from its checkpoint")
+RESULT = Shape(Result, f"{_BACK}, or remove it: the run then resumes from its checkpoint")
 SOURCE = Shape(Source, _BACK)
 OWNER = Shape(Owner, f"{_BACK}, or remove it once no process executes the run")
 PIPELINE = Shape(PipelineMeta, f"{_BACK}, or move the folder away")

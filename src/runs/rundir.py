@@ -1,4 +1,4 @@
-"""Run and sweep directories: what their files say, and the few writes that change the state of a run.
+"""Run and sweep directories: reads their files, and writes the few that change the state of a run.
 
 src/runs/layout.py names the files, src/runs/records.py has their schemas. A run is done if and only if its result.json
 is valid.
@@ -39,7 +39,7 @@ class RunDir(RunPaths):
         return make_config(yaml_file.read_mapping(self.config_file), str(self.config_file))
 
     def sweep(self) -> SweepDir:
-        """Its sweep."""
+        """The sweep that the run belongs to."""
         return SweepDir(self.path.parent)
 
     def result(self) -> dict[str, Any] | None:
@@ -56,6 +56,7 @@ class RunDir(RunPaths):
 
     def damage(self) -> str:
         """What is damaged in the run's files, and what to do; "" if all of them can be read."""
+        # The other files are needed to resume, so only as long as there is no valid result.
         try:
             if self.result() is None and self.attempts():
                 self.last_metrics()
@@ -129,6 +130,7 @@ class RunDir(RunPaths):
         locked = is_locked(self.lock_file)
         if locked is not None:
             return locked
+        # flock(2) cannot tell on this disk, but taking the lock does.
         try:
             with self.lock():
                 return False
@@ -158,6 +160,7 @@ class SweepDir(SweepPaths):
         """
         if not self.meta_file.is_file():
             raise RunError(f"{self.path}: not a sweep directory, there is no {self.meta_file.name} in it")
+        # replace_file gives a changed file a new inode, so the cache never returns an old content.
         facts = self.meta_file.stat()
         return _read_meta(self.meta_file, (facts.st_ino, facts.st_mtime_ns, facts.st_size))
 
@@ -167,22 +170,22 @@ class SweepDir(SweepPaths):
         return str(self.meta()["kind"])
 
     def cells(self) -> list[dict[str, Any]]:
-        """index, name, key and overrides of every cell, in order; also `data`, the digest of its images, if it is
-        known.
+        """index, name, key and overrides of every cell, in order; also `data`, the digest of its images, if known.
 
         Raises RunError if a line is damaged, or if the number of distinct cells is not the one in sweep.yaml.
         """
-        found, expected = read_lines(self.cells_file, records.CELL), self.meta().get("cells")
-        count = len(found) if expected is None else expected
-        different = {cell["index"]: cell for cell in found}
-        names = {cell["name"] for cell in different.values()}
-        if not len(found) == len(names) == count or different.keys() != set(range(count)):
+        cells, expected = read_lines(self.cells_file, records.CELL), self.meta().get("cells")
+        count = len(cells) if expected is None else expected
+        by_index = {cell["index"]: cell for cell in cells}
+        names = {cell["name"] for cell in by_index.values()}
+        # A lost or repeated line would drop runs from the table, or run one of them twice.
+        if not len(cells) == len(names) == count or by_index.keys() != set(range(count)):
             raise RunError(
-                f"{self.cells_file}: {len(found)} complete lines for {len(names)} different cells, where "
+                f"{self.cells_file}: {len(cells)} complete lines for {len(names)} different cells, but "
                 f"{self.meta_file.name} says {count}: the file was truncated or damaged; restore it, or start the same "
-                f"runs anew: {hints.again('--fresh', kept=self.meta())}"
+                f"runs over: {hints.again('--fresh', saved=self.meta())}"
             )
-        return [different[index] for index in range(count)]
+        return [by_index[index] for index in range(count)]
 
     def runs(self) -> list[RunDir]:
         """The run of each cell, in order."""

@@ -1,6 +1,6 @@
-"""Sweeps on disk: made at once, found again by what was asked.
+"""Sweeps on disk: created atomically, found again by the content of the request.
 
-Asking for the same runs again finds their sweep and continues it; only `fresh` makes another.
+The same request again finds its sweep and continues it. Only `fresh` creates another one.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ from src.runs.provenance import code_version
 from src.runs.rundir import SweepDir
 
 _MAKING = ".making-"
-# More files than this are made durable by one sync of everything, which takes less than one for each.
+# More files than this are made durable by one sync(2) of all file systems, which is faster than one fsync each.
 _SYNCED_ONE_BY_ONE = 200
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: runs of one kind, a cell for each; `extra` is what tells requests apart beside the cells.
+    """The runs that a command requests: one kind, and a cell for each run.
 
-    `data`, once the images are ready: the digest of those of each cell, by the cell's name.
+    `extra` distinguishes requests whose cells are equal. `data` maps the name of each cell to the digest of its images,
+    once they are prepared.
     """
 
     kind: str
@@ -50,73 +51,78 @@ class Request:
 
     @property
     def key(self) -> str:
-        """16 hex digits, equal where the same is asked."""
+        """16 hex digits, equal for equal requests."""
         cells = [f"{cell.former_name or cell.name} {cell.key}" for cell in self.cells]
         text = "\n".join([self.kind, self.tag, self.extra, *cells])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def runs_dir(self) -> Path:
-        """Where its sweep goes."""
+        """The folder of its sweep."""
         return Path(self.config.paths.runs_dir)
 
     def name_at(self, created: datetime) -> str:
-        """The name of a sweep that is made for it now."""
+        """The name of a sweep that is created for it now."""
         return f"{self.tag}_{created:%Y%m%d-%H%M%S}"
 
 
 def open_sweep(request: Request, *, fresh: bool = False, code_root: Path | None = None) -> tuple[SweepDir, bool]:
-    """The sweep of a request: the newest one that was asked for before, or a new one. True if it is new.
+    """The newest sweep of the same request, or a new one; and whether it is new.
 
-    A new one keeps the code below `code_root`, that of this process unless another is given. Raises RunError if the
-    runs directory cannot be written, DataError if the one before had other images.
+    A new one gets a snapshot of the code below `code_root`; by default, that of this process. Raises RunError if the
+    runs directory cannot be written, DataError if the images have changed since the sweep was planned.
     """
     with folder_lock(request.runs_dir):
-        for left in request.runs_dir.glob(f"{_MAKING}*"):
-            shutil.rmtree(left, ignore_errors=True)  # of a planner that was killed; nobody else plans now
-        found = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
-        if found:
-            check_same_images(found, request)
-        return (found, False) if found else (make_sweep(request, datetime.now(), code_root), True)
+        # Drafts of planners that were killed: while this process holds the lock, no other one plans.
+        for draft in request.runs_dir.glob(f"{_MAKING}*"):
+            shutil.rmtree(draft, ignore_errors=True)
+        existing = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
+        if existing:
+            check_same_images(existing, request)
+            return existing, False
+        return make_sweep(request, datetime.now(), code_root), True
 
 
 def check_same_images(sweep: SweepDir, request: Request) -> None:
-    """Raise DataError if a cell of the sweep was planned on other images than the request has now, done or not."""
-    # By their order: the sweep may be of a version that named its cells in another way.
+    """Raise DataError if a cell of the sweep, done or not, was planned on other images than the request has now."""
+    # Compared in order, not by name: an earlier version may have named the cells differently.
     now = [request.data.get(cell.name) for cell in request.cells]
     planned = [row.get("data") for row in sweep.cells()]
     changed = [pair for pair in zip(planned, now, strict=True) if None not in pair and pair[0] != pair[1]]
     if changed:
         raise DataError(
             f"{sweep.path}: {len(changed)} of {len(planned)} runs were planned on other images than those of "
-            f"dataset.name {request.config.dataset.name} now (content {changed[0][0]}, now {changed[0][1]}): put "
-            f"the images back as they were, or start over on these: {hints.again('--fresh')}"
+            f"dataset.name {request.config.dataset.name} now (digest {changed[0][0]}, now {changed[0][1]}); restore "
+            f"the images, or start over with these: {hints.again('--fresh')}"
         )
 
 
 def sweeps(runs_dir: Path) -> list[SweepDir]:
-    """The sweeps below `runs_dir`, oldest first; folders of others are skipped, also those that have a sweep.yaml,
-    and damaged sweeps, both with a word.
+    """The sweeps below `runs_dir`, oldest first.
+
+    Other folders are skipped. A damaged sweep, or another program's sweep.yaml, is skipped with a warning.
     """
     if not runs_dir.is_dir():
         return []
-    found = [SweepDir(path) for path in runs_dir.iterdir() if not path.name.startswith(".")]
-    # Not is_file(), which raises in a folder that is closed to us.
-    whole = _whole([sweep for sweep in found if os.path.isfile(sweep.meta_file)], SweepDir.meta)  # noqa: PTH113
-    return sorted(whole, key=lambda sweep: (str(sweep.meta()["created"]), sweep.name))
+    folders = [SweepDir(path) for path in runs_dir.iterdir() if not path.name.startswith(".")]
+    # Path.is_file() raises PermissionError in another user's private folder; os.path.isfile is False.
+    readable = _readable([sweep for sweep in folders if os.path.isfile(sweep.meta_file)], SweepDir.meta)  # noqa: PTH113
+    return sorted(readable, key=lambda sweep: (str(sweep.meta()["created"]), sweep.name))
 
 
-def with_whole_manifests(made: Iterable[SweepDir]) -> Iterator[SweepDir]:
-    """Those of a known kind whose cells can be read. For whoever looks through sweeps that nobody asked for by name."""
-    return _whole(made, lambda sweep: (kind_of(sweep.kind, sweep.path), sweep.cells()))
+def with_whole_manifests(candidates: Iterable[SweepDir]) -> Iterator[SweepDir]:
+    """Those of a known kind whose cells can be read. The others are skipped with a warning, because the user did not
+    name them.
+    """
+    return _readable(candidates, lambda sweep: (kind_of(sweep.kind, sweep.path), sweep.cells()))
 
 
-def _whole(made: Iterable[SweepDir], read: Callable[[SweepDir], object]) -> Iterator[SweepDir]:
-    for sweep in made:
+def _readable(candidates: Iterable[SweepDir], read: Callable[[SweepDir], object]) -> Iterator[SweepDir]:
+    for sweep in candidates:
         try:
             read(sweep)
         except (RelayError, OSError) as error:
-            # Every sweep of ours has a manifest; Weights & Biases, for one, writes a sweep.yaml too.
+            # Other programs write a sweep.yaml, too (Weights & Biases does), but no cells.jsonl beside it.
             ours = os.path.exists(sweep.cells_file)  # noqa: PTH110
             reason = " ".join(str(error).split()) if ours else f"{sweep.path}: its sweep.yaml is another program's"
             warn_once(f"skipped: {reason}")
@@ -125,7 +131,7 @@ def _whole(made: Iterable[SweepDir], read: Callable[[SweepDir], object]) -> Iter
 
 
 def find_sweep(runs_dir: Path, kind: str, key: str | None = None) -> SweepDir | None:
-    """The newest sweep of this kind, and of this content where a key is given."""
+    """The newest sweep of this kind, and with this request key if one is given; None if there is none."""
     for sweep in reversed(sweeps(runs_dir)):
         meta = sweep.meta()
         if meta["kind"] == kind and key in (None, meta["key"]):
@@ -134,9 +140,10 @@ def find_sweep(runs_dir: Path, kind: str, key: str | None = None) -> SweepDir | 
 
 
 def make_sweep(request: Request, created: datetime, code_root: Path | None = None) -> SweepDir:
-    """Make the directories of a sweep and all its runs, at once: a planner that dies leaves none or all of them.
+    """Create a sweep with the directories of all its runs in a hidden folder, and rename that to its final name.
 
-    Raises RunError if the runs directory cannot be written.
+    A planner that is killed leaves either the complete sweep or nothing. Raises RunError if the runs directory cannot
+    be written.
     """
     runs_dir = request.runs_dir
     try:
@@ -144,25 +151,9 @@ def make_sweep(request: Request, created: datetime, code_root: Path | None = Non
     except OSError as error:
         raise unwritable(runs_dir, error) from None
     try:
+        # mkdtemp(3) creates a folder that only its owner can read.
         building.chmod(0o755)
-        draft, texts = SweepDir(building), ConfigTexts()
-        for cell in request.cells:
-            run = draft.run(cell.name)
-            run.path.mkdir()
-            run.config_file.write_text(texts.text(cell.config), encoding="utf-8")
-        rows = [_manifest_row(request, cell, texts) for cell in request.cells]
-        append_lines(draft.cells_file, rows)
-        meta: dict[str, Any] = {
-            "kind": request.kind,
-            "tag": request.tag,
-            "key": request.key,
-            "created": created.isoformat(),
-        }
-        kept = keep_code(draft.code, code_root)
-        meta |= {"cells": len(rows), "code": code_version(kept), "snapshot": kept.name}
-        meta |= {"call": hints.to_keep(), "config": request.config.to_dict()}
-        replace_file(draft.meta_file, yaml_file.dump_yaml(meta))
-        _make_durable([draft.run(cell.name).config_file for cell in request.cells])
+        _write_sweep(SweepDir(building), request, created, code_root)
         path = _rename_to_free(building, runs_dir / request.name_at(created))
         sync_directory(runs_dir)
         return SweepDir(path)
@@ -173,8 +164,35 @@ def make_sweep(request: Request, created: datetime, code_root: Path | None = Non
         raise
 
 
+def _write_sweep(draft: SweepDir, request: Request, created: datetime, code_root: Path | None) -> None:
+    texts = ConfigTexts()
+    for cell in request.cells:
+        run = draft.run(cell.name)
+        run.path.mkdir()
+        # Without fsync here; _make_durable does it for all files at the end.
+        run.config_file.write_text(texts.text(cell.config), encoding="utf-8")
+    append_lines(draft.cells_file, [_manifest_row(request, cell, texts) for cell in request.cells])
+    snapshot = keep_code(draft.code, code_root)
+    meta = {
+        "kind": request.kind,
+        "tag": request.tag,
+        "key": request.key,
+        "created": created.isoformat(),
+        "cells": len(request.cells),
+        "code": code_version(snapshot),
+        "snapshot": snapshot.name,
+        "call": hints.to_keep(),
+        "config": request.config.to_dict(),
+    }
+    replace_file(draft.meta_file, yaml_file.dump_yaml(meta))
+    _make_durable([draft.run(cell.name).config_file for cell in request.cells])
+
+
 def _make_durable(files: Sequence[Path]) -> None:
-    """Before the rename that makes them count: after a power cut, an empty config.yaml would be another experiment."""
+    """Flush the files and their folders to disk, before the rename that publishes them.
+
+    After a power cut, an empty config.yaml would be read as the default experiment.
+    """
     if len(files) > _SYNCED_ONE_BY_ONE:
         os.sync()
         return
@@ -192,7 +210,7 @@ def _manifest_row(request: Request, cell: Cell, texts: ConfigTexts) -> dict[str,
 
 
 def _rename_to_free(building: Path, wanted: Path) -> Path:
-    # Renaming onto an existing non-empty directory fails, so two planners of one second cannot share one.
+    # rename(2) onto a non-empty directory fails, so two sweeps planned in the same second cannot share one.
     for suffix in ["", *(f"-{number}" for number in range(2, 1000))]:
         target = wanted.with_name(wanted.name + suffix)
         try:
@@ -202,4 +220,4 @@ def _rename_to_free(building: Path, wanted: Path) -> Path:
                 raise
             continue
         return target
-    raise RunError(f"{wanted}: a thousand sweeps of this name exist")
+    raise RunError(f"{wanted}: 999 sweeps with this name exist already; remove some of them")

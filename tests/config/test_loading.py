@@ -53,7 +53,7 @@ def test_strings_that_look_like_numbers_are_quoted() -> None:
 
 def test_one_value_searched_under_two_names_is_refused() -> None:
     said = refusal("hparams.train.optimizer.lr=[1e-3]")
-    assert "hparams.train.optimizer.lr: sets the same as hparams.lr; keep one of them" in said
+    assert "hparams.train.optimizer.lr: sets the same value as hparams.lr; keep one of them" in said
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ def test_one_value_searched_under_two_names_is_refused() -> None:
 )
 def test_an_axis_that_would_undo_another_setting_is_refused(axis: str, other: str) -> None:
     said = refusal(f"hparams.{axis}")
-    assert f"hparams.{axis.partition('=')[0]}: sets the same as hparams.{other}; keep one of them" in said
+    assert f"hparams.{axis.partition('=')[0]}: sets the same value as hparams.{other}; keep one of them" in said
 
 
 @pytest.mark.parametrize("section", ["hparams", "refine", "lr_finder"])
 @pytest.mark.parametrize("tag", [".hid", "../evil", "a/b", "a\nb", "a\n", "a" * 65, "-f", "", "ä", "a b"])
 def test_a_tag_that_is_no_folder_name_is_refused(section: str, tag: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{section}\.tag: .* is not allowed; a folder is named by it"):
+    with pytest.raises(ConfigError, match=rf"{section}\.tag: .* is not allowed; it names a folder"):
         make_config({section: {"tag": tag}}, "test")
 
 
@@ -175,7 +175,7 @@ def test_a_duplicate_key_is_refused_with_both_lines(tmp_path: Path) -> None:
         (["model.num_modules=16"], ["model.num_modules: 16"]),
         (["hparams.lrr=[1]"], ["hparams.lrr: unknown axis", "'lr'"]),
         (["hparams.lr=3"], ["hparams.lr: 3 is not a list", "[3]"]),
-        (["hparams.lr=[1,1]"], ["holds a value twice"]),
+        (["hparams.lr=[1,1]"], ["contains a value twice"]),
         (["lr_finder.min_lr=2"], ["lr_finder.min_lr"]),
         (["train=adam"], ["train: 'adam'", "section"]),
         (["nonsense"], ["key.path=value"]),

@@ -143,7 +143,7 @@ def test_weights_that_nobody_knows_are_kept_and_never_lost(trained: Callable[...
     target.parent.mkdir()
     target.write_text("of the report's program")
     run = trained(0.9)
-    assert "nobody knows where it is from" in export(run)
+    assert "its origin is unknown" in export(run)
     export(run, replace=True)
     (kept,) = target.parent.glob("best-*.ckpt")
     assert kept.read_text() == "of the report's program"
@@ -210,7 +210,7 @@ def test_the_digest_beside_a_checkpoint_is_compared(small: Callable[..., Config]
         beside.write_text(harmless)
         evaluation_request(config)
     beside.write_text(json.dumps({"sha256": "0" * 64}))
-    with pytest.raises(CheckpointError, match=r"is not the file that some\.json beside it was written for"):
+    with pytest.raises(CheckpointError, match=r"does not match some\.json beside it"):
         evaluation_request(config)
     with pytest.raises(CheckpointError, match=r"evaluation\.sha256: a+, but .*some\.ckpt has"):
         evaluation_request(small(evaluation__checkpoint=str(checkpoint), evaluation__sha256="a" * 64))

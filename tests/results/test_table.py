@@ -179,7 +179,7 @@ def test_a_grid_that_diverged_everywhere_has_no_best_cell_and_says_so(
     for run in sweep.runs():
         finish(run, None)
     for ask in (with_best_cell, lambda config: grid_request(config, refined=True)):
-        with pytest.raises(RunError, match=rf"all 4 cells of {sweep.name} that are done diverged; .*hparams\.lr"):
+        with pytest.raises(RunError, match=rf"all 4 finished cells of {sweep.name} diverged; .*hparams\.lr"):
             ask(small())
 
 

@@ -128,5 +128,5 @@ def test_cells_that_differ_in_nothing_that_their_network_reads_are_refused(small
 def test_a_grid_without_axes_and_one_too_large(small: Callable[..., Config]) -> None:
     with pytest.raises(ConfigError, match="no axis"):
         expand_grid(small(hparams={"epochs": 2}))
-    with pytest.raises(ConfigError, match="more than"):
+    with pytest.raises(ConfigError, match="at most 1,000,000"):
         expand_grid(small(hparams={"lr": [i / 1e5 for i in range(1, 2000)], "seed": list(range(1000))}))

@@ -130,7 +130,7 @@ def test_a_damaged_snapshot_is_not_trusted(
     assert "import" not in done.stdout
     # The checkout has this very code still.
     assert keep_code(sweep.code) == kept
-    assert "it is made again" in capsys.readouterr().err
+    assert "it is replaced" in capsys.readouterr().err
     assert snapshot_problem(kept) == ""
 
 
@@ -206,7 +206,7 @@ def test_in_the_foreground_half_a_sweep_is_not_finished_with_other_code(
     capsys.readouterr()
     open_and_run(request, work, fresh=False)
     said = capsys.readouterr().err
-    assert "was made with other code (src/models/net.py changed since); to run it again from the start: " in said
+    assert "was made with other code (src/models/net.py changed since); to start over: " in said
     assert open_and_run(request, work, fresh=True).path != sweep.path
 
 
@@ -262,7 +262,7 @@ def test_a_launch_goes_on_with_the_sweeps_code_and_says_so(
     )
     assert sweep.meta()["snapshot"] == kept
     choose_code(sweep, new_code=True)
-    assert f"continues with the current code, snapshot {code_digest()}" in capsys.readouterr().out
+    assert f"with the current code, snapshot {code_digest()}" in capsys.readouterr().out
     assert sweep.meta()["snapshot"] == code_digest() != kept
     assert sweep.meta()["key"] == grid_request_key(sweep)
 

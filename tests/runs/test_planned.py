@@ -61,7 +61,7 @@ def test_a_run_does_not_go_on_with_other_images(on_folder: Callable[..., Config]
     assert execute(run, 9) == "stopped"
     shutil.copytree(tmp_path / "images", tmp_path / "before")
     write_images(tmp_path / "images", seed=1)
-    with pytest.raises(DataError, match=r"other images than those of dataset\.name .*/images now .* --fresh"):
+    with pytest.raises(DataError, match=r"the images of dataset\.name .*/images have changed .* --fresh"):
         execute(run)
     with pytest.raises(DataError, match="1 of 1 runs were planned on other images"):
         planned(train_request(on_folder(paths__runs_dir=str(tmp_path / "a"))))
@@ -191,7 +191,7 @@ def damaged(request: pytest.FixtureRequest, small: Callable[..., Config]) -> Swe
 
 
 def test_a_manifest_that_does_not_fit_is_an_error(damaged: SweepDir, small: Callable[..., Config]) -> None:
-    message = rf"cells\.jsonl: {len(read_lines(damaged.cells_file))} complete lines.* where sweep\.yaml says 4"
+    message = rf"cells\.jsonl: {len(read_lines(damaged.cells_file))} complete lines.* but sweep\.yaml says 4"
     for use in (damaged.cells, damaged.runs, lambda: read_rows(damaged), lambda: launch("grid", small(), "local")):
         with pytest.raises(RunError, match=message):
             use()
