@@ -1,4 +1,4 @@
-"""The commands as a user types them, each in a process of its own."""
+"""The commands as a user types them, each in its own process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def start(*words: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
 
 
 def wait_for_rows(folder: Path, count: int, process: subprocess.Popen[Any]) -> None:
-    """Until the run that goes on has logged `count` rows."""
+    """Wait until the running run has logged `count` rows."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         logged = [

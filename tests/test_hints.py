@@ -1,4 +1,4 @@
-"""Every command that a message tells a user to type runs when it is pasted, and knows the profile of its sweep."""
+"""Every command that a message suggests runs when it is pasted, and has the profile of its sweep."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ SUBMIT = ("train", "lr-sweep", "grid", "evaluate")
 
 
 def hints_in(text: str) -> list[str]:
-    """The commands in a message: each ends with its line, or before the next part of the sentence."""
+    """The commands in a message. Each ends at the end of its line, or before the next part of the sentence."""
     return re.findall(rf"{re.escape(hints.python('X').split()[0])} -m .*?(?=; |$)", text, re.M)
 
 
 def paste(hint: str, env: Mapping[str, str] | None = None) -> Done:
-    """What a shell makes of it; where it would submit, its dry run. It must be no mistake in the command line."""
+    """Run a hint in a shell, as a dry run if it would submit. Its options must all exist."""
     interpreter, minus_m, *words = shlex.split(hint)
     assert (Path(interpreter).name[:6], minus_m) == ("python", "-m")
     dry = ["--dry-run"] if words[0] == "hpc.launch" and words[1] in SUBMIT else []
@@ -53,7 +53,7 @@ def only(found: list[str], part: str) -> str:
 
 @pytest.fixture
 def profile(tmp_path: Path) -> Path:
-    """A site's own, in a folder with a space in its name."""
+    """A site's own profile, in a folder with a space in its name."""
     path = tmp_path / "my sites" / "mysite.yaml"
     path.parent.mkdir()
     path.write_text(yaml_file.dump_yaml({"executor": "local", "time_min": 5, "signal_lead_s": 10}))
@@ -61,7 +61,7 @@ def profile(tmp_path: Path) -> Path:
 
 
 def strings_of(path: Path) -> list[tuple[int, str]]:
-    """Line and text of the strings in a module that are not its docstrings."""
+    """Line and text of the strings in a module, without docstrings."""
     tree = ast.parse(path.read_text())
     with_docs = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docs = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, with_docs) and _has_doc(node)}
@@ -78,7 +78,7 @@ def _has_doc(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFuncti
 
 def test_no_message_writes_a_command_by_itself() -> None:
     targets = "|".join(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
-    # An option by itself is what a hint is made with; in a sentence it is a riddle to whoever typed `make`.
+    # A string that is only an option is an argument of a hint. In a sentence, it does not help a user who typed `make`.
     command = re.compile(
         rf"python3? -m |\bmake (-\S+ )*({targets})\b|--(fresh|new-code|unfinished)\b(?!$)|command_line"
     )
@@ -154,7 +154,7 @@ def test_where_there_is_nothing_yet_the_way_to_it_is_said(small_file: Path) -> N
         done = paste(hint)
         assert done.returncode == 0, done.stderr
         assert str(small_file.parent) in done.stdout
-    # In a real shell, with what it makes of the quotes.
+    # In a real shell, because it interprets the quotes.
     done = subprocess.run(
         ["bash", "-c", f"{hint} --dry-run"],
         cwd=ROOT,
@@ -172,7 +172,7 @@ def test_a_sweep_remembers_its_profile_and_every_hint_on_its_way_runs(
     given = ["--config", str(small_file), "--set", "hparams.epochs=1", *ONE_CELL]
     grid = ["hpc.launch", "grid", *given]
     one = small(hparams__epochs=1, hparams__lr=[0.001], hparams__num_modules=[2])
-    # Planned, and its only run spoiled.
+    # Plan the sweep and damage its only run.
     from src.requests import grid_request
 
     sweep = open_sweep(grid_request(one))[0]
@@ -188,7 +188,7 @@ def test_a_sweep_remembers_its_profile_and_every_hint_on_its_way_runs(
     status = fork_python("hpc.launch", "status", *given)
     assert hints_in(status.stdout) == [retry.partition(" --cluster")[0] + f" --cluster '{profile}'"]
 
-    # Without a profile that is named: the one that the sweep was asked for with.
+    # Without --cluster, the profile of the sweep is used.
     run.config_file.write_text(whole)
     fixed = fork_python("hpc.launch", "retry", "--failed", *given)
     assert fixed.returncode == 0, fixed.stderr
@@ -198,7 +198,7 @@ def test_a_sweep_remembers_its_profile_and_every_hint_on_its_way_runs(
     assert nothing.returncode == 2
     assert "no failed run; 1 done" in nothing.stderr
 
-    # Done on one profile, asked for on another.
+    # Done on one profile, requested on another.
     again = fork_python(*grid, "--cluster", "local")
     assert again.returncode == 0, again.stderr
     assert f"done before, on profile {profile}; to run it again from the start on profile local: " in again.stdout
@@ -211,7 +211,7 @@ def test_a_sweep_remembers_its_profile_and_every_hint_on_its_way_runs(
     assert paste(only(hints_in(in_front.stderr), "--fresh")).returncode == 0
     assert len(sweeps(tmp_path / "runs")) == 2
 
-    # Its code is gone, half-way.
+    # Its code is gone before it is done.
     run.result_file.unlink()
     run.attempts_file.unlink()
     kept = {**sweep.meta(), "snapshot": "0" * 12}
@@ -342,7 +342,7 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
     (tmp_path / "queue").write_text("")
     shown = fork_python("hpc.launch", "status", "pipeline", *given, env=site)
     assert "cancelled" in shown.stdout
-    # Its own profile, which nobody names again.
+    # Its own profile, without --cluster.
     again = paste(only(hints_in(shown.stdout), "launch pipeline"), site)
     assert again.returncode == 0, again.stderr
     assert f"profile {profile}" in again.stdout
@@ -416,7 +416,7 @@ def test_make_starts_anew_where_it_is_told_so(target: str) -> None:
 
 @pytest.mark.parametrize("words", [["hpc.launch", "status"], ["src.train", "--config", "a b.yaml"], ["hpc.aggregate"]])
 def test_a_python_without_the_packages_says_what_to_do(words: list[str]) -> None:
-    # -S: without site-packages, as a Python of the system that has none of these.
+    # -S: without site-packages, like a system Python that has none of these packages.
     bare = [sys.executable, "-S", "-m", *words]
     done = subprocess.run(bare, cwd=ROOT, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -133,15 +133,15 @@ def sweep_code(sweep: SweepDir) -> Path:
     return path
 
 
-def check_startable(snapshot: Path, name: str, kept: Mapping[str, Any]) -> None:
-    """Raise RunError if `name` has a snapshot in which a task of this version could not start; `kept` as in
+def check_startable(snapshot: Path, name: str, saved: Mapping[str, Any]) -> None:
+    """Raise RunError if `name` has a snapshot in which a task of this version could not start; `saved` as in
     `hints.again`.
     """
     if snapshot.is_dir() and not (snapshot / _TASK_FILE).is_file():
         raise RunError(
             f"{name}: was made by an earlier version of Relay, whose code this version cannot start; to continue with "
-            f"the current code: {hints.again('--new-code', kept=kept)}; to start over: "
-            f"{hints.again('--fresh', kept=kept)}"
+            f"the current code: {hints.again('--new-code', saved=saved)}; to start over: "
+            f"{hints.again('--fresh', saved=saved)}"
         )
 
 

@@ -82,7 +82,7 @@ def test_a_tag_that_is_a_folder_name_is_taken(tag: str) -> None:
     [("3e-4", 3e-4), ("1E5", 1e5), (".5", 0.5), ("-2.5e+3", -2500.0), ("7", 7), ("010", 10), ("'3e-4'", "3e-4")],
 )
 def test_numbers_are_read_as_numbers(text: str, value: object) -> None:
-    """By both loaders: a long text is not libyaml's."""
+    """By both loaders: libyaml parses only short texts."""
     for end in ("", "\n#" + 20_000 * " "):
         read = yaml_file.parse_yaml(f"x: {text}{end}", "text")["x"]
         assert read == value

@@ -1,4 +1,4 @@
-"""artifacts/best.ckpt holds the best weights of one experiment, and no other run replaces them in silence."""
+"""artifacts/best.ckpt holds the best weights of one experiment, and other runs never replace it silently."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_the_configuration_can_ask_for_it(trained: Callable[..., RunDir], target
 def test_it_can_be_asked_of_a_run_that_is_planned_already(
     trained: Callable[..., RunDir], target: Path, small: Callable[..., Config]
 ) -> None:
-    """It waits in a queue, or trains; a later command asks."""
+    """The run is queued or running when a later command asks for it."""
     export(trained(0.6))
     run = open_sweep(prepare_images(train_request(small(train__seed=5))))[0].runs()[0]
     replace_best_by(run.sweep())
@@ -129,7 +129,7 @@ def planned_data(run: RunDir) -> str:
 def test_weights_measured_on_unknown_images_are_not_compared(
     small: Callable[..., Config], trained: Callable[..., RunDir], target: Path
 ) -> None:
-    """Of sweeps that an earlier version planned, whose manifest says nothing of images."""
+    """The manifests of earlier versions have no digests of images."""
     runs = [open_sweep(train_request(small(train__seed=seed)))[0].runs()[0] for seed in (1, 2)]
     for run, accuracy in zip(runs, (0.5, 0.9), strict=True):
         run.checkpoints.mkdir()
@@ -147,7 +147,7 @@ def test_weights_that_nobody_knows_are_kept_and_never_lost(trained: Callable[...
     export(run, replace=True)
     (kept,) = target.parent.glob("best-*.ckpt")
     assert kept.read_text() == "of the report's program"
-    # Of a run that is gone since.
+    # The run that they came from is deleted.
     other = trained(0.95)
     run.best_file.unlink()
     export(other)

@@ -126,7 +126,7 @@ def test_best_and_ranking() -> None:
 def test_a_loss_that_is_no_number_is_a_state_of_its_own_and_never_the_best(
     sweep: SweepDir, small: Callable[..., Config], tmp_path: Path
 ) -> None:
-    """As an earlier version wrote it: a best epoch whose loss is left out, since JSON has no NaN."""
+    """Earlier versions left out a loss that was not finite, because JSON has no NaN."""
     from src.results.comparison import compare_axes
 
     run = sweep.runs()[3]

@@ -1,4 +1,4 @@
-"""Tables as people see them: real terminals of several widths, names and messages with brackets in them."""
+"""Tables on real terminals of several widths, with brackets in names and messages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ AXES = {
 
 @pytest.fixture
 def sweep(small: Callable[..., Config], tmp_path: Path) -> SweepDir:
-    """Sixteen runs with long names: one failed by an error that looks like markup, one interrupted at a late step."""
+    """Sixteen runs with long names: one failed with an error that looks like markup, one interrupted at a late step."""
     config = small(hparams=AXES, train__epochs=1000)
     (tmp_path / "axes.yaml").write_text(yaml_file.dump_yaml(config.to_dict()))
     made = open_sweep(grid_request(config))[0]
@@ -48,7 +48,7 @@ def sweep(small: Callable[..., Config], tmp_path: Path) -> SweepDir:
 
 
 def on_a_terminal(width: int, height: int, *words: str) -> list[str]:
-    """The lines that a command leaves on a terminal of this size, without colours."""
+    """The final lines of a command on a terminal of this size, without colours."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
     env = {name: value for name, value in command_environment(None).items() if name not in ("COLUMNS", "LINES")}
@@ -63,7 +63,7 @@ def on_a_terminal(width: int, height: int, *words: str) -> list[str]:
                 said += part
         assert process.wait(timeout=60) == 0, said.decode()
     os.close(master)
-    # Where a page is painted again, from its top: the last one is what stays.
+    # A page that is redrawn starts at the top: only the last one remains.
     page = re.split(r"(?:\x1b\[1A\x1b\[2K)+", said.decode())[-1]
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", page)
     return [line.rstrip() for line in text.replace("\r", "").split("\n")]

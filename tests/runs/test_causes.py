@@ -101,5 +101,5 @@ def test_used_and_wasted_seconds() -> None:
     done = {"start": 500.0, "end": 530.0, "cause": "DONE", "first_step": 60, "last_step": 99}
     assert used_s([timeout, killed, idle, running], now=520.0) == 230.0
     assert wasted_s([timeout, killed, idle, done]) == 75.0 + 10.0
-    # A damaged newest checkpoint: the next attempt begins before what this one saved.
+    # The newest state is damaged, so the next attempt begins at an earlier step.
     assert wasted_s([timeout, {**done, "first_step": 30}]) == 40.0

@@ -1,4 +1,4 @@
-"""The code that a sweep is made with stays the code that it is executed with; here on a small checkout of its own."""
+"""A sweep is executed with the code that it was made with. The tests use a small checkout of their own."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Git = Callable[..., int]
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What this process takes for its own code."""
+    """A small checkout that this process takes for its own code."""
     root = tmp_path / "check out"
     layers = ("src/__init__.py", "src/models/net.py", "src/results/figures.py", "jobs/__init__.py", "hpc/slurm.py")
     for name in (*layers, "hpc/node/task.py"):
@@ -95,7 +95,7 @@ def change(path: Path) -> None:
 
 
 def put_a_package_before(path: Path) -> None:
-    """Python imports `model/` and not `model.py` beside it."""
+    """Add a package: Python imports `model/` and not `model.py` beside it."""
     path.with_suffix("").mkdir()
     (path.with_suffix("") / "__init__.py").write_text("raise SystemExit('another model was imported')\n")
 
@@ -128,7 +128,7 @@ def test_a_damaged_snapshot_is_not_trusted(
     assert done.returncode == 3
     assert f"error: the code of these runs is gone or was changed: {kept}" in done.stderr
     assert "import" not in done.stdout
-    # The checkout has this very code still.
+    # The checkout still has the same code.
     assert keep_code(sweep.code) == kept
     assert "it is replaced" in capsys.readouterr().err
     assert snapshot_problem(kept) == ""
@@ -291,7 +291,7 @@ def grid_request_key(sweep: SweepDir) -> str:
 
 
 def forget_snapshot(file: Path) -> None:
-    """As an earlier version wrote it."""
+    """Rewrite the sweep as an earlier version wrote it."""
     content = {key: value for key, value in yaml_file.read_mapping(file).items() if key != "snapshot"}
     replace_file(file, yaml_file.dump_yaml(content))
 
@@ -368,7 +368,7 @@ def test_the_diff_against_the_commit_is_kept_once(checkout: Path, tmp_path: Path
     assert code_version(kept)["dirty"] is True
     assert code_version(kept)["commit"] == code_version(clean)["commit"]
     assert code_diff(tmp_path) == b""
-    # A stage of a pipeline takes the code from its chain, where there is no git.
+    # A stage of a pipeline copies the code from the snapshot of its pipeline, where there is no git.
     of_a_stage = keep_code(tmp_path / "stage", kept)
     assert of_a_stage.with_suffix(".diff").read_text() == diff
 

@@ -81,7 +81,7 @@ YAML = [
 
 
 class OfAJob(AttemptHooks):
-    """As an attempt of SLURM's job 70_1."""
+    """Run as an attempt of SLURM's job 70_1."""
 
     def facts(self) -> dict[str, str]:
         return {"job": "70_1", "cluster": "c"}
@@ -89,9 +89,9 @@ class OfAJob(AttemptHooks):
 
 @pytest.fixture(scope="module")
 def whole(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a grid, one cell done and one stopped on its way, its best weights, and a pipeline."""
+    """A folder with a grid of which one cell is done and one interrupted, its best weights, and a pipeline."""
     folder = tmp_path_factory.mktemp("whole")
-    # The name under which every case finds it, since runs keep their paths.
+    # Every case restores it under this name, because the files of a run hold its path.
     place = folder / "case"
     config = small_config(data_root, place, **CHANGES)
     place.mkdir()
@@ -117,7 +117,7 @@ def whole(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def change_value(value: Any, choose: random.Random) -> Any:
-    """The value with something in it replaced, taken away or added."""
+    """The value with something in it replaced, removed or added."""
     if isinstance(value, dict) and value and choose.random() < 0.9:
         key = choose.choice(list(value))
         how = choose.random()
@@ -207,7 +207,7 @@ def damage(path: Path, choose: random.Random) -> None:
 
 
 def files_of(place: Path) -> list[Path]:
-    """What may be damaged: the contract of a run directory, and what is taken out of it."""
+    """The files that may be damaged: those of run directories, and their copies in artifacts/."""
     run_files = [
         path for path in sorted(place.glob("runs/*/*")) if path.is_file() and not path.name.startswith("table")
     ]
@@ -219,7 +219,7 @@ def files_of(place: Path) -> list[Path]:
 
 
 def resume(place: Path) -> None:
-    """Bring each run to its end, as `src.train` does with the one of its sweep."""
+    """Complete each run, as `src.train` does with the one of its sweep."""
     for sweep in sweeps(place / "runs"):
         for run in sweep.runs():
             attempt(run, train, lambda: False, PlainReporter())
@@ -260,7 +260,7 @@ def end_of(command: Callable[[], object]) -> str:
 
 
 def try_case(whole: Path, seed: int) -> str:
-    """Damage a file, call a command; "" if it ends as it should."""
+    """Damage a file and call a command. Returns "" if it ends without a traceback."""
     choose = random.Random(seed)
     place = whole / "case"
     shutil.rmtree(place, ignore_errors=True)

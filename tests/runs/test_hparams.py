@@ -1,4 +1,4 @@
-"""What TensorBoard's HParams show of a run: all that decides it, and no list of names anywhere."""
+"""TensorBoard's HParams show every value that affects a run, without a hand-written list of names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from src.training.trainer import train
 
 
 def shown(run: RunDir) -> dict[str, object]:
-    """The HParams as TensorBoard's own reader finds them."""
+    """The HParams as TensorBoard's own reader reads them."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 

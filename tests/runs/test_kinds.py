@@ -1,4 +1,4 @@
-"""The tables of kinds: they agree, and the keys that sweeps on disk are found by stay as they are."""
+"""The two tables of kinds agree, and the keys by which sweeps on disk are found never change."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def report() -> Config:
 def test_the_keys_of_runs_are_those_of_earlier_versions(
     report: Config, kind: str, key: str, cost: str, units: float
 ) -> None:
-    """Literals: another key would orphan the checkpoints, sweeps and forecasts that are on users' disks."""
+    """Literal keys: a changed key would orphan the checkpoints, sweeps and forecasts on users' disks."""
     assert (content_key(report, kind), cost_key(report, kind), kind_of(kind).units(report)) == (key, cost, units)
 
 

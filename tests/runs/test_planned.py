@@ -1,4 +1,4 @@
-"""A run is executed as it was planned, or not at all: its configuration, its images, its sweep's manifest."""
+"""A run is executed as it was planned or not at all: with its configuration, images and manifest."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_images(folder: Path, seed: int) -> None:
 
 @pytest.fixture
 def on_folder(small: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
-    """Small experiments on images in ./images, which a test may change."""
+    """Small experiments on images in ./images, which tests change."""
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "images", seed=0)
     return lambda **changes: small(dataset__name="./images", **changes)
@@ -65,7 +65,7 @@ def test_a_run_does_not_go_on_with_other_images(on_folder: Callable[..., Config]
         execute(run)
     with pytest.raises(DataError, match="1 of 1 runs were planned on other images"):
         planned(train_request(on_folder(paths__runs_dir=str(tmp_path / "a"))))
-    # The same bytes in files of another age are the same images.
+    # The same bytes in newer files are the same images.
     shutil.copytree(tmp_path / "before", tmp_path / "images", dirs_exist_ok=True, copy_function=shutil.copy)
     assert execute(run) == "done"
     assert_same_run(straight, run)
@@ -93,7 +93,7 @@ def test_each_cell_is_bound_to_its_own_images(small: Callable[..., Config]) -> N
 
 
 def test_a_sweep_of_an_earlier_version_goes_on(small: Callable[..., Config]) -> None:
-    """Its manifest says nothing of images."""
+    """Its manifest has no digests of images."""
     made, _ = open_sweep(train_request(small()))
     assert "data" not in made.cells()[0]
     assert planned(train_request(small())).path == made.path

@@ -1,4 +1,4 @@
-"""Files of a run directory that something else wrote or damaged: one message with file and line; the others go on."""
+"""Damaged files of a run directory: one message with file and line, and the other runs continue."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def sweep(small: Callable[..., Config]) -> SweepDir:
 
 
 def write_line(path: Path, content: object, line: int = 2) -> None:
-    """Replace a line by other JSON, or add it; a torn one before it counts as a line too."""
+    """Replace a line by other JSON, or add one. An incomplete line before it counts, too."""
     lines = path.read_text().splitlines() if path.exists() else []
     lines += ['{"torn'] * (line - 1 - len(lines))
     path.write_text("\n".join([*lines[: line - 1], json.dumps(content), *lines[line:]]) + "\n")
