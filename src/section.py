@@ -12,6 +12,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
-    """A part of the configuration: unknown keys are refused, values are not converted, nothing changes later."""
+    """A section of the configuration. Unknown keys are refused, values are not converted, and it is immutable."""
 
+    # strict: without it, pydantic takes "yes" for true and "3" for 3, and a typo goes unnoticed.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

@@ -2,8 +2,8 @@
 
 `Augmenter.draw` draws on the CPU, so that all devices agree; `Augmenter.apply` transforms images and never synchronises
 with the device. Each operation matches torchvision.transforms.functional (tests/data/test_augment.py compares them),
-with one parameter per sample. Images are float32 (B, 3, H, W) in [0, 1]; parameter vectors have length B and are on the
-CPU.
+with one parameter per sample. For comparison, the report's program, which augments with PIL on 2 CPU cores, trained at
+619 images/s on a slice. Images are float32 (B, 3, H, W) in [0, 1]; parameter vectors have length B and are on the CPU.
 """
 
 from __future__ import annotations
@@ -54,10 +54,12 @@ class Augmenter:
 
         All are drawn whether they are used or not, so disabling one operation does not change the others.
         """
+        # A generator per batch: a resumed run reaches any batch without drawing for those before it.
         generator = torch.Generator().manual_seed(stream_seed("augment", seed, epoch, batch))
         flip = torch.rand(count, generator=generator) < 0.5
         spans = self._crop_spans()
         top, left = (torch.randint(span, (count,), generator=generator) for span in spans)
+        # Sorting random numbers gives each sample a permutation of its own; torch.randperm makes only one.
         order = torch.rand(count, 4, generator=generator).argsort(dim=1)
         jitter = self.jitter
         ranges = [(max(0.0, 1 - v), 1 + v) for v in (jitter.brightness, jitter.contrast, jitter.saturation)]
@@ -129,6 +131,7 @@ def blend(images: Tensor, factor: Tensor, kinds: Tensor) -> Tensor:
     with_grey, with_mean = kinds == SATURATION, kinds == CONTRAST
     columns = torch.stack([factor, 1 - factor, with_grey.double(), with_mean.double()])
     ratio, rest, use_grey, use_mean = _to_device(columns.float(), images.device)[..., None, None, None]
+    # Masks in place of branches per sample: indexing by a mask on the device would wait for it.
     mixed = ratio * images
     any_grey, any_mean = bool(with_grey.any()), bool(with_mean.any())  # CPU tensors: no synchronisation
     if any_grey or any_mean:
@@ -165,11 +168,12 @@ def hue(images: Tensor, turn: Tensor) -> Tensor:
     """
     red, green, blue = images[:, :1], images[:, 1:2], images[:, 2:]
     value = images.amax(dim=1, keepdim=True)
-    chroma = value - images.amin(dim=1, keepdim=True)  # v * s
+    chroma = value - images.amin(dim=1, keepdim=True)  # v * s, in HSV
     # Six times the hue: (g - b, b - r, r - g) / chroma + (0, 2, 4), as the largest channel is red, green or blue.
     is_red, is_green = red == value, green == value
     slope = torch.where(is_red, green - blue, torch.where(is_green, blue - red, red - green))
     sector = torch.where(is_red, 0.0, torch.where(is_green, 2.0, 4.0))
+    # A grey pixel has no hue and no chroma; dividing by 1 avoids the NaN, and the hue is multiplied by 0 below.
     sixth = slope / torch.where(chroma == 0, 1.0, chroma) + sector
     sixth = sixth + _to_device((turn.double() * 6).float(), images.device)[:, None, None, None]
     k = torch.remainder(sixth + _channels((5.0, 3.0, 1.0), images.device), 6)
@@ -185,6 +189,7 @@ def crop(images: Tensor, top: Tensor, left: Tensor, size: int, padding: int) -> 
     """Zero padding on all sides, then the window (size, size) at top, left: int64 (B,), in the padded image."""
     device = images.device
     padded = functional.pad(images, [padding] * 4)
+    # One gather for the batch: indices of sample, channel, row and column broadcast to (B, 3, size, size).
     corners = _to_device(torch.stack([top, left]), device)[:, :, None, None, None]
     steps = torch.arange(size, device=device)
     samples = torch.arange(len(images), device=device)[:, None, None, None]
@@ -207,6 +212,7 @@ def epoch_order(seed: int, epoch: int, n: int, shuffle: bool) -> Tensor:
 
 def stream_seed(*parts: str | int) -> int:
     """A 63-bit seed hashed from `parts`, so that neighbouring epochs and batches get unrelated streams."""
+    # The separator keeps (1, 11) and (11, 1) apart. hashlib, because Python's hash() differs between processes.
     text = "/".join(map(str, parts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
@@ -214,6 +220,7 @@ def stream_seed(*parts: str | int) -> int:
 def _grey(images: Tensor) -> Tensor:
     """(B, 3, H, W) -> (B, 1, H, W), with the weights and the order of rgb_to_grayscale."""
     red, green, blue = images[:, :1], images[:, 1:2], images[:, 2:]
+    # Summed in torchvision's order, for the same bits.
     return 0.2989 * red + 0.587 * green + 0.114 * blue
 
 

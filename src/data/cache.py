@@ -45,6 +45,7 @@ def ensure(config: Config) -> Path:
         "resize": list(config.preprocess.resize),
     }
     folder = _place(config, source, identity)
+    # Without the lock: a complete cache never changes, and its disk may be read-only.
     if _problem(folder) is not None:
         with _locked(folder):
             _build_unless_whole(config, source, identity, folder)
@@ -106,6 +107,7 @@ def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`; the kernel releases it when the process dies. Raises DataError if that fails."""
     from filelock import FileLock, Timeout
 
+    # Beside the folder, not in it: the folder is replaced by a rename.
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +141,7 @@ def _build_unless_whole(config: Config, source: sources.Source, identity: dict[s
         building.mkdir()
         _build(config, source, identity, building)
         if folder.exists():
+            # A rename cannot replace a folder that is not empty.
             folder.rename(folder.with_name(f".{folder.name}.broken.tmp"))
         building.rename(folder)
         sync_directory(folder.parent)
@@ -164,11 +167,13 @@ def _build(config: Config, source: sources.Source, identity: dict[str, Any], fol
         role: _decode_split(split, folder, role, config.preprocess.resize, config.dataset.num_workers)
         for role, split in zip(("train", "valid"), splits, strict=True)
     }
+    # datasets maps the files in `scratch` into memory; release them before they are removed.
     del splits
     shutil.rmtree(scratch, ignore_errors=True)
     files = {name: {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in _FILES}
     meta = {"identity": identity, "class_names": class_names, "facts": facts, "files": files}
     (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    # Durable before the rename: a power cut must not leave the final name with incomplete files.
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -202,11 +207,12 @@ def _decode_split(split: EncodedSplit, folder: Path, role: str, size: tuple[int,
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
-    """A memory-mapped array with all its blocks allocated, so that a full disk is an OSError here and not a SIGBUS
-    later.
+    """A memory-mapped array with all its blocks allocated.
+
+    Without them, a write to the mapping of a full disk ends the process with SIGBUS. This way it is an OSError here.
     """
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    if hasattr(os, "posix_fallocate"):
+    if hasattr(os, "posix_fallocate"):  # Missing on macOS.
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array

@@ -1,9 +1,9 @@
 """The images of a run: train, val and test as views of the decoded data set.
 
-prepare(config)   make or find the decoded data set and check that the config fits it
-images_of(config) equal for two configs that have the same images
-digest(folder)    what is in it, in 16 hex digits
-load(config)      prepare, then the three parts
+prepare(config)    decode the data set, or find it in the cache, and check that the config fits it
+images_of(config)  equal for two configs that have the same images
+digest(folder)     a digest of a decoded data set
+load(config)       prepare, then return the three parts
 """
 
 from __future__ import annotations
@@ -40,14 +40,16 @@ class ImageSubset:
         import torch
 
         rows = self.indices[np.asarray(positions)]
+        # Indexing by an array copies, so the tensors are writable and independent of the file.
         return torch.from_numpy(np.asarray(self.images)[rows]), torch.from_numpy(self.labels[rows])
 
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """What a run trains and is measured on. `facts`: per split its count, original modes and sizes (height x width).
+    """The images that a run trains on and is evaluated on.
 
-    `digest` stands for the content of the whole decoded data set.
+    `facts`: per split, the number of images and their original modes and sizes (height x width). `digest`: of all
+    images and labels of the decoded data set.
     """
 
     train: ImageSubset
@@ -60,9 +62,9 @@ class ImageData:
 
 
 def prepare(config: Config) -> Path:
-    """Make or find the decoded data set; returns its folder.
+    """The folder of the decoded data set, which is built first if it is missing. Imports no torch.
 
-    Raises DataError if the source cannot be read, or the configuration does not fit what is in it.
+    Raises DataError if the source cannot be read, or if the configuration does not fit its classes and images.
     """
     folder = ensure(config)
     meta = read_meta(folder)
@@ -74,17 +76,17 @@ def prepare(config: Config) -> Path:
 
 
 def images_of(config: Config) -> tuple[object, ...]:
-    """What decides which images a run has, to be compared."""
+    """Everything that decides which images a run has; only for comparisons."""
     return config.dataset, config.preprocess.resize, config.model.num_classes
 
 
 def digest(folder: Path) -> str:
-    """Of what is in a decoded data set: 16 hex digits, equal where every byte of it is."""
+    """A digest of the images and labels in a decoded data set: 16 hex digits."""
     return content_digest(read_meta(folder))
 
 
 def load(config: Config) -> ImageData:
-    """The parts that the configuration asks for, made first where they are not there. Raises DataError."""
+    """The parts that the configuration selects, decoded first if they are missing. Raises DataError as `prepare`."""
     folder = prepare(config)
     meta = read_meta(folder)
     split = config.dataset.split
@@ -103,7 +105,7 @@ def load(config: Config) -> ImageData:
 
 
 def _count_classes(config: Config, names: list[str]) -> int:
-    """How many classes the run has. Raises DataError if the data set has another number."""
+    """The number of classes of the run. Raises DataError if the data set does not have as many."""
     asked, wanted, there = config.dataset.classes, config.model.num_classes, len(names)
     if asked is not None and asked > there:
         raise DataError(
@@ -127,7 +129,7 @@ def _sizes_for(config: Config, classes: int) -> str:
 
 
 def _train_indices(config: Config, labels: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.int64]:
-    """The balanced part in data set order: the first `train_per_class` images of the first classes."""
+    """Indices of the first `train_per_class` images of each class, in data set order; of all images if it is null."""
     each = config.dataset.train_per_class
     if each is None:
         return np.flatnonzero(labels < classes)

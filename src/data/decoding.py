@@ -39,6 +39,7 @@ class EncodedSplit:
         self.name = name
         self.where = where
         self._classes = data.features["label"].num_classes
+        # Encoded bytes, so that `_decode` can name a damaged image, and `_to_rgb` can treat 16 bits and transparency.
         self._data = data.select_columns(["image", "label"]).cast_column("image", datasets.Image(decode=False))
 
     def __len__(self) -> int:
@@ -46,7 +47,7 @@ class EncodedSplit:
 
     def batches(self, size: int) -> Iterator[tuple[list[bytes | None], npt.NDArray[np.int64]]]:
         """Batches of up to `size` encoded images and labels, in order. Raises DataError for invalid labels."""
-        start = 0
+        start = 0  # the index of the batch's first image, for messages
         for batch in self._data.iter(batch_size=size):
             labels = np.array([-1 if label is None else label for label in batch["label"]], dtype=np.int64)
             wrong = np.flatnonzero((labels < 0) | (labels >= self._classes))
@@ -103,6 +104,7 @@ def _to_rgb(image: PilImage) -> tuple[PilImage, str]:
     if image.has_transparency_data:
         shown = image.convert("RGBA")
         if np.asarray(shown)[..., 3].min() < 255:
+            # Pixels under full transparency have arbitrary colours; black replaces them.
             ground = Image.new("RGBA", image.size, (0, 0, 0, 255))
             return Image.alpha_composite(ground, shown).convert("RGB"), "transparency over black"
     if image.mode in ("I", "F"):

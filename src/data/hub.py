@@ -18,6 +18,7 @@ def download(dataset: Dataset) -> Path:
     cache = Path(dataset.root).expanduser() / "hub"
     log.info(f"fetching {dataset.name} into {cache}")
     unusable = _why_not_online(dataset)
+    # A complete earlier download is used even if the Hub cannot be reached now: compute nodes often have no network.
     try:
         folder = huggingface_hub.snapshot_download(
             dataset.name,
@@ -66,7 +67,7 @@ def _why_not_online(dataset: Dataset) -> str | None:
 
 
 def brief(error: BaseException) -> str:
-    """One line about the root cause of an error."""
+    """One line about the root cause of an error; the Hub's library wraps network errors several times."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()

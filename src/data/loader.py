@@ -1,4 +1,4 @@
-"""Training batches by number: any batch of any epoch is made without those before it."""
+"""Training batches by number: any batch of any epoch is computed without those before it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from src.config.schema import Config
 from src.data.augment import Augmenter, epoch_order, normalize
 from src.data.dataset import ImageSubset
 
-# Below this share of a GPU's free memory the whole training set lives on it, and batches cost no transfer.
+# A training set that takes less than this share of a GPU's free memory stays on the GPU, so that batches need no
+# transfer. Tiny ImageNet takes 1.2 GB (100,000 images of 3 x 64 x 64 bytes). The rest is for the network.
 _RESIDENT_SHARE = 0.4
 
 
 class TrainLoader:
-    """Augmented, normalised batches of the training part, on the device.
+    """Augmented, normalised batches of the training images, on the device.
 
-    With `train.overfit_small` it is `train.overfit_size` images, without augmentation.
+    With `train.overfit_small`, the training images are `train.overfit_size` of `part`, without augmentation.
     """
 
     def __init__(self, config: Config, part: ImageSubset, device: torch.device) -> None:
@@ -24,6 +25,7 @@ class TrainLoader:
         self._positions = torch.arange(len(part))
         self._augmenter: Augmenter | None = Augmenter(config.augment, config.preprocess.resize)
         if config.train.overfit_small:
+            # A random choice: data sets are often sorted by label, and the first images may be of one class.
             self._positions = epoch_order(config.train.seed, 0, len(part), True)[: config.train.overfit_size]
             self._augmenter = None
         self._order_epoch = -1
@@ -32,16 +34,16 @@ class TrainLoader:
 
     @property
     def per_epoch(self) -> int:
-        """Batches in one epoch; the last one may be smaller."""
+        """Batches per epoch; the last one may be smaller."""
         return -(-len(self._positions) // self._config.train.batch_size)
 
     @property
     def images_per_epoch(self) -> int:
-        """Images in one epoch."""
+        """Images per epoch."""
         return len(self._positions)
 
     def raw(self, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
-        """Batch `batch` of `epoch`, both from 0, as it lies: uint8 (B, 3, H, W), labels int64 (B,), on the device."""
+        """Batch `batch` of `epoch`, both from 0, unchanged: uint8 (B, 3, H, W), labels int64 (B,), on the device."""
         seed, size = self._config.train.seed, self._config.train.batch_size
         if epoch != self._order_epoch:
             drawn = epoch_order(seed, epoch, len(self._positions), self._config.dataset.shuffle)
@@ -60,7 +62,7 @@ class TrainLoader:
         return self.prepare(raw, epoch, batch), labels
 
     def prepare(self, raw: Tensor, epoch: int, batch: int) -> Tensor:
-        """uint8 (B, 3, H, W) -> float32 (B, 3, H, W), augmented as this batch of this epoch is, and normalised."""
+        """uint8 (B, 3, H, W) -> float32 (B, 3, H, W), normalised, with the augmentation of this epoch and batch."""
         images = raw.float() / 255
         if self._augmenter is not None:
             images = self._augmenter(images, seed=self._config.train.seed, epoch=epoch, batch=batch)
@@ -73,6 +75,7 @@ def to_network(images: Tensor, config: Config) -> Tensor:
 
 
 def _resident(part: ImageSubset, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """All images and labels of `part` on the GPU; None if they stay in host memory."""
     if device.type != "cuda":
         return None
     free_bytes, _ = torch.cuda.mem_get_info(device)

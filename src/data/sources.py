@@ -92,6 +92,7 @@ def _synthetic_sizes(config: Config) -> dict[str, int]:
 
 def _fingerprint(folder: Path, root: Path) -> str:
     """A digest of the relative path, size and modification time of every file that is not hidden."""
+    # Sizes and times, not content: every command computes this, and reading all images would delay each one.
     own = {root / "decoded", root / "hub"}  # Relay's own files, if dataset.root is inside the folder
     digest = hashlib.sha256()
     for parent, subfolders, files in os.walk(folder, onerror=_cannot_read):
@@ -131,12 +132,14 @@ def _read_folder(
     """Read `folder` with datasets. `whole`: check the number of images against the data set card, if it gives one."""
     import datasets
 
+    # Bars would fill the logs of jobs.
     with_bars = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         found = datasets.load_dataset(
             str(folder),
             data_files=None if whole else _files_by_split(folder, names),
+            # Not in the home folder; the Arrow files are needed only until the images are decoded.
             cache_dir=str(scratch / "arrow"),
             verification_mode="basic_checks" if whole else "no_checks",
         )
@@ -156,7 +159,7 @@ def _read_folder(
 
 
 def _files_by_split(folder: Path, names: tuple[str, str]) -> dict[str, list[str]] | None:
-    """Split -> its files in data/, matched by the first word of their names; None if datasets shall decide.
+    """Split -> its files in data/, matched by the first word of their names; None to let datasets decide.
 
     datasets renames the split of `valid-0.parquet` to validation, and misses it beside `train-00000-of-00001.parquet`.
     """

@@ -24,6 +24,7 @@ def split_valid(labels: npt.NDArray[Any], num_classes: int, val: int, test: int,
     import torch
 
     check_sizes(labels, num_classes, val, test)
+    # One generator for all classes: with one for each, every class of a sorted data set would get the same pattern.
     generator = torch.Generator().manual_seed(seed)
     for_val: list[Indices] = []
     for_test: list[Indices] = []

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_CLASSES = 200
-VERSION = 1  # to be raised if the same seed gives other images
+VERSION = 1  # increase it if the same seed gives other images; it is part of the cache key
 _EDGE = 64
 _HUES, _DIRECTIONS, _PLACES = 5, 5, 8
 _GREY = 0.02  # share of greyscale images, as in Tiny ImageNet
@@ -67,6 +67,7 @@ def _encoded(label: int, count: int, seed: tuple[int, int]) -> Iterator[bytes]:
     from PIL import Image
 
     for number in range(count):
+        # A generator per image, so that its content does not depend on how many images are made.
         rng = np.random.default_rng([*seed, label, number])
         image = Image.fromarray(draw(label, rng))
         if rng.random() < _GREY:
@@ -81,7 +82,7 @@ def draw(label: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     hue, direction, place = _code(label)
     y, x = np.mgrid[0:_EDGE, 0:_EDGE].astype(np.float32) / _EDGE - 0.5
     angle = np.pi * (direction / _DIRECTIONS) + rng.normal(0, 0.14)
-    frequency = rng.uniform(2.0, 4.0)  # cycles per image, below the limit of 16 pixels
+    frequency = rng.uniform(2.0, 4.0)  # cycles per image; 16 pixels can show up to 8
     stripes = np.sin(2 * np.pi * (frequency * (x * np.cos(angle) + y * np.sin(angle)) + rng.random()))
     around = 2 * np.pi * place / _PLACES
     centre = 0.3 * np.array([np.cos(around), np.sin(around)]) + rng.normal(0, 0.06, 2)

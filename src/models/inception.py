@@ -1,7 +1,7 @@
 """The Inception-like network of the report: modules of three parallel branches, concatenated and normalised.
 
-Names in the state dict are those of the report's program, so that its checkpoints load: `stem.0`, then `features`, in
-which the pools between modules count as members, then `classifier`.
+The names in the state dict are those of the report's program, so that its checkpoints load: `stem.0`, then `features`,
+in which the pools between modules are numbered too, then `classifier`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class InceptionModule(nn.Module):
         activation = ACTIVATIONS[model.activation]
         first, second, third = model.branch_channels
         out = first + second + third
+        # Without biases, as in the report's checkpoints.
         self.branch1 = nn.Sequential(nn.Conv2d(channels, first, 1, bias=False), activation())
         self.branch2 = nn.Sequential(nn.Conv2d(channels, second, 3, padding=1, bias=False), activation())
         self.branch3 = nn.Sequential(
@@ -41,7 +42,7 @@ class InceptionModule(nn.Module):
 
 
 def _shortcut(channels: int, out: int) -> nn.Module:
-    """Identity where the channels agree, else a 1x1 projection (He et al. 2016, option B)."""
+    """The identity if the channels agree, else a 1x1 projection (He et al. 2016, option B)."""
     return nn.Identity() if channels == out else nn.Conv2d(channels, out, 1, bias=False)
 
 
@@ -56,6 +57,7 @@ class InceptionNet(nn.Module):
         features: list[nn.Module] = []
         for number in range(1, model.num_modules + 1):
             features.append(InceptionModule(model.stem_channels if number == 1 else width, model))
+            # Not after the last module: its output is averaged anyway.
             if number % 2 == 0 and number < model.num_modules:
                 features.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*features)

@@ -13,7 +13,7 @@ from src.section import Count, Fraction, Section
 class Model(Section):
     """The network: `type` chooses it from src/models/registry.py, and the other keys are its options.
 
-    An option that the network does not read changes nothing and is no part of the content key.
+    An option that the network does not read changes nothing, and is not part of the content key.
     """
 
     type: Annotated[str, AfterValidator(check_type)] = "inception_multibranch"
@@ -27,5 +27,6 @@ class Model(Section):
     dropout: Fraction = 0.0
     batch_norm: bool = True
     residual: bool = False
+    # The report's configuration has these two keys, so they must load; only their null values are allowed.
     attention: Literal[False] = False
     rnn: None = None

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from torch import nn
 
-# Short labels of options in the names of cells, in their order: those of the report.
+# Short labels of options in the names of cells, in their order; the report uses the same.
 LABELS = {"type": "net", "num_modules": "M", "branch_channels": "bc"}
-# What every network is given; all other options of the `model` section are read by some networks only.
+# The options that every network reads. Each of the others is read by some networks only.
 _COMMON = frozenset({"type", "num_classes", "input_shape"})
 
 
 class ModelSection(Protocol):
-    """`src.models.options.Model`, which imports this file."""
+    """`src.models.options.Model`, which cannot be imported here, because it imports this file."""
 
     @property
     def type(self) -> str:
@@ -32,8 +32,8 @@ class ModelSection(Protocol):
 class Network:
     """What the project knows about a network without building it.
 
-    `options`: the keys of the `model` section that it reads, beside the common ones. The others change nothing: they
-    are no part of a run's content key.
+    `options`: the keys of the `model` section that it reads, besides the common ones. The others change nothing, so
+    they are not part of a run's content key.
     `problems`: what is wrong with a `model` section for images of (height, width), as `key path: what, what to set`.
     `build`: what `build_model` calls; it imports the network's file.
     """
@@ -54,31 +54,32 @@ def content_of(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_type(name: str) -> str:
-    """Return `name`. Raises ValueError, for pydantic, where no network has it."""
+    """Return `name`. Raises ValueError, for pydantic, if no network has it."""
     if name not in NETWORKS:
         raise ValueError(f"allowed: {' or '.join(map(repr, NETWORKS))}")
     return name
 
 
 def build_model(model: ModelSection) -> nn.Module:
-    """The network that a validated `model` section names, with fresh weights from torch's global generator.
+    """The network of a validated `model` section, with initial weights from torch's global generator.
 
-    Images float32 (B, 3, H, W), normalised -> logits (B, num_classes).
+    It maps normalised images, float32 (B, 3, H, W), to logits (B, num_classes).
     """
     return NETWORKS[model.type].build(model)
 
 
 def count_parameters(network: nn.Module) -> int:
-    """How many trainable numbers a network has."""
+    """The number of trainable parameters of a network."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
 def _size_problems(model: Mapping[str, Any], size: tuple[int, int]) -> Iterable[str]:
-    """Both networks halve the image after every second module but the last."""
+    """Both networks halve the image after every second module, except after the last."""
     modules = model["num_modules"]
     times = (modules - 1) // 2
     if min(size) < 2**times:
-        yield f"model.num_modules: {modules} modules halve the image {times} times, {list(size)} cannot be; give fewer"
+        halve = f"{modules} modules halve the image {times} times"
+        yield f"model.num_modules: {halve}, too many for {list(size)}; set fewer"
 
 
 def _inception(model: Any) -> nn.Module:

@@ -1,8 +1,8 @@
 """A small residual network of basic blocks, for images of 32 to 64 pixels.
 
-He et al., Deep Residual Learning for Image Recognition, 2016: two 3x3 convolutions and a shortcut in each block; where
-the image is halved, the channels double. The stem is the paper's for CIFAR-10: a 3x3 convolution without a pool.
-With 8 modules and 64 stem channels this is ResNet-18 with that stem.
+He et al., Deep Residual Learning for Image Recognition, 2016: each block has two 3x3
+convolutions and a shortcut, and a block that halves the image doubles the channels. The stem is the paper's for
+CIFAR-10: a 3x3 convolution without a pool. With 8 modules and 64 stem channels this is ResNet-18 with that stem.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.first = _conv(channels, out, 3, stride, model)
         self.second = _conv(out, out, 3, 1, model)
-        # A projection where the shape changes (option B of the paper).
+        # A projection if the shape changes (option B of the paper).
         self.shortcut = nn.Identity() if channels == out and stride == 1 else _conv(channels, out, 1, stride, model)
         self.activation = ACTIVATIONS[model.activation]()
 
@@ -60,6 +60,7 @@ class ResidualCNN(nn.Module):
 
 
 def _conv(channels: int, out: int, kernel: int, stride: int, model: Model) -> nn.Sequential:
-    """A convolution that keeps the size but for its stride, then BatchNorm; without BatchNorm it has a bias."""
+    """A convolution that divides the size by `stride`, then BatchNorm; without BatchNorm it has a bias."""
+    # BatchNorm subtracts the mean, so a bias before it has no effect (Ioffe & Szegedy 2015, section 3.2).
     conv = nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, bias=not model.batch_norm)
     return nn.Sequential(conv, nn.BatchNorm2d(out)) if model.batch_norm else nn.Sequential(conv)

@@ -1,4 +1,4 @@
-"""The batched operations against torchvision's, image by image; draws that depend on (seed, epoch, batch) alone."""
+"""The batched operations equal torchvision's, image by image; draws depend on (seed, epoch, batch) alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FULL = Augment(
 
 
 def batch(count: int = 24, size: tuple[int, int] = (32, 32)) -> Tensor:
-    """Images as they come: multiples of 1/255, among them black, white, grey and saturated ones."""
+    """Images of multiples of 1/255, with a black, a white, a grey and two saturated ones."""
     images = torch.randint(0, 256, (count, 3, *size), generator=torch.Generator().manual_seed(1)).float() / 255
     images[0], images[1] = 0, 1
     images[2] = images[2, :1]

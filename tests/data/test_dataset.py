@@ -1,4 +1,4 @@
-"""The decoded data set: what is in it, that it is found again, that no damage to it or its source goes unseen."""
+"""The decoded data set: its content, its cache, and that no damage to it or to its source goes unnoticed."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def loader(config: Config, after_line: str = "lambda line: None") -> str:
     )
 
 
-# What is in it
+# Content
 
 
 def test_parts_are_the_images_of_the_source(folder: Path, tmp_path: Path):
@@ -156,7 +156,7 @@ def test_facts_count_modes_and_sizes(folder: Path, tmp_path: Path):
     assert images[1, :, 7, 7].tolist() == [10, 20, 30]
 
 
-def test_sixteen_bits_and_transparency_are_converted_and_said(folder: Path, tmp_path: Path):
+def test_sixteen_bits_and_transparency_are_converted_and_counted(folder: Path, tmp_path: Path):
     ramp = (np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)
     replace_image(folder, "train", 0, encode(Image.fromarray(ramp), "PNG"))
     hidden = Image.new("RGBA", (64, 64), (200, 100, 50, 0))
@@ -188,7 +188,7 @@ def test_sixteen_bits_and_transparency_are_converted_and_said(folder: Path, tmp_
         (Image.new("L", (8, 8), 77), 77, 0, "transparency over black"),
     ],
 )
-def test_only_what_is_transparent_is_taken_away(image: Image.Image, hidden: int | None, expected: int, change: str):
+def test_only_transparent_pixels_become_black(image: Image.Image, hidden: int | None, expected: int, change: str):
     buffer = io.BytesIO()
     image.save(buffer, "PNG", **({} if hidden is None else {"transparency": hidden}))
     decoded_image = decode(buffer.getvalue(), (8, 8))
@@ -197,7 +197,7 @@ def test_only_what_is_transparent_is_taken_away(image: Image.Image, hidden: int 
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
-def test_numbers_without_a_known_range_are_refused(folder: Path, tmp_path: Path, mode: str):
+def test_modes_without_a_known_value_range_are_refused(folder: Path, tmp_path: Path, mode: str):
     replace_image(folder, "train", 5, encode(Image.new(mode, (64, 64), 7), "TIFF"))
     with pytest.raises(DataError, match=rf"image 5 cannot be decoded: .*its mode is '{mode}'.*save it with 8 or 16"):
         data.load(make(folder, tmp_path / "root"))
@@ -246,7 +246,7 @@ def test_a_config_that_does_not_fit_is_refused_before_a_run_starts(
         data.prepare(make(folder, tmp_path / "root", overrides))
 
 
-# Found again
+# The cache
 
 
 def test_another_size_revision_or_content_is_another_folder(folder: Path, tmp_path: Path):
@@ -312,7 +312,7 @@ def test_building_leaves_home_and_source_alone(folder: Path, tmp_path: Path):
     assert [path.name for path in (tmp_path / "root").iterdir()] == ["decoded"]
 
 
-# Damage to what was decoded
+# Damage to the cache
 
 
 def truncate(place: Path) -> None:
@@ -348,7 +348,7 @@ def lose_labels(place: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [truncate, flip_byte, lose_meta, halve_meta, empty_meta, lose_labels])
-def test_damage_is_found_and_mended(folder: Path, tmp_path: Path, damage: Callable[[Path], None], capsys):
+def test_damage_is_found_and_repaired(folder: Path, tmp_path: Path, damage: Callable[[Path], None], capsys):
     config = make(folder, tmp_path / "root")
     place = data.prepare(config)
     good = {name: (place / name).read_bytes() for name in decoded._FILES}
@@ -394,13 +394,13 @@ def test_two_processes_decode_once(folder: Path, tmp_path: Path):
     assert sorted("waiting" in text for text in outputs) == [False, True], outputs
 
 
-def test_a_root_that_cannot_be_written_is_said_so(folder: Path, tmp_path: Path):
+def test_a_root_that_cannot_be_written_is_reported(folder: Path, tmp_path: Path):
     (tmp_path / "root").write_text("a file, not a folder")
     with pytest.raises(DataError, match=r"none can be written: .*dataset\.root"):
         data.prepare(make(folder, tmp_path / "root"))
 
 
-def test_a_full_disk_is_said_so_and_nothing_half_done_stays(folder: Path, tmp_path: Path, monkeypatch):
+def test_a_full_disk_is_reported_and_leaves_no_partial_files(folder: Path, tmp_path: Path, monkeypatch):
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -476,7 +476,7 @@ def lose_data(folder: Path) -> None:
         (lose_data, "cannot be read as a data set"),
     ],
 )
-def test_a_folder_that_is_not_as_it_must_be_is_named(
+def test_a_folder_with_the_wrong_layout_is_named(
     folder: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
 ):
     damage(folder)
@@ -501,7 +501,7 @@ def test_splits_go_by_the_names_of_the_config(folder: Path, tmp_path: Path):
         ("train_a", "dev.1"),
     ],
 )
-def test_files_are_known_by_the_word_that_they_begin_with(folder: Path, tmp_path: Path, train: str, valid: str):
+def test_the_first_word_of_a_file_name_is_its_split(folder: Path, tmp_path: Path, train: str, valid: str):
     (folder / "README.md").unlink()
     expected = rows_of(folder, "valid")[0]["label"]
     for split, name in (("train", train), ("valid", valid)):
@@ -562,11 +562,11 @@ def resolve(name: str, source: str = "auto") -> sources.Source:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """What of the Hub's interface a download asks for, for one data set."""
+    """The part of the Hub's interface that a download uses, for one data set."""
 
     folder: Path
     commit = "0123456789abcdef0123456789abcdef01234567"
-    lost = ""  # a file that the server does not have after all
+    lost = ""  # a file that is listed but cannot be downloaded
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -623,7 +623,7 @@ def hub(folder: Path) -> Iterator[ThreadingHTTPServer]:
 
 
 def prepare_from_hub(config: Config, address: str, environment: dict[str, str] | None = None) -> tuple[str, float]:
-    """What a fresh process says, and how long it takes; it reads HF_* when it first needs the Hub's library."""
+    """The output of a fresh process, and its seconds; the Hub's library reads HF_* when it is imported."""
     body = """
         from src.errors import DataError
         try:
@@ -671,7 +671,7 @@ def test_download_false_fetches_nothing_from_a_hub_that_answers(hub, tmp_path: P
         assert "refused" in output, output
 
 
-def test_hub_download_that_broke_off_is_not_taken_for_whole(hub, tmp_path: Path):
+def test_an_incomplete_hub_download_is_not_used(hub, tmp_path: Path):
     config, address = make("own/images", tmp_path), f"http://127.0.0.1:{hub.server_port}"
     hub.RequestHandlerClass.lost = "valid"
     assert "refused" in prepare_from_hub(config, address)[0]

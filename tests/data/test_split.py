@@ -1,4 +1,4 @@
-"""The validation and test split: exactly the report's, and refusals that name the sizes that would do."""
+"""The validation and test split: exactly the report's; impossible sizes are refused with the nearest possible ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REAL = Path(__file__).parents[3] / "shared" / "data" / "tiny-imagenet"
 
 
 def reference_split(labels: list[int], num_classes: int, val: int, test: int, seed: int) -> tuple[list[int], list[int]]:
-    """The rule of the requirements, written out as plainly as can be."""
+    """The rule of the report, in its simplest form."""
     generator = torch.Generator().manual_seed(seed)
     for_val: list[int] = []
     for_test: list[int] = []
@@ -67,7 +67,7 @@ def test_the_first_classes_are_split_as_they_are_among_all():
 
 
 def test_one_generator_for_all_classes():
-    """A generator made anew for each class would give every class of a sorted set the same pattern."""
+    """With a generator per class, every class of a sorted data set would get the same pattern."""
     _, test = split_valid(np.repeat(np.arange(2), 50), 2, 80, 20, 42)
     assert test[:10].tolist() != (test[10:] - 50).tolist()
 
@@ -87,7 +87,7 @@ def test_global_generator_is_left_alone():
         (600, 0, r"set dataset.split.val=400 dataset.split.test=0$"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused_with_those_that_can(val, test, message):
+def test_impossible_sizes_are_refused_with_possible_ones(val, test, message):
     labels = mixed_labels()
     labels = np.delete(labels, np.flatnonzero(labels == 3)[:10])
     for refusal in (lambda: split_valid(labels, 10, val, test, 42), lambda: check_sizes(labels, 10, val, test)):

@@ -160,7 +160,7 @@ def tiny(network: str, **options: Any) -> Model:
 
 
 def trained_logits(model: Model) -> Tensor:
-    """What the network says after a step of training, in which dropout and BatchNorm count."""
+    """The logits after one training step, which dropout and BatchNorm affect."""
     torch.manual_seed(0)
     network = build_model(model).train()
     images = torch.randn(4, 3, 16, 16)
@@ -235,7 +235,9 @@ def test_a_block_is_the_papers() -> None:
 @pytest.mark.parametrize("network", ["inception_multibranch", "residual_cnn"])
 def test_too_many_modules_for_the_image_are_refused(small: Callable[..., Config], network: str) -> None:
     assert small(model__type=network, model__num_modules=10).model.type == network
-    with pytest.raises(ConfigError, match=r"model\.num_modules: 11 modules halve the image 5 times, \[16, 16\] cannot"):
+    with pytest.raises(
+        ConfigError, match=r"model\.num_modules: 11 modules halve the image 5 times, too many for \[16, 16\]"
+    ):
         small(model__type=network, model__num_modules=11)
 
 
