@@ -13,6 +13,9 @@ from src.files import replace_file
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Curves whose legend fits into the plot.
+_MOST_INSIDE = 4
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -77,6 +80,10 @@ def draw_curves(
     axes.set(xlabel=x_label, ylabel=y_label, title=title)
     axes.grid(alpha=0.3)
     # A longer legend would cover the curves.
-    if len(curves) <= 16:
+    if _MOST_INSIDE < len(curves) <= 16:
+        # Inside, the long names of cells would cover the curves.
+        figure.legend(loc="outside lower center", fontsize="small")
+        figure.set_figheight(figure.get_figheight() + 0.2 * len(curves))
+    elif len(curves) <= _MOST_INSIDE:
         axes.legend(fontsize="small")
     return save_figure(figure, path)
