@@ -261,8 +261,8 @@ def test_a_wrong_evaluation_leaves_no_run(
         ("", [], "is a folder"),
         ("x" * 300, [], "no file can have so long a name"),
         ("of_others.ckpt", two_classes, "Set model.type, model.num_modules, model.branch_channels, "),
-        ("ours.ckpt", two_classes, "tells 4 classes apart, and the configuration's images have 2"),
-        ("ours.ckpt", ["--set", "dataset.split.test=0"], "dataset.split.test: there are no images in it"),
+        ("ours.ckpt", two_classes, "was trained for 4 classes, but model.num_classes is 2"),
+        ("ours.ckpt", ["--set", "dataset.split.test=0"], "dataset.split.test: the split has no images"),
     ):
         given = ["--config", str(small_file), "--checkpoint", str(tmp_path / name), *words]
         done = fork_python(*command, *given)

@@ -1,1 +1,1 @@
-"""One run from its first step to its result: training, the LR sweep, evaluation, checkpoints and metrics."""
+"""One run from its first step to its result: trainings, LR sweeps, evaluations, checkpoints and metrics."""

@@ -1,4 +1,4 @@
-"""Which device a run computes on, and the settings under which it computes the same numbers every time."""
+"""The device that a run computes on, and the settings that make it compute the same numbers every time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from src.errors import ConfigError
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes CUDA, then MPS, then the CPU. Raises ConfigError if the named device is not there."""
+    """The device of `train.device`; `auto` is CUDA, else MPS, else the CPU. Raises ConfigError if it is missing."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -19,20 +19,25 @@ def choose_device(name: str) -> torch.device:
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     missing = device.type == "cuda" and (device.index or 0) >= count
     if missing or (device.type == "mps" and not torch.backends.mps.is_available()):
-        raise ConfigError(f"train.device: {name!r} is not here ({count} CUDA devices are visible); use auto or cpu")
+        raise ConfigError(
+            f"train.device: {name!r} is not available ({count} CUDA devices are visible); set it to auto or cpu"
+        )
     return device
 
 
 def compute_reproducibly(seed: int) -> None:
-    """Seed torch and choose kernels that give equal results on equal input.
+    """Seed torch's global generators, and select kernels that give equal results for equal input.
 
-    Sums over CPU threads depend on how many there are: a run takes as many as the CPUs that the local profile or SLURM
-    gave it, else torch's default (OMP_NUM_THREADS), and its checkpoints hold that number.
+    Sets the number of CPU threads to the CPUs that the local profile or SLURM gave this process, if either did; else it
+    stays torch's default (OMP_NUM_THREADS). Checkpoints hold the number.
     """
     # cuBLAS is deterministic only with a fixed workspace (cuBLAS library documentation, section 2.1.4).
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.deterministic = True
+    # Benchmark mode chooses kernels by their speed, so the choice can differ from one process to the next (PyTorch
+    # documentation, Reproducibility).
     torch.backends.cudnn.benchmark = False
+    # A parallel sum rounds differently with another number of threads, and the last digits change.
     given = int(os.environ.get("RELAY_CPUS") or os.environ.get("SLURM_CPUS_PER_TASK") or 0)
     if given:
         torch.set_num_threads(given)
@@ -40,7 +45,7 @@ def compute_reproducibly(seed: int) -> None:
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The states of torch's global generators that a run on `device` draws from."""
+    """The states of torch's global generators that a run on `device` uses: `cpu`, and `cuda` on a GPU; uint8 each."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -48,7 +53,7 @@ def random_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_random_state(states: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Go on where `random_state` was taken."""
+    """Restore what `random_state` returned."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)

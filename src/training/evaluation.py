@@ -1,4 +1,4 @@
-"""A checkpoint measured on a split that it was not chosen by."""
+"""Evaluation of a checkpoint on the val or test split."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from src.training.pretrained import load_pretrained
 
 
 def check_fits(config: Config) -> None:
-    """Read the checkpoint that the config names, before a run is made for it. Raises CheckpointError, and DataError
-    where there would be nothing to measure it on.
+    """Check, before a run is created, that the checkpoint of `config` can be evaluated.
+
+    Raises CheckpointError if it cannot be loaded, DataError if the split is empty.
     """
     if not getattr(config.dataset.split, config.evaluation.split):
         raise _no_images(config)
@@ -26,13 +27,11 @@ def check_fits(config: Config) -> None:
 
 
 def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
-    """Measure the checkpoint that the run's config names; result.json holds split, n, accuracy, loss and its source.
+    """Evaluate the checkpoint that the run's configuration names, and write result.json.
 
-    A loss that is not finite is null there, and `outcome` is `diverged`.
-
-    A checkpoint of ours says which model and preprocessing it was trained with, and is measured with those; one
-    of the report's program is measured with the configured ones. Raises CheckpointError if it does not fit, or is
-    not the file that the evaluation was planned for.
+    The result has the split, the number of images, the metrics, and what they were measured with. A metric that is not
+    finite is null, and `outcome` is then `diverged`. Raises CheckpointError if the checkpoint does not fit or is not
+    the file that the evaluation was planned for, DataError and RunError if images or configuration are not as planned.
     """
     planned = run.config()
     device = choose_device(planned.train.device)
@@ -41,6 +40,7 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     pretrained = load_pretrained(planned, reporter.say)
     config = pretrained.config
     data = load(config)
+    # The digest in the manifest is that of the planned images. The checkpoint's own preprocessing may need other ones.
     same = images_of(config) == images_of(planned)
     check_as_planned(run, planned, "evaluate", data.digest if same else digest(prepare(planned)))
     part = getattr(data, config.evaluation.split)
@@ -57,7 +57,7 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
         "data": data.digest,
         "device": str(device),
     }
-    # JSON has no NaN: what is no number is null, and the outcome says so.
+    # JSON has no NaN.
     finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
     outcome = "completed" if None not in finite.values() else "diverged"
     run.write_result({"split": config.evaluation.split, "n": len(part), "outcome": outcome, **finite, **source})
@@ -65,4 +65,4 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
 
 
 def _no_images(config: Config) -> DataError:
-    return DataError(f"dataset.split.{config.evaluation.split}: there are no images in it; set it above 0")
+    return DataError(f"dataset.split.{config.evaluation.split}: the split has no images; set it above 0")

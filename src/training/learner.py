@@ -47,7 +47,7 @@ class Learner:
         return loss.detach(), logits.detach(), labels
 
     def parameter_count(self) -> int:
-        """How many trainable numbers the network has."""
+        """The number of trainable parameters."""
         return count_parameters(self.network)
 
     def copy_weights(self) -> dict[str, Tensor]:
@@ -65,16 +65,17 @@ class Learner:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned. If it does not fit, raises what torch raises, or ValueError."""
-        # Sums over CPU threads are rounded by how many there are, so the run keeps the number that it began with.
+        # The number of CPU threads decides how sums are rounded, so the run keeps the one that it began with.
         torch.set_num_threads(state["threads"])
         self.network.load_state_dict(state["model_state_dict"])
         self._load_optimizer(state["optimizer"])
         set_random_state(state["random"], self.device)
 
     def _load_optimizer(self, state: Mapping[str, Any]) -> None:
-        """Restore the optimizer. Raises ValueError if the state is another optimizer's, which torch does not check."""
+        """Restore the optimizer. Raises ValueError if the state is of another kind of optimizer."""
         own = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict(dict(state))
+        # torch takes over any options and moments; a wrong one would fail, or train wrongly, at a later step.
         for group, fresh in zip(self.optimizer.param_groups, own, strict=True):
             changed = [
                 name for name, value in fresh.items() if name != "params" and type(group[name]) is not type(value)

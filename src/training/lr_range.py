@@ -1,7 +1,6 @@
-"""The learning-rate range test: raise the rate at every step, watch the loss, suggest a rate.
+"""The learning-rate range test: raise the rate at every step, record the loss, suggest a rate.
 
-Method: Smith, Cyclical Learning Rates for Training Neural Networks, 2017, section 3.3; smoothing with bias correction
-as Adam has it; the valley is the rule of the fastai library.
+Method: Smith, Cyclical Learning Rates for Training Neural Networks, 2017, section 3.3.
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ from src.training.session import Session
 from src.training.state import state_problem
 
 _FLUSH_EVERY = 10
+# Divergence is judged only after more losses than this: at the start, one noisy loss decides the smoothed one.
+_MIN_LOSSES = 10
 
 
 def rate_at(finder: LrFinder, step: int) -> float:
@@ -28,7 +29,10 @@ def rate_at(finder: LrFinder, step: int) -> float:
 
 
 def smooth(losses: Sequence[float], beta: float) -> list[float]:
-    """Exponential moving average, divided by 1 - beta^t so that the first values are not drawn to zero."""
+    """The exponential moving average of `losses`, one value per loss, corrected for its start at zero.
+
+    The correction, division by 1 - beta^t, is that of Adam (Kingma & Ba 2015, section 3).
+    """
     average, smoothed = 0.0, []
     for count, loss in enumerate(losses, start=1):
         average = beta * average + (1 - beta) * loss
@@ -37,10 +41,10 @@ def smooth(losses: Sequence[float], beta: float) -> list[float]:
 
 
 def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> dict[str, float | None]:
-    """Two suggestions from a sweep.
+    """Two suggested rates, both None if the loss never falls.
 
     `steepest`: where the loss falls fastest per log10 of the rate, before its minimum. `valley`: two thirds along the
-    longest stretch of falling losses. Null if the loss never falls.
+    longest falling subsequence of losses, which is the rule of the fastai library.
     """
     if not smoothed:
         return {"steepest": None, "valley": None}
@@ -55,6 +59,7 @@ def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> dict[str, floa
 
 
 def _valley(rates: Sequence[float], smoothed: Sequence[float]) -> float:
+    # longest[i]: the length of the longest falling subsequence that ends at i.
     longest = [1] * len(smoothed)
     for i in range(len(smoothed)):
         longest[i] += max((longest[j] for j in range(i) if smoothed[j] > smoothed[i]), default=0)
@@ -64,7 +69,7 @@ def _valley(rates: Sequence[float], smoothed: Sequence[float]) -> float:
 
 
 class LrRangeTest:
-    """One range test in its run's directory. Its state, beside the network's, is the list of losses so far."""
+    """One range test. Besides the learner, its state is the list of losses so far."""
 
     def __init__(self, session: Session) -> None:
         self.session, self.run, self.config = session, session.run, session.config
@@ -72,7 +77,7 @@ class LrRangeTest:
         self.losses: list[float] = []
 
     def execute(self) -> Outcome:
-        """Run the test from its saved state to its end, or to the next step after a stop is asked for."""
+        """Run from the saved state to the end, or to the next step boundary after `should_stop` returns true."""
         session = self.session
         session.resume(self._problem_of, self._restore)
         first, total = len(self.losses), self.finder.num_steps
@@ -81,6 +86,7 @@ class LrRangeTest:
             self.log.flush()
         if done:
             session.finish(self._result())
+            # Nothing resumes a run whose result is written.
             for path in list_states(self.run.checkpoints):
                 path.unlink()
         return Outcome("done" if done else "stopped", first, len(self.losses), total)
@@ -88,13 +94,14 @@ class LrRangeTest:
     def _problem_of(self, state: Mapping[str, Any]) -> str:
         if problem := state_problem(state, training=False):
             return problem
-        return "" if state["key"] == self.session.key else "it is of another experiment"
+        # Skipped, not refused as in a training: a range test is short enough to start over.
+        return "" if state["key"] == self.session.key else "it belongs to another experiment"
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
         self.losses = saved["losses"]
 
     def _loop(self) -> bool:
-        """True when the test is complete, False when it was stopped."""
+        """Returns True if the test is complete, False if it was stopped."""
         session, finder, losses = self.session, self.finder, self.losses
         learner = session.learner
         smoothed = smooth(losses, finder.smoothing)
@@ -106,7 +113,7 @@ class LrRangeTest:
             lr = rate_at(finder, step)
             loss = learner.step(step, lr)[0].item()
             losses.append(loss)
-            # Anew at every step: 8 ms in all for 200 steps, 0.2 s for 1,000.
+            # Recomputed from the start at every step: 8 ms in total for 200 steps, 0.2 s for 1,000.
             smoothed = smooth(losses, finder.smoothing)
             if math.isfinite(loss):
                 row = {"lr_finder/lr": lr, "lr_finder/loss": loss, "lr_finder/loss_smoothed": smoothed[-1]}
@@ -136,10 +143,10 @@ class LrRangeTest:
 def sweep_rates(
     run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publish = lambda result: None
 ) -> Outcome:
-    """Run the range test in `run` and write its result and figure; `publish` is called before it counts as done.
+    """Run the range test of `run`, and write its result and figure. `publish` is called before the result is written.
 
-    It keeps no best weights and writes no checkpoint, except its own state when it is asked to stop, which goes when
-    the test is complete. Raises DataError and RunError if images or configuration are not as planned.
+    It saves its state only when it is stopped, and removes it when it is complete. Raises DataError and RunError if
+    images or configuration are not as planned, CheckpointError if its state cannot be read or written.
     """
     return LrRangeTest(Session(run, "lr_sweep", should_stop, reporter, publish)).execute()
 
@@ -147,7 +154,7 @@ def sweep_rates(
 def _diverged(losses: Sequence[float], smoothed: Sequence[float], finder: LrFinder) -> bool:
     if losses and not math.isfinite(losses[-1]):
         return True
-    return len(losses) > _FLUSH_EVERY and smoothed[-1] > finder.diverge_factor * min(smoothed)
+    return len(losses) > _MIN_LOSSES and smoothed[-1] > finder.diverge_factor * min(smoothed)
 
 
 def _draw(
@@ -157,7 +164,7 @@ def _draw(
 
     curves = [Curve("loss", rates, losses, faint=True), Curve("smoothed", rates, smoothed)]
     lowest, start = min([*smoothed, *losses], default=0.0), next(iter(smoothed), 1.0)
-    # A diverged tail would squeeze the part that matters into a line at the bottom.
+    # The diverged end of the curve would flatten the part that matters.
     limits = (lowest - 0.1 * (start - lowest) - 0.05, start + 0.6 * abs(start - lowest) + 0.3)
     verticals = {f"{name}: {lr:.2e}": lr for name, lr in marks.items() if lr is not None}
     draw_curves(

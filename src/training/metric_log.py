@@ -1,7 +1,7 @@
-"""Metric rows to JSONL and TensorBoard, without seams after a resume.
+"""The metrics of a run in metrics.jsonl and for TensorBoard; a resumed run looks like one that never stopped.
 
-metrics.jsonl is the truth: append-only while a run lives, cut back to its checkpoint when it resumes. The TensorBoard
-file is a copy of it, written anew at every resume, so that a run shows as one line, whatever happened to it.
+metrics.jsonl is append-only during an attempt. When the run resumes, it is truncated to the rows that the restored
+checkpoint has seen. The TensorBoard file is a copy of it, rewritten by each attempt, so that a run shows as one line.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ from src.runs.rundir import RunDir
 
 
 class MetricsLog:
-    """Appends rows for one run and mirrors them to TensorBoard; a context manager.
+    """Appends rows to the metrics of one run, and copies them to TensorBoard. A context manager.
 
-    Raises RunError if the disk refuses a row or its mirror; the checkpoint before it is whole all the same.
+    Raises RunError if the disk refuses a row or its copy; the last checkpoint stays intact.
     """
 
     def __init__(self, run: RunDir, keep_bytes: int, hparams: Mapping[str, Any]) -> None:
-        """Cut the log back to its first `keep_bytes` bytes, those that the resumed state has seen, and open it.
+        """Truncate the log to its first `keep_bytes` bytes, those that the restored state has seen, and open it.
 
-        Raises RunError if the log is shorter than that: rows were lost that no later step can bring back.
+        `hparams` are shown in TensorBoard. Raises RunError if the log is shorter than that: later steps cannot replace
+        the lost rows.
         """
         self._run = run
         self._pending: list[dict[str, Any]] = []
-        run.check_owner()  # Loading the images may have hung until the run was given to another.
+        run.check_owner()  # Loading the images may have hung until another process took the run over.
         remove_leftovers(run.path)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.0"
         self._events_file = run.path / name
-        with self._named_refusal():
-            self.size_bytes = _cut(run, keep_bytes)
+        with self._naming_the_file():
+            self.size_bytes = _truncate(run, keep_bytes)
             self._open_tensorboard(hparams)
 
     def __enter__(self) -> MetricsLog:
@@ -47,20 +48,20 @@ class MetricsLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            # What ended the run is what its user must read, and not that the copy could not be completed either.
+            # Report the error that ended the run, not a failure to close the copy.
             self._close_quietly()
             return
-        with self._named_refusal():
+        with self._naming_the_file():
             self._writer.close()
 
     @contextlib.contextmanager
-    def _named_refusal(self) -> Iterator[None]:
+    def _naming_the_file(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise RunError(
                 f"{error.filename or self._events_file}: cannot be written: {error.strerror}. "
-                "The last checkpoint is whole; free some space or restore the directory, then start the run again"
+                "The last checkpoint is intact; free some space or restore the directory, then start the run again"
             ) from error
 
     def _close_quietly(self) -> None:
@@ -68,17 +69,17 @@ class MetricsLog:
             self._writer.close()
 
     def log(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        """Add a row: `values` by scalar name, at optimizer step `step`, `epoch` epochs in. Durable after `flush`."""
+        """Add a row: `values` by name, after `step` optimizer steps and `epoch` epochs. Durable after `flush`."""
         row = {"step": step, "epoch": epoch, "time": round(time.time(), 3), **values}
         self._pending.append(row)
-        with self._named_refusal():
-            self._mirror(row)
+        with self._naming_the_file():
+            self._copy_to_tensorboard(row)
             self._writer.flush()
 
     def flush(self) -> int:
-        """Make all rows durable. Returns the size of the log in bytes, which belongs into the next checkpoint."""
+        """Make all rows durable. Returns the size of the log in bytes, for the next checkpoint."""
         if self._pending:
-            with self._named_refusal():
+            with self._naming_the_file():
                 self.size_bytes = append_lines(self._run.metrics_file, list(self._pending), check=self._run.check_owner)
                 self._pending.clear()
         return self.size_bytes
@@ -89,28 +90,29 @@ class MetricsLog:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         old = [path for path in self._run.path.glob("events.out.tfevents.*") if path != self._events_file]
-        # Not tensorboard's EventFileWriter: its thread meets the full disk alone, and prints a traceback.
+        # Not tensorboard's EventFileWriter: on a full disk its thread prints a traceback, and the run does not notice.
         self._writer = RecordWriter(self._events_file.open("wb"))
         try:
             self._add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
-            # Tells a TensorBoard that watches this folder to forget what it read from the file that goes.
+            # Makes a running TensorBoard discard what it has read from the file that this one replaces.
             start = SessionLog(status=SessionLog.START)
             self._add_event(Event(wall_time=time.time(), step=0, session_log=start))
             summary = hparams_pb(dict(hparams), trial_id=self._run.label)
             self._add_event(Event(wall_time=time.time(), summary=summary))
             for row in self._run.metrics():
-                self._mirror(row)
+                self._copy_to_tensorboard(row)
             self._writer.flush()
         except BaseException:
             self._close_quietly()
             raise
+        # Last: a process that is killed before this point leaves the old copy.
         for file in old:
             file.unlink(missing_ok=True)
 
     def _add_event(self, event: Any) -> None:
         self._writer.write(event.SerializeToString())
 
-    def _mirror(self, row: Mapping[str, Any]) -> None:
+    def _copy_to_tensorboard(self, row: Mapping[str, Any]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -122,12 +124,15 @@ class MetricsLog:
         self._add_event(Event(wall_time=row["time"], step=row["step"], summary=Summary(value=values)))
 
 
-def _cut(run: RunDir, keep_bytes: int) -> int:
+def _truncate(run: RunDir, keep_bytes: int) -> int:
     path = run.metrics_file
     content = path.read_bytes() if path.exists() else b""
     if len(content) < keep_bytes:
-        raise RunError(f"{path}: has {len(content)} bytes where the checkpoint has seen {keep_bytes}; rows were lost")
+        raise RunError(
+            f"{path}: has {len(content)} bytes, but the checkpoint has seen {keep_bytes}: rows were lost; "
+            "restore the file"
+        )
     if content:
-        # A new file also where nothing is cut: an earlier owner, on a node that hung, may still have the old one open.
+        # A new file even if nothing is removed: an earlier owner on a node that hung may still have the old one open.
         replace_file(path, content[:keep_bytes])
     return keep_bytes

@@ -1,4 +1,4 @@
-"""Loss and classification metrics of a network on a part of the images."""
+"""Loss and classification metrics of a network on a set of images."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from src.data.dataset import ImageSubset
 from src.data.loader import to_network
 from src.progress import StopCheck
 
-# Large enough to fill a slice; a constant, because the sums depend on it in their last bits.
+# Large enough to use a whole slice. Not configurable: the last bits of the sums depend on it.
 _BATCH = 250
 
 
 def evaluate_split(
     network: nn.Module, part: ImageSubset, config: Config, device: torch.device, should_stop: StopCheck
 ) -> dict[str, float] | None:
-    """`loss` (mean cross-entropy, nats) and the configured metrics, over all images of `part` without augmentation.
+    """`loss` (mean cross-entropy in nats) and the configured metrics over all images of `part`, without augmentation.
 
-    None if a stop was asked for before the end.
+    None if `should_stop` returned true before the end. Leaves `network` in evaluation mode.
     """
     network.eval()
+    # All sums stay on the device until the end: reading one would make the host wait for each batch.
     loss = torch.zeros((), dtype=torch.float64, device=device)
     classes = config.model.num_classes
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=device)
@@ -35,6 +36,7 @@ def evaluate_split(
             labels = labels.to(device)
             logits = network(to_network(raw.to(device).float() / 255, config))
             loss += functional.cross_entropy(logits, labels, reduction="sum").double()
+            # Entry [true, predicted] of the confusion matrix, flattened.
             confusion += torch.bincount(labels * classes + logits.argmax(1), minlength=classes * classes)
             top5 += (logits.topk(min(5, classes), 1).indices == labels[:, None]).sum()
     computed = {
@@ -46,12 +48,16 @@ def evaluate_split(
 
 
 def accuracy(confusion: Tensor) -> float:
-    """Share of right answers; `confusion` is int (classes, classes), a row per true class."""
+    """The share of correct predictions; `confusion` is int (classes, classes), with a row per true class."""
     return float(confusion.diagonal().sum().item() / confusion.sum().item())
 
 
 def macro_f1(confusion: Tensor) -> float:
-    """F1 of each class (0 for one never seen nor predicted), averaged over the classes without weights."""
+    """The unweighted mean of the classes' F1 scores; `confusion` as in `accuracy`.
+
+    A class that neither occurs nor is predicted counts as 0.
+    """
+    # F1 = 2 TP / (2 TP + FP + FN): a class's row and column both count its true positives.
     hits = confusion.diagonal().double()
     either = (confusion.sum(0) + confusion.sum(1)).double()
     return float((2 * hits / either.clamp(min=1)).mean().item())

@@ -1,6 +1,6 @@
 """Optimizers and learning-rate schedules by name.
 
-A schedule is a pure function of the step, so that a run which resumes has no schedule state to restore.
+A schedule is a pure function of the step, so a resumed run has no schedule state to restore.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from torch.nn import Parameter
 
 from src.config.schema import Optimizer, Scheduler
 
-# onecycle's shape (Smith & Topin 2018), with the fractions that torch's OneCycleLR has as defaults.
+# The shape of onecycle (Smith & Topin, Super-Convergence, 2018), with the defaults of torch's OneCycleLR: pct_start,
+# div_factor and final_div_factor.
 _ONECYCLE_RISE = 0.3
 _ONECYCLE_START = 1 / 25
 _ONECYCLE_END = _ONECYCLE_START / 1e4
 
 
 class _Eager(torch.optim.Optimizer):
-    """An optimizer's methods without their hooks for torch.compile, which a run does not use.
+    """An optimizer's methods without torch's wrappers for torch.compile, which runs do not use.
 
-    The hooks import torch._dynamo at the first call: 1.6 to 2.6 s of CPU in every task (torch 2.15).
+    The wrappers import torch._dynamo at the first call: 1.6 to 2.6 s of CPU time in every task (torch 2.15).
     """
 
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
@@ -38,7 +39,10 @@ def _without_compiler(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.
 
 
 def make_optimizer(parameters: Iterable[Parameter], optimizer: Optimizer) -> torch.optim.Optimizer:
-    """The optimizer that `optimizer.name` names; weight decay is decoupled for adamw alone."""
+    """The optimizer that `optimizer.name` names.
+
+    Weight decay is decoupled for adamw only (Loshchilov & Hutter 2019); for the others it is an L2 penalty.
+    """
     kind = {
         "sgd": torch.optim.SGD,
         "adam": torch.optim.Adam,
@@ -54,11 +58,12 @@ def make_optimizer(parameters: Iterable[Parameter], optimizer: Optimizer) -> tor
 def scheduled_lr(scheduler: Scheduler, base_lr: float, step: int, total_steps: int, steps_per_epoch: int) -> float:
     """The learning rate of step `step` (0-based) of `total_steps`.
 
-    Warm-up rises linearly over the first `warmup_steps` steps to what the schedule gives there; the schedule itself
-    then runs over the steps that remain. For onecycle `base_lr` is the peak.
+    Warm-up rises linearly over the first `warmup_steps` steps to the schedule's first rate; the schedule then covers
+    the remaining steps. For onecycle, `base_lr` is the peak.
     """
     warmup = min(scheduler.warmup_steps, total_steps)
     if step < warmup:
+        # Starts above 0, so that the first step trains.
         return _shape(scheduler, base_lr, 0, max(1, total_steps - warmup), steps_per_epoch) * (step + 1) / (warmup + 1)
     return _shape(scheduler, base_lr, step - warmup, max(1, total_steps - warmup), steps_per_epoch)
 
@@ -69,13 +74,14 @@ def _shape(scheduler: Scheduler, lr: float, step: int, total: int, steps_per_epo
             return lr
         case "step":
             return float(lr * scheduler.gamma ** (step // (scheduler.step_size * steps_per_epoch)))
-        case "cosine":
+        case "cosine":  # One period without restarts of SGDR (Loshchilov & Hutter 2017).
             return 0.5 * lr * (1 + math.cos(math.pi * step / total))
         case "onecycle":
             return lr * _onecycle(step, total)
 
 
 def _onecycle(step: int, total: int) -> float:
+    # The last step of the rise, as OneCycleLR counts it.
     peak = max(0.0, _ONECYCLE_RISE * total - 1)
     if step < peak:
         return _cosine_between(_ONECYCLE_START, 1.0, step / peak)

@@ -33,8 +33,9 @@ def load_pretrained(config: Config, say: Callable[[str], None] = lambda text: No
     """The network of the checkpoint that `config.evaluation` names.
 
     A checkpoint of ours holds the configuration that it was trained with: its model and preprocessing replace those of
-    `config`, and `say` reports a difference. One of the report's program is loaded into the configured model. Raises
-    CheckpointError if the file is missing, damaged, replaced since the evaluation was planned, or does not fit.
+    `config`, and `say` reports a difference. One of the report's program holds none: it is loaded into the configured
+    model. Raises CheckpointError if the file is missing, damaged, replaced since the evaluation was planned, or does
+    not fit.
     """
     assert config.evaluation.checkpoint is not None
     path = Path(config.evaluation.checkpoint)
@@ -49,6 +50,7 @@ def load_pretrained(config: Config, say: Callable[[str], None] = lambda text: No
 
 
 def _as_trained(config: Config, content: dict[str, Any], source: str) -> Config:
+    """`config` with the model and preprocessing of a checkpoint's own configuration, if `content` has one."""
     trained = content.get("config")
     if not isinstance(trained, dict) or "model" not in trained or "preprocess" not in trained:
         return config
@@ -56,12 +58,12 @@ def _as_trained(config: Config, content: dict[str, Any], source: str) -> Config:
     classes = trained["model"].get("num_classes") if isinstance(trained["model"], dict) else None
     if classes not in (None, config.model.num_classes):
         raise CheckpointError(
-            f"{source}: tells {classes} classes apart, and the configuration's images have {config.model.num_classes} "
-            "(model.num_classes): give the configuration that it was trained with, or another checkpoint with "
-            "--checkpoint"
+            f"{source}: was trained for {classes} classes, but model.num_classes is {config.model.num_classes}; use "
+            "the configuration that it was trained with, or another checkpoint with --checkpoint"
         )
+    # An evaluation does not augment, and the configured crop need not fit the checkpoint's image size.
     values = {**config.to_dict(), **changed, "augment": {}}
     try:
         return make_config(values, source)
-    except (ConfigError, TypeError, ValueError, RecursionError) as error:  # Anything may be in its config.
-        raise CheckpointError(f"{source}: was trained with another configuration: {error}") from None
+    except (ConfigError, TypeError, ValueError, RecursionError) as error:  # The file may hold anything.
+        raise CheckpointError(f"{source}: was trained with a configuration that is invalid here: {error}") from None

@@ -1,4 +1,4 @@
-"""A run as its command and its job execute it: the work, and before it counts as done, what goes into artifacts/."""
+"""Trainings and LR sweeps with what they export to artifacts/ before their result is written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from src.runs.rundir import RunDir, SweepDir
 
 
 def train_and_export(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
-    """Bring a full training to its end; `artifacts/best.ckpt` becomes its best epoch."""
+    """Execute a full training, and export its best weights to artifacts/best.ckpt if they are the best so far."""
     from src.training.trainer import train
 
     def publish(result: Mapping[str, Any]) -> None:
@@ -26,13 +26,14 @@ def train_and_export(run: RunDir, should_stop: StopCheck, reporter: Reporter) ->
 
 
 def replace_best_by(sweep: SweepDir) -> None:
-    """Make the weights of a training `artifacts/best.ckpt`, as --replace-best asks: now where it is done, else at its
-    end, also where it was planned before without that option.
+    """Export the weights of a training to artifacts/best.ckpt whatever is there, as --replace-best asks.
+
+    A training that is not done exports them at its end, even if it was planned without that option.
     """
     for run in sweep.runs():
         config = run.config()
         if not run.is_done() and not config.checkpoint.replace_best:
-            # Read again at the end of the training, and no part of what the run computes.
+            # `export_best` reads it at the end of the training. It is no part of the run's key: it changes no result.
             asked = make_config(config.to_dict(), str(run.config_file), {"checkpoint.replace_best": True})
             replace_file(run.config_file, dump_yaml(asked.to_dict()))
         result = run.result()
@@ -41,7 +42,7 @@ def replace_best_by(sweep: SweepDir) -> None:
 
 
 def find_rate_and_export(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
-    """Bring a LR sweep to its end; its figure and its suggestion go into artifacts/."""
+    """Execute an LR sweep, and export its figure and its suggested rates to artifacts/."""
     from src.training.lr_range import sweep_rates
 
     def publish(result: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The questions that a report asks of its data and its model before any training: D2 to D11, M0 to M2.
+"""Checks of the data and the model before any training, with the report's numbers: D2 to D11, M0 to M2.
 
 `measure` answers all of them with plain values; src/checks.py prints them and draws the pictures.
 """
@@ -22,17 +22,17 @@ from src.training.device import choose_device, compute_reproducibly
 
 
 def split_sizes(data: ImageData) -> dict[str, int]:
-    """D2: images in each split."""
+    """D2: the number of images in each split."""
     return {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
 
 
 def class_counts(part: ImageSubset, classes: int) -> list[int]:
-    """D4: images of each class in a part."""
+    """D4: the number of images of each class in `part`."""
     return [int(count) for count in np.bincount(part.labels[part.indices], minlength=classes)]
 
 
 def baselines(train: ImageSubset, part: ImageSubset, classes: int, seed: int) -> dict[str, float]:
-    """M0: accuracy on `part` of always saying the most frequent training class, and of guessing evenly."""
+    """M0: the accuracy on `part` of always predicting the most frequent training class, and of uniform guesses."""
     labels = part.labels[part.indices]
     majority = int(np.argmax(class_counts(train, classes)))
     generator = torch.Generator().manual_seed(seed)
@@ -46,9 +46,10 @@ def baselines(train: ImageSubset, part: ImageSubset, classes: int, seed: int) ->
 
 
 def first_batch(config: Config, loader: TrainLoader, device: torch.device) -> dict[str, Any]:
-    """D11, M1, M2: shapes, parameters, the loss before any training, and whether gradients reach every weight.
+    """D11, M1, M2: shapes, number of parameters, initial loss, and whether gradients reach every weight.
 
-    The initial loss should be near log(classes); the gradient norm is the L2 norm over all parameters.
+    The gradient norm is the L2 norm over all parameters. A network that prefers no class has an initial loss of
+    log(classes).
     """
     network = build_model(config.model).to(device).train()
     images, labels = loader.get(0, 0)
@@ -78,10 +79,12 @@ def example_images(config: Config, loader: TrainLoader, count: int) -> list[tupl
 
 
 def verdicts(report: dict[str, Any]) -> Sequence[tuple[bool, str]]:
-    """What must hold before it is worth training: (does it hold, what)."""
+    """What must hold before training is worthwhile: (whether it holds, description) each."""
     batch, counts = report["batch"], report["class_counts"]
     return [
         (min(counts) > 0, f"every class has training images ({min(counts)} to {max(counts)} each)"),
+        # Far from log(classes), the network starts out confident in wrong classes, or the labels do not match the
+        # images' number of classes.
         (
             abs(batch["initial_loss"] - batch["expected_loss"]) < 0.15 * batch["expected_loss"],
             f"initial loss {batch['initial_loss']:.4f} is near log(classes) = {batch['expected_loss']:.4f}",

@@ -38,4 +38,4 @@ def _why_not_loaded(error: Exception) -> str:
             f"refused, it holds more than tensors and plain values ({what}), and loading "
             "that could run code; save it again with torch.save({'model_state_dict': model.state_dict()}, path)"
         )
-    return "not a whole checkpoint: torch cannot read it; it is torn, or another kind of file"
+    return "not a complete checkpoint: torch cannot read it; it is truncated, damaged, or another kind of file"

@@ -20,13 +20,14 @@ from src.training.metric_log import MetricsLog
 class Session:
     """One attempt at a run of `kind`, in its directory.
 
-    The caller resumes, opens the log, works and saves, and finishes, in this order. Nothing is written before `resume`.
+    The caller resumes the run, opens the log, works and saves, and finishes, in this order. Nothing is written before
+    `resume`.
     """
 
     log: MetricsLog
 
     def __init__(self, run: RunDir, kind: str, should_stop: StopCheck, reporter: Reporter, publish: Publish) -> None:
-        """Read the configuration and the images, and build what learns from them.
+        """Read the configuration and the images, and build the learner.
 
         Raises DataError if the images are missing or not those that the run was planned with, and RunError if its
         config.yaml was edited.
@@ -37,16 +38,19 @@ class Session:
         check_as_planned(run, self.config, kind, self.data.digest)
         self.key = content_key(self.config, kind)
         self.learner = Learner(self.config, self.data.train)
+        # Size of the metrics that the restored state has seen. Later rows belong to steps that are repeated.
         self._metrics_bytes = 0
 
-    def resume(self, problem: Callable[[Mapping[str, Any]], str], restore: Callable[[Mapping[str, Any]], None]) -> None:
+    def resume(
+        self, problem_of: Callable[[Mapping[str, Any]], str], restore: Callable[[Mapping[str, Any]], None]
+    ) -> None:
         """Restore the newest usable state, if there is one: the learner here, the caller's own part by `restore`.
 
-        `problem` says why a state cannot be used, or "". Raises CheckpointError if a state cannot be read or does not
-        fit the run.
+        `problem_of` returns why a state cannot be used, or "". Raises CheckpointError if a state cannot be read or does
+        not fit the run.
         """
         write_provenance(self.run, str(self.learner.device))
-        saved = load_newest(self.run.checkpoints, problem, self.reporter.say)
+        saved = load_newest(self.run.checkpoints, problem_of, self.reporter.say)
         if saved is None:
             return
         with restoring(self.run.checkpoints, saved):
@@ -66,13 +70,13 @@ class Session:
             "key": self.key,
             **self.learner.state_dict(),
             **content,
-            # Last: the rows must be durable before the state that counts on them.
+            # Flushed before the state is written: a state must not refer to rows that a power cut can lose.
             "metrics_bytes": self.log.flush(),
         }
         save_state(self.run.checkpoints, step, state, keep, self.run.check_owner)
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Publish the result, then write it. In this order: a run that is stopped in between does both again."""
+        """Publish the result, then write it, which makes the run done. A kill in between repeats both."""
         self.run.check_owner()
         self.publish(result)
         self.run.write_result(result)

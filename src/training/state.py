@@ -1,4 +1,4 @@
-"""The exact state of a run, as its checkpoints hold it."""
+"""The state of a run, as its checkpoints hold it, and the check of a state that was read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Count = Annotated[int, Field(ge=0, le=10**15)]
 
 
 class SavedState(BaseModel):
-    """What the checkpoint of any run holds."""
+    """What every checkpoint holds, of trainings and LR sweeps. Other entries are allowed."""
 
     model_config = ConfigDict(strict=True, extra="allow", arbitrary_types_allowed=True, protected_namespaces=())
 
@@ -30,11 +30,11 @@ class SavedState(BaseModel):
 
 @dataclass
 class TrainingState:
-    """Where a training stands. Each field is an entry of its checkpoint, under the same name and type.
+    """The progress of a training. Each field is an entry of its checkpoint, under the same name and type.
 
-    `losses`: of the steps since they were last logged; on the device until then, floats in a checkpoint.
-    `epoch_sums`: of the epoch so far: loss (float64) and right answers (int64), on the device, and images seen.
-    `train`, `last`: the latest measurements on train and val. `best`: step, epoch and measurements of the best epoch.
+    `losses`: of the steps since the last logged row; scalars on the device, floats in a checkpoint.
+    `epoch_sums`: loss (float64) and correct predictions (int64), on the device, and images, of the epoch so far.
+    `train`, `last`: the latest metrics on train and val. `best`: step, epoch and metrics of the best epoch.
     """
 
     step: Count = 0
@@ -49,15 +49,16 @@ class TrainingState:
     diverged: bool = False
 
     def start_epoch(self, device: torch.device) -> None:
-        """Set the sums over an epoch back to zero."""
+        """Reset the sums over an epoch."""
         loss = torch.zeros((), dtype=torch.float64, device=device)
         self.epoch_sums = [loss, torch.zeros((), dtype=torch.int64, device=device), 0]
 
     def add_step(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count a step that is done: its mean loss, logits (B, classes) and labels (B,), without waiting for them."""
+        """Count a completed step: its mean loss (), logits (B, classes) and labels (B,), all on the device."""
         assert self.epoch_sums is not None
         loss_sum, correct, seen = self.epoch_sums
         self.step += 1
+        # Tensors, not floats: reading a value would make the host wait for the device at every step.
         self.losses.append(loss.detach())
         self.epoch_sums = [
             loss_sum + loss.detach().double() * len(labels),
@@ -77,7 +78,7 @@ class TrainingState:
         return {**content, "losses": [float(loss) for loss in self.losses]}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Take all fields from a checkpoint, with the sums on `device`."""
+        """Restore all fields from a checkpoint; the sums go to `device`."""
         for each in fields(self):
             setattr(self, each.name, state[each.name])
         if self.epoch_sums is not None:
@@ -93,7 +94,7 @@ _SavedTraining = create_model("_SavedTraining", __base__=SavedState, format=(int
 
 
 def state_problem(state: Mapping[str, Any], *, training: bool) -> str:
-    """Why a readable file is not the state of a run; "" if it is one."""
+    """Why the content of a checkpoint is not the state of a run; "" if it is one."""
     try:
         (_SavedTraining if training else SavedState).model_validate(state)
     except ValidationError as error:

@@ -1,7 +1,7 @@
-"""The training loop: resumes, steps, evaluates, logs, saves, and stops when asked.
+"""The training loop: step, evaluate, log, save, and stop when asked.
 
-Position is two numbers: the optimizer step, and the step at which the network was last evaluated. Everything else
-follows from them, so that a run that comes back goes on as if nothing had happened.
+Two numbers give the position of a run: the optimizer step, and the step of the last evaluation. Batches, augmentation
+and learning rate are functions of the step, so a resumed run computes exactly what an uninterrupted one does.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from src.training.session import Session
 from src.training.state import FORMAT, TrainingState, state_problem
 from src.training.weights import save_weights
 
-# For those who watch; a checkpoint makes its rows durable in any case.
+# For people who watch the run. A checkpoint flushes the log in any case.
 _FLUSH_EVERY_S = 5.0
-# The first state of an attempt comes early, so that a kill soon after its start does not cost all of it.
+# An attempt saves its first state early: a kill before checkpoint.every_minutes would cost all of it.
 _FIRST_SAVE_S = 30.0
 
 
 class Trainer:
-    """One training run in its directory."""
+    """One attempt at a training."""
 
     def __init__(self, session: Session) -> None:
         self.session, self.run, self.config = session, session.run, session.config
@@ -43,11 +43,11 @@ class Trainer:
         self.save_s = 0.0
 
     def execute(self) -> Outcome:
-        """Train from the newest checkpoint to the end, or to the next step boundary after a stop is asked for.
+        """Train from the newest checkpoint to the end, or to the next step boundary after `should_stop` returns true.
 
-        The state is saved either way.
+        Saves the state in both cases.
         """
-        self.session.resume(self._problem_of, self._restore)
+        self._resume()
         first_step = self.state.step
         with self.session.open_log(first_step, self.total_steps, hparams_of(self.run, self.config)) as self.log:
             self._flushed_at = time.monotonic()
@@ -58,18 +58,20 @@ class Trainer:
         status: Literal["done", "stopped"] = "done" if done else "stopped"
         return Outcome(status, first_step, self.state.step, self.total_steps, round(self.save_s, 3))
 
-    def _restore(self, saved: Mapping[str, Any]) -> None:
-        self.state.load_state_dict(saved, self.learner.device)
+    def _resume(self) -> None:
+        """Restore the newest checkpoint, if there is one."""
+        self.session.resume(self._problem_of, lambda saved: self.state.load_state_dict(saved, self.learner.device))
+        # best.ckpt may be of a later epoch than this state, if the previous attempt was killed.
         if self.state.best_weights is not None:
             self._write_best()
         if self.state.step:
             self.reporter.say(f"{self.run.label}: resumes from step {self.state.step} of {self.total_steps}")
 
     def _loop(self) -> bool:
-        """True when the run is complete, False when it was stopped."""
+        """Returns True if the run is complete, False if it was stopped."""
         state = self.state
         self._saved_at = time.monotonic()
-        self._window_start, self._window_images = time.monotonic(), 0
+        self._restart_clock()
         while True:
             if self._evaluation_due() and not self._evaluate():
                 return False
@@ -98,6 +100,7 @@ class Trainer:
         state.losses.clear()
         seconds = time.monotonic() - self._window_start
         state.train_seconds += seconds
+        # Checked only here: looking at the loss makes the host wait for the device.
         state.diverged = not math.isfinite(loss)
         values = {
             "train/lr": self.learner.optimizer.param_groups[0]["lr"],
@@ -110,7 +113,7 @@ class Trainer:
             state.train |= means
             values |= {f"train/{name}": value for name, value in means.items()}
         self.log.log(state.step, state.step / self.loader.per_epoch, values)
-        self._window_start, self._window_images = time.monotonic(), 0
+        self._restart_clock()
         if self._window_start - self._flushed_at > _FLUSH_EVERY_S:
             self.log.flush()
             self._flushed_at = time.monotonic()
@@ -118,13 +121,17 @@ class Trainer:
         if state.diverged:
             self.reporter.say(f"{self.run.label}: the loss is {loss} at step {state.step}; the run ends as diverged")
 
+    def _restart_clock(self) -> None:
+        """Start the interval over which the next row measures images per second. Evaluations are not part of it."""
+        self._window_start, self._window_images = time.monotonic(), 0
+
     def _evaluation_due(self) -> bool:
         state = self.state
         due = state.step == self.total_steps or (state.step > 0 and self._at_epoch_end())
         return due and state.evaluated_step != state.step and not self.config.train.overfit_small and not state.diverged
 
     def _evaluate(self) -> bool:
-        """Measure on val, and keep the weights if they are the best so far. False if a stop came before the end."""
+        """Evaluate on val, and keep the weights if they are the best so far. Returns False if it was stopped."""
         state = self.state
         values = evaluate_split(
             self.learner.network, self.session.data.val, self.config, self.learner.device, self.should_stop
@@ -139,11 +146,12 @@ class Trainer:
         if math.isfinite(values["loss"]) and (state.best is None or values["accuracy"] > state.best["accuracy"]):
             state.best = {"step": state.step, "epoch": epoch, **values}
             state.best_weights = self.learner.copy_weights()
+            # Durable first: best.ckpt must not name an epoch that the metrics do not have.
             self.log.flush()
             self._write_best()
         measured = f"val/accuracy {values['accuracy']:.4f}  val/loss {values['loss']:.4f}"
         self.reporter.say(f"{self.run.label}: epoch {round(epoch, 2):g}  {measured}")
-        self._window_start, self._window_images = time.monotonic(), 0
+        self._restart_clock()
         return True
 
     def _write_best(self) -> None:
@@ -175,11 +183,12 @@ class Trainer:
         self.save_s = max(self.save_s, self._saved_at - begun)
 
     def _problem_of(self, state: Mapping[str, Any]) -> str:
-        # Not skipped: to begin anew here would write over what the run has come to.
+        """Why a saved state cannot be used, or "". Raises CheckpointError if the run must not continue without it."""
+        # Raised, not returned: a run that skips such states starts over, and its first save removes them.
         if isinstance(state.get("format"), int) and state["format"] != FORMAT:
             raise CheckpointError(
-                f"{self.run.label}: its states have format {state.get('format')}, this version reads {FORMAT}; "
-                f"continue with the version that wrote them, or start over beside it: {hints.again('--fresh')}"
+                f"{self.run.label}: its checkpoints have format {state['format']}, but this version reads {FORMAT}; "
+                f"continue with the version that wrote them; to start over: {hints.again('--fresh')}"
             )
         if problem := state_problem(state, training=True):
             return problem
@@ -189,11 +198,8 @@ class Trainer:
                 "restore it, or ask for the changed experiment, which gets a run of its own"
             )
         size = size_of(self.run.metrics_file)
-        return (
-            f"metrics.jsonl has {size} bytes where it has seen {state['metrics_bytes']}"
-            if size < state["metrics_bytes"]
-            else ""
-        )
+        seen = state["metrics_bytes"]
+        return f"metrics.jsonl has {size} bytes, but the checkpoint has seen {seen}" if size < seen else ""
 
     def _at_epoch_end(self) -> bool:
         return self.state.step % self.loader.per_epoch == 0 or self.state.step == self.total_steps
@@ -225,9 +231,9 @@ class Trainer:
 
 
 def train(run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publish = lambda result: None) -> Outcome:
-    """Bring the training run in `run` to its end, from wherever it stands; `publish` comes before it counts as done.
+    """Execute the training of `run`, from its newest checkpoint. `publish` is called before the result is written.
 
-    Raises CheckpointError if its state cannot be read or written, DataError if its images are not there or not
-    those that it was planned with, RunError if its config.yaml was edited.
+    Raises CheckpointError if a state cannot be read or written, DataError if the images are missing or not those that
+    the run was planned with, RunError if its config.yaml was edited.
     """
     return Trainer(Session(run, "train", should_stop, reporter, publish)).execute()

@@ -27,7 +27,7 @@ def fill(folder: Path, *steps: int, keep: int = 9) -> list[Path]:
     return [save_state(folder, step, {"step": step, "weights": torch.full((50,), float(step))}, keep) for step in steps]
 
 
-def test_the_newest_state_comes_back_whole(tmp_path: Path) -> None:
+def test_the_newest_state_is_loaded(tmp_path: Path) -> None:
     fill(tmp_path, 3, 20, 100)
     state = load_newest(tmp_path, accept, pytest.fail)
     assert state is not None
@@ -36,7 +36,7 @@ def test_the_newest_state_comes_back_whole(tmp_path: Path) -> None:
     assert newest_step(tmp_path) == 100
 
 
-def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+def test_only_the_newest_states_are_kept(tmp_path: Path) -> None:
     fill(tmp_path, 1, 2, 3, 4, keep=2)
     assert [path.name[:14] for path in list_states(tmp_path)] == ["step_000000004", "step_000000003"]
 
@@ -72,7 +72,7 @@ def test_a_damaged_state_is_named_and_the_one_before_it_used(tmp_path: Path, dam
     assert "checksum" in said[0]
 
 
-def test_none_is_whole(tmp_path: Path) -> None:
+def test_no_state_is_intact(tmp_path: Path) -> None:
     for path in fill(tmp_path, 1, 2):
         truncate(path)
     said: list[str] = []
@@ -81,7 +81,7 @@ def test_none_is_whole(tmp_path: Path) -> None:
     assert load_newest(tmp_path / "absent", accept, pytest.fail) is None
 
 
-def test_a_state_that_is_not_accepted_is_passed_over(tmp_path: Path) -> None:
+def test_a_state_with_a_problem_is_skipped(tmp_path: Path) -> None:
     fill(tmp_path, 1, 2)
     said: list[str] = []
     state = load_newest(tmp_path, lambda found: "too new" if found["step"] == 2 else "", said.append)
@@ -91,7 +91,7 @@ def test_a_state_that_is_not_accepted_is_passed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", to_bytes({"x": Path("/")}), b"PK\x03\x04"])
-def test_a_whole_file_that_is_no_state_is_passed_over(tmp_path: Path, content: bytes) -> None:
+def test_an_intact_file_that_is_no_state_is_skipped(tmp_path: Path, content: bytes) -> None:
     fill(tmp_path, 1)
     (tmp_path / state_name(2, hashlib.sha256(content).hexdigest())).write_bytes(content)
     said: list[str] = []
@@ -141,8 +141,8 @@ except CheckpointError as error:
 """
 
 
-def test_a_write_that_the_system_refuses_leaves_the_state_before_whole(tmp_path: Path) -> None:
-    """A file size limit of the process stands for the full disk: the write fails half-way, as ENOSPC does."""
+def test_a_write_that_the_system_refuses_leaves_the_previous_state_intact(tmp_path: Path) -> None:
+    """A file size limit of the process stands in for a full disk: the write fails half-way, as with ENOSPC."""
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)],
         cwd=ROOT,
@@ -158,7 +158,7 @@ def test_a_write_that_the_system_refuses_leaves_the_state_before_whole(tmp_path:
     assert state["step"] == 1
 
 
-def test_replacing_a_file_keeps_the_old_one_until_the_new_is_whole(
+def test_replacing_a_file_keeps_the_old_one_until_the_new_one_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "x"
@@ -189,7 +189,9 @@ def test_a_torn_line_neither_counts_nor_swallows_the_next(tmp_path: Path) -> Non
     [(8, 1), (10, 8), (10, 99), (38, 16)],
     ids=["encrypted", "deflated", "unknown", "a folder, for which torch reads nothing at all"],
 )
-def test_a_part_of_a_checkpoint_that_is_marked_as_torch_never_does(tmp_path: Path, offset: int, value: int) -> None:
+def test_a_part_of_a_checkpoint_with_a_flag_that_torch_never_sets_is_refused(
+    tmp_path: Path, offset: int, value: int
+) -> None:
     content = bytearray(to_bytes({"model_state_dict": {"weight": torch.arange(2000.0)}}))
     weights = content.rindex(b"/data/0")
     content[content.rindex(b"PK\x01\x02", 0, weights) + offset] = value
@@ -209,8 +211,8 @@ def test_a_file_that_no_longer_begins_as_a_checkpoint_is_refused(tmp_path: Path,
         load_checkpoint(path)
 
 
-def test_a_part_that_torch_would_read_from_another_place_is_seen(tmp_path: Path) -> None:
-    """The length of a name in front of a part, one bit of it: torch takes the bytes 2048 further on for the weights."""
+def test_a_part_that_torch_would_read_from_a_wrong_offset_is_refused(tmp_path: Path) -> None:
+    """One flipped bit in the length of a part's name: torch reads the weights 2048 bytes too late."""
     weights = torch.arange(4096.0)
     content = bytearray(to_bytes({"model_state_dict": {"weight": weights, "after": torch.rand(4096)}}))
     header = content.rindex(b"PK\x03\x04", 0, content.index(b"/data/0"))

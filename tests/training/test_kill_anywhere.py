@@ -1,6 +1,6 @@
-"""A training that dies anywhere, any number of times, ends as one that was left alone.
+"""A training that is killed anywhere, any number of times, ends like one that was never interrupted.
 
-RELAY_KILLS=5000 makes a longer hunt of it, RELAY_KILL_SEED=7 another one.
+RELAY_KILLS=5000 kills more often, RELAY_KILL_SEED=7 at other moments.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from src.runs.sweeps import open_sweep
 from src.training.checkpoint import load_newest, save_state
 from tests.conftest import SMALL, assert_same_run
 from tests.fork_server import ForkServer
-from tests.fork_server import fork_server as the_nursery
+from tests.fork_server import fork_server as shared_fork_server
 
 KILLS = int(os.environ.get("RELAY_KILLS", "200"))
 SEED = int(os.environ.get("RELAY_KILL_SEED", "1"))
@@ -37,7 +37,7 @@ WRITERS = [
     "runs/attempts.py",
     "runs/rundir.py",
 ]
-# What a start executes in src before its first step, and a step: for an even choice among instructions of many starts.
+# Bytecode instructions of src before the first step, and per step. They only spread the kills evenly over a run.
 START, STEP = 12_000, 5_800
 
 New = Callable[..., RunDir]
@@ -45,7 +45,7 @@ New = Callable[..., RunDir]
 
 @pytest.fixture(scope="module")
 def fork_server() -> ForkServer:
-    return the_nursery()
+    return shared_fork_server()
 
 
 @pytest.fixture(scope="module")
@@ -63,23 +63,23 @@ def new(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> New:
 
 @pytest.fixture(scope="module")
 def straight(fork_server: ForkServer, new: New) -> RunDir:
-    return alive(fork_server, new({}))
+    return finished(fork_server, new({}))
 
 
 @pytest.fixture(scope="module")
 def short(fork_server: ForkServer, new: New) -> RunDir:
-    return alive(fork_server, new(SHORT))
+    return finished(fork_server, new(SHORT))
 
 
-def alive(fork_server: ForkServer, run: RunDir) -> RunDir:
-    """The run, brought to its end."""
+def finished(fork_server: ForkServer, run: RunDir) -> RunDir:
+    """The run, executed to its end."""
     assert fork_server.train(run.path) == (0, None)
     assert run.result() is not None
     return run
 
 
 def check_end(straight: RunDir, run: RunDir) -> None:
-    """It ended as the other, with every attempt closed, and nothing of the dead lies about."""
+    """The run equals `straight`, every attempt is closed, and killed attempts left no files."""
     assert_same_run(straight, run)
     attempts = run.attempts()
     assert [attempt["attempt"] for attempt in attempts] == list(range(1, len(attempts) + 1))
@@ -91,7 +91,7 @@ def check_end(straight: RunDir, run: RunDir) -> None:
 
 
 def check_disk(run: RunDir) -> None:
-    """As death left it: every state is whole, and the newest one counts on no more rows than there are."""
+    """After a kill, every state is intact, and the rows that the newest one has seen are there."""
     for path in list_states(run.checkpoints):
         assert hashlib.sha256(path.read_bytes()).hexdigest() == checksum_in(path)
     rows = run.metrics_file.read_bytes() if run.metrics_file.exists() else b""
@@ -104,7 +104,7 @@ def check_disk(run: RunDir) -> None:
 
 
 def hunt(fork_server: ForkServer, new: New, straight: RunDir, kills: int, draw: Callable[[], dict[str, Any]]) -> None:
-    """Kill trainings, each one again and again until it is through; then another."""
+    """Kill trainings, each one again and again until it is done, then the next."""
     run, killed, most = new({}), 0, 0
     while killed < kills:
         code, report = fork_server.train(run.path, **draw())
@@ -115,13 +115,13 @@ def hunt(fork_server: ForkServer, new: New, straight: RunDir, kills: int, draw: 
         if run.result() is not None:
             check_end(straight, run)
             run = new({})
-    check_end(straight, alive(fork_server, run))
+    check_end(straight, finished(fork_server, run))
     assert most > 3
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_killed_at_any_instruction(fork_server: ForkServer, new: New, straight: RunDir, part: int) -> None:
-    """Most of them early, so that a run dies many times; the others anywhere up to its last instruction."""
+    """Most kills come early, so that a run is killed many times; the others come anywhere in the run."""
     moments = random.Random(f"{SEED} {part}")
 
     def draw() -> dict[str, Any]:
@@ -137,7 +137,7 @@ def test_killed_at_any_instruction_of_what_writes(fork_server: ForkServer, new: 
 
 
 def test_killed_at_any_moment(fork_server: ForkServer, new: New, straight: RunDir) -> None:
-    """Also within torch, zlib, a system call."""
+    """Also inside torch, zlib or a system call."""
     moments = random.Random(f"{SEED} moments")
     hunt(fork_server, new, straight, KILLS // 4, lambda: {"seconds": moments.random() * 0.3})
 
@@ -161,9 +161,9 @@ def test_killed_at_any_moment(fork_server: ForkServer, new: New, straight: RunDi
 def test_killed_every_few_bytes_of_a_write(
     fork_server: ForkServer, new: New, short: RunDir, name: str, opening: int, stride: int, steps_before: int
 ) -> None:
-    """The same run dies in the same write, some bytes later each time, until the write is through.
+    """The same run is killed in the same write, some bytes later each time, until the write succeeds.
 
-    One time in twelve it may come to its end, and another run continues the deaths.
+    One time in twelve the run may finish, and a new one takes its place.
     """
     finish = random.Random(f"{SEED} {name} {opening}")
     deaths, code, run = 0, -signal.SIGXFSZ, begin(fork_server, new, steps_before)
@@ -173,14 +173,14 @@ def test_killed_every_few_bytes_of_a_write(
         check_disk(run)
         deaths += code != 0
         if code and (run.result() is not None or finish.random() < 1 / 12):
-            check_end(short, alive(fork_server, run))
+            check_end(short, finished(fork_server, run))
             run = begin(fork_server, new, steps_before)
     check_end(short, run)
     assert deaths >= 8
 
 
 def begin(fork_server: ForkServer, new: New, steps: int) -> RunDir:
-    """A short run that died in saving the state after the next step: there is the one of `steps`, and a row more."""
+    """A short run that was killed while it saved the state after `steps`: it has that of `steps`, and one row more."""
     run = new(SHORT)
     if steps:
         assert fork_server.train(run.path, name="*step_*", opening=steps + 1, byte=0)[0] == -signal.SIGXFSZ
@@ -191,7 +191,7 @@ def begin(fork_server: ForkServer, new: New, steps: int) -> RunDir:
 def test_killed_at_every_line_between_write_fsync_and_rename(
     fork_server: ForkServer, new: New, short: RunDir, tmp_path: Path
 ) -> None:
-    """Every line of these functions in the last step and the end of a run: whatever is left goes on to the end."""
+    """At every line of these functions in the last step and at the end of a run, what is on disk can be resumed."""
     functions = [f"files.py:{name}" for name in ("replace_file", "append_lines")]
     begun = begin(fork_server, new, 2)
     whole = RunDir(shutil.copytree(begun.path, tmp_path / "whole"))
@@ -204,7 +204,7 @@ def test_killed_at_every_line_between_write_fsync_and_rename(
     for copy in map(RunDir, copies):
         check_disk(copy)
         if copy.result() is None:
-            check_end(short, alive(fork_server, copy))
+            check_end(short, finished(fork_server, copy))
         assert_same_run(short, copy)
 
 
@@ -231,7 +231,7 @@ def test_what_is_durable_when_and_any_power_cut(
     for image in images:
         left = RunDir(image)
         if left.result() is None:
-            alive(fork_server, left)
+            finished(fork_server, left)
         assert_same_run(short, left)
     assert len(read_lines(short.metrics_file)) == 4
 
@@ -240,7 +240,7 @@ def saved_steps(folder: Path) -> list[int]:
     return [int(path.name[5:14]) for path in list_states(folder)]
 
 
-def test_a_damaged_state_takes_no_place_among_those_that_are_kept(tmp_path: Path) -> None:
+def test_a_damaged_state_does_not_count_among_those_to_keep(tmp_path: Path) -> None:
     for step in (8, 12):
         save_state(tmp_path, step, {"step": step}, keep=2)
     newest = list_states(tmp_path)[0]
@@ -254,14 +254,14 @@ def test_a_damaged_state_takes_no_place_among_those_that_are_kept(tmp_path: Path
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_run_that_begins_anew_keeps_what_it_saves(tmp_path: Path) -> None:
-    """States of a config that is no longer the run's are ahead of it, and must not push its own out."""
+def test_a_run_that_starts_over_keeps_what_it_saves(tmp_path: Path) -> None:
+    """States of an earlier config may have later steps; they must not displace the run's own."""
     for step in (8, 12):
         save_state(tmp_path, step, {"step": step}, keep=2)
     said: list[str] = []
     assert load_newest(tmp_path, lambda found: "the config was changed", said.append) is None
     assert "the one before it" in said[0]
-    assert "begins anew" in said[1]
+    assert "starts over" in said[1]
     save_state(tmp_path, 1, {"step": 1}, keep=2)
     assert saved_steps(tmp_path) == [1]
     state = load_newest(tmp_path, lambda found: "", pytest.fail)

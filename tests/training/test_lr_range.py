@@ -52,7 +52,7 @@ def test_suggestions_on_a_curve_whose_answer_is_known() -> None:
     assert 1e-4 < suggestion["valley"] < 1e-1
 
 
-def test_no_suggestion_where_nothing_falls() -> None:
+def test_no_suggestion_if_the_loss_never_falls() -> None:
     assert suggest([1e-3, 1e-2, 1e-1, 1.0], [1.0, 2.0, 3.0, 4.0]) == {"steepest": None, "valley": None}
 
 
@@ -76,7 +76,7 @@ def test_a_sweep_leaves_figure_json_and_scalars_and_no_checkpoint(small: Callabl
 
 
 @pytest.mark.parametrize("stops", [[0], [7], [5, 5, 5]])
-def test_a_stopped_sweep_goes_on_exactly(small: Callable[..., Config], tmp_path: Path, stops: list[int]) -> None:
+def test_a_stopped_sweep_resumes_exactly(small: Callable[..., Config], tmp_path: Path, stops: list[int]) -> None:
     whole, broken = (runs_of(small(paths__runs_dir=str(tmp_path / name)))[0] for name in ("whole", "broken"))
     assert execute(whole) == "done"
     for questions in stops:
@@ -86,7 +86,9 @@ def test_a_stopped_sweep_goes_on_exactly(small: Callable[..., Config], tmp_path:
     assert not list(broken.path.rglob("*.ckpt"))
 
 
-def test_the_state_of_another_experiment_is_not_gone_on_with(small: Callable[..., Config], tmp_path: Path) -> None:
+def test_a_sweep_does_not_resume_from_the_state_of_another_experiment(
+    small: Callable[..., Config], tmp_path: Path
+) -> None:
     whole, mixed = (runs_of(small(paths__runs_dir=str(tmp_path / name)))[0] for name in ("whole", "mixed"))
     other = runs_of(small(paths__runs_dir=str(tmp_path / "other"), train__optimizer__lr=0.5, train__seed=7))[0]
     assert execute(whole) == "done"
@@ -110,11 +112,11 @@ def test_divergence_ends_the_sweep(small: Callable[..., Config]) -> None:
     assert result["steps"] < 80
 
 
-def test_a_sweep_whose_first_loss_is_no_number_suggests_nothing(
+def test_a_sweep_whose_first_loss_is_nan_suggests_nothing(
     small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    no_number = torch.tensor(float("nan"))
-    monkeypatch.setattr(Learner, "step", lambda *given: (no_number, None, None))
+    nan = torch.tensor(float("nan"))
+    monkeypatch.setattr(Learner, "step", lambda *given: (nan, None, None))
     run = runs_of(small())[0]
     assert execute(run) == "done"
     result = run.result()

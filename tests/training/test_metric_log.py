@@ -16,7 +16,7 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def scalars(run: RunDir, tag: str) -> list[tuple[int, float]]:
-    """What TensorBoard's own reader finds."""
+    """The scalars that TensorBoard's own reader returns."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     accumulator = EventAccumulator(str(run.path))
@@ -34,7 +34,7 @@ def test_rows_are_in_the_log_and_in_tensorboard(run: RunDir) -> None:
     assert scalars(run, "val/accuracy") == [(2, 0.25)]
 
 
-def test_a_resumed_log_has_no_seam(run: RunDir) -> None:
+def test_a_resumed_log_equals_one_of_a_single_attempt(run: RunDir) -> None:
     with MetricsLog(run, 0, {}) as log:
         log.log(1, 0.5, {"train/loss": 2.0})
         kept = log.flush()

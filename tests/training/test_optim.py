@@ -18,7 +18,7 @@ TOTAL, PER_EPOCH, LR = 40, 4, 0.1
 
 
 def torchs_rates(make: Callable[[Optimizer], lr_scheduler.LRScheduler]) -> list[float]:
-    """The rates that torch's own scheduler gives, step by step."""
+    """The rate of each step with torch's own scheduler."""
     optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR)
     scheduler = make(optimizer)
     rates = []

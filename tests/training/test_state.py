@@ -12,7 +12,7 @@ from src.training.state import TrainingState, state_problem
 from tests.conftest import differences
 from tests.training.test_trainer import execute, new_run
 
-# The entries of a checkpoint of format 1. A run that another version began must find them all.
+# The entries of a checkpoint of format 1. A run that an earlier version began needs all of them.
 FORMAT_1 = {
     *("format", "key", "total_steps", "model_state_dict", "optimizer", "random", "threads", "metrics_bytes"),
     *("step", "evaluated_step", "losses", "epoch_sums", "train", "last", "best", "best_weights", "train_seconds"),
@@ -21,7 +21,7 @@ FORMAT_1 = {
 
 
 def state_in_use() -> TrainingState:
-    """One in which no field has its default."""
+    """A state in which no field has its default."""
     state = TrainingState(
         evaluated_step=6,
         losses=[0.5],
@@ -37,7 +37,7 @@ def state_in_use() -> TrainingState:
     return state
 
 
-def test_every_field_goes_into_the_state_and_comes_back() -> None:
+def test_every_field_is_saved_and_restored() -> None:
     state, restored = state_in_use(), TrainingState()
     saved = state.state_dict()
     assert all(differences(saved[each.name], getattr(restored, each.name)) for each in fields(state))

@@ -23,7 +23,7 @@ from src.requests import train_request
 from src.runs.checkpoint_names import list_states, newest_step, state_name
 from src.runs.rundir import RunDir
 from src.runs.sweeps import open_sweep
-from src.training import trainer as engine
+from src.training import trainer
 from src.training.publish import train_and_export
 from src.training.serialization import to_bytes
 from src.training.trainer import train
@@ -35,7 +35,7 @@ BEST_EARLY_SEED = 2
 
 
 class StopAfter:
-    """Asks for a stop at the n-th question, and for ever after."""
+    """A `should_stop` that returns true from the n-th call on."""
 
     def __init__(self, questions: int) -> None:
         self.left = questions
@@ -55,7 +55,7 @@ def execute(run: RunDir, questions: int = NEVER) -> str:
 
 @pytest.fixture(scope="module")
 def straight(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """A run that nobody interrupted: 3 epochs of 6 steps. It is only looked at."""
+    """An uninterrupted run: 3 epochs of 6 steps. Tests must not change it."""
     run = new_run(small_config(data_root, tmp_path_factory.mktemp("straight")))
     assert execute(run) == "done"
     return run
@@ -77,11 +77,11 @@ def test_a_run_ends_with_everything_in_its_directory(straight: RunDir) -> None:
     assert [path.name[:14] for path in list_states(straight.checkpoints)] == ["step_000000018"]
 
 
-# Questions are asked before every step and, three a time, during each evaluation.
+# should_stop is called before every step, and once per batch of each evaluation.
 @pytest.mark.parametrize(
     "stops", [[0], [1], [5], [6], [7], [8], [9], [3, 3, 3], [1] * 12, [8, 8], [20], [0, 0, 7, 0, 2]]
 )
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(
+def test_a_stopped_run_ends_like_an_uninterrupted_one(
     straight: RunDir, small: Callable[..., Config], tmp_path: Path, stops: list[int]
 ) -> None:
     run = new_run(small(paths__runs_dir=str(tmp_path / "other")))
@@ -122,10 +122,10 @@ def test_every_kind_of_run_resumes_exactly(
     assert_same_run(whole, broken)
 
 
-def test_work_past_the_state_is_done_again_without_a_trace(
+def test_work_after_the_restored_state_is_repeated_without_a_trace(
     straight: RunDir, small: Callable[..., Config], tmp_path: Path
 ) -> None:
-    """A hard kill loses the newest state: rows and best weights from after the one before it must not stay."""
+    """After a kill, rows and best weights from after the restored state must not remain."""
     run = new_run(small(checkpoint__every_steps=5, paths__runs_dir=str(tmp_path / "other")))
     assert execute(run, 17) == "stopped"
     newest, before = list_states(run.checkpoints)[:2]
@@ -147,7 +147,7 @@ def test_a_damaged_state_costs_steps_and_nothing_else(
 
 
 def rewrite_newest(run: RunDir, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Put another content, under a name that promises it, in the place of the newest state."""
+    """Replace the newest state by other content, under a name with the right checksum."""
     newest = list_states(run.checkpoints)[0]
     data = to_bytes(change(torch.load(newest, weights_only=True)))
     newest.unlink()
@@ -213,7 +213,7 @@ def test_a_state_that_does_not_fit_is_named(
         execute(run)
 
 
-def test_lost_rows_send_the_run_back_to_a_state_that_knows_less(
+def test_after_lost_rows_the_run_resumes_from_an_earlier_state(
     straight: RunDir, small: Callable[..., Config], tmp_path: Path
 ) -> None:
     run = new_run(small(checkpoint__every_steps=4, paths__runs_dir=str(tmp_path / "other")))
@@ -232,7 +232,7 @@ def test_a_changed_config_is_refused_and_nothing_is_lost(
     run.config_file.write_text(text.replace("lr: 0.002", "lr: 0.003"))
     with pytest.raises(RunError, match=r"config\.yaml: is not what the run was planned with; restore it"):
         execute(run)
-    # A copy of the run outside of its sweep has its states alone to tell.
+    # A copy outside its sweep has no manifest: only its states show the change.
     with pytest.raises(CheckpointError, match=r"states are of another configuration than config\.yaml; restore it"):
         execute(RunDir(shutil.copytree(run.path, tmp_path / "alone")))
     run.config_file.write_text(text)
@@ -240,9 +240,7 @@ def test_a_changed_config_is_refused_and_nothing_is_lost(
     assert_same_run(straight, run)
 
 
-def test_what_goes_into_artifacts_is_there_before_the_run_counts_as_done(
-    small: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_artifacts_are_exported_before_the_run_is_done(small: Callable[..., Config], tmp_path: Path) -> None:
     run = new_run(small(paths__artifacts_dir=str(tmp_path / "file" / "artifacts")))
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"set paths\.artifacts_dir"):
@@ -265,19 +263,19 @@ def test_a_diverging_run_ends_and_says_so(small: Callable[..., Config]) -> None:
     assert result["steps"] < 18
 
 
-def test_weights_that_are_no_numbers_after_the_last_step_are_no_result(
+def test_weights_that_are_nan_after_the_last_step_are_a_divergence(
     small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loss of a step is taken before its update: that of the last one may be finite, and the weights may not."""
+    """A step's loss is computed before its update: the last loss may be finite although the weights are not."""
     from src.results.table import best_row, read_rows
 
-    real = engine.evaluate_split
+    real = trainer.evaluate_split
 
     def without_loss(*given: Any) -> dict[str, float] | None:
         values = real(*given)
         return values and {**values, "loss": float("nan")}
 
-    monkeypatch.setattr(engine, "evaluate_split", without_loss)
+    monkeypatch.setattr(trainer, "evaluate_split", without_loss)
     run = new_run(small())
     assert execute(run) == "done"
     result = run.result()
@@ -290,9 +288,7 @@ def test_weights_that_are_no_numbers_after_the_last_step_are_no_result(
     assert best_row(rows) is None
 
 
-def test_weights_that_are_no_numbers_are_measured_without_a_traceback(
-    small: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_weights_that_are_nan_are_evaluated_without_a_traceback(small: Callable[..., Config], tmp_path: Path) -> None:
     from src.models.registry import build_model
     from src.requests import evaluation_request
     from src.runs.attempts import attempt
@@ -326,8 +322,8 @@ def test_overfitting_a_few_images_succeeds(small: Callable[..., Config]) -> None
     assert result["train"]["loss"] < 0.1
 
 
-def test_the_best_weights_so_far_come_back_too(small: Callable[..., Config], tmp_path: Path) -> None:
-    """An early epoch is the best one, and the interruptions come after it."""
+def test_the_best_weights_so_far_are_restored(small: Callable[..., Config], tmp_path: Path) -> None:
+    """An early epoch is the best one, and the interruptions follow it."""
     changes = {"train.optimizer": {"name": "sgd", "lr": 0.5}, "train.epochs": 8, "train.seed": BEST_EARLY_SEED}
     whole, broken = (new_run(small(**changes, paths__runs_dir=str(tmp_path / name))) for name in ("whole", "broken"))
     assert execute(whole) == "done"
@@ -339,10 +335,10 @@ def test_the_best_weights_so_far_come_back_too(small: Callable[..., Config], tmp
     assert_same_run(whole, broken)
 
 
-def test_the_first_state_comes_early_and_the_next_in_its_time(
+def test_the_first_state_is_saved_early_and_the_next_at_its_interval(
     straight: RunDir, small: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_FIRST_SAVE_S", 0.0)
+    monkeypatch.setattr(trainer, "_FIRST_SAVE_S", 0.0)
     run = new_run(small(paths__runs_dir=str(tmp_path / "other")))
     seen: list[int] = []
 
@@ -362,7 +358,7 @@ def test_the_first_state_comes_early_and_the_next_in_its_time(
 
 
 def test_another_seed_is_another_run(straight: RunDir, small: Callable[..., Config], tmp_path: Path) -> None:
-    """The comparison of all these tests can fail."""
+    """The comparison that all these tests use can fail."""
     run = new_run(small(train__seed=7, paths__runs_dir=str(tmp_path / "other")))
     assert execute(run) == "done"
     with pytest.raises(AssertionError):
