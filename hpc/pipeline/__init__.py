@@ -1,1 +1,1 @@
-"""LR sweep, grid, training and evaluation in sequence, each stage planned from what the one before found."""
+"""LR sweep, grid, training and evaluation in sequence; each stage is planned from the results of the one before."""

@@ -1,1 +1,1 @@
-"""Why attempts ended, and what is to be done with each run now."""
+"""Why attempts ended, and what to do with each run next."""

@@ -1,4 +1,4 @@
-"""Why an attempt ended: asked of SLURM at the moment of a signal, or afterwards where there was no time for a word."""
+"""Find out from SLURM why an attempt ended: at the moment of the signal, or afterwards if it left no end record."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from hpc.slurm_command import PATIENT_WAITS_S, BusyError, retry
 from src.errors import ClusterError
 from src.log import log
 
-# What accounting calls the end of a job whose process could not say anything itself.
+# States in accounting that explain why a process was killed before it could record its own end.
 _LOSSES = {"NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT", "PREEMPTED", "REQUEUED", "CANCELLED", "BOOT_FAIL", "DEADLINE"}
 _ACCOUNTING_WAITS_S = (0.5, 1, 2, 4)
-# Clocks of nodes and controller may differ by so much.
+# How far the clocks of a node and of the controller may differ, in seconds.
 _CLOCKS_S = 30
 
 
 class StopRequest:
-    """Collects the signals that ask a task to stop, and says why they came.
+    """Collects the signals that ask a task to stop, and finds out why they came.
 
-    `put_back` turns true when SLURM says that it has requeued the job: to requeue it again would stop its next
+    `put_back` becomes true if SLURM has requeued the job itself. To requeue it again would then stop its next
     execution, which may be running already.
     """
 
@@ -37,7 +37,7 @@ class StopRequest:
         self._job_id = own_job_id()
 
     def install(self) -> None:
-        """Put the flag in the place of submitit's handlers: SIGUSR2, SIGTERM, and Ctrl-C of a local run."""
+        """Replace submitit's handlers (SIGUSR2, SIGTERM) and that of Ctrl-C by one that only notes the signal."""
         for number in (_preempt_signal(), signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
 
@@ -45,40 +45,43 @@ class StopRequest:
         self.signals.append(number)
 
     def requested(self) -> bool:
-        """Whether the run is to stop at the next step."""
+        """Whether the run should stop at the next step."""
         return bool(self.signals)
 
     def cause(self, *, patient: bool = False) -> str:
-        """Why the stop was asked for, by SLURM's own word: TIMEOUT, PREEMPTED, CANCELLED, or SIGNALLED by somebody.
+        """Why the task was asked to stop, according to SLURM: TIMEOUT, PREEMPTED, REQUEUED, NODE_FAIL, CANCELLED, or
+        SIGNALLED if nothing else explains it.
 
-        SIGNALLED too where the controller does not answer; `patient` waits for it as long as the task is let live.
+        Also SIGNALLED if the controller does not answer. `patient` waits for its answer for as long as the task lives.
         """
-        told = _preempt_signal() in self.signals
+        was_warned = _preempt_signal() in self.signals
         if self._job_id is None:
-            return "TIMEOUT" if told else "CANCELLED"
+            return "TIMEOUT" if was_warned else "CANCELLED"
         try:
             facts = slurm.show_job(self._job_id, PATIENT_WAITS_S if patient else (0.5, 1, 2))
             if facts.restarts > restart_count():
-                # SLURM has taken the slice and put the task back before we were done.
+                # SLURM has taken the slice and requeued the task before this process was done.
                 self.put_back = True
                 return self._cause_of_own_end() or ("PREEMPTED" if facts.preempted else "REQUEUED")
-            # By the controller's clock, whatever the node's own says.
+            # Now, by the controller's clock: the node's clock may be wrong.
             ran = timedelta(seconds=time.monotonic() - self._began)
             return cause_from(facts, facts.start + ran if facts.start else datetime.now())
         except ClusterError as error:
-            log.warning(f"the controller could not be asked why: {error}")
+            log.warning(f"SLURM did not answer why the task was stopped: {error}")
             return "SIGNALLED"
 
     def _cause_of_own_end(self) -> str | None:
-        """How accounting says that this execution ended. A busy slurmdbd is behind, and is waited for."""
+        """How this execution ended according to accounting, or None. A busy slurmdbd lags behind, so this waits a
+        little.
+        """
         own = {"job": self._job_id, "restarts": restart_count()}
 
         def known_cause() -> str:
             end = _execution(own, slurm.job_history([self._job_id or ""]))
-            word = _word(end) if end and end.end else None
-            if word not in ("NODE_FAIL", "REQUEUED", "PREEMPTED"):
+            state = _state_of(end) if end and end.end else None
+            if state not in ("NODE_FAIL", "REQUEUED", "PREEMPTED"):
                 raise BusyError("accounting does not know this end yet")
-            return word
+            return state
 
         with contextlib.suppress(ClusterError):
             return retry(known_cause, _ACCOUNTING_WAITS_S)
@@ -86,13 +89,13 @@ class StopRequest:
 
 
 def cause_from(job: slurm.JobFacts, now: datetime) -> str:
-    """The cause of a stop, from what SLURM says of the job at the moment of the signal."""
+    """The cause of a stop, from the state of the job at the moment of the signal; `now` by the controller's clock."""
     if job.state in ("CANCELLED", "FAILED"):
         return "CANCELLED"
     if job.preempted and (job.start is None or job.preempted >= job.start):
         return "PREEMPTED"
     if job.state == "COMPLETING":
-        # Both scancel and the time limit look like this while the step ends; only one of them comes at the limit.
+        # scancel and the time limit both look like this while the step ends. Only the latter comes at the limit.
         at_limit = job.start and job.limit and job.start + job.limit - now <= timedelta(seconds=_lead_s())
         return "TIMEOUT" if at_limit else "CANCELLED"
     if job.end and job.end - now <= timedelta(seconds=_lead_s() + 90):
@@ -101,21 +104,20 @@ def cause_from(job: slurm.JobFacts, now: datetime) -> str:
 
 
 def infer_end_cause(attempt: Mapping[str, Any], ends: Sequence[slurm.JobEnd]) -> tuple[str, float | None]:
-    """Cause and end (seconds since 1970) of an attempt that left no word, from how its job's executions ended.
+    """Cause and end (seconds since 1970, or None) of an attempt without an end record, from the ends of its job.
 
-    KILLED where SLURM has no better word: a `kill -9`, a power cut, or accounting that is not there.
+    KILLED if accounting has no better explanation: a `kill -9`, a power cut, or no accounting at all.
     """
     own = _execution(attempt, [end for end in ends if end.cluster == attempt.get("cluster")])
     if own is None:
         return "KILLED", None
-    return (_word(own) if _word(own) in _LOSSES else "KILLED"), own.end.timestamp() if own.end else None
+    return (_state_of(own) if _state_of(own) in _LOSSES else "KILLED"), own.end.timestamp() if own.end else None
 
 
 def _execution(attempt: Mapping[str, Any], ends: Sequence[slurm.JobEnd]) -> slurm.JobEnd | None:
-    """The execution of its job in which an attempt was made, `job_history` being in their order.
+    """The execution of its job in which an attempt was made; None if accounting does not have it. `ends` are in order.
 
-    By its number, which no clock can make wrong; else by its times, those of the node and of the controller being
-    alike within _CLOCKS_S.
+    Found by the number of restarts, which does not depend on clocks; for attempts without one, by their start.
     """
     own = [end for end in ends if end.job_id == attempt.get("job")]
     number = attempt.get("restarts")
@@ -124,41 +126,42 @@ def _execution(attempt: Mapping[str, Any], ends: Sequence[slurm.JobEnd]) -> slur
     if "start" not in attempt:
         return None
     begun, margin = datetime.fromtimestamp(float(attempt["start"])), timedelta(seconds=_CLOCKS_S)
-    there = [
+    candidates = [
         end
         for end in own
         if (end.start and end.start <= begun + margin) and (end.end is None or end.end >= begun - margin)
     ]
-    return max(there, key=lambda end: end.start or begun, default=None)
+    return max(candidates, key=lambda end: end.start or begun, default=None)
 
 
-def _word(end: slurm.JobEnd) -> str:
+def _state_of(end: slurm.JobEnd) -> str:
+    # sacct(1) writes "CANCELLED by 1000", and a "+" after states that it has cut off.
     return end.state.split(" ")[0].rstrip("+")
 
 
 def ends_of(attempts: Sequence[Mapping[str, Any]], waits_s: Iterable[float] = (1, 2)) -> list[slurm.JobEnd]:
-    """How the SLURM jobs of these attempts ended, in one question; nothing if there is no accounting to ask.
+    """How the SLURM jobs of these attempts ended; one call of sacct, repeated after each of `waits_s` seconds if busy.
 
-    One that is away for a moment is waited for, `waits_s` seconds after each try.
+    Empty, with a warning, if accounting does not answer.
     """
-    # Arrays by the array's id: ten thousand elements would not fit into a command line.
+    # By the id of the array: the ids of ten thousand elements would not fit into a command line.
     jobs = {str(a["job"]).partition("_")[0] for a in attempts if a.get("job") and a.get("cluster")}
     try:
         return slurm.job_history(sorted(jobs), waits_s)
     except ClusterError as error:
-        log.warning(f"accounting could not be asked how jobs ended: {error}")
+        log.warning(f"accounting did not answer how jobs ended: {error}")
         return []
 
 
 def restart_count() -> int:
-    """How often SLURM has put this process's job back before this execution of it."""
+    """How often SLURM has requeued this process's job before this execution."""
     return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
 
 
 def own_job_id() -> str | None:
-    """`123_4` of an array's task, `123` of a job, None outside of SLURM."""
+    """`123_4` for a task of an array, `123` for a job, None outside of SLURM."""
     if os.environ.get("SUBMITIT_EXECUTOR") == "local":
-        return None  # A worker of this machine, inside somebody's allocation, which is not its own.
+        return None  # A worker of the local pool may run inside an allocation, which is not its own job.
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
 

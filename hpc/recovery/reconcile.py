@@ -1,4 +1,4 @@
-"""What is to be done with each run of a sweep: from its directory, and from the tasks that the scheduler knows."""
+"""Sort the runs of a sweep by what to do next, from their directories and from SLURM's queue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ _SHOWN = 20
 
 @dataclass
 class RunsByState:
-    """The runs of a sweep, each in one of six lists."""
+    """The runs of a sweep, each in one of six collections.
+
+    `done`: has a valid result. `queued`: a task of it waits, runs or ends in SLURM. `running_elsewhere`: a process
+    outside of SLURM holds its lock. `blocked`: out of budget until a retry, or its files are damaged. `cancelled`: by
+    its user, whose own command alone submits it again. `to_submit`: everything else.
+    """
 
     done: list[RunDir] = field(default_factory=list)
     queued: list[RunDir] = field(default_factory=list)
@@ -27,17 +32,17 @@ class RunsByState:
     to_submit: list[RunDir] = field(default_factory=list)
 
     def failed(self) -> list[RunDir]:
-        """What `retry` means: runs that are refused, and those that something other than their user ended."""
+        """The runs that `retry` starts again: blocked ones, and those ended by anything but their user."""
         ended = [run for run in self.to_submit if run.attempts() and last_cause(run) not in STOPPED_BY_USER]
-        return [*(run for run, found in self.blocked.items() if not found.damaged), *ended]
+        # A retry cannot repair damaged files.
+        return [*(run for run, blocked in self.blocked.items() if not blocked.damaged), *ended]
 
 
 def classify_runs(sweep: SweepDir, queue: Collection[str]) -> RunsByState:
-    """Sort the runs, after closing the attempts that left no word; one question to accounting where there are such.
+    """Sort the runs of a sweep; `queue` has the names of those with a task in SLURM's queue.
 
-    `done`; `squeue`: it is in the `queue`, since a task of it waits, runs or ends; `running_elsewhere`: another process
-    of this or another machine executes it; `blocked`: it has used up what it is allowed, or its files are damaged;
-    `cancelled`: by its user, whose own command alone submits it again; `to_submit`: to be submitted.
+    Attempts without an end record (their process was killed) are closed first. If there are any, accounting is asked
+    once for all of them.
     """
     by_state, open_runs = RunsByState(), []
     for run in sweep.runs():
@@ -47,11 +52,11 @@ def classify_runs(sweep: SweepDir, queue: Collection[str]) -> RunsByState:
             by_state.queued.append(run)
         elif message := run.damage():
             by_state.blocked[run] = damaged(message)
-        elif run.is_locked_now() and not _of_a_job(run):
+        elif run.is_locked_now() and not _is_of_a_job(run):
             by_state.running_elsewhere.append(run)
         else:
             open_runs.append(run)
-    _close_all_lost(open_runs)
+    _close_orphaned_attempts(open_runs)
     for run in open_runs:
         blocked = why_blocked(run.attempts())
         if blocked:
@@ -63,31 +68,32 @@ def classify_runs(sweep: SweepDir, queue: Collection[str]) -> RunsByState:
     return by_state
 
 
-def _of_a_job(run: RunDir) -> bool:
-    """A job that has left the queue: a task that is submitted waits for it, and breaks its lock if it is gone."""
-    left = unfinished_attempt(run.attempts())
-    return left is not None and bool(left.get("cluster"))
+def _is_of_a_job(run: RunDir) -> bool:
+    # The job has left the queue, but its lock looks fresh still. The run is submitted: its new task waits for the lock,
+    # and breaks it once the old process is silent (hpc/node/run_lock.py).
+    attempt = unfinished_attempt(run.attempts())
+    return attempt is not None and bool(attempt.get("cluster"))
 
 
-def _close_all_lost(runs: Collection[RunDir]) -> None:
-    left = {run: attempt for run in runs if (attempt := unfinished_attempt(run.attempts()))}
-    ends = ends_of(list(left.values())) if left else []
-    for run in left:
+def _close_orphaned_attempts(runs: Collection[RunDir]) -> None:
+    orphaned = {run: attempt for run in runs if (attempt := unfinished_attempt(run.attempts()))}
+    ends = ends_of(list(orphaned.values())) if orphaned else []
+    for run in orphaned:
         try:
             with run.lock():
                 close_orphaned_attempt(run, lambda attempt: infer_end_cause(attempt, ends))
         except RunError:
-            continue  # It was started in this moment, and closes what was before it.
+            continue  # Another process has just started the run, and closes the attempt itself.
 
 
 def last_cause(run: RunDir) -> str | None:
-    """The cause for which the run's newest attempt ended."""
+    """The cause of the end of the run's newest attempt. None if there is none, or it has not ended."""
     attempts = run.attempts()
     return str(attempts[-1]["cause"]) if attempts and "cause" in attempts[-1] else None
 
 
 def reset_budgets(runs: Collection[RunDir], now: float) -> None:
-    """Let the runs be started again, whatever ended them before; `now` in seconds since 1970 is written down."""
+    """Reset the budgets of the runs, by recording a retry at `now` (seconds since 1970) in their newest attempts."""
     for run in runs:
         attempts = run.attempts()
         if attempts:
@@ -96,15 +102,15 @@ def reset_budgets(runs: Collection[RunDir], now: float) -> None:
 
 
 def blocked_by_cause(blocked: Mapping[RunDir, Blocked]) -> str:
-    """A line for every word: how many runs, one of them, its error, what to do; before it the damaged."""
-    broken = [str(found) for found in blocked.values() if found.damaged]
-    lines = [*broken[:_SHOWN], *([f"and {len(broken) - _SHOWN} more like these"] if len(broken) > _SHOWN else [])]
-    blocked = {run: found for run, found in blocked.items() if not found.damaged}
-    for word in dict.fromkeys(str(found.cause) for found in blocked.values()):
-        runs = [run for run, found in blocked.items() if found.cause == word]
+    """The damaged runs, then two lines for each cause: how many runs, one of them, its error; and what to do."""
+    damages = [str(each) for each in blocked.values() if each.damaged]
+    lines = [*damages[:_SHOWN], *([f"and {len(damages) - _SHOWN} more like these"] if len(damages) > _SHOWN else [])]
+    blocked = {run: each for run, each in blocked.items() if not each.damaged}
+    for cause in dict.fromkeys(str(each.cause) for each in blocked.values()):
+        runs = [run for run, each in blocked.items() if each.cause == cause]
         errors = [str(a["error"]) for run in runs for a in run.attempts()[-1:] if a.get("error")]
         reason = f": {errors[0]}" if errors else ""
-        lines.append(f"{len(runs)} {word} ({runs[0].name}{', …' if len(runs) > 1 else ''}){reason}")
+        lines.append(f"{len(runs)} {cause} ({runs[0].name}{', …' if len(runs) > 1 else ''}){reason}")
         retry = hints.command("hpc.launch", "retry", runs[0].sweep().name, "--failed")
         lines.append(f"  {blocked[runs[0]].advice}, then: {retry}")
     return "\n".join(lines)

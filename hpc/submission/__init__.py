@@ -1,1 +1,1 @@
-"""From runs and a profile to jobs: profiles, the plan, its submission, and the pool on this machine."""
+"""Turn runs and a profile into SLURM jobs, or into worker processes on this machine."""

@@ -1,4 +1,4 @@
-"""What a launch would do, printed: its cells, and the plan that would be submitted."""
+"""Print what a launch would do: the state of its cells, and the plan that it would submit."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from src.runs.sweeps import Request
 from src.text import counted
 
 
-def _runs_of(request: Request, found: SweepDir | None) -> list[RunDir]:
-    """The runs of the sweep that was found, under its own names; else those that a new one would have."""
-    if found:
-        return found.runs()
+def _runs_of(request: Request, existing: SweepDir | None) -> list[RunDir]:
+    # An existing sweep keeps its own names: earlier versions named cells differently.
+    if existing:
+        return existing.runs()
     sweep = SweepDir(request.runs_dir / request.name_at(datetime.now()))
     return [sweep.run(cell.name) for cell in request.cells]
 
 
 def print_plan(
-    request: Request, found: SweepDir | None, profile_name: str, profile: Profile, *, new_code: bool
+    request: Request, existing: SweepDir | None, profile_name: str, profile: Profile, *, new_code: bool
 ) -> None:
-    """Print each cell with what would happen to it, then the plan as sbatch would get it."""
-    runs = _runs_of(request, found)
+    """Print each cell with its state, then the plan as sbatch would get it. Writes nothing."""
+    runs = _runs_of(request, existing)
     sweep, undone = runs[0].sweep(), [run for run in runs if not run.is_done()]
-    site, queue = _ask_for_plan(found, profile, len(undone)) if undone and profile.executor == "slurm" else (None, {})
-    words = {run: "in the queue" if run.name in queue else "" for run in undone}
-    to_submit = [run for run, word in words.items() if not word]
-    where = f"{sweep.path} ({'exists' if found else 'new'})"
-    print(f"{counted(len(request.cells), 'run')} of {request.kind} in {where}; {len(to_submit)} to do:")
+    site, queue = _ask_site(existing, profile, len(undone)) if undone and profile.executor == "slurm" else (None, {})
+    states = {run: "in the queue" if run.name in queue else "" for run in undone}
+    to_submit = [run for run, state in states.items() if not state]
+    place = f"{sweep.path} ({'exists' if existing else 'new'})"
+    print(f"{counted(len(request.cells), 'run')} of {request.kind} in {place}; {len(to_submit)} to do:")
     for run in runs:
-        print(f"  {run.name}  {words.get(run, 'done')}".rstrip())
+        print(f"  {run.name}  {states.get(run, 'done')}".rstrip())
     if not to_submit:
         print("nothing is left to submit")
         return
@@ -49,15 +49,16 @@ def print_plan(
     plans = plan_arrays(
         target, to_submit, next_number(sweep), len(tasks), sorted({id_.partition("_")[0] for id_ in tasks})
     )
+    # A later array names the earlier ones that it waits for by their ids, which only sbatch gives.
     ids = {plan.job_name: f"<the id of {plan.job_name}>" for plan in plans}
     for plan in plans:
         print(f"profile {profile_name}: {plan}; sbatch gets:\n\n{plan.with_ids(ids).sbatch_text}")
 
 
-def _ask_for_plan(found: SweepDir | None, profile: Profile, runs: int) -> tuple[SiteLimits, slurm.Queue]:
-    """What the launch would be told; where nobody answers, the profile as it is, and arrays of any size."""
+def _ask_site(existing: SweepDir | None, profile: Profile, runs: int) -> tuple[SiteLimits, slurm.Queue]:
+    """The site's limits and the sweep's queue. If SLURM does not answer: the profile as it is, and one array."""
     try:
-        return SiteLimits(choose_gres(profile), slurm.max_array_size()), in_queue(found) if found else {}
+        return SiteLimits(choose_gres(profile), slurm.max_array_size()), in_queue(existing) if existing else {}
     except ClusterError as error:
-        log.warning(f"the site could not be asked, what follows takes the profile as it is: {error}")
+        log.warning(f"the site could not be asked; this plan takes the profile as it is: {error}")
         return SiteLimits(profile.gres or (profile.slice and f"gpu:{profile.slice}:1"), runs), {}

@@ -1,4 +1,4 @@
-"""The missing runs of a sweep go to where its profile says: this machine, or SLURM."""
+"""Execute the missing runs of a sweep where its profile says: on this machine, or on SLURM."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def execute(
     *,
     by_user: bool = True,
 ) -> None:
-    """Bring what is missing of a sweep (of the runs `only`) to this machine, where there is no site, or to SLURM.
+    """Execute the missing runs of a sweep (of those named in `only`): on SLURM, or here if `site` is None.
 
-    What its user has cancelled is left alone unless this is a command `by_user`.
+    `by_user`: a user's command called this, and not a pipeline's own job. Only the former submits cancelled runs again.
     """
     if site is None:
         run_here(sweep, profile, config, only)

@@ -1,4 +1,4 @@
-"""What runs will take, from what runs of their shape took before, on the same slice."""
+"""Forecast the slice-hours of runs from earlier runs of the same shape on the same kind of slice."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from src.runs.kinds import cost_key, kind_of
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import Request, sweeps, with_whole_manifests
 
-# Runs of a shape that are looked at, the newest first.
+# How many of the newest runs of each shape are read: status and launch must stay fast in a directory of thousands.
 _ENOUGH = 20
-# What a checkpoint's time is to be left beside it, in seconds.
+# The safety margin on top of the time of a checkpoint, in seconds.
 LEAD_MARGIN_S = 60
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One earlier run: seconds on its slice per unit of work, the longest time of a checkpoint in seconds, if any."""
+    """One earlier run: its seconds on the slice per unit of work, and its longest checkpoint in seconds; None if
+    unknown.
+    """
 
     seconds_per_unit: float | None
     save_s: float | None
@@ -35,7 +37,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Slice-hours of the runs whose shape was measured (None if none was), and how many were not."""
+    """A forecast for some runs.
+
+    `slice_hours` covers the `measured` runs (None if there are none) and not the `unmeasured` ones, `earlier` counts
+    the runs it is based on, `save_s` is the longest checkpoint seen, in seconds.
+    """
 
     slice_hours: float | None
     measured: int
@@ -46,18 +52,18 @@ class Forecast:
 
     def __str__(self) -> str:
         if self.slice_hours is None:
-            return "forecast: no measurement, no run of this shape was done here on such a slice before"
+            return "forecast: no measurement, since no run of this shape has run here on such a slice before"
         text = (
             f"forecast: {show_hours(self.slice_hours)} slice-hours for {self.measured} runs, "
             f"about {show_hours(self.slice_hours / self.at_a_time)} h with {self.at_a_time} at a time "
             f"(from {self.earlier} earlier runs of their shape)"
         )
-        rest = f"; {self.unmeasured} runs of a shape without a measurement are not in it"
+        rest = f"; not included: {self.unmeasured} runs of shapes that were never measured"
         return text + (rest if self.unmeasured else "")
 
 
 def show_hours(hours: float) -> str:
-    """Two digits that mean something: 0.034, 0.42, 3.1, 48."""
+    """Hours with two significant digits: 0.034, 0.42, 3.1, 48."""
     return f"{hours:.2g}" if hours < 10 else f"{hours:.0f}"
 
 
@@ -70,7 +76,7 @@ def cells_left(request: Request, sweep: SweepDir | None) -> list[Cell]:
 
 
 def forecast_of(request: Request, left: Sequence[Cell], profile: Profile) -> Forecast:
-    """What the cells that are left will take under the profile."""
+    """Forecast the cells in `left` under the profile."""
     wanted = {cell.name: cost_key(cell.config, request.kind) for cell in left}
     history = measured_runs(request.runs_dir, set(wanted.values()), profile)
     rates = {
@@ -92,7 +98,7 @@ def forecast_of(request: Request, left: Sequence[Cell], profile: Profile) -> For
 
 
 def total_of(parts: Sequence[Forecast]) -> Forecast:
-    """The forecast of all of them together, one after the other."""
+    """The forecast of several parts that run one after the other, such as the stages of a pipeline."""
     known = [part.slice_hours for part in parts if part.slice_hours is not None]
     return Forecast(
         slice_hours=sum(known) if known else None,
@@ -105,42 +111,45 @@ def total_of(parts: Sequence[Forecast]) -> Forecast:
 
 
 def measured_runs(runs_dir: Path, shapes: Collection[str], profile: Profile) -> dict[str, list[Measured]]:
-    """Earlier runs by their shape, those on a slice such as the profile's, the newest sweeps first."""
-    found: dict[str, list[Measured]] = {shape: [] for shape in shapes}
+    """Shape -> earlier runs of it on slices like the profile's, from the newest sweeps."""
+    by_shape: dict[str, list[Measured]] = {shape: [] for shape in shapes}
     for sweep in with_whole_manifests(reversed(sweeps(runs_dir))):
-        if all(len(runs) >= _ENOUGH for runs in found.values()):
+        if all(len(runs) >= _ENOUGH for runs in by_shape.values()):
             break
         for cell in sweep.cells():
-            runs = found.get(str(cell.get("shape")))
+            runs = by_shape.get(str(cell.get("shape")))
             if runs is not None and len(runs) < _ENOUGH and "units" in cell:
                 measured = _measure(sweep.run(cell["name"]), cell["units"], profile)
                 runs += [measured] if measured else []
-    return found
+    return by_shape
 
 
 def _measure(run: RunDir, units: float, profile: Profile) -> Measured | None:
     if run.damage():
         return None
-    attempts = [a for a in run.attempts() if a.get("end") and _on_such_a_slice(a.get("slice"), profile)]
+    attempts = [a for a in run.attempts() if a.get("end") and _is_on_same_slice(a.get("slice"), profile)]
     saves = [float(a["save_s"]) for a in attempts if a.get("save_s") is not None]
     if not attempts or not (saves or run.result()):
         return None
     total = next((a["total_steps"] for a in reversed(attempts) if a.get("total_steps")), None)
     result = run.result()
-    whole = result is not None and result.get("outcome") != "diverged"
-    done = 1.0 if whole else (result or {}).get("steps", attempts[-1].get("last_step", 0)) / total if total else 0.0
-    # A run that only began says more of its start than of its work.
+    # A diverged run ended early: it counts by the share of its steps, as a run that was stopped does.
+    is_complete = result is not None and result.get("outcome") != "diverged"
+    done = (
+        1.0 if is_complete else (result or {}).get("steps", attempts[-1].get("last_step", 0)) / total if total else 0.0
+    )
+    # In the first tenth of a run, start-up (imports, images) dominates the time.
     rate = used_s(attempts, time.time()) / (units * done) if done >= 0.1 else None
     return Measured(rate, max(saves, default=None))
 
 
-def _on_such_a_slice(name: object, profile: Profile) -> bool:
+def _is_on_same_slice(name: object, profile: Profile) -> bool:
     wanted = profile.gres or profile.slice
     return wanted in str(name) if wanted else not name
 
 
 def refuse_above(max_slice_hours: float | None, forecast: Forecast) -> None:
-    """Raises RunError if the forecast is above what the user allows; says what the forecast does not know."""
+    """Raise RunError if the forecast is above `max_slice_hours`. Warn of runs that the forecast does not cover."""
     if max_slice_hours is None:
         return
     if forecast.slice_hours is not None and forecast.slice_hours > max_slice_hours:
@@ -149,17 +158,17 @@ def refuse_above(max_slice_hours: float | None, forecast: Forecast) -> None:
         )
     if forecast.unmeasured:
         log.warning(
-            f"--max-slice-hours {max_slice_hours:g} does not know of {forecast.unmeasured} runs: no run of "
-            "their shape was measured; run one of them first to have a forecast"
+            f"--max-slice-hours {max_slice_hours:g} does not cover {forecast.unmeasured} runs: no run of "
+            "their shape was measured; to get a forecast, run one of them first"
         )
 
 
 def warn_of_short_lead(profile: Profile, forecast: Forecast) -> None:
-    """Say where the profile's lead time leaves less than a minute beside a checkpoint as it was measured."""
+    """Warn if the profile's lead time is shorter than the longest measured checkpoint plus a minute."""
     needed = (forecast.save_s or 0) + LEAD_MARGIN_S
     if forecast.save_s is not None and profile.executor == "slurm" and profile.signal_lead_s < needed:
         took = f"up to {forecast.save_s:.1f} s" if forecast.save_s >= 0.1 else "less than 0.1 s"
         log.warning(
-            f"signal_lead_s: {profile.signal_lead_s} s are short: a checkpoint of these runs took {took}, "
-            f"and a minute is to be left beside it; set {math.ceil(needed)} or more"
+            f"signal_lead_s: {profile.signal_lead_s} s is short: a checkpoint of these runs took {took}, "
+            f"and a margin of a minute is recommended; set it to {math.ceil(needed)} or more"
         )

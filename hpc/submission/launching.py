@@ -1,4 +1,4 @@
-"""Launching: plan the runs that are asked for, print the plan, or bring it to this machine or to SLURM."""
+"""Launch runs: plan them, then print the plan (a dry run) or execute it."""
 
 from __future__ import annotations
 
@@ -29,15 +29,19 @@ def launch(
     max_slice_hours: float | None = None,
     **options: Any,
 ) -> SweepDir | None:
-    """Plan the runs that are asked for, and submit those that are neither done nor in flight. Returns their sweep."""
+    """Plan the requested runs and execute those that are neither done nor in the queue. Returns their sweep.
+
+    `options` are those of the kind's request, such as `refined` for a grid. A dry run prints the plan, writes nothing,
+    and returns None. Raises RunError if the forecast is above `max_slice_hours`, ClusterError if SLURM does not answer.
+    """
     request = jobs.request_of(kind, config, **options)
-    found = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
-    profile_name, profile = profile_of(found, cluster)
-    left = cells_left(request, found)
+    existing = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
+    profile_name, profile = profile_of(existing, cluster)
+    left = cells_left(request, existing)
     forecast = forecast_of(request, left, profile)
     check_job_folder(request.runs_dir)
     if dry_run:
-        print_plan(request, found, profile_name, profile, new_code=new_code)
+        print_plan(request, existing, profile_name, profile, new_code=new_code)
         if left:
             print(forecast)
             warn_of_short_lead(profile, forecast)
@@ -45,20 +49,20 @@ def launch(
         return None
     refuse_above(max_slice_hours, forecast)
     warn_of_short_lead(profile, forecast)
-    # Only here: it may read a checkpoint with torch, and a dry run must stay light.
+    # Only now: this may load a checkpoint with torch, and a dry run must stay fast.
     jobs.check(request)
     site = None if profile.executor == "local" else ask_site(profile_name, profile)
     sweep, new = prepare_sweep(request, fresh=fresh, new_code=new_code)
     done = 0 if new else sum(run.is_done() for run in sweep.runs())
     count = len(request.cells)
     if done < count:
-        word = f"new, {counted(count, 'run')}" if new else f"continued, {done} of {count} runs are done"
-        print(f"{sweep.path}: {word}; profile {profile_name}", flush=True)
+        state = f"new, {counted(count, 'run')}" if new else f"continued, {done} of {count} runs are done"
+        print(f"{sweep.path}: {state}; profile {profile_name}", flush=True)
         print(forecast, flush=True)
         remember_profile(sweep, profile_name)
     else:
-        where = sweep.meta().get("profile")
-        anew = f"to run it again from the start on profile {profile_name}: {hints.again('--fresh')}"
-        print(f"{sweep.path}: done before{f', on profile {where}' if where else ''}; {anew}", flush=True)
+        used = sweep.meta().get("profile")
+        start_over = f"to run it again from the start on profile {profile_name}: {hints.again('--fresh')}"
+        print(f"{sweep.path}: done before{f', on profile {used}' if used else ''}; {start_over}", flush=True)
     execute(sweep, profile, site, config)
     return sweep

@@ -1,4 +1,4 @@
-"""The local profile: submitit's local executor under a cap, watched from here until every run has come to an end."""
+"""The local profile's pool: at most `max_parallel` workers at a time, watched until every run has ended."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from src.runs.code_snapshot import new_code_hint, snapshot_problem
 from src.runs.rundir import RunDir
 
 _POLL_S = 0.2
-_GIVE_UP_S = 60.0
+# How long workers get to save after Ctrl-C.
+_SAVE_TIMEOUT_S = 60.0
 
 
 class LocalPool:
-    """Keeps up to `max_parallel` runs going; every run that stopped with a budget left is started again."""
+    """Executes up to `max_parallel` runs at a time. A run that stops with a budget left is started again."""
 
     def __init__(self, profile: Profile, log_folder: Path, reporter: Reporter, code: Path) -> None:
         self._code = code
@@ -38,7 +39,9 @@ class LocalPool:
         self._busy: set[RunDir] = set()
 
     def execute(self, runs: Sequence[RunDir]) -> bool:
-        """Bring the runs to their end. False if Ctrl-C or a closed terminal stopped it, with their states saved."""
+        """Execute the runs until all have ended. False if Ctrl-C or a closed terminal stopped them; their states are
+        saved.
+        """
         waiting = [run for run in runs if not run.is_done()]
         total = len(runs)
         with stop_on_signal() as should_stop:
@@ -51,7 +54,9 @@ class LocalPool:
         return not should_stop()
 
     def _start_some(self, waiting: Sequence[RunDir]) -> list[RunDir]:
-        """Fill the free places. Returns the runs that still wait, those first that another process executes."""
+        """Start as many runs as places are free. Returns those that still wait, also for another process to finish
+        them.
+        """
         left = []
         for run in waiting:
             if len(self._active) >= self._profile.max_parallel:
@@ -71,7 +76,7 @@ class LocalPool:
         problem = snapshot_problem(self._code)
         if problem:
             self._reporter.say(
-                f"{run.name}: not started, {self._code} is not what it was: {problem}; {new_code_hint()}"
+                f"{run.name}: not started, {self._code} is not the code that it was: {problem}; {new_code_hint()}"
             )
             return
         self._attempts_before[run] = len(run.attempts())
@@ -79,31 +84,32 @@ class LocalPool:
         self._reporter.say(f"started {run.name} (job {self._active[run].job_id})")
 
     def _cpus(self) -> dict[str, str]:
-        """The runs share the cores; threads of one that wait for those of another slow both down."""
+        """The number of CPUs of each worker, unless the user has set OMP_NUM_THREADS."""
+        # More threads than cores: each run waits at its barriers for threads that are not scheduled.
         if self._profile.cpus is None and "OMP_NUM_THREADS" in os.environ:
             return {}
         share = max(1, len(os.sched_getaffinity(0)) // self._profile.max_parallel)
         return {"RELAY_CPUS": str(self._profile.cpus or share)}
 
     def _collect(self) -> list[RunDir]:
-        """Runs whose job is over and that go on; those done or failed are said."""
+        """Handle workers that have ended: report their runs as done or failed, and return those to start again."""
         again = []
         for run, job in list(self._active.items()):
-            self._say_attempts(run)
+            self._report_attempts(run)
             if not job.done():
                 continue
             del self._active[run]
             attempts = run.attempts()
             state = state_of_run(run, run.result(), attempts)
-            # A worker that could not even begin an attempt will not do so the next time.
-            if not run.is_done() and len(attempts) > self._attempts_before[run] and _goes_on(run, attempts):
+            # A worker that ended before it began an attempt (an import error) would end so again.
+            if not run.is_done() and len(attempts) > self._attempts_before[run] and _may_continue(run, attempts):
                 again.append(run)
                 continue
             detail = "" if run.result() else f"; see {job.paths.stderr}"
             self._reporter.say(f"{run.name}: {state}{detail}")
         return again
 
-    def _say_attempts(self, run: RunDir) -> None:
+    def _report_attempts(self, run: RunDir) -> None:
         ended = [attempt for attempt in run.attempts() if "end" in attempt]
         for attempt in ended[self._attempts_seen.get(run, 0) :]:
             if attempt["cause"] != "DONE":
@@ -119,29 +125,30 @@ class LocalPool:
     def _show(self, total: int, waiting: int) -> None:
         if self._active:
             done = total - waiting - len(self._active)
-            self._reporter.advance(done, total, "; ".join(standing(run) for run in self._active), unit="run")
+            self._reporter.advance(done, total, "; ".join(_progress_of(run) for run in self._active), unit="run")
 
     def _stop_all(self) -> None:
-        """Ask every worker to save, and wait for them."""
+        """Tell every worker to save and stop, and wait until they have."""
         for job in self._active.values():
-            # SIGTERM to the controller is passed on to its worker, which saves at its next step.
+            # submitit's controller passes SIGTERM on to its worker, which saves at its next step.
             _send(int(job.job_id), signal.SIGTERM)
-        _wait_until(lambda: all(job.done() for job in self._active.values()), _GIVE_UP_S)
+        _wait_until(lambda: all(job.done() for job in self._active.values()), _SAVE_TIMEOUT_S)
         for run in self._active:
             attempts = run.attempts()
             last = attempts[-1].get("last_step") if attempts else None
             log.info(f"{run.name}: {'saved at step ' + str(last) if last is not None else 'stopped'}")
 
 
-def _goes_on(run: RunDir, attempts: Attempts) -> bool:
+def _may_continue(run: RunDir, attempts: Attempts) -> bool:
     if run.cancelled():
         return False
+    # Without an end record, the worker was killed (kill -9, out of memory); its next attempt closes this one.
     killed = unfinished_attempt(attempts) is not None
     return (killed or attempts[-1]["cause"] in REQUEUED_AFTER) and why_blocked(attempts) is None
 
 
-def standing(run: RunDir) -> str:
-    """One run in a few words, from its newest metrics row."""
+def _progress_of(run: RunDir) -> str:
+    """One run's progress in a few words, from its newest metrics row."""
     row = run.last_metrics()
     if not row:
         return f"{run.name}: starting"

@@ -1,4 +1,4 @@
-"""The runs of a sweep on this machine: executed by the local pool, then collected into the table."""
+"""Execute the runs of a sweep on this machine with the local pool, then collect them into the table."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ from src.runs.rundir import SweepDir
 
 
 def run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collection[str] | None) -> None:
-    """Execute what is missing of the sweep on this machine, and collect its results. Raises RunError if runs fail."""
+    """Execute the missing runs of a sweep on this machine (of those named in `only`), and collect its table.
+
+    Exits with 130 if Ctrl-C stopped it. Raises RunError if runs are not done at the end.
+    """
     by_state = classify_runs(sweep, {})
+    # Runs that another process executes are included: the pool waits for that process, and takes over what it leaves.
     runs = [
         run
         for run in (*by_state.to_submit, *by_state.cancelled, *by_state.running_elsewhere)
@@ -39,11 +43,9 @@ def run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collection
             log.info(f"stopped; to continue: {hints.again()}")
             sys.exit(EXIT_STOPPED)
     collect(sweep, Path(config.paths.artifacts_dir))
-    left = classify_runs(sweep, {})
-    undone = [*left.blocked, *left.cancelled, *left.to_submit]
+    after = classify_runs(sweep, {})
+    undone = [*after.blocked, *after.cancelled, *after.to_submit]
     if undone:
-        first = undone[0]
-        more = f"to see more: {hints.command('hpc.launch', 'logs', first.label)}"
-        raise RunError(
-            f"{len(undone)} of {len(sweep.runs())} runs are not done; {more}\n{blocked_by_cause(left.blocked)}".rstrip()
-        )
+        logs = f"to see the log: {hints.command('hpc.launch', 'logs', undone[0].label)}"
+        causes = blocked_by_cause(after.blocked)
+        raise RunError(f"{len(undone)} of {len(sweep.runs())} runs are not done; {logs}\n{causes}".rstrip())

@@ -1,4 +1,4 @@
-"""A worker process on this machine: submitit's local executor, and the environment in which it finds its code."""
+"""Start worker processes on this machine: submitit's local executor, and the environment of a worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from src.runs.rundir import RunDir
 
 
 def local_executor(log_folder: Path, time_min: int, signal_lead_s: int) -> submitit.LocalExecutor:
-    """submitit's executor for this machine, set up so that its workers find the code."""
+    """submitit's executor for this machine. It signals a worker `signal_lead_s` seconds before `time_min` minutes."""
     check_job_folder(log_folder)
     log_folder.mkdir(parents=True, exist_ok=True)
     executor = submitit.LocalExecutor(folder=log_folder, max_num_timeout=MAX_NUM_TIMEOUT)
@@ -29,8 +29,8 @@ def start_worker(
     executor: submitit.LocalExecutor, run: RunDir, code: Path, variables: Mapping[str, str]
 ) -> submitit.Job[object]:
     """Start a worker that executes the run with the code in `code`, under these environment `variables`."""
-    # A Ctrl-C in the terminal, and its end, reach the whole process group; the workers are told by us, and given
-    # time to save.
+    # Ctrl-C and a closing terminal (SIGHUP) reach the whole process group. Workers ignore both: the pool tells them to
+    # stop and gives them time to save.
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     try:
         with _environment({**_code_environment(code), **variables, **_gpus()}):
@@ -42,7 +42,7 @@ def start_worker(
 
 @contextlib.contextmanager
 def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for what is started inside, and set them back."""
+    """Set environment variables for processes started inside, and restore them afterwards."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:
@@ -56,11 +56,12 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 
 def _code_environment(code: Path) -> dict[str, str]:
-    """Variables under which a worker of this machine takes the code in `code`, and not that of the current folder."""
+    # PYTHONSAFEPATH: otherwise `python -m` puts the current folder, the checkout, before the snapshot.
     before = os.environ.get("PYTHONPATH")
     return {"PYTHONPATH": f"{code}{os.pathsep}{before}" if before else str(code), "PYTHONSAFEPATH": "1"}
 
 
 def _gpus() -> dict[str, str]:
+    # submitit's local executor sets CUDA_VISIBLE_DEVICES to nothing; the task restores it from this variable.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return {} if visible is None else {VISIBLE_GPUS: visible}

@@ -1,4 +1,4 @@
-"""Runs and a profile -> what is submitted. Pure: the plan that `--dry-run` prints is the plan that is submitted."""
+"""Plan the SLURM arrays for a list of runs. Pure: the plan that `--dry-run` prints is the plan that is submitted."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from src.runs.code_snapshot import check_commands
 from src.runs.rundir import RunDir, SweepDir
 from src.text import counted
 
-# More than any number of time-outs: submitit's own countdown never ends a run, the budgets of lifecycle.py do.
+# submitit stops requeuing after this many time-outs. It must never get there: the budgets of src/runs/causes.py decide.
 MAX_NUM_TIMEOUT = 10**9
 Options = Mapping[str, str | int | bool]
-# Without --requeue a site with JobRequeue=0 refuses `scontrol requeue`. Two CPUs: one computes, one prepares batches.
+# Without --requeue, a site with JobRequeue=0 (slurm.conf) refuses `scontrol requeue`. Two CPUs: one computes, one
+# prepares batches.
 _DEFAULTS: Options = {"requeue": True, "nodes": 1, "ntasks-per-node": 1, "cpus-per-task": 2}
+# Time limit of a job that only submits others, in minutes.
 _SMALL_JOB_MIN = 20
-# Options of sbatch that are about what a task gets and when it starts: not for a job that only submits the next ones.
+# Options about the resources and the start of a task. A job that only submits others must not inherit them: it needs no
+# GPU, and a dependency or a hold of the profile would keep it from starting.
 _OF_TASKS = re.compile(
     r"(gres|gpus?|tres|mem|cpus?|ntasks|cores|sockets|threads)(-.*)?|mincpus|nodes|exclusive|licenses|signal|hold"
     r"|dependency|error|open-mode"
@@ -32,9 +35,9 @@ _OF_TASKS = re.compile(
 
 @dataclass(frozen=True)
 class SubmitPlan:
-    """One SLURM array (or single job): tasks in order, each with the runs that it executes one after the other.
+    """One SLURM array (or a single job): its tasks in order, each with the runs that it executes one after the other.
 
-    `after`: the jobs that must be over before it starts, by their ids or by the job names of plans that come before it.
+    `after`: the jobs that must be over before it starts: ids, or job names of earlier plans until these have ids.
     """
 
     job_name: str
@@ -46,12 +49,13 @@ class SubmitPlan:
     after: tuple[str, ...] = ()
 
     def with_ids(self, ids: Mapping[str, str]) -> SubmitPlan:
-        """The same plan with ids in the place of job names."""
+        """The same plan, with job names in `after` replaced by the given ids."""
         return replace(self, after=tuple(ids.get(job, job) for job in self.after))
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What submitit gets."""
+        """The parameters for submitit's SlurmExecutor."""
+        # The profile may have a dependency of its own; a comma means that both must be satisfied (sbatch(1)).
         waits = [":".join(["afterany", *self.after])] if self.after else []
         own = [str(self.options["dependency"])] if "dependency" in self.options else []
         dependency = {"dependency": ",".join([*own, *waits])} if own or waits else {}
@@ -64,7 +68,7 @@ class SubmitPlan:
 
     @property
     def sbatch_text(self) -> str:
-        """The script that sbatch gets."""
+        """The script that sbatch gets, as submitit writes it."""
         from submitit.slurm.slurm import _make_sbatch_string
 
         count: dict[str, Any] = {"map_count": len(self.tasks)} if len(self.tasks) > 1 else {}
@@ -74,29 +78,27 @@ class SubmitPlan:
         return text
 
     def __str__(self) -> str:
-        """In a few words: how many tasks, how many at a time, how many runs in each."""
+        """In a few words: the number of tasks, how many run at a time, how many runs each has."""
         shape = f"one array of {counted(len(self.tasks), 'task')}, at most {self.max_parallel} at a time"
         most = max(len(runs) for runs in self.tasks)
         return (shape if len(self.tasks) > 1 else "one job") + (f", up to {most} runs in each" if most > 1 else "")
 
 
 def worker_python() -> str:
-    """This Python, as a shell command that survives SIGUSR2 while it starts.
-
-    SLURM may send the signal up to a minute early (sbatch(1), --signal), to a process that has no handler yet and
-    would die of it. Ignored, it is followed by SIGTERM at the time limit, which finds the handler in its place.
-    """
+    """This Python, as a shell command that ignores SIGUSR2 until Python has installed its handler."""
+    # SLURM may send the signal up to a minute early (sbatch(1), --signal). Without a handler it would kill a process
+    # that is still starting. If it is ignored, SIGTERM follows at the time limit, and by then the handler is installed.
     return f'bash -c \'trap "" USR2; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
 
 
 def task_command(log_folder: Path) -> str:
-    """What a task executes on its node: submitit's worker."""
+    """The command that a task executes on its node: submitit's worker, which unpickles and calls the task."""
     return f"{worker_python()} -u -m submitit.core._submit {shlex.quote(str(log_folder))}"
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where the tasks of a sweep go, and the code that they execute."""
+    """Where the tasks of a sweep run, and the code snapshot that they execute."""
 
     sweep: SweepDir
     profile: Profile
@@ -107,12 +109,15 @@ class Target:
 def plan_arrays(
     target: Target, runs: Sequence[RunDir], number: int, queued: int = 0, before: Sequence[str] = ()
 ) -> list[SubmitPlan]:
-    """All submissions that the runs need, each as large as the site takes; the first is the sweep's `number`-th.
+    """Plan arrays for all the runs, each as large as the site takes; the first one is the sweep's `number`-th
+    submission.
 
-    `squeue` tasks of the same sweep are in the queue, in the jobs `before`. The throttle of an array counts its own
-    tasks only. A further array gets the places that are left, so that one long task does not hold up all others; where
-    few are left it waits for the jobs before it, since nothing raises its throttle later.
+    `queued` tasks of the same sweep are in the queue already, in the jobs with the ids `before`. All arrays together
+    keep to the profile's `max_parallel`.
     """
+    # SLURM's throttle (--array=0-9%4) counts the tasks of its own array only. So a further array gets the places that
+    # are left: one long task does not hold up all others. If less than half of the places are left, it waits for the
+    # jobs before it instead, since nothing would raise its throttle later.
     profile, each = target.profile, target.profile.cells_per_job
     tasks = [[run.path.absolute() for run in runs[at : at + each]] for at in range(0, len(runs), each)]
     size, plans = max(1, target.site.array_size), list[SubmitPlan]()
@@ -124,7 +129,7 @@ def plan_arrays(
         name, after = job_name(target.sweep.path, number + len(plans)), before if waits else ()
         plan = make_plan(share, target.site.gres, name, part, target.sweep.jobs.absolute(), target.code, after)
         plans.append(plan)
-        # One that waits for the earlier ones stands for them.
+        # To wait for an array that waits for the earlier jobs is to wait for these too.
         queued, before = queued + len(part), [*([] if waits else before), name]
     return plans
 
@@ -138,8 +143,9 @@ def make_plan(
     code: Path,
     after: Sequence[str] = (),
 ) -> SubmitPlan:
-    """The tasks under the profile, on the slice `gres`, executed with the code in `code`, once the jobs `after` are
-    over, however they end.
+    """Plan one array: the tasks under the profile, on the slice `gres`, with the code in `code`.
+
+    It starts once the jobs `after` are over, however they end. Raises ClusterError if SLURM would change `log_folder`.
     """
     check_job_folder(log_folder)
     options: dict[str, str | int | bool] = {**_DEFAULTS, **profile.sbatch_options()}
@@ -147,31 +153,33 @@ def make_plan(
         options["gres"] = gres
     setup = (*task_environment(profile, gres, code), *profile.setup)
     runs = tuple(tuple(paths) for paths in tasks)
-    return SubmitPlan(job_name, runs, log_folder, _given(options), setup, profile.max_parallel, tuple(after))
+    return SubmitPlan(job_name, runs, log_folder, _switched_on(options), setup, profile.max_parallel, tuple(after))
 
 
 def options_without_slice(profile: Profile, **changes: str | int) -> Options:
-    """sbatch's options for a small job on one CPU that submits others: those of the tasks, less what is about a task;
-    with changes.
+    """sbatch's options for a small job on one CPU that only submits others: the profile's, without those about
+    resources, updated with `changes`.
     """
     options = {name: value for name, value in profile.sbatch_options().items() if not _OF_TASKS.fullmatch(name)}
     small: Options = {"cpus-per-task": 1, "mem": "2G", "time": min(_SMALL_JOB_MIN, profile.time_min)}
-    return _given({"requeue": True, **options, **small, **changes})
+    return _switched_on({"requeue": True, **options, **small, **changes})
 
 
-def _given(options: Options) -> Options:
-    """Without those that are switched off."""
+def _switched_on(options: Options) -> Options:
+    # A profile removes one of our defaults with `false`, such as `sbatch: {requeue: false}`.
     return {name: value for name, value in options.items() if value is not False}
 
 
 def job_name(folder: Path, number: int) -> str:
-    """The name of the `number`-th submission of the sweep in `folder`: no other runs directory of the site has it."""
+    """The job name of the `number`-th submission of the sweep or pipeline in `folder`."""
+    # With a hash of the path: squeue is asked by name, and another runs directory may have a sweep of the same name.
     place = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:4]
     return re.sub(r"[^A-Za-z0-9._-]", "-", f"relay-{folder.name}-{place}.{number}")
 
 
 def task_environment(profile: Profile, gres: str | None, code: Path) -> list[str]:
-    """What a task needs to find its code and know its terms, also where the site does not export the environment."""
+    """The shell lines before a task: check and find its code, and set its variables."""
+    # In the script and not in sbatch's environment: some sites submit with --export=NONE.
     return [
         *check_commands(code),
         f"export RELAY_SIGNAL_LEAD_S={profile.signal_lead_s}",

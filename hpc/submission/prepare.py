@@ -1,4 +1,4 @@
-"""A sweep made ready for its launch: its images decoded, its directories made, its code chosen."""
+"""Prepare a sweep for its launch: decode its images, make its directories, choose its code."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from src.runs.sweeps import Request, open_sweep
 
 
 def prepare_sweep(request: Request, *, fresh: bool, new_code: bool) -> tuple[SweepDir, bool]:
-    """The sweep of a request, ready to be submitted: the one that exists, or a new one. True if it is new.
+    """The sweep of a request, ready to be executed: the existing one, or a new one. True if it is new.
 
-    Raises DataError if the images are not those that it was planned on, RunError if its code is gone.
+    Raises DataError if the images have changed since it was planned, RunError if its code is missing or was changed.
     """
     sweep, new = open_sweep(prepare_images(request), fresh=fresh)
     if not new:
@@ -23,13 +23,15 @@ def prepare_sweep(request: Request, *, fresh: bool, new_code: bool) -> tuple[Swe
 
 
 def choose_code(sweep: SweepDir, *, new_code: bool, root: Path | None = None) -> None:
-    """A sweep continues with the code it was made with, unless its user asks for `new_code`; one line says which.
+    """Continue a sweep with the code it was made with, or with the current code if `new_code`; print which.
 
-    `root`: the code that it is compared with, if not that of this process. Raises RunError if its own is gone.
+    `root`: the code to compare with, if not that of this process. Raises RunError if its snapshot is missing, was
+    changed, or cannot be started by this version.
     """
     change = code_change(sweep, root)
     if not (change or new_code):
         return
+    # Results of two versions of the code should not be mixed in one table, so the code of a finished sweep stays too.
     if all(run.is_done() for run in sweep.runs()):
         if change:
             print(

@@ -1,4 +1,4 @@
-"""Cluster profiles: where tasks go and what each of them gets."""
+"""Cluster profiles: where tasks run, and the resources that each task gets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _Word = Annotated[str, Field(pattern=r"^[^\s'\"`$\\;|&<>()]+$")]
 
 @dataclass(frozen=True)
 class SbatchOption:
-    """Marks a field that is an option of sbatch: sbatch's long name where it differs, and how the value is written."""
+    """Marks a field as an option of sbatch, with sbatch's long name if it differs and how to write the value."""
 
     name: str = ""
     write: Callable[[Any], str | int] = str
@@ -40,11 +40,11 @@ def _signal(lead_s: int) -> str:
 class Profile(Section):
     """One `configs/clusters/<name>.yaml`.
 
-    `max_parallel` is how many tasks of a sweep run at a time (the `%` of a SLURM array; a further array gets the places
-    that are left, or waits), `signal_lead_s` how long before its time limit a task is told to save, `cells_per_job` how
-    many runs a task executes one after the other (imports, device and images are paid once), `cpus` how many each task
-    gets and computes with (2 with SLURM, and an equal share of this machine without it, unless it is given), `sbatch`
-    any further sbatch options by their long name (true: the option alone; false: not at all).
+    `max_parallel`: how many tasks of a sweep run at a time. `signal_lead_s`: how long before its time limit a task is
+    told to save. `cells_per_job`: how many runs a task executes one after the other, so that imports, device and images
+    are loaded once. `cpus`: how many each task gets and computes with (default: 2 with SLURM, an equal share of this
+    machine without it). `sbatch`: further options of sbatch by their long names (true: the option alone; false: omit
+    it).
     """
 
     executor: Literal["local", "slurm"]
@@ -100,7 +100,7 @@ class Profile(Section):
         return self
 
     def _own_options(self) -> Iterator[tuple[str, str, str | int]]:
-        """Field, sbatch's name and value of each field that is an option and has a value."""
+        """Field, sbatch's name for it and its value, for each field that is an option of sbatch and is set."""
         for field, info in type(self).model_fields.items():
             value = getattr(self, field)
             for option in info.metadata:
@@ -108,20 +108,20 @@ class Profile(Section):
                     yield field, option.name or field, option.write(value)
 
     def sbatch_options(self) -> dict[str, str | int | bool]:
-        """What sbatch gets, by its long names: the fields that are options, and `sbatch`."""
+        """The options for sbatch by their long names: the fields that are options, and `sbatch`."""
         own = {name: value for _, name, value in self._own_options()}
         return {**own, **{key.replace("_", "-"): value for key, value in self.sbatch.items()}}
 
 
 def profile_names() -> list[str]:
-    """The profiles that there are."""
+    """The names of the profiles in configs/clusters."""
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
 def load_profile(name: str | None) -> tuple[str, Profile]:
-    """The profile of this name (or path), or the one for this machine: `h100-mig` where sbatch is, else `local`.
+    """The profile with this name or path; without one, `h100-mig` if this machine has sbatch, else `local`.
 
-    Returns the name by which it is found again, also from another folder. Raises ConfigError.
+    Returns it with the name that finds it again from any folder. Raises ConfigError if there is none, or it is invalid.
     """
     if name is None:
         name = "h100-mig" if shutil.which("sbatch") else "local"
@@ -142,12 +142,12 @@ def load_profile(name: str | None) -> tuple[str, Profile]:
 
 
 def profile_of(sweep: SweepDir | None, cluster: str | None) -> tuple[str, Profile]:
-    """The profile that is named, else the one that the sweep was asked for with, else the one for this machine."""
+    """The profile named by `cluster`, else the sweep's own, else the default for this machine."""
     return load_profile(cluster or (sweep.meta().get("profile") if sweep else None))
 
 
 def remember_profile(sweep: SweepDir, name: str) -> None:
-    """Write into sweep.yaml where the sweep's runs are executed from here on, and the command that asks for it."""
-    kept = {**sweep.meta(), "profile": name, "call": hints.to_keep()}
-    if kept != sweep.meta():
-        replace_file(sweep.meta_file, yaml_file.dump_yaml(kept))
+    """Save in sweep.yaml the profile under which the sweep runs from now on, and the command line for later hints."""
+    meta = {**sweep.meta(), "profile": name, "call": hints.to_keep()}
+    if meta != sweep.meta():
+        replace_file(sweep.meta_file, yaml_file.dump_yaml(meta))

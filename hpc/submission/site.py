@@ -1,4 +1,4 @@
-"""What a launch asks the site, and what SLURM does with the paths it is given."""
+"""What the site allows: its name for the slice, its largest array, and the paths that its SLURM leaves unchanged."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from src.errors import ClusterError
 
 @dataclass(frozen=True)
 class SiteLimits:
-    """What a launch needs to know of a site: the slice by its name there, and the largest array."""
+    """What a plan must know about a site: the slice under the site's name for it, and the most tasks of one array."""
 
     gres: str | None
     array_size: int
 
 
 def ask_site(profile_name: str, profile: Profile) -> SiteLimits:
-    """Asked once, before anything is written. Raises ClusterError."""
+    """Ask SLURM for the limits, before a launch writes anything. Raises ClusterError if it does not answer."""
     try:
         site = SiteLimits(choose_gres(profile), slurm.max_array_size())
         slurm.check_programs()
@@ -33,15 +33,16 @@ def ask_site(profile_name: str, profile: Profile) -> SiteLimits:
 
 
 def choose_gres(profile: Profile) -> str | None:
-    """`gpu:<type>:1` for the profile's slice, by the name that this site gives it; None if no GPU is asked for.
+    """`gpu:<type>:1` for the profile's slice, under this site's name for it. None if the profile asks for no GPU.
 
-    The exact name where the profile has it, else the one that `sinfo` shows with the slice's name in it.
-    Raises ClusterError if there is none, or more than one.
+    The profile's own `gres`, if it has one; else the type of `sinfo` that equals or contains the slice's name.
+    Raises ClusterError if none or several do.
     """
     if profile.gres:
         return profile.gres
     if not profile.slice:
         return None
+    # Sites name MIG types differently: 1g.12gb, nvidia_h100_nvl_1g.12gb.
     offered = slurm.gres_types()
     fitting = [name for name in offered if name == profile.slice] or [name for name in offered if profile.slice in name]
     if len(fitting) == 1:
@@ -55,11 +56,9 @@ def choose_gres(profile: Profile) -> str | None:
 
 
 def check_job_folder(folder: Path) -> None:
-    """Raise ClusterError if the files of jobs in this folder would go elsewhere.
-
-    sbatch(1), filename pattern: SLURM replaces `%j` and the like in --output, and drops backslashes; submitit replaces
-    `%j`, `%t`, `%A` and `%a` in its folder too, so that SLURM's `%%` is no way out.
-    """
+    """Raise ClusterError if SLURM would write the files of jobs in this folder elsewhere."""
+    # sbatch(1), filename pattern: SLURM replaces %j and the like in --output, and drops backslashes. submitit replaces
+    # %j, %t, %A and %a in its folder too, so escaping them as %% does not help.
     if re.search(r"[%\\]", str(folder.absolute())):
         raise ClusterError(
             f"paths.runs_dir: {folder.absolute()}: SLURM would replace what follows a % or a \\ in this path; "

@@ -1,7 +1,7 @@
-"""What was submitted for a sweep, and which of it SLURM still has in its queue.
+"""What was submitted for a sweep, and which of its tasks are still in SLURM's queue.
 
-submissions.jsonl of a sweep: a line of intent with the job's unique name, then one with the job ids that answered it.
-An intent without an answer (a launcher that died in between) is found again in the queue by its name.
+submissions.jsonl has two lines for each array: first the intent, with the job's unique name and the runs of each task,
+then the job id that sbatch returned. If a launcher died in between, the job is found in the queue by its name.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from src.files import read_lines
 from src.runs import records
 from src.runs.rundir import SweepDir
 
+# Of several tasks of one run, the first in this order counts.
 _PHASE_ORDER: Sequence[slurm.Phase] = ("running", "ending", "waiting", "unknown", "over")
 
 
 @dataclass(frozen=True)
 class Submission:
-    """One intent and its answer: the job's name, the runs of each task in the order of the array, its id if known.
+    """One submitted array: its job name, the runs of each task in the order of the array, and its job id.
 
-    `time`: of the intent, in seconds since 1970.
+    `job_id` is None if the launcher died before sbatch answered. `time`: of the intent, in seconds since 1970.
     """
 
     job_name: str
@@ -31,7 +32,7 @@ class Submission:
     time: float = 0.0
 
     def task_id(self, position: int) -> str:
-        """The id of a task: `70_3` of an array's fourth, `70` where there is one task only."""
+        """The id of a task: `70_3` for the fourth of an array, `70` for a single job."""
         return f"{self.job_id}_{position}" if len(self.tasks) > 1 else str(self.job_id)
 
 
@@ -48,46 +49,48 @@ def submissions(sweep: SweepDir) -> list[Submission]:
 
 
 def next_number(sweep: SweepDir) -> int:
-    """Of the sweep's next submission; one that was refused has had a number too."""
+    """The number of the sweep's next submission. Refused submissions keep theirs: a job name is never used twice."""
     return len(submissions(sweep)) + 1
 
 
 def in_queue(sweep: SweepDir) -> slurm.Queue:
-    """Run name -> its tasks that wait, run or end. One question to the controller; raises ClusterError."""
-    made = submissions(sweep)
-    return match_queue(made, slurm.squeue([submission.job_name for submission in made]))
+    """Run name -> its tasks that wait, run or end. Asks squeue once; raises ClusterError if it does not answer."""
+    known = submissions(sweep)
+    return match_queue(known, slurm.squeue([submission.job_name for submission in known]))
 
 
-def match_queue(made: Sequence[Submission], jobs: Sequence[slurm.QueuedJob]) -> slurm.Queue:
-    """Run name -> its tasks that are not over, those that run first, also of a submission whose answer was never
-    written. A run has several where an sbatch was answered late and sent again.
+def match_queue(known: Sequence[Submission], jobs: Sequence[slurm.QueuedJob]) -> slurm.Queue:
+    """Run name -> its tasks that are not over, running ones first.
+
+    Jobs are matched by name, so the id need not be known. A run has several tasks if sbatch was repeated after a
+    time-out and SLURM took both.
     """
-    by_name = {submission.job_name: submission for submission in made}
+    by_name = {submission.job_name: submission for submission in known}
     queued_tasks = [job for job in jobs if job.name in by_name and slurm.in_flight(job.state)]
-    found: dict[str, list[slurm.QueuedJob]] = {}
+    by_run: dict[str, list[slurm.QueuedJob]] = {}
     for job in sorted(queued_tasks, key=lambda job: _PHASE_ORDER.index(slurm.phase(job.state))):
         _, _, index = job.job_id.partition("_")
         position = int(index) if index.isdigit() else 0
         tasks = by_name[job.name].tasks
         for name in tasks[position] if position < len(tasks) else ():
-            found.setdefault(name, []).append(job)
-    return found
+            by_run.setdefault(name, []).append(job)
+    return by_run
 
 
-def last_tasks(made: Sequence[Submission]) -> dict[str, tuple[str, float]]:
-    """Run name -> the id of the newest task that was submitted for it, and when, in seconds since 1970."""
+def last_tasks(known: Sequence[Submission]) -> dict[str, tuple[str, float]]:
+    """Run name -> the id of the newest task submitted for it, and when (seconds since 1970)."""
     return {
         name: (submission.task_id(position), submission.time)
-        for submission in made
+        for submission in known
         if submission.job_id
         for position, names in enumerate(submission.tasks)
         for name in names
     }
 
 
-def queues_of(made: Sequence[SweepDir]) -> tuple[dict[Path, slurm.Queue], list[slurm.QueuedJob]]:
-    """Sweep path -> run name -> queued tasks, and all that SLURM knows; one question, none without submissions."""
-    by_sweep = {sweep.path: submissions(sweep) for sweep in made}
+def queues_of(sweeps: Sequence[SweepDir]) -> tuple[dict[Path, slurm.Queue], list[slurm.QueuedJob]]:
+    """Sweep path -> run name -> its queued tasks; and all jobs that squeue lists. Asks squeue at most once."""
+    by_sweep = {sweep.path: submissions(sweep) for sweep in sweeps}
     names = [submission.job_name for subs in by_sweep.values() for submission in subs]
     known = slurm.squeue(names)
     return {path: match_queue(subs, known) for path, subs in by_sweep.items()}, known

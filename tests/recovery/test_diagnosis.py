@@ -198,4 +198,4 @@ def test_accounting_is_asked_once_for_arrays_and_never_of_this_machines_processe
 
     monkeypatch.setattr(causes.slurm, "job_history", refuse)
     assert ends_of([{"job": "5", "cluster": "c", **started}]) == []
-    assert "could not be asked" in capsys.readouterr().err
+    assert "did not answer" in capsys.readouterr().err

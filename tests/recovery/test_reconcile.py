@@ -218,13 +218,14 @@ def test_the_forecast_comes_from_runs_of_this_shape_on_this_slice(
     with pytest.raises(RunError, match=r"--max-slice-hours 2: .*2\.7 slice-hours"):
         refuse_above(2, forecast)
     refuse_above(3, forecast)
-    assert "does not know of 2 runs" in capsys.readouterr().err
+    assert "does not cover 2 runs" in capsys.readouterr().err
     assert forecast_of(grid, grid.cells, Profile(executor="local")).slice_hours is None
     warn_of_short_lead(PROFILE, forecast)
-    assert "set 110 or more" in capsys.readouterr().err
+    assert "set it to 110 or more" in capsys.readouterr().err
     warn_of_short_lead(PROFILE.model_copy(update={"signal_lead_s": 110}), forecast)
     assert capsys.readouterr().err == ""
     capsys.readouterr()
     short = PROFILE.model_copy(update={"signal_lead_s": 30})
     warn_of_short_lead(short, replace(forecast, save_s=0.004))
-    assert "took less than 0.1 s, and a minute is to be left beside it; set 61 or more" in capsys.readouterr().err
+    warning = capsys.readouterr().err
+    assert "took less than 0.1 s, and a margin of a minute is recommended; set it to 61 or more" in warning
