@@ -1,4 +1,6 @@
-"""What many tests need: small experiments on images made once a session, and runs compared bit for bit."""
+"""Shared fixtures: small experiments on images that are generated once per session, fake SLURM commands, exact
+comparison.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,12 +25,12 @@ from src.files import read_lines
 from src.log import LEVEL_VARIABLE, start_log
 from src.runs.rundir import RunDir
 
-# Tiny networks, and several tests at a time: more threads would only wait for each other.
+# The networks are tiny, and several tests run at a time: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# 4 classes x 24 images of 16x16: an epoch of 6 steps that takes a moment.
+# 4 classes x 24 images of 16x16 pixels: an epoch has 6 steps and takes less than a second.
 SMALL: dict[str, Any] = {
     "dataset": {
         "name": "synthetic",
@@ -59,14 +62,14 @@ SMALL: dict[str, Any] = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long tests first, so that no worker ends with one of them alone."""
+    """Start the long files first, so that no xdist worker ends with one of them alone."""
     long_first = ["test_local_pool.py", "test_commands.py", "test_dataset.py", "test_trainer.py"]
     items.sort(key=lambda item: long_first.index(item.path.name) if item.path.name in long_first else len(long_first))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def close_fork_server() -> Iterator[None]:
-    """The warm process that tests of this session may have started ends with it."""
+    """Stop the fork server, if a test has started it, at the end of the session."""
     yield
     from tests.fork_server import fork_server
 
@@ -75,26 +78,26 @@ def close_fork_server() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def no_call_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test is a process of its own to what is kept of the user's command."""
+def forget_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the command line that an earlier test recorded for messages."""
     monkeypatch.setattr(hints, "_call", {})
 
 
 @pytest.fixture(autouse=True)
 def log_to_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test logs as a command without options does, whatever a test before has asked for."""
+    """Log as a command without options does, whatever an earlier test has set."""
     monkeypatch.delenv(LEVEL_VARIABLE, raising=False)
     start_log()
 
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the session's images are decoded, once."""
+    """The folder of the decoded images, shared by the session."""
     return tmp_path_factory.mktemp("data")
 
 
 def small_config(data_root: Path, folder: Path, **overrides: Any) -> Config:
-    """A small experiment whose results go into `folder`; overrides by key path, `__` for its dots."""
+    """A small experiment whose results go into `folder`. Overrides are key paths with `__` for each dot."""
     fixed = {
         "dataset.root": str(data_root),
         **{f"paths.{n}_dir": str(folder / n) for n in ("runs", "artifacts", "logs")},
@@ -105,26 +108,26 @@ def small_config(data_root: Path, folder: Path, **overrides: Any) -> Config:
 
 @pytest.fixture
 def small(data_root: Path, tmp_path: Path) -> Callable[..., Config]:
-    """Makes small experiments whose results go into the test's own folder; overrides by key path."""
+    """`small_config` with results in the test's own folder."""
     return functools.partial(small_config, data_root, tmp_path)
 
 
 @pytest.fixture
 def small_file(small: Callable[..., Config], tmp_path: Path) -> Path:
-    """The same as a YAML file."""
+    """The experiment of `small` as a YAML file."""
     path = tmp_path / "small.yaml"
     path.write_text(yaml_file.dump_yaml(small().to_dict()))
     return path
 
 
 def fake(folder: Path, name: str, script: str) -> None:
-    """A stand-in for one of SLURM's commands, first on the PATH."""
+    """Write a fake SLURM command, a bash script, to a folder of the PATH."""
     path = folder / name
     path.write_text(f"#!/bin/bash\n{script}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
-# What the stand-ins, and the product beside SLURM's commands, call.
+# The programs that the fake commands and the product call.
 _TOOLS = (
     *("awk", "bash", "basename", "cat", "chmod", "cp", "cut", "date", "dirname", "echo", "env", "false", "git", "grep"),
     *("head", "kill", "ls", "mkdir", "mv", "printf", "rm", "sed", "seq", "sh", "sleep", "sort", "tail", "touch", "tr"),
@@ -133,7 +136,7 @@ _TOOLS = (
 
 
 def site_path(folder: Path) -> str:
-    """A PATH with the stand-ins in `folder` and a few tools: never with a SLURM that this machine may have."""
+    """A PATH with the fake commands in `folder` and a few tools, but without a SLURM that may be installed here."""
     tools = folder.with_name(f"{folder.name}-tools")
     tools.mkdir()
     for name in _TOOLS:
@@ -143,7 +146,7 @@ def site_path(folder: Path) -> str:
 
 @pytest.fixture
 def holder(run: RunDir, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
-    """Another process that has the run: the script HOLD of the test's module."""
+    """Another process that holds the lock of the run: the script HOLD of the test's module."""
     command = [sys.executable, "-c", request.module.HOLD, str(run.path)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -154,36 +157,34 @@ def holder(run: RunDir, request: pytest.FixtureRequest) -> Iterator[subprocess.P
 
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of stand-ins for SLURM's commands; a controller that is away is not waited for."""
-    from hpc import slurm_command
-
+    """A folder for fake SLURM commands, first on the PATH. Retries do not sleep."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", site_path(folder))
-    monkeypatch.setattr(slurm_command.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     return folder
 
 
 def command_environment(changes: dict[str, str] | None) -> dict[str, str]:
-    """The environment of a command: this one, in which it finds the project, on a wide terminal; with changes."""
+    """The environment of a command: this one, with the project on PYTHONPATH, a wide terminal, and the changes."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(changes or {})}
 
 
 def run_python(
     *words: str, cwd: Path = ROOT, env: dict[str, str] | None = None, timeout: float = 240
 ) -> subprocess.CompletedProcess[str]:
-    """`python -m words...`, as a user types it."""
+    """`python -m words...`, as a user runs it."""
     command = [sys.executable, "-m", *words]
     full = command_environment(env)
     return subprocess.run(command, cwd=cwd, env=full, capture_output=True, text=True, timeout=timeout, check=False)
 
 
-# What a metric row says of the clock; everything else is equal, bit for bit, however often a run was interrupted.
+# The clock's values in a metric row. Everything else is equal bit for bit, however often a run was interrupted.
 _TIMING_KEYS = frozenset({"time", "train/images_per_s"})
 
 
 def final_state(run: RunDir) -> dict[str, Any]:
-    """The exact state at the end of a run, and its metric rows without what the clock says."""
+    """The exact state at the end of a run, and its metric rows and result without times."""
     import torch
 
     from src.runs.checkpoint_names import list_states
@@ -203,7 +204,7 @@ def final_state(run: RunDir) -> dict[str, Any]:
 
 
 def differences(first: Any, second: Any, path: str = "") -> list[str]:
-    """Where two nested values are not equal, tensors bit for bit."""
+    """The key paths at which two nested values differ. Tensors are compared bit for bit."""
     import torch
 
     if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
@@ -224,7 +225,7 @@ def differences(first: Any, second: Any, path: str = "") -> list[str]:
 
 
 def assert_same_run(first: RunDir, second: RunDir) -> None:
-    """Both runs ended with equal weights, optimizer, random states, metrics and results."""
+    """Assert that both runs ended with equal weights, optimizer, random states, metrics and results."""
     a, b = final_state(first), final_state(second)
     assert len(a["rows"]) > 3
     assert differences(a, b) == []

@@ -1,12 +1,12 @@
-"""A warm process that forks what a test would start: trainings that die where they are told to, and commands.
+"""A fork server for tests: it forks trainings that die at a given point, and commands.
 
-It has imported everything and computed nothing, so that a fork of it is as good as a new Python. Ways to die:
+The server has imported everything and computed nothing, so a fork of it behaves like a new Python. Ways to die:
 
     instruction=n, within=[...]    SIGKILL at the n-th bytecode instruction in these files of src
-    name=x, opening=m, byte=k      the kernel ends it at byte k of what it writes at the m-th opening of a file like x
-    seconds=s                      SIGKILL after so long, in Python or in C
-    images=folder                  lives, and leaves what a power cut at each moment would have left (power_cut.py)
-    lines=[...], copies=folder     lives, and leaves what SIGKILL at each line of these functions would have left
+name=x, opening=m, byte=k      the kernel kills it at byte k of what it writes after the m-th opening of a file like x
+    seconds=s                      SIGKILL after s seconds, in Python or in C
+    images=folder                  does not die; saves what a power cut at each moment would leave (power_cut.py)
+    lines=[...], copies=folder     does not die; saves what SIGKILL at each line of these functions would leave
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from typing import Any
 from tests.conftest import ROOT, command_environment
 
 WARM = "from tests.fork_server import serve; serve()"
-# What trainings and commands import late. Not the library `datasets`, which reads HF_* when it is imported.
+# Modules that trainings and commands import late. Not `datasets`, which reads HF_* variables when it is imported.
 LATE = (
     *("tensorboard.plugins.hparams.summary_v2", "tensorboard.summary.writer.record_writer", "matplotlib.figure"),
     *("matplotlib.backends.backend_agg", "pandas", "rich.progress", "rich.table", "submitit", "typer.core"),
@@ -53,25 +53,27 @@ LATE = (
 
 
 class ForkServer:
-    """The test's end of the warm process."""
+    """The client side: starts the server process and sends requests to it."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-c", WARM]
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def close(self) -> None:
-        """Let the warm process end."""
+        """Stop the server."""
         self._process.communicate(timeout=60)
 
     def train(self, run: Path, **death: Any) -> tuple[int, Any]:
-        """Start the training in `run`, and wait for its end: exit code or minus the signal, and report or traceback."""
+        """Run the training in `run` to its end. Returns the exit code (or minus the signal), and the report or
+        traceback.
+        """
         self.start(run=str(run), **death)
         return self.wait()
 
     def python(
         self, words: Sequence[str], environment: Mapping[str, str], timeout_s: int
     ) -> subprocess.CompletedProcess[str]:
-        """`python -m words...` in the project, and what it said; SIGALRM ends it after `timeout_s`."""
+        """`python -m words...` in the project, with its output. SIGALRM ends it after `timeout_s`."""
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder, name) for name in ("stdout", "stderr")]
             paths = [str(path) for path in files]
@@ -81,14 +83,14 @@ class ForkServer:
         return subprocess.CompletedProcess(list(words), code, stdout, stderr)
 
     def start(self, **request: Any) -> int:
-        """Start what is asked for, and return the process id at once. `wait` is to be called next."""
+        """Start the request and return its process id at once. Call `wait` next."""
         assert self._process.stdin
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return int(self._answer())
 
     def wait(self) -> tuple[int, Any]:
-        """Exit code or minus the signal, and report or traceback."""
+        """Wait for the end. Returns the exit code (or minus the signal), and the report or traceback."""
         answer = self._answer()
         return answer["code"], answer["report"]
 
@@ -99,26 +101,26 @@ class ForkServer:
 
 @functools.cache
 def fork_server() -> ForkServer:
-    """The one that the tests of this process share."""
+    """The fork server that the tests of this process share."""
     return ForkServer()
 
 
 def fork_python(
     *words: str, env: dict[str, str] | None = None, timeout_s: int = 240
 ) -> subprocess.CompletedProcess[str]:
-    """As `run_python`, in a fork of the warm process: for what another test starts in a Python of its own."""
+    """Like `run_python`, but faster: in a fork of the server, without a new interpreter."""
     return fork_server().python(words, command_environment(env), timeout_s)
 
 
 def serve() -> None:
-    """The warm process: a child for each line of stdin."""
+    """The server: forks a child for each line of stdin."""
     for late in LATE:
         importlib.import_module(late)
     from src.runs.provenance import code_version, installed_versions
 
     code_version()
     installed_versions()
-    # What is here already is never garbage: a child's collector would only copy its pages.
+    # Without this, the garbage collector of each child would touch, and so copy, all pages of these objects.
     gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)
@@ -129,7 +131,7 @@ def serve() -> None:
             if "words" in request:
                 _command(request)
             else:
-                _live(request, writing)
+                _train(request, writing)
         os.close(writing)
         print(pid, flush=True)
         if "seconds" in request:
@@ -142,7 +144,7 @@ def serve() -> None:
 
 
 def _command(request: dict[str, Any]) -> None:
-    """What the interpreter does for `python -m`, from its start to its end."""
+    """Do what the interpreter does for `python -m`, from its start to its end."""
     signal.alarm(request["timeout_s"])
     for target, path in enumerate((os.devnull, *request["files"])):
         os.dup2(os.open(path, os.O_RDONLY if target == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND), target)
@@ -167,13 +169,13 @@ def _command(request: dict[str, Any]) -> None:
     os._exit(code)
 
 
-def _live(request: dict[str, Any], writing: int) -> None:
+def _train(request: dict[str, Any], writing: int) -> None:
     from src.progress import PlainReporter
     from src.runs.attempts import attempt
     from src.runs.rundir import RunDir
     from src.training.trainer import train
 
-    # What it says would fill pytest's file of it, and the size limit of files would end the process there.
+    # The output would grow the file in which pytest captures it, and the file size limit would kill the process there.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     code = 1
     try:
@@ -190,7 +192,7 @@ def _live(request: dict[str, Any], writing: int) -> None:
 
 
 def _arrange(request: dict[str, Any]) -> Callable[[], Any]:
-    """Arrange for the death that is asked for; returns what says, at the end, what was seen."""
+    """Prepare the requested death. Returns a function that gives the report at the end."""
     if "instruction" in request:
         return die_at_instruction(request["instruction"], request["within"])
     if "byte" in request:
@@ -207,7 +209,7 @@ def _arrange(request: dict[str, Any]) -> Callable[[], Any]:
 def die_at_instruction(number: int, within: Sequence[str]) -> Callable[[], int]:
     """Count the bytecode instructions that Python executes in these files of src, and die at that number.
 
-    Returns what tells the count.
+    Returns a function that gives the count.
     """
     count = 0
 
@@ -222,10 +224,10 @@ def die_at_instruction(number: int, within: Sequence[str]) -> Callable[[], int]:
 
 
 def copy_at_lines(run: Path, folder: Path, within: Sequence[str]) -> Callable[[], int]:
-    """Copy the run before each line of these functions (file:function), where it is not as in the last copy.
+    """Copy the run before each line of these functions (file:function), if it differs from the last copy.
 
-    What a process has not handed to the kernel dies with it, and the rest stays: the copy is what SIGKILL leaves.
-    Returns what tells the number of lines.
+    SIGKILL loses what the process has not yet written to the kernel, and nothing else: the copy is what it would leave.
+    Returns a function that gives the number of lines.
     """
     lines = 0
     last: list[tuple[str, bytes]] = []
@@ -265,10 +267,10 @@ def trace(kind: str, seen: Callable[[FrameType], None], files: tuple[str, ...], 
 
 
 def die_at_byte(name: str, opening: int, byte: int) -> None:
-    """Die in the midst of a write: the kernel takes `byte` bytes of it, and ends the process at the next one.
+    """Die in the middle of a write: the kernel accepts `byte` bytes, and kills the process at the next one.
 
-    That is the size limit of files with its signal's default action, which no Python code survives or sees. It is
-    lifted when another file is opened.
+    This uses RLIMIT_FSIZE with the default action of SIGXFSZ, which Python code can neither survive nor notice. The
+    limit is lifted when another file is opened.
     """
     left = opening
 

@@ -1,4 +1,4 @@
-"""What a power cut would leave of a run: only what was fsynced, at each moment at which that changes.
+"""Builds what a power cut would leave of a run: only what was fsynced, at each moment at which that changes.
 
 Two extremes bound what a file system may do. `strict`: names and contents are as they were at their last fsync.
 `eager`: every name is on disk at once, and the contents are as they were at their last fsync, or empty.
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class PowerCut:
-    """Watches this process write into `run`, and makes the images in `folder`."""
+    """Watches this process write into `run`, and writes an image of each possible result to `folder`."""
 
     def __init__(self, run: Path, folder: Path) -> None:
         self._run, self._folder = run, folder
@@ -36,11 +36,11 @@ class PowerCut:
         sys.addaudithook(self._watch)
 
     def events(self) -> list[dict[str, Any]]:
-        """What happened, in order: fsync, rename and remove, with what was durable then."""
+        """Each fsync, rename and remove in order, with what was durable at that moment."""
         return self._events
 
     def _hold(self, path: Path) -> None:
-        # An open file keeps its inode number to itself, also after it is removed.
+        # The kernel does not reuse the inode number of a file that is open, even after its removal.
         self._held.append(os.open(path, os.O_RDONLY))
 
     def _sync(self, path: Path) -> None:
@@ -69,7 +69,7 @@ class PowerCut:
                 self._note(event[3:], path, Path(arguments[1]).name if event == "os.rename" else "")
 
     def _note(self, what: str, path: Path, to: str = "") -> None:
-        """Write down the event, and what a power cut right before it would leave."""
+        """Record the event, and what a power cut right before it would leave."""
         now = {str(file): self._is_synced(file) for folder in self._folders for file in folder.iterdir()}
         event = {
             "what": what,

@@ -1,4 +1,4 @@
-"""A file system of its own for a test, with real faults: its size is changed, or it can only be read."""
+"""A small file system for one test, with real faults: it can be full or read-only."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-PAGE = 4096
+PAGE = 4096  # bytes; tmpfs counts whole pages
 
 
 class Disk:
-    """A file system in memory, whose size is counted in pages of 4096 bytes."""
+    """A tmpfs of 4096 pages. Skips the test if it cannot be mounted."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -21,16 +21,16 @@ class Disk:
             pytest.skip(f"mount is refused here: {done.stderr.strip()}")
 
     def leave(self, pages: int) -> None:
-        """Let there be so many free pages; where there is none, whoever needs one finds the disk full."""
+        """Leave so many pages free. With 0, a write that needs a page fails with ENOSPC."""
         used = subprocess.run(["du", "-s", "-B1", str(self.path)], capture_output=True, text=True, check=True)
         self._remount(f"size={max(int(used.stdout.split()[0]) // PAGE + pages, 1) * PAGE}")
 
     def make_room(self) -> None:
-        """Give it its first size back, and the right to write."""
+        """Restore the original size, and make it writable again."""
         self._remount(f"rw,size={4096 * PAGE}")
 
     def forbid_writing(self) -> None:
-        """From now on it can only be read. Nobody may have a file open for writing."""
+        """Remount it read-only. No process may have a file open for writing."""
         self._remount("ro")
 
     def _remount(self, options: str) -> None:

@@ -1,4 +1,4 @@
-"""A command in a terminal of its own, which can be closed as a person closes a window."""
+"""Runs a command in a pseudo-terminal that a test can close like a window."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from tests.conftest import ROOT, command_environment
 
-# The command becomes the leader of a session whose terminal is its stdin, also where nohup started the tests.
+# The command leads a session whose controlling terminal is its stdin. SIGHUP is restored: nohup ignores it.
 _IN_A_SESSION = "import fcntl, os, signal, sys, termios; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
 _IN_A_SESSION += "os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
 _IN_A_SESSION += "os.execv(sys.executable, [sys.executable, '-m', *sys.argv[1:]])"
 
 
 class Terminal:
-    """`python -m words...` in a terminal; `close` ends the terminal and leaves the process to itself."""
+    """`python -m words...` in a terminal. `close` closes the terminal and does not stop the process."""
 
     def __init__(self, *words: str, cwd: Path = ROOT) -> None:
         self._master, slave = os.openpty()
@@ -31,7 +31,7 @@ class Terminal:
     def _read(self) -> None:
         try:
             while os.read(self._master, 65536):
-                pass  # A terminal that is not read fills up, and the command would wait.
+                pass  # Without a reader the buffer of the terminal fills up, and the command blocks.
         except OSError:
             return
 

@@ -1,8 +1,9 @@
-"""What a checkpoint costs a training: `python -m tests.benchmarks.checkpoint_cost [--config FILE] [--set KEY=VALUE]`.
+"""Measures what checkpoints cost a training: `python -m tests.benchmarks.checkpoint_cost [--config FILE] [--set
+KEY=VALUE]`.
 
-Saves the exact state of the configured network several times, beside plain writes of the same bytes, and says which
-share of a training it takes at `checkpoint.every_minutes`. Writing beside the training (asynchronously) could win back
-no more than that share, less the copy of the state that it needs.
+Saves the exact state of the configured network several times, compares this with plain writes of the same bytes, and
+prints the share of a training that it takes at `checkpoint.every_minutes`. Asynchronous saving could win back at most
+that share, less the time to copy the state.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -
     network = build_model(loaded.model).to(device)
     optimizer = make_optimizer(network.parameters(), loaded.train.optimizer)
     images = torch.rand(2, *loaded.model.input_shape, device=device)
-    # One step, so that the optimizer has its moments.
+    # One step, because Adam creates its moments in the first one.
     torch.autograd.backward(functional.cross_entropy(network(images), torch.zeros(2, dtype=torch.int64, device=device)))
     optimizer.step()
     weights = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}

@@ -1,10 +1,10 @@
-"""The first steps of a configuration on this machine's device, interrupted and resumed, against the same uninterrupted.
+"""Compares an interrupted and resumed training with an uninterrupted one on this machine's device.
 
     python -m tests.benchmarks.resume_on_device --config configs/config.yaml --steps 300 \
         --set dataset.name=/path/to/tiny-imagenet
 
-Prints one JSON object: the device, images/s of the uninterrupted run, where the other one was stopped, and whether the
-two ended with equal weights, optimizer, random states and metrics, bit for bit. Exit code 1 where they did not.
+Prints one JSON object: the device, images/s of the uninterrupted run, the step of the interruption, and whether both
+ended with equal weights, optimizer state, random states and metrics, bit for bit. Exit code 1 if they did not.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ def main() -> int:
     asked = parser.parse_args()
     stop_at = asked.stop_at or int(asked.steps * 0.45)
     with tempfile.TemporaryDirectory() as folder:
-        whole, broken = (
+        straight, resumed = (
             _new_run(
                 asked.config, [*asked.overrides, f"train.max_steps={asked.steps}", f"paths.runs_dir={folder}/{name}"]
             )
-            for name in ("whole", "broken")
+            for name in ("straight", "resumed")
         )
-        train(whole, lambda: False, PlainReporter())
+        train(straight, lambda: False, PlainReporter())
         questions = iter(range(asked.steps + 1))
-        train(broken, lambda: next(questions) >= stop_at, PlainReporter())
-        train(broken, lambda: False, PlainReporter())
-        differing = differences(final_state(whole), final_state(broken))
-        result = whole.result() or {}
+        train(resumed, lambda: next(questions) >= stop_at, PlainReporter())
+        train(resumed, lambda: False, PlainReporter())
+        differing = differences(final_state(straight), final_state(resumed))
+        result = straight.result() or {}
     device = torch.cuda.get_device_name() if result["device"].startswith("cuda") else result["device"]
     shown = {
         "device": device,

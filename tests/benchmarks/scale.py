@@ -1,14 +1,15 @@
-"""Ten thousand cells planned, written, submitted and looked at; stand-ins for SLURM's commands count their calls.
+"""Times planning, writing, submitting and status for 10,000 cells; fake SLURM commands count their calls.
 
     python -m tests.benchmarks.scale [--cells 10000] [--grid product|rates] [--folder DIR]
 
-Prints a table: seconds, CPU seconds of all processes, and the ratio to a yardstick of the same run, since a shared
-machine is as fast as its other users let it be; then how often each of SLURM's commands was called, for a tenth of the
-cells and for all of them. `product` spans the report's axes; in `rates` no two cells have the same `train` section.
-Exit code 1 where a command failed, where sbatch was called more often than MaxArraySize forces or another command more
-often for more cells, or where looking at runs imported torch.
+Prints seconds, CPU seconds of all processes, and the ratio to a yardstick measured in the same run, because the speed
+of a shared machine varies. Then it prints how often each SLURM command was called, for a tenth of the cells and for all
+of them. `product` spans the report's axes; in `rates` no two cells have the same `train` section.
 
-A file system may be slow to make files for minutes after many were deleted (ext4 is), yardstick and all.
+Exit code 1 if a command fails, if sbatch is called more often than MaxArraySize requires, if another command is called
+more often for more cells, or if status imports torch.
+
+ext4 creates files slowly for minutes after many were deleted; this slows down the yardstick too.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Any
 
 import jobs
 from hpc.submission import launching as commands
+from hpc.submission.arrays import ask_site
 from hpc.submission.profile import load_profile
 from src.config.loading import load_config, make_config
 from src.config.yaml_file import dump_yaml
@@ -38,12 +40,12 @@ from src.runs.sweeps import open_sweep
 from tests.conftest import ROOT, SMALL, fake, site_path
 
 MAX_ARRAY_SIZE = 1001
-# Some of the cells stand for all of them where each is made whole.
+# Every n-th cell is measured, and the time scaled, if each cell is built separately.
 EVERY = 20
 
 
 class FakeSite:
-    """SLURM's commands as far as launching and looking need them; each call is a line of a file."""
+    """Fake SLURM commands for launch and status. Each call appends a line to a file."""
 
     def __init__(self, folder: Path, max_array_size: int = MAX_ARRAY_SIZE) -> None:
         self._calls, self.bin, queue = folder / "calls", folder / "bin", folder / "queue"
@@ -71,12 +73,12 @@ class FakeSite:
         self._path = site_path(self.bin)
 
     def environment(self) -> dict[str, str]:
-        """The environment of a process that takes this site for the cluster."""
+        """The environment of a process that uses these commands."""
         outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
         return {**outside, "PATH": self._path}
 
     def take_calls(self) -> Counter[str]:
-        """How often each command was called since the last time."""
+        """How often each command was called since the previous call of this method."""
         if not self._calls.exists():
             return Counter()
         calls = Counter(self._calls.read_text().split())
@@ -105,7 +107,7 @@ def _cpu_s() -> float:
 
 
 def write_grid(folder: Path, cells: int, kind: str) -> Path:
-    """An experiment of so many cells, on images made here."""
+    """Write an experiment with `cells` cells on generated images."""
     if kind == "rates":
         axes: dict[str, list[Any]] = {"lr": [(1 + index) / 1e6 for index in range(cells)]}
     else:
@@ -124,7 +126,7 @@ def write_grid(folder: Path, cells: int, kind: str) -> Path:
 
 
 def run(site: FakeSite, *words: str) -> str:
-    """`python words...` on a login node of the site. Ends the benchmark where it fails."""
+    """`python words...` on a login node of the site. Exits the benchmark if it fails."""
     done = subprocess.run([sys.executable, *words], cwd=ROOT, env=site.environment(), capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"python {' '.join(words)}: exit code {done.returncode}\n{done.stderr}")
@@ -137,7 +139,7 @@ def launch(site: FakeSite, command: str, path: Path, *words: str) -> str:
 
 
 def write_plainly(folder: Path, target: Path) -> None:
-    """The folders and files of `folder` again, of the same sizes, with nothing around them."""
+    """The yardstick of writing: create the same folders, and files of the same sizes."""
     for place, _, names in os.walk(folder):
         there = target / Path(place).relative_to(folder)
         there.mkdir()
@@ -147,7 +149,7 @@ def write_plainly(folder: Path, target: Path) -> None:
 
 
 def look_plainly(folder: Path) -> None:
-    """Two files that are not there asked for in each folder, as whoever looks at runs must."""
+    """The yardstick of status: open two missing files in each folder, as every status has to."""
     for entry in os.scandir(folder):
         for name in ("result.json", "attempts.jsonl"):
             with contextlib.suppress(OSError):
@@ -155,7 +157,7 @@ def look_plainly(folder: Path) -> None:
 
 
 def phases(site: FakeSite, path: Path, folder: Path) -> Iterator[tuple[str, Measured]]:
-    """The same once more in this process: what planning, writing and submitting take, and cells made one by one."""
+    """Time planning, writing and submitting in this process, and building the cells one by one."""
     os.environ["PATH"] = site.environment()["PATH"]
     os.environ.pop("SLURM_CONF", None)
     kept: dict[str, Any] = {}
@@ -170,7 +172,7 @@ def phases(site: FakeSite, path: Path, folder: Path) -> Iterator[tuple[str, Meas
     def submit() -> None:
         name, profile = load_profile("h100-mig")
         with contextlib.redirect_stdout(io.StringIO()):
-            commands.execute(kept["sweep"], profile, commands.ask_site(name, profile), kept["config"])
+            commands.execute(kept["sweep"], profile, ask_site(name, profile), kept["config"])
 
     def one_by_one() -> None:
         base = {**kept["config"].to_dict(), "hparams": {}}
@@ -183,7 +185,7 @@ def phases(site: FakeSite, path: Path, folder: Path) -> Iterator[tuple[str, Meas
 
 
 def imports_torch(output: str) -> bool:
-    """Whether `-X importtime` told of torch."""
+    """Whether the output of `-X importtime` contains torch."""
     return any(line.rpartition("|")[2].strip() == "torch" for line in output.splitlines())
 
 
@@ -193,7 +195,7 @@ def show(name: str, found: Measured, yardstick: Measured | None = None, what: st
 
 
 def benchmark(cells: int, kind: str, folder: Path) -> bool:
-    """Measure and print; False if something is called or imported that must not be."""
+    """Measure and print. False if something was called or imported that must not be."""
     site = FakeSite(folder)
     fewer = write_grid(folder, cells // 10, kind)
     launch(site, "grid", fewer)  # Also makes the images.

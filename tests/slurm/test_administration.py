@@ -50,7 +50,7 @@ def working(run: RunDir, attempt: int = 1) -> Callable[[], bool]:
         if len(found) != attempt or "first_step" not in found[-1]:
             return False
         lines = run.metrics_file.read_text().splitlines() if run.metrics_file.exists() else []
-        return len(lines) > found[-1]["first_step"] / SMALL["metrics"]["log_every_steps"] + 3
+        return bool(len(lines) > found[-1]["first_step"] / SMALL["metrics"]["log_every_steps"] + 3)
 
     return is_so
 

@@ -1,6 +1,6 @@
 """`python -m tests.slurm.chaos --seed S --minutes M`: a campaign on a cluster of its own.
 
-Exit code 0 if everything held, 1 with the seed where something did not, 2 where there is no SLURM to start.
+Exit code 0 if all checks passed, 1 and the seed if one failed, 2 if SLURM is not installed.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def main() -> int:
         problems = campaign.run()
     print(f"\n{campaign.table}\n\n{campaign.rounds} rounds of {plan.cells} cells", flush=True)
     for problem in problems:
-        print(f"does not hold: {problem}", flush=True)
-    print(f"FAILED, again with: {command_of(plan)}" if problems else "everything held", flush=True)
+        print(f"wrong: {problem}", flush=True)
+    print(f"FAILED, to repeat it: {command_of(plan)}" if problems else "all checks passed", flush=True)
     return 1 if problems else 0
 
 

@@ -1,4 +1,4 @@
-"""What must hold when a campaign is over, whatever was done to the runs."""
+"""What must hold at the end of a campaign, whatever faults were injected."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from tests.conftest import assert_same_run
 from tests.slurm.chaos.faults import KINDS, Injection
 from tests.slurm.chaos.site import Site
 
-# While these last, a launch may be refused.
+# While one of these lasts, a launch may be refused.
 REFUSALS = frozenset({"slurmctld away", "full disk", "images changed", "code removed"})
 Attempt = Mapping[str, Any]
 
 
-def problems_of(site: Site, injections: Sequence[Injection]) -> list[str]:
-    """One line for everything that does not hold, in all rounds."""
+def find_problems(site: Site, injections: Sequence[Injection]) -> list[str]:
+    """One line for each thing that is wrong, in all rounds."""
     straight = sweeps(site.folder / "reference")[-1]
     return [
         f"{run.label}: {problem}"
         for sweep in site.sweeps()
         for run in sweep.runs()
-        for problem in _problems(run, straight.run(run.name), injections)
+        for problem in _check_run(run, straight.run(run.name), injections)
     ]
 
 
-def _problems(run: RunDir, reference: RunDir, injections: Sequence[Injection]) -> Iterator[str]:
+def _check_run(run: RunDir, reference: RunDir, injections: Sequence[Injection]) -> Iterator[str]:
     if run.result() is None:
         yield "it is not done"
         return
@@ -39,17 +39,17 @@ def _problems(run: RunDir, reference: RunDir, injections: Sequence[Injection]) -
     done = sum(attempt.get("cause") == "DONE" for attempt in attempts)
     if done != 1:
         yield f"{done} attempts are DONE"
-    yield from _logged_twice(run)
-    yield from _overlaps(attempts)
+    yield from _check_metrics(run)
+    yield from _check_overlaps(attempts)
     for position, attempt in enumerate(attempts):
-        yield from _cause(run, attempts, position, attempt, injections)
+        yield from _check_cause(run, attempts, position, attempt, injections)
     try:
         assert_same_run(reference, run)
     except AssertionError as error:
-        yield f"it differs from the run that nobody disturbed: {error}"
+        yield f"it differs from the undisturbed run: {error}"
 
 
-def _logged_twice(run: RunDir) -> Iterator[str]:
+def _check_metrics(run: RunDir) -> Iterator[str]:
     logged = Counter(
         (row["step"], name)
         for row in read_lines(run.metrics_file)
@@ -61,7 +61,7 @@ def _logged_twice(run: RunDir) -> Iterator[str]:
         yield f"logged more than once: {twice[:5]}"
 
 
-def _overlaps(attempts: Sequence[Attempt]) -> Iterator[str]:
+def _check_overlaps(attempts: Sequence[Attempt]) -> Iterator[str]:
     for before, after in pairwise(attempts):
         if "end" not in before:
             yield f"attempt {before['attempt']} was never closed"
@@ -69,17 +69,17 @@ def _overlaps(attempts: Sequence[Attempt]) -> Iterator[str]:
             yield f"attempts {before['attempt']} and {after['attempt']} overlap: {before} {after}"
 
 
-def _cause(
+def _check_cause(
     run: RunDir, attempts: Sequence[Attempt], position: int, attempt: Attempt, injections: Sequence[Injection]
 ) -> Iterator[str]:
     cause = attempt.get("cause")
     if cause == "DONE" or "end" not in attempt:
         return
     after = attempts[position + 1] if position + 1 < len(attempts) else None
-    touching = _touching(run, attempt, after, injections)
+    touching = _possible_faults(run, attempt, after, injections)
     kinds = [KINDS[injection.kind] for injection in touching]
     causes = frozenset().union(*(kind.causes for kind in kinds))
-    allowed = causes | frozenset().union(*(kind.blurs for kind in kinds)) if causes else causes
+    allowed = causes | frozenset().union(*(kind.unclear_causes for kind in kinds)) if causes else causes
     if cause not in allowed:
         faults = ", ".join(injection.kind for injection in touching) or "nothing"
         yield f"attempt {attempt['attempt']} ended in {cause} after {faults}: {dict(attempt)}"
@@ -88,16 +88,18 @@ def _cause(
             injection
             for injection in injections
             if injection.touches(run.name, attempt["end"], after["start"])
-            and (KINDS[injection.kind].takes_task or not _left(injection, cause))
+            and (KINDS[injection.kind].takes_task or not _may_end_in(injection, cause))
         ]
         if not others and why_blocked(attempts[: position + 1]) is None:
             yield f"attempt {attempt['attempt']} ended in {cause}, and its task {attempt['job']} did not come back"
 
 
-def _touching(run: RunDir, attempt: Attempt, after: Attempt | None, injections: Sequence[Injection]) -> list[Injection]:
-    """The faults that may have ended this attempt. One that left no word may have ended long after its last sign."""
-    left_no_word = "reached_step" in attempt
-    latest = after["start"] if after and left_no_word else attempt["end"] + 1
+def _possible_faults(
+    run: RunDir, attempt: Attempt, after: Attempt | None, injections: Sequence[Injection]
+) -> list[Injection]:
+    """Faults that may have ended this attempt. Without an end record it may have ended long after its last sign."""
+    no_end_record = "reached_step" in attempt
+    latest = after["start"] if after and no_end_record else attempt["end"] + 1
     return [
         injection
         for injection in injections
@@ -105,12 +107,12 @@ def _touching(run: RunDir, attempt: Attempt, after: Attempt | None, injections: 
     ]
 
 
-def _left(injection: Injection, cause: Any) -> bool:
+def _may_end_in(injection: Injection, cause: Any) -> bool:
     return cause in KINDS[injection.kind].causes
 
 
-def ends_by_kind(site: Site, injections: Sequence[Injection]) -> dict[str, int]:
-    """How many attempts ended by each kind of fault; by the newest one, where there were several."""
+def count_ends_by_kind(site: Site, injections: Sequence[Injection]) -> dict[str, int]:
+    """How many attempts ended by each kind of fault. If several are possible, the newest one counts."""
     counted: Counter[str] = Counter()
     for sweep in site.sweeps():
         for run in sweep.runs():
@@ -118,8 +120,8 @@ def ends_by_kind(site: Site, injections: Sequence[Injection]) -> dict[str, int]:
             for attempt, after in zip(attempts, [*attempts[1:], None], strict=False):
                 if attempt.get("cause") == "DONE" or "end" not in attempt:
                     continue
-                touching = _touching(run, attempt, after, injections)
-                by = [i for i in touching if _left(i, attempt["cause"])] or [
+                touching = _possible_faults(run, attempt, after, injections)
+                by = [i for i in touching if _may_end_in(i, attempt["cause"])] or [
                     i for i in touching if KINDS[i.kind].causes
                 ]
                 counted.update([max(by, key=lambda i: i.began).kind] if by else [])

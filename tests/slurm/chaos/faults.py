@@ -1,7 +1,7 @@
 """The kinds of faults: what each does to the cluster, how it is fixed, and which causes it may leave.
 
-A fault returns what it did, or None if there is nothing now that it could be done to. Mending is put off, as
-(delay in seconds, what to do), so that faults may overlap; it gives False if it is to be tried again.
+A fault returns an `Injection`, or None if it is not possible now. Its fixes run later, so that faults overlap: a fix is
+(delay in seconds, function), and a function that returns False is tried again.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from hpc.one_machine.processes import start_ticks
 from src.runs.checkpoint_names import list_states
 from tests.slurm.chaos.site import TIME_MIN, Row, Site, Worker, kill, send
 
-Mending = tuple[float, Callable[[], object]]
-# A grid that is launched after so many seconds, and the launcher killed so many seconds later.
+Fix = tuple[float, Callable[[], object]]
+# (seconds until the grid is launched, seconds until this launcher is killed; None: never).
 Launch = tuple[float, float | None]
-# When the task of a killed process has left the queue, so that its run is missing there.
+# Time until the task of a killed process has left the queue, so that its run is missing there.
 UNTIL_MISSED_S = 3.0
-# How long what was cancelled must stay so, and what is gone stays gone.
+# How long a cancelled run must stay cancelled, and how long removed files stay away.
 QUIET_S = 12.0
 FROZEN_S = 180.0
-# No fault of the deck: what the campaign's administrator cancels, see `Campaign._attend`.
-ATTENDED = "cancelled by the administrator"
-# An attempt that ends so much later than its fault was fixed did not end by it.
+# Not in the deck: what the administrator of the campaign cancels, see `Campaign._handle_hanging_tasks`.
+ADMIN_CANCEL = "cancelled by the administrator"
+# Seconds after the fix of a fault within which an attempt may still end because of it.
 AFTERMATH_S = 20
-# How many of the faults wait for an attempt that has come somewhere.
+# The share of faults that choose an attempt with a checkpoint of its own.
 LATE = 0.85
 
 
 @dataclass
 class Injection:
-    """One fault that was done. `victims` are run names, None for all; times are seconds since 1970.
+    """One fault that was injected. `victims` are run names, None for all; times are seconds since 1970.
 
-    `problems`: what its mending found not to hold. While it lasts, nobody launches the grid but its `launches`.
+    `problems`: what its fixes found not to hold. While it lasts, nobody launches the grid but its `launches`.
     """
 
     what: str
     victims: frozenset[str] | None
     lasts_s: float = 0
-    mending: Sequence[Mending] = ()
+    fixes: Sequence[Fix] = ()
     launches: Sequence[Launch] = ()
     problems: list[str] = field(default_factory=list)
     kind: str = ""
@@ -59,8 +59,8 @@ class Injection:
 
     @property
     def over(self) -> float:
-        """When it cannot end an attempt any more."""
-        return self.began + self.took_s + max([self.lasts_s, *(delay for delay, _ in self.mending)]) + AFTERMATH_S
+        """The time after which it cannot end an attempt any more."""
+        return self.began + self.took_s + max([self.lasts_s, *(delay for delay, _ in self.fixes)]) + AFTERMATH_S
 
     def touches(self, run: str, start: float, end: float) -> bool:
         """Whether it may have ended an attempt at `run` between these times."""
@@ -69,21 +69,21 @@ class Injection:
 
 @dataclass(frozen=True)
 class Kind:
-    """`causes` are what it may end an attempt in; `blurs` what others may leave while nobody can say what they were.
+    """`causes`: in which an attempt may end by it. `unclear_causes`: what ends by other faults may look like meanwhile.
 
-    `alone`: not while a launch is on its way. `takes_task`: the task need not come back by itself.
+    `alone`: not while a launcher runs. `takes_task`: the task need not come back by itself.
     """
 
     inject: Callable[[Site, random.Random, Sequence[Row]], Injection | None]
     causes: frozenset[str] = frozenset()
-    blurs: frozenset[str] = frozenset()
+    unclear_causes: frozenset[str] = frozenset()
     needs_disk: bool = False
     alone: bool = False
     takes_task: bool = False
 
 
 def _choose(site: Site, rng: random.Random, rows: Sequence[Row]) -> Worker | None:
-    """Mostly one that has saved something in this attempt; a fault may come before that, too."""
+    """A worker to inject a fault into, mostly one that has saved a checkpoint in this attempt."""
     late = rng.random() < LATE
     workers = [worker for worker in site.workers(rows) if worker.has_saved or not late]
     return rng.choice(workers) if workers else None
@@ -93,30 +93,30 @@ def _on_node(site: Site, rows: Sequence[Row], node: str) -> frozenset[str]:
     return frozenset(worker.run.name for worker in site.workers(rows) if worker.row.node == node)
 
 
-def _told(site: Site, *command: str) -> bool:
-    """False if it was refused: the task may have ended in this moment."""
+def _succeeds(site: Site, *command: str) -> bool:
+    """Run a SLURM command. False if it was refused: the task may have just ended."""
     return site.ask(*command) is not None
 
 
 def time_limit(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    """A minute in all: the signal to save comes with the controller's next look. `heal_limits` gives the time back."""
+    """A time limit of 1 minute: the controller signals at its next check. `restore_time_limits` undoes it."""
     worker = _choose(site, rng, rows)
     if worker is None or "slurmctld" in site.away:
         return None
-    if not _told(site, "scontrol", "update", f"jobid={worker.row.job_id}", "timelimit=1"):
+    if not _succeeds(site, "scontrol", "update", f"jobid={worker.row.job_id}", "timelimit=1"):
         return None
     return Injection(f"1 minute for {worker.run.name}", frozenset({worker.run.name}), lasts_s=120)
 
 
-def heal_limits(site: Site, rows: Sequence[Row]) -> None:
-    """What comes back after its time limit has the usual time again."""
+def restore_time_limits(site: Site, rows: Sequence[Row]) -> None:
+    """Give tasks that were requeued after a time limit of 1 minute their usual limit again."""
     for row in rows:
         if row.state == "PENDING" and row.limit == "1:00":
             site.ask("scontrol", "update", f"jobid={row.job_id}", f"timelimit={TIME_MIN}")
 
 
 def preemption(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    """Somebody more important wants all slices of a node."""
+    """A job of a higher partition requests all slices of a node."""
     worker = _choose(site, rng, rows)
     if worker is None or "slurmctld" in site.away:
         return None
@@ -127,31 +127,31 @@ def preemption(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection
         return None
 
     def give_up() -> bool:
-        """On a node that is away it would wait, and strike whatever runs there later."""
+        """Cancel the job if it still waits: on a node that is down it would preempt whatever runs there later."""
         if "slurmctld" in site.away:
             return False
-        # Refused where the job is over, which is as good.
+        # scancel refuses if the job is over, which is just as good.
         site.ask("scancel", "--state=PENDING", answer.strip())
         return True
 
-    return Injection(f"all of {node}", None, lasts_s=60, mending=[(40, give_up)])
+    return Injection(f"all of {node}", None, lasts_s=60, fixes=[(40, give_up)])
 
 
 def node_down(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    """The controller gives up a node, whose tasks go on for a moment without it."""
+    """The controller marks a node as down, while its tasks continue for a moment."""
     worker = _choose(site, rng, rows)
     if worker is None or "slurmctld" in site.away:
         return None
     node = worker.row.node
-    if not _told(site, "scontrol", "update", f"nodename={node}", "state=down", "reason=chaos"):
+    if not _succeeds(site, "scontrol", "update", f"nodename={node}", "state=down", "reason=chaos"):
         return None
-    return Injection(node, _on_node(site, rows, node), mending=[(rng.uniform(3, 10), lambda: site.resume(node))])
+    return Injection(node, _on_node(site, rows, node), fixes=[(rng.uniform(3, 10), lambda: site.resume(node))])
 
 
 def node_silent(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    """slurmd is gone for so long that the node counts as down (SlurmdTimeout, 30 s), or only for a moment.
+    """slurmd is killed, for longer than SlurmdTimeout (30 s), after which the node counts as down, or for a moment.
 
-    Its tasks know nothing of it, and go on beside those that are put in their place.
+    Its tasks do not notice, and continue beside those that replace them.
     """
     worker = _choose(site, rng, rows)
     if worker is None or f"slurmd-{worker.row.node}" in site.away:
@@ -160,16 +160,16 @@ def node_silent(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injectio
     site.daemon("stop", daemon, "--kill")
     delay_s = rng.choice([rng.uniform(3, 15), rng.uniform(45, 60)])
     back = (delay_s, lambda: site.daemon("start", daemon))
-    return Injection(f"{daemon} for {delay_s:.0f} s", _on_node(site, rows, worker.row.node), mending=[back])
+    return Injection(f"{daemon} for {delay_s:.0f} s", _on_node(site, rows, worker.row.node), fixes=[back])
 
 
 def node_frozen(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    """A node hangs with all its processes until its task was given to another, which has broken the lock of its run.
+    """A node freezes with all its processes, until another task has replaced its task and broken the lock of the run.
 
-    Then its processes go on as if nothing had been, and nobody is there to end them.
+    Then the processes continue as if nothing had happened, and SLURM does not end them.
     """
     worker = _choose(site, rng, rows)
-    # One node at a time: somebody has to be there to take over.
+    # One node at a time: another node must take over its tasks.
     if worker is None or any(name == "slurmctld" or name.startswith("slurmd-") for name in site.away):
         return None
     there = [other for other in site.workers(rows) if other.row.node == worker.row.node]
@@ -177,15 +177,15 @@ def node_frozen(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injectio
     daemon = f"slurmd-{worker.row.node}"
     site.daemon("stop", daemon, "--kill")
     send(processes, signal.SIGSTOP)
-    # The node counts as down after 30 s, and a heart as stopped after 90 s more.
+    # The node counts as down after 30 s, and its heartbeat as stopped after 90 s more.
     back = FROZEN_S + rng.uniform(0, 10)
-    mending = [(back, lambda: send(processes, signal.SIGCONT)), (back + 10, lambda: site.daemon("start", daemon))]
+    fixes = [(back, lambda: send(processes, signal.SIGCONT)), (back + 10, lambda: site.daemon("start", daemon))]
     names = frozenset(other.run.name for other in there)
-    return Injection(f"{worker.row.node}, {len(processes)} processes for {back:.0f} s", names, mending=mending)
+    return Injection(f"{worker.row.node}, {len(processes)} processes for {back:.0f} s", names, fixes=fixes)
 
 
 def power_cut(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    """All processes of a node end in one moment."""
+    """All processes of a node end at once."""
     worker = _choose(site, rng, rows)
     if worker is None or "slurmctld" in site.away or f"slurmd-{worker.row.node}" in site.away:
         return None
@@ -195,9 +195,9 @@ def power_cut(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection 
     site.daemon("stop", daemon, "--kill")
     kill(processes)
     back = (rng.uniform(5, 20), lambda: site.daemon("start", daemon))
-    # Tasks younger than BatchStartTimeout are missed only when the node reports again: see `Campaign._attend`.
+    # SLURM misses a task younger than BatchStartTimeout only when the node reports again: `_handle_hanging_tasks`.
     names = frozenset(other.run.name for other in there)
-    return Injection(f"{worker.row.node}, {len(processes)} processes", names, lasts_s=90, mending=[back])
+    return Injection(f"{worker.row.node}, {len(processes)} processes", names, lasts_s=90, fixes=[back])
 
 
 def process_killed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
@@ -209,7 +209,7 @@ def process_killed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injec
 
 
 def step_daemon_killed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    """slurmstepd of the script, of the step, or both: what they watched over goes on as an orphan."""
+    """Kill the slurmstepd of the script, of the step, or both. Their processes continue as orphans."""
     worker = _choose(site, rng, rows)
     found = site.step_daemons(worker) if worker and "slurmctld" not in site.away else {}
     if worker is None or len(found) != 2:
@@ -224,8 +224,8 @@ def signalled(name: str, site: Site, rng: random.Random, rows: Sequence[Row]) ->
     worker = _choose(site, rng, rows)
     if worker is None or "slurmctld" in site.away:
         return None
-    # Whatever scancel answers: it may say that it failed when the signal is there already.
-    _told(site, "scancel", f"--signal={name}", worker.row.job_id)
+    # The answer does not matter: scancel may report a failure although the signal has arrived.
+    _succeeds(site, "scancel", f"--signal={name}", worker.row.job_id)
     return Injection(f"{name} to {worker.run.name}", frozenset({worker.run.name}))
 
 
@@ -234,7 +234,7 @@ def requeued(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection |
     worker = _choose(site, rng, rows)
     if worker is None or "slurmctld" in site.away:
         return None
-    if not _told(site, "scontrol", "requeue", worker.row.job_id):
+    if not _succeeds(site, "scontrol", "requeue", worker.row.job_id):
         return None
     return Injection(f"{worker.row.job_id} of {worker.run.name}", frozenset({worker.run.name}), lasts_s=40)
 
@@ -245,19 +245,19 @@ def _outage(label: str, site: Site, delay_s: float) -> Injection | None:
     site.daemon("stop", label)
 
     def start() -> bool:
-        # slurmdbd is not ready before its database is.
+        # slurmdbd needs its database to become ready.
         if label == "slurmdbd" and "mariadbd" in site.away:
             return False
         site.daemon("start", label)
         return True
 
-    return Injection(f"for {delay_s:.0f} s", None, mending=[(delay_s, start)])
+    return Injection(f"for {delay_s:.0f} s", None, fixes=[(delay_s, start)])
 
 
 def controller_away(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    """Every other time with a task that is asked to stop meanwhile, and finds nobody to give itself back to.
+    """slurmctld is stopped; every other time a task gets SIGTERM meanwhile and cannot requeue itself.
 
-    A question to nobody takes up to 38 s: only in the longest outage a task is through with asking why, and comes to
+    A query without a controller takes up to 38 s: only in the longest outage does a task finish its queries and reach
     its requeue.
     """
     with_stop = rng.random() < 0.5
@@ -282,16 +282,16 @@ def database_away(site: Site, rng: random.Random, rows: Sequence[Row]) -> Inject
 
 
 def disk_full(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    """Under everything that runs write; a few bytes may still fit."""
+    """Fill the disk of the runs. A few bytes may still fit."""
     if site.disk_full or not site.workers(rows):
         return None
     site.fill_disk(rng.choice([0, 0, 4096, 65536]))
     delay_s = rng.uniform(3, 8)
-    return Injection(f"for {delay_s:.0f} s", None, mending=[(delay_s, site.free_disk)])
+    return Injection(f"for {delay_s:.0f} s", None, fixes=[(delay_s, site.free_disk)])
 
 
 def checkpoint_damaged(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    """A run is killed, and its newest state is no longer what was written."""
+    """A run is killed, and its newest checkpoint is damaged."""
     worker = _choose(site, rng, rows)
     if worker is None or not list_states(worker.run.checkpoints):
         return None
@@ -309,7 +309,7 @@ def checkpoint_damaged(site: Site, rng: random.Random, rows: Sequence[Row]) -> I
 
 
 def submitters(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    """Two or three launch the same grid in the same second, with something missing in it."""
+    """Two or three users launch the same grid in the same second, while a run is missing in the queue."""
     done = process_killed(site, rng, rows)
     if done:
         done.launches = [(UNTIL_MISSED_S, None)] * rng.choice([2, 3])
@@ -318,7 +318,7 @@ def submitters(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection
 
 
 def launcher_killed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    """kill -9 of a launcher at some moment of its work, with something missing in the grid."""
+    """kill -9 of a launcher at a random moment, while a run is missing in the queue."""
     done = process_killed(site, rng, rows)
     if done:
         after_s = rng.uniform(0.2, 4)
@@ -328,7 +328,7 @@ def launcher_killed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Inje
 
 
 def surplus_array(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    """The controller has taken an array twice: what an sbatch leaves that is answered after it was sent again."""
+    """The same array is in the queue twice, as after an sbatch that was sent again before its late answer."""
     worker = _choose(site, rng, rows)
     if worker is None or site.disk_full or "slurmctld" in site.away:
         return None
@@ -348,7 +348,7 @@ def cancelled_beside_a_pipeline(site: Site, rng: random.Random, rows: Sequence[R
     worker = _choose(site, rng, rows)
     if worker is None or site.disk_full or "slurmctld" in site.away:
         return None
-    if not _told(site, "scontrol", "requeue", worker.row.job_id):
+    if not _succeeds(site, "scontrol", "requeue", worker.row.job_id):
         return None
     run = worker.run
     cancelled = site.call("hpc.launch", "cancel", run.label, "--config", str(site.experiment))
@@ -360,18 +360,18 @@ def cancelled_beside_a_pipeline(site: Site, rng: random.Random, rows: Sequence[R
         kill([pipeline.pid])
         pipeline.wait()
         if cancelled.returncode != 0:
-            # A controller that was stopped at this moment; the run is marked all the same.
+            # The controller was stopped at this moment. The run is marked as cancelled all the same.
             done.what += ", cancel refused"
         if len(run.attempts()) > begun or not (run.cancelled() or run.result()):
             done.problems.append(f"{run.label} was cancelled and began again by itself")
 
-    done.mending = [(QUIET_S, look)]
+    done.fixes = [(QUIET_S, look)]
     done.launches = [(QUIET_S + 2, None)]
     return done
 
 
 def images_changed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    """The decoded images are others for a while: every label is one higher. A run is killed, and must not go on."""
+    """Replace the decoded images for a while: every label is one higher. A run is killed, and must not continue."""
     folders = [path for path in site.decoded.glob("*") if not path.name.startswith(".")]
     done = process_killed(site, rng, rows) if len(folders) == 1 else None
     if done is None:
@@ -380,7 +380,7 @@ def images_changed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injec
     kept, changed = (folder.with_name(f".{folder.name}.{name}") for name in ("kept", "changed"))
     shutil.copytree(folder, changed)
     shift_labels(changed)
-    # Whoever finds no folder decodes the images under this lock.
+    # A process that finds no folder decodes the images while it holds this lock.
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     with lock:
         folder.rename(kept)
@@ -393,12 +393,12 @@ def images_changed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injec
         shutil.rmtree(changed)
 
     done.what += f", and {folder.name} has other labels"
-    done.victims, done.mending, done.launches = None, [(QUIET_S, put_back)], [(UNTIL_MISSED_S, None)]
+    done.victims, done.fixes, done.launches = None, [(QUIET_S, put_back)], [(UNTIL_MISSED_S, None)]
     return done
 
 
 def shift_labels(folder: Path) -> None:
-    """Another data set in the place of a decoded one, whole by its own checksums."""
+    """Turn a decoded data set into another one with valid checksums."""
     meta = json.loads((folder / "meta.json").read_text())
     for role in ("train", "valid"):
         path = folder / f"{role}_labels.npy"
@@ -409,13 +409,13 @@ def shift_labels(folder: Path) -> None:
 
 
 def code_removed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    """The code that was kept for the tasks is gone for a while, and one of them has to start again."""
+    """The code snapshot of the tasks is gone for a while, and one of them is requeued."""
     worker = _choose(site, rng, rows)
     if worker is None or site.disk_full or "slurmctld" in site.away:
         return None
     code = worker.run.path.parent / "code"
     away = code.with_name(".code.away")
-    if not code.is_dir() or not _told(site, "scontrol", "requeue", worker.row.job_id):
+    if not code.is_dir() or not _succeeds(site, "scontrol", "requeue", worker.row.job_id):
         return None
     code.rename(away)
 
@@ -425,16 +425,16 @@ def code_removed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injecti
         away.rename(code)
 
     done = Injection(f"of {worker.run.path.parent.name}, {worker.run.name} requeued", None, lasts_s=10)
-    done.mending = [(QUIET_S, put_back)]
+    done.fixes = [(QUIET_S, put_back)]
     return done
 
 
 def cores_busy(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
-    """Somebody else computes on the same cores."""
+    """Other processes compute on the same cores."""
     count, lasts_s = 2 * (os.cpu_count() or 1), rng.uniform(20, 40)
     if not site.burn(count):
         return None
-    return Injection(f"by {count} processes for {lasts_s:.0f} s", None, mending=[(lasts_s, site.cool)])
+    return Injection(f"by {count} processes for {lasts_s:.0f} s", None, fixes=[(lasts_s, site.cool)])
 
 
 def _causes(words: str) -> frozenset[str]:
@@ -446,18 +446,18 @@ KINDS: Mapping[str, Kind] = {
     "preemption": Kind(preemption, _causes("PREEMPTED")),
     "node down": Kind(node_down, _causes("NODE_FAIL")),
     "node silent": Kind(node_silent, _causes("NODE_FAIL")),
-    # Its old step may be there still when the requeued task starts, which SLURM then fails at once.
-    "node frozen": Kind(node_frozen, _causes("NODE_FAIL"), blurs=_causes("KILLED"), takes_task=True),
+    # The old step may still exist when the requeued task starts. SLURM then fails the task at once.
+    "node frozen": Kind(node_frozen, _causes("NODE_FAIL"), unclear_causes=_causes("KILLED"), takes_task=True),
     "power cut": Kind(power_cut, _causes("NODE_FAIL")),
     "kill -9 process": Kind(process_killed, _causes("KILLED")),
-    # The orphan may be left behind by a job that SLURM misses, or that an attentive user cancels.
+    # The orphan belongs to a job that SLURM misses, or that the administrator cancels.
     "kill -9 slurmstepd": Kind(step_daemon_killed, _causes("NODE_FAIL CANCELLED KILLED")),
     "scancel --signal=TERM": Kind(partial(signalled, "TERM"), _causes("SIGNALLED")),
     "scancel --signal=USR2": Kind(partial(signalled, "USR2"), _causes("SIGNALLED")),
     "requeued": Kind(requeued, _causes("REQUEUED")),
-    "slurmctld away": Kind(controller_away, _causes("SIGNALLED"), blurs=_causes("SIGNALLED KILLED")),
-    "slurmdbd away": Kind(accounting_away, blurs=_causes("KILLED PREEMPTED")),
-    "mariadbd away": Kind(database_away, blurs=_causes("KILLED PREEMPTED")),
+    "slurmctld away": Kind(controller_away, _causes("SIGNALLED"), unclear_causes=_causes("SIGNALLED KILLED")),
+    "slurmdbd away": Kind(accounting_away, unclear_causes=_causes("KILLED PREEMPTED")),
+    "mariadbd away": Kind(database_away, unclear_causes=_causes("KILLED PREEMPTED")),
     "full disk": Kind(disk_full, _causes("CRASHED KILLED"), needs_disk=True),
     "damaged checkpoint": Kind(checkpoint_damaged, _causes("KILLED")),
     "several submitters": Kind(submitters, _causes("KILLED")),
@@ -466,10 +466,10 @@ KINDS: Mapping[str, Kind] = {
     "cancel beside a pipeline": Kind(
         cancelled_beside_a_pipeline, _causes("CANCELLED REQUEUED"), alone=True, takes_task=True
     ),
-    # What starts meanwhile is refused, and goes on after `retry`.
+    # A run that starts meanwhile is refused, and continues after `retry`.
     "images changed": Kind(images_changed, _causes("KILLED CRASHED")),
-    # What imports something late finds it gone.
+    # A late import of a running task fails.
     "code removed": Kind(code_removed, _causes("REQUEUED CRASHED KILLED"), takes_task=True),
     "cores busy": Kind(cores_busy),
-    ATTENDED: Kind(lambda site, rng, rows: None, _causes("CANCELLED")),
+    ADMIN_CANCEL: Kind(lambda site, rng, rows: None, _causes("CANCELLED")),
 }

@@ -1,4 +1,4 @@
-"""What the campaign sees of the cluster and of the runs, and the rough tools that it handles them with."""
+"""What the campaign observes of the cluster and the runs, and the tools with which it injects faults."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Worker:
-    """A living process that executes a run now, and its task."""
+    """A process that executes a run now, and its task."""
 
     run: RunDir
     attempt: int
@@ -50,7 +50,7 @@ class Worker:
 
 @dataclass
 class Site:
-    """The cluster, the experiment in its folder, and what is out of order at the moment by the campaign's own doing."""
+    """The cluster, the experiment in its folder, and what the campaign has broken at the moment."""
 
     cluster: Cluster
     folder: Path
@@ -66,7 +66,7 @@ class Site:
 
     @property
     def disk(self) -> Path:
-        """Where runs and logs go: a small disk of their own where one can be mounted."""
+        """The folder of runs and logs: a small disk of its own if one can be mounted."""
         return self.folder / "disk"
 
     @property
@@ -86,7 +86,7 @@ class Site:
         return self.folder / "profile.yaml"
 
     def prepare(self, cells: int, epochs: int) -> None:
-        """Write the experiment's files, and mount the small disk where that is allowed."""
+        """Write the experiment's files, and mount the small disk if that is allowed."""
         self.disk.mkdir(parents=True)
         mounting = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "relay-chaos", str(self.disk)]
         self.has_disk = shutil.which("mount") is not None and quiet(mounting) == 0
@@ -118,12 +118,12 @@ class Site:
         return sweeps(self.runs_dir)
 
     def runs(self) -> list[RunDir]:
-        """Those of the newest sweep; none before the first one is there."""
+        """The runs of the newest sweep; empty before the first one exists."""
         made = self.sweeps()
         return made[-1].runs() if made else []
 
     def ask(self, *command: str) -> str | None:
-        """Stdout of a command of SLURM's; None if it fails, at once while the controller is known to be away."""
+        """Stdout of a SLURM command; None if it fails, and at once while the controller is stopped."""
         if "slurmctld" in self.away:
             return None
         try:
@@ -135,19 +135,19 @@ class Site:
         return ended.stdout if ended.returncode == 0 else None
 
     def queue(self) -> list[Row] | None:
-        """The tasks of all runs; None if nobody answers."""
+        """The tasks of all runs; None if the controller does not answer."""
         text = self.ask("squeue", "-h", "-r", "-p", "gpu", "-o", "%i|%T|%r|%N|%l")
         return None if text is None else [Row(*line.split("|")) for line in text.splitlines()]
 
     def resume(self, node: str) -> bool:
-        """Give a node back that is down or drained; one whose slurmd has come back meanwhile is up already."""
+        """Resume a node that is down or drained. One whose slurmd has come back is up already. False: try again."""
         state = self.ask("sinfo", "-h", "-N", "-n", node, "-p", "gpu", "-o", "%T")
         if state is None or not ("down" in state or "drain" in state):
             return state is not None
         return self.ask("scontrol", "update", f"nodename={node}", "state=resume") is not None
 
     def workers(self, rows: Sequence[Row]) -> list[Worker]:
-        """Runs that are on their way in a running task, some steps into their attempt."""
+        """The runs that a process of a running task executes now."""
         running = {row.job_id: row for row in rows if row.state == "RUNNING"}
         found = []
         for run in self.runs():
@@ -160,7 +160,7 @@ class Site:
         return found
 
     def raw_id(self, job_id: str) -> str | None:
-        """The number under which a node knows an array's element."""
+        """The job id that a node uses for an array element."""
         text = self.ask("scontrol", "--oneliner", "show", "job", job_id) or ""
         return next((word.removeprefix("JobId=") for word in text.split() if word.startswith("JobId=")), None)
 
@@ -171,7 +171,7 @@ class Site:
         return {names[name]: pid for pid in pids() if (name := command_of(pid)) in names}
 
     def family(self, worker: Worker) -> list[int]:
-        """The task's slurmstepd's and all that descends from them."""
+        """The pids of the task's slurmstepds and of all their descendants."""
         roots = self.step_daemons(worker).values()
         return [*roots, *descendants(roots)]
 
@@ -186,7 +186,7 @@ class Site:
 
     @property
     def env(self) -> dict[str, str]:
-        """Of the user's commands."""
+        """The environment of the user's commands."""
         return {**self.cluster.env, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 
     def launch(self, log: Path, *words: str) -> subprocess.Popen[bytes]:
@@ -197,14 +197,14 @@ class Site:
             return subprocess.Popen(command, cwd=ROOT, env=self.env, stdout=output, stderr=subprocess.STDOUT)
 
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """`python -m WORDS`, and its end."""
+        """`python -m WORDS`, until it ends."""
         command = [sys.executable, "-m", *words]
         return subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=120, check=False)
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
-        """`python -m WORDS` in the background, for as long as it is let live."""
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, env=self.env, **quiet)
+        """`python -m WORDS` in the background, until it is killed."""
+        nowhere = subprocess.DEVNULL
+        return subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, env=self.env, stdout=nowhere, stderr=nowhere)
 
     def burn(self, count: int) -> bool:
         """Keep the cores busy with `count` processes; False if they are already."""
@@ -214,18 +214,18 @@ class Site:
         return True
 
     def cool(self) -> None:
-        """End what `burn` started."""
+        """Stop the processes that `burn` started."""
         for burner in self.burners:
             burner.kill()
             burner.wait()
         self.burners.clear()
 
     def fill_disk(self, left_bytes: int) -> None:
-        """Nothing but `left_bytes` remain free."""
+        """Fill the disk until only `left_bytes` are free."""
         with self.filler.open("wb") as file:
             for _ in range(100):
                 room = os.statvfs(self.disk)
-                # Runs go on writing: what was free a moment ago may be taken.
+                # Runs keep writing: space that was free a moment ago may be taken.
                 with contextlib.suppress(OSError):
                     os.posix_fallocate(file.fileno(), 0, max(room.f_bavail * room.f_frsize - left_bytes, 1))
                     break
@@ -237,7 +237,7 @@ class Site:
 
 
 def quiet(command: Sequence[str]) -> int:
-    """The exit code of a command whose words do not matter."""
+    """The exit code of a command whose output does not matter."""
     return subprocess.run(command, capture_output=True, check=False).returncode
 
 

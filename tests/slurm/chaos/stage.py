@@ -1,4 +1,4 @@
-"""`python -m tests.slurm.chaos.stage EXPERIMENT PROFILE SWEEP`: a pipeline's job, every second."""
+"""`python -m tests.slurm.chaos.stage EXPERIMENT PROFILE SWEEP`: do the work of a pipeline's job every second."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from src.runs.rundir import SweepDir
 
 
 def main(experiment: str, profile_file: str, sweep: str) -> None:
-    """Until it is killed. Refusals are those of a controller or a disk that is away at the moment."""
+    """Submit missing runs until the process is killed. It may be refused while the controller or the disk is away."""
     name, profile = load_profile(profile_file)
     config = load_config(experiment)
     while True:

@@ -13,7 +13,7 @@ from tests.slurm.conftest import Cluster, cluster_of_its_own, run_command
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
-# The faults that strike at once; `make chaos` has all of them.
+# The faults that take effect at once; `make chaos` has all of them.
 QUICK = (
     "preemption",
     "requeued",
@@ -29,7 +29,7 @@ SHORT = Plan(seed=20, minutes=0.6, cells=3, epochs=45, pace_s=4, kinds=QUICK)
 
 @pytest.fixture(scope="module")
 def own_cluster() -> Iterator[Cluster]:
-    """Not that of the other tests: SLURM may drain a node on the way, and they want theirs whole."""
+    """A separate cluster: SLURM may drain a node during a campaign, which would disturb the other tests."""
     with cluster_of_its_own(f"chaos_{os.getpid()}", "--requeue-wait-s", "5") as cluster:
         yield cluster
 
