@@ -1,4 +1,4 @@
-"""A real SLURM of the tests' own: brought up by the product's command, torn down by it, never the user's cluster."""
+"""A real SLURM for the tests, started and removed by the product's own command; never the user's cluster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hpc.one_machine.packages import check_installed
 from src.errors import ClusterError
 
 REPOSITORY = Path(__file__).parents[2]
-# One slice and one CPU for a task: the number of threads is part of what must be equal.
+# One slice and one CPU per task: results are equal bit for bit only with the same number of threads.
 PROFILE: dict[str, Any] = {
     "executor": "slurm",
     "partition": "gpu",
@@ -34,7 +34,7 @@ POLL_S = 0.2
 
 
 def run_command(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """`python -m hpc.one_machine WORDS`, as a user types it."""
+    """`python -m hpc.one_machine WORDS`, as a user runs it."""
     return subprocess.run(
         [sys.executable, "-m", "hpc.one_machine", *words],
         cwd=REPOSITORY,
@@ -47,12 +47,12 @@ def run_command(*words: str, env: dict[str, str] | None = None) -> subprocess.Co
 
 
 def on_profile(profile: Path, *words: str) -> list[str]:
-    """The words of a command of hpc.launch, with the profile where the command takes one."""
+    """The arguments of hpc.launch, with --cluster if the command has this option."""
     return [*words, *([] if words[0] in ("status", "logs", "cancel") else ["--cluster", str(profile)])]
 
 
 def wait_for(what: str, is_so: Callable[[], bool], timeout_s: float = 30) -> None:
-    """Fails the test if it is not so in time; `what` is what the failure says."""
+    """Wait until `is_so()`; fail the test with `what` after `timeout_s` seconds."""
     deadline_s = time.monotonic() + timeout_s
     while not is_so():
         if time.monotonic() > deadline_s:
@@ -62,7 +62,7 @@ def wait_for(what: str, is_so: Callable[[], bool], timeout_s: float = 30) -> Non
 
 @dataclass(frozen=True)
 class Cluster:
-    """One running cluster. `scratch` is its folder (configuration and logs), `env` what its commands need."""
+    """One running cluster. `scratch`: its folder. `env`: the environment of SLURM's commands."""
 
     name: str
     scratch: Path
@@ -76,7 +76,7 @@ class Cluster:
         return os.environ | {"SLURM_CONF": str(self.conf)}
 
     def run(self, command: Sequence[str]) -> str:
-        """Stdout of a command of SLURM's; the test fails if it fails."""
+        """Stdout of a SLURM command; the test fails if the command fails."""
         ended = subprocess.run(list(command), env=self.env, capture_output=True, text=True, timeout=60, check=False)
         assert ended.returncode == 0, f"{' '.join(command)}: {ended.stderr}"
         return ended.stdout
@@ -87,7 +87,7 @@ class Cluster:
         return self.run(command).strip()
 
     def job(self, job_id: str) -> dict[str, str]:
-        """What `scontrol show job` says of one job, such as JobState and Restarts."""
+        """The fields of `scontrol show job`, such as JobState and Restarts."""
         words = self.run(["scontrol", "--oneliner", "show", "job", job_id]).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
@@ -95,7 +95,7 @@ class Cluster:
         wait_for(f"job {job_id} is {state}", lambda: self.job(job_id)["JobState"] == state, timeout_s)
 
     def skip_wait(self, job_id: str) -> None:
-        """A requeued job is held for a while (Reason=BeginTime); this lets it start in two seconds.
+        """Let a requeued job, which waits (Reason=BeginTime), start in two seconds.
 
         Not at once: a start in the very second of the requeue fails with `Job credential revoked`, and the job with it.
         """
@@ -123,7 +123,7 @@ def cluster_of_its_own(name: str, *options: str) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def one_machine() -> Iterator[Cluster]:
-    """The cluster that all tests of a session share: leave it without jobs, and with its nodes up."""
+    """The cluster that all tests of a session share. A test must leave it without jobs and with its nodes up."""
     with cluster_of_its_own(f"test_{os.getpid()}") as cluster:
         yield cluster
 

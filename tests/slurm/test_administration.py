@@ -25,7 +25,7 @@ Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def launch(one_machine: Cluster, small: Callable[..., Config], tmp_path: Path) -> Iterator[Launch]:
-    """`python -m hpc.launch WORDS` for a grid of one long cell; what is left of it is cancelled in the end."""
+    """`python -m hpc.launch WORDS` for a grid of one long cell; the rest of it is cancelled at the end."""
     changes = {"hparams": {"epochs": 4000, "lr": [0.001]}, "checkpoint__every_steps": 60}
     (tmp_path / "long.yaml").write_text(yaml_file.dump_yaml(small(**changes).to_dict()))
     (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml(dict(PROFILE)))
@@ -43,7 +43,7 @@ def the_run(tmp_path: Path) -> RunDir:
 
 
 def working(run: RunDir, attempt: int = 1) -> Callable[[], bool]:
-    """Whether this attempt has come some steps far."""
+    """Whether this attempt has logged some steps."""
 
     def is_so() -> bool:
         found = run.attempts()
@@ -81,13 +81,13 @@ def test_suspended_held_and_requeued_by_hand(launch: Launch, one_machine: Cluste
         return run.metrics_file.stat().st_size == before
 
     one_machine.run(["scontrol", "suspend", job])
-    wait_for("it stands still", stands_still)
+    wait_for("it is suspended", stands_still)
     size = run.metrics_file.stat().st_size
     assert "1 in the queue before, 0 submitted" in launch("grid").stdout
     assert "running" in launch("status").stdout
     assert run.metrics_file.stat().st_size == size
     one_machine.run(["scontrol", "resume", job])
-    wait_for("it goes on", lambda: run.metrics_file.stat().st_size > size, 60)
+    wait_for("it continues", lambda: run.metrics_file.stat().st_size > size, 60)
     assert len(run.attempts()) == 1
 
     one_machine.run(["scontrol", "requeuehold", job])

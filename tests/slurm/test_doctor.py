@@ -1,4 +1,4 @@
-"""`doctor` on a real SLURM: the whole page, with a task on a node that goes the way of any run."""
+"""`doctor` on a real SLURM: the whole page, with a probe that is submitted like any run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LR sweep, grid, training and evaluation as a chain of SLURM jobs; a link that is stopped stops the chain."""
+"""LR sweep, grid, training and evaluation as a pipeline of SLURM jobs; a cancelled stage stops the pipeline."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.slurm.conftest import PROFILE, Cluster, on_profile, wait_for
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
 
-def test_a_chain_stops_where_a_link_is_cancelled_and_goes_on_when_asked(
+def test_a_pipeline_stops_at_a_cancelled_stage_and_continues_when_launched_again(
     one_machine: Cluster, small_file: Path, tmp_path: Path
 ) -> None:
     profile = tmp_path / "profile.yaml"
-    # Its tasks wait in the queue for a while, as they do after a requeue.
+    # begin: tasks wait in the queue for 8 s, as they do after a requeue.
     content = {**PROFILE, "max_parallel": 2, "cells_per_job": 2, "sbatch": {"begin": "now+8"}}
     profile.write_text(yaml_file.dump_yaml(content))
     given = ["--config", str(small_file), "--set", "lr_finder.num_steps=40"]
@@ -43,22 +43,22 @@ def test_a_chain_stops_where_a_link_is_cancelled_and_goes_on_when_asked(
     (pipeline,) = all_pipelines(tmp_path / "runs")
     assert isinstance(pipeline, Pipeline)
     wait_for("the LR sweep is done and the grid is submitted", lambda: state("grid") == "submitted", 120)
-    # What they were ended by before is no stop of the user's.
+    # An earlier TIMEOUT must not count as a stop by the user.
     for run in sweep("grid").runs():
         run.record_attempt(1, start=time.time() - 60, job="1", cluster="c")
         run.record_attempt(1, end=time.time(), cause="TIMEOUT", first_step=0, last_step=4)
     assert "cancelled 2 tasks" in launch("cancel", sweep("grid").name).stdout
-    wait_for("the chain stops at the grid", lambda: state("grid") == "failed", 90)
+    wait_for("the pipeline stops at the grid", lambda: state("grid") == "failed", 90)
     assert "were cancelled" in pipeline.stage_records()["grid"]["reason"]
     assert state("train") is None
     assert len(submissions(sweep("grid"))) == 1
     assert all(run.cancelled() and len(run.attempts()) == 1 for run in sweep("grid").runs())
 
     launch("pipeline")
-    wait_for("the chain is complete", lambda: state("evaluate") == "done", 300)
+    wait_for("the pipeline is complete", lambda: state("evaluate") == "done", 300)
     assert [state(stage) for stage in STAGES] == ["done"] * 4
     suggestion = float((sweep("lr_sweep").runs()[0].result() or {})["suggestion"]["valley"])
-    # This grid has a rate axis of its own, which stays; what it found is what is trained and evaluated.
+    # The grid keeps its own rate axis; its best cell is trained and evaluated.
     cells = {cell["name"]: cell["overrides"] for cell in sweep("grid").cells()}
     assert {overrides["train.optimizer.lr"] for overrides in cells.values()} == {0.001, 0.01}
     best = str(pipeline.stage_records()["grid"]["found"]).split()[1].rstrip(",")

@@ -1,7 +1,7 @@
-"""The README word by word: every command of it, in its order, in one shell, in a clone of its own on a real SLURM.
+"""Runs every command of the README, in order, in one shell, in a fresh clone on a real SLURM.
 
-The place is another one, nothing else: the demo's experiment instead of the one that needs the Hub and a GPU, and the
-cluster of this machine instead of yours.
+Only two things differ: the demo's experiment replaces the one that needs the Hub and a GPU, and the cluster of this
+machine replaces yours.
 """
 
 from __future__ import annotations
