@@ -1,5 +1,5 @@
-# Relay. `make help` lists the targets; CONFIG= and SET="a.b=1 c=2" work on all that read a configuration, CLUSTER= on
-# all that submit or plan, FRESH=1 on all that ask for runs: anew, beside what exists.
+# Relay. `make help` lists the targets. CONFIG=FILE and SET="a.b=1 c=2" work on every target that reads a configuration,
+# CLUSTER=PROFILE on those that submit or plan, FRESH=1 on those that submit: it starts over, beside what exists.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .SUFFIXES:
@@ -32,89 +32,89 @@ ASKED = $(PLACED) $(if $(FRESH),--fresh)
 .PHONY: help setup demo check format lint type test test-slurm slurm-install slurm-up slurm-down train lr grid refine \
 	evaluate compare aggregate status tensorboard clean doctor plan retry pipeline chaos
 
-help: ## this list
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
 
-setup: $(READY) ## .venv from requirements.lock, through uv; TORCH_BACKEND=cpu|cu128|auto chooses the torch build
+setup: $(READY) ## install .venv from requirements.lock with uv; TORCH_BACKEND=cpu|cu128|auto chooses the torch build
 
 $(STAMP):
 	@PYTHON="$(PYTHON)" TORCH_BACKEND="$(TORCH_BACKEND)" ./hpc/setup.sh $(VENV)
 	@rm -f $(VENV)/.ready-*; touch $@
 
-demo: $(READY) ## the whole way on images made here: checks, LR sweep, grid, training, evaluation (under 4 minutes)
+demo: $(READY) ## run a complete experiment on generated images: checks, LR sweep, grid, training, evaluation (under 4 minutes)
 	@$(PY) -m hpc.demo --config $(or $(CONFIG),configs/demo.yaml) --cluster $(or $(CLUSTER),local) $(SETS)
 
-check: $(READY) ## format, lint, types, tests
+check: $(READY) ## check format, lint and types, and run the tests
 	@$(VENV)/bin/ruff format --check .
 	@$(MAKE) --no-print-directory lint type test
 
-format: $(READY) ## rewrite the code in the project's format
+format: $(READY) ## format the code
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix-only -q .
 
-lint: $(READY) ## what ruff finds
+lint: $(READY) ## run ruff
 	@$(VENV)/bin/ruff check .
 
-type: $(READY) ## mypy, strict
+type: $(READY) ## run mypy in strict mode
 	@$(VENV)/bin/mypy
 
-test: $(READY) ## the tests that need no SLURM (under 5 minutes on 2 cores)
+test: $(READY) ## run the tests that need no SLURM (under 5 minutes on 2 cores)
 	@$(PY) -m pytest --ignore=tests/slurm -n auto --dist worksteal $(ARGS)
 
-test-slurm: $(READY) ## the tests on a real SLURM, started for them on this machine
+test-slurm: $(READY) ## run the tests on a real SLURM, which they start on this machine
 	@$(PY) -m pytest tests/slurm -n 2 --dist loadfile $(ARGS)
 
-chaos: $(READY) ## a campaign of faults on a real SLURM; SEED=, MINUTES=
+chaos: $(READY) ## inject faults into runs on a real SLURM; SEED=1 MINUTES=10
 	@$(PY) -m tests.slurm.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),10)
 
-slurm-install: $(READY) ## SLURM's Debian packages (root)
+slurm-install: $(READY) ## install SLURM's Debian packages (as root)
 	@$(PY) -m hpc.one_machine install
 
-slurm-up: $(READY) ## a real SLURM on this machine; prints the export line to use
+slurm-up: $(READY) ## start a real SLURM on this machine and print the export line for the shell
 	@$(PY) -m hpc.one_machine up $(if $(NAME),--name $(NAME))
 
-slurm-down: $(READY) ## stop it
+slurm-down: $(READY) ## stop the SLURM that slurm-up started
 	@$(PY) -m hpc.one_machine down $(if $(NAME),--name $(NAME))
 
-train: $(READY) ## one full training
+train: $(READY) ## train one model in full
 	@$(PY) -m hpc.launch train $(ASKED)
 
-doctor: $(READY) ## one page about this site: what fits, what does not, what to do
+doctor: $(READY) ## check this site: what fits the profile, what does not, and how to fix it
 	@$(PY) -m hpc.launch doctor $(PLACED)
 
-plan: $(READY) ## what the grid would submit, and what it will take
+plan: $(READY) ## show what the grid would submit, and its forecast
 	@$(PY) -m hpc.launch plan grid $(PLACED)
 
-pipeline: $(READY) ## LR sweep, grid, the best cell in full and its evaluation, as a chain of jobs
+pipeline: $(READY) ## run LR sweep, grid, training of the best cell and evaluation as a chain of jobs
 	@$(PY) -m hpc.launch pipeline $(ASKED)
 
-lr: $(READY) ## the LR sweep
+lr: $(READY) ## sweep the learning rate and suggest one
 	@$(PY) -m hpc.launch lr-sweep $(ASKED)
 
-grid: $(READY) ## every cell of the grid, as one array; again: continue it; FRESH=1: anew
+grid: $(READY) ## train every cell of the grid as one array, or continue it; FRESH=1 starts over
 	@$(PY) -m hpc.launch grid $(ASKED)
 
-refine: $(READY) ## the narrower grid around the best cell
+refine: $(READY) ## train the narrower grid around the best cell
 	@$(PY) -m hpc.launch grid --refined $(ASKED)
 
-evaluate: $(READY) ## artifacts/best.ckpt on the test split
+evaluate: $(READY) ## evaluate artifacts/best.ckpt on the test split
 	@$(PY) -m hpc.launch evaluate $(ASKED)
 
-compare: $(READY) ## what each hyperparameter changed, around the best cell
+compare: $(READY) ## compare what each hyperparameter changed, around the best cell
 	@$(PY) -m src.compare_runs $(SWEEP) $(OPTIONS)
 
-aggregate: $(READY) ## tables and figures of all sweeps; SWEEP=name for one
+aggregate: $(READY) ## write tables and figures of all sweeps; SWEEP=NAME for one
 	@$(PY) -m hpc.aggregate $(SWEEP) $(OPTIONS)
 
-status: $(READY) ## how the runs of the newest sweep stand; SWEEP=name for another
+status: $(READY) ## show the state of the newest runs; SWEEP=NAME for others, WATCH=1 to refresh
 	@$(PY) -m hpc.launch status $(SWEEP) $(OPTIONS) $(if $(WATCH),--watch)
 
-retry: $(READY) ## failed runs of the newest sweep again, their budgets given back; SWEEP=, CAUSE=
+retry: $(READY) ## submit failed runs of the newest sweep again; SWEEP=NAME for another, CAUSE=CRASHED for one cause
 	@$(PY) -m hpc.launch retry $(SWEEP) --failed $(if $(CAUSE),--cause $(CAUSE)) $(PLACED)
 
-tensorboard: $(READY) ## TensorBoard on all runs
+tensorboard: $(READY) ## start TensorBoard on all runs
 	@$(PY) -m hpc.launch tensorboard $(OPTIONS)
 
-clean: ## caches and .venv; runs, artifacts, logs and data stay
+clean: ## delete .venv and caches; runs, artifacts, logs and data stay
 	rm -rf $(VENV) .uv .pytest_cache .mypy_cache .ruff_cache
 	find hpc jobs src tests -name __pycache__ -type d -prune -exec rm -rf {} +

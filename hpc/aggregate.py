@@ -1,4 +1,4 @@
-"""`python -m hpc.aggregate`: tables and figures of sweeps, from their run directories."""
+"""`python -m hpc.aggregate`: tables and figures of sweeps, from the files of their runs. It never asks SLURM."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from src.cli import ConfigOption, SetOption, overrides_of, run_command
 
 def main(
     name: Annotated[
-        str | None, typer.Argument(metavar="[SWEEP]", help="A part of a sweep's name; default: every sweep.")
+        str | None,
+        typer.Argument(metavar="SWEEP", help="A sweep; a unique part of the name is enough. Default: all sweeps."),
     ] = None,
     config: ConfigOption = "configs/config.yaml",
     set_: SetOption = None,
 ) -> None:
-    """Write table.csv, table.md, table.parquet and the figure of each sweep, and show them."""
+    """Collect the results of sweeps: print the table, and write table.csv, table.md, table.parquet and figures."""
     from src.config.loading import load_config
     from src.results.table import collect
     from src.runs.names import find_named
@@ -27,7 +28,7 @@ def main(
     runs_dir = Path(loaded.paths.runs_dir)
     chosen = [find_named(runs_dir, name)[0]] if name else list(with_whole_manifests(sweeps(runs_dir)))
     if not chosen:
-        find_named(runs_dir, None)
+        find_named(runs_dir, None)  # Raises RunError, with the command that starts the first runs.
     for sweep in chosen:
         collect(sweep, Path(loaded.paths.artifacts_dir))
 

@@ -1,4 +1,4 @@
-"""`make demo`: the whole way once, with the commands that a user types, and one run interrupted on the way."""
+"""`make demo`: one complete experiment, with the commands that a user types and one run interrupted on purpose."""
 
 from __future__ import annotations
 
@@ -24,55 +24,67 @@ from src.requests import best_of_all, evaluation_request, grid_request, train_re
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import Request, find_sweep
 
+# The third of eight: some cells are done before it, some come after it.
 _INTERRUPT_CELL = 2
 _INTERRUPT_AFTER_STEP = 10
 
 
 def main(
     config: ConfigOption = "configs/demo.yaml",
-    cluster: Annotated[str, typer.Option("--cluster", metavar="PROFILE")] = "local",
+    cluster: Annotated[
+        str, typer.Option("--cluster", metavar="PROFILE", help="Where to run: a profile of configs/clusters/.")
+    ] = "local",
     set_: SetOption = None,
 ) -> None:
-    """Checks, LR sweep, grid (one run is interrupted), full training of the best cell, evaluation, comparison."""
+    """Show Relay on a small experiment with generated images.
+
+    Six steps: checks, LR sweep, grid with one interrupted run, training of the best cell, evaluation, comparison.
+    """
     from src.config.loading import load_config
 
     loaded = load_config(config, overrides_of(set_))
     started = time.monotonic()
     common = ["--config", config, *(word for value in set_ or [] for word in ("--set", value))]
     placed = [*common, "--cluster", cluster]
-    _step(1, "is the pipeline sound?", ["src.checks", *common])
-    _step(2, "which learning rate?", ["hpc.launch", "lr-sweep", *placed, "--fresh"])
+    _step(1, "Check the experiment: data, initial loss, gradients", ["src.checks", *common])
+    _step(2, "Find a learning rate", ["hpc.launch", "lr-sweep", *placed, "--fresh"])
     with_interruption = threading.Thread(target=_interrupt_one, args=(loaded, time.time()), daemon=True)
     with_interruption.start()
     _step(
         3,
-        "the grid; one of its runs is interrupted by the signal that SLURM sends before a time limit",
+        "Train the grid: every combination of rate, network and depth. One run is interrupted on purpose",
         ["hpc.launch", "grid", *placed, "--fresh"],
     )
-    _step(4, "the best cell in full", ["hpc.launch", "train", "--best", *placed, "--fresh"])
-    # Its own weights: artifacts/best.ckpt may hold better ones, or those of another experiment.
-    grid = _made_for(grid_request(loaded))
+    _step(4, "Train the best cell in full", ["hpc.launch", "train", "--best", *placed, "--fresh"])
+    # Not artifacts/best.ckpt: it may hold better weights of an earlier demo, or those of another experiment.
+    grid = _sweep_of(grid_request(loaded))
     best = make_config(loaded.to_dict(), "the best cell", best_of_all(loaded).overrides)
-    training = _made_for(train_request(best))
+    training = _sweep_of(train_request(best))
     weights = training.runs()[0].best_file
-    _step(5, "the best epoch on the test split", ["hpc.launch", "evaluate", "--checkpoint", str(weights), *placed])
-    measured = make_config(loaded.to_dict(), "the best epoch", {"evaluation.checkpoint": str(weights)})
-    evaluation = _made_for(evaluation_request(measured))
-    _step(6, "what each hyperparameter changed", ["src.compare_runs", grid.name, *common])
+    _step(
+        5,
+        "Evaluate the best epoch of that training on the test split",
+        ["hpc.launch", "evaluate", "--checkpoint", str(weights), *placed],
+    )
+    evaluated = make_config(loaded.to_dict(), "the best epoch", {"evaluation.checkpoint": str(weights)})
+    evaluation = _sweep_of(evaluation_request(evaluated))
+    _step(6, "Compare: what did each hyperparameter change?", ["src.compare_runs", grid.name, *common])
     _summary(loaded, grid, training, evaluation, time.monotonic() - started)
 
 
 def _step(number: int, title: str, command: list[str]) -> None:
     print(f"\n=== {number}. {title}\n$ {hints.python(*command)}", flush=True)
-    # With --quiet, the steps are quiet, too.
+    # A step is a process of its own: the level hands --quiet and --verbose on to it.
     environment = {**os.environ, LEVEL_VARIABLE: logging.getLevelName(log.level).lower()}
     code = subprocess.run([sys.executable, "-m", *command], env=environment, check=False).returncode
     if code:
-        raise RelayError(f"the demo ends here: {hints.python(*command)} gave exit code {code}")
+        raise RelayError(
+            f"the demo stops at step {number}; to see the error again: {hints.python(*command)} (exit code {code})"
+        )
 
 
 def _interrupt_one(config: Config, since: float) -> None:
-    """Wait for a cell to be some steps in, and send its worker SIGUSR2, as SLURM does before it ends a job."""
+    """Wait until one cell has done some steps, then send its worker SIGUSR2, as SLURM does before a time limit."""
     while True:
         time.sleep(0.05)
         run = _newest_cell(config, since)
@@ -82,7 +94,11 @@ def _interrupt_one(config: Config, since: float) -> None:
         rows = run.metrics()
         if rows and rows[-1]["step"] >= _INTERRUPT_AFTER_STEP:
             os.kill(int(attempts[-1]["pid"]), signal.SIGUSR2)
-            print(f"\n>>> SIGUSR2 to {run.name}, after step {rows[-1]['step']}: save, and come back\n", flush=True)
+            print(
+                f"\n>>> sent SIGUSR2, SLURM's warning before a time limit, to {run.name} after step {rows[-1]['step']}:"
+                "\n>>> the run saves its exact state, ends, and resumes\n",
+                flush=True,
+            )
             return
 
 
@@ -95,8 +111,8 @@ def _newest_cell(config: Config, since: float) -> RunDir | None:
     return runs[min(_INTERRUPT_CELL, len(runs) - 1)]
 
 
-def _made_for(request: Request) -> SweepDir:
-    """The demo's own sweep: others of its kind may have been made meanwhile."""
+def _sweep_of(request: Request) -> SweepDir:
+    """The sweep that this demo made for the request. The newest one may be somebody else's."""
     sweep = find_sweep(request.runs_dir, request.kind, request.key)
     assert sweep
     return sweep
@@ -106,7 +122,7 @@ def _summary(config: Config, grid: SweepDir, training: SweepDir, evaluation: Swe
     from src.results.table import best_row, print_table, read_rows
 
     rows = read_rows(grid)
-    print("\n=== what came out\n")
+    print("\n=== Results\n")
     print_table(rows, grid.name)
     best = best_row(rows)
     assert best
@@ -126,7 +142,7 @@ def _summary(config: Config, grid: SweepDir, training: SweepDir, evaluation: Swe
     print(f"                of all experiments: {artifacts}/*.png, {artifacts}/checks/*/*.png")
     print(f"weights         {training.runs()[0].best_file}")
     print(f"TensorBoard     {hints.command('hpc.launch', 'tensorboard')}")
-    print(f"\nall of it in {seconds:.0f} s")
+    print(f"\ntotal time      {seconds:.0f} s")
 
 
 if __name__ == "__main__":

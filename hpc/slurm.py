@@ -1,5 +1,6 @@
-"""What SLURM says of its jobs and its site, and the one table of its job states. A failed question is never an empty
-answer.
+"""Typed answers from SLURM about its jobs and its site, and the one table of its job states.
+
+A failed query raises ClusterError. It never returns an empty answer, which would read as "no jobs" and submit twice.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from src.errors import ClusterError
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """What squeue says of one task."""
+    """One job or array element, as squeue shows it."""
 
     job_id: str
     name: str
@@ -28,14 +29,15 @@ class QueuedJob:
 
     @property
     def array_id(self) -> str:
-        """The id of the whole array that the task belongs to."""
+        """The id of the array: `70` for `70_3`."""
         return self.job_id.partition("_")[0]
 
 
-# Run name -> its tasks that are not over.
+# Run name -> its tasks that are not over, running ones first.
 Queue = Mapping[str, Sequence[QueuedJob]]
 
-# slurm.schedmd.com/squeue.html, job state codes. A state that is not here stays unknown.
+# From "job state codes" of slurm.schedmd.com/squeue.html. States that a newer SLURM adds are "unknown", and count as in
+# flight: to treat them as over would submit the run twice.
 Phase = Literal["waiting", "running", "ending", "over", "unknown"]
 
 _PHASES: dict[str, Phase] = {
@@ -67,82 +69,89 @@ _PHASES: dict[str, Phase] = {
 
 
 def phase(state: str) -> Phase:
-    """What a state means for a run; `CANCELLED by 1000` and `CANCELLED+` are CANCELLED."""
+    """The phase of a job state; `CANCELLED by 1000` and `CANCELLED+`, as sacct prints them, are CANCELLED."""
     return _PHASES.get(state.split(" ")[0].rstrip("+"), "unknown")
 
 
 def in_flight(state: str) -> bool:
-    """Whether a task in this state may still execute its run; so may one in a state that nobody knows."""
+    """Whether a task in this state may still execute its run. True for an unknown state."""
     return phase(state) != "over"
 
 
 def gres_types() -> list[str]:
-    """The GPU types of the site's nodes, as gres names them: `1g.12gb`, `nvidia_h100_nvl_1g.12gb`."""
+    """The GPU types of the site's nodes, as their gres names them: `1g.12gb`, `nvidia_h100_nvl_1g.12gb`.
+
+    Sites name MIG slices differently. Raises ClusterError.
+    """
     found = re.findall(r"gpu:([^:,()\s]+):\d+", run_slurm(["sinfo", "-h", "-o", "%G"]))
     return sorted(set(found))
 
 
 def check_programs() -> None:
-    """Raises ClusterError if a program that a launch needs is not on this machine.
+    """Raises ClusterError if a program that a launch needs is missing on this machine.
 
-    They are looked for and not executed: some sites refuse srun on their login nodes.
+    The programs are only looked up, not executed: some sites refuse srun on their login nodes.
     """
     missing = [name for name in ("sbatch", "squeue", "srun") if shutil.which(name) is None]
     if missing:
         raise ClusterError(
-            f"{', '.join(missing)}: no such command, although this machine has others of SLURM: its installation is "
-            "incomplete. Load the site's SLURM module, or install all of slurm-client"
+            f"{', '.join(missing)}: no such command, although this machine has others of SLURM. The installation is "
+            "incomplete: load the site's SLURM module, or install the complete slurm-client package"
         )
 
 
 def max_array_size() -> int:
-    """The most tasks that one array of this site may have (MaxArraySize of slurm.conf)."""
+    """MaxArraySize of this site's slurm.conf: array indices go from 0 to this minus 1. Raises ClusterError."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", run_slurm(["scontrol", "show", "config"]), re.M)
-    return int(found.group(1)) if found else 1001
+    return int(found.group(1)) if found else 1001  # SLURM's default, slurm.conf(5).
 
 
 def squeue(names: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> list[QueuedJob]:
-    """The tasks of the jobs with these names, each array element by itself: those that wait, run or end, and those
-    that ended so short a time ago that the controller still knows them (MinJobAge), with their last state.
+    """The tasks of the jobs with these names, each array element by itself.
+
+    They include tasks that ended a short time ago, with their last state: the controller remembers a job for MinJobAge
+    (slurm.conf(5)). Raises ClusterError.
     """
     if not names:
         return []
     given = ",".join(names)
+    # -r: without it, squeue folds the queued elements of an array into one line.
     few = len(given) <= ARGUMENT_BYTES
     text = run_slurm(
         ["squeue", "-h", "-r", "-t", "all", *(["-n", given] if few else []), "-o", "%i|%j|%T|%r|%L"], waits_s
     )
     rows = [line.strip().split("|") for line in text.splitlines() if line.strip()]
     jobs = [QueuedJob(*row) for row in rows if len(row) == 5]
-    # Too many for a command: squeue has got every job from the controller anyway, and only looks for the names in them.
+    # Too many names for a command line. squeue gets every job from the controller in any case and filters by itself, so
+    # filtering here costs the controller nothing.
     wanted = set(names)
     return jobs if few else [job for job in jobs if job.name in wanted]
 
 
 def cancel(job_ids: Sequence[str]) -> None:
-    """Cancel jobs or array elements; those that are over already are skipped."""
+    """Cancel jobs or array elements; those that are already over are skipped. Raises ClusterError."""
     for part in _parts(job_ids):
         run_slurm(["scancel", "--quiet", *part])
 
 
 def _parts(job_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """As many ids at a time as fit into one argument of a command."""
+    """The ids in groups, each short enough for one argument of a command."""
     step = ARGUMENT_BYTES // (1 + max((len(job_id) for job_id in job_ids), default=0))
     for start in range(0, len(job_ids), step):
         yield job_ids[start : start + step]
 
 
 def release(job_ids: Sequence[str]) -> None:
-    """Let jobs start that are held in the queue."""
+    """Release jobs that are held in the queue, so that they can start. Raises ClusterError."""
     for part in _parts(job_ids):
         run_slurm(["scontrol", "release", ",".join(part)])
 
 
 def send_once(name: str, send: Callable[[], str]) -> str:
-    """What `send` returns, the id of a job that it submits as `name`.
+    """Submit a job exactly once: call `send`, which submits it as `name`, and return the job id that it returns.
 
-    Where `send` raises BusyError, the controller is asked whether it has taken the job before the next try; where it
-    takes an earlier one late, the surplus one is cancelled. Raises ClusterError.
+    An sbatch that times out may have been accepted. So before each new try squeue is asked for `name`; and if an
+    earlier try was accepted late, the surplus job is cancelled. Raises ClusterError.
     """
     tries = count()
 
@@ -167,20 +176,22 @@ def submit_script(name: str, script: str, options: Mapping[str, str | int | bool
 
 
 def requeue(job_id: str) -> None:
-    """Put a running job or array element back into the queue; nothing to do where SLURM has done so itself.
+    """Put a running job or array element back into the queue. No effect if SLURM has already done so.
 
-    A controller that is away is waited for as long as the task may live: nobody else would bring it back.
+    If the controller does not answer, this waits as long as the task may live: no one else would requeue the task.
+    Raises ClusterError if SLURM refuses.
     """
     try:
         run_slurm(["scontrol", "requeue", job_id], waits_s=PATIENT_WAITS_S)
     except ClusterError as error:
+        # "Job is pending execution": SLURM requeued it first.
         if "pending execution" not in str(error):
             raise
 
 
 @dataclass(frozen=True)
 class JobEnd:
-    """One execution of a job or array element, as accounting has it; times are local, None if they are unknown."""
+    """One execution of a job or array element, from accounting (sacct). Times are local; None if unknown."""
 
     job_id: str
     cluster: str
@@ -190,7 +201,8 @@ class JobEnd:
 
 
 def job_history(job_ids: Sequence[str], waits_s: Iterable[float] = (1, 2)) -> list[JobEnd]:
-    """Every execution of these jobs, also before a requeue, oldest first. Raises ClusterError without accounting."""
+    """All executions of these jobs, oldest first. Raises ClusterError if the site has no accounting, or it is down."""
+    # -D (--duplicates): without it, sacct hides the executions before a requeue.
     command = ["sacct", "-D", "-n", "-P", "-X", "-o", "JobID,Cluster,State,Start,End,DerivedExitCode", "-j"]
     answers = [run_slurm([*command, ",".join(part)], waits_s) for part in _parts(job_ids)]
     rows = [line.split("|") for text in answers for line in text.splitlines()]
@@ -199,16 +211,16 @@ def job_history(job_ids: Sequence[str], waits_s: Iterable[float] = (1, 2)) -> li
 
 
 def _state(state: str, derived: Sequence[str]) -> str:
-    """The job's state, or that of its step where the kernel ended it: older versions call such a job FAILED.
+    """The state of the job; OUT_OF_MEMORY if the kernel killed one of its steps, which older SLURMs call FAILED.
 
-    125 is the number that SLURM gives a step that was out of memory (SIG_OOM, slurm_errno.h), seen with 22.05.
+    125 is the number that SLURM gives a step that ran out of memory (SIG_OOM, slurm_errno.h), seen with 22.05.
     """
     return "OUT_OF_MEMORY" if state == "FAILED" and derived and derived[0].endswith(":125") else state
 
 
 @dataclass(frozen=True)
 class JobFacts:
-    """What scontrol says of a job at this moment; times are local, None if SLURM has none."""
+    """The current state of a job, from scontrol. Times are local; None if SLURM has none."""
 
     state: str
     restarts: int
@@ -219,7 +231,7 @@ class JobFacts:
 
 
 def show_job(job_id: str, waits_s: Iterable[float] = (0.5, 1, 2)) -> JobFacts:
-    """Ask the controller about one job or array element. Raises ClusterError."""
+    """Ask the controller about one job or array element. Raises ClusterError; after MinJobAge it forgets the job."""
     text = run_slurm(["scontrol", "--oneliner", "show", "job", job_id], waits_s)
     fields = dict(re.findall(r"(\w+)=(\S*)", text))
     return JobFacts(

@@ -1,4 +1,4 @@
-"""The only code that calls SLURM's commands: in an environment of their own, and again where the controller is busy."""
+"""The only code that runs SLURM's commands: in a clean environment, and again if the controller is busy."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from src import hints
 from src.errors import ClusterError
 from src.log import log
 
-# A busy controller may take a minute for the answer to squeue.
+# A busy controller may need a minute to answer squeue.
 _TIMEOUT_S = 180
 _BUSY = re.compile(
     r"Socket timed out|Unable to contact|Connection (refused|timed out)|Communication connection failure|try again"
     r"|Unexpected message received",
     re.I,
 )
-# What users set for themselves changes what the commands answer: SQUEUE_PARTITION hides jobs, SLURM_TIME_FORMAT turns
-# times into words, SLURM_CLUSTERS asks another cluster. Inside a job, what the job was given would go to the jobs that
-# it submits. Only what says where the cluster is may stay.
+# A user's own settings change the answers: SQUEUE_PARTITION hides jobs, SLURM_TIME_FORMAT turns times into words,
+# SLURM_CLUSTERS asks another cluster. Inside a job, sbatch would pass the job's own allocation on to the jobs that it
+# submits. So all such variables are removed, except those that say where the cluster is.
 _SETTINGS = re.compile(r"(SLURMD?|SBATCH|SRUN|SQUEUE|SACCT|SINFO|SCONTROL|SCANCEL|SUBMITIT)_")
 LOCATIONS = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")
 # Linux takes at most 128 KiB in one argument of a command (MAX_ARG_STRLEN, execve(2)), and 2 MiB in all of them.
 ARGUMENT_BYTES = 100_000
 WAITS_S = (1, 2, 4, 8, 15)
-# On a node, where nobody else would bring the task back: an hour, or as long as the task may live.
+# For a requeue from the node, which no one else would do: one hour, or as long as the task may live.
 PATIENT_WAITS_S = (*WAITS_S, *[30] * 120)
 _Answer = TypeVar("_Answer")
 
 
 class BusyError(ClusterError):
-    """The controller is busy or away. What it was asked to do may have been done."""
+    """The controller did not answer. It may still have done what it was asked to do."""
 
 
 def retry(call: Callable[[], _Answer], waits_s: Iterable[float], *, announce: bool = False) -> _Answer:
-    """What `call` returns; it is called again after each of `waits_s` seconds for as long as it raises BusyError.
+    """Return what `call` returns. As long as it raises BusyError, call it again, after each wait in `waits_s` seconds.
 
-    `announce`: log each retry.
+    `announce`: log each retry. Raises BusyError if the last call does.
     """
     waits = list(waits_s)
     for wait_s in waits:
@@ -57,22 +57,24 @@ def retry(call: Callable[[], _Answer], waits_s: Iterable[float], *, announce: bo
     except BusyError as error:
         if not waits:
             raise
-        raise BusyError(f"{error}; the controller did not answer {len(waits) + 1} times, try again later") from None
+        raise BusyError(f"{error}; the controller did not answer {len(waits) + 1} times; try again later") from None
 
 
 def run_slurm(command: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> str:
-    """What the command prints. A controller that is busy or away is waited for.
+    """Run a SLURM command and return what it prints. If the controller does not answer, retry after `waits_s` seconds.
 
-    Raises ClusterError if the command is missing or refuses, BusyError if the controller stays away.
+    Raises ClusterError if the command is missing or SLURM refuses, BusyError if the controller does not answer.
     """
     return retry(lambda: run_slurm_once(command), waits_s)
 
 
 def run_slurm_once(command: Sequence[str]) -> str:
-    """What the command prints. Raises BusyError if the controller does not answer, else ClusterError."""
+    """Run a SLURM command once and return what it prints. Raises as `run_slurm` does."""
     conf = os.environ.get("SLURM_CONF")
     if conf and not Path(conf).is_file():
-        raise ClusterError(f"SLURM_CONF: {conf} is not there; unset it, or start that cluster again: {_start_one()}")
+        raise ClusterError(
+            f"SLURM_CONF: {conf} is not there; unset SLURM_CONF, or start that cluster again: {_start_one()}"
+        )
     began_s = time.monotonic()
     try:
         done = subprocess.run(
@@ -81,7 +83,7 @@ def run_slurm_once(command: Sequence[str]) -> str:
     except FileNotFoundError:
         raise ClusterError(
             f"{command[0]}: no such command; are you on a login node of the cluster? "
-            f"(a cluster on this machine starts with: {_start_one()})"
+            f"To start a SLURM on this machine: {_start_one()}"
         ) from None
     except OSError as error:
         raise not_executable(command[0], error) from None
@@ -96,32 +98,34 @@ def run_slurm_once(command: Sequence[str]) -> str:
 
 
 def refusal(message: str) -> ClusterError:
-    """A ClusterError with this message; BusyError if SLURM's words in it mean that the controller was busy."""
+    """The error to raise for this message of SLURM's: BusyError if it says that the controller was busy, else
+    ClusterError.
+    """
     return BusyError(message) if is_busy(message) else ClusterError(message)
 
 
 def is_busy(words: str) -> bool:
-    """Whether SLURM's words mean that the controller could not answer now."""
+    """Whether this message of SLURM's says that the controller could not answer, so that a retry may help."""
     return _BUSY.search(words) is not None
 
 
 def not_executable(program: str, error: OSError) -> ClusterError:
-    """What to raise where the system refuses to start a program that is there."""
+    """The error for a program that exists and that the system refuses to execute."""
     return ClusterError(
         f"{program}: cannot be executed: {error.strerror}. This machine's SLURM installation is broken; "
-        "repair it, or load the site's SLURM module"
+        "fix it, or load the site's SLURM module"
     )
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment without its settings for SLURM's commands and its own job."""
+    """The environment of this process without the variables that change what SLURM's commands do."""
     return {name: value for name, value in os.environ.items() if name in LOCATIONS or not _SETTINGS.match(name)}
 
 
 def _reason(problem: str) -> str:
-    """SLURM's own words; of the many lines that a machine without a cluster gives, what they come to."""
+    """SLURM's own message; one sentence in place of the many lines that it prints on a machine without a cluster."""
     if "Could not establish a configuration source" in problem:
-        return "no cluster is known on this machine (SLURM_CONF is not set, and there is no slurm.conf in its place)"
+        return "no cluster is known on this machine (SLURM_CONF is not set, and no slurm.conf is in the default place)"
     return problem
 
 

@@ -321,7 +321,7 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
         assert shown in status.stdout
     assert "job 102_0 PENDING Resources continues it" in status.stdout
     runs = paste(only(hints_in(status.stdout), f"{pipeline.name}/lr_sweep"), site)
-    assert "1 run: 1 PENDING" in runs.stdout
+    assert "1 run: 1 queued" in runs.stdout
     no_log = fork_python("hpc.launch", "logs", f"{pipeline.name}/lr-sweep", *given, env=site)
     assert "no job of it has started yet" in no_log.stderr
     (tmp_path / "logs" / sweep.name).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Cancel queued and running tasks of a run, a sweep, a pipeline or all of them."""
+"""The cancel command: stop the queued and running tasks of a run, a sweep, a pipeline, or all of them."""
 
 from __future__ import annotations
 
@@ -6,80 +6,88 @@ import getpass
 import os
 import signal
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hpc import slurm
 from hpc.pipeline.directory import Pipeline, all_pipelines
 from hpc.pipeline.names import find_pipeline, resolve_stage_name
 from hpc.pipeline.stage_job import cancel_stage_jobs
+from hpc.submission.submissions import queues_of, submissions
 from src.config.schema import Config
 from src.errors import RunError
 from src.log import log
-from src.runs.names import find_named
+from src.runs.names import find_named, print_names
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import sweeps, with_whole_manifests
 from src.text import counted
 
-if TYPE_CHECKING:
-    pass
-from hpc.submission.submissions import queues_of, submissions
-from src.runs.names import print_names
+# A sweep, and one run of it; None for all its runs.
+Selection = tuple[SweepDir, RunDir | None]
 
 
 def cancel_runs(config: Config, name: str) -> None:
-    """Stop what waits or runs of a run, a sweep, a pipeline or all; only a command of the user's starts it again."""
+    """Stop all that is queued or running of a run, a sweep or a pipeline, or of `all`. Only its user starts it again.
+
+    Raises RunError if the name is unknown or ambiguous, ClusterError if SLURM does not answer.
+    """
     if name.isdigit():
-        raise RunError(f"cancel {name}: give a sweep, a run or all; a job by its number: scancel {name}")
+        raise RunError(
+            f"cancel {name}: give the name of a sweep or run, or all; to cancel a job by its id: scancel {name}"
+        )
     runs_dir = Path(config.paths.runs_dir)
-    everything = name == "all"
-    pipeline = None if everything else find_pipeline(runs_dir, name)
-    # Before it is asked which sweeps the pipeline has: it must make no more.
-    of_pipeline = cancel_stage_jobs(pipeline) if pipeline else []
-    chosen = _asked_for(runs_dir, name, pipeline)
-    runs = [run for sweep, only in chosen for run in ([only] if only else sweep.runs()) if not run.is_done()]
-    # Before the question what is in the queue: what goes on by itself must not submit it again in between.
+    pipeline = None if name == "all" else find_pipeline(runs_dir, name)
+    # Before its sweeps are listed: the job that continues a pipeline must not plan another sweep in between.
+    stage_jobs = cancel_stage_jobs(pipeline) if pipeline else []
+    selected = _select(runs_dir, name, pipeline)
+    runs = [run for sweep, only in selected for run in ([only] if only else sweep.runs()) if not run.is_done()]
+    # On disk first, before squeue is asked: a task or pipeline that sees the mark does not submit the run again.
     for run in runs:
         run.cancel()
-    queues, _ = queues_of([sweep for sweep, _ in chosen])
+    queues, _ = queues_of([sweep for sweep, _ in selected])
     tasks = {run: queues[run.path.parent].get(run.name, ()) for run in runs}
     ids = list(dict.fromkeys(job.job_id for jobs in tasks.values() for job in jobs))
-    ids += _stage_jobs(runs_dir) if everything else []
+    ids += _all_stage_jobs(runs_dir) if name == "all" else []
     slurm.cancel(ids)
-    told = [run for run, jobs in tasks.items() if not jobs and _stop_local(run)]
-    stopped = [*(run for run, jobs in tasks.items() if jobs), *told]
-    labels = [only.label if only else sweep.name for sweep, only in chosen]
-    where = pipeline.name if pipeline else labels[0] if len(labels) == 1 else counted(len(labels), "sweep")
-    ids = [*of_pipeline, *ids]
-    number = len(ids) + len(told)
-    print(f"{where}: " + (f"cancelled {counted(number, 'task')}" if number else "nothing of it waits or runs"))
+    local = [run for run, jobs in tasks.items() if not jobs and _stop_local(run)]
+    stopped = [*(run for run, jobs in tasks.items() if jobs), *local]
+    ids = [*stage_jobs, *ids]
+    labels = [only.label if only else sweep.name for sweep, only in selected]
+    what = pipeline.name if pipeline else labels[0] if len(labels) == 1 else counted(len(labels), "sweep")
+    number = len(ids) + len(local)
+    print(f"{what}: " + (f"cancelled {counted(number, 'task')}" if number else "nothing is queued or running"))
     print_names(stopped)
-    reached = set(stopped)
-    held = [run for run in runs if run not in reached]
-    if held:
-        print("not in the queue, and not started before you submit them again:")
-        print_names(held)
-    beside = [
+    not_queued = [run for run in runs if run not in set(stopped)]
+    if not_queued:
+        print("not in the queue; these will not start until you submit them again:")
+        print_names(not_queued)
+    _print_others_in_tasks(selected, queues, ids)
+
+
+def _print_others_in_tasks(
+    selected: Sequence[Selection], queues: Mapping[Path, slurm.Queue], ids: Sequence[str]
+) -> None:
+    """Name the runs that were not selected and share a cancelled task (cells_per_job of the profile)."""
+    others = [
         f"{sweep.name}/{other}"
-        for sweep, only in chosen
+        for sweep, only in selected
         for other, jobs in queues[sweep.path].items()
         if only and other != only.name and any(job.job_id in ids for job in jobs)
     ]
-    if beside:
-        print(f"one task executes several runs, these stop with it: {', '.join(beside)}")
+    if others:
+        print(f"their task executes several runs, so these stop too: {', '.join(others)}")
 
 
-def _asked_for(runs_dir: Path, name: str, pipeline: Pipeline | None) -> list[tuple[SweepDir, RunDir | None]]:
+def _select(runs_dir: Path, name: str, pipeline: Pipeline | None) -> list[Selection]:
     if pipeline:
         return [(sweep, None) for sweep in pipeline.stage_sweeps()]
     if name == "all":
-        return [(sweep, None) for sweep in with_whole_manifests(sweeps(runs_dir)) if _has_whole_submissions(sweep)]
+        return [(sweep, None) for sweep in with_whole_manifests(sweeps(runs_dir)) if _has_readable_submissions(sweep)]
     return [find_named(runs_dir, str(resolve_stage_name(runs_dir, name)))]
 
 
-def _has_whole_submissions(sweep: SweepDir) -> bool:
-    """Whether it can be told which jobs are the sweep's; where not, that is said."""
-
+def _has_readable_submissions(sweep: SweepDir) -> bool:
+    """Whether the sweep's jobs are known. If not, log it: one damaged sweep must not keep `all` from the others."""
     try:
         submissions(sweep)
     except RunError as error:
@@ -88,18 +96,18 @@ def _has_whole_submissions(sweep: SweepDir) -> bool:
     return True
 
 
-def _stage_jobs(runs_dir: Path) -> list[str]:
-    """The jobs that continue with pipelines; first of all, so that they submit nothing more."""
+def _all_stage_jobs(runs_dir: Path) -> list[str]:
+    """The ids of the jobs that continue pipelines."""
     names = [name for pipeline in all_pipelines(runs_dir.absolute()) for name in pipeline.job_names()]
     return [job.job_id for job in slurm.squeue(names) if slurm.in_flight(job.state)]
 
 
 def _stop_local(run: RunDir) -> bool:
-    """Tell a worker of this machine to save and end; True if there was one."""
+    """Signal the process that executes the run on this machine to save and end. False if there is none."""
     try:
         attempts = run.attempts()
     except RunError as error:
-        log.warning(f"it is not known whether a process executes it: {error}")
+        log.warning(f"cannot tell whether a local process executes this run: {error}")
         return False
     if not attempts or "end" in attempts[-1] or not run.alive():
         return False
@@ -108,6 +116,8 @@ def _stop_local(run: RunDir) -> bool:
     try:
         os.kill(attempts[-1]["pid"], signal.SIGTERM)
     except (KeyError, ProcessLookupError, PermissionError):
-        log.warning(f"{run.label}: process {attempts[-1].get('pid')} of {getpass.getuser()} cannot be told")
+        log.warning(
+            f"{run.label}: {getpass.getuser()} cannot signal process {attempts[-1].get('pid')}; stop it as its owner"
+        )
         return False
     return True

@@ -1,4 +1,4 @@
-"""What the jobs of a run printed: shown, followed, and kept in view below logs/."""
+"""The logs command: what the jobs of a run printed, once or followed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ _ERROR_CHARACTERS = 160
 
 
 def show_logs(config: Config, name: str | None, *, follow: bool) -> None:
-    """Print the log files of all jobs of a run (of a sweep's only run, where it has one); `follow` goes on.
+    """Print the logs of all jobs of the run `name`; a sweep's name is enough if it has one run. `follow`: wait for
+    more.
 
-    Of each job what it said on stdout, then what on stderr, each below its file's name, as tail(1) does.
+    Each job's stdout comes before its stderr, each below the name of its file, as tail(1) prints several files.
+    Raises RunError if the sweep has several runs, or if no job of the run has started.
     """
     runs_dir = Path(config.paths.runs_dir)
     pipeline = find_pipeline(runs_dir, name) if name else None
@@ -33,7 +35,7 @@ def show_logs(config: Config, name: str | None, *, follow: bool) -> None:
     chosen = run or (runs[0] if len(runs) == 1 else None)
     if chosen is None:
         example = hints.command("hpc.launch", "logs", runs[0].label)
-        raise RunError(f"{sweep.name}: has {len(runs)} runs; name one, for example: {example}")
+        raise RunError(f"{sweep.name}: has {len(runs)} runs; name one of them, for example: {example}")
     seen: dict[Path, int] = {}
     shown: Path | None = None
     while True:
@@ -56,14 +58,17 @@ def show_logs(config: Config, name: str | None, *, follow: bool) -> None:
 
 
 def _is_over(run: RunDir) -> bool:
-    """Done, or ended by something after which it does not go on by itself."""
+    """Whether the run is done, or its last attempt ended for a cause that is not requeued."""
     attempts = run.attempts()
     ended = attempts[-1].get("cause") if attempts else None
     return run.is_done() or (ended is not None and ended not in REQUEUED_AFTER)
 
 
 def _log_files(config: Config, sweep: SweepDir, run: RunDir) -> list[Path]:
-    """Of the tasks that were submitted for the run, also of one that died before it began, and of its attempts."""
+    """The log files of the run's jobs, in order.
+
+    The submissions also name tasks that died before they started an attempt; the attempts also name local jobs.
+    """
     from hpc.submission.submissions import submissions
 
     ids = [
@@ -78,17 +83,17 @@ def _log_files(config: Config, sweep: SweepDir, run: RunDir) -> list[Path]:
 
 
 def _log_file(config: Config, sweep: SweepDir, task: str, suffix: str) -> Path | None:
-    """What a task printed; of an earlier version, the file lies in the folder of logs itself."""
+    """The log of a task, with the sweep's jobs; earlier versions wrote it below logs/. None if there is none."""
     folders = (sweep.jobs, Path(config.paths.logs_dir) / sweep.name)
     found = (folder.absolute() / f"{task}_0_log.{suffix}" for folder in folders)
     return next((path for path in found if path.is_file()), None)
 
 
 def last_line(config: Config, sweep: SweepDir, task: str) -> str | None:
-    """The last line that a task printed, of its errors if there are any; None if it printed nothing."""
+    """The last line of a task's stderr, or of its stdout if that is empty. None if both are."""
     for path in (_log_file(config, sweep, task, suffix) for suffix in ("err", "out")):
         lines = path.read_text(errors="replace").split("\n") if path else []
-        said = [line.strip() for line in lines if line.strip()]
-        if said:
-            return said[-1][:_ERROR_CHARACTERS]
+        texts = [line.strip() for line in lines if line.strip()]
+        if texts:
+            return texts[-1][:_ERROR_CHARACTERS]
     return None

@@ -1,4 +1,8 @@
-"""What is on disk, joined with what the scheduler says: the directory tells the truth, SLURM who waits and where."""
+"""One status row for each run: the run directory, joined with SLURM's queue.
+
+The directory says how far a run is and how its attempts ended. SLURM adds only what it alone knows: what is queued,
+why it waits, and the time left. Nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ FINISHED = ("done", "diverged")
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """How the runs of a sweep stand: a row for each, those that may not be started again, and seconds on slices."""
+    """A row for each run of a sweep, the blocked runs, the seconds spent on slices, and the runs queued or running."""
 
     rows: list[dict[str, Any]]
     blocked: Mapping[RunDir, Blocked]
@@ -34,47 +38,51 @@ class SweepStatus:
     in_flight: int
 
     def summary(self) -> str:
-        """`48 runs: 40 done, 7 PENDING, 1 running`, what they took, and what is to be done where something failed."""
+        """`48 runs: 40 done, 7 queued, 1 running`, the slice-hours, and commands for what failed or is idle."""
         counts = Counter(row["state"] for row in self.rows)
         lines = [
             f"{counted(len(self.rows), 'run')}: "
             + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         ]
         if self.used_s:
-            again = f", {show_hours(self.wasted_s / 3600)} of them for work done again" if self.wasted_s else ""
+            again = (
+                f", {show_hours(self.wasted_s / 3600)} of them for steps that were repeated" if self.wasted_s else ""
+            )
             lines.append(f"used: {show_hours(self.used_s / 3600)} slice-hours{again}")
         idle = len(self.rows) - self.in_flight - len(self.blocked) - sum(counts[state] for state in FINISHED)
         if idle:
-            lines.append(f"neither done nor on its way: {counted(idle, 'run')}; to submit again: {hints.again()}")
+            lines.append(f"neither done nor queued: {counted(idle, 'run')}; to submit: {hints.again()}")
         if self.blocked:
-            lines += ["failed, and not started again by themselves:", blocked_by_cause(self.blocked)]
+            lines += ["failed, and not restarted automatically:", blocked_by_cause(self.blocked)]
         return "\n".join(lines)
 
 
 def sweep_status(sweep: SweepDir, queue: Queue, only: str | None = None, now: float | None = None) -> SweepStatus:
-    """Rows with state, step of total, attempts with their causes, job and time left, of all runs or of `only` one.
+    """The status of all runs of the sweep, or of the run `only`; `now` in seconds since 1970.
 
-    One question to accounting where attempts left no word and are not going on; nothing is written.
+    If attempts were lost without an end record, one query to accounting names their causes.
     """
     runs = [run for run in sweep.runs() if only in (None, run.name)]
     attempts, blocked = _read_attempts(runs)
-    _name_losses({run: found for run, found in attempts.items() if run.name not in queue and not run.alive()})
-    held_by = Counter(job.job_id for jobs in queue.values() for job in jobs)
+    _infer_lost_ends({run: own for run, own in attempts.items() if run.name not in queue and not run.alive()})
+    # A task may execute several runs (cells_per_job of the profile).
+    runs_of_job = Counter(job.job_id for jobs in queue.values() for job in jobs)
     rows = []
     for run in runs:
         jobs = queue.get(run.name, ())
         try:
             if run not in blocked:
-                rows.append(_row(run, attempts[run], jobs, alone=not jobs or held_by[jobs[0].job_id] == 1))
+                rows.append(_row(run, attempts[run], jobs, alone=not jobs or runs_of_job[jobs[0].job_id] == 1))
         except RunError as error:
             blocked[run] = damaged(str(error))
         if run in blocked:
             rows.append(_damaged_row(run, blocked[run], jobs))
             continue
-        found = None if jobs or rows[-1]["state"] in ("running", "cancelled", *FINISHED) else why_blocked(attempts[run])
-        if found:
-            blocked[run] = found
-            rows[-1]["state"] = found.cause.lower()
+        may_be_blocked = not jobs and rows[-1]["state"] not in ("running", "cancelled", *FINISHED)
+        reason = why_blocked(attempts[run]) if may_be_blocked else None
+        if reason:
+            blocked[run] = reason
+            rows[-1]["state"] = reason.cause.lower()
     moment = time.time() if now is None else now
     return SweepStatus(
         rows,
@@ -99,11 +107,11 @@ def _read_attempts(runs: Sequence[RunDir]) -> tuple[dict[RunDir, list[dict[str, 
     return attempts, blocked
 
 
-def _name_losses(attempts: Mapping[RunDir, list[dict[str, Any]]]) -> None:
-    """Fill in how attempts ended that left no word and are not going on."""
-    left = {run: found[-1] for run, found in attempts.items() if unfinished_attempt(found)}
-    ends = ends_of(list(left.values())) if left else []
-    for run, attempt in left.items():
+def _infer_lost_ends(attempts: Mapping[RunDir, list[dict[str, Any]]]) -> None:
+    """Add cause and end to the attempts without an end record. In memory only: another user may be reading."""
+    lost = {run: own[-1] for run, own in attempts.items() if unfinished_attempt(own)}
+    ends = ends_of(list(lost.values())) if lost else []
+    for run, attempt in lost.items():
         cause, end = infer_end_cause(attempt, ends)
         attempt |= {"cause": cause, "end": end or last_activity(run)}
 
@@ -126,11 +134,11 @@ def _row(run: RunDir, attempts: list[dict[str, Any]], jobs: Sequence[QueuedJob],
     }
 
 
-def _damaged_row(run: RunDir, found: Blocked, jobs: Sequence[QueuedJob]) -> dict[str, Any]:
+def _damaged_row(run: RunDir, damage: Blocked, jobs: Sequence[QueuedJob]) -> dict[str, Any]:
     known = {"run": run.name, "state": "damaged", "job": " ".join(job.job_id for job in jobs) or None}
     unknown = dict.fromkeys(("step", "attempts", "causes", "job", "waits for", "error", "time left"))
-    # The file in the folder is enough beside the run's name.
-    return {**known, **unknown, **known, "error": _on_one_line(found.detail.removeprefix(f"{run.path}/"))}
+    # The row names the run, so the error needs only the file inside its folder.
+    return {**known, **unknown, **known, "error": _on_one_line(damage.detail.removeprefix(f"{run.path}/"))}
 
 
 def _state(
@@ -138,9 +146,11 @@ def _state(
 ) -> str:
     if result or job is None:
         return state_of_run(run, result, attempts)
-    if phase(job.state) != "running":
-        return job.state
-    return "running" if alone or unfinished_attempt(attempts) else "next in its task"
+    job_phase = phase(job.state)
+    if job_phase == "running":
+        return "running" if alone or unfinished_attempt(attempts) else "waiting in task"
+    # A state that we do not know is shown as SLURM names it.
+    return {"waiting": "queued", "ending": "ending"}.get(job_phase, job.state)
 
 
 def _on_one_line(error: str | None) -> str | None:

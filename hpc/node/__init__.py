@@ -1,1 +1,1 @@
-"""Around a task on its node: signals, the run lock, the GPU check, and the requeue."""
+"""What a task does on its node: check the GPU, take the run lock, execute runs, and requeue itself after a signal."""

@@ -1,4 +1,4 @@
-"""The GPU share that a task got, against the one that its profile asks for."""
+"""Checks that the GPU slice of a task is the one that its profile asks for."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ import socket
 from src import hints
 from src.errors import ClusterError
 
-# A MIG instance shows less than the gigabytes in its name: 10.75 GiB of a 1g.12gb, 9.5 GiB of a 1g.10gb.
+# A MIG instance reports less memory than its name says: 10.75 GiB for 1g.12gb, 9.5 GiB for 1g.10gb.
 _LEAST_SHARE, _MOST_SHARE = 0.75, 1.1
 
 
 def check_slice() -> str:
-    """What this task got: a slice by its name and memory, or the CPU of this host.
+    """Describe the device of this task in one line: the slice with its name and memory, or the CPU of this host.
 
-    Where the profile asks for a GPU, exactly one must be visible, and be the slice that it names: a CPU run in its
-    place would only be slow, a larger slice would be somebody else's. Raises ClusterError.
+    Raises ClusterError if the profile asks for a GPU and not exactly that one is visible. A run on the CPU would waste
+    the allocation, and a larger slice would belong to someone else.
     """
     if os.environ.get("RELAY_NEEDS_GPU", "0") != "1":
         return f"{socket.gethostname()}, CUDA_VISIBLE_DEVICES {_visible()}, no GPU asked for"
+    # Here and not above: the login node imports this module through submission/submit.
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count != 1:
         raise ClusterError(
-            f"needs_gpu: {count} GPUs are visible on {socket.gethostname()} (CUDA_VISIBLE_DEVICES {_visible()}), it "
-            "must be one: check gres or slice of the profile, and that torch fits the driver: "
+            f"needs_gpu: {count} GPUs are visible on {socket.gethostname()} (CUDA_VISIBLE_DEVICES {_visible()}), but a "
+            "task needs exactly one. Check gres and slice of the profile. To install a torch that fits the driver: "
             f"{hints.make('setup', 'TORCH_BACKEND=auto')}"
         )
     device = torch.cuda.get_device_properties(0)
@@ -38,9 +39,10 @@ def check_slice() -> str:
 
 
 def unlike(wanted: str, name: str, memory_bytes: int) -> str:
-    """What tells the device from the slice `wanted`, a gres type such as `1g.12gb` or `nvidia_h100_nvl`; "" if nothing.
+    """How a device differs from the slice `wanted`, a gres type such as `1g.12gb` or `nvidia_h100_nvl`; "" if it fits.
 
-    A MIG profile must stand in the device's name, where that names one, and its gigabytes must be there.
+    If both names contain a MIG profile, it must be the same. The memory must fit the gigabytes of the MIG profile. A
+    gres type without a MIG profile fits every device.
     """
     profile = re.search(r"\d+g\.(\d+)gb", wanted)
     if not profile:

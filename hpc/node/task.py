@@ -1,7 +1,8 @@
-"""Around a task on its node: its runs one after the other, and what follows when it is asked to stop.
+"""One task on its node: execute its runs one after the other, and requeue the task if a signal stops it.
 
-A signal only raises a flag. The loop sees it at the next step boundary and saves; then, outside the loop, the attempt
-is closed with its cause, and the task is requeued or ends.
+A signal only sets a flag. The training loop sees it at the next step boundary, saves and returns. Then, outside the
+loop, the attempt is closed with its cause, and the task requeues itself or ends. submitit does all of this inside the
+signal handler, which may interrupt an optimizer step or the write of a file.
 """
 
 from __future__ import annotations
@@ -35,31 +36,34 @@ VISIBLE_GPUS = "RELAY_VISIBLE_GPUS"
 
 
 class Task:
-    """What one SLURM array element executes; the pickle holds paths and nothing that can go stale."""
+    """What one SLURM array element executes: the runs at these paths.
+
+    submitit pickles it at submission. A path cannot go stale while the job waits; a configuration could.
+    """
 
     def __init__(self, runs: Sequence[str]) -> None:
         self.runs = list(runs)
 
     def __call__(self) -> dict[str, str]:
-        """Bring the runs to their end, one after the other. Returns each one's state by its label."""
+        """Execute the runs, as `execute_runs`. Returns the state of each run by its label."""
         start_log()
-        _see_the_gpus_again()
+        _restore_visible_gpus()
         runs = [RunDir(Path(path)) for path in self.runs]
         states = execute_runs(runs)
         if not all(run.is_done() for run in runs):
-            # Stopped or not begun, which is said above; submitit's own "Job completed successfully" would deny it.
+            # submitit would log "Job completed successfully", also for runs that were stopped or cancelled.
             logging.getLogger("submitit").setLevel(logging.WARNING)
         return states
 
     def checkpoint(self, *args: Any, **kwargs: Any) -> DelayedSubmission:
-        """For submitit's own handler, which is in force only until `StopRequest` has taken over."""
+        """Called by submitit's own signal handler, which is active only until `StopRequest.install` replaces it."""
         return DelayedSubmission(self)
 
 
 def execute_runs(runs: Sequence[RunDir]) -> dict[str, str]:
-    """Execute the runs that are not done. A run that fails does not keep the others from theirs.
+    """Execute the runs that are not done. If one fails, the others are still executed. Returns each state by label.
 
-    Leaves by SystemExit where the task was requeued, and with exit code 1 at the end where runs failed.
+    Raises SystemExit if the task was requeued, or, with exit code 1 at the end, if runs failed.
     """
     stop = StopRequest()
     stop.install()
@@ -74,8 +78,8 @@ def execute_runs(runs: Sequence[RunDir]) -> dict[str, str]:
         requeue_if_allowed(runs, stopped[-1] if stopped else stop.cause(), stop)
     failed = [label for label, state in states.items() if state == "FAILED"]
     if failed:
-        # Not raised: submitit would print its own traceback below the reason.
-        log.error(f"failed: {', '.join(failed)}; the reason stands above and in attempts.jsonl")
+        # sys.exit, because submitit prints a traceback of its own for any other exception.
+        log.error(f"failed: {', '.join(failed)}; the error is above and in attempts.jsonl")
         sys.exit(1)
     return states
 
@@ -84,7 +88,7 @@ def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str
     if run.is_done():
         return "DONE"
     if run.cancelled():
-        reporter.say(f"{run.label}: was cancelled, and is not executed until its user asks for it again")
+        reporter.say(f"{run.label}: was cancelled by its user; it is not executed until they submit it again")
         return "CANCELLED"
     hints.use(run.sweep().meta())
 
@@ -94,7 +98,7 @@ def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str
 
     try:
         if not wait_for_run_lock(run, stop.requested, reporter):
-            reporter.say(f"{run.label}: another task of SLURM's executes it; this one is not needed")
+            reporter.say(f"{run.label}: another SLURM task executes it; this task skips it")
             return "SURPLUS"
         if stop.requested():
             return "WAITED"
@@ -112,39 +116,43 @@ def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str
 
 
 class TaskHooks(AttemptHooks):
-    """An attempt inside a task, on a node of SLURM or in the local pool."""
+    """The hooks of an attempt inside a task, on a SLURM node or in the local pool."""
 
-    # Another process that only checks the lock holds it for a moment.
+    # A process that only checks the lock holds it for a moment.
     lock_wait_s = 5.0
 
     def __init__(self, stop: StopRequest) -> None:
         self._stop = stop
 
     def facts(self) -> Mapping[str, Any]:
-        """The job, the cluster and how often SLURM has restarted the job, and the slice that was requested."""
+        """The job, its cluster, how often SLURM has restarted it, and the slice that the profile requests."""
         own = own_job_id()
         of_slurm = {"cluster": os.environ.get("SLURM_CLUSTER_NAME", "slurm"), "restarts": restart_count()}
         job = {"job": own, **of_slurm} if own else {"job": os.environ.get("SUBMITIT_LOCAL_JOB_ID")}
         return {**job, "slice": os.environ.get("RELAY_SLICE") or None}
 
     def check_allowed(self, run: RunDir) -> None:
-        """Within the budgets of src/runs/causes.py."""
+        """Raises RunError if the budgets of src/runs/causes.py are used up."""
         check_allowed(run.label, run.attempts())
 
     def cause_of_stop(self, run: RunDir) -> str:
-        """A cancel by the user is in the run directory; SLURM knows the rest."""
+        """CANCELLED if the run directory has a cancel by the user; otherwise what SLURM says."""
         return "CANCELLED" if run.cancelled() else self._stop.cause()
 
     def infer_end_cause(self, attempt: Mapping[str, Any]) -> Loss:
-        """As accounting has it."""
+        """The end of a lost attempt, from accounting."""
         cause, end = infer_end_cause(attempt, ends_of([attempt], WAITS_S))
-        # After a kill -9 a job has failed. SLURM requeued this one, and accounting has no end state for it (yet).
+        # This job was requeued by SLURM, which it does after a node failure; after a kill -9, the job ends as FAILED.
+        # Accounting may not have the end of the earlier execution yet.
         own = own_job_id()
         return ("NODE_FAIL" if cause == "KILLED" and own and attempt.get("job") == own else cause), end
 
 
-def _see_the_gpus_again() -> None:
-    """submitit's local executor hides all GPUs from its workers; LocalPool hands over what was visible."""
+def _restore_visible_gpus() -> None:
+    """Restore CUDA_VISIBLE_DEVICES in a local worker: submitit's local executor hides all GPUs from it.
+
+    LocalPool passes the original value in RELAY_VISIBLE_GPUS.
+    """
     if os.environ.get("SUBMITIT_EXECUTOR") == "local":
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)
         if VISIBLE_GPUS in os.environ:
@@ -152,33 +160,33 @@ def _see_the_gpus_again() -> None:
 
 
 def requeue_if_allowed(runs: Sequence[RunDir], cause: str, stop: StopRequest) -> None:
-    """After a stop: requeue the task, by SystemExit, where its cause allows it and a run is left that may go on."""
-    left = [(run, why_blocked(run.attempts())) for run in _left(runs)]
+    """After a stop, requeue the task if the cause allows it and at least one unfinished run may continue.
+
+    Raises SystemExit after a requeue, so that nothing else is executed.
+    """
+    unfinished = [run for run in runs if not (run.is_done() or run.cancelled() or run.damage())]
+    left = [(run, why_blocked(run.attempts())) for run in unfinished]
     if not left:
         return
     for run, blocked in left:
         if blocked:
             log.warning(f"{run.label}: not requeued: {blocked.with_retry(run.label)}")
     if cause == "SIGNALLED":
-        # It may be that nobody could be asked; a cancel must not be undone.
+        # The controller may have been unreachable, and a requeue would undo a cancel: ask again, and wait longer.
         cause = stop.cause(patient=True)
     if stop.put_back:
-        log.info(f"{cause}: what was reached is saved; SLURM has put the task back itself")
+        log.info(f"{cause}: the state is saved; SLURM has already requeued the task")
     elif cause not in REQUEUED_AFTER:
-        log.info(f"{cause}: what was reached is saved, the task is not requeued")
+        log.info(f"{cause}: the state is saved; the task is not requeued")
     elif any(blocked is None for _, blocked in left):
-        log.info(f"{cause}: what was reached is saved, the task is requeued")
+        log.info(f"{cause}: the state is saved; the task is requeued")
         _requeue()
         sys.exit(-1)
 
 
-def _left(runs: Sequence[RunDir]) -> list[RunDir]:
-    return [run for run in runs if not (run.is_done() or run.cancelled() or run.damage())]
-
-
 def _requeue() -> None:
-    # What submitit's own handler does, without its re-pickling: that takes the old pickle away before the new one is
-    # in its place, and counts time-outs by the clock down to an end. Our pickle never changes.
+    # As submitit's handler does, but without pickling the task again: submitit removes the old pickle before the new
+    # one is in place, and its pickle counts time-outs, guessed from the clock, down to zero. Our pickle never changes.
     job_id = own_job_id()
     if job_id:
         slurm.requeue(job_id)

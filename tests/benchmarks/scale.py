@@ -32,8 +32,8 @@ from typing import Any
 
 import jobs
 from hpc.submission import launching as commands
-from hpc.submission.arrays import ask_site
 from hpc.submission.profile import load_profile
+from hpc.submission.site import ask_site
 from src.config.loading import load_config, make_config
 from src.config.yaml_file import dump_yaml
 from src.runs.sweeps import open_sweep

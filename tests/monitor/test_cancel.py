@@ -148,7 +148,7 @@ def test_a_task_that_ended_before_its_run_began_says_why(
     assert "error: no code 1" in shown[1]
     assert "crashed" in shown[2]
     assert "its own" in shown[2]
-    assert "PENDING" in shown[3]
+    assert "queued" in shown[3]
 
 
 def test_logs_are_found_with_the_jobs_and_where_an_earlier_version_kept_them(
@@ -315,7 +315,7 @@ def test_a_cancel_names_what_it_stops_and_what_it_holds(
     assert [second.label in held, third.label in held, fourth.label in held] == [True, True, False]
     queue.write_text("")
     cancel_runs(small(), third.label)
-    assert f"{third.label}: nothing of it waits or runs" in capsys.readouterr().out
+    assert f"{third.label}: nothing is queued or running" in capsys.readouterr().out
 
 
 def test_a_cancelled_run_that_waited_is_cancelled_in_every_table(
@@ -338,7 +338,7 @@ def test_a_task_that_somebody_took_out_of_the_queue_is_shown_as_cancelled(
     show_status(small(), sweep.name)
     shown = [line for line in capsys.readouterr().out.splitlines() if "k=00" in line]
     assert "cancelled" in shown[0]
-    assert "PENDING" in shown[1]
+    assert "queued" in shown[1]
 
 
 def test_logs_are_labelled_stdout_before_stderr(
@@ -380,7 +380,7 @@ def test_a_task_that_does_not_come_to_its_end_is_left_to_the_next_call(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(queue_cleanup, "_ENDING_S", 0.1)
+    monkeypatch.setattr(queue_cleanup, "_ENDING_S", 0.4)
     queue.write_text(waiting("70_0", state="COMPLETING"))
     submit_missing(sweep, PROFILE, SITE, small())
     assert sent == [run.name for run in sweep.runs()[1:]]

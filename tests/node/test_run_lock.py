@@ -1,4 +1,4 @@
-"""Claims between processes: real locks, held by real processes; SLURM's word on a job is stood in for."""
+"""Locks between processes: real locks, held by real processes. Only SLURM's answers are fake."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hpc.node import run_lock as claims
+from hpc.node import run_lock
 from hpc.node.run_lock import wait_for_run_lock
 from src.config.schema import Config
 from src.errors import RunError, TakenOverError
@@ -52,7 +52,7 @@ def no_work(*_: object) -> Outcome:
     return Outcome("done", 0, 0, 0)
 
 
-def test_a_claim_excludes_other_processes_and_ends_with_its_own(run: RunDir, holder: subprocess.Popen[str]) -> None:
+def test_a_lock_excludes_other_processes_and_ends_with_its_own(run: RunDir, holder: subprocess.Popen[str]) -> None:
     assert run.is_locked_now()
     with pytest.raises(RunError, match="executed by another process"):
         attempt(run, no_work, never, PlainReporter())
@@ -67,7 +67,7 @@ def test_a_claim_excludes_other_processes_and_ends_with_its_own(run: RunDir, hol
 def of_job(run: RunDir, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> RunDir:
     """The run, held by a process of the job 70 of this cluster."""
     monkeypatch.setenv("SLURM_CLUSTER_NAME", "c")
-    monkeypatch.setattr(claims, "_ASK_EVERY_S", 0.05)
+    monkeypatch.setattr(run_lock, "_ASK_EVERY_S", 0.05)
     run.record_attempt(1, job="70", cluster="c", start=time.time())
     return run
 

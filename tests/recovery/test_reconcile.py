@@ -143,7 +143,7 @@ def test_status_shows_who_runs_who_is_next_and_what_to_do(sweep: SweepDir) -> No
         record(stuck, "TIMEOUT", first_step=0, last_step=0, total_steps=12)
     record(crashed, "CRASHED", error="no images\nat all")
     shown = sweep_status(sweep, {run.name: [in_squeue("7_1", state="RUNNING")] for run in (first, second)})
-    assert [row["state"] for row in shown.rows] == ["running", "next in its task", "no_progress", "crashed"]
+    assert [row["state"] for row in shown.rows] == ["running", "waiting in task", "no_progress", "crashed"]
     assert [row["error"] for row in shown.rows] == [None, None, None, "no images at all"]
     summary = shown.summary()
     assert "1 CRASHED" in summary
@@ -173,7 +173,7 @@ def test_a_done_run_whose_task_goes_on_is_counted_once(sweep: SweepDir) -> None:
     record(idle, "CANCELLED")
     shown = sweep_status(sweep, {run.name: [in_squeue("7_1", state="RUNNING")] for run in (done, queued_tasks)})
     assert shown.in_flight == 1
-    assert "neither done nor on its way: 2 runs" in shown.summary()
+    assert "neither done nor queued: 2 runs" in shown.summary()
 
 
 def test_a_state_that_nobody_knows_is_shown_as_it_is(sweep: SweepDir) -> None:

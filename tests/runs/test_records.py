@@ -15,7 +15,7 @@ from hpc.monitor.logs import show_logs
 from hpc.monitor.retry import retry
 from hpc.monitor.status import show_status
 from hpc.monitor.status_rows import sweep_status
-from hpc.node.run_lock import _sign
+from hpc.node.run_lock import _sign_of_life
 from hpc.pipeline.directory import all_pipelines, make_pipeline
 from hpc.recovery.reconcile import classify_runs
 from hpc.submission.launching import launch
@@ -381,4 +381,4 @@ def test_a_damaged_pipeline_is_passed_over(
 def test_an_owner_file_of_any_bytes_is_a_sign_of_life(sweep: SweepDir) -> None:
     run = sweep.runs()[2]
     run.owner_file.write_bytes(b"\xff")
-    assert _sign(run)[1] == b"\xff"
+    assert _sign_of_life(run)[1] == b"\xff"
