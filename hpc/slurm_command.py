@@ -73,7 +73,7 @@ def run_slurm_once(command: Sequence[str]) -> str:
     conf = os.environ.get("SLURM_CONF")
     if conf and not Path(conf).is_file():
         raise ClusterError(
-            f"SLURM_CONF: {conf} is not there; unset SLURM_CONF, or start that cluster again: {_start_one()}"
+            f"SLURM_CONF: {conf} is not there; unset it, or start that cluster again: {_start_one()}"
         )
     began_s = time.monotonic()
     try:
