@@ -72,9 +72,7 @@ def run_slurm_once(command: Sequence[str]) -> str:
     """Run a SLURM command once and return what it prints. Raises as `run_slurm` does."""
     conf = os.environ.get("SLURM_CONF")
     if conf and not Path(conf).is_file():
-        raise ClusterError(
-            f"SLURM_CONF: {conf} is not there; unset it, or start that cluster again: {_start_one()}"
-        )
+        raise ClusterError(f"SLURM_CONF: {conf} is not there; unset it, or start that cluster again: {_start_one()}")
     began_s = time.monotonic()
     try:
         done = subprocess.run(

@@ -32,6 +32,8 @@ def retry(config: Config, name: str | None, cluster: str | None, cause: str | No
     # Before anything is written: a site that refuses must leave the budgets as they are.
     site = None if profile.executor == "local" else ask_site(profile_name, profile)
     chosen = failed_runs(sweep, run, cause, on_slurm=site is not None)
+    # Before the budgets are reset: a sweep whose code cannot be started must keep them.
+    choose_code(sweep, new_code=new_code)
     remember_profile(sweep, profile_name)
     # Again, because the profile in sweep.yaml is part of the commands that messages suggest.
     hints.use(sweep.meta())
@@ -40,7 +42,6 @@ def retry(config: Config, name: str | None, cluster: str | None, cause: str | No
         f"{sweep.path}: budgets reset for {counted(len(chosen), 'failed run')}, on profile {profile_name}:", flush=True
     )
     print_names(chosen)
-    choose_code(sweep, new_code=new_code)
     # The sweep's own configuration says where its logs and tables go; the user's file may have changed since.
     own_config = make_config(sweep.meta()["config"], str(sweep.meta_file))
     execute(sweep, profile, site, own_config, [run.name for run in chosen])

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import jobs
-from hpc.submission import launching as commands
+from hpc.submission.execute import execute
 from hpc.submission.profile import load_profile
 from hpc.submission.site import ask_site
 from src.config.loading import load_config, make_config
@@ -172,7 +172,7 @@ def phases(site: FakeSite, path: Path, folder: Path) -> Iterator[tuple[str, Meas
     def submit() -> None:
         name, profile = load_profile("h100-mig")
         with contextlib.redirect_stdout(io.StringIO()):
-            commands.execute(kept["sweep"], profile, ask_site(name, profile), kept["config"])
+            execute(kept["sweep"], profile, ask_site(name, profile), kept["config"])
 
     def one_by_one() -> None:
         base = {**kept["config"].to_dict(), "hparams": {}}

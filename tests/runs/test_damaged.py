@@ -226,7 +226,8 @@ def resume(place: Path) -> None:
 
 
 def commands_of(place: Path) -> dict[str, Callable[[], object]]:
-    from hpc import aggregate, launch
+    from hpc import aggregate
+    from hpc.commands import manage, submit
     from hpc.monitor import logs, retry
     from src import compare_runs, evaluate
 
@@ -235,13 +236,13 @@ def commands_of(place: Path) -> dict[str, Callable[[], object]]:
     run = next(iter(place.glob("runs/*/k=001*")))
     label = f"{run.parent.name}/{run.name}"
     return {
-        "status": lambda: launch.status(config=config),
+        "status": lambda: manage.status(config=config),
         "aggregate": lambda: aggregate.main(config=config),
         "logs": lambda: logs.show_logs(load(), label, follow=False),
-        "cancel": lambda: launch.cancel("all", config=config),
+        "cancel": lambda: manage.cancel("all", config=config),
         "retry": lambda: retry.retry(load(), label, "h100-mig", None),
-        "grid --dry-run": lambda: launch.grid(config=config, cluster="h100-mig", dry_run=True),
-        "train --best": lambda: launch.train(config=config, cluster="local", best=True, unfinished=True, dry_run=True),
+        "grid --dry-run": lambda: submit.grid(config=config, cluster="h100-mig", dry_run=True),
+        "train --best": lambda: submit.train(config=config, cluster="local", best=True, unfinished=True, dry_run=True),
         "compare": lambda: compare_runs.main(config=config),
         "evaluate": lambda: evaluate.main(config=config),
         "resume": lambda: resume(place),
