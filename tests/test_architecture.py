@@ -29,11 +29,8 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def imports_of(path: Path, *, top_level_only: bool = False) -> set[str]:
-    tree = parsed(path)
-    # With what is imported under TYPE_CHECKING: a circle of types is a circle.
-    blocks = [node for node in tree.body if isinstance(node, ast.If)]
-    nodes = [*tree.body, *(n for block in blocks for n in block.body)] if top_level_only else list(ast.walk(tree))
+def imports_of(path: Path) -> set[str]:
+    nodes = ast.walk(parsed(path))
     names: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -92,13 +89,8 @@ def check_one_way(graph: dict[str, set[str]]) -> None:
 
 
 def test_nothing_imports_in_a_circle() -> None:
-    known = {name_of(path): path for path in modules()}
-    check_one_way(
-        {
-            name: {i for i in imports_of(path, top_level_only=True) if i in known and i != name}
-            for name, path in known.items()
-        }
-    )
+    """Imports inside functions and under TYPE_CHECKING count too."""
+    check_one_way({name_of(path): imported_modules(path) for path in modules()})
 
 
 def folder_of(module: str) -> str:

@@ -64,7 +64,11 @@ def _size_problems(config: Config) -> Iterable[str]:
             f"augment.random_crop.size: {crop.size} does not fit preprocess.resize {list(size)}; "
             f"train and val images must have one size: set it to {size[0]}, or augment.random_crop=null"
         )
-    yield from NETWORKS[config.model.type].problems(dict(config.model), size)
+    network = config.model.type
+    if network in NETWORKS:
+        yield from NETWORKS[network].problems(dict(config.model), size)
+    else:
+        yield f"model.type: {network!r} is not allowed; allowed: {' or '.join(map(repr, NETWORKS))}"
 
 
 def _class_problems(config: Config) -> Iterable[str]:

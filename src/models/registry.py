@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+from src.models.options import Model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,14 +20,6 @@ if TYPE_CHECKING:
 LABELS = {"type": "net", "num_modules": "M", "branch_channels": "bc"}
 # The options that every network reads. Each of the others is read by some networks only.
 _COMMON = frozenset({"type", "num_classes", "input_shape"})
-
-
-class ModelSection(Protocol):
-    """`src.models.options.Model`, which cannot be imported here, because it imports this file."""
-
-    @property
-    def type(self) -> str:
-        """The network's name."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ class Network:
 
     options: frozenset[str]
     problems: Callable[[Mapping[str, Any], tuple[int, int]], Iterable[str]]
-    build: Callable[[Any], nn.Module]
+    build: Callable[[Model], nn.Module]
 
 
 def reads(network: str, option: str) -> bool:
@@ -53,14 +47,7 @@ def content_of(model: Mapping[str, Any]) -> dict[str, Any]:
     return {option: value for option, value in model.items() if reads(model["type"], option)}
 
 
-def check_type(name: str) -> str:
-    """Return `name`. Raises ValueError, for pydantic, if no network has it."""
-    if name not in NETWORKS:
-        raise ValueError(f"allowed: {' or '.join(map(repr, NETWORKS))}")
-    return name
-
-
-def build_model(model: ModelSection) -> nn.Module:
+def build_model(model: Model) -> nn.Module:
     """The network of a validated `model` section, with initial weights from torch's global generator.
 
     It maps normalised images, float32 (B, 3, H, W), to logits (B, num_classes).
@@ -82,13 +69,13 @@ def _size_problems(model: Mapping[str, Any], size: tuple[int, int]) -> Iterable[
         yield f"model.num_modules: {halve}, too many for {list(size)}; set fewer"
 
 
-def _inception(model: Any) -> nn.Module:
+def _inception(model: Model) -> nn.Module:
     from src.models.inception import InceptionNet
 
     return InceptionNet(model)
 
 
-def _residual_cnn(model: Any) -> nn.Module:
+def _residual_cnn(model: Model) -> nn.Module:
     from src.models.residual import ResidualCNN
 
     return ResidualCNN(model)
