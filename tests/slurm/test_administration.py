@@ -137,7 +137,7 @@ def test_a_moved_folder_ends_its_tasks_with_a_reason_and_goes_on_from_its_new_pl
     wait_for("the task has failed", lambda: one_machine.job(job)["JobState"] == "FAILED", 90)
     shown = launch("status", *here).stdout
     assert "not started" in shown
-    assert "its folder was moved, deleted or full" in shown
+    assert "its log folder was moved, deleted or full" in shown
     assert sweeps(new)[-1].runs()[0].attempts() == []
     (tmp_path / "linked").symlink_to(new)
     again = launch("grid", "--set", f"paths.runs_dir={tmp_path / 'linked'}")
