@@ -199,7 +199,7 @@ def test_bytes_changed_inside_a_checkpoint_are_seen(small: Callable[..., Config]
     data[middle : middle + 64] = bytes(64)
     checkpoint.write_bytes(data)
     run = planned(small(evaluation__checkpoint=str(checkpoint)))
-    with pytest.raises(CheckpointError, match=r"some\.ckpt: is damaged: .* is not what was written"):
+    with pytest.raises(CheckpointError, match=r"some\.ckpt: is damaged: .* differs from what was written"):
         attempt(run, evaluate, lambda: False, PlainReporter())
 
 
