@@ -134,7 +134,9 @@ def test_down_leaves_nothing_even_of_a_running_job(another_machine: Cluster, tmp
         f"echo $! > {tmp_path}/bare; trap '' TERM; wait"
     )
     names = ("batch", "detached", "bare")
-    wait_for("the job runs", lambda: all((tmp_path / name).exists() for name in names))
+    wait_for(
+        "the job runs", lambda: all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in names)
+    )
     pids = [int((tmp_path / name).read_text()) for name in names]
     assert all(start_ticks(pid) is not None for pid in pids)
 
