@@ -135,7 +135,8 @@ def run(site: FakeSite, *words: str) -> str:
 
 def launch(site: FakeSite, command: str, path: Path, *words: str) -> str:
     """`python -m hpc.launch command` under the profile that comes with the project."""
-    return run(site, *words, "-m", "hpc.launch", command, "--config", str(path), "--cluster", "h100-mig")
+    placed = [] if command == "status" else ["--cluster", "h100-mig"]
+    return run(site, *words, "-m", "hpc.launch", command, "--config", str(path), *placed)
 
 
 def write_plainly(folder: Path, target: Path) -> None:
