@@ -20,9 +20,6 @@ StopCheck = Callable[[], bool]
 class Reporter(Protocol):
     """Shows the progress of a run."""
 
-    def say(self, text: str) -> None:
-        """Log a line at level INFO."""
-
     def advance(self, done: int, total: int, text: str, unit: str = "step") -> None:
         """Show that `done` of `total` steps (or another `unit`) are done; `text` adds the current metrics."""
 
@@ -42,15 +39,11 @@ class PlainReporter:
     ) -> None:
         return
 
-    def say(self, text: str) -> None:
-        """Log at level INFO."""
-        log.info(text)
-
     def advance(self, done: int, total: int, text: str, unit: str = "step") -> None:
         """Log a line if the last one is `every_s` seconds old, or if this is the last step."""
         if time.monotonic() - self._last >= self._every_s or done >= total:
             self._last = time.monotonic()
-            self.say(f"{unit} {done}/{total}  {text}")
+            log.info(f"{unit} {done}/{total}  {text}")
 
 
 class BarReporter:
@@ -79,10 +72,6 @@ class BarReporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
-
-    def say(self, text: str) -> None:
-        """Log at level INFO; while the bar is shown, rich prints what goes to stderr above it."""
-        log.info(text)
 
     def advance(self, done: int, total: int, text: str, unit: str = "step") -> None:
         """Move the bar. The first call creates it, because only then its length is known."""

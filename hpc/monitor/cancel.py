@@ -57,7 +57,8 @@ def cancel_runs(config: Config, name: str) -> None:
     number = len(ids) + len(local)
     print(f"{what}: " + (f"cancelled {counted(number, 'task')}" if number else "nothing is queued or running"))
     print_names(stopped)
-    not_queued = [run for run in runs if run not in set(stopped)]
+    reached = set(stopped)
+    not_queued = [run for run in runs if run not in reached]
     if not_queued:
         print("not in the queue; these will not start until you submit them again:")
         print_names(not_queued)

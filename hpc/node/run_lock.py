@@ -16,7 +16,8 @@ from typing import Literal
 from hpc import slurm
 from hpc.recovery.diagnosis import own_job_id
 from src.errors import ClusterError
-from src.progress import Reporter, StopCheck
+from src.log import log
+from src.progress import StopCheck
 from src.runs.attempts import last_activity, unfinished_attempt
 from src.runs.ownership import SILENCE_S
 from src.runs.rundir import RunDir
@@ -27,7 +28,7 @@ _ASK_EVERY_S, _SAY_EVERY_S = 15.0, 300.0
 Owner = Literal["over", "running", "unknown"]
 
 
-def wait_for_run_lock(run: RunDir, should_stop: StopCheck, reporter: Reporter, silence_s: float = SILENCE_S) -> bool:
+def wait_for_run_lock(run: RunDir, should_stop: StopCheck, silence_s: float = SILENCE_S) -> bool:
     """Wait until the run's lock is free or broken, or a stop is requested. False if another SLURM task executes the
     run.
 
@@ -49,13 +50,13 @@ def wait_for_run_lock(run: RunDir, should_stop: StopCheck, reporter: Reporter, s
             return False
         if owner == "over" and now - last_change >= silence_s:
             run.lock_file.unlink(missing_ok=True)
-            reporter.say(f"{run.label}: the job that locked it is over and silent; the lock is broken")
+            log.info(f"{run.label}: the job that locked it is over and silent; the lock is broken")
             return True
         if owner == "unknown" and now - started >= silence_s:
             return True
         if now - last_message >= _SAY_EVERY_S:
             last_message = now
-            reporter.say(f"{run.label}: locked by another process; waiting for it to end")
+            log.info(f"{run.label}: locked by another process; waiting for it to end")
         time.sleep(min(_POLL_S, silence_s))
     return True
 

@@ -28,7 +28,7 @@ from src import hints
 from src.errors import RelayError, TakenOverError
 from src.log import log, start_log
 from src.progress import PlainReporter, Reporter, StopCheck
-from src.runs.attempts import AttemptHooks, Loss, Outcome, attempt
+from src.runs.attempts import AttemptHooks, EndCause, Outcome, attempt
 from src.runs.causes import REQUEUED_AFTER, STOPPED_BY_USER, check_allowed, why_blocked
 from src.runs.rundir import RunDir
 
@@ -88,23 +88,23 @@ def _execute_one(run: RunDir, stop: StopRequest, reporter: PlainReporter) -> str
     if run.is_done():
         return "DONE"
     if run.cancelled():
-        reporter.say(f"{run.label}: was cancelled by its user; it is not executed until they submit it again")
+        log.info(f"{run.label}: was cancelled by its user; it is not executed until they submit it again")
         return "CANCELLED"
     hints.use(run.sweep().meta())
 
     def on_the_right_device(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
-        reporter.say(f"{run.label}: on {check_slice()}")
+        log.info(f"{run.label}: on {check_slice()}")
         return jobs.executor_of(run.sweep().kind)(run, should_stop, reporter)
 
     try:
-        if not wait_for_run_lock(run, stop.requested, reporter):
-            reporter.say(f"{run.label}: another SLURM task executes it; this task skips it")
+        if not wait_for_run_lock(run, stop.requested):
+            log.info(f"{run.label}: another SLURM task executes it; this task skips it")
             return "SURPLUS"
         if stop.requested():
             return "WAITED"
         attempt(run, on_the_right_device, stop.requested, reporter, TaskHooks(stop))
     except TakenOverError as error:
-        reporter.say(str(error))
+        log.info(str(error))
         return "SURPLUS"
     except RelayError as error:
         log.error(f"{run.label}: {error}")
@@ -139,7 +139,7 @@ class TaskHooks(AttemptHooks):
         """CANCELLED if the run directory has a cancel by the user; otherwise what SLURM says."""
         return "CANCELLED" if run.cancelled() else self._stop.cause()
 
-    def infer_end_cause(self, attempt: Mapping[str, Any]) -> Loss:
+    def infer_end_cause(self, attempt: Mapping[str, Any]) -> EndCause:
         """The end of a lost attempt, from accounting."""
         cause, end = infer_end_cause(attempt, ends_of([attempt], WAITS_S))
         # This job was requeued by SLURM, which it does after a node failure; after a kill -9, the job ends as FAILED.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hpc.pipeline.directory import Pipeline
 from hpc.pipeline.stage_job import submit_stage_job
-from hpc.pipeline.stage_sweep import open_stage_sweep, refuse_failed
+from hpc.pipeline.stage_sweep import classify_stage, open_stage_sweep
 from hpc.pipeline.stages import stage_request, stage_result
 from hpc.submission.execute import execute
 from hpc.submission.prepare import choose_code
@@ -27,9 +27,9 @@ def advance_stage(
     """
     request = stage_request(pipeline, stage)
     sweep = open_stage_sweep(pipeline, stage, request)
-    refuse_failed(sweep, in_queue(sweep) if site else {}, by_stage_job=by_stage_job)
+    by_state = classify_stage(sweep, in_queue(sweep) if site else {}, by_stage_job=by_stage_job)
     choose_code(sweep, new_code=new_code, root=pipeline.snapshot())
-    if not all(run.is_done() for run in sweep.runs()):
+    if len(by_state.done) < len(request.cells):
         print(f"{stage}: {sweep.path}", flush=True)
         remember_profile(sweep, str(pipeline.meta()["profile"]))
         execute(sweep, profile, site, request.config, by_user=not by_stage_job)

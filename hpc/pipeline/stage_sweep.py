@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpc.pipeline.directory import Pipeline
-from hpc.recovery.reconcile import blocked_by_cause, classify_runs, last_cause
+from hpc.recovery.reconcile import RunsByState, blocked_by_cause, classify_runs, last_cause
 from hpc.slurm import Queue
 from hpc.submission.submissions import submissions
 from src import hints
@@ -30,11 +30,14 @@ def open_stage_sweep(pipeline: Pipeline, stage: str, request: Request) -> SweepD
     return sweep
 
 
-def refuse_failed(sweep: SweepDir, queue: Queue, *, by_stage_job: bool) -> None:
-    """Raise RunError if the stage cannot continue by itself: its runs are blocked, or a user stopped them."""
+def classify_stage(sweep: SweepDir, queue: Queue, *, by_stage_job: bool) -> RunsByState:
+    """The runs of the stage by their state.
+
+    Raises RunError if the stage cannot continue by itself: its runs are blocked, or a user stopped them.
+    """
     by_state = classify_runs(sweep, queue)
     if by_state.queued:
-        return  # What still runs is not held up by what has failed.
+        return by_state  # What still runs is not held up by what has failed.
     if by_state.blocked:
         raise RunError(
             f"{len(by_state.blocked)} of {len(sweep.runs())} runs failed\n{blocked_by_cause(by_state.blocked)}\n"
@@ -54,3 +57,4 @@ def refuse_failed(sweep: SweepDir, queue: Queue, *, by_stage_job: bool) -> None:
             f"{len(stopped)} of {len(sweep.runs())} runs were cancelled or never started, such as {stopped[0].name}; "
             f"to see its log: {logs}; to continue: {hints.again()}"
         )
+    return by_state

@@ -62,26 +62,24 @@ class LocalPool:
             if len(self._active) >= self._profile.max_parallel:
                 left.append(run)
             elif not run.is_done() and run.cancelled():
-                self._reporter.say(f"{run.name}: cancelled")
+                log.info(f"{run.name}: cancelled")
             elif not run.is_done() and not run.is_locked_now():
                 self._start(run)
             elif not run.is_done():
                 left.append(run)
                 if run not in self._busy:
-                    self._reporter.say(f"{run.name}: another process executes it; waiting for it")
+                    log.info(f"{run.name}: another process executes it; waiting for it")
                     self._busy.add(run)
         return left
 
     def _start(self, run: RunDir) -> None:
         problem = snapshot_problem(self._code)
         if problem:
-            self._reporter.say(
-                f"{run.name}: not started, {self._code} is not the code that it was: {problem}; {new_code_hint()}"
-            )
+            log.info(f"{run.name}: not started, {self._code} is not the code that it was: {problem}; {new_code_hint()}")
             return
         self._attempts_before[run] = len(run.attempts())
         self._active[run] = start_worker(self._executor, run, self._code, self._cpus())
-        self._reporter.say(f"started {run.name} (job {self._active[run].job_id})")
+        log.info(f"started {run.name} (job {self._active[run].job_id})")
 
     def _cpus(self) -> dict[str, str]:
         """The number of CPUs of each worker, unless the user has set OMP_NUM_THREADS."""
@@ -106,7 +104,7 @@ class LocalPool:
                 again.append(run)
                 continue
             detail = "" if run.result() else f"; see {job.paths.stderr}"
-            self._reporter.say(f"{run.name}: {state}{detail}")
+            log.info(f"{run.name}: {state}{detail}")
         return again
 
     def _report_attempts(self, run: RunDir) -> None:
@@ -115,9 +113,9 @@ class LocalPool:
             if attempt["cause"] != "DONE":
                 where = f" at step {attempt['last_step']}" if "last_step" in attempt else ""
                 where += f" of {attempt['total_steps']}" if "total_steps" in attempt else ""
-                self._reporter.say(f"{run.name}: attempt {attempt['attempt']} ended by {attempt['cause']}{where}")
+                log.info(f"{run.name}: attempt {attempt['attempt']} ended by {attempt['cause']}{where}")
             elif attempt.get("first_step"):
-                self._reporter.say(
+                log.info(
                     f"{run.name}: attempt {attempt['attempt']} resumed from step {attempt['first_step']} and finished"
                 )
         self._attempts_seen[run] = len(ended)

@@ -41,8 +41,8 @@ class Outcome:
 
 
 Execute = Callable[[RunDir, StopCheck, Reporter], Outcome]
-# A cause and the end of the attempt, in seconds since 1970; None if that is unknown.
-Loss = tuple[str, float | None]
+# Why an attempt ended, and when, in seconds since 1970; None if that is unknown.
+EndCause = tuple[str, float | None]
 
 
 class AttemptHooks:
@@ -62,7 +62,7 @@ class AttemptHooks:
         """Why the run was asked to stop."""
         return "INTERRUPTED"
 
-    def infer_end_cause(self, attempt: Mapping[str, Any]) -> Loss:
+    def infer_end_cause(self, attempt: Mapping[str, Any]) -> EndCause:
         """Why an earlier attempt without an end record ended."""
         return "KILLED", None
 
@@ -100,7 +100,7 @@ def unfinished_attempt(attempts: Attempts) -> Mapping[str, Any] | None:
     return attempts[-1] if attempts and "end" not in attempts[-1] else None
 
 
-def close_orphaned_attempt(run: RunDir, infer_end_cause: Callable[[Mapping[str, Any]], Loss]) -> None:
+def close_orphaned_attempt(run: RunDir, infer_end_cause: Callable[[Mapping[str, Any]], EndCause]) -> None:
     """Record the end of an attempt that could not do so itself: a kill -9, a node that went down, a power cut.
 
     The caller holds the run lock.

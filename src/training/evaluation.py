@@ -7,6 +7,7 @@ import math
 from src.config.schema import Config
 from src.data.dataset import digest, images_of, load, prepare
 from src.errors import DataError
+from src.log import log
 from src.progress import Reporter, StopCheck
 from src.runs.attempts import Outcome, write_provenance
 from src.runs.planned import check_as_planned
@@ -37,7 +38,7 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     device = choose_device(planned.train.device)
     write_provenance(run, str(device))
     compute_reproducibly(planned.train.seed)
-    pretrained = load_pretrained(planned, reporter.say)
+    pretrained = load_pretrained(planned, log.info)
     config = pretrained.config
     data = load(config)
     # The digest in the manifest is that of the planned images. The checkpoint's own preprocessing may need other ones.
@@ -46,7 +47,7 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     part = getattr(data, config.evaluation.split)
     if not len(part):
         raise _no_images(config)
-    reporter.say(f"evaluating {pretrained.path} on {config.evaluation.split} ({len(part)} images)")
+    log.info(f"evaluating {pretrained.path} on {config.evaluation.split} ({len(part)} images)")
     values = evaluate_split(pretrained.network.to(device), part, config, device, should_stop)
     if values is None:
         return Outcome("stopped", 0, 0, 1)

@@ -9,6 +9,7 @@ from typing import Any
 from src.config.loading import make_config
 from src.config.yaml_file import dump_yaml, json_text
 from src.files import replace_file
+from src.log import log
 from src.progress import Reporter, StopCheck
 from src.results.artifacts import export_best, export_bytes
 from src.runs.attempts import Outcome
@@ -20,7 +21,7 @@ def train_and_export(run: RunDir, should_stop: StopCheck, reporter: Reporter) ->
     from src.training.trainer import train
 
     def publish(result: Mapping[str, Any]) -> None:
-        reporter.say(f"{run.label}: {export_best(run, result)}")
+        log.info(f"{run.label}: {export_best(run, result)}")
 
     return train(run, should_stop, reporter, publish)
 
@@ -50,7 +51,7 @@ def find_rate_and_export(run: RunDir, should_stop: StopCheck, reporter: Reporter
         name = f"{run.sweep().name}_{run.name}"
         figure = export_bytes(run.figure("lr_finder").read_bytes(), folder, f"{name}.png")
         export_bytes(json_text(result), folder, f"{name}.json")
-        reporter.say(f"wrote {figure}")
-        reporter.say(f"suggested learning rates: {result['suggestion']}")
+        log.info(f"wrote {figure}")
+        log.info(f"suggested learning rates: {result['suggestion']}")
 
     return sweep_rates(run, should_stop, reporter, publish)

@@ -7,6 +7,7 @@ from typing import Any
 
 from src.config.schema import Config
 from src.data.dataset import ImageData, load
+from src.log import log
 from src.progress import Reporter, StopCheck
 from src.runs.attempts import Publish, note_steps, write_provenance
 from src.runs.kinds import content_key
@@ -50,7 +51,7 @@ class Session:
         not fit the run.
         """
         write_provenance(self.run, str(self.learner.device))
-        saved = load_newest(self.run.checkpoints, problem_of, self.reporter.say)
+        saved = load_newest(self.run.checkpoints, problem_of, log.info)
         if saved is None:
             return
         with restoring(self.run.checkpoints, saved):

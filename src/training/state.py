@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, get_type_hints
@@ -66,6 +67,18 @@ class TrainingState:
             seen + len(labels),
         ]
 
+    def take_mean_loss(self) -> float:
+        """The mean loss of the steps since the last logged row. Empties `losses`."""
+        losses = self._loss_values()
+        self.losses.clear()
+        return math.fsum(losses) / len(losses)
+
+    def _loss_values(self) -> list[float]:
+        # A restored state has floats. The rest is stacked: one copy from the device, not one per step.
+        restored = [loss for loss in self.losses if not isinstance(loss, Tensor)]
+        since = [loss for loss in self.losses if isinstance(loss, Tensor)]
+        return [*restored, *(torch.stack(since).tolist() if since else [])]
+
     def epoch_means(self) -> dict[str, float]:
         """Mean loss and accuracy over the images of the epoch so far."""
         assert self.epoch_sums is not None
@@ -75,7 +88,7 @@ class TrainingState:
     def state_dict(self) -> dict[str, Any]:
         """All fields by name, as a checkpoint holds them."""
         content = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {**content, "losses": [float(loss) for loss in self.losses]}
+        return {**content, "losses": self._loss_values()}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Restore all fields from a checkpoint; the sums go to `device`."""

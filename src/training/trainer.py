@@ -14,6 +14,7 @@ from typing import Any, Literal
 from src import hints
 from src.errors import CheckpointError
 from src.files import size_of
+from src.log import log
 from src.progress import Reporter, StopCheck
 from src.runs.attempts import Outcome, Publish
 from src.runs.hparams import hparams_of
@@ -65,7 +66,7 @@ class Trainer:
         if self.state.best_weights is not None:
             self._write_best()
         if self.state.step:
-            self.reporter.say(f"{self.run.label}: resumes from step {self.state.step} of {self.total_steps}")
+            log.info(f"{self.run.label}: resumes from step {self.state.step} of {self.total_steps}")
 
     def _loop(self) -> bool:
         """Returns True if the run is complete, False if it was stopped."""
@@ -96,8 +97,7 @@ class Trainer:
 
     def _log_train(self) -> None:
         state = self.state
-        loss = math.fsum(map(float, state.losses)) / len(state.losses)
-        state.losses.clear()
+        loss = state.take_mean_loss()
         seconds = time.monotonic() - self._window_start
         state.train_seconds += seconds
         # Checked only here: looking at the loss makes the host wait for the device.
@@ -119,7 +119,7 @@ class Trainer:
             self._flushed_at = time.monotonic()
         self.reporter.advance(state.step, self.total_steps, self._progress_text())
         if state.diverged:
-            self.reporter.say(f"{self.run.label}: the loss is {loss} at step {state.step}; the run ends as diverged")
+            log.info(f"{self.run.label}: the loss is {loss} at step {state.step}; the run ends as diverged")
 
     def _restart_clock(self) -> None:
         """Start the interval over which the next row measures images per second. Evaluations are not part of it."""
@@ -150,7 +150,7 @@ class Trainer:
             self.log.flush()
             self._write_best()
         measured = f"val/accuracy {values['accuracy']:.4f}  val/loss {values['loss']:.4f}"
-        self.reporter.say(f"{self.run.label}: epoch {round(epoch, 2):g}  {measured}")
+        log.info(f"{self.run.label}: epoch {round(epoch, 2):g}  {measured}")
         self._restart_clock()
         return True
 

@@ -90,7 +90,7 @@ def test_a_lock_is_broken_only_where_its_owners_job_is_over(
     of_job: RunDir, commands: Path, answer: str, broken: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake(commands, "scontrol", answer)
-    assert wait_for_run_lock(of_job, never, PlainReporter(), 0.3)
+    assert wait_for_run_lock(of_job, never, 0.3)
     assert of_job.is_locked_now() != broken
     assert ("the lock is broken" in capsys.readouterr().err) == broken
 
@@ -98,7 +98,7 @@ def test_a_lock_is_broken_only_where_its_owners_job_is_over(
 @pytest.mark.parametrize("state", ["RUNNING", "SUSPENDED"])
 def test_a_task_whose_run_another_one_executes_is_not_needed(of_job: RunDir, commands: Path, state: str) -> None:
     fake(commands, "scontrol", f"echo 'JobId=70 JobState={state} Restarts=0'")
-    assert not wait_for_run_lock(of_job, never, PlainReporter(), 60)
+    assert not wait_for_run_lock(of_job, never, 60)
     assert of_job.is_locked_now()
 
 
@@ -107,11 +107,11 @@ def test_the_lock_of_no_job_or_of_another_clusters_stays(
 ) -> None:
     fake(commands, "scontrol", GIVEN_UP)
     run.record_attempt(1, job="70", start=time.time())
-    assert wait_for_run_lock(run, never, PlainReporter(), 0.1)
+    assert wait_for_run_lock(run, never, 0.1)
     assert run.is_locked_now(), "a process of this machine has no job that SLURM could know"
     run.record_attempt(1, cluster="c")
     monkeypatch.setenv("SLURM_CLUSTER_NAME", "other")
-    assert wait_for_run_lock(run, never, PlainReporter(), 0.1)
+    assert wait_for_run_lock(run, never, 0.1)
     assert run.is_locked_now(), "the other cluster does not know that job"
 
 
@@ -119,7 +119,7 @@ def test_the_lock_of_an_earlier_execution_of_this_very_job_is_broken(
     of_job: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "70")
-    assert wait_for_run_lock(of_job, never, PlainReporter(), 0.2)
+    assert wait_for_run_lock(of_job, never, 0.2)
     assert not of_job.is_locked_now()
 
 
@@ -131,10 +131,10 @@ def test_the_lock_of_a_beating_heart_is_never_broken(
     monkeypatch.setattr(ownership, "HEARTBEAT_S", 0.05)
     patience = time.monotonic() + 2
     with of_job.owned():
-        assert wait_for_run_lock(of_job, lambda: time.monotonic() > patience, PlainReporter(), 0.5)
+        assert wait_for_run_lock(of_job, lambda: time.monotonic() > patience, 0.5)
         assert time.monotonic() > patience
         assert of_job.is_locked_now()
-    assert wait_for_run_lock(of_job, never, PlainReporter(), 0.5)
+    assert wait_for_run_lock(of_job, never, 0.5)
     assert not of_job.is_locked_now(), "a heart that has stopped is given up"
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from src.config import yaml_file
 from src.config.schema import Config
+from src.log import log
 from src.progress import BarReporter
 from src.requests import grid_request
 from src.results.terminal import print_rows, table_of
@@ -125,7 +126,7 @@ def test_the_bar_shows_what_is_said_as_it_is_and_no_length_that_it_does_not_know
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     with BarReporter() as reporter:
-        reporter.say(ERROR)
+        log.info(ERROR)
         reporter.advance(1, 3, ERROR)
     said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
     assert said.count(ERROR) >= 2
