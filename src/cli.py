@@ -124,7 +124,7 @@ def check_unfinished(option: str, *, given: bool, unfinished: bool) -> None:
     """Raise ConfigError if --unfinished is given without `option`, the only one that reads a grid's results."""
     if unfinished and not given:
         raise ConfigError(
-            f"{option}: missing; only this option takes the best cell of an incomplete grid; to add it: "
+            f"--unfinished: has no effect without {option}, which takes the best cell of a grid; to add it: "
             f"{hints.again(option)}"
         )
 
