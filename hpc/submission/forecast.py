@@ -1,4 +1,4 @@
-"""Forecast the slice-hours of runs from earlier runs of the same shape on the same kind of slice."""
+"""Forecast the slice-hours of runs from earlier runs with the same cost key on the same kind of slice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from src.runs.kinds import cost_key, kind_of
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import Request, sweeps, with_whole_manifests
 
-# How many of the newest runs of each shape are read: status and launch must stay fast in a directory of thousands.
+# How many of the newest runs of each cost key are read: status and launch must stay fast in a directory of thousands.
 _ENOUGH = 20
 # The safety margin on top of the time of a checkpoint, in seconds.
 LEAD_MARGIN_S = 60
@@ -52,13 +52,13 @@ class Forecast:
 
     def __str__(self) -> str:
         if self.slice_hours is None:
-            return "forecast: no measurement, since no run of this shape has run here on such a slice before"
+            return "forecast: no measurement, because no similar run was done on such a slice here before"
         text = (
             f"forecast: {show_hours(self.slice_hours)} slice-hours for {self.measured} runs, "
             f"about {show_hours(self.slice_hours / self.at_a_time)} h with {self.at_a_time} at a time "
-            f"(from {self.earlier} earlier runs of their shape)"
+            f"(from {self.earlier} similar runs before)"
         )
-        rest = f"; not included: {self.unmeasured} runs of shapes that were never measured"
+        rest = f"; not included: {self.unmeasured} runs without a similar run before"
         return text + (rest if self.unmeasured else "")
 
 
@@ -80,8 +80,8 @@ def forecast_of(request: Request, left: Sequence[Cell], profile: Profile) -> For
     wanted = {cell.name: cost_key(cell.config, request.kind) for cell in left}
     history = measured_runs(request.runs_dir, set(wanted.values()), profile)
     rates = {
-        shape: fmean(rates)
-        for shape, runs in history.items()
+        key: fmean(rates)
+        for key, runs in history.items()
         if (rates := [run.seconds_per_unit for run in runs if run.seconds_per_unit is not None])
     }
     units = kind_of(request.kind).units
@@ -91,7 +91,7 @@ def forecast_of(request: Request, left: Sequence[Cell], profile: Profile) -> For
         slice_hours=sum(known) / 3600 if known else None,
         measured=len(known),
         unmeasured=len(left) - len(known),
-        earlier=sum(len(runs) for shape, runs in history.items() if shape in rates),
+        earlier=sum(len(runs) for key, runs in history.items() if key in rates),
         at_a_time=min(profile.max_parallel, max(1, len(left))),
         save_s=max(saves, default=None),
     )
@@ -110,18 +110,19 @@ def total_of(parts: Sequence[Forecast]) -> Forecast:
     )
 
 
-def measured_runs(runs_dir: Path, shapes: Collection[str], profile: Profile) -> dict[str, list[Measured]]:
-    """Shape -> earlier runs of it on slices like the profile's, from the newest sweeps."""
-    by_shape: dict[str, list[Measured]] = {shape: [] for shape in shapes}
+def measured_runs(runs_dir: Path, cost_keys: Collection[str], profile: Profile) -> dict[str, list[Measured]]:
+    """Cost key -> earlier runs with it on slices like the profile's, from the newest sweeps."""
+    by_key: dict[str, list[Measured]] = {key: [] for key in cost_keys}
     for sweep in with_whole_manifests(reversed(sweeps(runs_dir))):
-        if all(len(runs) >= _ENOUGH for runs in by_shape.values()):
+        if all(len(runs) >= _ENOUGH for runs in by_key.values()):
             break
         for cell in sweep.cells():
-            runs = by_shape.get(str(cell.get("shape")))
+            # Manifests call the cost key "shape".
+            runs = by_key.get(str(cell.get("shape")))
             if runs is not None and len(runs) < _ENOUGH and "units" in cell:
                 measured = _measure(sweep.run(cell["name"]), cell["units"], profile)
                 runs += [measured] if measured else []
-    return by_shape
+    return by_key
 
 
 def _measure(run: RunDir, units: float, profile: Profile) -> Measured | None:
@@ -158,8 +159,8 @@ def refuse_above(max_slice_hours: float | None, forecast: Forecast) -> None:
         )
     if forecast.unmeasured:
         log.warning(
-            f"--max-slice-hours {max_slice_hours:g} does not cover {forecast.unmeasured} runs: no run of "
-            "their shape was measured; to get a forecast, run one of them first"
+            f"--max-slice-hours {max_slice_hours:g} does not cover {forecast.unmeasured} runs: no "
+            "similar run was done before; to get a forecast, run one of them first"
         )
 
 
