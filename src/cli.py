@@ -28,9 +28,10 @@ SetOption = Annotated[
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Start over beside the existing runs, instead of continuing them.")
 ]
+_UNFINISHED = "--unfinished"
 UnfinishedOption = Annotated[
     bool,
-    typer.Option("--unfinished", help="With --best or --refined: take the best cell of an incomplete grid."),
+    typer.Option(_UNFINISHED, help="With --best or --refined: take the best cell of an incomplete grid."),
 ]
 ReplaceBestOption = Annotated[
     bool, typer.Option("--replace-best", help="Replace artifacts/best.ckpt by this training's, even if it is worse.")
@@ -124,7 +125,7 @@ def check_unfinished(option: str, *, given: bool, unfinished: bool) -> None:
     """Raise ConfigError if --unfinished is given without `option`, the only one that reads a grid's results."""
     if unfinished and not given:
         raise ConfigError(
-            f"--unfinished: has no effect without {option}, which takes the best cell of a grid; to add it: "
+            f"{_UNFINISHED}: has no effect without {option}, which takes the best cell of a grid; to add it: "
             f"{hints.again(option)}"
         )
 
