@@ -119,19 +119,19 @@ def _sweep_of(request: Request) -> SweepDir:
 
 
 def _summary(config: Config, grid: SweepDir, training: SweepDir, evaluation: SweepDir, seconds: float) -> None:
-    from src.results.table import best_row, print_table, read_rows
+    from src.results.table import print_table, read_table
 
-    rows = read_rows(grid)
+    table = read_table(grid)
     print("\n=== Results\n")
-    print_table(rows, grid.name)
-    best = best_row(rows)
+    print_table(table)
+    best = table.best()
     assert best
     trained = training.runs()[0].result() or {}
     tested = evaluation.runs()[0].result() or {}
     print(f"\nbest cell       {best['run']}  val/accuracy {best['val/accuracy']:.4f}")
     test = f"test accuracy {tested['accuracy']:.4f} (n {tested['n']})"
     print(f"trained in full val/accuracy {trained['best']['accuracy']:.4f}, {test}")
-    for row in rows:
+    for row in table.rows:
         if row["interruptions"]:
             ended = [a for a in grid.run(str(row["run"])).attempts() if "last_step" in a]
             story = ", then ".join(f"steps {a['first_step']} to {a['last_step']} ({a['cause']})" for a in ended)

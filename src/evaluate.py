@@ -22,7 +22,6 @@ def main(
     """Measure a checkpoint of this project, or of the report's program."""
     from src.config.loading import load_config
     from src.requests import evaluation_request
-    from src.runs.kinds import columns_of
 
     loaded = load_config(config, overrides_of(set_, evaluation__checkpoint=checkpoint, evaluation__split=split))
     request = evaluation_request(loaded)
@@ -37,7 +36,7 @@ def main(
     if as_json:
         print(json.dumps(result))
         return
-    values = {name: result.get(name) for name in columns_of(loaded.metrics)}
+    values = {name: result.get(name) for name in loaded.metrics.columns}
     measured = [f"{name} {'not finite' if value is None else f'{value:.4f}'}" for name, value in values.items()]
     print(f"{result['split']}: n {result['n']}  " + "  ".join(measured))
 

@@ -18,13 +18,13 @@ def main(
     loaded = load_config(config, overrides_of(set_))
 
     # torch takes seconds to import: only once the request is known to be valid.
-    from src.results.table import print_table, read_rows
+    from src.results.table import print_table, read_table
     from src.runner import open_and_run
     from src.runs.rundir import SweepDir
     from src.training.publish import find_rate_and_export
 
     def show(sweep: SweepDir) -> None:
-        print_table(read_rows(sweep), sweep.name)
+        print_table(read_table(sweep))
         for run in sweep.runs():
             if run.result():
                 print(f"figure: {run.figure('lr_finder')}")

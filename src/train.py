@@ -56,12 +56,12 @@ def main(
 
     # torch takes seconds to import: only once the request is known to be valid.
     from src.results.overfit import report_overfit
-    from src.results.table import print_table, read_rows
+    from src.results.table import print_table, read_table
     from src.runner import open_and_run
     from src.training.publish import replace_best_by, train_and_export
 
     sweep = open_and_run(train_request(loaded), train_and_export, fresh=fresh, new_code=new_code)
-    print_table(read_rows(sweep), sweep.name)
+    print_table(read_table(sweep))
     if loaded.train.overfit_small:
         report_overfit(sweep)
     # A training that was done before does not publish its weights again by itself.

@@ -12,7 +12,7 @@ from src.config.loading import make_config
 from src.config.schema import Config
 from src.errors import RunError
 from src.requests import best_cell
-from src.results.table import best_row, read_rows
+from src.results.table import read_table
 from src.results.terminal import show_value
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request
@@ -28,7 +28,7 @@ def stage_request(pipeline: Pipeline, stage: str) -> Request:
         return jobs.request_of(stage, config)
     best = best_cell(_sweep_of(pipeline, "grid"))
     if best is None:
-        raise RunError("no cell of the grid has a val/accuracy; see its table")
+        raise RunError("no cell of the grid has a result on val; see its table")
     best_config = make_config(config.to_dict(), "the best cell", best.overrides)
     if stage == "train":
         return jobs.request_of(stage, best_config)
@@ -78,11 +78,12 @@ def _sweep_of(pipeline: Pipeline, stage: str) -> SweepDir:
 
 def stage_result(stage: str, sweep: SweepDir) -> str:
     """The result of a finished stage, in a few words."""
-    rows = read_rows(sweep)
+    table = read_table(sweep)
+    rows, column = table.rows, table.select.column
     if stage == "lr_sweep":
         return "valley " + ", ".join(show_value(row.get("valley")) or "none" for row in rows)
     if stage == "evaluate":
         loss = show_value(rows[0]["loss"]) or "not finite"
         return f"{rows[0]['split']} accuracy {show_value(rows[0]['accuracy'])}, loss {loss}"
-    best = best_row(rows)
-    return f"best {best['run']}, val/accuracy {show_value(best['val/accuracy'])}" if best else "nothing measured"
+    best = table.best()
+    return f"best {best['run']}, {column} {show_value(best[column])}" if best else "nothing measured"

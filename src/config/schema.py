@@ -12,8 +12,7 @@ from src.section import Count, Fraction, NonNegative, Section
 
 Size = tuple[Count, Count]
 Triple = tuple[float, float, float]
-# The metric on val that selects the best epoch, the best cell and the best training.
-SELECTED_BY = "accuracy"
+MetricName = Literal["accuracy", "top5_accuracy", "macro_f1"]
 
 
 def _check_tag(tag: str) -> str:
@@ -138,17 +137,40 @@ class Train(Section):
     scheduler: Scheduler = Scheduler()
 
 
-class Metrics(Section):
-    """What is measured on val and test besides the loss. Accuracy is always measured: it selects the best epoch."""
+class Select(Section):
+    """The metric on val that selects the best epoch, the best cell and the best training, and which way is better."""
 
-    classification: tuple[Literal["accuracy", "top5_accuracy", "macro_f1"], ...] = ("accuracy",)
+    name: MetricName | Literal["loss"] = "accuracy"
+    direction: Literal["max", "min"] = "max"
+
+    @property
+    def column(self) -> str:
+        """The column of the table and the tag in TensorBoard: `val/accuracy`."""
+        return f"val/{self.name}"
+
+    def score(self, value: float) -> float:
+        """`value` with the sign for which greater is better."""
+        return value if self.direction == "max" else -value
+
+
+class Metrics(Section):
+    """What is measured on val and test besides the loss. Accuracy is always measured."""
+
+    classification: tuple[MetricName, ...] = ("accuracy",)
     regression: Annotated[tuple[str, ...], Field(max_length=0)] = ()
     log_every_steps: Count = 10
+    select: Select = Select()
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The metrics of every measurement besides its loss. The one that selects the best epoch comes first."""
-        return tuple(dict.fromkeys((SELECTED_BY, *self.classification)))
+        """The metrics of every measurement besides its loss."""
+        named = (self.select.name, "accuracy", *self.classification)
+        return tuple(name for name in dict.fromkeys(named) if name != "loss")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The values of a measurement in the order of the table: the selecting metric, the loss, the rest."""
+        return tuple(dict.fromkeys((self.select.name, "loss", *self.measured)))
 
 
 class Checkpoint(Section):
@@ -204,6 +226,20 @@ class Refine(Section):
     tag: Tag = "grid_refined"
 
 
+class Variant(Section):
+    """A training that differs from the base training in `set`, and what is expected of it, in a sentence."""
+
+    set: Annotated[dict[str, Any], Field(min_length=1)]
+    expect: str | None = None
+
+
+class Compare(Section):
+    """Variants of the base training by name, each trained in full and compared with it (M7 of the report)."""
+
+    variants: dict[Tag, Variant] = Field(default_factory=dict)
+    tag: Tag = "compare"
+
+
 class Evaluation(Section):
     """What `evaluate` measures: a checkpoint on a split. `sha256` is the file's digest, filled in when a run is
     planned.
@@ -238,6 +274,7 @@ class Config(Section):
     lr_finder: LrFinder = LrFinder()
     hparams: Hparams = Hparams()
     refine: Refine = Refine()
+    compare: Compare = Compare()
     evaluation: Evaluation = Evaluation()
     paths: Paths = Paths()
 

@@ -30,13 +30,17 @@ AXES: Mapping[str, str] = {
     "residual": "model.residual",
 }
 # Sections that do not change what a single cell computes, so a grid cannot search them.
-_NOT_SEARCHED = ("hparams", "paths", "refine", "evaluation", "lr_finder", "checkpoint")
+_NOT_SEARCHED = ("hparams", "paths", "refine", "compare", "evaluation", "lr_finder", "checkpoint")
 
 
 def disagreements(config: Config) -> Iterable[str]:
     """The problems of a configuration whose sections are each valid, as `key path: what is wrong, what to set`."""
     yield from _size_problems(config)
     yield from _class_problems(config)
+    select = config.metrics.select
+    if select.direction != ("min" if select.name == "loss" else "max"):
+        way = "min" if select.name == "loss" else "max"
+        yield f"metrics.select.direction: {select.direction} would select the worst {select.name}; set it to {way}"
     finder = config.lr_finder
     if finder.min_lr >= finder.max_lr:
         yield f"lr_finder.min_lr: {finder.min_lr} must be below lr_finder.max_lr {finder.max_lr}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from src import hints
@@ -11,7 +11,7 @@ from src.config.loading import make_config
 from src.config.schema import Config
 from src.errors import RunError
 from src.log import log
-from src.results.table import Row, best_row, read_rows
+from src.results.table import Row, Table, read_table
 from src.runs.cells import expand_grid, refine_grid
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request, find_sweep
@@ -38,11 +38,13 @@ class BestCell:
     """The best finished cell of a grid: its row of the table and its overrides, except the number of epochs."""
 
     sweep: SweepDir
+    table: Table
     row: Row
     overrides: Mapping[str, Any]
 
     def __str__(self) -> str:
-        return f"{self.row['run']} of {self.sweep.name}, val/accuracy {self.row['val/accuracy']:.4f}"
+        column = self.table.select.column
+        return f"{self.row['run']} of {self.sweep.name}, {column} {self.row[column]:.4f}"
 
 
 def best_of_grid(config: Config, option: str, *, unfinished: bool) -> BestCell | None:
@@ -81,12 +83,14 @@ def _best_of(request: Request, option: str, *, unfinished: bool) -> BestCell | N
 
 def best_cell(sweep: SweepDir) -> BestCell | None:
     """The best finished cell of a sweep; None if no cell has a result."""
-    best = best_row(read_rows(sweep))
+    table = read_table(sweep)
+    best = table.best()
     if best is None:
         return None
     chosen = next(cell for cell in sweep.cells() if cell["name"] == best["run"])
     # A full training of the best cell has its own number of epochs.
-    return BestCell(sweep, best, {path: value for path, value in chosen["overrides"].items() if path != "train.epochs"})
+    overrides = {path: value for path, value in chosen["overrides"].items() if path != "train.epochs"}
+    return BestCell(sweep, table, best, overrides)
 
 
 def best_of_all(config: Config, *, unfinished: bool = False) -> BestCell:
@@ -103,7 +107,7 @@ def best_of_all(config: Config, *, unfinished: bool = False) -> BestCell:
         return first
     # Cells of two grids may have the same index, which decides between equal results.
     rows = [{**cell.row, "index": number} for number, cell in enumerate((first, second))]
-    return first if best_row(rows) == rows[0] else second
+    return first if replace(first.table, rows=rows).best() == rows[0] else second
 
 
 def with_best_cell(config: Config, *, unfinished: bool = False) -> Config:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from src.config import yaml_file
-from src.config.schema import Config
+from src.config.schema import Config, Select
 from src.errors import RunError
 from src.files import read_json, replace_file
 from src.runs import records
@@ -39,9 +40,11 @@ def export_best(run: RunDir, result: Mapping[str, Any], *, replace: bool = False
     }
     # Two trainings may end at the same time, and their files must not mix.
     with FileLock(folder / ".best.lock"):
-        before = _source_of(target)
+        before, select = _source_of(target), config.metrics.select
         reason = (
-            _why_kept(before, source) if target.is_file() and not (replace or config.checkpoint.replace_best) else ""
+            _why_kept(before, source, select)
+            if target.is_file() and not (replace or config.checkpoint.replace_best)
+            else ""
         )
         if reason:
             return f"{target} is kept: {reason}; this run's are {run.best_file} (--replace-best puts them there)"
@@ -51,12 +54,12 @@ def export_best(run: RunDir, result: Mapping[str, Any], *, replace: bool = False
         replace_file(target, content)
         replace_file(target.with_suffix(".json"), yaml_file.json_text(source))
         replace_file(target.with_suffix(".yaml"), yaml_file.dump_yaml(config.to_dict()))
-    replaced = f", in place of {_shown(before)}" if before and before["run"] != source["run"] else ""
-    return f"best weights: {target}, {_shown(source)}{replaced}"
+    replaced = f", in place of {_shown(before, select)}" if before and before["run"] != source["run"] else ""
+    return f"best weights: {target}, {_shown(source, select)}{replaced}"
 
 
 def _measured_on(run: RunDir, config: Config) -> dict[str, Any]:
-    """Equal for two trainings if their val/accuracy and val/loss are comparable."""
+    """Equal for two trainings if their metrics on val are comparable."""
     row = planned_row(run) or {}
     split = config.dataset.split.model_dump(mode="json")
     return {"data": row.get("data"), "split": split, "classes": config.model.num_classes}
@@ -75,7 +78,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _why_kept(before: Mapping[str, Any] | None, source: Mapping[str, Any]) -> str:
+def _why_kept(before: Mapping[str, Any] | None, source: Mapping[str, Any], select: Select) -> str:
     """Why the existing weights are not replaced by those of `source`; "" if they are."""
     if before is None:
         return "its origin is unknown"
@@ -83,21 +86,23 @@ def _why_kept(before: Mapping[str, Any] | None, source: Mapping[str, Any]) -> st
         return ""
     if before.get("measured_on") != source["measured_on"] or source["measured_on"]["data"] is None:
         return f"it is of {before['run']}, on other images or another split"
-    return "" if _score(source) > _score(before) else f"{_shown(before)} is not worse than {_shown(source)}"
+    if _score(source, select) > _score(before, select):
+        return ""
+    return f"{_shown(before, select)} is not worse than {_shown(source, select)}"
 
 
-def _score(source: Mapping[str, Any]) -> tuple[float, float]:
+def _score(source: Mapping[str, Any], select: Select) -> tuple[float, float]:
     best = (source.get("result") or {}).get("best") or {}
-    accuracy, loss = best.get("accuracy"), best.get("loss")
-    # Below every measured accuracy.
-    return (-1.0, 0.0) if accuracy is None or loss is None else (accuracy, -loss)
+    value, loss = best.get(select.name), best.get("loss")
+    # Below everything that was measured.
+    return (-math.inf, 0.0) if value is None or loss is None else (select.score(value), -loss)
 
 
-def _shown(source: Mapping[str, Any]) -> str:
+def _shown(source: Mapping[str, Any], select: Select) -> str:
     best = (source.get("result") or {}).get("best") or {}
     run = RunDir(Path(source["run"]))
-    accuracy = best.get("accuracy")
-    return run.label if accuracy is None else f"{run.label} (val/accuracy {accuracy:.4f})"
+    value = best.get(select.name)
+    return run.label if value is None else f"{run.label} ({select.column} {value:.4f})"
 
 
 def _keep_unknown(target: Path, source: Mapping[str, Any] | None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.results.figures import new_figure, save_figure, whole_ticks
-from src.results.table import Row, best_row, curve_of, is_comparable, read_rows
+from src.results.table import Row, curve_of, read_table
 from src.results.terminal import show_value
 from src.runs.hparams import axis_value
 from src.runs.rundir import RunDir, SweepDir
@@ -48,8 +48,9 @@ class Comparison:
 
 def compare_axes(sweep: SweepDir) -> list[Comparison]:
     """A comparison for each axis in which the best cell has finished neighbours; [] if no cell is done."""
-    rows = {str(row["run"]): row for row in read_rows(sweep)}
-    best = best_row(list(rows.values()))
+    table = read_table(sweep)
+    rows = {str(row["run"]): row for row in table.rows}
+    best = table.best()
     if best is None:
         return []
     cells = {str(cell["name"]): cell["overrides"] for cell in sweep.cells()}
@@ -59,7 +60,7 @@ def compare_axes(sweep: SweepDir) -> list[Comparison]:
         chosen = [
             name
             for name, overrides in cells.items()
-            if axis in overrides and _differs_only_in(axis, overrides, centre) and is_comparable(rows[name])
+            if axis in overrides and _differs_only_in(axis, overrides, centre) and table.is_comparable(rows[name])
         ]
         if len(chosen) > 1:
             chosen.sort(key=lambda name: _order(cells[name][axis]))

@@ -6,10 +6,12 @@ import functools
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from src.config.loading import make_config
+from src.config.schema import Select
 from src.errors import RunError
 from src.files import replace_file
 from src.log import log
@@ -22,8 +24,45 @@ Row = dict[str, Any]
 Result = Mapping[str, Any]
 
 
-def read_rows(sweep: SweepDir) -> list[Row]:
-    """One row for every cell of the manifest, in order, finished or not. Damaged runs add a column `error`."""
+@dataclass(frozen=True)
+class Table:
+    """The results of a sweep, or of another program's logs: one row for every run, in order, finished or not.
+
+    `axes`: the columns of the hyperparameters that differ between the rows. `select`: the metric by which rows are
+    ranked. A row has `index`, `run` and `state`, the axes, the metrics, and what else is known about the run.
+    """
+
+    name: str
+    rows: Sequence[Row]
+    axes: Sequence[str]
+    select: Select
+
+    def best(self) -> Row | None:
+        """The finished row with the best value of the selecting metric; among equals, the lowest val/loss, then the
+        first.
+
+        A run that diverged, or in which one of the two is not a finite number, is never the best.
+        """
+        best = min(self.rows, key=self._rank, default=None)
+        return best if best is not None and self.is_comparable(best) else None
+
+    def ranked(self) -> list[Row]:
+        """The rows, best first. Rows that diverged or have no measurement come last, in order."""
+        return sorted(self.rows, key=self._rank)
+
+    def is_comparable(self, row: Row) -> bool:
+        """Whether the run is done with a finite loss and selecting metric on val."""
+        measured = (row.get(self.select.column), row.get("val/loss"))
+        return row["state"] != "diverged" and all(value is not None and math.isfinite(value) for value in measured)
+
+    def _rank(self, row: Row) -> tuple[bool, float, float, int]:
+        if not self.is_comparable(row):
+            return True, 0.0, 0.0, row["index"]
+        return False, -self.select.score(row[self.select.column]), row["val/loss"], row["index"]
+
+
+def read_table(sweep: SweepDir) -> Table:
+    """The results of a sweep. Damaged runs add a column `error`."""
     cells = sweep.cells()
     axes = _axes(cells)
     # Only this section is validated, so that sweeps of earlier versions, with other keys, can still be shown.
@@ -32,7 +71,7 @@ def read_rows(sweep: SweepDir) -> list[Row]:
     rows = [_row(sweep.run(cell["name"]), cell, axes, columns) for cell in cells]
     if any("error" in row for row in rows):
         rows = [{**row, "error": row.get("error")} for row in rows]
-    return rows
+    return Table(sweep.name, rows, [axis_name(path) for path in axes], metrics.select)
 
 
 def _axes(cells: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -77,37 +116,11 @@ def state_of_run(run: RunDir, result: Mapping[str, Any] | None, attempts: Sequen
     return str(attempts[-1]["cause"]).lower()
 
 
-def best_row(rows: Sequence[Row]) -> Row | None:
-    """The finished row with the highest val/accuracy; among equals, the lowest val/loss, then the first.
-
-    A run that diverged, or whose val/loss is not a finite number, is never the best.
-    """
-    best = min(rows, key=_rank, default=None)
-    return best if best is not None and is_comparable(best) else None
-
-
-def ranked(rows: Sequence[Row]) -> list[Row]:
-    """Best first. Rows that diverged or have no measurement come last, in order."""
-    return sorted(rows, key=_rank)
-
-
-def _rank(row: Row) -> tuple[bool, float, float, int]:
-    if not is_comparable(row):
-        return True, 0.0, 0.0, row["index"]
-    return False, -row["val/accuracy"], row["val/loss"], row["index"]
-
-
-def is_comparable(row: Row) -> bool:
-    """Whether the run is done with a finite accuracy and loss on val."""
-    measured = (row.get("val/accuracy"), row.get("val/loss"))
-    return row["state"] != "diverged" and all(value is not None and math.isfinite(value) for value in measured)
-
-
-def write_tables(sweep: SweepDir, rows: Sequence[Row]) -> list[Path]:
+def write_tables(sweep: SweepDir, table: Table) -> list[Path]:
     """Write table.csv, table.md and table.parquet of the sweep, with every cell, best first."""
     import pandas as pd
 
-    frame = pd.DataFrame(ranked(rows))
+    frame = pd.DataFrame(table.ranked())
     for name in frame:
         # A parquet column has one type. An axis may mix types, or hold integers of more than 64 bits: write them as
         # text.
@@ -133,10 +146,12 @@ def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def print_table(rows: Sequence[Row], title: str) -> None:
+def print_table(table: Table) -> None:
     """Print the rows, best first, without the columns that only the files need."""
     hidden = {"index", "steps", "train_s", "train/accuracy", "interruptions"}
-    print_rows([{name: value for name, value in row.items() if name not in hidden} for row in ranked(rows)], title)
+    print_rows(
+        [{name: value for name, value in row.items() if name not in hidden} for row in table.ranked()], table.name
+    )
 
 
 def curve_of(run: RunDir, name: str) -> tuple[list[float], list[float]]:
@@ -145,35 +160,36 @@ def curve_of(run: RunDir, name: str) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def draw_sweep(sweep: SweepDir, rows: Sequence[Row], path: Path) -> Path | None:
-    """Draw val/accuracy over the epochs for every run that has it. Returns None if no run has."""
+def draw_sweep(sweep: SweepDir, table: Table, path: Path) -> Path | None:
+    """Draw the selecting metric over the epochs for every run that has it. Returns None if no run has."""
     from src.results.figures import Curve, draw_curves
 
-    best = best_row(rows)
+    best = table.best()
     curves = []
-    for row in ranked(rows):
+    for row in table.ranked():
         try:
-            x, y = curve_of(sweep.run(str(row["run"])), "val/accuracy")
+            x, y = curve_of(sweep.run(str(row["run"])), table.select.column)
         except RunError as error:
             log.warning(f"not in the figure: {error}")
             continue
         if x:
             label = f"{row['run']} (best)" if best and row["run"] == best["run"] else str(row["run"])
-            curves.append(Curve(label, x, y, faint=len(rows) > 8 and not label.endswith("(best)")))
+            curves.append(Curve(label, x, y, faint=len(table.rows) > 8 and not label.endswith("(best)")))
     if not curves:
         return None
-    return draw_curves(path, curves, "epoch", "val/accuracy", title=sweep.name)
+    return draw_curves(path, curves, "epoch", table.select.column, title=sweep.name)
 
 
-def collect(sweep: SweepDir, artifacts: Path) -> list[Row]:
-    """Write the tables and the figure of a sweep, print the table, and return its rows in order."""
-    rows = read_rows(sweep)
-    files = write_tables(sweep, rows)
-    print_table(rows, sweep.name)
-    best = best_row(rows)
+def collect(sweep: SweepDir, artifacts: Path) -> Table:
+    """Write the tables and the figure of a sweep, print the table, and return it."""
+    table = read_table(sweep)
+    files = write_tables(sweep, table)
+    print_table(table)
+    best = table.best()
     if best:
-        print(f"best: {best['run']}  val/accuracy {best['val/accuracy']:.4f}  val/loss {best['val/loss']:.4f}")
-    figure = draw_sweep(sweep, rows, artifacts / f"{sweep.name}.png")
+        columns = dict.fromkeys((table.select.column, "val/loss"))
+        print(f"best: {best['run']}  " + "  ".join(f"{name} {best[name]:.4f}" for name in columns))
+    figure = draw_sweep(sweep, table, artifacts / f"{sweep.name}.png")
     for path in (*files, *([figure] if figure else [])):
         print(f"wrote {path}")
-    return rows
+    return table

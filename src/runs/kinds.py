@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from src.config.schema import Config, Metrics
+from src.config.schema import Config, Metrics, Select
 from src.errors import RunError
 from src.models.registry import content_of
 
@@ -54,7 +54,7 @@ def _training_units(config: Config) -> float:
 def _training_columns(metrics: Metrics, result: Mapping[str, Any]) -> dict[str, Any]:
     best, train = result.get("best") or {}, result.get("train") or {}
     return {
-        **{f"val/{name}": best.get(name) for name in columns_of(metrics)},
+        **{f"val/{name}": best.get(name) for name in metrics.columns},
         "best_epoch": best.get("epoch"),
         "train/loss": train.get("loss_epoch", train.get("loss")),
         "train/accuracy": train.get("accuracy"),
@@ -63,12 +63,6 @@ def _training_columns(metrics: Metrics, result: Mapping[str, Any]) -> dict[str, 
         "images_per_s": result.get("images_per_s"),
         "train_s": result.get("train_seconds"),
     }
-
-
-def columns_of(metrics: Metrics) -> list[str]:
-    """The columns of a measurement on val or test in their order: the selecting metric, the loss, the rest."""
-    selected_by, *others = metrics.measured
-    return [selected_by, "loss", *others]
 
 
 def _lr_sweep_units(config: Config) -> float:
@@ -86,7 +80,7 @@ def _evaluation_cost(config: Config) -> tuple[object, ...]:
 
 
 def _evaluation_columns(metrics: Metrics, result: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: result.get(name) for name in ("split", "n", *columns_of(metrics), "checkpoint")}
+    return {name: result.get(name) for name in ("split", "n", *metrics.columns, "checkpoint")}
 
 
 # A single training and a cell of a grid do the same work: with equal configurations, they share their content key.
@@ -130,6 +124,9 @@ def deciding_sections(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     sections["model"] = content_of(content["model"])
     for name in ("root", "download", "num_workers"):
         del sections["dataset"][name]
+    # As before there was such an option, so that sweeps of earlier versions are found.
+    if sections["metrics"].get("select") == Select().model_dump():
+        del sections["metrics"]["select"]
     # An overfit test is planned with its overfit_epochs as train.epochs.
     for name in ("device", "overfit_epochs"):
         del sections["train"][name]

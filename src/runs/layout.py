@@ -60,6 +60,11 @@ class RunPaths:
         return self.checkpoints / "best.ckpt"
 
     @property
+    def predictions_file(self) -> Path:
+        """What the network predicted for each image: of the best epoch on val, or of the evaluated split."""
+        return self.path / "predictions.npz"
+
+    @property
     def result_file(self) -> Path:
         """Written last: a run is done once this file is valid."""
         return self.path / "result.json"

@@ -143,16 +143,20 @@ class Trainer:
         epoch = state.step / self.loader.per_epoch
         finite = {f"val/{name}": value for name, value in values.items() if math.isfinite(value)}
         self.log.log(state.step, epoch, finite)
-        if math.isfinite(values["loss"]) and (state.best is None or values["accuracy"] > state.best["accuracy"]):
+        if math.isfinite(values["loss"]) and self._is_best(values):
             state.best = {"step": state.step, "epoch": epoch, **values}
             state.best_weights = self.learner.copy_weights()
             # Durable first: best.ckpt must not name an epoch that the metrics do not have.
             self.log.flush()
             self._write_best()
-        measured = f"val/accuracy {values['accuracy']:.4f}  val/loss {values['loss']:.4f}"
+        measured = "  ".join(f"val/{name} {values[name]:.4f}" for name in self.config.metrics.columns[:2])
         log.info(f"{self.run.label}: epoch {round(epoch, 2):g}  {measured}")
         self._restart_clock()
         return True
+
+    def _is_best(self, values: Mapping[str, float]) -> bool:
+        best, select = self.state.best, self.config.metrics.select
+        return best is None or select.score(values[select.name]) > select.score(best[select.name])
 
     def _write_best(self) -> None:
         state = self.state
@@ -208,7 +212,8 @@ class Trainer:
         state = self.state
         parts = [f"epoch {state.step / self.loader.per_epoch:.2f}/{self.config.train.epochs}"]
         parts += [f"loss {state.train['loss']:.4f}"] if "loss" in state.train else []
-        parts += [f"best val/accuracy {state.best['accuracy']:.4f}"] if state.best else []
+        select = self.config.metrics.select
+        parts += [f"best {select.column} {state.best[select.name]:.4f}"] if state.best else []
         return "  ".join(parts)
 
     def _result(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from src.config.schema import Config
 from src.errors import RunError
 from src.files import append_lines
 from src.requests import grid_request, lr_sweep_request
-from src.results.table import read_rows
+from src.results.table import read_table
 from src.runner import run_sweep
 from src.runs.attempts import Outcome
 from src.runs.names import find_named
@@ -326,7 +326,7 @@ def test_a_cancelled_run_that_waited_is_cancelled_in_every_table(
     cancel_runs(small(), first.label)
     for state in ("CANCELLED", "COMPLETING"):
         queue.write_text(waiting("70_0", state=state))
-        assert [row["state"] for row in read_rows(sweep)][:2] == ["cancelled", "new"]
+        assert [row["state"] for row in read_table(sweep).rows][:2] == ["cancelled", "new"]
     assert second.attempts() == []
 
 

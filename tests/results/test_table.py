@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from src.config.schema import Config
+from src.config.schema import Config, Select
 from src.errors import RunError
 from src.files import append_lines
 from src.requests import best_of_all, evaluation_request, grid_request, with_best_cell
-from src.results.table import best_row, collect, print_table, ranked, read_rows, write_tables
+from src.results.table import Table, collect, print_table, read_table, write_tables
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import open_sweep
 
@@ -53,7 +53,7 @@ def sweep(small: Callable[..., Config]) -> SweepDir:
 
 
 def test_every_cell_has_a_row_finished_or_not(sweep: SweepDir) -> None:
-    rows = read_rows(sweep)
+    rows = read_table(sweep).rows
     assert [row["state"] for row in rows] == ["done", "done", "diverged", "new"]
     assert [(row["lr"], row["num_modules"]) for row in rows] == [(0.001, 2), (0.001, 3), (0.01, 2), (0.01, 3)]
     assert rows[1]["val/accuracy"] == 0.75
@@ -68,15 +68,16 @@ def test_the_columns_are_the_axes_that_vary_and_the_configured_metrics(
     hparams = {"activation": ["relu", "tanh"], "augment.random_flip": [True, False], "seed": [1]}
     made, _ = open_sweep(grid_request(small(**ALL_METRICS, hparams=hparams)))
     finish(made.runs()[1], 0.5, 1.5, macro_f1=0.25, top5_accuracy=0.75)
-    rows = read_rows(made)
+    table = read_table(made)
+    rows = table.rows
     assert list(rows[0]) == [
         *("index", "run", "state", "activation", "augment.random_flip"),
         *("val/accuracy", "val/loss", "val/macro_f1", "val/top5_accuracy", "best_epoch", "train/loss"),
         *("train/accuracy", "epochs", "steps", "images_per_s", "train_s", "attempts", "interruptions"),
     ]
     assert [row["val/macro_f1"] for row in rows] == [None, 0.25, None, None]
-    assert pd.read_parquet(write_tables(made, rows)[2])["val/top5_accuracy"].to_list()[0] == 0.75
-    print_table(rows, "all metrics")
+    assert pd.read_parquet(write_tables(made, table)[2])["val/top5_accuracy"].to_list()[0] == 0.75
+    print_table(table)
     assert "val/top5_accuracy" in capsys.readouterr().out
 
 
@@ -86,13 +87,13 @@ def test_an_evaluation_shows_the_configured_metrics(small: Callable[..., Config]
     made, _ = open_sweep(evaluation_request(config))
     measured = {"accuracy": 0.5, "loss": None, "macro_f1": 0.25, "top5_accuracy": 0.75}
     made.runs()[0].write_result({"split": "test", "n": 20, "outcome": "diverged", **measured, "checkpoint": "a.ckpt"})
-    (row,) = read_rows(made)
+    (row,) = read_table(made).rows
     assert list(row)[3:10] == ["split", "n", "accuracy", "loss", "macro_f1", "top5_accuracy", "checkpoint"]
     assert (row["loss"], row["macro_f1"]) == (None, 0.25)
 
 
 def test_what_is_not_known_is_empty_and_never_zero(sweep: SweepDir) -> None:
-    files = write_tables(sweep, read_rows(sweep))
+    files = write_tables(sweep, read_table(sweep))
     with files[0].open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 4
@@ -116,11 +117,22 @@ def test_best_and_ranking() -> None:
         {"index": 5, "state": "done", "val/accuracy": 0.5, "val/loss": float("nan")},
         {"index": 6, "state": "diverged", "val/accuracy": 0.9, "val/loss": 0.1},
     ]
-    assert [row["index"] for row in ranked(rows)] == [2, 1, 3, 0, 4, 5, 6]
-    best = best_row(rows)
+    table = Table("a", rows, [], Select())
+    assert [row["index"] for row in table.ranked()] == [2, 1, 3, 0, 4, 5, 6]
+    best = table.best()
     assert best is not None
     assert best["index"] == 2
-    assert best_row(rows[:1]) is None
+    assert Table("a", rows[:1], [], Select()).best() is None
+
+
+def test_the_best_is_that_of_the_metric_and_direction_that_the_configuration_selects_by() -> None:
+    rows: list[dict[str, Any]] = [
+        {"index": 0, "state": "done", "val/accuracy": 0.5, "val/loss": 1.0, "val/macro_f1": 0.1},
+        {"index": 1, "state": "done", "val/accuracy": 0.4, "val/loss": 2.0, "val/macro_f1": 0.3},
+        {"index": 2, "state": "done", "val/accuracy": 0.3, "val/loss": 0.5, "val/macro_f1": 0.2},
+    ]
+    selects = Select(), Select(name="macro_f1"), Select(name="loss", direction="min")
+    assert [Table("a", rows, [], select).ranked()[0]["index"] for select in selects] == [0, 1, 2]
 
 
 def test_a_loss_that_is_no_number_is_a_state_of_its_own_and_never_the_best(
@@ -132,12 +144,12 @@ def test_a_loss_that_is_no_number_is_a_state_of_its_own_and_never_the_best(
     run = sweep.runs()[3]
     finish(run, 0.75)
     run.write_result({"outcome": "completed", "best": {"accuracy": 0.75, "epoch": 2.0}, "steps": 12})
-    rows = read_rows(sweep)
-    assert [row["state"] for row in rows] == ["done", "done", "diverged", "diverged"]
-    best = best_row(rows)
+    table = read_table(sweep)
+    assert [row["state"] for row in table.rows] == ["done", "done", "diverged", "diverged"]
+    best = table.best()
     assert best is not None
     assert best["index"] == 1
-    assert [row["index"] for row in ranked(rows)] == [1, 0, 2, 3]
+    assert [row["index"] for row in table.ranked()] == [1, 0, 2, 3]
     collect(sweep, tmp_path)
     assert all(run != compared for c in compare_axes(sweep) for _, compared, _ in c.runs)
 

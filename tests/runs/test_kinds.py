@@ -12,7 +12,7 @@ from src.config.loading import load_config, make_config
 from src.config.schema import Config
 from src.errors import ConfigError, RunError
 from src.requests import grid_request, lr_sweep_request, train_request
-from src.results.table import read_rows
+from src.results.table import read_table
 from src.runs.kinds import KINDS, content_key, cost_key, kind_of
 from src.runs.sweeps import open_sweep, with_whole_manifests
 from tests.conftest import ROOT
@@ -70,7 +70,7 @@ def test_a_sweep_of_an_unknown_kind_is_named_and_keeps_no_other_from_its_table(
     newer.meta_file.write_text(newer.meta_file.read_text().replace("kind: train", "kind: distil"))
     message = f"kind 'distil' of {newer.path} is unknown; known: train, "
     with pytest.raises(RunError, match=re.escape(message)):
-        read_rows(newer)
+        read_table(newer)
     assert list(with_whole_manifests([newer, known])) == [known]
     assert f"skipped: {message}" in capsys.readouterr().err
 
@@ -79,7 +79,7 @@ def test_a_table_needs_no_more_of_its_sweeps_configuration_than_the_metrics(smal
     sweep, _ = open_sweep(train_request(small(**{"metrics.classification": ["macro_f1"]})))
     meta = sweep.meta_file.read_text().replace("stem_channels: 6", "stem_channels: wide")
     sweep.meta_file.write_text(meta)
-    assert "val/macro_f1" in read_rows(sweep)[0]
+    assert "val/macro_f1" in read_table(sweep).rows[0]
     sweep.meta_file.write_text(meta.replace("macro_f1", "macro_f2"))
     with pytest.raises(ConfigError, match=r"sweep\.yaml.*\n.*metrics\.classification"):
-        read_rows(sweep)
+        read_table(sweep)

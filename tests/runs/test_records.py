@@ -24,7 +24,7 @@ from src.config.schema import Config
 from src.errors import RunError
 from src.files import append_lines
 from src.requests import grid_request, train_request
-from src.results.table import collect, read_rows
+from src.results.table import collect, read_table
 from src.results.terminal import table_of
 from src.runner import run_sweep
 from src.runs.attempts import reached_step
@@ -208,7 +208,7 @@ def test_a_damaged_run_is_a_row_of_the_tables_with_its_message(
     sweep: SweepDir, tmp_path: Path, damage: Callable[[RunDir], None]
 ) -> None:
     damage(sweep.runs()[0])
-    rows = collect(sweep, tmp_path / "artifacts")
+    rows = collect(sweep, tmp_path / "artifacts").rows
     assert [row["state"] for row in rows] == ["damaged", "done", "new", "new"]
     assert rows[0]["error"] == sweep.runs()[0].damage() or "line 2" in rows[0]["error"]
     assert rows[1]["error"] is None
@@ -216,7 +216,7 @@ def test_a_damaged_run_is_a_row_of_the_tables_with_its_message(
 
 
 def test_whole_sweeps_have_no_column_of_errors(sweep: SweepDir) -> None:
-    assert not any("error" in row for row in read_rows(sweep))
+    assert not any("error" in row for row in read_table(sweep).rows)
 
 
 def test_a_curve_that_cannot_be_read_is_left_out_of_the_figure(

@@ -267,7 +267,7 @@ def test_weights_that_are_nan_after_the_last_step_are_a_divergence(
     small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step's loss is computed before its update: the last loss may be finite although the weights are not."""
-    from src.results.table import best_row, read_rows
+    from src.results.table import read_table
 
     real = trainer.evaluate_split
 
@@ -283,9 +283,9 @@ def test_weights_that_are_nan_after_the_last_step_are_a_divergence(
     assert result["outcome"] == "diverged"
     assert result["best"] is None
     assert not run.best_file.exists()
-    rows = read_rows(run.sweep())
-    assert rows[0]["state"] == "diverged"
-    assert best_row(rows) is None
+    table = read_table(run.sweep())
+    assert table.rows[0]["state"] == "diverged"
+    assert table.best() is None
 
 
 def test_weights_that_are_nan_are_evaluated_without_a_traceback(small: Callable[..., Config], tmp_path: Path) -> None:
