@@ -39,10 +39,13 @@ class Split(Section):
 
 
 class Dataset(Section):
-    """Where the images come from: a Hub name, a folder in the Hub's layout, or `synthetic`."""
+    """Where the images come from: a Hub name, a folder in the Hub's layout, or `synthetic`.
+
+    `source` is `auto`, or one of those that src/data/sources.py knows.
+    """
 
     name: str = "zh-plus/tiny-imagenet"
-    source: Literal["auto", "hub", "folder", "synthetic"] = "auto"
+    source: str = "auto"
     revision: str | None = None
     root: str = "./data"
     split: Split = Split()

@@ -12,7 +12,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from src.config.schema import Config, Dataset
 from src.data import hub, synthetic
@@ -23,16 +23,22 @@ from src.log import log
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
 
 
+Kind = Literal["hub", "folder", "synthetic"]
+
+
 @dataclass(frozen=True)
 class Source:
     """`name` is the Hub name, the folder's full path, or "synthetic"."""
 
-    kind: Literal["hub", "folder", "synthetic"]
+    kind: Kind
     name: str
 
 
 def resolve(dataset: Dataset) -> Source:
     """The source that `dataset.name` means. Raises DataError if there is none, or more than one."""
+    if dataset.source not in ("auto", *get_args(Kind)):
+        known = ", ".join(get_args(Kind))
+        raise DataError(f"dataset.source: {dataset.source!r} is not a source; choose auto, {known}")
     name, folder = dataset.name, Path(dataset.name).expanduser()
     if dataset.source == "synthetic" or (dataset.source == "auto" and name == "synthetic"):
         return Source("synthetic", "synthetic")

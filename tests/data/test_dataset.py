@@ -545,6 +545,7 @@ def test_names_are_resolved(tmp_path: Path, monkeypatch):
         ("nothing/at/all", "auto", "there is no folder"),
         ("nothing", "folder", "there is no folder"),
         ("nothing", "hub", "is not a Hub name"),
+        ("nothing", "zip", "dataset.source: 'zip' is not a source; choose auto, hub, folder, synthetic"),
     ],
 )
 def test_names_that_mean_nothing_or_two_things_are_refused(tmp_path, monkeypatch, name, source, message):
