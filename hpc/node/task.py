@@ -15,14 +15,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import submitit
 from submitit.helpers import DelayedSubmission
 
 import jobs
 from hpc import slurm
 from hpc.node.gpu_check import check_slice
 from hpc.node.run_lock import wait_for_run_lock
-from hpc.recovery.diagnosis import StopRequest, ends_of, infer_end_cause, own_job_id, restart_count
+from hpc.recovery.diagnosis import LOCAL_JOB, StopRequest, ends_of, infer_end_cause, own_job_id, restart_count
 from hpc.slurm_command import WAITS_S
 from src import hints
 from src.errors import RelayError, TakenOverError
@@ -31,8 +30,6 @@ from src.progress import PlainReporter, Reporter, StopCheck
 from src.runs.attempts import AttemptHooks, EndCause, Outcome, attempt
 from src.runs.causes import REQUEUED_AFTER, STOPPED_BY_USER, check_allowed, why_blocked
 from src.runs.rundir import RunDir
-
-VISIBLE_GPUS = "RELAY_VISIBLE_GPUS"
 
 
 class Task:
@@ -47,7 +44,6 @@ class Task:
     def __call__(self) -> dict[str, str]:
         """Execute the runs, as `execute_runs`. Returns the state of each run by its label."""
         start_log()
-        _restore_visible_gpus()
         runs = [RunDir(Path(path)) for path in self.runs]
         states = execute_runs(runs)
         if not all(run.is_done() for run in runs):
@@ -128,7 +124,7 @@ class TaskHooks(AttemptHooks):
         """The job, its cluster, how often SLURM has restarted it, and the slice that the profile requests."""
         own = own_job_id()
         of_slurm = {"cluster": os.environ.get("SLURM_CLUSTER_NAME", "slurm"), "restarts": restart_count()}
-        job = {"job": own, **of_slurm} if own else {"job": os.environ.get("SUBMITIT_LOCAL_JOB_ID")}
+        job = {"job": own, **of_slurm} if own else {"job": os.environ.get(LOCAL_JOB)}
         return {**job, "slice": os.environ.get("RELAY_SLICE") or None}
 
     def check_allowed(self, run: RunDir) -> None:
@@ -146,17 +142,6 @@ class TaskHooks(AttemptHooks):
         # Accounting may not have the end of the earlier execution yet.
         own = own_job_id()
         return ("NODE_FAIL" if cause == "KILLED" and own and attempt.get("job") == own else cause), end
-
-
-def _restore_visible_gpus() -> None:
-    """Restore CUDA_VISIBLE_DEVICES in a local worker: submitit's local executor hides all GPUs from it.
-
-    LocalPool passes the original value in RELAY_VISIBLE_GPUS.
-    """
-    if os.environ.get("SUBMITIT_EXECUTOR") == "local":
-        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-        if VISIBLE_GPUS in os.environ:
-            os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[VISIBLE_GPUS]
 
 
 def requeue_if_allowed(runs: Sequence[RunDir], cause: str, stop: StopRequest) -> None:
@@ -188,7 +173,6 @@ def _requeue() -> None:
     # As submitit's handler does, but without pickling the task again: submitit removes the old pickle before the new
     # one is in place, and its pickle counts time-outs, guessed from the clock, down to zero. Our pickle never changes.
     job_id = own_job_id()
+    # The local pool decides by the cause in attempts.jsonl.
     if job_id:
         slurm.requeue(job_id)
-    else:
-        submitit.JobEnvironment()._requeue(0)

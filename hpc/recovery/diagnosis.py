@@ -18,6 +18,8 @@ from src.log import log
 
 # States in accounting that explain why a process was killed before it could record its own end.
 _LOSSES = {"NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT", "PREEMPTED", "REQUEUED", "CANCELLED", "BOOT_FAIL", "DEADLINE"}
+# Set in a process that executes a run of the local pool: the id of its job.
+LOCAL_JOB = "RELAY_LOCAL_JOB"
 _ACCOUNTING_WAITS_S = (0.5, 1, 2, 4)
 # How far the clocks of a node and of the controller may differ, in seconds.
 _CLOCKS_S = 30
@@ -160,7 +162,7 @@ def restart_count() -> int:
 
 def own_job_id() -> str | None:
     """`123_4` for a task of an array, `123` for a job, None outside of SLURM."""
-    if os.environ.get("SUBMITIT_EXECUTOR") == "local":
+    if LOCAL_JOB in os.environ:
         return None  # A worker of the local pool may run inside an allocation, which is not its own job.
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")

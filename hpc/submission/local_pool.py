@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import submitit
-
-from hpc.submission.local_worker import local_executor, start_worker
+from hpc.submission.local_worker import LocalJob, LocalWorker
 from hpc.submission.profile import Profile
 from src.log import log
 from src.progress import Reporter
@@ -27,13 +24,16 @@ _SAVE_TIMEOUT_S = 60.0
 
 
 class LocalPool:
-    """Executes up to `max_parallel` runs at a time. A run that stops with a budget left is started again."""
+    """Executes up to `max_parallel` runs at a time. A run that stops with a budget left is started again.
+
+    There is a worker for each of these places; it executes one run after the other.
+    """
 
     def __init__(self, profile: Profile, log_folder: Path, reporter: Reporter, code: Path) -> None:
-        self._code = code
-        self._executor = local_executor(log_folder, profile.time_min, profile.signal_lead_s)
+        self._code, self._log_folder = code, log_folder
         self._profile, self._reporter = profile, reporter
-        self._active: dict[RunDir, submitit.Job[object]] = {}
+        self._active: dict[RunDir, tuple[LocalJob, LocalWorker]] = {}
+        self._idle: list[LocalWorker] = []
         self._attempts_seen: dict[RunDir, int] = {}
         self._attempts_before: dict[RunDir, int] = {}
         self._busy: set[RunDir] = set()
@@ -44,14 +44,19 @@ class LocalPool:
         """
         waiting = [run for run in runs if not run.is_done()]
         total = len(runs)
-        with stop_on_signal() as should_stop:
-            while (waiting or self._active) and not should_stop():
-                waiting = self._start_some(waiting) + self._collect()
-                self._show(total, len(waiting))
-                time.sleep(_POLL_S)
-            if should_stop():
-                self._stop_all()
-        return not should_stop()
+        self._log_folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with stop_on_signal() as should_stop:
+                while (waiting or self._active) and not should_stop():
+                    waiting = self._start_some(waiting) + self._collect()
+                    self._show(total, len(waiting))
+                    time.sleep(_POLL_S)
+                if should_stop():
+                    self._stop_all()
+            return not should_stop()
+        finally:
+            for worker in (*self._idle, *(worker for _, worker in self._active.values() if not worker.is_busy())):
+                worker.close()
 
     def _start_some(self, waiting: Sequence[RunDir]) -> list[RunDir]:
         """Start as many runs as places are free. Returns those that still wait, also for another process to finish
@@ -78,8 +83,17 @@ class LocalPool:
             log.info(f"{run.name}: not started, {self._code} is not the code that it was: {problem}; {new_code_hint()}")
             return
         self._attempts_before[run] = len(run.attempts())
-        self._active[run] = start_worker(self._executor, run, self._code, self._cpus())
-        log.info(f"started {run.name} (job {self._active[run].job_id})")
+        job = LocalJob(run, self._log_folder)
+        idle = [worker for worker in self._idle if worker.is_alive()]
+        if idle:
+            worker = idle[0]
+            self._idle.remove(worker)
+            worker.start(job)
+        else:
+            limits = {"limit_s": 60 * self._profile.time_min, "lead_s": self._profile.signal_lead_s}
+            worker = LocalWorker(job, self._code, self._cpus(), **limits)
+        self._active[run] = job, worker
+        log.info(f"started {run.name} (job {job.id})")
 
     def _cpus(self) -> dict[str, str]:
         """The number of CPUs of each worker, unless the user has set OMP_NUM_THREADS."""
@@ -92,18 +106,22 @@ class LocalPool:
     def _collect(self) -> list[RunDir]:
         """Handle workers that have ended: report their runs as done or failed, and return those to start again."""
         again = []
-        for run, job in list(self._active.items()):
+        for run, (job, worker) in list(self._active.items()):
             self._report_attempts(run)
-            if not job.done():
+            if worker.is_busy():
                 continue
             del self._active[run]
+            if worker.is_usable():
+                self._idle.append(worker)
+            else:
+                worker.close()
             attempts = run.attempts()
             state = state_of_run(run, run.result(), attempts)
             # A worker that ended before it began an attempt (an import error) would end so again.
             if not run.is_done() and len(attempts) > self._attempts_before[run] and _may_continue(run, attempts):
                 again.append(run)
                 continue
-            detail = "" if run.result() else f"; see {job.paths.stderr}"
+            detail = "" if run.result() else f"; see {job.stderr}"
             log.info(f"{run.name}: {state}{detail}")
         return again
 
@@ -127,10 +145,9 @@ class LocalPool:
 
     def _stop_all(self) -> None:
         """Tell every worker to save and stop, and wait until they have."""
-        for job in self._active.values():
-            # submitit's controller passes SIGTERM on to its worker, which saves at its next step.
-            _send(int(job.job_id), signal.SIGTERM)
-        _wait_until(lambda: all(job.done() for job in self._active.values()), _SAVE_TIMEOUT_S)
+        for _, worker in self._active.values():
+            worker.stop()
+        _wait_until(lambda: not any(worker.is_busy() for _, worker in self._active.values()), _SAVE_TIMEOUT_S)
         for run in self._active:
             attempts = run.attempts()
             last = attempts[-1].get("last_step") if attempts else None
@@ -152,13 +169,6 @@ def _progress_of(run: RunDir) -> str:
         return f"{run.name}: starting"
     losses = [f"loss {value:.3f}" for name in ("train/loss", "lr_finder/loss") if (value := row.get(name)) is not None]
     return f"{run.name}: " + "  ".join([f"step {row['step']}", *losses])
-
-
-def _send(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
 
 
 def _wait_until(condition: Callable[[], bool], seconds: float) -> None:

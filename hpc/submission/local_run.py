@@ -17,7 +17,7 @@ from src.errors import RunError
 from src.log import log
 from src.progress import make_reporter
 from src.results.table import collect
-from src.runs.code_snapshot import sweep_code
+from src.runs.code_snapshot import LOCAL_WORKER_FILE, check_startable, sweep_code
 from src.runs.rundir import SweepDir
 
 
@@ -33,12 +33,14 @@ def run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collection
         for run in (*by_state.to_submit, *by_state.cancelled, *by_state.running_elsewhere)
         if only is None or run.name in only
     ]
-    for run in runs:
-        run.lift_cancel()
     if runs:
+        code = sweep_code(sweep)
+        check_startable(code, sweep.name, sweep.meta(), LOCAL_WORKER_FILE)
+        for run in runs:
+            run.lift_cancel()
         show_in_logs(config, sweep.jobs)
         with make_reporter() as reporter:
-            complete = LocalPool(profile, sweep.jobs.absolute(), reporter, sweep_code(sweep)).execute(runs)
+            complete = LocalPool(profile, sweep.jobs.absolute(), reporter, code).execute(runs)
         if not complete:
             log.info(f"stopped; to continue: {hints.again()}")
             sys.exit(EXIT_STOPPED)

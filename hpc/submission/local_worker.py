@@ -1,67 +1,102 @@
-"""Start worker processes on this machine: submitit's local executor, and the environment of a worker."""
+"""Workers on this machine: processes that execute one run at a time, see hpc/node/fork_worker.py."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import os
+import select
 import signal
-from collections.abc import Iterator, Mapping
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-import submitit
-
-from hpc.node.task import VISIBLE_GPUS, Task
-from hpc.submission.plan import MAX_NUM_TIMEOUT
-from hpc.submission.site import check_job_folder
 from src.runs.rundir import RunDir
 
-
-def local_executor(log_folder: Path, time_min: int, signal_lead_s: int) -> submitit.LocalExecutor:
-    """submitit's executor for this machine. It signals a worker `signal_lead_s` seconds before `time_min` minutes."""
-    check_job_folder(log_folder)
-    log_folder.mkdir(parents=True, exist_ok=True)
-    executor = submitit.LocalExecutor(folder=log_folder, max_num_timeout=MAX_NUM_TIMEOUT)
-    executor.update_parameters(timeout_min=time_min, signal_delay_s=signal_lead_s)
-    return executor
+_JOB_NUMBERS = itertools.count(1)
+# Ending takes milliseconds; longer only for a worker that still imports.
+_END_TIMEOUT_S = 30.0
 
 
-def start_worker(
-    executor: submitit.LocalExecutor, run: RunDir, code: Path, variables: Mapping[str, str]
-) -> submitit.Job[object]:
-    """Start a worker that executes the run with the code in `code`, under these environment `variables`."""
-    # Ctrl-C and a closing terminal (SIGHUP) reach the whole process group. Workers ignore both: the pool tells them to
-    # stop and gives them time to save.
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
-    try:
-        with _environment({**_code_environment(code), **variables, **_gpus()}):
-            return executor.submit(Task([str(run.path)]))
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+class LocalJob:
+    """One execution of a run on this machine: its id, unique on this machine, and its log files."""
+
+    def __init__(self, run: RunDir, folder: Path) -> None:
+        self.run, self.id = run, f"{os.getpid()}-{next(_JOB_NUMBERS)}"
+        self.stdout, self.stderr = (folder / f"{self.id}_0_log.{suffix}" for suffix in ("out", "err"))
 
 
-@contextlib.contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for processes started inside, and restore them afterwards."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+class LocalWorker:
+    """A process that executes jobs one at a time, with the code in `code` and these environment `variables`.
+
+    A job is sent SIGUSR2 `lead_s` seconds before `limit_s` seconds have passed, as by SLURM. If this process dies, the
+    worker completes its job and ends.
+    """
+
+    def __init__(
+        self, first: LocalJob, code: Path, variables: Mapping[str, str], *, limit_s: float, lead_s: float
+    ) -> None:
+        """Start the process, and its first job. An error that ends the process itself goes to the log of that job."""
+        self._limits = {"limit_s": limit_s, "lead_s": lead_s}
+        # Ctrl-C and a closing terminal (SIGHUP) reach the whole process group. Workers ignore both: the pool tells them
+        # to stop and gives them time to save.
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+        try:
+            with first.stderr.open("a") as errors:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "hpc.node.fork_worker"],
+                    env={**os.environ, **_code_environment(code), **variables},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                )
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        self.start(first)
+
+    def start(self, job: LocalJob) -> None:
+        """Start a job. The worker must be idle."""
+        assert self._process.stdin
+        files = {"stdout": str(job.stdout), "stderr": str(job.stderr)}
+        request = {"run": str(job.run.path), "job": job.id, **files, **self._limits}
+        # It may have died a moment ago; `is_usable` then says so.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def is_alive(self) -> bool:
+        """Whether the process is still there. An idle one may have been killed, for its memory or by mistake."""
+        return self._process.poll() is None
+
+    def is_busy(self) -> bool:
+        """Whether the last job is still running."""
+        assert self._process.stdout
+        return not select.select([self._process.stdout], [], [], 0)[0]
+
+    def is_usable(self) -> bool:
+        """Whether an idle worker can execute another job. To be called once after each job."""
+        assert self._process.stdout
+        return os.read(self._process.stdout.fileno(), 1) == b"\n"
+
+    def stop(self) -> None:
+        """Tell the job to save its state and end. Does not wait for it."""
+        self._process.terminate()
+
+    def close(self) -> None:
+        """End the process as soon as it is idle."""
+        assert self._process.stdin
+        assert self._process.stdout
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_TIMEOUT_S)
+        self._process.stdout.close()
 
 
 def _code_environment(code: Path) -> dict[str, str]:
     # PYTHONSAFEPATH: otherwise `python -m` puts the current folder, the checkout, before the snapshot.
     before = os.environ.get("PYTHONPATH")
     return {"PYTHONPATH": f"{code}{os.pathsep}{before}" if before else str(code), "PYTHONSAFEPATH": "1"}
-
-
-def _gpus() -> dict[str, str]:
-    # submitit's local executor sets CUDA_VISIBLE_DEVICES to nothing; the task restores it from this variable.
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return {} if visible is None else {VISIBLE_GPUS: visible}

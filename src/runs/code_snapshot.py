@@ -34,6 +34,8 @@ _LAYERS = ("src", "jobs", "hpc")
 # A pickled task names its class by module (pickle stores no code), so a snapshot can execute our tasks only if it has
 # this file. Snapshots made before the class moved here do not: their tasks would end with ModuleNotFoundError.
 _TASK_FILE = "hpc/node/task.py"
+# What the local pool starts.
+LOCAL_WORKER_FILE = "hpc/node/fork_worker.py"
 # For find: files that no import statement can name.
 _HIDDEN = r"\( -name __pycache__ -o -name '.?*' \)"
 # The code that can change results. The rest names, shows, submits and reports.
@@ -133,11 +135,11 @@ def sweep_code(sweep: SweepDir) -> Path:
     return path
 
 
-def check_startable(snapshot: Path, name: str, saved: Mapping[str, Any]) -> None:
-    """Raise RunError if `name` has a snapshot in which a task of this version could not start; `saved` as in
+def check_startable(snapshot: Path, name: str, saved: Mapping[str, Any], needed: str = _TASK_FILE) -> None:
+    """Raise RunError if `name` has a snapshot without the file `needed`, which this version starts; `saved` as in
     `hints.again`.
     """
-    if snapshot.is_dir() and not (snapshot / _TASK_FILE).is_file():
+    if snapshot.is_dir() and not (snapshot / needed).is_file():
         raise RunError(
             f"{name}: was made by an earlier version of Relay, whose code this version cannot start; to continue with "
             f"the current code: {hints.again('--new-code', saved=saved)}; to start over: "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import submitit
 
 from hpc import slurm
 from hpc.monitor.cancel import cancel_runs
@@ -18,7 +19,6 @@ from hpc.node.task import Task, execute_runs, requeue_if_allowed
 from hpc.recovery.diagnosis import StopRequest
 from hpc.submission import queue_cleanup
 from hpc.submission.arrays import submit_missing
-from hpc.submission.local_worker import local_executor
 from hpc.submission.plan import SubmitPlan
 from hpc.submission.profile import Profile
 from hpc.submission.site import SiteLimits
@@ -365,7 +365,7 @@ def test_submitit_calls_no_job_completed_whose_run_was_stopped(
         run.cancel()
     else:
         run.write_result({"steps": 3})
-    job = local_executor(tmp_path / "logs", 5, 30).submit(Task([str(run.path)]))
+    job = submitit.LocalExecutor(tmp_path / "logs").submit(Task([str(run.path)]))
     assert job.result() == {run.label: "CANCELLED" if cancelled else "DONE"}
     said = job.paths.stdout.read_text() + job.paths.stderr.read_text()
     assert ("completed successfully" in said) != cancelled

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpc.recovery import diagnosis as causes
-from hpc.recovery.diagnosis import StopRequest, cause_from, ends_of, infer_end_cause, own_job_id
+from hpc.recovery.diagnosis import LOCAL_JOB, StopRequest, cause_from, ends_of, infer_end_cause, own_job_id
 from hpc.slurm import JobEnd, JobFacts
 from src.errors import ClusterError
 from tests.conftest import fake
@@ -175,7 +175,7 @@ def test_a_lost_attempt_is_found_by_the_number_of_its_execution_whatever_the_clo
 def test_a_worker_of_this_machine_is_not_the_allocation_that_it_is_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "555")
     assert own_job_id() == "555"
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    monkeypatch.setenv(LOCAL_JOB, "1-1")
     assert own_job_id() is None
 
 

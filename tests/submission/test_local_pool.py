@@ -1,4 +1,4 @@
-"""The local profile for real: submitit's controllers and workers, signals, a cap, and runs that come back."""
+"""The local profile for real: workers and their forks, signals, a cap, and runs that come back."""
 
 from __future__ import annotations
 
