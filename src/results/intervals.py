@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEVEL = 0.95
-RESAMPLES = 2000
+RESAMPLES = 1000
 
 Interval = tuple[float, float]
 
@@ -62,17 +62,19 @@ def bootstrap(
     level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
-    """The percentile bootstrap interval (Efron 1979) of a statistic of `n` images.
+    """The interval of a statistic of `n` images: its value +- z times its bootstrap standard error (Efron 1979).
 
-    `statistic` is given the indices of a resample, int64 (n,), and returns its value. The same seed gives the same
-    resamples, so the intervals of two statistics over the same images are consistent with each other.
+    `statistic` is given indices of images, int64 (n,), and returns its value. The same seed draws the same resamples.
     """
     import numpy as np
 
     random = np.random.default_rng(seed)
-    values = [statistic(random.integers(0, n, n)) for _ in range(resamples)]
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    # Not the percentiles of the resamples: a resample loses a third of the images, which pulls the macro F1 of few
+    # images per class down. Simulated for 200 classes of 10 images each, percentiles cover the truth in 66 % of the
+    # cases, this interval in 92 %; for 20 classes of 50 images, 97 % and 98 %.
+    error = float(np.std([statistic(random.integers(0, n, n)) for _ in range(resamples)], ddof=1))
+    value, half = statistic(np.arange(n)), NormalDist().inv_cdf((1 + level) / 2) * error
+    return value - half, value + half
 
 
 def difference_of_shares(hits_a: int, n_a: int, hits_b: int, n_b: int, level: float = LEVEL) -> Interval:
