@@ -21,7 +21,10 @@ def main(
 ) -> None:
     """Measure a checkpoint of this project, or of the report's program."""
     from src.config.loading import load_config
+    from src.files import read_json
     from src.requests import evaluation_request
+    from src.results.evaluation import METRICS
+    from src.results.terminal import print_rows
 
     loaded = load_config(config, overrides_of(set_, evaluation__checkpoint=checkpoint, evaluation__split=split))
     request = evaluation_request(loaded)
@@ -32,13 +35,20 @@ def main(
 
     check_fits(request.config)
     sweep = open_and_run(request, evaluate, fresh=True)
-    result = sweep.runs()[0].result() or {}
+    run = sweep.runs()[0]
+    result = run.result() or {}
     if as_json:
-        print(json.dumps(result))
+        print(json.dumps({**(read_json(run.evaluation_file) or {}), **result}))
         return
-    values = {name: result.get(name) for name in loaded.metrics.columns}
-    measured = [f"{name} {'not finite' if value is None else f'{value:.4f}'}" for name, value in values.items()]
-    print(f"{result['split']}: n {result['n']}  " + "  ".join(measured))
+    intervals = result.get("intervals") or {}
+    rows = [
+        {"metric": name, "value": result.get(name), "low": low, "high": high}
+        for name in METRICS
+        for low, high in [intervals.get(name, (None, None))]
+    ]
+    rows += [{"metric": "ECE", "value": result.get("ece"), "low": None, "high": None}]
+    print_rows(rows, f"{result['split']}: n {result['n']}, 95 % intervals")
+    print(f"wrote {run.evaluation_file}")
 
 
 if __name__ == "__main__":

@@ -200,6 +200,7 @@ def final_state(run: RunDir) -> dict[str, Any]:
         "rows": rows,
         "result": measured,
         "best": torch.load(run.best_file, weights_only=True)["model_state_dict"],
+        "predictions": run.predictions_file.read_bytes() if run.predictions_file.exists() else None,
     }
 
 

@@ -168,7 +168,8 @@ def test_evaluate_takes_a_checkpoint_of_the_reports_program(
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["split"] == "test"
     shown = fork_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(path))
-    assert re.search(r"^test: n 20  accuracy 0\.\d{4}  loss \d\.\d{4}$", shown.stdout, re.MULTILINE), shown.stdout
+    assert shown.stdout.startswith("test: n 20, 95 % intervals"), shown.stdout
+    assert re.search(r"^ *macro_f1 +0\.\d+ +0(\.\d+)? +0\.\d+ *$", shown.stdout, re.MULTILINE), shown.stdout
     other = fork_python(
         "src.evaluate", "--config", str(small_file), "--checkpoint", str(path), "--set", "model.num_modules=3"
     )

@@ -2,7 +2,8 @@
 
     runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  jobs/  table.*  compare_*.png
         <run>/       config.yaml  provenance.jsonl  attempts.jsonl  metrics.jsonl  events.out.tfevents.*
-                     checkpoints/  result.json  cancelled.json (while a cancel holds)
+                     checkpoints/  predictions.npz  result.json  cancelled.json (while a cancel holds)
+                     an evaluation also: evaluation.json  per_class.csv  confusion.csv  confused_pairs.csv
 
 A run's directory is created once, when the sweep is planned; a job is given its path and never computes one.
 """
@@ -63,6 +64,11 @@ class RunPaths:
     def predictions_file(self) -> Path:
         """What the network predicted for each image: of the best epoch on val, or of the evaluated split."""
         return self.path / "predictions.npz"
+
+    @property
+    def evaluation_file(self) -> Path:
+        """All that an evaluation found, see src/results/evaluation.py."""
+        return self.path / "evaluation.json"
 
     @property
     def result_file(self) -> Path:

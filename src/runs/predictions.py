@@ -44,14 +44,19 @@ class Predictions:
 _ON_DISK = {"label": "uint16", "predicted": "uint16", "confidence": "float16", "loss": "float32", "in_top5": "bool"}
 
 
-def write_predictions(path: Path, predictions: Predictions, check: Callable[[], None]) -> None:
-    """Write the file atomically; `check` may veto, as in `replace_file`."""
+def encode_predictions(predictions: Predictions) -> bytes:
+    """The content of the file; the same predictions give the same bytes."""
     import numpy as np
 
     buffer = io.BytesIO()
     columns = {name: getattr(predictions, name).astype(kind) for name, kind in _ON_DISK.items()}
     np.savez_compressed(buffer, **columns)
-    replace_file(path, buffer.getvalue(), check=check)
+    return buffer.getvalue()
+
+
+def write_predictions(path: Path, predictions: Predictions, check: Callable[[], None]) -> None:
+    """Write the file atomically; `check` may veto, as in `replace_file`."""
+    replace_file(path, encode_predictions(predictions), check=check)
 
 
 def read_predictions(path: Path) -> Predictions | None:

@@ -107,6 +107,8 @@ class Measured(TypedDict, total=False):
     split: str
     n: Step
     accuracy: Number
+    ece: Number
+    intervals: dict[str, list[float]]
     # An LR sweep has one loss per step.
     loss: Number | list[Number]
     checkpoint: str

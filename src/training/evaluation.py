@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from src.config.schema import Config
 from src.data.dataset import digest, images_of, load, prepare
 from src.errors import DataError
 from src.log import log
 from src.progress import Reporter, StopCheck
+from src.results.evaluation_files import write_evaluation
 from src.runs.attempts import Outcome, write_provenance
 from src.runs.planned import check_as_planned
 from src.runs.rundir import RunDir
@@ -48,9 +47,10 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     if not len(part):
         raise _no_images(config)
     log.info(f"evaluating {pretrained.path} on {config.evaluation.split} ({len(part)} images)")
-    values = evaluate_split(pretrained.network.to(device), part, config, device, should_stop)
-    if values is None:
+    measured = evaluate_split(pretrained.network.to(device), part, config, device, should_stop)
+    if measured is None:
         return Outcome("stopped", 0, 0, 1)
+    found = write_evaluation(run, measured[1], data.class_names)
     source = {
         "checkpoint": str(pretrained.path),
         "checkpoint_sha256": planned.evaluation.sha256,
@@ -58,10 +58,12 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
         "data": data.digest,
         "device": str(device),
     }
-    # JSON has no NaN.
-    finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-    outcome = "completed" if None not in finite.values() else "diverged"
-    run.write_result({"split": config.evaluation.split, "n": len(part), "outcome": outcome, **finite, **source})
+    values = found["metrics"]
+    outcome = "completed" if None not in values.values() else "diverged"
+    statistics = {name: found[name] for name in ("intervals", "ece")}
+    run.write_result(
+        {"split": config.evaluation.split, "n": len(part), "outcome": outcome, **values, **statistics, **source}
+    )
     return Outcome("done", 0, 1, 1)
 
 

@@ -11,8 +11,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from torch import Tensor
 
+from src.runs.predictions import Predictions, encode_predictions
+
 FORMAT = 1
 Count = Annotated[int, Field(ge=0, le=10**15)]
+# Not in the states of earlier versions. A run that is resumed from one has no predictions until a better epoch.
+_ADDED_LATER = {"best_predictions"}
 
 
 class SavedState(BaseModel):
@@ -36,6 +40,7 @@ class TrainingState:
     `losses`: of the steps since the last logged row; scalars on the device, floats in a checkpoint.
     `epoch_sums`: loss (float64) and correct predictions (int64), on the device, and images, of the epoch so far.
     `train`, `last`: the latest metrics on train and val. `best`: step, epoch and metrics of the best epoch.
+    `best_predictions`: the bytes of its predictions file, uint8 (bytes,).
     """
 
     step: Count = 0
@@ -46,6 +51,7 @@ class TrainingState:
     last: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] | None = None
     best_weights: dict[str, Tensor] | None = None
+    best_predictions: Tensor | None = None
     train_seconds: float = 0.0
     diverged: bool = False
 
@@ -85,6 +91,12 @@ class TrainingState:
         loss_sum, correct, seen = map(float, self.epoch_sums)
         return {"loss_epoch": loss_sum / seen, "accuracy": correct / seen}
 
+    def keep_best(self, best: dict[str, float], weights: dict[str, Tensor], predictions: Predictions) -> None:
+        """Keep the metrics, weights and predictions on val of the epoch that is the best so far."""
+        self.best, self.best_weights = best, weights
+        # As bytes, because torch.load reads no numpy arrays, and so that the file is the same after a resume.
+        self.best_predictions = torch.frombuffer(bytearray(encode_predictions(predictions)), dtype=torch.uint8)
+
     def state_dict(self) -> dict[str, Any]:
         """All fields by name, as a checkpoint holds them."""
         content = {each.name: getattr(self, each.name) for each in fields(self)}
@@ -93,13 +105,13 @@ class TrainingState:
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Restore all fields from a checkpoint; the sums go to `device`."""
         for each in fields(self):
-            setattr(self, each.name, state[each.name])
+            setattr(self, each.name, state.get(each.name) if each.name in _ADDED_LATER else state[each.name])
         if self.epoch_sums is not None:
             self.epoch_sums = [part.to(device) if isinstance(part, Tensor) else part for part in self.epoch_sums]
 
 
 _TRAINING_FIELDS: dict[str, Any] = {
-    name: (hint, ...)
+    name: (hint, None if name in _ADDED_LATER else ...)
     for name, hint in get_type_hints(TrainingState, include_extras=True).items()
     if name not in SavedState.model_fields
 }

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from src import hints
 from src.errors import CheckpointError
-from src.files import size_of
+from src.files import replace_file, size_of
 from src.log import log
 from src.progress import Reporter, StopCheck
 from src.runs.attempts import Outcome, Publish
@@ -133,24 +133,25 @@ class Trainer:
     def _evaluate(self) -> bool:
         """Evaluate on val, and keep the weights if they are the best so far. Returns False if it was stopped."""
         state = self.state
-        values = evaluate_split(
+        measured = evaluate_split(
             self.learner.network, self.session.data.val, self.config, self.learner.device, self.should_stop
         )
-        if values is None:
+        if measured is None:
             return False
+        values, predictions = measured
         state.evaluated_step = state.step
         state.last = values
         epoch = state.step / self.loader.per_epoch
         finite = {f"val/{name}": value for name, value in values.items() if math.isfinite(value)}
         self.log.log(state.step, epoch, finite)
         if math.isfinite(values["loss"]) and self._is_best(values):
-            state.best = {"step": state.step, "epoch": epoch, **values}
-            state.best_weights = self.learner.copy_weights()
+            best = {"step": state.step, "epoch": epoch, **values}
+            state.keep_best(best, self.learner.copy_weights(), predictions)
             # Durable first: best.ckpt must not name an epoch that the metrics do not have.
             self.log.flush()
             self._write_best()
-        measured = "  ".join(f"val/{name} {values[name]:.4f}" for name in self.config.metrics.columns[:2])
-        log.info(f"{self.run.label}: epoch {round(epoch, 2):g}  {measured}")
+        shown = "  ".join(f"val/{name} {values[name]:.4f}" for name in self.config.metrics.columns[:2])
+        log.info(f"{self.run.label}: epoch {round(epoch, 2):g}  {shown}")
         self._restart_clock()
         return True
 
@@ -169,6 +170,10 @@ class Trainer:
             "run": self.run.label,
         }
         save_weights(self.run.best_file, content, self.run.check_owner)
+        if state.best_predictions is not None:
+            replace_file(
+                self.run.predictions_file, state.best_predictions.numpy().tobytes(), check=self.run.check_owner
+            )
 
     def _save_due(self) -> bool:
         every = self.config.checkpoint

@@ -17,6 +17,7 @@ FORMAT_1 = {
     *("format", "key", "total_steps", "model_state_dict", "optimizer", "random", "threads", "metrics_bytes"),
     *("step", "evaluated_step", "losses", "epoch_sums", "train", "last", "best", "best_weights", "train_seconds"),
     "diverged",
+    "best_predictions",
 }
 
 
@@ -29,6 +30,7 @@ def state_in_use() -> TrainingState:
         last={"accuracy": 0.25},
         best={"step": 6, "accuracy": 0.25},
         best_weights={"weight": torch.ones(2)},
+        best_predictions=torch.ones(2, dtype=torch.uint8),
         train_seconds=1.25,
         diverged=True,
     )
@@ -62,7 +64,10 @@ def test_a_checkpoint_holds_the_entries_of_its_format_and_none_may_be_missing(sm
     state = torch.load(list_states(run.checkpoints)[0], weights_only=True)
     assert state.keys() == FORMAT_1
     assert state_problem(state, training=True) == ""
-    for name in FORMAT_1 - {"total_steps"}:
+    # States of earlier versions have no predictions.
+    earlier = {name: value for name, value in state.items() if name != "best_predictions"}
+    assert state_problem(earlier, training=True) == ""
+    for name in FORMAT_1 - {"total_steps", "best_predictions"}:
         without = {other: value for other, value in state.items() if other != name}
         assert name in state_problem(without, training=True)
 
