@@ -28,11 +28,10 @@ def layer_table(network: nn.Module, input_shape: Iterable[int]) -> list[dict[str
     """The layers of `network` in the order in which they are executed, measured on one image of `input_shape`.
 
     Each has `name`, `layer` (its type and settings), `output` (its shape without the batch) and `parameters` (its own
-    trainable ones; a layer that is used twice has them once, so that the column adds up). A block of this project, such
-    as an Inception module, follows its layers as one row, with its output. Leaves the network in evaluation mode.
+    trainable ones). A block of this project, such as an Inception module, follows its layers as one row, with its
+    output. A layer that is executed twice has two rows. Leaves the network in evaluation mode.
     """
     rows: list[dict[str, Any]] = []
-    seen: set[str] = set()
 
     def record(name: str, module: nn.Module, output: Tensor) -> None:
         own = [p for p in module.parameters(recurse=False) if p.requires_grad]
@@ -41,10 +40,9 @@ def layer_table(network: nn.Module, input_shape: Iterable[int]) -> list[dict[str
                 "name": name,
                 "layer": _described(module),
                 "output": list(output.shape[1:]),
-                "parameters": 0 if name in seen else sum(p.numel() for p in own),
+                "parameters": sum(p.numel() for p in own),
             }
         )
-        seen.add(name)
 
     hooks = [
         module.register_forward_hook(lambda module, _, output, name=name: record(name, module, output))
