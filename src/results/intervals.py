@@ -1,0 +1,124 @@
+"""Intervals and tests for shares, means and differences. An interval is (low, high), with 95 % confidence by default.
+
+wilson(hits, n)                    a share, such as an accuracy
+t_interval(values)                 the mean of a few values, such as the accuracies of several seeds
+bootstrap(statistic, n)            any statistic of n images
+difference_of_shares(...)          two shares of different images, such as test against val
+mcnemar(first, second)             two networks on the same images
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LEVEL = 0.95
+RESAMPLES = 2000
+
+Interval = tuple[float, float]
+
+
+def wilson(hits: int, n: int, level: float = LEVEL) -> Interval:
+    """The score interval for the share `hits` / `n` (Wilson 1927); it never leaves [0, 1].
+
+    Without images, (0, 1): nothing is known. Raises ValueError unless 0 <= hits <= n.
+    """
+    if not 0 <= hits <= n:
+        raise ValueError(f"{hits} of {n} is not a share")
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, spread = hits / n, z * z / n
+    centre = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
+    # Exact at the ends, where rounding would give values like -1e-18.
+    return (0.0 if hits == 0 else centre - half), (1.0 if hits == n else centre + half)
+
+
+def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
+    """Student's interval for the mean of independent `values`. None for fewer than two: their spread is unknown."""
+    import numpy as np
+    from scipy import stats
+
+    if len(values) < 2:
+        return None
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * error
+    return mean - half, mean + half
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.int64]], float],
+    n: int,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """The percentile bootstrap interval (Efron 1979) of a statistic of `n` images.
+
+    `statistic` is given the indices of a resample, int64 (n,), and returns its value. The same seed gives the same
+    resamples, so the intervals of two statistics over the same images are consistent with each other.
+    """
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    values = [statistic(random.integers(0, n, n)) for _ in range(resamples)]
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def difference_of_shares(hits_a: int, n_a: int, hits_b: int, n_b: int, level: float = LEVEL) -> Interval:
+    """The interval for hits_a / n_a - hits_b / n_b of two independent samples, which may differ in size.
+
+    Method 10 of Newcombe 1998 (Statistics in Medicine 17:873), from the Wilson intervals of both shares.
+    """
+    (low_a, high_a), (low_b, high_b) = wilson(hits_a, n_a, level), wilson(hits_b, n_b, level)
+    a, b = hits_a / n_a, hits_b / n_b
+    return a - b - math.hypot(a - low_a, high_b - b), a - b + math.hypot(high_a - a, b - low_b)
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Two networks on the same `n` images.
+
+    `only_first`, `only_second`: images that only one of them classifies correctly. `difference`: accuracy of the first
+    minus that of the second, with its interval [`low`, `high`]. `p_value`: of the exact McNemar test, two-sided.
+    """
+
+    n: int
+    only_first: int
+    only_second: int
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def mcnemar(first: NDArray[Any], second: NDArray[Any], level: float = LEVEL) -> PairedTest:
+    """Compare `first` and `second`, which say for each image whether a network is correct, bool (N,) in equal order.
+
+    The test is exact (McNemar 1947, binomial); the interval is the adjusted Wald interval of Agresti and Min 2005
+    (Statistics in Medicine 24:729). Raises ValueError if the arrays are empty or differ in length.
+    """
+    import numpy as np
+    from scipy import stats
+
+    if first.shape != second.shape or not first.size:
+        raise ValueError(f"results of {first.shape} and {second.shape} images cannot be paired")
+    n = int(first.size)
+    b, c = int(np.sum(first & ~second)), int(np.sum(~first & second))
+    p_value = float(stats.binomtest(b, b + c).pvalue) if b + c else 1.0
+    # Half an image is added to each of the four counts, so that the interval has a width where b = c = 0.
+    b_plus, c_plus, n_plus = b + 0.5, c + 0.5, n + 2
+    centre = (b_plus - c_plus) / n_plus
+    error = math.sqrt(b_plus + c_plus - (b_plus - c_plus) ** 2 / n_plus) / n_plus
+    half = NormalDist().inv_cdf((1 + level) / 2) * error
+    return PairedTest(n, b, c, (b - c) / n, max(-1.0, centre - half), min(1.0, centre + half), p_value)

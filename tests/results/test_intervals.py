@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from src.results.intervals import bootstrap, difference_of_shares, mcnemar, t_interval, wilson
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 7), (1, 10), (10, 100), (100, 100), (3211, 8000)])
+def test_the_interval_of_a_share_is_that_of_scipy(hits: int, n: int) -> None:
+    theirs = stats.binomtest(hits, n).proportion_ci(0.95, "wilson")
+    assert wilson(hits, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_the_interval_of_a_share_is_the_published_one() -> None:
+    # Newcombe 1998, Statistics in Medicine 17:857, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
+    published = {(10, 100): (0.0552, 0.1744), (81, 263): (0.2553, 0.3662), (15, 148): (0.0624, 0.1605)}
+    for (hits, n), interval in published.items():
+        assert wilson(hits, n) == pytest.approx(interval, abs=5e-5)
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert wilson(0, 0) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="11 of 10"):
+        wilson(11, 10)
+
+
+def test_the_interval_of_a_difference_is_the_published_one() -> None:
+    # Newcombe 1998, Statistics in Medicine 17:873, table II, method 10.
+    assert difference_of_shares(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert difference_of_shares(9, 10, 3, 10) == pytest.approx((0.1705, 0.8090), abs=5e-5)
+    assert difference_of_shares(10, 10, 0, 20) == pytest.approx((0.6791, 1.0), abs=5e-5)
+
+
+def test_the_interval_of_a_mean_is_that_of_scipy() -> None:
+    values = [0.71, 0.74, 0.69]
+    theirs = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert t_interval(values) == pytest.approx((theirs.low, theirs.high))
+    assert t_interval([0.5]) is None
+
+
+def test_the_paired_test_is_the_published_one() -> None:
+    # Agresti, Categorical Data Analysis, table 10.1: approval of the prime minister, 1600 voters asked twice.
+    first = np.repeat([True, True, False, False], [794, 150, 86, 570])
+    second = np.repeat([True, False, True, False], [794, 150, 86, 570])
+    found = mcnemar(first, second)
+    assert (found.n, found.only_first, found.only_second) == (1600, 150, 86)
+    assert found.difference == pytest.approx(0.04)
+    assert (found.low, found.high) == pytest.approx((0.0213, 0.0586), abs=2e-4)
+    assert found.p_value == pytest.approx(stats.binomtest(86, 236).pvalue)
+    same = mcnemar(first, first)
+    assert (same.difference, same.p_value) == (0, 1)
+    assert same.low < 0 < same.high
+    with pytest.raises(ValueError, match="cannot be paired"):
+        mcnemar(first, second[1:])
+
+
+def test_the_bootstrap_of_a_mean_has_its_known_width_and_is_the_same_each_time() -> None:
+    values = np.random.default_rng(0).exponential(2.0, 8000)
+    low, high = bootstrap(lambda drawn: float(values[drawn].mean()), 8000)
+    half = 1.96 * values.std() / np.sqrt(8000)
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), rel=0.01)
+    assert bootstrap(lambda drawn: float(values[drawn].mean()), 8000) == (low, high)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    random = np.random.default_rng(1)
+    shares = [wilson(int(random.binomial(200, 0.3)), 200) for _ in range(1000)]
+    assert np.mean([low <= 0.3 <= high for low, high in shares]) == pytest.approx(0.95, abs=0.025)
+    pairs = [(int(random.binomial(300, 0.5)), int(random.binomial(80, 0.6))) for _ in range(1000)]
+    gaps = [difference_of_shares(a, 300, b, 80) for a, b in pairs]
+    assert np.mean([low <= -0.1 <= high for low, high in gaps]) == pytest.approx(0.95, abs=0.025)
