@@ -94,7 +94,17 @@ def _mark_rates(axes: Any, summary: Mapping[str, Any]) -> None:
             continue
         label = f"{method}: {rate['median']:.2e} ({rate['min']:.2e} to {rate['max']:.2e})"
         axes.axvline(rate["median"], linestyle=_STYLES[method], color=_COLOURS[method], label=label)
-        axes.axvspan(rate["min"], rate["max"], color=_COLOURS[method], alpha=0.12, linewidth=0)
+        # The span as a bar above the axis: as an area it would hide the curve.
+        height = 0.04 + 0.04 * METHODS.index(method)
+        axes.plot(
+            [rate["min"], rate["max"]],
+            [height, height],
+            "|-",
+            color=_COLOURS[method],
+            linewidth=2.5,
+            markersize=9,
+            transform=axes.get_xaxis_transform(),
+        )
 
 
 def _limits(curves: Sequence[Sequence[float]], start: float) -> tuple[float, float]:
