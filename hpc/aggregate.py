@@ -20,7 +20,7 @@ def main(
 ) -> None:
     """Collect the results of sweeps: print the table, and write table.csv, table.md, table.parquet and figures."""
     from src.config.loading import load_config
-    from src.results.table import collect
+    from src.outcome import collect_all
     from src.runs.names import find_named
     from src.runs.sweeps import sweeps, with_whole_manifests
 
@@ -30,7 +30,7 @@ def main(
     if not chosen:
         find_named(runs_dir, None)  # Raises RunError, with the command that starts the first runs.
     for sweep in chosen:
-        collect(sweep, Path(loaded.paths.artifacts_dir))
+        collect_all(sweep, loaded)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 from src.config.schema import Config
 from src.progress import Reporter, StopCheck
-from src.requests import evaluation_request, grid_request, lr_sweep_request, train_request
+from src.requests import compare_request, evaluation_request, grid_request, lr_sweep_request, train_request
 from src.runs.attempts import Execute, Outcome
 from src.runs.kinds import kind_of
 from src.runs.rundir import RunDir
@@ -34,7 +34,7 @@ class Job:
     check: Callable[[Config], None] | None = None
 
 
-# Unlike a full training, a cell does not replace artifacts/best.ckpt.
+# Unlike a full training, a cell of a grid or a comparison does not replace artifacts/best.ckpt.
 def _train_cell(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
     from src.training.trainer import train
 
@@ -57,6 +57,7 @@ JOBS: Mapping[str, Job] = {
     "train": Job(train_request, train_and_export),
     "lr_sweep": Job(lr_sweep_request, find_rate_and_export),
     "grid": Job(grid_request, _train_cell),
+    "compare": Job(compare_request, _train_cell),
     "evaluate": Job(evaluation_request, _evaluate, _check_checkpoint),
 }
 

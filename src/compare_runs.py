@@ -1,4 +1,4 @@
-"""`python -m src.compare_runs --config C`: how each hyperparameter changes the best cell (M7 of the report)."""
+"""`python -m src.compare_runs --config C`: what did each change do? (M7 of the report)."""
 
 from __future__ import annotations
 
@@ -7,52 +7,55 @@ from typing import Annotated
 
 import typer
 
-from src.cli import ConfigOption, SetOption, overrides_of, run_command
+from src.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, overrides_of, run_command
+from src.config.schema import Config
 
 
 def main(
     sweep: Annotated[
-        str | None, typer.Argument(metavar="[SWEEP]", help="A grid; default: the newest one of this configuration.")
+        str | None,
+        typer.Argument(metavar="[SWEEP]", help="A finished comparison or grid to show, instead of training anything."),
     ] = None,
     config: ConfigOption = "configs/config.yaml",
     set_: SetOption = None,
+    fresh: FreshOption = False,
+    new_code: NewCodeOption = False,
 ) -> None:
-    """Compare the best cell of a grid with its neighbours, one figure for each axis."""
-    from src import hints
+    """Compare trainings: those of the config's section compare, or the best cell of a grid with its neighbours.
+
+    With a section compare, the base training and each variant of it are trained in full, one after the other; a
+    finished training of the same configuration is reused. Ctrl-C stops with the state saved. Without that section,
+    nothing is trained: the best cell of the configuration's newest grid is compared with the cells that differ from it
+    in one value.
+    """
     from src.config.loading import load_config
-    from src.errors import RunError
-    from src.requests import grid_request
-    from src.results.artifacts import export_figure
-    from src.results.comparison import compare_axes, draw_comparison
     from src.runs.names import find_named
-    from src.runs.sweeps import sweeps, with_whole_manifests
 
     loaded = load_config(config, overrides_of(set_))
-    paths = loaded.paths
-    runs_dir = Path(paths.runs_dir)
-    known = [find_named(runs_dir, sweep)[0]] if sweep else with_whole_manifests(sweeps(runs_dir))
-    grids = [candidate for candidate in known if candidate.kind == "grid"]
-    if not sweep and loaded.hparams.axes:
-        key = grid_request(loaded).key
-        # sort() is stable: grids of this configuration move to the end, and both groups stay in order of time.
-        grids.sort(key=lambda candidate: candidate.meta()["key"] == key)
-    for grid in reversed(grids):
-        comparisons = compare_axes(grid)
-        if comparisons:
-            break
+    named = find_named(Path(loaded.paths.runs_dir), sweep)[0] if sweep else None
+    if named and named.kind == "compare":
+        from src.outcome import show_outcome
+
+        show_outcome(named, loaded)
+    elif loaded.compare.variants and not named:
+        _train_variants(loaded, fresh=fresh, new_code=new_code)
     else:
-        raise RunError(
-            f"{paths.runs_dir}: no grid{f' named {sweep}' if sweep else ''} has two finished cells; "
-            f"to run one: {hints.command('hpc.launch', 'grid')}"
-        )
-    runs = grid.runs()
-    done = sum(run.is_done() for run in runs)
-    unfinished = f" (so far: {done} of {len(runs)} cells are done)" if done < len(runs) else ""
-    print(f"{grid.name}: the best cell and those that differ from it in one value{unfinished}")
-    for comparison in comparisons:
-        axis = comparison.axis.rsplit(".", 1)[-1]
-        path = draw_comparison(comparison, grid.figure(f"compare_{axis}"))
-        print(f"{comparison.sentence()}\n  wrote {export_figure(path, grid, Path(paths.artifacts_dir))}")
+        from src.neighbours import show_neighbours
+
+        show_neighbours(loaded, named)
+
+
+def _train_variants(config: Config, *, fresh: bool, new_code: bool) -> None:
+    from src.requests import compare_request
+
+    request = compare_request(config)
+
+    # torch takes seconds to import: only once the request is known to be valid.
+    from src.outcome import collect_all
+    from src.runner import open_and_run
+    from src.training.trainer import train
+
+    open_and_run(request, train, lambda sweep: collect_all(sweep, config), fresh=fresh, new_code=new_code)
 
 
 if __name__ == "__main__":

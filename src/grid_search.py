@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,12 +37,11 @@ def main(
     request = grid_request(loaded, refined=refined, unfinished=unfinished)
 
     # torch takes seconds to import: only once the request is known to be valid.
-    from src.results.table import collect
+    from src.outcome import collect_all
     from src.runner import open_and_run
     from src.training.trainer import train
 
-    artifacts = Path(loaded.paths.artifacts_dir)
-    open_and_run(request, train, lambda sweep: collect(sweep, artifacts), fresh=fresh, new_code=new_code)
+    open_and_run(request, train, lambda sweep: collect_all(sweep, loaded), fresh=fresh, new_code=new_code)
 
 
 if __name__ == "__main__":

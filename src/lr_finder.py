@@ -18,6 +18,7 @@ def main(
     loaded = load_config(config, overrides_of(set_))
 
     # torch takes seconds to import: only once the request is known to be valid.
+    from src.outcome import show_outcome
     from src.results.table import print_table, read_table
     from src.runner import open_and_run
     from src.runs.rundir import SweepDir
@@ -25,9 +26,7 @@ def main(
 
     def show(sweep: SweepDir) -> None:
         print_table(read_table(sweep))
-        for run in sweep.runs():
-            if run.result():
-                print(f"figure: {run.figure('lr_finder')}")
+        show_outcome(sweep, loaded)
 
     open_and_run(lr_sweep_request(loaded), find_rate_and_export, show, fresh=fresh, new_code=new_code)
 

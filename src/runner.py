@@ -22,6 +22,7 @@ from src.progress import Reporter, StopCheck, make_reporter
 from src.runs.attempts import AttemptHooks, Execute, Outcome, attempt
 from src.runs.causes import check_allowed, why_blocked
 from src.runs.code_snapshot import code_change, code_digest, keep_code, new_code_hint, use_new_code
+from src.runs.reuse import reuse_finished
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import Request, open_sweep
 
@@ -98,6 +99,8 @@ def open_and_run(
     code_digest()
     request = prepare_images(request)
     sweep, new = open_sweep(request, fresh=fresh)
+    if not fresh:
+        reuse_finished(sweep)
     if not new:
         _agree_on_code(sweep, new_code=new_code)
     run_sweep(sweep, execute, new=new)

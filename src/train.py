@@ -55,6 +55,7 @@ def main(
         loaded = with_best_cell(loaded, unfinished=unfinished)
 
     # torch takes seconds to import: only once the request is known to be valid.
+    from src.outcome import show_outcome
     from src.results.overfit import report_overfit
     from src.results.table import print_table, read_table
     from src.runner import open_and_run
@@ -62,6 +63,7 @@ def main(
 
     sweep = open_and_run(train_request(loaded), train_and_export, fresh=fresh, new_code=new_code)
     print_table(read_table(sweep))
+    show_outcome(sweep, loaded)
     if loaded.train.overfit_small:
         report_overfit(sweep)
     # A training that was done before does not publish its weights again by itself.

@@ -1,4 +1,4 @@
-"""The commands that plan and submit runs: train, lr-sweep, grid, evaluate, pipeline and plan."""
+"""The commands that plan and submit runs: train, lr-sweep, grid, compare, evaluate, pipeline and plan."""
 
 from __future__ import annotations
 
@@ -112,6 +112,32 @@ def grid(
 
 
 @app.command()
+def compare(
+    config: ConfigOption = "configs/config.yaml",
+    cluster: ClusterOption = None,
+    set_: SetOption = None,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+    new_code: NewCodeOption = False,
+    max_slice_hours: HoursOption = None,
+) -> None:
+    """Train the base and its variants as one SLURM array, and compare them.
+
+    The variants are those of the config's section compare. A finished training of the same configuration is reused.
+    Without that section, nothing is trained: the best cell of the grid is compared with its neighbours.
+    """
+    from hpc.submission.launching import launch
+    from src.config.loading import load_config
+    from src.neighbours import show_neighbours
+
+    loaded = load_config(config, overrides_of(set_))
+    if not loaded.compare.variants and not dry_run:
+        show_neighbours(loaded, None)
+        return
+    launch("compare", loaded, cluster, dry_run=dry_run, fresh=fresh, new_code=new_code, max_slice_hours=max_slice_hours)
+
+
+@app.command()
 def evaluate(
     config: ConfigOption = "configs/config.yaml",
     cluster: ClusterOption = None,
@@ -167,14 +193,13 @@ def pipeline(
     """
     from pathlib import Path
 
-    from hpc.pipeline.advance import advance as advance_pipeline
-    from hpc.pipeline.directory import Pipeline
+    from hpc.pipeline.advance import advance_at
     from hpc.pipeline.start import start_pipeline
     from src.config.loading import load_config
 
     # Hidden: only the job that SLURM starts between two stages passes it.
     if advance:
-        advance_pipeline(Pipeline(Path(advance)), by_stage_job=True)
+        advance_at(Path(advance))
         return
     start_pipeline(
         load_config(config, overrides_of(set_)),
@@ -188,7 +213,9 @@ def pipeline(
 
 @app.command()
 def plan(
-    kind: Annotated[str, typer.Argument(metavar="train|lr-sweep|grid|evaluate", help="The command to plan.")] = "grid",
+    kind: Annotated[
+        str, typer.Argument(metavar="train|lr-sweep|grid|compare|evaluate", help="The command to plan.")
+    ] = "grid",
     config: ConfigOption = "configs/config.yaml",
     cluster: ClusterOption = None,
     set_: SetOption = None,

@@ -7,6 +7,7 @@ job is lost, the user calls it with the command that started the pipeline.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from hpc.pipeline.directory import STAGES, Pipeline
 from hpc.pipeline.stage_execution import advance_stage
@@ -50,3 +51,8 @@ def advance(pipeline: Pipeline, *, by_stage_job: bool, new_code: bool = False) -
     print(f"{pipeline.name} is complete")
     for stage, line in pipeline.stage_records().items():
         print(f"  {stage}: {line.get('found', '')}  ({line.get('sweep')})")
+
+
+def advance_at(path: Path) -> None:
+    """`advance` for the pipeline in the folder `path`, called by the job that SLURM starts between two stages."""
+    advance(Pipeline(path), by_stage_job=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection
-from pathlib import Path
 
 from hpc.recovery.reconcile import blocked_by_cause, classify_runs
 from hpc.submission.local_pool import LocalPool
@@ -15,8 +14,8 @@ from src.cli import EXIT_STOPPED
 from src.config.schema import Config
 from src.errors import RunError
 from src.log import log
+from src.outcome import collect_all
 from src.progress import make_reporter
-from src.results.table import collect
 from src.runs.code_snapshot import LOCAL_WORKER_FILE, check_startable, sweep_code
 from src.runs.rundir import SweepDir
 
@@ -44,7 +43,7 @@ def run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collection
         if not complete:
             log.info(f"stopped; to continue: {hints.again()}")
             sys.exit(EXIT_STOPPED)
-    collect(sweep, Path(config.paths.artifacts_dir))
+    collect_all(sweep, config)
     after = classify_runs(sweep, {})
     undone = [*after.blocked, *after.cancelled, *after.to_submit]
     if undone:

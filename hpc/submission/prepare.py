@@ -7,6 +7,7 @@ from pathlib import Path
 from src import hints
 from src.runner import prepare_images
 from src.runs.code_snapshot import check_startable, code_change, code_digest, new_code_hint, sweep_code, use_new_code
+from src.runs.reuse import reuse_finished
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request, open_sweep
 
@@ -17,6 +18,8 @@ def prepare_sweep(request: Request, *, fresh: bool, new_code: bool) -> tuple[Swe
     Raises DataError if the images have changed since it was planned, RunError if its code is missing or was changed.
     """
     sweep, new = open_sweep(prepare_images(request), fresh=fresh)
+    if not fresh:
+        reuse_finished(sweep)
     if not new:
         choose_code(sweep, new_code=new_code)
     return sweep, new

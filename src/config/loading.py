@@ -7,7 +7,7 @@ words the errors.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from src import hints
 from src.config import yaml_file
 from src.config.messages import describe, listed
-from src.config.schema import Config, Hparams
-from src.config.validation import disagreements
+from src.config.schema import Compare, Config, Hparams, Variant
+from src.config.validation import AXES, BASE, disagreements, is_same_experiment, plain
 from src.errors import ConfigError
 from src.section import Section
 
-__all__ = ["Config", "Variants", "load_config", "make_config", "parse_override", "set_key"]
+__all__ = ["Config", "Variants", "load_config", "make_config", "parse_override", "set_key", "variant_overrides"]
 
 
 def _tuples(value: Any) -> Any:
@@ -76,8 +76,32 @@ def make_config(content: Mapping[str, Any], source: str, overrides: Mapping[str,
     return config
 
 
+def variant_overrides(variant: Variant) -> dict[str, Any]:
+    """Key path -> plain value of a variant."""
+    return {AXES.get(path, path): plain(value) for path, value in variant.set.items()}
+
+
+def _variant_problems(config: Config, *, overridden: bool) -> Iterator[str]:
+    """The problems that are seen only in the configuration of a variant.
+
+    Not whether it is the base, if that was `overridden` for one call, which may be another command's.
+    """
+    variants, seen = Variants(config, "compare.variants"), {BASE: config}
+    for name, variant in config.compare.variants.items():
+        where = f"compare.variants.{name}"
+        try:
+            made = variants.make(variant_overrides(variant))
+        except ConfigError as error:
+            yield from (f"{where}: {line.strip()}" for line in str(error).splitlines()[1:])
+            continue
+        same = next((other for other, theirs in seen.items() if is_same_experiment(made, theirs)), None)
+        if same and not overridden:
+            yield f"{where}: is the same training as {same}; change a value that {made.model.type} reads, or remove it"
+        seen[name] = made
+
+
 class Variants:
-    """Configurations that differ from a valid one in a few values and have no grid of their own.
+    """Configurations that differ from a valid one in a few values and have no grid or variants of their own.
 
     The cells of a grid share most of their sections. Each distinct section is validated once; the rules between the
     sections are checked for every variant. Variants with equal sections share one object, so that its YAML text is
@@ -87,8 +111,8 @@ class Variants:
     def __init__(self, config: Config, source: str) -> None:
         self._source = source
         # Without the axes: validating thousands of values again for each of thousands of variants takes minutes.
-        self._content = {**config.to_dict(), "hparams": {}}
-        self._base: dict[str, Section] = {**dict(config), "hparams": Hparams()}
+        self._content = {**config.to_dict(), "hparams": {}, "compare": {}}
+        self._base: dict[str, Section] = {**dict(config), "hparams": Hparams(), "compare": Compare()}
         # (name of the section, its overrides as JSON) -> the validated section.
         self._changed: dict[tuple[str, str], Section] = {}
 
@@ -123,4 +147,9 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     given = list(overrides)
     hints.loaded(str(path), given)
     parsed = dict(parse_override(text) for text in given)
-    return make_config(yaml_file.read_mapping(Path(path)), str(path), parsed)
+    config = make_config(yaml_file.read_mapping(Path(path)), str(path), parsed)
+    # Not in make_config: a variant may not fit, or be, the best cell of a grid, and no longer matters then.
+    problems = list(_variant_problems(config, overridden=any(not name.startswith("compare.") for name in parsed)))
+    if problems:
+        raise ConfigError(listed(problems, str(path)))
+    return config

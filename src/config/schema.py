@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from src.models.options import Model
 from src.section import Count, Fraction, NonNegative, Section
@@ -230,10 +230,22 @@ class Refine(Section):
 
 
 class Variant(Section):
-    """A training that differs from the base training in `set`, and what is expected of it, in a sentence."""
+    """A training that differs from the base training in `set`, and what is expected of it, in a sentence.
+
+    `set` maps key paths, or the names of the grid's axes, to values. It may be written without its own key:
+    `lower_lr: {train.optimizer.lr: 5e-4}`.
+    """
 
     set: Annotated[dict[str, Any], Field(min_length=1)]
     expect: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or "set" in content:
+            return content
+        expect = {"expect": content["expect"]} if "expect" in content else {}
+        return {"set": {path: value for path, value in content.items() if path != "expect"}, **expect}
 
 
 class Compare(Section):

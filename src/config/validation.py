@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from src.config.messages import nearest, section_of
 from src.config.schema import Config
-from src.models.registry import NETWORKS
+from src.models.registry import NETWORKS, content_of
 
 # The short names that `hparams` knows for its axes; any other axis is a key path of the configuration.
 AXES: Mapping[str, str] = {
@@ -29,6 +29,8 @@ AXES: Mapping[str, str] = {
     "batch_norm": "model.batch_norm",
     "residual": "model.residual",
 }
+# The name of the training that the variants of `compare` differ from.
+BASE = "base"
 # Sections that do not change what a single cell computes, so a grid cannot search them.
 _NOT_SEARCHED = ("hparams", "paths", "refine", "compare", "evaluation", "lr_finder", "checkpoint")
 
@@ -46,6 +48,7 @@ def disagreements(config: Config) -> Iterable[str]:
         yield f"lr_finder.min_lr: {finder.min_lr} must be below lr_finder.max_lr {finder.max_lr}"
     given = {} if config.hparams.epochs is None else {"train.epochs.": "epochs"}
     # Two axes may name one value in two ways (lr and train.optimizer.lr), or a section and a key in it.
+    yield from _variant_problems(config)
     for axis, values in config.hparams.axes.items():
         yield from _axis_problems(axis, values)
         path = f"{AXES.get(axis, axis)}."
@@ -96,6 +99,31 @@ def _axis_problems(axis: str, values: Any) -> Iterable[str]:
         yield f"hparams.{axis}: {plain(values)!r} is not a list of values to try; write [{plain(values)}]"
     elif len({json.dumps(plain(value)) for value in values}) != len(values):
         yield f"hparams.{axis}: {plain(values)!r} contains a value twice; keep each once"
+
+
+def _variant_problems(config: Config) -> Iterable[str]:
+    """The problems of `compare.variants` that can be seen without making their configurations."""
+    for name, variant in config.compare.variants.items():
+        where = f"compare.variants.{name}"
+        if name == BASE:
+            yield f"{where}: {BASE!r} is the name of the training that the variants differ from; give another one"
+        paths = [AXES.get(path, path) for path in variant.set]
+        for path in variant.set:
+            if path not in AXES and not _is_searchable(path):
+                known = [*AXES, *AXES.values()]
+                yield f"{where}: unknown key path {path}{nearest(path, known)}; write one such as train.optimizer.lr"
+        for path in dict.fromkeys(paths):
+            if paths.count(path) > 1:
+                yield f"{where}: sets {path} twice; keep one of them"
+
+
+def is_same_experiment(config: Config, other: Config) -> bool:
+    """Whether both describe the same training: equal values, apart from options that their network does not read."""
+    return all(
+        getattr(config, name) == getattr(other, name)
+        for name in Config.model_fields
+        if name not in (*_NOT_SEARCHED, "model")
+    ) and content_of(config.model.model_dump()) == content_of(other.model.model_dump())
 
 
 def _is_searchable(path: str) -> bool:

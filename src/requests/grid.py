@@ -110,6 +110,17 @@ def best_of_all(config: Config, *, unfinished: bool = False) -> BestCell:
     return first if replace(first.table, rows=rows).best() == rows[0] else second
 
 
+def first_grid_of(refined: SweepDir) -> SweepDir | None:
+    """The grid whose best cell a refined grid is around; None if `refined` is not of this kind, or there is none."""
+    meta = refined.meta()
+    config = make_config(meta["config"], str(refined.meta_file))
+    if not config.hparams.axes or meta.get("tag") != config.refine.tag:
+        return None
+    first = grid_request(config)
+    # Where it lies now, which need not be where it was planned.
+    return find_sweep(refined.path.parent, first.kind, first.key)
+
+
 def with_best_cell(config: Config, *, unfinished: bool = False) -> Config:
     """The configuration with the overrides of its best cell, which is logged. Raises RunError as `best_of_all` does."""
     best = best_of_all(config, unfinished=unfinished)

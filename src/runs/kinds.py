@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from src.config.schema import Config, Metrics, Select
@@ -25,6 +25,7 @@ class Kind:
     `units`: the units of work of a run, for example its epochs.
     `columns`: the columns of the table of results, from the configured metrics and the content of result.json.
     `section`: the section of the configuration that affects only runs of this kind.
+    `reuses`: whether a run takes the result of a finished run with the same content key, instead of repeating it.
     """
 
     work: str
@@ -32,6 +33,7 @@ class Kind:
     units: Callable[[Config], float]
     columns: Callable[[Metrics, Mapping[str, Any]], dict[str, Any]]
     section: str | None = None
+    reuses: bool = False
 
 
 def _images(config: Config) -> tuple[object, ...]:
@@ -83,13 +85,15 @@ def _evaluation_columns(metrics: Metrics, result: Mapping[str, Any]) -> dict[str
     return {name: result.get(name) for name in ("split", "n", *metrics.columns, "checkpoint")}
 
 
-# A single training and a cell of a grid do the same work: with equal configurations, they share their content key.
+# A training, a cell of a grid and one of a comparison do the same work: with equal configurations, they share their
+# content key.
 _TRAINING = Kind("train", _training_cost, _training_units, _training_columns)
 
 KINDS: Mapping[str, Kind] = {
     "train": _TRAINING,
     "lr_sweep": Kind("lr_sweep", _training_cost, _lr_sweep_units, _lr_sweep_columns, section="lr_finder"),
     "grid": _TRAINING,
+    "compare": replace(_TRAINING, reuses=True),
     "evaluate": Kind("evaluate", _evaluation_cost, lambda _: 1.0, _evaluation_columns, section="evaluation"),
 }
 

@@ -1,6 +1,7 @@
 """The path of every file in a run or sweep directory; other code takes them from here.
 
-    runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  jobs/  table.*  compare_*.png
+    runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  jobs/  table.*  compare*.*
+                     lr_suggestion.json
         <run>/       config.yaml  provenance.jsonl  attempts.jsonl  metrics.jsonl  events.out.tfevents.*
                      checkpoints/  predictions.npz  result.json  cancelled.json (while a cancel holds)
                      an evaluation also: evaluation.json  per_class.csv  confusion.csv  confused_pairs.csv
@@ -139,3 +140,7 @@ class SweepPaths:
     def figure(self, name: str) -> Path:
         """The figure `name` of the sweep."""
         return self.path / f"{name}.png"
+
+    def results_file(self, name: str) -> Path:
+        """A file of results beside the tables, such as compare.csv."""
+        return self.path / name

@@ -11,6 +11,7 @@ from typing import Any
 
 from src.config.schema import LrFinder
 from src.progress import Reporter, StopCheck
+from src.results.lr_figures import draw_lr_run
 from src.runs.attempts import Outcome, Publish
 from src.runs.checkpoint_names import list_states
 from src.runs.rundir import RunDir
@@ -127,10 +128,8 @@ class LrRangeTest:
         losses = [loss for loss in self.losses if math.isfinite(loss)]
         rates = [rate_at(self.finder, step) for step in range(len(losses))]
         smoothed = smooth(losses, self.finder.smoothing)
-        suggestion = suggest(rates, smoothed)
-        _draw(self.run, rates, losses, smoothed, suggestion)
-        return {
-            "suggestion": suggestion,
+        result = {
+            "suggestion": suggest(rates, smoothed),
             "seed": self.config.train.seed,
             "diverged": len(losses) < self.finder.num_steps,
             "steps": len(self.losses),
@@ -138,6 +137,8 @@ class LrRangeTest:
             "loss": losses,
             "loss_smoothed": smoothed,
         }
+        draw_lr_run(result, self.run.figure("lr_finder"))
+        return result
 
 
 def sweep_rates(
@@ -155,18 +156,3 @@ def _diverged(losses: Sequence[float], smoothed: Sequence[float], finder: LrFind
     if losses and not math.isfinite(losses[-1]):
         return True
     return len(losses) > _MIN_LOSSES and smoothed[-1] > finder.diverge_factor * min(smoothed)
-
-
-def _draw(
-    run: RunDir, rates: list[float], losses: list[float], smoothed: list[float], marks: dict[str, float | None]
-) -> None:
-    from src.results.figures import Curve, draw_curves
-
-    curves = [Curve("loss", rates, losses, faint=True), Curve("smoothed", rates, smoothed)]
-    lowest, start = min([*smoothed, *losses], default=0.0), next(iter(smoothed), 1.0)
-    # The diverged end of the curve would flatten the part that matters.
-    limits = (lowest - 0.1 * (start - lowest) - 0.05, start + 0.6 * abs(start - lowest) + 0.3)
-    verticals = {f"{name}: {lr:.2e}": lr for name, lr in marks.items() if lr is not None}
-    draw_curves(
-        run.figure("lr_finder"), curves, "learning rate", "train loss", log_x=True, verticals=verticals, y_limits=limits
-    )

@@ -59,7 +59,9 @@ def test_every_kind_is_planned_and_executed() -> None:
 
 
 def test_an_unknown_kind_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(RunError, match=r"kind 'distil' of a sweep is unknown; known: train, lr_sweep, grid, evaluate"):
+    with pytest.raises(
+        RunError, match=r"kind 'distil' of a sweep is unknown; known: train, lr_sweep, grid, compare, evaluate"
+    ):
         kind_of("distil")
 
 

@@ -1,0 +1,50 @@
+"""The runs of `compare`: the base training and its variants, each in full."""
+
+from __future__ import annotations
+
+from src.config.loading import Variants, variant_overrides
+from src.config.schema import Config
+from src.config.validation import BASE
+from src.errors import ConfigError
+from src.runs.cells import Cell
+from src.runs.kinds import content_key
+from src.runs.sweeps import Request
+
+
+def compare_request(config: Config) -> Request:
+    """The base and each of `compare.variants`, by name. All have overrides for every value that one of them sets.
+
+    Raises ConfigError if there are no variants, or if two of the runs would be the same training.
+    """
+    if not config.compare.variants:
+        raise ConfigError(
+            "compare.variants: there are none; add some to the configuration, such as "
+            "compare.variants={lower_lr: {train.optimizer.lr: 5e-4}}"
+        )
+    content, variants = config.to_dict(), Variants(config, "compare.variants")
+    given = {name: variant_overrides(variant) for name, variant in config.compare.variants.items()}
+    base = {path: _value_at(content, path) for overrides in given.values() for path in overrides}
+    cells: list[Cell] = []
+    for index, (name, changed) in enumerate({BASE: {}, **given}.items()):
+        overrides = {**base, **changed}
+        made = variants.make(overrides)
+        cells.append(Cell(index, name, content_key(made, "compare"), overrides, made))
+    _refuse_equals(cells)
+    return Request("compare", config.compare.tag, cells, config)
+
+
+def _value_at(content: object, path: str) -> object:
+    for name in path.split("."):
+        # A section that is null has no values.
+        content = content.get(name) if isinstance(content, dict) else None
+    return content
+
+
+def _refuse_equals(cells: list[Cell]) -> None:
+    first: dict[str, str] = {}
+    for cell in cells:
+        other = first.setdefault(cell.key, cell.name)
+        if other != cell.name:
+            raise ConfigError(
+                f"compare.variants.{cell.name}: is the same training as {other}; change a value that decides its result"
+            )

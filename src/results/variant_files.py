@@ -1,0 +1,46 @@
+"""The files of a comparison: compare.csv, compare.md, compare.json and compare.png of its sweep.
+
+compare.json holds {sweep, select, base, rows, note}; each row is one of `compare_variants`, and compare.csv and
+compare.md are the same rows. An unknown value is null, or empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from src.config.validation import BASE
+from src.config.yaml_file import json_text
+from src.files import replace_file
+from src.results.table import Row, read_table
+from src.results.terminal import show_value
+from src.results.variant_figure import draw_variants
+from src.results.variants import compare_variants
+from src.runs.rundir import SweepDir
+
+NOTE = (
+    "Differences are variant minus base, of the best epoch of each, on val. Intervals and McNemar's exact test are "
+    "paired over the images; one seed per variant, so they do not cover the spread between seeds. The gap is val loss "
+    "minus train loss at the last epoch; the train loss is a mean over the epoch, with augmentation."
+)
+
+
+def write_comparison(sweep: SweepDir, expected: Mapping[str, str | None]) -> tuple[list[Row], list[Path]]:
+    """Write compare.csv, compare.md, compare.json and compare.png of a sweep; returns the rows and the paths."""
+    import pandas as pd
+
+    rows = compare_variants(sweep, expected)
+    frame = pd.DataFrame(rows)
+    shown = frame.astype(object).where(frame.notna(), "").map(show_value)
+    select = read_table(sweep).select
+    answer = {"sweep": sweep.name, "select": select.column, "base": BASE, "rows": rows, "note": NOTE}
+    contents = {
+        "compare.csv": frame.to_csv(index=False),
+        "compare.md": f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n{NOTE}\n",
+        "compare.json": json_text(answer),
+    }
+    files = [sweep.results_file(name) for name in contents]
+    for path, content in zip(files, contents.values(), strict=True):
+        replace_file(path, content)
+    figure = draw_variants(sweep, select.column, sweep.figure("compare"))
+    return rows, [*files, *([figure] if figure else [])]

@@ -1,0 +1,85 @@
+"""Runs of a kind that `reuses` take the result of a finished run of the same training, instead of repeating it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from src.errors import RelayError
+from src.files import replace_file
+from src.log import log
+from src.runs.kinds import kind_of
+from src.runs.rundir import RunDir, SweepDir
+from src.runs.sweeps import sweeps, with_whole_manifests
+
+# What a reader of a finished run may want besides its result. Its attempts are not among them: a run that reuses made
+# none, and took no time.
+_FILES = ("metrics_file", "provenance_file", "predictions_file", "best_file")
+
+
+def reuse_finished(sweep: SweepDir) -> list[RunDir]:
+    """Complete the missing runs of `sweep` from finished runs with the same content key and images; returns them.
+
+    Such a run gets a copy of the files of the finished one, and its result names it as `reused_from`. Only kinds with
+    `reuses` do this. Raises RunError if files cannot be read or written.
+    """
+    kind = kind_of(sweep.kind, sweep.path)
+    if not kind.reuses:
+        return []
+    missing = {cell["name"]: cell for cell in sweep.cells() if not sweep.run(cell["name"]).is_done()}
+    reused = []
+    for run, origin in _origins(sweep, missing):
+        with run.lock():
+            if not run.is_done() and not run.attempts():
+                _copy(origin, run)
+                log.info(f"{run.label}: reuses {origin.label}, which is the same training{_other_code(sweep, origin)}")
+                reused.append(run)
+    return reused
+
+
+def _origins(sweep: SweepDir, missing: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[RunDir, RunDir]]:
+    """Each missing run that a finished one equals, with the newest such run."""
+    work = kind_of(sweep.kind).work
+    left = {(cell["key"], cell.get("data")): name for name, cell in missing.items() if cell.get("data")}
+    others = (other for other in reversed(sweeps(sweep.path.parent)) if other != sweep)
+    for other in with_whole_manifests(others):
+        if not left:
+            return
+        if kind_of(other.kind).work != work:
+            continue
+        for cell in other.cells():
+            wanted = (cell["key"], cell.get("data"))
+            if wanted in left and _is_complete(origin := other.run(cell["name"])):
+                yield sweep.run(left.pop(wanted)), origin
+
+
+def _is_complete(run: RunDir) -> bool:
+    """Whether the run is done, and its best weights, if it has any, were not removed since."""
+    try:
+        result = run.result()
+    except RelayError:
+        return False
+    return result is not None and (not result.get("best") or run.best_file.is_file())
+
+
+def _copy(origin: RunDir, run: RunDir) -> None:
+    run.checkpoints.mkdir(exist_ok=True)
+    for name in _FILES:
+        if getattr(origin, name).is_file():
+            replace_file(getattr(run, name), getattr(origin, name).read_bytes())
+    for events in _event_files(origin):
+        shutil.copyfile(events, run.path / events.name)
+    result = origin.result() or {}
+    # As everywhere, the result comes last.
+    run.write_result({**result, "reused_from": result.get("reused_from", origin.label)})
+
+
+def _event_files(run: RunDir) -> Iterable[Path]:
+    return sorted(run.path.glob("events.out.tfevents.*"))
+
+
+def _other_code(sweep: SweepDir, origin: RunDir) -> str:
+    codes = [each.meta().get("snapshot") for each in (sweep, origin.sweep())]
+    return "" if codes[0] == codes[1] else f", trained with other code (snapshot {codes[1]})"

@@ -1,0 +1,134 @@
+"""The base and its variants: planned, reused, compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.config.loading import load_config
+from src.config.schema import Config
+from src.errors import ConfigError
+from src.files import append_lines
+from src.outcome import show_outcome
+from src.requests import compare_request, grid_request, train_request
+from src.results.improvement import improvement
+from src.runs.predictions import Predictions, write_predictions
+from src.runs.reuse import reuse_finished
+from src.runs.rundir import RunDir
+from src.runs.sweeps import Request, open_sweep
+from tests.conftest import ROOT
+from tests.results.test_table import finish
+
+VARIANTS = {"low": {"train.optimizer.lr": 1e-4}, "deep": {"set": {"num_modules": 3}, "expect": "a lower train loss"}}
+
+
+def with_data(request: Request) -> Request:
+    return replace(request, data={cell.name: "images" for cell in request.cells})
+
+
+def predict(run: RunDir, hits: int) -> None:
+    right = np.arange(20) < hits
+    zeros = np.zeros(20, dtype=np.int64)
+    loss = np.where(right, 0.5, 1.5)
+    content = Predictions(zeros, (~right).astype(np.int64), np.full(20, 0.5), loss, np.full(20, True))
+    write_predictions(run.predictions_file, content, lambda: None)
+
+
+def finished(run: RunDir, hits: int) -> None:
+    append_lines(run.metrics_file, [{"step": 6, "epoch": 2.0, "time": 0.5, "train/loss_epoch": 0.5}])
+    finish(run, hits / 20)
+    run.checkpoints.mkdir(exist_ok=True)
+    run.best_file.write_bytes(b"weights")
+    predict(run, hits)
+
+
+def test_a_finished_training_is_reused_and_no_step_is_trained(small: Callable[..., Config]) -> None:
+    config = small(compare={"variants": VARIANTS})
+    training = open_sweep(with_data(train_request(config)))[0].runs()[0]
+    finished(training, 10)
+    sweep, _ = open_sweep(with_data(compare_request(config)))
+    assert [run.name for run in reuse_finished(sweep)] == ["base"]
+    base, low, deep = sweep.runs()
+    assert base.result() == {**(training.result() or {}), "reused_from": training.label}
+    assert base.attempts() == []
+    assert base.best_file.read_bytes() == b"weights"
+    assert base.metrics() == training.metrics()
+    assert (low.is_done(), deep.is_done()) == (False, False)
+    assert reuse_finished(sweep) == []
+
+
+def test_other_images_or_removed_weights_are_not_reused(small: Callable[..., Config]) -> None:
+    config = small(compare={"variants": VARIANTS})
+    training = open_sweep(with_data(train_request(config)))[0].runs()[0]
+    finished(training, 10)
+    other = replace(compare_request(config), data=dict.fromkeys(("base", "low", "deep"), "other images"))
+    assert reuse_finished(open_sweep(other)[0]) == []
+    training.best_file.unlink()
+    same, _ = open_sweep(with_data(compare_request(config)), fresh=True)
+    assert reuse_finished(same) == []
+
+
+def test_variants_are_compared_with_what_was_expected(
+    small: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small(compare={"variants": VARIANTS})
+    sweep, _ = open_sweep(compare_request(config))
+    for run, hits in zip(sweep.runs(), (18, 4, 17), strict=True):
+        finished(run, hits)
+    show_outcome(sweep, config)
+    said = capsys.readouterr().out
+    assert "expected: a lower train loss" in said
+    base, low, deep = json.loads(sweep.results_file("compare.json").read_text())["rows"]
+    assert base["seen"] is None
+    assert low["accuracy_difference"] == pytest.approx(-0.7)
+    assert low["p_value"] == pytest.approx(2 * 0.5**14)
+    assert "differs from 0" in low["seen"]
+    assert "val accuracy -0.0500" in deep["seen"]
+    assert "cannot be told from 0" in deep["seen"]
+    for name in ("compare.csv", "compare.md", "compare.json", "compare.png"):
+        copied = Path(config.paths.artifacts_dir) / f"{sweep.name}_{name}"
+        assert copied.read_bytes() == sweep.results_file(name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ("{a: {train.optimizer.lrr: 1.0}}", "a: unknown key path train.optimizer.lrr; did you mean"),
+        ("{a: {train.optimizer.lr: fast}}", "a: train.optimizer.lr: 'fast' is not allowed"),
+        ("{a: {train.optimizer.lr: 0.002}}", "a: is the same training as base"),
+        ("{base: {lr: 0.1}}", "'base' is the name of the training"),
+        ("{a: {lr: 0.1, train.optimizer.lr: 0.2}}", "a: sets train.optimizer.lr twice"),
+    ],
+)
+def test_a_wrong_variant_is_refused_with_one_message(small_file: Path, variants: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(small_file, [f"compare.variants={variants}"])
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_the_reports_comparisons_are_ready_to_run() -> None:
+    request = compare_request(load_config(ROOT / "configs" / "compare.yaml"))
+    report = train_request(load_config(ROOT / "configs" / "config.yaml"))
+    assert request.cells[0].name == "base"
+    assert len(request.cells) == 5
+    assert request.cells[0].key == report.cells[0].key
+
+
+def test_a_refined_grid_has_a_line_against_the_first(small: Callable[..., Config]) -> None:
+    config = small()
+    first, _ = open_sweep(grid_request(config))
+    for run in first.runs():
+        finished(run, 10)
+    refined, _ = open_sweep(grid_request(config, refined=True))
+    finished(refined.runs()[0], 12)
+    found = improvement(refined, first)
+    assert found is not None
+    assert found["difference"] == pytest.approx(0.1)
+    assert found["low"] < 0.1 < found["high"]
+    assert "cannot be told from 0" in found["sentence"]

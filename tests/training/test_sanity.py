@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from src import checks
+from src.config.schema import Config
+from src.data import loader
+from src.results.check_text import lines_of
+from src.training import sanity
+from src.training.sanity import measure
+
+QUESTIONS = [*(f"D{number}" for number in range(1, 12)), "M0", "M1", "M2"]
+
+
+def test_every_question_is_answered_and_the_contract_is_kept(small: Callable[..., Config]) -> None:
+    report, examples = measure(small(), 3)
+    keys = re.findall(r"^    ([a-z_]+(?:, [a-z_]+)*)   ", str(sanity.__doc__), re.M)
+    documented = {name for line in keys for name in line.split(", ")}
+    assert documented == {*report, "figures"}
+    text = list(lines_of(report))
+    assert list(dict.fromkeys(line[:4].strip() for line in text if line[0] != " ")) == QUESTIONS
+    assert "50% val and 50% test, stratified by class, seed 42" in " ".join(text)
+    assert len(report["class_table"]) == 4
+    assert report["class_table"][3] == {"label": 3, "name": "class_003", "train": 24, "val": 5, "test": 5}
+    assert all(verdict["holds"] for verdict in report["verdicts"])
+    assert [len(each.augmented) for each in examples] == [2, 2, 2]
+    assert examples[0].before.shape == (16, 16, 3)
+    json.dumps(report)
+
+
+def test_preprocessing_that_differs_between_the_splits_is_found(
+    small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if the training alone forgot to normalise.
+    monkeypatch.setattr(loader, "to_network", lambda images, config: images)
+    report, _ = measure(small(), 1)
+    assert report["preprocessing_equal"]["equal"] is False
+    assert [v["what"] for v in report["verdicts"] if not v["holds"]] == ["train, val and test are preprocessed equally"]
+    assert any(line.startswith("D7   train, val and test: NOT EQUAL") for line in lines_of(report))
+
+
+def test_the_command_writes_the_same_bytes_again(small_file: Path, tmp_path: Path) -> None:
+    contents = []
+    for _ in range(2):
+        checks.main(config=str(small_file))
+        torch.rand(3)
+        contents.append({path.name: path.read_bytes() for path in sorted(tmp_path.glob("artifacts/checks/*/*"))})
+    assert list(contents[0]) == ["checks.json", "class_distribution.png", "examples.png"]
+    assert contents[0] == contents[1]
+    figures = json.loads(contents[0]["checks.json"])["figures"]
+    assert figures == {"classes": "class_distribution.png", "examples": "examples.png"}
