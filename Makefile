@@ -112,8 +112,8 @@ status: $(READY) ## show the state of the newest runs; SWEEP=NAME for others, WA
 retry: $(READY) ## submit failed runs of the newest sweep again; SWEEP=NAME for another, CAUSE=CRASHED for one cause
 	@$(PY) -m hpc.launch retry $(SWEEP) --failed $(if $(CAUSE),--cause $(CAUSE)) $(PLACED)
 
-tensorboard: $(READY) ## start TensorBoard on all runs
-	@$(PY) -m hpc.launch tensorboard $(OPTIONS)
+tensorboard: $(READY) ## start TensorBoard on all runs; SWEEP=NAME for one sweep
+	@$(PY) -m hpc.launch tensorboard $(SWEEP) $(OPTIONS)
 
 clean: ## delete .venv and caches; runs, artifacts, logs and data stay
 	rm -rf $(VENV) .uv .pytest_cache .mypy_cache .ruff_cache

@@ -128,6 +128,7 @@ def test_a_module_depends_on_few_others(path: Path) -> None:
         "hpc.commands.manage",
         "hpc.monitor.retry",
         "hpc.monitor.status",
+        "hpc.monitor.tensorboard",
         "hpc.submission.submit",
         "hpc.submission.local_pool",
         "hpc.monitor.status_rows",

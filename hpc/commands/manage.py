@@ -109,15 +109,18 @@ def doctor(
 
 @app.command()
 def tensorboard(
+    name: Annotated[
+        str | None, typer.Argument(metavar="SWEEP|RUN", help="The name as status takes it. Default: all runs.")
+    ] = None,
     config: ConfigOption = "configs/config.yaml",
-    port: Annotated[int, typer.Option("--port", help="The port of TensorBoard's web page.")] = 6006,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=1, max=65535, help="The port of the web page. Default: 6006, or a free one."),
+    ] = None,
     set_: SetOption = None,
 ) -> None:
-    """Start TensorBoard on all runs."""
-    import os
-    import sys
-
+    """Start TensorBoard on this machine, on all runs or on one sweep, and print how to reach it."""
+    from hpc.monitor.tensorboard import show_tensorboard
     from src.config.loading import load_config
 
-    runs_dir = load_config(config, overrides_of(set_)).paths.runs_dir
-    os.execv(sys.executable, [sys.executable, "-m", "tensorboard.main", "--logdir", runs_dir, "--port", str(port)])
+    show_tensorboard(load_config(config, overrides_of(set_)), name, port)

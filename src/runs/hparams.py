@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from src.config.schema import Config
+from src.config.schema import Config, Select
 from src.config.validation import AXES
 from src.runs.kinds import deciding_sections
-from src.runs.planned import planned_row
 from src.runs.rundir import RunDir
 
 # The only types that TensorBoard accepts for a hyperparameter.
 Hparam = bool | int | float | str
 _SHORT_NAMES = {path: name for name, path in AXES.items()}
+_SEED = "train.seed"
+
+
+@dataclass(frozen=True)
+class Hparams:
+    """What TensorBoard's HParams show of a run.
+
+    `values`: all that affect the run, by name. `schema`: the columns, with the values that each has in the sweep: the
+    axes that vary and the seed, the same for every run of the sweep; empty if nothing varies. `metrics`: of the best
+    epoch, the one that is selected by first.
+    """
+
+    values: Mapping[str, Hparam]
+    schema: Mapping[str, Sequence[Hparam]]
+    metrics: Sequence[str]
+    select: Select
 
 
 def axis_name(path: str) -> str:
@@ -26,15 +42,53 @@ def axis_value(value: Any) -> Any:
     return "-".join(map(str, value)) if isinstance(value, list) else value
 
 
-def hparams_of(run: RunDir, config: Config) -> dict[str, Hparam]:
-    """All values of `train` and `model` that affect the run, and the values of its sweep's axes in other sections.
+def varying_paths(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The key paths whose values differ between the cells of a manifest, in the order of the overrides."""
+    paths = dict.fromkeys(path for cell in cells for path in cell["overrides"])
+    # Compared as text, because a value may be a list, which a set cannot hold.
+    return [path for path in paths if len({str(cell["overrides"].get(path)) for cell in cells}) > 1]
 
-    Null values are left out. Raises RunError if the manifest is damaged.
+
+def hparams_of(run: RunDir, config: Config) -> Hparams:
+    """The hyperparameters of a run, and the schema of its sweep.
+
+    The values are those of `train` and `model` that affect the run, without nulls, and those of the sweep's axes. They
+    are more than the schema, so that a page with several sweeps has a value for each run, whichever schema it shows.
+    Raises RunError if the manifest is damaged.
     """
     sections = deciding_sections(config.to_dict())
-    row = planned_row(run)
-    decided = {"train": sections["train"], "model": sections["model"], **(row["overrides"] if row else {})}
-    return {axis_name(path): value for section in decided for path, value in _leaves(section, decided[section])}
+    values = dict(_leaves("train", sections["train"])) | dict(_leaves("model", sections["model"]))
+    sweep = run.sweep()
+    cells = sweep.cells() if sweep.meta_file.is_file() else []
+    own: Mapping[str, Any] = next((cell["overrides"] for cell in cells if cell["name"] == run.name), {})
+    values |= {axis_name(path): _shown(value) for path, value in own.items()}
+    columns = {path: _column(path, cells, sweep.meta()["config"]) for path in varying_paths(cells)}
+    schema = {axis_name(path): list(dict.fromkeys(column.values())) for path, column in columns.items()}
+    values |= {axis_name(path): column[run.name] for path, column in columns.items()}
+    if schema:
+        schema.setdefault(axis_name(_SEED), [config.train.seed])
+    return Hparams(values, schema, config.metrics.columns, config.metrics.select)
+
+
+def _column(path: str, cells: Sequence[Mapping[str, Any]], base: Mapping[str, Any]) -> dict[str, Hparam]:
+    """The value of a key path in each cell, by the cell's name, all of one type that TensorBoard accepts.
+
+    A cell without an override has the value of `base`, the configuration of the sweep.
+    """
+    common: Any = base
+    for key in path.split("."):
+        common = common.get(key) if isinstance(common, Mapping) else None
+    values = {cell["name"]: _shown(cell["overrides"].get(path, common)) for cell in cells}
+    kinds = {float if type(value) is int else type(value) for value in values.values()}
+    return values if len(kinds) == 1 else {name: str(value) for name, value in values.items()}
+
+
+def _shown(value: Any) -> Hparam:
+    """A value in a type that TensorBoard accepts: null as `none`, a section as `size=64 padding=4`."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={_shown(item)}" for name, item in value.items())
+    shown: Hparam = "none" if value is None else axis_value(value)
+    return shown
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, Hparam]]:
@@ -42,4 +96,4 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Hparam]]:
         for name, item in value.items():
             yield from _leaves(f"{path}.{name}", item)
     elif value is not None:
-        yield path, axis_value(value)
+        yield axis_name(path), _shown(value)

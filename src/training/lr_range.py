@@ -82,11 +82,15 @@ class LrRangeTest:
         session = self.session
         session.resume(self._problem_of, self._restore)
         first, total = len(self.losses), self.finder.num_steps
-        with session.open_log(first, total, {"seed": self.config.train.seed}) as self.log:
+        with session.open_log(first, total, in_hparams=False) as self.log:
             done = self._loop()
             self.log.flush()
+            result = self._result() if done else {}
+            if done:
+                # TensorBoard draws scalars over the step only, and the report wants the loss over the rate.
+                self.log.image("lr_finder/loss_over_lr", self.run.figure("lr_finder").read_bytes(), len(self.losses))
         if done:
-            session.finish(self._result())
+            session.finish(result)
             # Nothing resumes a run whose result is written.
             for path in list_states(self.run.checkpoints):
                 path.unlink()

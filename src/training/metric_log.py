@@ -7,16 +7,18 @@ checkpoint has seen. The TensorBoard file is a copy of it, rewritten by each att
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
+from src.config.schema import Config
 from src.errors import RunError
 from src.files import append_lines, remove_leftovers, replace_file
+from src.runs.hparams import hparams_of
 from src.runs.rundir import RunDir
+from src.training.event_file import EventFile
+from src.training.hparams_summary import best_scalars, end_summary, start_summaries
 
 
 class MetricsLog:
@@ -25,21 +27,21 @@ class MetricsLog:
     Raises RunError if the disk refuses a row or its copy; the last checkpoint stays intact.
     """
 
-    def __init__(self, run: RunDir, keep_bytes: int, hparams: Mapping[str, Any]) -> None:
+    def __init__(self, run: RunDir, keep_bytes: int, config: Config | None = None) -> None:
         """Truncate the log to its first `keep_bytes` bytes, those that the restored state has seen, and open it.
 
-        `hparams` are shown in TensorBoard. Raises RunError if the log is shorter than that: later steps cannot replace
-        the lost rows.
+        With `config`, the run takes part in TensorBoard's HParams. Raises RunError if the log is shorter than that
+        (later steps cannot replace the lost rows), or if the manifest is damaged.
         """
         self._run = run
+        self._hparams = hparams_of(run, config) if config else None
         self._pending: list[dict[str, Any]] = []
         run.check_owner()  # Loading the images may have hung until another process took the run over.
         remove_leftovers(run.path)
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.0"
-        self._events_file = run.path / name
         with self._naming_the_file():
             self.size_bytes = _truncate(run, keep_bytes)
-            self._open_tensorboard(hparams)
+            self._events = EventFile(run)
+            self._copy_what_is_known()
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -52,7 +54,7 @@ class MetricsLog:
             self._close_quietly()
             return
         with self._naming_the_file():
-            self._writer.close()
+            self._events.close()
 
     @contextlib.contextmanager
     def _naming_the_file(self) -> Iterator[None]:
@@ -60,21 +62,36 @@ class MetricsLog:
             yield
         except OSError as error:
             raise RunError(
-                f"{error.filename or self._events_file}: cannot be written: {error.strerror}. "
+                f"{error.filename or self._run.path}: cannot be written: {error.strerror}. "
                 "The last checkpoint is intact; free some space or restore the directory, then start the run again"
             ) from error
 
     def _close_quietly(self) -> None:
         with contextlib.suppress(OSError):
-            self._writer.close()
+            self._events.close()
 
     def log(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Add a row: `values` by name, after `step` optimizer steps and `epoch` epochs. Durable after `flush`."""
         row = {"step": step, "epoch": epoch, "time": round(time.time(), 3), **values}
         self._pending.append(row)
         with self._naming_the_file():
-            self._copy_to_tensorboard(row)
-            self._writer.flush()
+            self._copy(row)
+            self._events.flush()
+
+    def image(self, tag: str, png: bytes, step: int = 0) -> None:
+        """Show a PNG file in TensorBoard. The next attempt does not keep it: it has to add it again."""
+        with self._naming_the_file():
+            self._events.image(tag, png, step)
+            self._events.flush()
+
+    def end(self, best: Mapping[str, float] | None, *, diverged: bool = False) -> None:
+        """Show in TensorBoard's HParams that the run is complete, and the metrics of its best epoch, if it has one."""
+        if self._hparams is None:
+            return
+        with self._naming_the_file():
+            if best is not None:
+                self._events.scalars(int(best["step"]), best_scalars(self._hparams, best))
+            self._events.summary(end_summary(diverged=diverged))
 
     def flush(self) -> int:
         """Make all rows durable. Returns the size of the log in bytes, for the next checkpoint."""
@@ -84,44 +101,21 @@ class MetricsLog:
                 self._pending.clear()
         return self.size_bytes
 
-    def _open_tensorboard(self, hparams: Mapping[str, Any]) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        old = [path for path in self._run.path.glob("events.out.tfevents.*") if path != self._events_file]
-        # Not tensorboard's EventFileWriter: on a full disk its thread prints a traceback, and the run does not notice.
-        self._writer = RecordWriter(self._events_file.open("wb"))
+    def _copy_what_is_known(self) -> None:
         try:
-            self._add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
-            # Makes a running TensorBoard discard what it has read from the file that this one replaces.
-            start = SessionLog(status=SessionLog.START)
-            self._add_event(Event(wall_time=time.time(), step=0, session_log=start))
-            summary = hparams_pb(dict(hparams), trial_id=self._run.label)
-            self._add_event(Event(wall_time=time.time(), summary=summary))
+            for summary in start_summaries(self._hparams, self._run.label) if self._hparams else ():
+                self._events.summary(summary)
             for row in self._run.metrics():
-                self._copy_to_tensorboard(row)
-            self._writer.flush()
+                self._copy(row)
+            self._events.flush()
         except BaseException:
             self._close_quietly()
             raise
-        # Last: a process that is killed before this point leaves the old copy.
-        for file in old:
-            file.unlink(missing_ok=True)
+        self._events.remove_others()
 
-    def _add_event(self, event: Any) -> None:
-        self._writer.write(event.SerializeToString())
-
-    def _copy_to_tensorboard(self, row: Mapping[str, Any]) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        values = [
-            Summary.Value(tag=name, simple_value=float(value))
-            for name, value in row.items()
-            if name not in ("step", "time") and value is not None
-        ]
-        self._add_event(Event(wall_time=row["time"], step=row["step"], summary=Summary(value=values)))
+    def _copy(self, row: Mapping[str, Any]) -> None:
+        values = {name: value for name, value in row.items() if name not in ("step", "time") and value is not None}
+        self._events.scalars(row["step"], values, row["time"])
 
 
 def _truncate(run: RunDir, keep_bytes: int) -> int:

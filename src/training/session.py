@@ -59,10 +59,13 @@ class Session:
             restore(saved)
         self._metrics_bytes = saved["metrics_bytes"]
 
-    def open_log(self, first_step: int, total_steps: int, hparams: Mapping[str, Any]) -> MetricsLog:
-        """Record where the attempt begins, and open the metrics log without the rows that the state has not seen."""
+    def open_log(self, first_step: int, total_steps: int, *, in_hparams: bool) -> MetricsLog:
+        """Record where the attempt begins, and open the metrics log without the rows that the state has not seen.
+
+        `in_hparams`: whether the run takes part in TensorBoard's HParams.
+        """
         note_steps(self.run, first_step, total_steps)
-        self.log = MetricsLog(self.run, self._metrics_bytes, hparams)
+        self.log = MetricsLog(self.run, self._metrics_bytes, self.config if in_hparams else None)
         return self.log
 
     def save(self, step: int, content: Mapping[str, Any], keep: int) -> None:

@@ -17,8 +17,8 @@ from src.files import replace_file, size_of
 from src.log import log
 from src.progress import Reporter, StopCheck
 from src.runs.attempts import Outcome, Publish
-from src.runs.hparams import hparams_of
 from src.runs.rundir import RunDir
+from src.training.examples import examples_png
 from src.training.metrics import evaluate_split
 from src.training.optim import scheduled_lr
 from src.training.session import Session
@@ -50,10 +50,13 @@ class Trainer:
         """
         self._resume()
         first_step = self.state.step
-        with self.session.open_log(first_step, self.total_steps, hparams_of(self.run, self.config)) as self.log:
+        with self.session.open_log(first_step, self.total_steps, in_hparams=True) as self.log:
+            self.log.image("examples/before_and_after_augmentation", examples_png(self.config, self.loader))
             self._flushed_at = time.monotonic()
             done = self._loop()
             self._save(keep=1 if done else self.config.checkpoint.keep)
+            if done:
+                self.log.end(self.state.best, diverged=self.state.diverged)
         if done:
             self.session.finish(self._result())
         status: Literal["done", "stopped"] = "done" if done else "stopped"

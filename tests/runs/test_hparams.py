@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from src.config.loading import make_config
 from src.config.schema import Config
 from src.progress import PlainReporter
 from src.requests import grid_request, train_request
+from src.runs.cells import Cell
 from src.runs.hparams import hparams_of
 from src.runs.rundir import RunDir
-from src.runs.sweeps import open_sweep
+from src.runs.sweeps import Request, open_sweep
 from src.training.trainer import train
 
 
@@ -33,15 +35,56 @@ def test_cells_of_a_grid_differ_in_all_of_its_axes(small: Callable[..., Config])
     }
     sweep, _ = open_sweep(grid_request(small(hparams=hparams)))
     seen = [hparams_of(run, run.config()) for run in sweep.runs()]
-    assert [values["activation"] for values in seen] == ["relu"] * 4 + ["tanh"] * 4
-    assert [values["augment.random_flip"] for values in seen[:4]] == [True, True, False, False]
-    assert [values.get("augment.random_crop.padding") for values in seen[:2]] == [None, 1]
-    assert len({repr(values) for values in seen}) == 8
+    values = [hparams.values for hparams in seen]
+    assert [of_run["activation"] for of_run in values] == ["relu"] * 4 + ["tanh"] * 4
+    assert [of_run["augment.random_flip"] for of_run in values[:4]] == [True, True, False, False]
+    assert [of_run["augment.random_crop"] for of_run in values[:2]] == ["none", "size=16 padding=1"]
+    assert len({repr(of_run) for of_run in values}) == 8
+    # One schema, the same for every run: the axes that vary and the seed.
+    assert [hparams.schema for hparams in seen] == [
+        {
+            "activation": ["relu", "tanh"],
+            "augment.random_flip": [True, False],
+            "augment.random_crop": ["none", "size=16 padding=1"],
+            "seed": [42],
+        }
+    ] * 8
+
+
+def test_an_axis_of_mixed_types_is_one_of_texts(small: Callable[..., Config]) -> None:
+    sweep, _ = open_sweep(grid_request(small(hparams={"train.max_steps": [None, 5], "lr": [0.5]})))
+    seen = [hparams_of(run, run.config()) for run in sweep.runs()]
+    assert [hparams.values["train.max_steps"] for hparams in seen] == ["none", "5"]
+    assert seen[0].schema == {"train.max_steps": ["none", "5"], "seed": [42]}
+
+
+def test_a_seed_that_varies_is_one_column(small: Callable[..., Config]) -> None:
+    sweep, _ = open_sweep(grid_request(small(hparams={"seed": [1, 2]})))
+    assert hparams_of(sweep.runs()[1], sweep.runs()[1].config()).schema == {"seed": [1, 2]}
+
+
+def test_a_cell_that_does_not_set_an_axis_has_the_value_of_the_sweep(small: Callable[..., Config]) -> None:
+    config = small()
+    cells = [
+        Cell(index, f"cell-{index}", f"{index:016x}", overrides, make_config(config.to_dict(), "test", overrides))
+        for index, overrides in enumerate(({}, {"train.optimizer.lr": 0.5}, {"model.dropout": 0.0}))
+    ]
+    sweep, _ = open_sweep(Request("grid", "variants", cells, config))
+    seen = [hparams_of(run, run.config()) for run in sweep.runs()]
+    assert [(hparams.values["lr"], hparams.values["dropout"]) for hparams in seen] == [
+        (0.002, 0.2),
+        (0.5, 0.2),
+        (0.002, 0),
+    ]
+    assert seen[2].schema == {"lr": [0.002, 0.5], "dropout": [0.2, 0.0], "seed": [42]}
 
 
 def test_the_base_facts_are_there_in_types_that_tensorboard_takes(small: Callable[..., Config]) -> None:
     run = open_sweep(train_request(small()))[0].runs()[0]
-    values = hparams_of(run, run.config())
+    hparams = hparams_of(run, run.config())
+    values = hparams.values
+    # A sweep in which nothing varies has no schema: on a page of all sweeps, it would hide those of the grids.
+    assert hparams.schema == {}
     assert (
         values.items()
         >= {
@@ -72,4 +115,4 @@ def test_a_run_writes_them_for_tensorboard(small: Callable[..., Config]) -> None
 
 def test_an_axis_is_shown_even_where_it_decides_nothing(small: Callable[..., Config]) -> None:
     sweep, _ = open_sweep(grid_request(small(hparams={"train.device": ["cpu", "auto"]})))
-    assert [hparams_of(run, run.config())["train.device"] for run in sweep.runs()] == ["cpu", "auto"]
+    assert [hparams_of(run, run.config()).values["train.device"] for run in sweep.runs()] == ["cpu", "auto"]

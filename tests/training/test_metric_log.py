@@ -25,7 +25,7 @@ def scalars(run: RunDir, tag: str) -> list[tuple[int, float]]:
 
 
 def test_rows_are_in_the_log_and_in_tensorboard(run: RunDir) -> None:
-    with MetricsLog(run, 0, {"lr": 0.5, "net": "small", "flag": True}) as log:
+    with MetricsLog(run, 0) as log:
         log.log(1, 0.5, {"train/loss": 2.0})
         log.log(2, 1.0, {"train/loss": 1.0, "val/accuracy": 0.25})
         log.flush()
@@ -35,12 +35,12 @@ def test_rows_are_in_the_log_and_in_tensorboard(run: RunDir) -> None:
 
 
 def test_a_resumed_log_equals_one_of_a_single_attempt(run: RunDir) -> None:
-    with MetricsLog(run, 0, {}) as log:
+    with MetricsLog(run, 0) as log:
         log.log(1, 0.5, {"train/loss": 2.0})
         kept = log.flush()
         log.log(2, 1.0, {"train/loss": 9.0})
         log.flush()
-    with MetricsLog(run, kept, {}) as log:
+    with MetricsLog(run, kept) as log:
         log.log(2, 1.0, {"train/loss": 1.0})
         log.flush()
     assert [row["train/loss"] for row in read_lines(run.metrics_file)] == [2.0, 1.0]
@@ -49,23 +49,8 @@ def test_a_resumed_log_equals_one_of_a_single_attempt(run: RunDir) -> None:
 
 
 def test_a_log_shorter_than_the_state_has_seen_is_refused(run: RunDir) -> None:
-    with MetricsLog(run, 0, {}) as log:
+    with MetricsLog(run, 0) as log:
         log.log(1, 0.5, {"train/loss": 2.0})
         size = log.flush()
     with pytest.raises(RunError, match="rows were lost"):
-        MetricsLog(run, size + 1, {})
-
-
-def test_hparams_are_in_the_runs_own_directory(run: RunDir) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-
-    with MetricsLog(run, 0, {"lr": 0.002, "bc": "64-64-64"}):
-        pass
-    accumulator = EventAccumulator(str(run.path))
-    accumulator.Reload()
-    content = accumulator.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    info = HParamsPluginData.FromString(content).session_start_info
-    assert info.hparams["lr"].number_value == 0.002
-    assert info.hparams["bc"].string_value == "64-64-64"
-    assert not [path for path in run.path.iterdir() if path.is_dir()]
+        MetricsLog(run, size + 1)
