@@ -94,6 +94,6 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path:
             axes.plot(x, y, label=show_value(value), marker="o" if len(x) < 4 else None)
         whole_ticks(axes)
         axes.set(xlabel="epoch", title=name)
-        axes.grid(alpha=0.3)
+        axes.grid()
     panels[-1].legend(title=comparison.axis.rsplit(".", 1)[-1], fontsize="small")
     return save_figure(figure, path)

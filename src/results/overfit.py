@@ -48,5 +48,5 @@ def _draw(run: RunDir, path: Path) -> Path:
         whole_ticks(axes)
         axes.set(xlabel="epoch", title=name.removesuffix("_epoch"))
         axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
+        axes.grid()
     return save_figure(figure, path)
