@@ -17,7 +17,7 @@ from src.runs.attempts import Execute, Outcome
 from src.runs.kinds import kind_of
 from src.runs.rundir import RunDir
 from src.runs.sweeps import Request
-from src.training.publish import find_rate_and_export, train_and_export
+from src.training.publish import find_rate_and_export, train_and_export, train_cell
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,6 @@ class Job:
     check: Callable[[Config], None] | None = None
 
 
-# Unlike a full training, a cell of a grid or a comparison does not replace artifacts/best.ckpt.
-def _train_cell(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
-    from src.training.trainer import train
-
-    return train(run, should_stop, reporter)
-
-
 def _evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
     from src.training.evaluation import evaluate
 
@@ -48,7 +41,7 @@ def _evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcom
 
 
 def _check_checkpoint(config: Config) -> None:
-    from src.training.evaluation import check_fits
+    from src.training.pretrained import check_fits
 
     check_fits(config)
 
@@ -56,8 +49,8 @@ def _check_checkpoint(config: Config) -> None:
 JOBS: Mapping[str, Job] = {
     "train": Job(train_request, train_and_export),
     "lr_sweep": Job(lr_sweep_request, find_rate_and_export),
-    "grid": Job(grid_request, _train_cell),
-    "compare": Job(compare_request, _train_cell),
+    "grid": Job(grid_request, train_cell),
+    "compare": Job(compare_request, train_cell),
     "evaluate": Job(evaluation_request, _evaluate, _check_checkpoint),
 }
 

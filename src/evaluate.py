@@ -22,6 +22,7 @@ def main(
     """Measure a checkpoint of this project, or of the report's program."""
     from src.config.loading import load_config
     from src.files import read_json
+    from src.outcome import show_outcome
     from src.requests import evaluation_request
     from src.results.evaluation import METRICS
     from src.results.terminal import print_rows
@@ -31,7 +32,8 @@ def main(
 
     # torch takes seconds to import: only once the request is known to be valid.
     from src.runner import open_and_run
-    from src.training.evaluation import check_fits, evaluate
+    from src.training.evaluation import evaluate
+    from src.training.pretrained import check_fits
 
     check_fits(request.config)
     sweep = open_and_run(request, evaluate, fresh=True)
@@ -48,7 +50,7 @@ def main(
     ]
     rows += [{"metric": "ECE", "value": result.get("ece"), "low": None, "high": None}]
     print_rows(rows, f"{result['split']}: n {result['n']}, 95 % intervals")
-    print(f"wrote {run.evaluation_file}")
+    show_outcome(sweep, loaded)
 
 
 if __name__ == "__main__":

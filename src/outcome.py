@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from src.config.loading import make_config
 from src.config.schema import Config
 from src.requests import first_grid_of
 from src.results.artifacts import export_figure
+from src.results.evaluation_files import FIGURES, TABLES
 from src.results.improvement import improvement
 from src.results.lr_figures import suggestion_text, write_lr_results
 from src.results.table import collect
 from src.results.training_figure import draw_training, gap_text
-from src.results.variant_files import write_comparison
+from src.results.variant_files import planned_variants, write_comparison
 from src.runs.rundir import SweepDir
 
 
@@ -27,8 +27,9 @@ def show_outcome(sweep: SweepDir, config: Config) -> None:
     """Write and print what a sweep of this kind has besides its table, from the runs that are done.
 
     An LR sweep: its figure and suggestion over all seeds. A training: its curves and its gap. A comparison: the
-    differences to the base. A refined grid: its best cell against that of the first grid. `config` says where the
-    figures are copied to, and what is expected of variants. Raises RelayError if files are damaged.
+    differences to the base. An evaluation: its gap to val, its tables and figures. A refined grid: its best cell
+    against that of the first grid. `config` says where the files are copied to, and what is expected of variants.
+    Raises RelayError if files are damaged.
     """
     show = _OUTCOMES.get(sweep.kind)
     if show and any(run.is_done() for run in sweep.runs()):
@@ -53,8 +54,7 @@ def _show_training(sweep: SweepDir, config: Config) -> None:
 
 def _show_comparison(sweep: SweepDir, config: Config) -> None:
     # An expectation that was edited since the runs were planned counts: it changes none of them.
-    planned = make_config(sweep.meta()["config"], str(sweep.meta_file)).compare.variants
-    variants = {**planned, **config.compare.variants}
+    variants = {**planned_variants(sweep), **config.compare.variants}
     rows, files = write_comparison(sweep, {name: variant.expect for name, variant in variants.items()})
     for row in rows:
         if row["seen"]:
@@ -62,6 +62,16 @@ def _show_comparison(sweep: SweepDir, config: Config) -> None:
             print(f"  expected: {row['expected'] or 'nothing was written down'}")
             print(f"  seen:     {row['seen']}")
     _export(files, sweep, config)
+
+
+def _show_evaluation(sweep: SweepDir, config: Config) -> None:
+    (run,) = sweep.runs()
+    against_val = (run.result() or {}).get("against_val")
+    if against_val:
+        print(f"M9   {against_val['sentence']}")
+    tables = [run.path / f"{name}.csv" for name in TABLES]
+    figures = [run.figure(name) for name in FIGURES]
+    _export([path for path in (*tables, *figures) if path.is_file()], sweep, config)
 
 
 def _show_improvement(sweep: SweepDir, config: Config) -> None:
@@ -81,4 +91,5 @@ _OUTCOMES: Mapping[str, Callable[[SweepDir, Config], None]] = {
     "train": _show_training,
     "compare": _show_comparison,
     "grid": _show_improvement,
+    "evaluate": _show_evaluation,
 }

@@ -213,8 +213,9 @@ def compare_with_val(accuracy: float, n: int, val: Mapping[str, Any]) -> dict[st
     )
     # The epoch was chosen because val happened to be good on it.
     chosen = "; the best epoch was chosen on val, which favours val" if gap < 0 else ""
+    distance = f"{abs(gap):.4f} {'below' if gap < 0 else 'above'}" if gap else "equal to"
     sentence = (
-        f"accuracy {accuracy:.4f} is {abs(gap):.4f} {'below' if gap < 0 else 'above'} the {val['accuracy']:.4f} on val "
+        f"accuracy {accuracy:.4f} is {distance} the {val['accuracy']:.4f} on val "
         f"(95 % interval of the gap {low:+.4f} to {high:+.4f}): {verdict}{chosen}"
     )
     return {**val, "gap": gap, "interval": [low, high], "explained": explained, "sentence": sentence}

@@ -1,28 +1,45 @@
-"""The files of an evaluation in its run directory: evaluation.json and its tables as CSV."""
+"""The files of an evaluation in its run directory: evaluation.json, its tables as CSV, and its figures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from src.config.yaml_file import json_text
 from src.files import replace_file
-from src.results.evaluation import evaluation_of
+from src.results.evaluation import compare_with_val, evaluation_of
+from src.results.evaluation_figures import chosen_pairs, draw_calibration, draw_confused_pairs, draw_confusion
 from src.runs.predictions import Predictions, read_predictions, write_predictions
 from src.runs.rundir import RunDir
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-def write_evaluation(run: RunDir, predictions: Predictions, class_names: Sequence[str]) -> dict[str, Any]:
-    """Write predictions.npz, evaluation.json, per_class.csv, confused_pairs.csv and confusion.csv.
+FIGURES = ("confusion", "calibration", "confused_pairs")
+TABLES = ("per_class", "confused_pairs", "confusion")
 
-    Returns the content of evaluation.json, see `evaluation_of`.
+
+def write_evaluation(
+    run: RunDir,
+    predictions: Predictions,
+    class_names: Sequence[str],
+    val: Mapping[str, Any] | None,
+    image_of: Callable[[int], NDArray[np.uint8]],
+) -> dict[str, Any]:
+    """Write predictions.npz, evaluation.json, the tables and the figures.
+
+    `val`: run, accuracy and n of the best epoch on val, if it is known. `image_of`: the image (H, W, 3) at a position
+    of the split. Returns the content of evaluation.json, see `evaluation_of`, with `against_val`, see
+    `compare_with_val`.
     """
     import pandas as pd
 
     write_predictions(run.predictions_file, predictions, run.check_owner)
     # Read back, so that whoever reads the file finds the same numbers: it has fewer digits.
-    found = evaluation_of(read_predictions(run.predictions_file) or predictions, class_names)
-
+    predictions = read_predictions(run.predictions_file) or predictions
+    found = evaluation_of(predictions, class_names)
+    found["against_val"] = compare_with_val(found["metrics"]["accuracy"], found["n"], val) if val else None
     names = [row["name"] for row in found["classes"]]
     tables = {
         "per_class": pd.DataFrame(found["classes"]).to_csv(index=False),
@@ -31,5 +48,19 @@ def write_evaluation(run: RunDir, predictions: Predictions, class_names: Sequenc
     }
     for name, text in tables.items():
         replace_file(run.path / f"{name}.csv", text, check=run.check_owner)
+    _draw(run, predictions, found, image_of)
     replace_file(run.evaluation_file, json_text(found), check=run.check_owner)
     return found
+
+
+def _draw(
+    run: RunDir, predictions: Predictions, found: Mapping[str, Any], image_of: Callable[[int], NDArray[np.uint8]]
+) -> None:
+    run.check_owner()
+    draw_confusion(found["confusion"], [row["name"] for row in found["classes"]], run.figure("confusion"))
+    if found["ece"] is not None:
+        draw_calibration(found["calibration"], found["ece"], run.figure("calibration"))
+    chosen = chosen_pairs(found["pairs"], predictions.label, predictions.predicted)
+    if chosen:
+        examples = [[(image_of(at), float(predictions.confidence[at])) for at in places] for _, places in chosen]
+        draw_confused_pairs([pair for pair, _ in chosen], examples, run.figure("confused_pairs"))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from src.config.loading import make_config
+from src.config.schema import Variant
 from src.config.validation import BASE
 from src.config.yaml_file import json_text
 from src.files import replace_file
@@ -23,6 +25,11 @@ NOTE = (
     "paired over the images; one seed per variant, so they do not cover the spread between seeds. The gap is val loss "
     "minus train loss at the last epoch; the train loss is a mean over the epoch, with augmentation."
 )
+
+
+def planned_variants(sweep: SweepDir) -> Mapping[str, Variant]:
+    """The variants with which a comparison was planned, by name."""
+    return make_config(sweep.meta()["config"], str(sweep.meta_file)).compare.variants
 
 
 def write_comparison(sweep: SweepDir, expected: Mapping[str, str | None]) -> tuple[list[Row], list[Path]]:

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from src.config.schema import Config
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from src.data.dataset import digest, images_of, load, prepare
-from src.errors import DataError
 from src.log import log
 from src.progress import Reporter, StopCheck
-from src.results.evaluation_files import write_evaluation
+from src.results.evaluation_files import FIGURES, write_evaluation
 from src.runs.attempts import Outcome, write_provenance
 from src.runs.planned import check_as_planned
 from src.runs.rundir import RunDir
 from src.training.device import choose_device, compute_reproducibly
+from src.training.event_file import write_images
 from src.training.metrics import evaluate_split
-from src.training.pretrained import load_pretrained
-
-
-def check_fits(config: Config) -> None:
-    """Check, before a run is created, that the checkpoint of `config` can be evaluated.
-
-    Raises CheckpointError if it cannot be loaded, DataError if the split is empty.
-    """
-    if not getattr(config.dataset.split, config.evaluation.split):
-        raise _no_images(config)
-    load_pretrained(config)
+from src.training.pretrained import load_pretrained, no_images
 
 
 def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
@@ -45,12 +38,20 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     check_as_planned(run, planned, "evaluate", data.digest if same else digest(prepare(planned)))
     part = getattr(data, config.evaluation.split)
     if not len(part):
-        raise _no_images(config)
+        raise no_images(config)
     log.info(f"evaluating {pretrained.path} on {config.evaluation.split} ({len(part)} images)")
     measured = evaluate_split(pretrained.network.to(device), part, config, device, should_stop)
     if measured is None:
         return Outcome("stopped", 0, 0, 1)
-    found = write_evaluation(run, measured[1], data.class_names)
+
+    def image_of(position: int) -> NDArray[np.uint8]:
+        raw, _ = part.take(torch.tensor([position]))
+        image: NDArray[np.uint8] = raw[0].permute(1, 2, 0).numpy()
+        return image
+
+    on_val = pretrained.val if config.evaluation.split == "test" else None
+    found = write_evaluation(run, measured[1], data.class_names, on_val, image_of)
+    write_images(run, {name: run.figure(name) for name in FIGURES if run.figure(name).is_file()})
     source = {
         "checkpoint": str(pretrained.path),
         "checkpoint_sha256": planned.evaluation.sha256,
@@ -60,12 +61,8 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     }
     values = found["metrics"]
     outcome = "completed" if None not in values.values() else "diverged"
-    statistics = {name: found[name] for name in ("intervals", "ece")}
+    statistics = {name: found[name] for name in ("intervals", "ece", "against_val")}
     run.write_result(
         {"split": config.evaluation.split, "n": len(part), "outcome": outcome, **values, **statistics, **source}
     )
     return Outcome("done", 0, 1, 1)
-
-
-def _no_images(config: Config) -> DataError:
-    return DataError(f"dataset.split.{config.evaluation.split}: the split has no images; set it above 0")

@@ -11,7 +11,7 @@ from torch import nn
 
 from src.config.loading import make_config
 from src.config.schema import Config
-from src.errors import CheckpointError, ConfigError
+from src.errors import CheckpointError, ConfigError, DataError
 from src.models.registry import build_model
 from src.training.weights import load_checkpoint, load_weights
 
@@ -21,12 +21,29 @@ class Pretrained:
     """A network with the weights of the checkpoint at `path`, on the CPU.
 
     `config`: the configuration to use it with. `trained_by`: the run that wrote the checkpoint, None if it names none.
+    `val`: that run, and the accuracy and number of images of its best epoch on val, if the checkpoint has them.
     """
 
     path: Path
     network: nn.Module
     config: Config
     trained_by: str | None
+    val: dict[str, Any] | None
+
+
+def check_fits(config: Config) -> None:
+    """Check, before a run is created, that the checkpoint of `config` can be evaluated.
+
+    Raises CheckpointError if it cannot be loaded, DataError if the split is empty.
+    """
+    if not getattr(config.dataset.split, config.evaluation.split):
+        raise no_images(config)
+    load_pretrained(config)
+
+
+def no_images(config: Config) -> DataError:
+    """The error of an evaluation whose split is empty."""
+    return DataError(f"dataset.split.{config.evaluation.split}: the split has no images; set it above 0")
 
 
 def load_pretrained(config: Config, say: Callable[[str], None] = lambda text: None) -> Pretrained:
@@ -45,8 +62,16 @@ def load_pretrained(config: Config, say: Callable[[str], None] = lambda text: No
         say(f"model and preprocessing are taken from {path}; they differ from the configuration's")
     network = build_model(fitting.model)
     load_weights(network, content["model_state_dict"], str(path))
-    trained_by = content.get("run")
-    return Pretrained(path, network, fitting, trained_by if isinstance(trained_by, str) else None)
+    trained_by = content.get("run") if isinstance(content.get("run"), str) else None
+    return Pretrained(path, network, fitting, trained_by, _on_val(content, trained_by))
+
+
+def _on_val(content: dict[str, Any], trained_by: str | None) -> dict[str, Any] | None:
+    try:
+        accuracy, n = float(content["metrics"]["accuracy"]), int(content["config"]["dataset"]["split"]["val"])
+    except (KeyError, TypeError, ValueError):  # The report's program writes neither, and the file may hold anything.
+        return None
+    return {"run": trained_by, "accuracy": accuracy, "n": n} if 0 <= accuracy <= 1 and n > 0 else None
 
 
 def _as_trained(config: Config, content: dict[str, Any], source: str) -> Config:

@@ -26,6 +26,13 @@ def train_and_export(run: RunDir, should_stop: StopCheck, reporter: Reporter) ->
     return train(run, should_stop, reporter, publish)
 
 
+def train_cell(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
+    """Execute the training of a cell of a grid or a comparison, which does not replace artifacts/best.ckpt."""
+    from src.training.trainer import train
+
+    return train(run, should_stop, reporter)
+
+
 def replace_best_by(sweep: SweepDir) -> None:
     """Export the weights of a training to artifacts/best.ckpt whatever is there, as --replace-best asks.
 

@@ -1,0 +1,87 @@
+"""The figures of an evaluation: confusion matrix, calibration, and examples of the most confused pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.results.figures import ACCENT, MUTED, SCALE, new_figure, save_figure
+from src.results.terminal import show_value
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# More names than these do not fit beside the matrix.
+_MOST_NAMED = 30
+_PAIRS, _EXAMPLES = 6, 4
+
+
+def draw_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], path: Path) -> Path:
+    """Draw the share of each true class (row) that was predicted as each class (column)."""
+    import numpy as np
+
+    counts = np.asarray(confusion, dtype=float)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    named = len(names) <= _MOST_NAMED
+    side = max(4.5, 0.35 * len(names) + 2) if named else 7.0
+    figure = new_figure(side + 0.8, side)
+    axes: Any = figure.add_subplot()
+    image = axes.imshow(shares, cmap=SCALE, vmin=0, vmax=1, interpolation="nearest")
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    axes.grid(visible=False)
+    axes.set(xlabel="predicted class", ylabel="true class", title="confusion matrix")
+    if named:
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize="small")
+        axes.set_yticks(range(len(names)), names, fontsize="small")
+    return save_figure(figure, path)
+
+
+def draw_calibration(bins: Sequence[Any], ece: float, path: Path) -> Path:
+    """Draw accuracy over confidence, a point per bin (src/results/evaluation.py), and the number of images of each."""
+    known = [b for b in bins if b["n"]]
+    figure = new_figure(5.2, 5.4)
+    panels: Any = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    above, below = panels
+    above.plot([0, 1], [0, 1], color=MUTED, linestyle="--", label="perfectly calibrated")
+    above.plot(
+        [b["confidence"] for b in known], [b["accuracy"] for b in known], color=ACCENT, marker="o", label="this network"
+    )
+    above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=f"calibration, ECE {ece:.4f}")
+    above.legend()
+    centres = [(b["low"] + b["high"]) / 2 for b in bins]
+    below.bar(centres, [b["n"] for b in bins], width=0.9 / len(bins), color=ACCENT)
+    below.set(xlabel="confidence of the prediction", ylabel="images")
+    return save_figure(figure, path)
+
+
+def draw_confused_pairs(
+    pairs: Sequence[Any], examples: Sequence[Sequence[tuple[NDArray[np.uint8], float]]], path: Path
+) -> Path:
+    """Draw a row of examples for each pair: `examples` has the images, (H, W, 3), and the confidence of each."""
+    figure = new_figure(1.5 * _EXAMPLES + 2.6, 1.7 * len(pairs) + 0.3)
+    grid: Any = figure.subplots(len(pairs), _EXAMPLES, squeeze=False)
+    for row, (pair, images) in enumerate(zip(pairs, examples, strict=True)):
+        for column, axes in enumerate(grid[row]):
+            axes.set(xticks=[], yticks=[])
+            if column < len(images):
+                axes.imshow(images[column][0], interpolation="nearest")
+                axes.set_title(f"confidence {show_value(images[column][1])}", fontsize="x-small")
+            else:
+                axes.set_axis_off()
+        label = f"{pair['true_name']}\nas {pair['predicted_name']}\n{pair['n']} images"
+        grid[row][0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize="small")
+    return save_figure(figure, path)
+
+
+def chosen_pairs(
+    pairs: Sequence[Any], label: NDArray[np.int64], predicted: NDArray[np.int64]
+) -> list[tuple[Any, list[int]]]:
+    """The most confused pairs, and the positions of a few of the images of each."""
+    import numpy as np
+
+    return [
+        (pair, np.flatnonzero((label == pair["true"]) & (predicted == pair["predicted"]))[:_EXAMPLES].tolist())
+        for pair in pairs[:_PAIRS]
+    ]

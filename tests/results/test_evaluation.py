@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from src.config.schema import Config
+from src.models.registry import build_model
+from src.outcome import show_outcome
+from src.progress import PlainReporter
+from src.requests import evaluation_request
+from src.results.evaluation import (
+    calibration_bins,
+    calibration_error,
+    compare_with_val,
+    confused_pairs,
+    evaluation_of,
+    intervals_of,
+)
+from src.runs.attempts import attempt
+from src.runs.predictions import Predictions, read_predictions
+from src.runs.sweeps import open_sweep
+from src.training.evaluation import evaluate
+from src.training.weights import save_weights
+
+NAMES = ["ant", "bee", "cat"]
+
+
+def predictions() -> Predictions:
+    """Ten images: 4 ants, of which one is taken for a bee; 4 bees, of which two are taken for cats; 2 cats."""
+    label = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
+    predicted = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 2])
+    confidence = np.array([0.9, 0.9, 0.9, 0.6, 0.9, 0.9, 0.5, 0.7, 0.9, 0.9])
+    return Predictions(label, predicted, confidence, -np.log(confidence), np.ones(10, dtype=bool))
+
+
+def test_an_evaluation_counts_classes_and_pairs() -> None:
+    found = evaluation_of(predictions(), NAMES)
+    assert found["confusion"] == [[3, 1, 0], [0, 2, 2], [0, 0, 2]]
+    assert found["metrics"]["accuracy"] == 0.7
+    bee = found["classes"][1]
+    assert (bee["recall"], bee["precision"], bee["most_confused_with"], bee["times"]) == (0.5, 2 / 3, "cat", 2)
+    assert bee["f1"] == pytest.approx(4 / 7)
+    pairs = confused_pairs(predictions(), NAMES)
+    assert [(pair["true_name"], pair["predicted_name"], pair["n"]) for pair in pairs] == [
+        ("bee", "cat", 2),
+        ("ant", "bee", 1),
+    ]
+    assert pairs[0]["mean_confidence"] == pytest.approx(0.6)
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_intervals_hold_the_values_and_the_same_predictions_give_the_same_intervals() -> None:
+    found = evaluation_of(predictions(), NAMES)
+    for name, (low, high) in found["intervals"].items():
+        assert low <= found["metrics"][name] <= high, name
+    assert intervals_of(predictions(), 3) == found["intervals"]
+    assert found["intervals"]["accuracy"] == pytest.approx([0.3968, 0.8922], abs=1e-4)
+
+
+def test_the_calibration_error_is_the_mean_gap_of_the_bins() -> None:
+    bins = calibration_bins(predictions())
+    assert sum(b["n"] for b in bins) == 10
+    # Seven images with confidence 0.9 are all correct; 0.5, 0.6 and 0.7 are wrong: (7 * 0.1 + 0.5 + 0.6 + 0.7) / 10.
+    assert calibration_error(bins) == pytest.approx(0.25)
+
+
+def test_a_gap_is_explained_by_the_numbers_of_images_or_not() -> None:
+    small = compare_with_val(0.48, 100, {"run": "a/b", "accuracy": 0.5, "n": 100})
+    assert small["explained"]
+    assert "0.0200 below the 0.5000 on val" in small["sentence"]
+    large = compare_with_val(0.40, 2000, {"run": "a/b", "accuracy": 0.5, "n": 8000})
+    assert not large["explained"]
+    assert "do not explain this gap" in large["sentence"]
+    assert "is equal to the 0.5000 on val" in compare_with_val(0.5, 10, {"accuracy": 0.5, "n": 10})["sentence"]
+
+
+def test_an_evaluation_leaves_tables_figures_and_its_gap_to_val(
+    small: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small(evaluation__checkpoint=str(tmp_path / "a.ckpt"))
+    torch.manual_seed(0)
+    weights = build_model(config.model).state_dict()
+    content = {"model_state_dict": weights, "config": config.to_dict(), "metrics": {"accuracy": 0.9}, "run": "s/train"}
+    save_weights(tmp_path / "a.ckpt", content)
+    sweep, _ = open_sweep(evaluation_request(config))
+    (run,) = sweep.runs()
+    attempt(run, evaluate, lambda: False, PlainReporter())
+    result, kept = run.result(), read_predictions(run.predictions_file)
+    assert result is not None
+    assert kept is not None
+    assert len(kept.label) == result["n"] == config.dataset.split.test
+    assert result["accuracy"] == float(kept.correct.mean())
+    assert result["against_val"]["run"] == "s/train"
+    assert not result["against_val"]["explained"]
+    assert len(pd.read_csv(run.path / "per_class.csv")) == config.model.num_classes
+    assert pd.read_csv(run.path / "confusion.csv", index_col=0).to_numpy().sum() == result["n"]
+    assert len(list(run.path.glob("events.out.tfevents.*"))) == 1
+    capsys.readouterr()
+    show_outcome(sweep, config)
+    said = capsys.readouterr().out
+    assert "on val" in said
+    copies = {path.name for path in Path(config.paths.artifacts_dir).glob(f"{sweep.name}_*")}
+    assert copies >= {f"{sweep.name}_{name}" for name in ("confusion.png", "calibration.png", "confused_pairs.png")}
