@@ -28,6 +28,7 @@ REFUSED = ("make retry", "python -m hpc.launch retry")
 SERVERS = ("make tensorboard",)
 ELSEWHERE = {
     "configs/config.yaml": "configs/demo.yaml",
+    "configs/compare.yaml": "configs/demo.yaml",
     "--cluster h100-mig": "--cluster one-machine",
     "k=034": "k=003",
 }
