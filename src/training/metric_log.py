@@ -38,9 +38,12 @@ class MetricsLog:
         self._pending: list[dict[str, Any]] = []
         run.check_owner()  # Loading the images may have hung until another process took the run over.
         remove_leftovers(run.path)
+        # A failed write of an open file does not name it.
+        self._written = run.path
         with self._naming_the_file():
             self.size_bytes = _truncate(run, keep_bytes)
             self._events = EventFile(run)
+            self._written = self._events.path
             self._copy_what_is_known()
 
     def __enter__(self) -> MetricsLog:
@@ -62,7 +65,7 @@ class MetricsLog:
             yield
         except OSError as error:
             raise RunError(
-                f"{error.filename or self._run.path}: cannot be written: {error.strerror}. "
+                f"{error.filename or self._written}: cannot be written: {error.strerror}. "
                 "The last checkpoint is intact; free some space or restore the directory, then start the run again"
             ) from error
 

@@ -193,7 +193,7 @@ def _saved(content: Any, path: Path) -> bytes:
 
 def damage(path: Path, choose: random.Random) -> None:
     content = path.read_bytes()
-    if choose.random() < 0.4 or not content:
+    if choose.random() < 0.4 or not content or path.suffix == ".npz":
         changed = change_bytes(content, choose)
     elif path.suffix == ".ckpt":
         changed = change_pickle(content, choose, path)
