@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from src.cli import ConfigOption, SetOption, overrides_of, run_command
 from src.log import log
@@ -19,14 +18,13 @@ def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -
     from src.config.loading import load_config
     from src.config.yaml_file import json_text
     from src.files import replace_file
+    from src.results.artifacts import checks_folder
     from src.results.check_figures import draw_class_counts, draw_examples
     from src.results.check_text import lines_of
-    from src.runs.kinds import content_key
     from src.training.sanity import measure
 
     loaded = load_config(config, overrides_of(set_))
-    # A folder per experiment, so that the checks of one do not overwrite those of another.
-    folder = Path(loaded.paths.artifacts_dir) / "checks" / f"{Path(config).stem}-{content_key(loaded, 'train')[:8]}"
+    folder = checks_folder(loaded, config)
     log.info(f"reading {loaded.dataset.name}")
     report, examples = measure(loaded, _EXAMPLES)
     for line in lines_of(report):

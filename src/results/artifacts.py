@@ -16,6 +16,7 @@ from src.config.schema import Config, Select
 from src.errors import RunError
 from src.files import read_json, replace_file
 from src.runs import records
+from src.runs.kinds import content_key
 from src.runs.planned import planned_row
 from src.runs.rundir import RunDir, SweepDir
 
@@ -126,6 +127,14 @@ def export_bytes(content: bytes | str, folder: Path, name: str) -> Path:
     """Write `content` to `folder` as `name`, atomically. Raises RunError if the folder cannot be written."""
     replace_file(_create(folder) / name, content)
     return folder / name
+
+
+def checks_folder(config: Config, file: str) -> Path:
+    """Where `src.checks` writes for the configuration in `file`: the checks of one experiment do not overwrite those of
+    another.
+    """
+    name = f"{Path(file).stem}-{content_key(config, 'train')[:8]}"
+    return Path(config.paths.artifacts_dir) / "checks" / name
 
 
 def _create(folder: Path) -> Path:

@@ -14,7 +14,7 @@ from src.runs.rundir import RunDir, SweepDir
 
 _PANELS = ("train/loss_epoch", "train/accuracy")
 # All of the report's 32 images. With many images, dropout may miss a few of them.
-_LEAST_ACCURACY = 0.99
+LEAST_ACCURACY = 0.99
 
 
 def report_overfit(sweep: SweepDir) -> None:
@@ -24,23 +24,24 @@ def report_overfit(sweep: SweepDir) -> None:
     measured = result.get("train") or {}
     accuracy = measured.get("accuracy")
     count = result.get("train_images", config.train.overfit_size)
-    figure = _draw(run, sweep.figure("overfit"))
+    figure = draw_overfit(run, sweep.figure("overfit"))
     print(
         f"M3   overfit test: {count} images, {result['epochs']:g} epochs, "
         f"train loss {show_value(measured.get('loss_epoch'))}, train accuracy {show_value(accuracy)}"
     )
     print(f"wrote {export_figure(figure, sweep, Path(config.paths.artifacts_dir))}")
-    if result["outcome"] == "diverged" or accuracy is None or accuracy < _LEAST_ACCURACY:
+    if result["outcome"] == "diverged" or accuracy is None or accuracy < LEAST_ACCURACY:
         raise RunError(
             f"{run.label}: the overfit test failed: a correct pipeline memorizes {count} images, with a train "
-            f"accuracy of at least {_LEAST_ACCURACY}. Give it more time (train.overfit_epochs="
+            f"accuracy of at least {LEAST_ACCURACY}. Give it more time (train.overfit_epochs="
             f"{2 * config.train.epochs}) or another rate (train.optimizer.lr); if that does not help, look for a "
             "mistake in the model, the loss or the labels"
         )
     print("ok   the images are memorized")
 
 
-def _draw(run: RunDir, path: Path) -> Path:
+def draw_overfit(run: RunDir, path: Path) -> Path:
+    """Draw the train loss and accuracy over the epochs."""
     figure = new_figure(8, 3.8)
     panels: Any = figure.subplots(1, len(_PANELS))
     for axes, name in zip(panels, _PANELS, strict=True):

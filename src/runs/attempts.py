@@ -7,7 +7,7 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Literal
@@ -205,7 +205,16 @@ def used_s(attempts: Attempts, now: float) -> float:
 
 def wasted_s(attempts: Attempts) -> float:
     """Seconds spent on steps that were lost because an attempt ended before it saved them."""
-    wasted = 0.0
+    return sum(lost for _, lost in _interruptions(attempts))
+
+
+def kept_s(attempts: Attempts) -> float:
+    """Seconds that interrupted attempts spent on steps that were saved: without checkpoints, they would be lost."""
+    return sum(seconds - lost for seconds, lost in _interruptions(attempts))
+
+
+def _interruptions(attempts: Attempts) -> Iterator[tuple[float, float]]:
+    """The seconds of each interrupted attempt, and how many of them were for steps that were lost."""
     for attempt, following in zip_longest(attempts, attempts[1:]):
         if attempt.get("cause") in (None, "DONE") or "last_step" not in attempt or not attempt.get("end"):
             continue
@@ -215,5 +224,4 @@ def wasted_s(attempts: Attempts) -> float:
         if following is not None and "first_step" in following:
             saved = min(saved, following["first_step"])
         seconds = attempt["end"] - attempt["start"]
-        wasted += seconds * (reached - saved) / (reached - first) if reached > first else seconds
-    return wasted
+        yield seconds, seconds * (reached - saved) / (reached - first) if reached > first else seconds

@@ -24,6 +24,7 @@ them to artifacts/checks/<experiment>/checks.json, whose keys are:
     options                         M1   [{option, value, role, parameters: [{value, parameters}]}] of the network's
                                          options num_modules and branch_channels, and of those in the grid
     figures                              {classes, examples: file name beside checks.json}
+    verdicts                             [{name, holds, what}], see `verdicts`
     verdicts                             [{holds, what}]: what must hold before training is worthwhile
 """
 
@@ -157,7 +158,7 @@ def example_images(config: Config, loader: TrainLoader, count: int) -> list[Exam
 
 
 def verdicts(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """What must hold before training is worthwhile: `holds` and `what` each."""
+    """What must hold before training is worthwhile: `name`, `holds` and `what` each."""
     batch, counts = report["batch"], report["class_counts"]
     shape, equal = batch["images"], report["preprocessing_equal"]["equal"]
     # Far from log(classes), the network starts out confident in wrong classes, or the labels do not match the
@@ -165,14 +166,14 @@ def verdicts(report: dict[str, Any]) -> list[dict[str, Any]]:
     near = abs(batch["initial_loss"] - batch["expected_loss"]) < 0.15 * batch["expected_loss"]
     flows = math.isfinite(batch["gradient_norm"]) and not batch["weights_without_gradient"]
     facts = [
-        (min(counts) > 0, f"every class has training images ({min(counts)} to {max(counts)} each)"),
-        (report["split"]["stratified"], "val and test have equally many images of every class"),
-        (equal, "train, val and test are preprocessed equally"),
-        (near, f"initial loss {batch['initial_loss']:.4f} is near log(classes) = {batch['expected_loss']:.4f}"),
-        (flows, f"gradients reach every weight (L2 norm {batch['gradient_norm']:.3f})"),
-        (shape[1:] == report["input_shape"], f"a batch is {shape}, as model.input_shape says"),
+        ("classes", min(counts) > 0, f"every class has training images ({min(counts)} to {max(counts)} each)"),
+        ("stratified", report["split"]["stratified"], "val and test have equally many images of every class"),
+        ("preprocessing", equal, "train, val and test are preprocessed equally"),
+        ("loss", near, f"initial loss {batch['initial_loss']:.4f} is near log(classes) = {batch['expected_loss']:.4f}"),
+        ("gradients", flows, f"gradients reach every weight (L2 norm {batch['gradient_norm']:.3f})"),
+        ("shape", shape[1:] == report["input_shape"], f"a batch is {shape}, as model.input_shape says"),
     ]
-    return [{"holds": holds, "what": what} for holds, what in facts]
+    return [{"name": name, "holds": holds, "what": what} for name, holds, what in facts]
 
 
 def measure(config: Config, examples: int) -> tuple[dict[str, Any], list[Example]]:

@@ -1,0 +1,46 @@
+"""`python -m src.report --config C`: the report of an experiment, filled in from its runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from src.cli import ConfigOption, SetOption, overrides_of, run_command
+
+
+def main(
+    config: ConfigOption = "configs/config.yaml",
+    language: Annotated[str, typer.Option("--lang", metavar="en|fr", help="The language of the report.")] = "en",
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="DIR", help="Default: the folder report in paths.artifacts_dir.")
+    ] = None,
+    set_: SetOption = None,
+) -> None:
+    """Write the report as Markdown and as one HTML file: D1 to D11, M0 to M9, every number from the runs.
+
+    What no run has measured yet is a gap with the command that fills it. Your own comments go into comments.yaml
+    beside the report; they are shown at their places and never overwritten.
+    """
+    from src.config.loading import load_config
+    from src.errors import ConfigError
+    from src.reporting.compose import write_report
+    from src.reporting.texts import LANGUAGES
+    from src.text import counted
+
+    if language not in LANGUAGES:
+        raise ConfigError(
+            f"--lang {language!r}: there is no report in this language; give one of {', '.join(LANGUAGES)}"
+        )
+    loaded = load_config(config, overrides_of(set_))
+    folder = Path(out) if out else Path(loaded.paths.artifacts_dir) / "report"
+    files, gaps = write_report(loaded, config, language, folder)
+    for path in files:
+        print(f"wrote {path}")
+    if gaps:
+        print(f"{counted(gaps, 'gap')}: each says which command fills it")
+
+
+if __name__ == "__main__":
+    run_command(main)

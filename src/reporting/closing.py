@@ -1,0 +1,188 @@
+"""Sections 0, 10, 11 and 12 of the report: general facts, what went wrong, how to reproduce it, references."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from src import hints
+from src.config.yaml_file import dump_yaml
+from src.files import read_lines
+from src.reporting.blocks import Block, Code, Heading, Items, Verdicts
+from src.reporting.finding import changed_values
+from src.reporting.report import Report
+from src.reporting.training import checkpoint_copy, trained_run
+from src.runs.attempts import kept_s, last_activity, used_s, wasted_s
+from src.runs.rundir import RunDir, SweepDir
+
+_MOST_ERRORS = 10
+Attempts = Sequence[Mapping[str, Any]]
+
+
+def general_section(report: Report) -> Iterator[Block]:
+    """The title and section 0. To be called after the sections whose runs it lists."""
+    config = report.config
+    title = report.texts("title", dataset=config.dataset.name, network=config.model.type)
+    yield Heading(1, title, "top")
+    # Not the time of this call: the same runs give the same report.
+    days = sorted(str(found.sweep.meta()["created"])[:10] for found in report.used.values())
+    if days:
+        yield report.say("dated", first=days[0], last=days[-1])
+    yield report.say("how_to_read", config=report.config_file)
+    yield report.heading(2, "section_0")
+    yield report.facts(
+        {"dataset": config.dataset.name, "classes": config.model.num_classes, "network": config.model.type}
+    )
+    yield from report.comment("project")
+    yield report.heading(3, "environment")
+    yield from report.try_to(_environment)
+    yield report.heading(3, "commands")
+    yield from report.try_to(_commands)
+
+
+def diary_section(report: Report) -> Iterator[Block]:
+    """Section 10."""
+    yield report.heading(2, "section_10")
+    for name in ("limits", "errors", "ideas"):
+        yield report.heading(3, name)
+        if name == "errors":
+            yield from report.try_to(_interruptions)
+        yield from report.comment(name)
+
+
+def reproducibility_section(report: Report) -> Iterator[Block]:
+    """Section 11."""
+    yield report.heading(2, "section_11")
+    yield report.facts({"seed": report.config.train.seed, "split_seed": report.config.dataset.split.seed})
+    yield report.heading(3, "cost")
+    yield from report.try_to(_cost)
+    yield report.heading(3, "artifacts")
+    yield from report.try_to(_artifacts)
+    yield report.heading(3, "config")
+    yield report.say("config_resolved", config=report.config_file)
+    yield Code(dump_yaml(report.config.to_dict()), "yaml")
+
+
+def references_section(report: Report) -> Iterator[Block]:
+    """Section 12."""
+    yield report.heading(2, "section_12")
+    yield Items([f"{what}: {where}" for what, where in _REFERENCES.items()])
+    yield from report.comment("references")
+
+
+_REFERENCES = {
+    "PyTorch": "https://docs.pytorch.org/docs/stable/",
+    "LR range test: Smith 2017": "arXiv:1506.01186",
+    "Adam: Kingma & Ba 2015": "arXiv:1412.6980",
+    "Inception: Szegedy et al. 2015": "arXiv:1409.4842",
+    "Batch normalization: Ioffe & Szegedy 2015": "arXiv:1502.03167",
+    "Calibration: Guo et al. 2017": "arXiv:1706.04599",
+    "Wilson interval: Wilson 1927": "doi:10.1080/01621459.1927.10502953",
+    "McNemar's test: McNemar 1947": "doi:10.1007/BF02295996",
+}
+
+
+def _runs(sweeps: Sequence[SweepDir]) -> list[RunDir]:
+    return [run for sweep in sweeps for run in sweep.runs()]
+
+
+def _environment(report: Report) -> Iterator[Block]:
+    """The versions, devices and slices that the runs of this report were executed with."""
+    runs = _runs([found.sweep for found in report.used.values()])
+    rows = Counter(row for run in runs for row in _environments(run))
+    if not rows:
+        yield report.gap("environment", "src.train")
+        return
+    packages = dict.fromkeys(name for versions, *_ in rows for name, _ in versions)
+    columns = [*packages, "device", "slice", "commit", "attempts"]
+    table = [
+        [*(dict(versions).get(name, "") for name in packages), *others, str(count)]
+        for (versions, *others), count in sorted(rows.items())
+    ]
+    yield report.table(columns, table)
+
+
+def _environments(run: RunDir) -> Iterator[tuple[Any, ...]]:
+    slices = {attempt["attempt"]: attempt.get("slice") for attempt in run.attempts()}
+    for row in read_lines(run.provenance_file):
+        versions, code = (row.get(name) if isinstance(row.get(name), dict) else {} for name in ("versions", "code"))
+        commit = str((code or {}).get("commit") or "")[:10] + ("+" if (code or {}).get("dirty") else "")
+        number = row.get("attempt")
+        place = str(slices.get(number) or "") if isinstance(number, int) else ""
+        yield (
+            tuple((name, str(version)) for name, version in (versions or {}).items()),
+            str(row.get("device")),
+            place,
+            commit,
+        )
+
+
+def _commands(report: Report) -> Iterator[Block]:
+    used = sorted((found.sweep for found in report.used.values()), key=lambda sweep: str(sweep.meta()["created"]))
+    checks = [hints.command("src.checks")] if report.checks_file.exists() else []
+    commands = dict.fromkeys([*checks, *(hints.again(saved=sweep.meta()) for sweep in used)])
+    yield Code("\n".join([*commands, hints.again()]), "bash")
+
+
+def _interruptions(report: Report) -> Iterator[Block]:
+    """Why attempts ended before their run was done, and the errors."""
+    causes: Counter[str] = Counter()
+    errors: dict[str, str] = {}
+    for run in _runs(list(reversed(report.sweeps.all))):
+        for attempt in run.attempts():
+            if attempt.get("cause") not in (None, "DONE"):
+                causes[str(attempt["cause"])] += 1
+            if attempt.get("error"):
+                errors.setdefault(" ".join(str(attempt["error"]).split())[:300], run.label)
+    if not causes:
+        yield report.say("no_interruption")
+        return
+    yield report.table(["cause", "attempts"], [[cause, str(count)] for cause, count in sorted(causes.items())])
+    if errors:
+        yield report.table(["error", "run"], [[*each] for each in list(errors.items())[:_MOST_ERRORS]])
+
+
+def _cost(report: Report) -> Iterator[Block]:
+    """Slice-hours of every sweep on these images: used, spent on steps that were lost, and kept by checkpoints."""
+    yield report.say("cost_intro")
+    rows, totals = [], Counter[str]()
+    for sweep in reversed(report.sweeps.all):
+        of_runs = {run: run.attempts() for run in sweep.runs()}
+        numbers: dict[str, float] = {
+            "runs": len(of_runs),
+            "attempts": sum(map(len, of_runs.values())),
+            # An attempt without an end may be running: until its last sign of life.
+            "used": sum(used_s(own, last_activity(run)) for run, own in of_runs.items()) / 3600,
+            "wasted": sum(map(wasted_s, of_runs.values())) / 3600,
+            "saved": sum(map(kept_s, of_runs.values())) / 3600,
+        }
+        rows.append(_cost_row(sweep.name, numbers))
+        totals.update(numbers)
+    yield report.table(["sweep", *_COSTS], [*rows, _cost_row(report.texts("total"), totals)], marked=[len(rows)])
+    hours = {name: f"{totals[name]:.3g}" for name in ("used", "wasted", "saved")}
+    yield report.say("cost_total", **hours)
+
+
+_COSTS = ("runs", "attempts", "used", "wasted", "saved")
+
+
+def _cost_row(name: str, numbers: Mapping[str, float]) -> list[str]:
+    return [name, *(f"{numbers[cost]:.3g}" if cost in _COSTS[2:] else f"{numbers[cost]:.0f}" for cost in _COSTS)]
+
+
+def _artifacts(report: Report) -> Iterator[Block]:
+    """What the report asks for: the runs, the best weights, and a configuration that is that of the final training."""
+    run = trained_run(report)
+    copy, changed = checkpoint_copy(report, run), changed_values(report.config, run.config())
+    best = Path(report.config.paths.artifacts_dir) / "best.ckpt"
+    runs_dir, count = report.config.paths.runs_dir, len(report.sweeps.all)
+    aligned = report.texts("artifact_config_differs", paths=", ".join(changed)) if changed else ""
+    yield Verdicts(
+        [
+            (bool(count), report.texts("artifact_runs", folder=runs_dir, count=count)),
+            (bool(copy), report.texts("artifact_best" if copy else "artifact_best_other", file=best, run=run.label)),
+            (not changed, aligned or report.texts("artifact_config", file=report.config_file)),
+        ]
+    )

@@ -1,0 +1,163 @@
+"""Which sweep feeds which section of the report.
+
+A sweep belongs to the report if it is of the same images (dataset, split and preprocessing) as the configuration, and
+of the same kind and tag. Among those, one of exactly the requested runs comes before one of another configuration on
+the same images, a complete one before an incomplete one, and then the newest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.config.loading import make_config
+from src.config.schema import Config
+from src.errors import ConfigError, RunError
+from src.requests import best_of_all, compare_request, grid_request, lr_sweep_request, train_request
+from src.runs.kinds import deciding_sections
+from src.runs.rundir import RunDir, SweepDir
+from src.runs.sweeps import Request, sweeps
+
+
+@dataclass(frozen=True)
+class Found:
+    """The sweep that feeds a section. `exact`: it is of the requested runs; otherwise of others on the same images."""
+
+    sweep: SweepDir
+    exact: bool
+
+    def config(self) -> Config:
+        """The configuration of the sweep. Raises RunError or ConfigError if it is damaged."""
+        return make_config(self.sweep.meta()["config"], str(self.sweep.meta_file))
+
+    def done(self) -> list[RunDir]:
+        """Its finished runs. Raises RunError if the manifest is damaged, or if there is none and one is damaged."""
+        runs = self.sweep.runs()
+        done = [run for run in runs if run.is_done()]
+        damage = next((damage for run in runs if (damage := run.damage())), "")
+        if not done and damage:
+            raise RunError(damage)
+        return done
+
+
+class Sweeps:
+    """The sweeps on the images of a configuration, and which of them belongs to each section."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        images = _images(config.to_dict())
+        known = sweeps(Path(config.paths.runs_dir))
+        # The newest first.
+        self.all = [sweep for sweep in reversed(known) if _images(sweep.meta()["config"]) == images]
+
+    def lr_sweep(self) -> Found | None:
+        """The LR sweep."""
+        return self._newest([lr_sweep_request(self.config)])
+
+    def overfit(self) -> Found | None:
+        """The overfit test."""
+        small = make_config(self.config.to_dict(), "the overfit test", {"train.overfit_small": True})
+        return self._newest([train_request(small)])
+
+    def grid(self) -> Found | None:
+        """The grid."""
+        if not self.config.hparams.axes:
+            return None
+        return self._newest([grid_request(self.config)])
+
+    def refined(self) -> Found | None:
+        """The narrower grid around the best cell of the grid."""
+        try:
+            return self._newest([grid_request(self.config, refined=True, unfinished=True)])
+        except RunError:
+            # Every finished cell of the grid diverged, so nothing was refined.
+            return None
+
+    def training(self) -> Found | None:
+        """The full training: of the configuration or of the best cell of its grids."""
+        wanted = [train_request(self.config)]
+        try:
+            best = best_of_all(self.config, unfinished=True)
+            wanted.append(train_request(make_config(self.config.to_dict(), "the best cell", best.overrides)))
+        except RunError:
+            pass
+        return self._newest(wanted)
+
+    def comparison(self) -> Found | None:
+        """The comparison of full trainings."""
+        if self.config.compare.variants:
+            return self._newest([compare_request(self.config)])
+        return self._newest_of("compare", self.config.compare.tag, frozenset())
+
+    def evaluation(self, training: RunDir) -> Found | None:
+        """The evaluation of the best weights of `training` on the configured split."""
+        split, digest = self.config.evaluation.split, _digest(training.best_file)
+        for sweep in self.all:
+            evaluated = sweep.meta()["config"].get("evaluation") or {}
+            if sweep.kind != "evaluate" or evaluated.get("split") != split or not _has_results(sweep):
+                continue
+            own = evaluated.get("checkpoint") or ""
+            # The weights may have been removed since; artifacts/best.ckpt is a copy with the same digest.
+            if evaluated.get("sha256") == digest if digest else Path(own) == training.best_file:
+                return Found(sweep, True)
+        return None
+
+    def _newest(self, requests: Sequence[Request]) -> Found | None:
+        first = requests[0]
+        return self._newest_of(first.kind, first.tag, frozenset(request.key for request in requests))
+
+    def _newest_of(self, kind: str, tag: str, keys: frozenset[str]) -> Found | None:
+        fitting = [s for s in self.all if s.kind == kind and s.meta().get("tag") == tag and _has_results(s)]
+        # sorted() is stable, so the newest stays first among equals.
+        ranked = sorted(fitting, key=lambda sweep: (sweep.meta()["key"] not in keys, not _is_complete(sweep)))
+        return Found(ranked[0], ranked[0].meta()["key"] in keys) if ranked else None
+
+
+def changed_values(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
+    """Key path -> (value in `config`, value in `other`) of what decides a training and differs."""
+    own, theirs = (_flat("", deciding_sections(each.to_dict())) for each in (config, other))
+    paths = dict.fromkeys([*own, *theirs])
+    return {path: (own.get(path), theirs.get(path)) for path in paths if own.get(path) != theirs.get(path)}
+
+
+def _flat(prefix: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        path = f"{prefix}.{name}" if prefix else name
+        flat |= _flat(path, value) if isinstance(value, Mapping) else {path: value}
+    return flat
+
+
+def _images(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What decides the images of a configuration in plain values; None if it is not valid here."""
+    try:
+        sections = deciding_sections(make_config(content, "a sweep").to_dict())
+    except ConfigError:
+        return None
+    return {name: sections[name] for name in ("dataset", "preprocess")}
+
+
+def _has_results(sweep: SweepDir) -> bool:
+    """Whether it has a finished or damaged run: a damaged one is shown, and not passed over in silence."""
+    try:
+        return any(run.is_done() or run.damage() for run in sweep.runs())
+    except RunError:
+        return True
+
+
+def _is_complete(sweep: SweepDir) -> bool:
+    try:
+        return all(run.is_done() for run in sweep.runs())
+    except RunError:
+        return False
+
+
+def _digest(file: Path) -> str | None:
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError:
+        return None

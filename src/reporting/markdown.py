@@ -1,0 +1,91 @@
+"""Blocks as one Markdown file, in the dialect of GitHub. Its figures are files beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from src.reporting.blocks import (
+    Block,
+    Code,
+    Comment,
+    Figure,
+    Gap,
+    Heading,
+    Items,
+    Origin,
+    Paragraph,
+    Table,
+    Verdicts,
+    is_numeric,
+)
+from src.reporting.texts import Texts
+
+# Anything that GitHub's Markdown interprets inside a line. An underscore within a word is not among them.
+_SPECIAL = re.compile(r"[\\`*\[\]<>|~$#]|(?<![^\W_])_|_(?![^\W_])")
+# What would make a paragraph a list, a heading or a rule.
+_AT_START = re.compile(r"^(\s*)([-+=]|\d+(?=[.)]))")
+
+
+def render_markdown(blocks: Sequence[Block], texts: Texts, folder: Path) -> str:
+    """The Markdown text. Links to figures are relative to `folder`."""
+    return "\n\n".join(_render(block, texts, folder) for block in blocks) + "\n"
+
+
+def _render(block: Block, texts: Texts, folder: Path) -> str:
+    match block:
+        case Heading(level, text, anchor):
+            return f'<a id="{anchor}"></a>\n\n{"#" * level} {_escape(text)}'
+        case Paragraph(text):
+            return _line(text)
+        case Items(items):
+            return "\n".join(f"- {_line(item)}" for item in items)
+        case Verdicts(items):
+            return "\n".join(f"- {'✓' if holds else '✗'} {_line(text)}" for holds, text in items)
+        case Table():
+            return _table(block)
+        case Figure(file, caption):
+            return f"![{_escape(caption)}]({file.relative_to(folder)})\n\n*{_escape(caption)}*"
+        case Code(text, language):
+            return _fenced(text, language)
+        case Origin(text):
+            return f"<sub>{_escape(texts('origin', what=text))}</sub>"
+        case Gap(text, commands):
+            lines = [f"> **{_escape(texts('gap'))}** {_escape(text)}"]
+            if commands:
+                fenced = _fenced("\n".join(commands), "bash").splitlines()
+                lines += [">", *(f"> {line}" for line in fenced)]
+            return "\n".join(lines)
+        case Comment(name, prompt, text):
+            title = f"> **{_escape(texts('your_comment'))}** {_escape(prompt)}"
+            if not text:
+                return f"{title} {_escape(texts('comment_missing', name=name))}"
+            quoted = [f"> {_line(line)}".rstrip() for line in text.splitlines()]
+            return "\n".join([title, ">", *quoted])
+
+
+def _escape(text: str) -> str:
+    """The text on one line, without any meaning in Markdown or HTML."""
+    line = " ".join(text.split()).replace("&", "&amp;")
+    return _SPECIAL.sub(lambda found: f"\\{found.group()}", line)
+
+
+def _line(text: str) -> str:
+    """`_escape` of a text that begins a line."""
+    return _AT_START.sub(r"\1\\\2" if not text.lstrip()[:1].isdigit() else r"\1\2\\", _escape(text))
+
+
+def _table(table: Table) -> str:
+    columns = range(len(table.columns))
+    aligned = ["---:" if is_numeric(table, column) else "---" for column in columns]
+    rows = [[_escape(cell) for cell in row] for row in table.rows]
+    rows = [[f"**{cell}**" if cell else "" for cell in row] if n in table.marked else row for n, row in enumerate(rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in ([_escape(name) for name in table.columns], aligned, *rows))
+
+
+def _fenced(text: str, language: str) -> str:
+    # Longer than any run of backticks in the text, which would end the block.
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"

@@ -1,0 +1,212 @@
+"""The schema of the files that the report reads besides those of src/runs/records.py. Unknown keys are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
+from src.errors import RunError
+from src.files import read_json
+from src.runs.records import Shape
+
+_record = with_config(ConfigDict(extra="allow", strict=True, defer_build=True))
+
+
+@_record
+class Operation(TypedDict):
+    """A preprocessing operation or an augmentation."""
+
+    operation: str
+    parameters: dict[str, Any]
+
+
+@_record
+class Augmentation(Operation):
+    """An augmentation."""
+
+    probability: float
+    keeps_label: bool
+    unless: str
+
+
+@_record
+class Split(TypedDict):
+    """How val and test were drawn; `from` is among the unknown keys, because it is a word of Python."""
+
+    ratio: dict[str, float]
+    seed: int
+    stratified: bool
+
+
+@_record
+class ClassRow(TypedDict):
+    """The images of one class."""
+
+    label: int
+    name: str
+    train: int
+    val: int
+    test: int
+
+
+@_record
+class SourceFacts(TypedDict):
+    """The images as they came."""
+
+    count: int
+    modes: dict[str, int]
+    sizes: dict[str, int]
+    changes: dict[str, int]
+
+
+@_record
+class Equal(TypedDict):
+    """Whether all splits are preprocessed equally."""
+
+    equal: bool
+
+
+@_record
+class Batch(TypedDict):
+    """The first batch and what the new network makes of it."""
+
+    images: list[int]
+    labels: list[int]
+    logits: list[int]
+    parameters: int
+    initial_loss: float
+    expected_loss: float
+    gradient_norm: float
+    weights_without_gradient: list[str]
+
+
+@_record
+class Baseline(TypedDict):
+    """The accuracies of predictions that have learnt nothing."""
+
+    majority_accuracy: float
+    random_accuracy: float
+    chance: float
+
+
+@_record
+class Layer(TypedDict):
+    """A layer of the network."""
+
+    name: str
+    layer: str
+    output: list[int]
+    parameters: int
+
+
+@_record
+class Count(TypedDict):
+    """The parameters of the network with one value of an option."""
+
+    value: Any
+    parameters: int
+
+
+@_record
+class Option(TypedDict):
+    """An option of the network."""
+
+    option: str
+    value: Any
+    role: str
+    parameters: list[Count]
+
+
+@_record
+class Named(TypedDict):
+    """A class."""
+
+    label: int
+    name: str
+
+
+@_record
+class Verdict(TypedDict):
+    """What must hold before training."""
+
+    name: str
+    holds: bool
+
+
+@_record
+class Figures(TypedDict):
+    """File names beside checks.json."""
+
+    classes: str
+    examples: str
+
+
+@_record
+class Checks(TypedDict):
+    """checks.json, which src/training/sanity.py describes."""
+
+    dataset: str
+    classes: int
+    input_shape: list[int]
+    splits: dict[str, int]
+    split: Split
+    source: dict[str, SourceFacts]
+    class_counts: list[int]
+    class_table: list[ClassRow]
+    preprocessing: list[Operation]
+    preprocessing_equal: Equal
+    augmentations: list[Augmentation]
+    examples: list[Named]
+    baselines: dict[str, Baseline]
+    batch: Batch
+    layers: list[Layer]
+    options: list[Option]
+    verdicts: list[Verdict]
+    figures: Figures
+
+
+@_record
+class Pair(TypedDict):
+    """Images of one class that were taken for another."""
+
+    true_name: str
+    predicted_name: str
+    n: int
+    share: float
+
+
+@_record
+class AgainstVal(TypedDict):
+    """The accuracy minus that of the best epoch on `n` images of val."""
+
+    n: int
+    gap: float
+    interval: tuple[float, float]
+    explained: bool
+
+
+@_record
+class Evaluated(TypedDict):
+    """evaluation.json, which src/results/evaluation.py describes."""
+
+    n: int
+    metrics: dict[str, float | None]
+    intervals: dict[str, list[float]]
+    ece: float | None
+    pairs: list[Pair]
+    against_val: AgainstVal | None
+
+
+CHECKS = Shape(Checks, "run the checks again")
+EVALUATED = Shape(Evaluated, "evaluate again")
+
+
+def read_known(path: Path, shape: Shape) -> dict[str, Any] | None:
+    """The content of a JSON file; None if there is none. Raises RunError if it is damaged."""
+    content = read_json(path, shape)
+    if content is None and path.exists():
+        raise RunError(f"{path}: holds no JSON; it was damaged: restore it, or remove it and make it again")
+    return content

@@ -1,0 +1,156 @@
+"""What every section of the report needs: the configuration, the sentences, the runs, and where figures go."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from src import hints
+from src.config.schema import Config
+from src.errors import RelayError
+from src.reporting.blocks import Block, Comment, Figure, Gap, Heading, Items, Origin, Paragraph, Table
+from src.reporting.finding import Found, Sweeps, changed_values
+from src.reporting.records import CHECKS, read_known
+from src.reporting.texts import Texts
+from src.results.artifacts import checks_folder
+from src.results.terminal import show_value
+from src.runs.hparams import axis_name, axis_value
+from src.runs.rundir import RunDir
+
+
+class MissingRunError(Exception):
+    """A run that a section needs does not exist yet. `gap` says which, and the command that makes it."""
+
+    def __init__(self, gap: Gap) -> None:
+        super().__init__(gap.text)
+        self.gap = gap
+
+
+@dataclass
+class Report:
+    """One report that is being written, in the language of `texts`, into `folder`.
+
+    `comments`: the student's own texts by name. `used`: the sweeps that fed a section so far, by name.
+    """
+
+    config: Config
+    config_file: str
+    texts: Texts
+    folder: Path
+    comments: Mapping[str, str]
+    sweeps: Sweeps
+    used: dict[str, Found] = field(default_factory=dict)
+
+    def heading(self, level: int, name: str) -> Heading:
+        """The heading with the sentence `name`."""
+        return Heading(level, self.texts(name), name)
+
+    def say(self, name: str, /, **values: object) -> Paragraph:
+        """A paragraph with the sentence `name`."""
+        return Paragraph(self.texts(name, **values))
+
+    def ask(self, name: str, answer: Callable[[Report], Iterable[Block]]) -> Iterator[Block]:
+        """A numbered question of the report, such as D4, its answer, and the student's comment.
+
+        What cannot be answered, because a run is missing or damaged, is a gap.
+        """
+        yield Heading(4, f"{name}. {self.texts(f'question_{name}')}", name)
+        yield from self.try_to(answer)
+        yield from self.comment(name)
+
+    def try_to(self, answer: Callable[[Report], Iterable[Block]]) -> Iterator[Block]:
+        """The blocks of `answer`. What it had until a run was missing or damaged is kept; then follows a gap."""
+        try:
+            yield from answer(self)
+        except MissingRunError as missing:
+            yield missing.gap
+        except (RelayError, OSError) as error:
+            yield Gap(self.texts("gap_damaged", error=error))
+
+    def comment(self, name: str) -> Iterator[Comment]:
+        """The student's comment, if one is asked for here."""
+        if self.texts.has(f"prompt_{name}"):
+            yield Comment(name, self.texts(f"prompt_{name}"), self.comments.get(name, ""))
+
+    def need(self, found: Found | None, name: str, *words: str) -> Found:
+        """The sweep that was found. Raises MissingRunError with the command `words` if there is none."""
+        if found is None or not found.done():
+            raise MissingRunError(self.gap(name, *words))
+        self.used[found.sweep.name] = found
+        return found
+
+    def gap(self, name: str, *words: str) -> Gap:
+        """A gap with the sentence `gap_<name>`, and the command that fills it, with the user's configuration."""
+        return Gap(self.texts(f"gap_{name}"), [hints.command(*words)])
+
+    def origin(self, run: RunDir) -> Origin:
+        """That the blocks before were read from this run."""
+        return Origin(run.label)
+
+    def about(self, found: Found) -> Iterator[Block]:
+        """That the sweep is not of exactly the requested runs, if it is not, or that it is incomplete."""
+        done, total = len(found.done()), len(found.sweep.runs())
+        if done < total:
+            yield self.say("incomplete", sweep=found.sweep.name, done=done, total=total)
+        if not found.exact:
+            yield self.say("not_exact", sweep=found.sweep.name)
+
+    def differences(self, other: Config) -> Iterator[Block]:
+        """The values in which `other` differs from the report's configuration, if there are any."""
+        changed = changed_values(self.config, other)
+        if changed:
+            rows = [[axis_name(path), shown(own), shown(theirs)] for path, (own, theirs) in changed.items()]
+            yield self.say("differs")
+            yield self.table(["value", "in_config", "in_run"], rows)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], marked: Sequence[int] = ()) -> Table:
+        """A table. `columns`: names of sentences `column_<name>`; a name without a sentence is shown as it is."""
+        named = [self.texts(f"column_{name}") if self.texts.has(f"column_{name}") else name for name in columns]
+        return Table(named, list(rows), marked)
+
+    def facts(self, values: Mapping[str, object]) -> Items:
+        """A list of facts, each with the sentence `fact_<name>` as its label."""
+        return Items([self.texts("fact", label=self.texts(f"fact_{name}"), value=v) for name, v in values.items()])
+
+    def drawn(self, name: str, draw: Callable[[Path], Path | None], suffix: str = "") -> Iterator[Figure]:
+        """The figure `name` as `draw` makes it, with the sentence `figure_<name>`; nothing if it draws nothing."""
+        path = self._figure_file(f"{name}{suffix}")
+        if draw(path):
+            yield Figure(path, self.texts(f"figure_{name}"))
+
+    def copied(self, name: str, source: Path) -> Iterator[Figure]:
+        """An existing figure, copied beside the report; nothing if there is none."""
+        if source.is_file():
+            path = self._figure_file(name)
+            shutil.copyfile(source, path)
+            yield Figure(path, self.texts(f"figure_{name}"))
+
+    def checks(self) -> dict[str, Any]:
+        """The content of checks.json. Raises MissingRunError if there is none, RunError if it is damaged."""
+        found = read_known(self.checks_file, CHECKS)
+        if found is None:
+            raise MissingRunError(self.gap("checks", "src.checks"))
+        return found
+
+    @property
+    def checks_file(self) -> Path:
+        """The checks.json of the configuration."""
+        return checks_folder(self.config, self.config_file) / "checks.json"
+
+    def _figure_file(self, name: str) -> Path:
+        folder = self.folder / "figures"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{name}.png"
+
+
+def shown(value: Any) -> str:
+    """A value as tables show it: `64-64-64`, `0.4938`, and nothing for None."""
+    return show_value(axis_value(value))
+
+
+def signed(value: float | None) -> str:
+    """A difference with its sign; nothing for None."""
+    return "" if value is None else f"{value:+.4f}"

@@ -1,0 +1,230 @@
+"""Sections 6, 7 and 9 of the report: the full training (M6), comparisons (M7) and the final evaluation (M9)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from src import hints
+from src.models.registry import reads
+from src.reporting.blocks import Block, Gap, Origin, Table
+from src.reporting.model import training_facts
+from src.reporting.records import EVALUATED, read_known
+from src.reporting.report import Report, shown, signed
+from src.reporting.search import told
+from src.results.comparison import compare_axes, draw_comparison
+from src.results.evaluation_files import FIGURES
+from src.results.table import Row, curve_of, read_table
+from src.results.training_figure import draw_training, loss_gaps
+from src.results.variant_figure import draw_variants
+from src.results.variant_files import planned_variants
+from src.results.variants import compare_variants
+from src.runs.rundir import RunDir
+
+_MOST_PAIRS = 10
+
+
+def training_section(report: Report) -> Iterator[Block]:
+    """Section 6."""
+    yield report.heading(2, "section_6")
+    yield from report.ask("M6", _m6)
+
+
+def comparison_section(report: Report) -> Iterator[Block]:
+    """Section 7."""
+    yield report.heading(2, "section_7")
+    yield from report.ask("M7", _m7)
+
+
+def evaluation_section(report: Report) -> Iterator[Block]:
+    """Section 9."""
+    yield report.heading(2, "section_9")
+    yield from report.ask("M9", _m9)
+
+
+def trained_run(report: Report) -> RunDir:
+    """The full training. Raises MissingRunError if there is none."""
+    with_grid = bool(report.config.hparams.axes and report.sweeps.grid())
+    found = report.need(report.sweeps.training(), "training", "src.train", *(["--best"] if with_grid else []))
+    return found.done()[0]
+
+
+def _m6(report: Report) -> Iterator[Block]:
+    run = trained_run(report)
+    result = run.result() or {}
+    yield from report.about(report.used[run.sweep().name])
+    config = run.config()
+    yield report.facts({**training_facts(config), "checkpoint": run.best_file})
+    yield from report.differences(config)
+    yield from report.drawn("training", lambda path: draw_training(run, path))
+    yield from _epochs(report, run, result)
+    yield report.origin(run)
+
+
+def _epochs(report: Report, run: RunDir, result: Mapping[str, Any]) -> Iterator[Block]:
+    """The first, best and last epoch, and what the curves show as facts."""
+    select = run.config().metrics.select.column
+    names = list(dict.fromkeys(["train/loss_epoch", "val/loss", "train/accuracy", "val/accuracy", select]))
+    curves = {name: dict(zip(*curve_of(run, name), strict=True)) for name in names}
+    val, gaps = curves["val/loss"], loss_gaps(run)
+    if not val:
+        yield report.say("m6_no_epoch")
+        return
+    best = (result.get("best") or {}).get("epoch")
+    marks = {"first": min(val), **({"best": best} if best in val else {}), "last": max(val)}
+    rows = [
+        [report.texts(f"epoch_{mark}"), f"{epoch:g}", *(shown(curves[name].get(epoch)) for name in names)]
+        for mark, epoch in marks.items()
+    ]
+    yield report.table(["", "epoch", *names], rows)
+    lowest = min(val, key=lambda epoch: val[epoch])
+    yield report.say(
+        "m6_lowest", epoch=f"{lowest:g}", loss=shown(val[lowest]), above=signed(val[max(val)] - val[lowest])
+    )
+    losses = list(curves["train/loss_epoch"].values())
+    falls = sum(after < before for before, after in zip(losses, losses[1:], strict=False))
+    if len(losses) > 1:
+        yield report.say("m6_falls", falls=falls, total=len(losses) - 1)
+    if gaps:
+        yield report.say("m6_gap", last=signed(gaps[max(gaps)]), best=signed(gaps.get(best, gaps[max(gaps)])))
+
+
+def _m7(report: Report) -> Iterator[Block]:
+    found = report.sweeps.comparison()
+    if found is None or not found.done():
+        yield Gap(report.texts("gap_comparison"), [hints.command("src.compare_runs", *_suggested(report))])
+        yield from report.try_to(_neighbours)
+        return
+    report.used[found.sweep.name] = found
+    if report.config.compare.variants:
+        yield from report.about(found)
+    # An expectation that was edited since the runs were planned counts: it changes none of them.
+    variants = {**planned_variants(found.sweep), **report.config.compare.variants}
+    rows = compare_variants(found.sweep, {name: variant.expect for name, variant in variants.items()})
+    column = read_table(found.sweep).select.column
+    yield report.say("m7_intro", sweep=found.sweep.name)
+    yield from report.drawn("comparison", lambda path: draw_variants(found.sweep, column, path))
+    yield _variant_table(report, rows, column)
+    yield report.table(["run", "expected", "seen"], [_seen(report, row, rows[0]) for row in rows[1:]])
+    yield report.say("m7_note")
+    yield Origin(found.sweep.name)
+
+
+def _suggested(report: Report) -> list[str]:
+    """Variants for a configuration that names none: one change at a time of the rate, the decay and the network."""
+    if report.config.compare.variants:
+        return []
+    optimizer, model = report.config.train.optimizer, report.config.model
+    variants: dict[str, dict[str, Any]] = {
+        "lower_lr": {"train.optimizer.lr": float(f"{optimizer.lr / 2:g}")},
+        "higher_weight_decay": {"train.optimizer.weight_decay": float(f"{optimizer.weight_decay * 10 or 1e-4:g}")},
+    }
+    for name in ("num_modules", "branch_channels"):
+        others = [value for value in report.config.hparams.axes.get(name, ()) if value != getattr(model, name)]
+        if others and reads(model.type, name):
+            variants[f"other_{name}"] = {f"model.{name}": others[0]}
+    shown_as = ", ".join(
+        f"{name}: {{{path}: {list(value) if isinstance(value, tuple) else value}}}"
+        for name, change in variants.items()
+        for path, value in change.items()
+    )
+    return ["--set", f"compare.variants={{{shown_as}}}"]
+
+
+def _variant_table(report: Report, rows: list[Row], column: str) -> Table:
+    names = dict.fromkeys([column, "val/accuracy", "val/loss", "train/loss"])
+    table = [
+        [row["run"], row["changed"], row["state"], *(shown(row.get(name)) for name in names), signed(row["gap"])]
+        for row in rows
+    ]
+    return report.table(["run", "changed", "state", *names, "gap"], table)
+
+
+def _seen(report: Report, row: Row, base: Row) -> list[str]:
+    """The name of a variant, what was expected of it, and what was seen, from the numbers of `compare_variants`."""
+    expected = row["expected"] or report.texts("nothing_expected")
+    if row["difference"] is None:
+        return [row["run"], expected, report.texts("m7_none", state=row["state"])]
+    parts = []
+    for metric in ("accuracy", "loss"):
+        verdict = told(report, row[f"{metric}_low"], row[f"{metric}_high"])
+        parts.append(f"val/{metric} {signed(row[f'{metric}_difference'])} ({verdict})")
+    if row["p_value"] is not None:
+        parts.append(report.texts("mcnemar", p=f"{row['p_value']:.3g}"))
+    if row["gap"] is not None and base["gap"] is not None:
+        parts.append(report.texts("m7_gap", gap=signed(row["gap"]), base=signed(base["gap"])))
+    return [row["run"], expected, "; ".join(parts)]
+
+
+def _neighbours(report: Report) -> Iterator[Block]:
+    """Until there are full trainings to compare: the best cell of the grid and those that differ in one value."""
+    grid = report.sweeps.grid()
+    comparisons = compare_axes(grid.sweep) if grid else []
+    if not grid or not comparisons:
+        return
+    report.used[grid.sweep.name] = grid
+    yield report.say("m7_neighbours", sweep=grid.sweep.name)
+    for number, comparison in enumerate(comparisons):
+        columns = [*comparison.val_metrics(), "train/loss"]
+        rows = [[shown(value), run.name, *(shown(row.get(c)) for c in columns)] for value, run, row in comparison.runs]
+        yield report.table([comparison.axis, "run", *columns], rows)
+        yield from report.drawn("neighbours", functools.partial(draw_comparison, comparison), f"_{number}")
+    yield Origin(grid.sweep.name)
+
+
+def _m9(report: Report) -> Iterator[Block]:
+    trained = trained_run(report)
+    words = ["--checkpoint", str(trained.best_file)]
+    found = report.need(report.sweeps.evaluation(trained), "evaluation", "src.evaluate", *words)
+    (run,) = found.done()
+    result, best = run.result() or {}, (trained.result() or {}).get("best") or {}
+    content = read_known(run.evaluation_file, EVALUATED)
+    facts = {"checkpoint": result.get("checkpoint", ""), "split": result.get("split", ""), "images": result.get("n")}
+    yield report.facts(facts)
+    yield _measured(report, result, best)
+    if content:
+        yield from _against_val(report, content)
+        pairs = [
+            [pair["true_name"], pair["predicted_name"], shown(pair["n"]), f"{pair['share']:.0%}"]
+            for pair in content["pairs"][:_MOST_PAIRS]
+        ]
+        yield report.say("m9_pairs")
+        yield report.table(["true", "predicted", "images", "share_of_class"], pairs)
+    for name in FIGURES:
+        yield from report.copied(name, run.figure(name))
+    yield report.origin(run)
+
+
+def _measured(report: Report, result: Mapping[str, Any], best: Mapping[str, Any]) -> Table:
+    """Each metric of the evaluation with its 95 % interval, beside that of the best epoch on val."""
+    intervals = result.get("intervals") or {}
+    rows = []
+    for name in ("accuracy", "top5_accuracy", "macro_f1", "loss", "ece"):
+        if result.get(name) is None:
+            continue
+        interval = " – ".join(shown(bound) for bound in intervals.get(name) or ())
+        val = best.get(name)
+        rows.append([name, shown(result[name]), interval, shown(val), signed(result[name] - val) if val else ""])
+    return report.table(["metric", "measured", "interval", "on_val", "difference"], rows)
+
+
+def _against_val(report: Report, content: Mapping[str, Any]) -> Iterator[Block]:
+    against = content["against_val"]
+    if not against:
+        return
+    low, high = against["interval"]
+    values = {"gap": signed(against["gap"]), "low": signed(low), "high": signed(high)}
+    counts = {"n": content["n"], "val_n": against["n"]}
+    yield report.say("m9_explained" if against["explained"] else "m9_not_explained", **values, **counts)
+    if against["gap"] < 0:
+        # The epoch was chosen because val happened to be good on it.
+        yield report.say("m9_chosen_on_val")
+
+
+def checkpoint_copy(report: Report, trained: RunDir) -> Path | None:
+    """artifacts/best.ckpt if it has the weights of this training."""
+    copy = Path(report.config.paths.artifacts_dir) / "best.ckpt"
+    same = copy.is_file() and trained.best_file.is_file() and copy.read_bytes() == trained.best_file.read_bytes()
+    return copy if same else None
