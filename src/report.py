@@ -27,7 +27,6 @@ def main(
     from src.errors import ConfigError
     from src.reporting.compose import write_report
     from src.reporting.texts import LANGUAGES
-    from src.text import counted
 
     if language not in LANGUAGES:
         raise ConfigError(
@@ -39,7 +38,7 @@ def main(
     for path in files:
         print(f"wrote {path}")
     if gaps:
-        print(f"{counted(gaps, 'gap')}: each says which command fills it")
+        print(f"not complete yet, see the gaps in: {', '.join(gaps)}")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ _MOST_ERRORS = 10
 Attempts = Sequence[Mapping[str, Any]]
 
 
-def general_section(report: Report) -> Iterator[Block]:
-    """The title and section 0. To be called after the sections whose runs it lists."""
+def general_section(report: Report, missing: Sequence[str]) -> Iterator[Block]:
+    """The title and section 0. To be called after the sections whose runs it lists. `missing`: places with gaps."""
     config = report.config
     title = report.texts("title", dataset=config.dataset.name, network=config.model.type)
     yield Heading(1, title, "top")
@@ -31,6 +31,8 @@ def general_section(report: Report) -> Iterator[Block]:
     if days:
         yield report.say("dated", first=days[0], last=days[-1])
     yield report.say("how_to_read", config=report.config_file)
+    if missing:
+        yield report.say("parts_missing", places=", ".join(missing))
     yield report.heading(2, "section_0")
     yield report.facts(
         {"dataset": config.dataset.name, "classes": config.model.num_classes, "network": config.model.type}
@@ -105,18 +107,17 @@ def _environment(report: Report) -> Iterator[Block]:
 
 
 def _environments(run: RunDir) -> Iterator[tuple[Any, ...]]:
-    slices = {attempt["attempt"]: attempt.get("slice") for attempt in run.attempts()}
+    slices: dict[Any, Any] = {attempt["attempt"]: attempt.get("slice") for attempt in run.attempts()}
     for row in read_lines(run.provenance_file):
-        versions, code = (row.get(name) if isinstance(row.get(name), dict) else {} for name in ("versions", "code"))
-        commit = str((code or {}).get("commit") or "")[:10] + ("+" if (code or {}).get("dirty") else "")
-        number = row.get("attempt")
-        place = str(slices.get(number) or "") if isinstance(number, int) else ""
-        yield (
-            tuple((name, str(version)) for name, version in (versions or {}).items()),
-            str(row.get("device")),
-            place,
-            commit,
-        )
+        versions, code = _mapping(row.get("versions")), _mapping(row.get("code"))
+        commit = str(code.get("commit") or "")[:10] + ("+" if code.get("dirty") else "")
+        place = str(slices.get(row.get("attempt")) or "")
+        yield tuple((name, str(version)) for name, version in versions.items()), str(row.get("device")), place, commit
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    # provenance.jsonl has no schema, because nothing but this table reads it.
+    return value if isinstance(value, dict) else {}
 
 
 def _commands(report: Report) -> Iterator[Block]:

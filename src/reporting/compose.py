@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from src.config.schema import Config
 from src.errors import RunError
 from src.files import replace_file
-from src.reporting.blocks import Block, Gap
+from src.reporting.blocks import Block, Gap, Heading
 from src.reporting.closing import diary_section, general_section, references_section, reproducibility_section
 from src.reporting.comments import read_comments
 from src.reporting.data import data_section
@@ -38,10 +38,10 @@ _SECTIONS: tuple[Callable[[Report], Iterator[Block]], ...] = (
 )
 
 
-def write_report(config: Config, config_file: str, language: str, folder: Path) -> tuple[list[Path], int]:
+def write_report(config: Config, config_file: str, language: str, folder: Path) -> tuple[list[Path], list[str]]:
     """Write report.<language>.md and .html, their figures, and once comments.yaml, into `folder`.
 
-    Returns the paths, and the number of gaps: places for which a run is missing or damaged. The same runs give the same
+    Returns the paths, and the places with a gap, where a run is missing or damaged. The same runs give the same
     bytes. Raises RunError if the folder cannot be written, ConfigError if comments.yaml is not valid.
     """
     texts = Texts(language)
@@ -53,9 +53,22 @@ def write_report(config: Config, config_file: str, language: str, folder: Path) 
     report = Report(config, config_file, texts, folder, read_comments(comments, texts), Sweeps(config))
     sections = [block for section in _SECTIONS for block in section(report)]
     # Last, because it lists the runs that the others used.
-    blocks = [*general_section(report), *sections]
+    missing = _places_of_gaps(sections)
+    blocks = [*general_section(report, missing), *sections]
     contents = {"md": render_markdown(blocks, texts, folder), "html": render_html(blocks, texts)}
     files = [folder / f"report.{language}.{suffix}" for suffix in contents]
     for path, content in zip(files, contents.values(), strict=True):
         replace_file(path, content)
-    return [*files, comments], sum(isinstance(block, Gap) for block in blocks)
+    return [*files, comments], missing
+
+
+def _places_of_gaps(blocks: Sequence[Block]) -> list[str]:
+    """The questions and headings below which there is a gap, such as M3."""
+    places: dict[str, None] = {}
+    heading = ""
+    for block in blocks:
+        if isinstance(block, Heading):
+            heading = block.anchor if block.level == 4 else block.text
+        elif isinstance(block, Gap):
+            places[heading] = None
+    return list(places)

@@ -37,7 +37,13 @@ def _d1(report: Report) -> Iterator[Block]:
     checks, hub = report.checks(), report.config.dataset
     name = checks["dataset"]
     on_hub = name != "synthetic" and not name.startswith((".", "/", "~")) and name.count("/") == 1
-    source = f"https://huggingface.co/datasets/{name}" if on_hub else name
+    source = (
+        f"https://huggingface.co/datasets/{name}"
+        if on_hub
+        else report.texts("synthetic")
+        if name == "synthetic"
+        else name
+    )
     facts: dict[str, object] = {"dataset": name, "source": source}
     if on_hub and hub.revision:
         facts["revision"] = hub.revision

@@ -117,10 +117,10 @@ class Sweeps:
 
 
 def changed_values(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
-    """Key path -> (value in `config`, value in `other`) of what decides a training and differs."""
+    """Key path -> (value in `config`, value in `other`) of what decides both trainings and differs."""
     own, theirs = (_flat("", deciding_sections(each.to_dict())) for each in (config, other))
-    paths = dict.fromkeys([*own, *theirs])
-    return {path: (own.get(path), theirs.get(path)) for path in paths if own.get(path) != theirs.get(path)}
+    # Not what only the network of one of them reads.
+    return {path: (own[path], theirs[path]) for path in own if path in theirs and own[path] != theirs[path]}
 
 
 def _flat(prefix: str, content: Mapping[str, Any]) -> dict[str, Any]:

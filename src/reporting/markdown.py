@@ -25,7 +25,7 @@ from src.reporting.texts import Texts
 # Anything that GitHub's Markdown interprets inside a line. An underscore within a word is not among them.
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$#]|(?<![^\W_])_|_(?![^\W_])")
 # What would make a paragraph a list, a heading or a rule.
-_AT_START = re.compile(r"^(\s*)([-+=]|\d+(?=[.)]))")
+_AT_START = re.compile(r"^([-+=]|\d+(?=[.)]( |$)))")
 
 
 def render_markdown(blocks: Sequence[Block], texts: Texts, folder: Path) -> str:
@@ -73,7 +73,8 @@ def _escape(text: str) -> str:
 
 def _line(text: str) -> str:
     """`_escape` of a text that begins a line."""
-    return _AT_START.sub(r"\1\\\2" if not text.lstrip()[:1].isdigit() else r"\1\2\\", _escape(text))
+    escaped = _escape(text)
+    return _AT_START.sub(r"\1\\" if escaped[:1].isdigit() else r"\\\1", escaped)
 
 
 def _table(table: Table) -> str:

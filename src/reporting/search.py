@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from src.reporting.blocks import Block, Table
+from src.reporting.blocks import Block, Origin, Table
 from src.reporting.finding import Found
 from src.reporting.report import Report, shown, signed
 from src.results.improvement import improvement
 from src.results.lr_figures import METHODS, draw_lr_sweep, suggested_rates
 from src.results.table import Row, draw_sweep, read_table
 from src.results.table import Table as Results
+from src.runs.hparams import axis_name
 
 # Of a grid's table; table.md of the sweep has all of them.
 _MOST_ROWS = 60
@@ -77,6 +78,7 @@ def _m5(report: Report) -> Iterator[Block]:
         yield report.say("m5_no_best")
     yield from _ranked(report, results)
     yield from report.drawn("grid_curves", lambda path: draw_sweep(found.sweep, results, path))
+    yield Origin(found.sweep.name)
 
 
 def _axes(report: Report, found: Found) -> Iterator[Block]:
@@ -85,8 +87,10 @@ def _axes(report: Report, found: Found) -> Iterator[Block]:
     values: dict[str, list[str]] = {}
     for cell in cells:
         for path, value in cell["overrides"].items():
-            values.setdefault(path, []).append(shown(value))
-    rows = [[path, ", ".join(dict.fromkeys(tried))] for path, tried in values.items()]
+            # The grid's epochs are an override of every cell, and no axis.
+            if path != "train.epochs":
+                values.setdefault(axis_name(path), []).append(shown(value))
+    rows = [[axis, ", ".join(dict.fromkeys(tried))] for axis, tried in values.items()]
     yield report.table(["axis", "values"], rows)
     seed, epochs = found.config().train.seed, {run.config().train.epochs for run in found.sweep.runs()[:1]}
     length = ", ".join(map(str, sorted(epochs)))
@@ -114,6 +118,7 @@ def _m8(report: Report) -> Iterator[Block]:
     results = read_table(found.sweep)
     yield from _ranked(report, results)
     yield from report.drawn("refined_curves", lambda path: draw_sweep(found.sweep, results, path))
+    yield Origin(found.sweep.name)
     first = report.sweeps.grid()
     better = improvement(found.sweep, first.sweep) if first else None
     if better is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,23 +73,22 @@ def _epochs(report: Report, run: RunDir, result: Mapping[str, Any]) -> Iterator[
     if not val:
         yield report.say("m6_no_epoch")
         return
-    best = (result.get("best") or {}).get("epoch")
-    marks = {"first": min(val), **({"best": best} if best in val else {}), "last": max(val)}
+    best: float = (result.get("best") or {}).get("epoch", max(val))
+    marks = {"first": min(val), "best": best, "last": max(val)}
     rows = [
         [report.texts(f"epoch_{mark}"), f"{epoch:g}", *(shown(curves[name].get(epoch)) for name in names)]
         for mark, epoch in marks.items()
     ]
     yield report.table(["", "epoch", *names], rows)
-    lowest = min(val, key=lambda epoch: val[epoch])
-    yield report.say(
-        "m6_lowest", epoch=f"{lowest:g}", loss=shown(val[lowest]), above=signed(val[max(val)] - val[lowest])
-    )
+    lowest, last = min(val, key=lambda epoch: val[epoch]), max(val)
+    values = {"epoch": f"{lowest:g}", "loss": shown(val[lowest]), "above": f"{val[last] - val[lowest]:.4f}"}
+    yield report.say("m6_lowest_last" if lowest == last else "m6_lowest", **values)
     losses = list(curves["train/loss_epoch"].values())
-    falls = sum(after < before for before, after in zip(losses, losses[1:], strict=False))
+    falls = sum(after < before for before, after in itertools.pairwise(losses))
     if len(losses) > 1:
         yield report.say("m6_falls", falls=falls, total=len(losses) - 1)
     if gaps:
-        yield report.say("m6_gap", last=signed(gaps[max(gaps)]), best=signed(gaps.get(best, gaps[max(gaps)])))
+        yield report.say("m6_gap", last=signed(gaps[max(gaps)]), best=signed(gaps.get(best)))
 
 
 def _m7(report: Report) -> Iterator[Block]:
