@@ -29,7 +29,7 @@ def general_section(report: Report, missing: Sequence[str]) -> Iterator[Block]:
     # Not the time of this call: the same runs give the same report.
     days = sorted(str(found.sweep.meta()["created"])[:10] for found in report.used.values())
     if days:
-        yield report.say("dated", first=days[0], last=days[-1])
+        yield report.say("dated" if days[0] != days[-1] else "dated_one", first=days[0], last=days[-1])
     yield report.say("how_to_read", config=report.config_file)
     if missing:
         yield report.say("parts_missing", places=", ".join(missing))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from src.reporting.blocks import Block, Items, Origin, Verdicts
-from src.reporting.report import Report, shown
+from src.reporting.report import Report, percent, shown
 from src.results.check_text import call_of
 
 # Of the table of classes; the figure shows all, and checks.json lists them.
@@ -71,7 +71,7 @@ def _d2(report: Report) -> Iterator[Block]:
 def _d3(report: Report) -> Iterator[Block]:
     checks = report.checks()
     split, splits, classes = checks["split"], checks["splits"], checks["classes"]
-    ratio = ", ".join(f"{share:.0%} {part}" for part, share in split["ratio"].items())
+    ratio = ", ".join(f"{percent(share)} {part}" for part, share in split["ratio"].items())
     how = report.texts("stratified" if split["stratified"] else "not_stratified")
     yield report.say("d3", source=split.get("from", ""), ratio=ratio, how=how, seed=split["seed"])
     test, val = splits.get("test", 0) // classes, splits.get("val", 0) // classes
@@ -150,7 +150,7 @@ def _keeps(report: Report, operation: Mapping[str, Any]) -> str:
     unless = operation["unless"]
     if name == "RandomCrop" and isinstance(parameters.get("padding"), int) and parameters.get("size"):
         share = parameters["padding"] / parameters["size"][0]
-        unless = report.texts("unless_RandomCrop", padding=parameters["padding"], share=f"{share:.0%}")
+        unless = report.texts("unless_RandomCrop", padding=parameters["padding"], share=percent(share))
     elif report.texts.has(f"unless_{name}"):
         unless = report.texts(f"unless_{name}")
     return report.texts("keeps_label" if operation["keeps_label"] else "may_change_label", name=name, unless=unless)

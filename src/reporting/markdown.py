@@ -24,6 +24,8 @@ from src.reporting.texts import Texts
 
 # Anything that GitHub's Markdown interprets inside a line. An underscore within a word is not among them.
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$#]|(?<![^\W_])_|_(?![^\W_])")
+# Not the spaces that may not be broken, which French needs.
+_SPACES = re.compile(r"[ \t\r\n\f\v]+")
 # What would make a paragraph a list, a heading or a rule.
 _AT_START = re.compile(r"^([-+=]|\d+(?=[.)]( |$)))")
 
@@ -67,7 +69,7 @@ def _render(block: Block, texts: Texts, folder: Path) -> str:
 
 def _escape(text: str) -> str:
     """The text on one line, without any meaning in Markdown or HTML."""
-    line = " ".join(text.split()).replace("&", "&amp;")
+    line = _SPACES.sub(" ", text).replace("&", "&amp;")
     return _SPECIAL.sub(lambda found: f"\\{found.group()}", line)
 
 

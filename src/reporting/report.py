@@ -86,9 +86,9 @@ class Report:
         """A gap with the sentence `gap_<name>`, and the command that fills it, with the user's configuration."""
         return Gap(self.texts(f"gap_{name}"), [hints.command(*words)])
 
-    def origin(self, run: RunDir) -> Origin:
-        """That the blocks before were read from this run."""
-        return Origin(run.label)
+    def origin(self, *runs: RunDir) -> Origin:
+        """That the blocks before were read from these runs."""
+        return Origin(", ".join(run.label for run in runs))
 
     def about(self, found: Found) -> Iterator[Block]:
         """That the sweep is not of exactly the requested runs, if it is not, or that it is incomplete."""
@@ -149,6 +149,11 @@ class Report:
 def shown(value: Any) -> str:
     """A value as tables show it: `64-64-64`, `0.4938`, and nothing for None."""
     return show_value(axis_value(value))
+
+
+def percent(share: float) -> str:
+    """A share in per cent; the space before the sign may not be broken."""
+    return f"{share:.0%}".replace("%", "\u00a0%")
 
 
 def signed(value: float | None) -> str:

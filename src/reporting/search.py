@@ -54,8 +54,7 @@ def _m4(report: Report) -> Iterator[Block]:
     optimizer = report.config.train.optimizer
     chosen = {"lr": f"{optimizer.lr:g}", "weight_decay": f"{optimizer.weight_decay:g}"}
     yield report.say("m4_chosen", **chosen)
-    for run in runs:
-        yield report.origin(run)
+    yield report.origin(*runs)
 
 
 def _rate(rate: float | None) -> str:

@@ -13,7 +13,7 @@ from src.models.registry import reads
 from src.reporting.blocks import Block, Gap, Origin, Table
 from src.reporting.model import training_facts
 from src.reporting.records import EVALUATED, read_known
-from src.reporting.report import Report, shown, signed
+from src.reporting.report import Report, percent, shown, signed
 from src.reporting.search import told
 from src.results.comparison import compare_axes, draw_comparison
 from src.results.evaluation_files import FIGURES
@@ -187,7 +187,7 @@ def _m9(report: Report) -> Iterator[Block]:
     if content:
         yield from _against_val(report, content)
         pairs = [
-            [pair["true_name"], pair["predicted_name"], shown(pair["n"]), f"{pair['share']:.0%}"]
+            [pair["true_name"], pair["predicted_name"], shown(pair["n"]), percent(pair["share"])]
             for pair in content["pairs"][:_MOST_PAIRS]
         ]
         yield report.say("m9_pairs")
