@@ -1,41 +1,21 @@
-"""All sections of the report in their order, and its two files."""
+"""Puts the report together and writes its two files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from src.config.schema import Config
 from src.errors import RunError
 from src.files import replace_file
 from src.reporting.blocks import Block, Gap, Heading
-from src.reporting.closing import diary_section, general_section, references_section, reproducibility_section
 from src.reporting.comments import read_comments
-from src.reporting.data import data_section
 from src.reporting.finding import Sweeps
 from src.reporting.html import render_html
 from src.reporting.markdown import render_markdown
-from src.reporting.model import model_section, overfit_section
 from src.reporting.report import Report
-from src.reporting.search import grid_section, lr_section, refined_section
+from src.reporting.sections import SECTIONS, general_section
 from src.reporting.texts import Texts
-from src.reporting.training import comparison_section, evaluation_section, training_section
-
-# In the order of the report.
-_SECTIONS: tuple[Callable[[Report], Iterator[Block]], ...] = (
-    data_section,
-    model_section,
-    overfit_section,
-    lr_section,
-    grid_section,
-    training_section,
-    comparison_section,
-    refined_section,
-    evaluation_section,
-    diary_section,
-    reproducibility_section,
-    references_section,
-)
 
 
 def write_report(config: Config, config_file: str, language: str, folder: Path) -> tuple[list[Path], list[str]]:
@@ -51,7 +31,7 @@ def write_report(config: Config, config_file: str, language: str, folder: Path) 
         raise RunError(f"{folder}: cannot be created: {error.strerror}; give another folder with --out") from None
     comments = folder / "comments.yaml"
     report = Report(config, config_file, texts, folder, read_comments(comments, texts), Sweeps(config))
-    sections = [block for section in _SECTIONS for block in section(report)]
+    sections = [block for section in SECTIONS for block in section(report)]
     # Last, because it lists the runs that the others used.
     missing = _places_of_gaps(sections)
     blocks = [*general_section(report, missing), *sections]

@@ -159,3 +159,11 @@ def percent(share: float) -> str:
 def signed(value: float | None) -> str:
     """A difference with its sign; nothing for None."""
     return "" if value is None else f"{value:+.4f}"
+
+
+def told(report: Report, low: float | None, high: float | None) -> str:
+    """Whether a difference with this 95 % interval can be told from 0."""
+    if low is None or high is None:
+        return report.texts("no_interval")
+    sentence = "not_told" if low <= 0 <= high else "told"
+    return report.texts(sentence, low=signed(low), high=signed(high))

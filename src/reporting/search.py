@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from src.reporting.blocks import Block, Origin, Table
 from src.reporting.finding import Found
-from src.reporting.report import Report, shown, signed
+from src.reporting.report import Report, shown, signed, told
 from src.results.improvement import improvement
 from src.results.lr_figures import METHODS, draw_lr_sweep, suggested_rates
 from src.results.table import Row, draw_sweep, read_table
@@ -132,11 +132,3 @@ def _m8(report: Report) -> Iterator[Block]:
     yield report.say("m8_difference", **values, verdict=told(report, better["low"], better["high"]))
     if better["first"]["epochs"] != better["refined"]["epochs"]:
         yield report.say("m8_epochs")
-
-
-def told(report: Report, low: float | None, high: float | None) -> str:
-    """Whether a difference with this 95 % interval can be told from 0."""
-    if low is None or high is None:
-        return report.texts("no_interval")
-    sentence = "not_told" if low <= 0 <= high else "told"
-    return report.texts(sentence, low=signed(low), high=signed(high))

@@ -1,0 +1,106 @@
+"""Section 7 of the report, comparisons of trainings: M7."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+from src import hints
+from src.models.registry import reads
+from src.reporting.blocks import Block, Gap, Origin, Table
+from src.reporting.report import Report, shown, signed, told
+from src.results.comparison import compare_axes, draw_comparison
+from src.results.table import Row, read_table
+from src.results.variant_figure import draw_variants
+from src.results.variant_files import planned_variants
+from src.results.variants import compare_variants
+
+
+def comparison_section(report: Report) -> Iterator[Block]:
+    """Section 7."""
+    yield report.heading(2, "section_7")
+    yield from report.ask("M7", _m7)
+
+
+def _m7(report: Report) -> Iterator[Block]:
+    found = report.sweeps.comparison()
+    if found is None or not found.done():
+        yield Gap(report.texts("gap_comparison"), [hints.command("src.compare_runs", *_suggested(report))])
+        yield from report.try_to(_neighbours)
+        return
+    report.used[found.sweep.name] = found
+    if report.config.compare.variants:
+        yield from report.about(found)
+    # An expectation that was edited since the runs were planned counts: it changes none of them.
+    variants = {**planned_variants(found.sweep), **report.config.compare.variants}
+    rows = compare_variants(found.sweep, {name: variant.expect for name, variant in variants.items()})
+    column = read_table(found.sweep).select.column
+    yield report.say("m7_intro", sweep=found.sweep.name)
+    yield from report.drawn("comparison", lambda path: draw_variants(found.sweep, column, path))
+    yield _variant_table(report, rows, column)
+    yield report.table(["run", "expected", "seen"], [_seen(report, row, rows[0]) for row in rows[1:]])
+    yield report.say("m7_note")
+    yield Origin(found.sweep.name)
+
+
+def _suggested(report: Report) -> list[str]:
+    """Variants for a configuration that names none: one change at a time of the rate, the decay and the network."""
+    if report.config.compare.variants:
+        return []
+    optimizer, model = report.config.train.optimizer, report.config.model
+    variants: dict[str, dict[str, Any]] = {
+        "lower_lr": {"train.optimizer.lr": float(f"{optimizer.lr / 2:g}")},
+        "higher_weight_decay": {"train.optimizer.weight_decay": float(f"{optimizer.weight_decay * 10 or 1e-4:g}")},
+    }
+    for name in ("num_modules", "branch_channels"):
+        others = [value for value in report.config.hparams.axes.get(name, ()) if value != getattr(model, name)]
+        if others and reads(model.type, name):
+            variants[f"other_{name}"] = {f"model.{name}": others[0]}
+    shown_as = ", ".join(
+        f"{name}: {{{path}: {list(value) if isinstance(value, tuple) else value}}}"
+        for name, change in variants.items()
+        for path, value in change.items()
+    )
+    return ["--set", f"compare.variants={{{shown_as}}}"]
+
+
+def _variant_table(report: Report, rows: list[Row], column: str) -> Table:
+    names = dict.fromkeys([column, "val/accuracy", "val/loss", "train/loss"])
+    table = [
+        [row["run"], row["changed"], row["state"], *(shown(row.get(name)) for name in names), signed(row["gap"])]
+        for row in rows
+    ]
+    return report.table(["run", "changed", "state", *names, "gap"], table)
+
+
+def _seen(report: Report, row: Row, base: Row) -> list[str]:
+    """The name of a variant, what was expected of it, and what was seen, from the numbers of `compare_variants`."""
+    expected = row["expected"] or report.texts("nothing_expected")
+    if row["difference"] is None:
+        return [row["run"], expected, report.texts("m7_none", state=row["state"])]
+    parts = []
+    for metric in ("accuracy", "loss"):
+        verdict = told(report, row[f"{metric}_low"], row[f"{metric}_high"])
+        parts.append(f"val/{metric} {signed(row[f'{metric}_difference'])} ({verdict})")
+    if row["p_value"] is not None:
+        parts.append(report.texts("mcnemar", p=f"{row['p_value']:.3g}"))
+    if row["gap"] is not None and base["gap"] is not None:
+        parts.append(report.texts("m7_gap", gap=signed(row["gap"]), base=signed(base["gap"])))
+    return [row["run"], expected, "; ".join(parts)]
+
+
+def _neighbours(report: Report) -> Iterator[Block]:
+    """Until there are full trainings to compare: the best cell of the grid and those that differ in one value."""
+    grid = report.sweeps.grid()
+    comparisons = compare_axes(grid.sweep) if grid else []
+    if not grid or not comparisons:
+        return
+    report.used[grid.sweep.name] = grid
+    yield report.say("m7_neighbours", sweep=grid.sweep.name)
+    for number, comparison in enumerate(comparisons):
+        columns = [*comparison.val_metrics(), "train/loss"]
+        rows = [[shown(value), run.name, *(shown(row.get(c)) for c in columns)] for value, run, row in comparison.runs]
+        yield report.table([comparison.axis, "run", *columns], rows)
+        yield from report.drawn("neighbours", functools.partial(draw_comparison, comparison), f"_{number}")
+    yield Origin(grid.sweep.name)
