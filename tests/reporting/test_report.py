@@ -1,0 +1,257 @@
+"""The report of a whole experiment, of none, and of a damaged one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+
+from src.config.loading import load_config
+from src.reporting.texts import LANGUAGES, Texts
+from src.requests import compare_request
+from src.results.table import read_table
+from src.results.terminal import show_value
+from src.runs.attempts import used_s
+from src.runs.rundir import RunDir
+from src.runs.sweeps import sweeps
+from tests.fork_server import fork_python
+from tests.reporting.conftest import HOSTILE, Project
+from tests.test_hints import hints_in, paste
+
+QUESTIONS = [*(f"D{number}" for number in range(1, 12)), *(f"M{number}" for number in range(10))]
+
+
+class Page(HTMLParser):
+    """The elements of a page. Fails where an element is not closed, or closed twice."""
+
+    VOID = frozenset({"meta", "img", "br", "hr", "link", "input"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text, self.attributes, self.tags = "", [], set[str]()
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text += data
+
+
+def between(text: str, start: str, end: str) -> str:
+    """The Markdown of one question: from its anchor to that of another."""
+    return text.split(f'<a id="{start}">', 1)[1].split(f'<a id="{end}">', 1)[0]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_whole_experiment_answers_every_question(project: Project, language: str) -> None:
+    markdown, html = project.report(language)
+    texts = Texts(language)
+    numbered = re.findall(r"^#### ([DM]\d+)\\?\. ", markdown, re.M)
+    asked = [f"D{n}" for n in range(1, 12)] + [f"M{n}" for n in range(10)]
+    assert numbered == asked
+    assert [int(number) for number in re.findall(r"^## (\d+)\) ", markdown, re.M)] == list(range(13))
+    assert f"**{texts('gap')}**" not in markdown
+    page = Page(html)
+    for question in QUESTIONS:
+        assert ("h4", "id", question) in page.attributes
+    sources = [value for tag, name, value in page.attributes if tag == "img" and name == "src"]
+    assert len(sources) == len(re.findall(r"^!\[", markdown, re.M)) >= 9
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    for link in re.findall(r"^!\[.*\]\((.*)\)$", markdown, re.M):
+        assert (project.report_folder / link).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_asks_the_network_for_nothing(project: Project) -> None:
+    _, html = project.report()
+    page = Page(html)
+    assert not page.tags & {"script", "link", "iframe", "object", "embed", "base"}
+    for tag, name, value in page.attributes:
+        if name in ("src", "href", "srcset", "style", "poster"):
+            assert value.startswith(("data:", "#")), (tag, name)
+    assert not re.search(r"url\(|@import", html)
+
+
+def test_numbers_are_those_of_the_runs(project: Project) -> None:
+    markdown, _ = project.report()
+    checks = json.loads(project.checks.read_text())
+    assert f"trainable parameters: {checks['batch']['parameters']:,}" in markdown
+    assert f"{checks['batch']['initial_loss']:.4f}" in between(markdown, "M2", "section_3")
+
+    grid = project.run_of("grid_").sweep()
+    m5 = between(markdown, "M5", "section_6")
+    for row in read_table(grid).rows:
+        line = next(line for line in m5.splitlines() if str(row["run"]).replace("*", "") in line and "|" in line)
+        for name in ("lr", "num_modules", "val/accuracy", "val/loss", "train/loss"):
+            assert re.search(rf"\| (\*\*)?{re.escape(show_value(row[name]))}(\*\*)? \|", line)
+
+    result = project.run_of("train_").result() or {}
+    assert f"({show_value(result['best']['loss'])})" in between(markdown, "M6", "section_7")
+    tested = project.run_of("evaluate_").result() or {}
+    m9 = between(markdown, "M9", "section_10")
+    low, high = tested["intervals"]["accuracy"]
+    interval = f"{show_value(low)} – {show_value(high)}"
+    assert (
+        f"| accuracy | {show_value(tested['accuracy'])} | {interval} | {show_value(result['best']['accuracy'])} |" in m9
+    )
+    assert f"{tested['against_val']['gap']:+.4f} (95" in m9.replace("\u00a0", " ")
+
+    attempts = [run.attempts() for sweep in sweeps(project.folder / "runs") for run in sweep.runs()]
+    used = sum(used_s(own, 0) for own in attempts) / 3600
+    assert f"{used:.3g} slice-hours used" in markdown
+
+
+def test_every_section_names_its_run_and_every_command_is_listed(project: Project) -> None:
+    markdown, _ = project.report()
+    for tag in ("overfit_small_", "train_", "evaluate_", "lr_finder_"):
+        assert f"Source: {project.run_of(tag).label}" in markdown.replace("\\", "")
+    commands = between(markdown, "commands", "section_1")
+    modules = re.findall(r"-m (src\.\w+)", commands)
+    assert modules[0] == "src.checks"
+    assert {"src.lr_finder", "src.grid_search", "src.train", "src.compare_runs", "src.evaluate"} < set(modules)
+
+
+def test_the_same_runs_give_the_same_bytes(project: Project) -> None:
+    assert project.report("fr") == project.report("fr")
+
+
+def test_an_empty_project_is_a_report_of_gaps_with_the_commands_that_fill_them(empty: Project) -> None:
+    markdown, html = empty.report()
+    page = Page(html)
+    for question in QUESTIONS:
+        assert ("h4", "id", question) in page.attributes
+    offered = dict.fromkeys(hint.removeprefix("> ") for hint in hints_in(markdown.replace("> ", "")))
+    gaps = [hint for hint in offered if "src.report" not in hint]
+    modules = {re.findall(r"-m (\S+)", hint)[0] for hint in gaps}
+    assert modules == {f"src.{name}" for name in ("checks", "train", "lr_finder", "grid_search", "compare_runs")}
+    done = paste(next(hint for hint in gaps if "lr_finder" in hint))
+    assert done.returncode == 0, done.stderr
+    markdown, _ = empty.report()
+    assert "no finished LR sweep" not in markdown
+    assert "suggested rate" in markdown
+
+
+def test_variants_are_suggested_to_a_configuration_without_any(empty: Project) -> None:
+    empty.file.write_text(re.sub(r"^compare:(\n .*)+\n", "", empty.file.read_text(), flags=re.M))
+    markdown, _ = empty.report()
+    hint = next(hint for hint in hints_in(markdown.replace("> ", "")) if "compare_runs" in hint)
+    suggested = re.findall(r"--set '(.*)'", hint)
+    cells = compare_request(load_config(empty.file, suggested)).cells
+    assert [cell.name for cell in cells] == ["base", "lower_lr", "higher_weight_decay", "other_num_modules"]
+
+
+@pytest.fixture
+def copied(project: Project, tmp_path: Path) -> Project:
+    """A copy of the whole experiment, to be damaged."""
+    folder = tmp_path / "copy"
+    shutil.copytree(project.folder, folder, ignore=shutil.ignore_patterns("report"))
+    copy = Project(folder)
+    copy.file.write_text(copy.file.read_text().replace(str(project.folder), str(folder)))
+    return copy
+
+
+def damage_manifest(project: Project) -> None:
+    project.run_of("grid_").sweep().cells_file.write_text('{"index": 0}\n')
+
+
+def damage_result(tag: str) -> Callable[[Project], None]:
+    def damage(project: Project) -> None:
+        run: RunDir = project.run_of(tag)
+        run.result_file.write_text('{"status": "done", "steps": "many"}')
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "place", "message"),
+    [
+        (damage_result("train_"), "M6", "result.json: steps: must be"),
+        (damage_result("overfit_small"), "M3", "result.json: steps: must be"),
+        (damage_result("evaluate_"), "M9", "result.json: steps: must be"),
+        (damage_manifest, "M5", "cells.jsonl: line 1: name: Field required"),
+        (lambda project: project.checks.write_text('{"dataset": 3}'), "D1", "checks.json: dataset: must be"),
+        (lambda project: project.checks.write_text('{"data'), "M2", "checks.json: holds no JSON"),
+    ],
+    ids=["training", "overfit", "evaluation", "manifest", "checks", "torn"],
+)
+def test_what_is_damaged_is_a_gap_with_its_message(
+    copied: Project, damage: Callable[[Project], None], place: str, message: str
+) -> None:
+    damage(copied)
+    markdown, html = copied.report()
+    following = QUESTIONS[(QUESTIONS.index(place) + 1) % len(QUESTIONS)]
+    answer = between(markdown, place, following).replace("\\", "")
+    assert "**Missing.** This part stops here: " in answer
+    assert message in answer
+    Page(html)
+
+
+def test_hostile_texts_are_only_shown(copied: Project) -> None:
+    checks = json.loads(copied.checks.read_text())
+    for row in checks["class_table"]:
+        row["name"] = HOSTILE
+    copied.checks.write_text(json.dumps(checks))
+    copied.report_folder.mkdir(parents=True)
+    (copied.report_folder / "comments.yaml").write_text(f"D4: '{HOSTILE}'\n")
+    markdown, html = copied.report()
+    page = Page(html)
+    assert "script" not in page.tags
+    # As a class, as what was expected of a variant, and as a comment.
+    assert page.text.count(HOSTILE) == len(checks["class_table"]) + 2
+    rendered = MarkdownIt("commonmark").enable("table").render(markdown)
+    assert "<script" not in rendered
+    shown = Page(f"<div>{rendered}</div>").text
+    assert shown.count(HOSTILE) == len(checks["class_table"]) + 2
+
+
+def test_comments_are_shown_and_never_overwritten(copied: Project) -> None:
+    copied.report()
+    file = copied.report_folder / "comments.yaml"
+    created = file.read_text()
+    assert "\nM9: |\n" in created
+    own = created.replace("\nM9: |\n", "\nM9: |\n  The gap is small.\n\n  - and expected\n")
+    file.write_text(own)
+    for language in LANGUAGES:
+        markdown, html = copied.report(language)
+        assert "> The gap is small.\n>\n> \\- and expected" in markdown
+        assert "The gap is small.\n\n- and expected" in html
+    assert file.read_text() == own
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("D44: a\n", "'D44' is the name of no comment; there are: project, D4"), ("D4: [1]\n", "D4: [1] is not a text")],
+)
+def test_a_comment_that_would_be_lost_is_refused(empty: Project, content: str, message: str) -> None:
+    empty.report_folder.mkdir(parents=True)
+    (empty.report_folder / "comments.yaml").write_text(content)
+    done = fork_python("src.report", "--config", str(empty.file))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_language_and_a_folder_that_cannot_be(empty: Project) -> None:
+    for more, message in (
+        (["--lang", "de"], "give one of en, fr"),
+        (["--out", str(empty.file)], "cannot be created"),
+    ):
+        done = fork_python("src.report", "--config", str(empty.file), *more)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
