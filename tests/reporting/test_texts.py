@@ -32,7 +32,7 @@ def test_both_languages_have_the_same_sentences_with_the_same_placeholders() -> 
 def test_every_sentence_is_used() -> None:
     code = "\n".join(path.read_text() for path in [*FOLDER.glob("*.py"), *FOLDER.glob("*.jinja")])
     # `f"prompt_{name}"` uses all that begin with prompt_.
-    prefixes = tuple(re.findall(r'f"(\w+_)\{', code)) + ("column_", "question_", "gap_", "fact_", "figure_")
+    prefixes = (*re.findall(r'f"(\w+_)\{', code), "column_", "question_", "gap_", "fact_", "figure_")
     unused = [
         name
         for name in Texts("en").sentences
@@ -48,9 +48,11 @@ def test_french_signs_do_not_begin_a_line() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["# no heading", "- no list", "1. no list", "3.5 is a number", "+ x", "=== x", "a_b_c _d_ *e*", "a | b", "`x` <b> &amp; \\",
-     "![i](u) [l](u)", "~~x~~ $y$", "> quote", "--- ", "  indented", "two\nlines"],
-)  # fmt: skip
+    [
+        *("# no heading", "- no list", "1. no list", "3.5 is a number", "+ x", "=== x", "a_b_c _d_ *e*", "a | b"),
+        *("`x` <b> &amp; \\", "![i](u) [l](u)", "~~x~~ $y$", "> quote", "--- ", "  indented", "two\nlines"),
+    ],
+)
 def test_markdown_shows_a_text_as_it_is(text: str) -> None:
     plain = re.sub(r"\s+", " ", text).strip()
     blocks = [Paragraph(text), Items([text]), Table([text], [[text]])]
