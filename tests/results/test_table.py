@@ -12,7 +12,9 @@ from src.config.schema import Config, Select
 from src.errors import RunError
 from src.files import append_lines
 from src.requests import best_of_all, evaluation_request, grid_request, with_best_cell
-from src.results.table import Table, collect, print_table, read_table, write_tables
+from src.results.collection import collect
+from src.results.table import Table, read_table
+from src.results.table_files import print_table, write_rows
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import open_sweep
 
@@ -76,8 +78,9 @@ def test_the_columns_are_the_axes_that_vary_and_the_configured_metrics(
         *("train/accuracy", "epochs", "steps", "images_per_s", "train_s", "attempts", "interruptions"),
     ]
     assert [row["val/macro_f1"] for row in rows] == [None, 0.25, None, None]
-    assert pd.read_parquet(write_tables(made, table)[2])["val/top5_accuracy"].to_list()[0] == 0.75
-    print_table(table)
+    files = write_rows(table.ranked, made.path / "table")
+    assert pd.read_parquet(files[2])["val/top5_accuracy"].to_list()[0] == 0.75
+    print_table(table.ranked, table.name)
     assert "val/top5_accuracy" in capsys.readouterr().out
 
 
@@ -93,7 +96,7 @@ def test_an_evaluation_shows_the_configured_metrics(small: Callable[..., Config]
 
 
 def test_what_is_not_known_is_empty_and_never_zero(sweep: SweepDir) -> None:
-    files = write_tables(sweep, read_table(sweep))
+    files = write_rows(read_table(sweep).ranked, sweep.path / "table")
     with files[0].open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 4
@@ -118,7 +121,7 @@ def test_best_and_ranking() -> None:
         {"index": 6, "state": "diverged", "val/accuracy": 0.9, "val/loss": 0.1},
     ]
     table = Table("a", rows, [], Select())
-    assert [row["index"] for row in table.ranked()] == [2, 1, 3, 0, 4, 5, 6]
+    assert [row["index"] for row in table.ranked] == [2, 1, 3, 0, 4, 5, 6]
     best = table.best()
     assert best is not None
     assert best["index"] == 2
@@ -132,7 +135,7 @@ def test_the_best_is_that_of_the_metric_and_direction_that_the_configuration_sel
         {"index": 2, "state": "done", "val/accuracy": 0.3, "val/loss": 0.5, "val/macro_f1": 0.2},
     ]
     selects = Select(), Select(name="macro_f1"), Select(name="loss", direction="min")
-    assert [Table("a", rows, [], select).ranked()[0]["index"] for select in selects] == [0, 1, 2]
+    assert [Table("a", rows, [], select).ranked[0]["index"] for select in selects] == [0, 1, 2]
 
 
 def test_a_loss_that_is_no_number_is_a_state_of_its_own_and_never_the_best(
@@ -149,7 +152,7 @@ def test_a_loss_that_is_no_number_is_a_state_of_its_own_and_never_the_best(
     best = table.best()
     assert best is not None
     assert best["index"] == 1
-    assert [row["index"] for row in table.ranked()] == [1, 0, 2, 3]
+    assert [row["index"] for row in table.ranked] == [1, 0, 2, 3]
     collect(sweep, tmp_path)
     assert all(run != compared for c in compare_axes(sweep) for _, compared, _ in c.runs)
 
