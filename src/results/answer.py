@@ -17,6 +17,11 @@ aggregate.json is one object. Unknown values are null.
                 probability by run, of being the best setting; {} without results per image
                 winner      {measured, unbiased, low, high}, or null without results per image
                 sentence    the method, and what it does not cover
+    effects     null if no axis varies, or {complete, noise, noise_degrees, least_significant_difference, threshold,
+                terms, levels, verdicts}, see src/results/effects.py:
+                terms       {term, share, p_value, degrees_of_freedom} of each axis and pair of axes
+                levels      by axis, {value, runs, mean, low, high} of each value
+                verdicts    one sentence per axis
     notes       what could not be read
 """
 
@@ -26,7 +31,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from src.results.best_set import BestSet, best_set_by_images
+from src.results.best_set import BestSet, best_set_by_images, best_set_by_threshold
+from src.results.effects import Effects, effects_of
+from src.results.effects_text import effects_json, noise_sentence, verdicts
 from src.results.seeds import SettingResults, seed_rows, settings_of
 from src.results.table import Row, Table
 from src.runs.predictions import Predictions
@@ -42,6 +49,7 @@ class Answer:
     table: Table
     settings: Sequence[SettingResults]
     best_set: BestSet | None
+    effects: Effects | None
     notes: Sequence[str] = ()
 
     def rows(self) -> Sequence[Row]:
@@ -78,6 +86,7 @@ class Answer:
             "seeds": seed_rows(table),
             "best": {"run": best["run"], "value": best[table.select.column], **axes} if best else None,
             "as_good": _as_json(self.best_set) if self.settings else None,
+            "effects": effects_json(self.effects, table.select) if self.effects else None,
             "notes": list(self.notes),
         }
 
@@ -89,6 +98,7 @@ class Answer:
         found, values = self.best_set, dict.fromkeys((column, "val/loss"))
         lines = [f"best: {best['run']}  " + "  ".join(f"{name} {best[name]:.4f}" for name in values if name in best)]
         if found is None:
+            lines += ["There are too few runs to say which other settings are as good."] if self.effects else []
             return [*lines, *self.notes]
         others = len(found.names) - 1
         if others:
@@ -104,7 +114,7 @@ class Answer:
                 f"  The best setting's {column}, free of the bias of having been selected: {winner.unbiased:.4f} "
                 f"(95 %: {winner.low:.4f} to {winner.high:.4f}; measured: {winner.measured:.4f})"
             )
-        return [*lines, *self.notes]
+        return [*lines, *(verdicts(self.effects, self.table.select) if self.effects else []), *self.notes]
 
 
 def _verdict(name: str | None, found: BestSet | None) -> str | None:
@@ -127,5 +137,10 @@ def _as_json(found: BestSet | None) -> dict[str, Any]:
 def answer_of(table: Table, predictions_of: Callable[[str], Predictions | None], notes: Sequence[str] = ()) -> Answer:
     """What the table says. `predictions_of`: a run's results per image, by its name. Raises RunError if damaged."""
     settings = settings_of(table)
-    found = best_set_by_images(settings, table.select, predictions_of) if len(settings) > 1 else None
-    return Answer(table, settings, found, notes)
+    effects = effects_of(table)
+    found = None
+    if len(settings) > 1:
+        found = best_set_by_images(settings, table.select, predictions_of)
+        if found is None and effects and effects.threshold is not None:
+            found = best_set_by_threshold(settings, table.select, effects.threshold, noise_sentence(effects))
+    return Answer(table, settings, found, effects, notes)

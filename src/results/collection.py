@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from src.errors import RunError
-from src.files import replace_file
 from src.log import log
 from src.results.answer import Answer, answer_of
-from src.results.seeds import seed_rows
-from src.results.table import Row, Table, curve_of, read_table
-from src.results.table_files import print_table, write_rows
-from src.results.terminal import print_rows
+from src.results.answer_output import print_answer, write_answer
+from src.results.table import Table, curve_of, read_table
 from src.results.view import View
 from src.runs.predictions import read_predictions
 from src.runs.rundir import SweepDir
@@ -56,25 +52,6 @@ def collect_into(answer: Answer, view: View, folder: Path) -> None:
 def _print_files(files: Sequence[Path]) -> None:
     for path in files:
         print(f"wrote {path}")
-
-
-def write_answer(answer: Answer, rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Write the rows as table.csv, .md and .parquet, aggregate.json, and seeds.csv and .md if the seed is an axis."""
-    files = write_rows(rows, folder / "table")
-    files.append(folder / "aggregate.json")
-    replace_file(files[-1], json.dumps(answer.to_json(rows), allow_nan=False) + "\n")
-    seeds = seed_rows(answer.table)
-    return [*files, *(write_rows(seeds, folder / "seeds", ("csv", "md")) if seeds else [])]
-
-
-def print_answer(answer: Answer, shown: Sequence[Row]) -> None:
-    """Print the rows, the settings over their seeds, and which are as good as the best."""
-    print_table(shown, answer.table.name)
-    seeds = seed_rows(answer.table)
-    if seeds:
-        print_rows(seeds, f"{answer.table.select.column} over the seeds")
-    for line in answer.sentences():
-        print(line)
 
 
 def draw_sweep(sweep: SweepDir, table: Table, path: Path) -> Path | None:
