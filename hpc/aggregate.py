@@ -2,35 +2,84 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from src.cli import ConfigOption, SetOption, overrides_of, run_command
 
+if TYPE_CHECKING:
+    from src.config.schema import Config
+    from src.results.view import View
+    from src.runs.rundir import SweepDir
+
 
 def main(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="SWEEP", help="A sweep; a unique part of the name is enough. Default: all sweeps."),
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SWEEP|DIR]...",
+            help="Sweeps (a unique part of the name is enough), or directories of TensorBoard event files that any "
+            "program wrote. Default: all sweeps.",
+        ),
     ] = None,
     config: ConfigOption = "configs/config.yaml",
     set_: SetOption = None,
+    where: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Show only these rows. May be repeated.")
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Show the rows in this order; --sort=-COLUMN: descending.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(metavar="N", min=1, help="Show the first N rows.")] = None,
+    columns: Annotated[str | None, typer.Option(metavar="A,B,...", help="Show these columns.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write what is shown to DIR, and nothing into the sweep's directory."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON per sweep, and write nothing.")
+    ] = False,
 ) -> None:
-    """Collect the results of sweeps: print the table, and write table.csv, table.md, table.parquet and figures."""
+    """Collect the results of sweeps: print the table, and write table.csv, table.md, table.parquet and figures.
+
+    The best runs come first. The files of a sweep always hold all its rows; the options say what is shown.
+    """
     from src.config.loading import load_config
-    from src.outcome import collect_all
+    from src.results.view import View
+
+    loaded = load_config(config, overrides_of(set_))
+    view = View(where or (), sort, top, columns.split(",") if columns else ())
+    chosen = _named(names, Path(loaded.paths.runs_dir))
+    for each in chosen:
+        _show(each, loaded, view, (out / each.name if len(chosen) > 1 else out) if out else None, as_json=as_json)
+
+
+def _named(names: Sequence[str] | None, runs_dir: Path) -> list[SweepDir]:
     from src.runs.names import find_named
     from src.runs.sweeps import sweeps, with_whole_manifests
 
-    loaded = load_config(config, overrides_of(set_))
-    runs_dir = Path(loaded.paths.runs_dir)
-    chosen = [find_named(runs_dir, name)[0]] if name else list(with_whole_manifests(sweeps(runs_dir)))
-    if not chosen:
-        find_named(runs_dir, None)  # Raises RunError, with the command that starts the first runs.
-    for sweep in chosen:
-        collect_all(sweep, loaded)
+    # Without any sweep, find_named raises RunError with the command that starts the first runs.
+    if names:
+        return [find_named(runs_dir, name)[0] for name in names]
+    return list(with_whole_manifests(sweeps(runs_dir))) or [find_named(runs_dir, None)[0]]
+
+
+def _show(sweep: SweepDir, config: Config, view: View, out: Path | None, *, as_json: bool) -> None:
+    from src.outcome import show_outcome
+    from src.results.collection import answer_of_sweep, collect, collect_into
+
+    if as_json:
+        answer = answer_of_sweep(sweep)
+        print(json.dumps(answer.to_json(view.of(answer.rows()))))
+    elif out:
+        collect_into(answer_of_sweep(sweep), view, out)
+    else:
+        collect(sweep, Path(config.paths.artifacts_dir), view)
+        show_outcome(sweep, config)
 
 
 if __name__ == "__main__":

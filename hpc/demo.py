@@ -119,11 +119,13 @@ def _sweep_of(request: Request) -> SweepDir:
 
 
 def _summary(config: Config, grid: SweepDir, training: SweepDir, evaluation: SweepDir, seconds: float) -> None:
-    from src.results.table import print_table, read_table
+    from src.results.answer_output import print_answer
+    from src.results.collection import answer_of_sweep
 
-    table = read_table(grid)
+    answer = answer_of_sweep(grid)
+    table = answer.table
     print("\n=== Results\n")
-    print_table(table)
+    print_answer(answer, answer.rows())
     best = table.best()
     assert best
     trained = training.runs()[0].result() or {}

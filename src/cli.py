@@ -33,6 +33,14 @@ UnfinishedOption = Annotated[
     bool,
     typer.Option(_UNFINISHED, help="With --best or --refined: take the best cell of an incomplete grid."),
 ]
+RefinedOption = Annotated[
+    int,
+    typer.Option(
+        "--refined",
+        count=True,
+        help="Run the narrower grid around the best cell of the first one; given twice, around the best of both.",
+    ),
+]
 ReplaceBestOption = Annotated[
     bool, typer.Option("--replace-best", help="Replace artifacts/best.ckpt by this training's, even if it is worse.")
 ]

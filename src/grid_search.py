@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from src.cli import (
     ConfigOption,
     FreshOption,
     NewCodeOption,
+    RefinedOption,
     SetOption,
     UnfinishedOption,
     check_unfinished,
@@ -20,9 +17,7 @@ from src.cli import (
 
 def main(
     config: ConfigOption = "configs/config.yaml",
-    refined: Annotated[
-        bool, typer.Option("--refined", help="Run the narrower grid around the best cell of the first one.")
-    ] = False,
+    refined: RefinedOption = 0,
     unfinished: UnfinishedOption = False,
     set_: SetOption = None,
     fresh: FreshOption = False,
@@ -32,7 +27,7 @@ def main(
     from src.config.loading import load_config
     from src.requests import grid_request
 
-    check_unfinished("--refined", given=refined, unfinished=unfinished)
+    check_unfinished("--refined", given=bool(refined), unfinished=unfinished)
     loaded = load_config(config, overrides_of(set_))
     request = grid_request(loaded, refined=refined, unfinished=unfinished)
 

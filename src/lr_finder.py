@@ -19,13 +19,14 @@ def main(
 
     # torch takes seconds to import: only once the request is known to be valid.
     from src.outcome import show_outcome
-    from src.results.table import print_table, read_table
+    from src.results.table import read_table
+    from src.results.table_files import print_table
     from src.runner import open_and_run
     from src.runs.rundir import SweepDir
     from src.training.publish import find_rate_and_export
 
     def show(sweep: SweepDir) -> None:
-        print_table(read_table(sweep))
+        print_table(read_table(sweep).ranked, sweep.name)
         show_outcome(sweep, loaded)
 
     open_and_run(lr_sweep_request(loaded), find_rate_and_export, show, fresh=fresh, new_code=new_code)

@@ -8,10 +8,10 @@ from pathlib import Path
 from src.config.schema import Config
 from src.requests import first_grid_of
 from src.results.artifacts import export_figure
+from src.results.collection import collect
 from src.results.evaluation_files import FIGURES, TABLES
 from src.results.improvement import improvement
 from src.results.lr_figures import suggestion_text, write_lr_results
-from src.results.table import collect
 from src.results.training_figure import draw_training, gap_text
 from src.results.variant_files import planned_variants, write_comparison
 from src.runs.rundir import SweepDir

@@ -57,12 +57,13 @@ def main(
     # torch takes seconds to import: only once the request is known to be valid.
     from src.outcome import show_outcome
     from src.results.overfit import report_overfit
-    from src.results.table import print_table, read_table
+    from src.results.table import read_table
+    from src.results.table_files import print_table
     from src.runner import open_and_run
     from src.training.publish import replace_best_by, train_and_export
 
     sweep = open_and_run(train_request(loaded), train_and_export, fresh=fresh, new_code=new_code)
-    print_table(read_table(sweep))
+    print_table(read_table(sweep).ranked, sweep.name)
     show_outcome(sweep, loaded)
     if loaded.train.overfit_small:
         report_overfit(sweep)

@@ -11,6 +11,7 @@ from src.cli import (
     ConfigOption,
     FreshOption,
     NewCodeOption,
+    RefinedOption,
     ReplaceBestOption,
     SetOption,
     UnfinishedOption,
@@ -91,9 +92,7 @@ def lr_sweep(
 def grid(
     config: ConfigOption = "configs/config.yaml",
     cluster: ClusterOption = None,
-    refined: Annotated[
-        bool, typer.Option("--refined", help="Run the narrower grid around the best cell of the first grid.")
-    ] = False,
+    refined: RefinedOption = 0,
     unfinished: UnfinishedOption = False,
     set_: SetOption = None,
     dry_run: DryRunOption = False,
@@ -105,10 +104,10 @@ def grid(
     from hpc.submission.launching import launch
     from src.config.loading import load_config
 
-    check_unfinished("--refined", given=refined, unfinished=unfinished)
+    check_unfinished("--refined", given=bool(refined), unfinished=unfinished)
     loaded = load_config(config, overrides_of(set_))
-    options = {"refined": refined, "unfinished": unfinished, "fresh": fresh, "new_code": new_code}
-    launch("grid", loaded, cluster, dry_run=dry_run, max_slice_hours=max_slice_hours, **options)
+    how = {"unfinished": unfinished, "dry_run": dry_run, "fresh": fresh, "new_code": new_code}
+    launch("grid", loaded, cluster, refined=refined, max_slice_hours=max_slice_hours, **how)
 
 
 @app.command()

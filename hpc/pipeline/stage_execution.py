@@ -15,7 +15,7 @@ from hpc.submission.site import SiteLimits
 from hpc.submission.submissions import in_queue
 from src import hints
 from src.errors import RunError
-from src.results.table import collect
+from src.results.collection import collect
 
 
 def advance_stage(

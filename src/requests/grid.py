@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from src import hints
@@ -11,26 +11,55 @@ from src.config.loading import make_config
 from src.config.schema import Config
 from src.errors import RunError
 from src.log import log
+from src.results.collection import answer_of_sweep
 from src.results.table import Row, Table, read_table
 from src.runs.cells import expand_grid, refine_grid
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request, find_sweep
+from src.text import counted
 
 
-def grid_request(config: Config, *, refined: bool = False, unfinished: bool = False) -> Request:
-    """All cells of the grid; if `refined`, those of the narrower grid around its best cell.
+def grid_request(config: Config, *, refined: int = 0, unfinished: bool = False) -> Request:
+    """All cells of the grid; with `refined` 1, those of the narrower grid around its best cell; with 2, of the one
+    around the best cell of both, and so on.
 
-    If the grid was never started, the narrower one is around the configuration itself. Raises RunError if the grid is
-    incomplete and `unfinished` is false.
+    If the grid was never started, the narrower one is around the configuration itself. Raises RunError if one of the
+    grids is incomplete and `unfinished` is false, or if a narrower one before the last was never started.
     """
-    if refined:
-        best = best_of_grid(config, "--refined", unfinished=unfinished)
-        return _grid_around(best.overrides if best else {}, config)
-    return Request("grid", config.hparams.tag, expand_grid(config), config)
+    if not refined:
+        return Request("grid", config.hparams.tag, expand_grid(config), config)
+    best = best_of_grid(config, "--refined", unfinished=unfinished)
+    if best is None:
+        return _grid_around(None, config)
+    for number in range(1, refined):
+        narrower = _best_of(_grid_around(best, config), "--refined", unfinished=unfinished)
+        if narrower is None:
+            raise RunError(
+                f"--refined, given {refined} times: the grid around {best.row['run']} of {best.sweep.name} has no "
+                f"result yet; give it {counted(number, 'time')} first"
+            )
+        best = _better(best, narrower)
+    log.info(f"--refined: around {best}")
+    undecided = _undecided(best.sweep)
+    if undecided:
+        log.info(f"--refined: {undecided}")
+    return _grid_around(best, config)
 
 
-def _grid_around(best: Mapping[str, Any], config: Config) -> Request:
-    return Request("grid", config.refine.tag, refine_grid(config, best), config)
+def _grid_around(best: BestCell | None, config: Config) -> Request:
+    cells = refine_grid(config, best.overrides if best else {})
+    return Request("grid", config.refine.tag, cells, config, origin=best.origin() if best else None)
+
+
+def _undecided(sweep: SweepDir) -> str:
+    """Which other settings may be as good as the best one, in a sentence; "" if there is none, or it is not known."""
+    found = answer_of_sweep(sweep).best_set
+    if found is None or len(found.names) < 2:
+        return ""
+    return (
+        f"the data cannot tell it from {len(found.names) - 1} of the {counted(found.compared - 1, 'other setting')}; "
+        f"the next one is {found.names[1]}"
+    )
 
 
 @dataclass(frozen=True)
@@ -41,6 +70,11 @@ class BestCell:
     table: Table
     row: Row
     overrides: Mapping[str, Any]
+
+    def origin(self) -> dict[str, Any]:
+        """Where a narrower grid around it came from, for its sweep.yaml."""
+        column = self.table.select.column
+        return {"sweep": self.sweep.name, "run": self.row["run"], column: self.row[column]}
 
     def __str__(self) -> str:
         column = self.table.select.column
@@ -94,25 +128,38 @@ def best_cell(sweep: SweepDir) -> BestCell | None:
 
 
 def best_of_all(config: Config, *, unfinished: bool = False) -> BestCell:
-    """The best cell of this configuration's grid and of the narrower grid around it, if there is one.
+    """The best cell of this configuration's grid and of the narrower grids that were started from it.
 
     Raises RunError if no cell is done, or if one of the grids is incomplete and `unfinished` is false.
     """
-    first = best_of_grid(config, "--best", unfinished=unfinished)
-    if first is None:
+    best = best_of_grid(config, "--best", unfinished=unfinished)
+    if best is None:
         grid = hints.command("hpc.launch", "grid")
         raise RunError(f"--best: no cell of this configuration's grid is done yet; run the grid first: {grid}")
-    second = _best_of(_grid_around(first.overrides, config), "--best", unfinished=unfinished)
-    if second is None:
-        return first
-    # Cells of two grids may have the same index, which decides between equal results.
+    seen = [best.sweep]
+    while (narrower := _best_of(_grid_around(best, config), "--best", unfinished=unfinished)) is not None:
+        # Around a cell that is still the best, there is no other grid.
+        if narrower.sweep in seen:
+            break
+        seen.append(narrower.sweep)
+        best = _better(best, narrower)
+    return best
+
+
+def _better(first: BestCell, second: BestCell) -> BestCell:
+    """The better one of the best cells of two grids; the first, if they are equal."""
+    # Each is a setting of its own; cells of two grids may have the same name and index.
     rows = [{**cell.row, "index": number} for number, cell in enumerate((first, second))]
-    return first if replace(first.table, rows=rows).best() == rows[0] else second
+    return first if Table("both", rows, ["index"], first.table.select).best() == rows[0] else second
 
 
 def first_grid_of(refined: SweepDir) -> SweepDir | None:
     """The grid whose best cell a refined grid is around; None if `refined` is not of this kind, or there is none."""
     meta = refined.meta()
+    if meta.get("origin"):
+        origin = SweepDir(refined.path.parent / meta["origin"]["sweep"])
+        return origin if origin.meta_file.is_file() else None
+    # Earlier versions did not write it down.
     config = make_config(meta["config"], str(refined.meta_file))
     if not config.hparams.axes or meta.get("tag") != config.refine.tag:
         return None

@@ -33,6 +33,14 @@ KeyPath = Annotated[str, StringConstraints(pattern=r"^\w+(\.\w+)+$")]
 
 
 @_record
+class Origin(TypedDict, total=False):
+    """The sweep and the run that a refined grid is around, in sweep.yaml."""
+
+    sweep: Required[RunName]
+    run: Required[RunName]
+
+
+@_record
 class Meta(TypedDict, total=False):
     """sweep.yaml."""
 
@@ -44,6 +52,7 @@ class Meta(TypedDict, total=False):
     cells: Annotated[int, Field(ge=0)] | None
     code: dict[str, Any]
     snapshot: Word | None
+    origin: Origin | None
 
 
 @_record

@@ -39,7 +39,7 @@ class Request:
     """The runs that a command requests: one kind, and a cell for each run.
 
     `extra` distinguishes requests whose cells are equal. `data` maps the name of each cell to the digest of its images,
-    once they are prepared.
+    once they are prepared. `origin`: the sweep and run that the cells were derived from, and its result.
     """
 
     kind: str
@@ -48,6 +48,7 @@ class Request:
     config: Config
     extra: str = ""
     data: Mapping[str, str] = field(default_factory=dict)
+    origin: Mapping[str, Any] | None = None
 
     @property
     def key(self) -> str:
@@ -181,6 +182,7 @@ def _write_sweep(draft: SweepDir, request: Request, created: datetime, code_root
         "cells": len(request.cells),
         "code": code_version(snapshot),
         "snapshot": snapshot.name,
+        **({"origin": dict(request.origin)} if request.origin else {}),
         "call": hints.to_keep(),
         "config": request.config.to_dict(),
     }

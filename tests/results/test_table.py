@@ -5,14 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from src.config.schema import Config, Select
 from src.errors import RunError
 from src.files import append_lines
-from src.requests import best_of_all, evaluation_request, grid_request, with_best_cell
-from src.results.table import Table, collect, print_table, read_table, write_tables
+from src.requests import best_of_all, evaluation_request, first_grid_of, grid_request, with_best_cell
+from src.results.collection import collect
+from src.results.table import Table, read_table
+from src.results.table_files import print_table, write_rows
+from src.runs.predictions import Predictions, write_predictions
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import open_sweep
 
@@ -76,8 +80,9 @@ def test_the_columns_are_the_axes_that_vary_and_the_configured_metrics(
         *("train/accuracy", "epochs", "steps", "images_per_s", "train_s", "attempts", "interruptions"),
     ]
     assert [row["val/macro_f1"] for row in rows] == [None, 0.25, None, None]
-    assert pd.read_parquet(write_tables(made, table)[2])["val/top5_accuracy"].to_list()[0] == 0.75
-    print_table(table)
+    files = write_rows(table.ranked, made.path / "table")
+    assert pd.read_parquet(files[2])["val/top5_accuracy"].to_list()[0] == 0.75
+    print_table(table.ranked, table.name)
     assert "val/top5_accuracy" in capsys.readouterr().out
 
 
@@ -93,7 +98,7 @@ def test_an_evaluation_shows_the_configured_metrics(small: Callable[..., Config]
 
 
 def test_what_is_not_known_is_empty_and_never_zero(sweep: SweepDir) -> None:
-    files = write_tables(sweep, read_table(sweep))
+    files = write_rows(read_table(sweep).ranked, sweep.path / "table")
     with files[0].open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 4
@@ -118,7 +123,7 @@ def test_best_and_ranking() -> None:
         {"index": 6, "state": "diverged", "val/accuracy": 0.9, "val/loss": 0.1},
     ]
     table = Table("a", rows, [], Select())
-    assert [row["index"] for row in table.ranked()] == [2, 1, 3, 0, 4, 5, 6]
+    assert [row["index"] for row in table.ranked] == [2, 1, 3, 0, 4, 5, 6]
     best = table.best()
     assert best is not None
     assert best["index"] == 2
@@ -132,7 +137,7 @@ def test_the_best_is_that_of_the_metric_and_direction_that_the_configuration_sel
         {"index": 2, "state": "done", "val/accuracy": 0.3, "val/loss": 0.5, "val/macro_f1": 0.2},
     ]
     selects = Select(), Select(name="macro_f1"), Select(name="loss", direction="min")
-    assert [Table("a", rows, [], select).ranked()[0]["index"] for select in selects] == [0, 1, 2]
+    assert [Table("a", rows, [], select).ranked[0]["index"] for select in selects] == [0, 1, 2]
 
 
 def test_a_loss_that_is_no_number_is_a_state_of_its_own_and_never_the_best(
@@ -149,7 +154,7 @@ def test_a_loss_that_is_no_number_is_a_state_of_its_own_and_never_the_best(
     best = table.best()
     assert best is not None
     assert best["index"] == 1
-    assert [row["index"] for row in table.ranked()] == [1, 0, 2, 3]
+    assert [row["index"] for row in table.ranked] == [1, 0, 2, 3]
     collect(sweep, tmp_path)
     assert all(run != compared for c in compare_axes(sweep) for _, compared, _ in c.runs)
 
@@ -176,13 +181,13 @@ def test_the_best_cell_goes_into_the_full_training(
 def test_the_best_cell_of_a_grid_that_is_not_complete_is_asked_for_by_name(
     sweep: SweepDir, small: Callable[..., Config]
 ) -> None:
-    for ask in (with_best_cell, lambda config: grid_request(config, refined=True)):
+    for ask in (with_best_cell, lambda config: grid_request(config, refined=1)):
         with pytest.raises(
             RunError, match=rf"only 3 of 4 cells of {sweep.name} are done; to finish that grid: .* --unfinished"
         ):
             ask(small())
     assert with_best_cell(small(), unfinished=True).model.num_modules == 3
-    assert len(grid_request(small(), refined=True, unfinished=True).cells) == 9
+    assert len(grid_request(small(), refined=1, unfinished=True).cells) == 9
 
 
 def test_a_grid_that_diverged_everywhere_has_no_best_cell_and_says_so(
@@ -190,7 +195,7 @@ def test_a_grid_that_diverged_everywhere_has_no_best_cell_and_says_so(
 ) -> None:
     for run in sweep.runs():
         finish(run, None)
-    for ask in (with_best_cell, lambda config: grid_request(config, refined=True)):
+    for ask in (with_best_cell, lambda config: grid_request(config, refined=1)):
         with pytest.raises(RunError, match=rf"all 4 finished cells of {sweep.name} diverged; .*hparams\.lr"):
             ask(small())
 
@@ -199,7 +204,7 @@ def test_a_narrower_grid_that_diverged_leaves_the_best_of_the_first(
     sweep: SweepDir, small: Callable[..., Config]
 ) -> None:
     finish(sweep.runs()[3], None)
-    narrower, _ = open_sweep(grid_request(small(), refined=True))
+    narrower, _ = open_sweep(grid_request(small(), refined=1))
     for run in narrower.runs():
         finish(run, None)
     assert best_of_all(small()).sweep == sweep
@@ -207,7 +212,7 @@ def test_a_narrower_grid_that_diverged_leaves_the_best_of_the_first(
 
 def test_the_narrower_grid_is_known_to_the_full_training(sweep: SweepDir, small: Callable[..., Config]) -> None:
     finish(sweep.runs()[3], None)
-    narrower, _ = open_sweep(grid_request(small(), refined=True))
+    narrower, _ = open_sweep(grid_request(small(), refined=1))
     with pytest.raises(RunError, match=rf"only 0 of 9 cells of {narrower.name} are done"):
         best_of_all(small())
     for number, run in enumerate(narrower.runs()):
@@ -224,7 +229,7 @@ def test_the_narrower_grid_is_known_to_the_full_training(sweep: SweepDir, small:
 
 
 def test_refining_starts_from_the_best_cell(sweep: SweepDir, small: Callable[..., Config]) -> None:
-    cells = grid_request(small(), refined=True, unfinished=True).cells
+    cells = grid_request(small(), refined=1, unfinished=True).cells
     assert {cell.config.model.num_modules for cell in cells} == {3}
     assert sorted({cell.config.train.optimizer.lr for cell in cells}) == [0.00075, 0.001, 0.00125]
 
@@ -284,3 +289,42 @@ def test_a_comparison_shows_all_metrics_and_sorts_numbers_as_numbers(
     comparison.draw_comparison(compared["activation"], tmp_path / "x.png")
     names = ["train/loss", "val/loss", "val/accuracy", "val/macro_f1", "val/top5_accuracy"]
     assert list(dict.fromkeys(panels)) == names
+
+
+def test_a_narrower_grid_knows_where_it_came_from_and_can_itself_be_refined(
+    sweep: SweepDir, small: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(sweep.runs()[3], None)
+    with pytest.raises(RunError, match=rf"given 2 times: the grid around k=001.* of {sweep.name} .*give it 1 time fir"):
+        grid_request(small(), refined=2)
+    capsys.readouterr()
+    narrower, _ = open_sweep(grid_request(small(), refined=1))
+    name = sweep.runs()[1].name
+    assert narrower.meta()["origin"] == {"sweep": sweep.name, "run": name, "val/accuracy": 0.75}
+    assert f"--refined: around {name} of {sweep.name}, val/accuracy 0.7500" in capsys.readouterr().err
+    for number, run in enumerate(narrower.runs()):
+        finish(run, 0.9 if number == 1 else 0.2)
+    again, new = open_sweep(grid_request(small(), refined=1))
+    assert (again, new) == (narrower, False)
+    third, new = open_sweep(grid_request(small(), refined=2))
+    assert new
+    assert third.meta()["origin"]["sweep"] == narrower.name
+    assert first_grid_of(third) == narrower
+    for run in third.runs():
+        finish(run, 0.95)
+    assert best_of_all(small()).sweep == third
+
+
+def test_refining_says_when_other_cells_may_be_as_good(
+    sweep: SweepDir, small: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    for run in sweep.runs()[:3]:
+        correct = random.random(100) < 0.5
+        label = np.zeros(100, dtype=np.int64)
+        found = Predictions(label, np.where(correct, 0, 1), np.full(100, 0.5), np.full(100, 1.0), correct)
+        write_predictions(run.predictions_file, found, lambda: None)
+        finish(run, float(correct.mean()))
+    finish(sweep.runs()[3], None)
+    grid_request(small(), refined=1)
+    assert "the data cannot tell it from 2 of the 2 other settings; the next one is k=00" in capsys.readouterr().err

@@ -125,7 +125,7 @@ def test_a_refined_grid_has_a_line_against_the_first(small: Callable[..., Config
     first, _ = open_sweep(grid_request(config))
     for run in first.runs():
         finished(run, 10)
-    refined, _ = open_sweep(grid_request(config, refined=True))
+    refined, _ = open_sweep(grid_request(config, refined=1))
     finished(refined.runs()[0], 12)
     found = improvement(refined, first)
     assert found is not None

@@ -24,7 +24,8 @@ from src.config.schema import Config
 from src.errors import RunError
 from src.files import append_lines
 from src.requests import grid_request, train_request
-from src.results.table import collect, read_table
+from src.results.collection import collect
+from src.results.table import read_table
 from src.results.terminal import table_of
 from src.runner import run_sweep
 from src.runs.attempts import reached_step
@@ -208,7 +209,7 @@ def test_a_damaged_run_is_a_row_of_the_tables_with_its_message(
     sweep: SweepDir, tmp_path: Path, damage: Callable[[RunDir], None]
 ) -> None:
     damage(sweep.runs()[0])
-    rows = collect(sweep, tmp_path / "artifacts").rows
+    rows = collect(sweep, tmp_path / "artifacts").table.rows
     assert [row["state"] for row in rows] == ["damaged", "done", "new", "new"]
     assert rows[0]["error"] == sweep.runs()[0].damage() or "line 2" in rows[0]["error"]
     assert rows[1]["error"] is None

@@ -1,0 +1,75 @@
+"""Collects the results of a sweep: the tables, the figure of its curves, aggregate.json, and what is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from src.errors import RunError
+from src.log import log
+from src.results.answer import Answer, answer_of
+from src.results.answer_output import print_answer, write_answer
+from src.results.table import Table, curve_of, read_table
+from src.results.view import View
+from src.runs.predictions import read_predictions
+from src.runs.rundir import SweepDir
+
+# Of the cells between the best and the worst, a figure shows this many, evenly spread over the ranking.
+_CURVES = 100
+
+
+def answer_of_sweep(sweep: SweepDir) -> Answer:
+    """What the results of a sweep say. Damaged results per image are noted, and not used. Raises RunError."""
+    table = read_table(sweep)
+    try:
+        return answer_of(table, lambda name: read_predictions(sweep.run(name).predictions_file))
+    except RunError as error:
+        return answer_of(table, lambda _: None, [str(error)])
+
+
+def collect(sweep: SweepDir, artifacts: Path, view: View | None = None) -> Answer:
+    """Write the tables, aggregate.json and the figure of a sweep, print what `view` shows, and return the answer.
+
+    The files hold all rows. Raises RunError if the manifest is damaged, or if `view` names a column that there is not.
+    """
+    answer = answer_of_sweep(sweep)
+    rows = answer.rows()
+    print_answer(answer, (view or View()).of(rows))
+    files = write_answer(answer, rows, sweep.path)
+    figure = draw_sweep(sweep, answer.table, artifacts / f"{sweep.name}.png")
+    _print_files([*files, *([figure] if figure else [])])
+    return answer
+
+
+def collect_into(answer: Answer, view: View, folder: Path) -> None:
+    """Write the tables and aggregate.json to `folder`, with the rows that `view` shows, and print them."""
+    rows = view.of(answer.rows())
+    folder.mkdir(parents=True, exist_ok=True)
+    print_answer(answer, rows)
+    _print_files(write_answer(answer, rows, folder))
+
+
+def _print_files(files: Sequence[Path]) -> None:
+    for path in files:
+        print(f"wrote {path}")
+
+
+def draw_sweep(sweep: SweepDir, table: Table, path: Path) -> Path | None:
+    """Draw the selecting metric over the epochs for the runs that have it. Returns None if no run has."""
+    from src.results.figures import Curve, draw_curves
+
+    best, ranked = table.best(), table.ranked
+    step = max(1, len(ranked) // _CURVES)
+    curves = []
+    for row in ranked[::step]:
+        try:
+            x, y = curve_of(sweep.run(str(row["run"])), table.select.column)
+        except RunError as error:
+            log.warning(f"not in the figure: {error}")
+            continue
+        if x:
+            label = f"{row['run']} (best)" if best and row["run"] == best["run"] else str(row["run"])
+            curves.append(Curve(label, x, y, faint=len(ranked) > 8 and not label.endswith("(best)")))
+    if not curves:
+        return None
+    return draw_curves(path, curves, "epoch", table.select.column, title=sweep.name)

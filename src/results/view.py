@@ -1,0 +1,61 @@
+"""Which rows and columns of a table are shown, and in which order: the options of `python -m hpc.aggregate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from src.config.yaml_file import parse_yaml
+from src.errors import RunError
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class View:
+    """`where`: conditions such as `lr=0.002`, all of which hold. `sort`: a column, `-COLUMN` for descending; rows
+    without a value come last. `top`: how many rows. `columns`: which, in this order.
+    """
+
+    where: Sequence[str] = ()
+    sort: str | None = None
+    top: int | None = None
+    columns: Sequence[str] = ()
+
+    def of(self, rows: Rows) -> list[dict[str, Any]]:
+        """The chosen rows and columns. Raises RunError if a column does not exist or a condition cannot be read."""
+        known = list(rows[0]) if rows else []
+        chosen = list(rows)
+        for condition in self.where:
+            name, equals, text = condition.partition("=")
+            if not equals:
+                raise RunError(f"--where {condition}: must be COLUMN=VALUE, such as state=done or lr=0.002")
+            _check(name, known, "--where")
+            wanted = parse_yaml(text, f"--where {name}")
+            chosen = [row for row in chosen if _equal(row[name], wanted, text)]
+        if self.sort:
+            name = self.sort.removeprefix("-")
+            _check(name, known, "--sort")
+            valued = sorted((row for row in chosen if row[name] is not None), key=lambda row: _order(row[name]))
+            if self.sort.startswith("-"):
+                valued.reverse()
+            chosen = [*valued, *(row for row in chosen if row[name] is None)]
+        for name in self.columns:
+            _check(name, known, "--columns")
+        return [{name: row[name] for name in self.columns or known} for row in chosen[: self.top]]
+
+
+def _check(name: str, known: Sequence[str], option: str) -> None:
+    if name not in known:
+        raise RunError(f"{option}: there is no column {name!r}; the columns are {', '.join(known)}")
+
+
+def _equal(value: Any, wanted: Any, text: str) -> bool:
+    """Whether a cell has the wanted value: as a number, or as its text."""
+    return value == wanted if isinstance(value, int | float) or wanted is None else str(value) == text
+
+
+def _order(value: Any) -> tuple[bool, Any]:
+    """Numbers by value, then everything else by its text."""
+    return (False, value) if isinstance(value, int | float) else (True, str(value))

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hpc import aggregate
+from src.config.schema import Config
+from src.config.yaml_file import dump_yaml
+from src.errors import RunError
+from src.files import append_lines
+from src.requests import grid_request
+from src.results.answer import SCHEMA
+from src.runs.predictions import write_predictions
+from src.runs.rundir import RunDir, SweepDir
+from src.runs.sweeps import open_sweep
+from tests.results.test_best_set import Trained
+
+
+def finish(run: RunDir, trained: Trained, number: int) -> None:
+    """Write what the simulated cell `number` leaves."""
+    row = trained.table.rows[number]
+    write_predictions(run.predictions_file, trained.predictions[row["run"]], lambda: None)
+    run.record_attempt(1, start=1.0)
+    run.record_attempt(1, end=2.0, cause="DONE", first_step=0, last_step=5, total_steps=5)
+    measured = {"accuracy": row["val/accuracy"], "loss": row["val/loss"]}
+    log = [{"step": 5 * e, "epoch": e, "time": 1.0, "val/accuracy": measured["accuracy"] * e / 2} for e in (1, 2)]
+    append_lines(run.metrics_file, log)
+    run.write_result({"outcome": "completed", "best": {**measured, "epoch": 2.0, "step": 10}, "steps": 10, "epochs": 2})
+
+
+@pytest.fixture
+def sweep(small: Callable[..., Config], tmp_path: Path) -> SweepDir:
+    """2 rates x 2 seeds, one cell still running, and a config file beside it."""
+    config = small(hparams={"lr": [0.001, 0.01], "seed": [1, 2]})
+    (tmp_path / "config.yaml").write_text(dump_yaml(config.to_dict()))
+    made, _ = open_sweep(grid_request(config))
+    trained = Trained(np.random.default_rng(0), [0.6, 0.3], seeds=2, seed_sd=0.01)
+    for number, run in enumerate(made.runs()[:3]):
+        finish(run, trained, number)
+    run = made.runs()[3]
+    run.record_attempt(1, start=1.0)
+    run.record_attempt(1, end=2.0, cause="OUT_OF_MEMORY", error="no room\nfor 3 GiB", first_step=0, last_step=4)
+    append_lines(run.metrics_file, [{"step": 4, "epoch": 1.0, "time": 1.0, "train/loss": 1.0}])
+    return made
+
+
+def ask(tmp_path: Path, *names: str, **options: Any) -> None:
+    aggregate.main(list(names), config=str(tmp_path / "config.yaml"), **options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def test_an_unfinished_run_has_a_row_with_its_step_its_cause_and_its_error(sweep: SweepDir, tmp_path: Path) -> None:
+    ask(tmp_path)
+    with sweep.table_file("csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["verdict"] for row in rows] == ["best", "best", "worse", ""]
+    assert (rows[3]["state"], rows[3]["steps"], rows[3]["error"]) == ("out_of_memory", "4", "no room for 3 GiB")
+    assert (rows[3]["val/accuracy"], rows[3]["p_best"], rows[3]["images_per_s"]) == ("", "", "")
+
+
+def test_the_settings_are_shown_over_their_seeds_and_the_best_is_named(
+    sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(tmp_path, sweep.name[-6:])
+    shown = capsys.readouterr().out
+    assert "val/accuracy over the seeds" in shown
+    assert "better than the 1 other setting, with 95 % confidence" in shown
+    assert "free of the bias of having been selected" in shown
+    assert (sweep.path / "seeds.md").read_text().count("\n") == 4
+
+
+def test_the_same_input_gives_the_same_bytes(sweep: SweepDir, tmp_path: Path) -> None:
+    ask(tmp_path)
+    before = contents(sweep.path) | contents(tmp_path / "artifacts")
+    ask(tmp_path)
+    assert contents(sweep.path) | contents(tmp_path / "artifacts") == before
+    assert {"table.csv", "table.md", "table.parquet", "aggregate.json", "seeds.csv", f"{sweep.name}.png"} <= set(before)
+
+
+def test_options_choose_what_is_shown_and_the_files_of_the_sweep_hold_everything(
+    sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(tmp_path, where=["lr=0.001"], sort="-seed", top=1, columns="run,seed")
+    shown = capsys.readouterr().out
+    names = [run.name for run in sweep.runs()]
+    table = shown.partition("val/accuracy over")[0]
+    assert names[1] in table
+    assert names[0] not in table
+    assert len(sweep.table_file("csv").read_text().splitlines()) == 5
+    with pytest.raises(RunError, match="--sort: there is no column 'rate'; the columns are index, run, state"):
+        ask(tmp_path, sort="rate")
+
+
+def test_another_folder_gets_what_is_shown_and_the_sweep_gets_nothing(sweep: SweepDir, tmp_path: Path) -> None:
+    before = contents(sweep.path)
+    ask(tmp_path, top=2, columns="run,lr", out=tmp_path / "chosen" / "here")
+    assert contents(sweep.path) == before
+    assert (tmp_path / "chosen" / "here" / "table.csv").read_text().splitlines()[0] == "run,lr"
+    assert len(json.loads((tmp_path / "chosen" / "here" / "aggregate.json").read_text())["rows"]) == 2
+
+
+def test_json_is_the_whole_answer_on_one_line_and_nothing_is_written(
+    sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(sweep.path)
+    ask(tmp_path, as_json=True)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert contents(sweep.path) == before
+    answer = json.loads(line)
+    ask(tmp_path)
+    assert answer == json.loads((sweep.path / "aggregate.json").read_text())
+    assert answer["schema"] == SCHEMA
+    assert answer["select"] == {"name": "accuracy", "direction": "max", "column": "val/accuracy"}
+    assert answer["axes"] == ["lr", "seed"]
+    assert answer["rows"][0]["run"] == answer["best"]["run"]
+    assert [each["n"] for each in answer["seeds"]] == [2, 1]
+    found = answer["as_good"]
+    assert (found["method"], found["compared"], found["runs"]) == ("bootstrap", 2, [sweep.runs()[0].name])
+    assert set(found["winner"]) == {"measured", "unbiased", "low", "high"}
+
+
+def test_the_keys_of_the_answer_are_those_that_its_description_names(
+    sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from src.results import answer as module
+
+    ask(tmp_path, as_json=True)
+    answer = json.loads(capsys.readouterr().out)
+    text = module.__doc__ or ""
+    assert {line.split()[0] for line in text.splitlines() if line.startswith("    ") and line[4] != " "} == set(answer)
+    assert all(f" {key} " in text for key in answer["as_good"])
+
+
+def test_damaged_results_per_image_are_noted_and_not_used(
+    sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep.runs()[1].predictions_file.write_bytes(b"PK")
+    ask(tmp_path)
+    assert "predictions.npz: is damaged" in capsys.readouterr().out
+    assert json.loads((sweep.path / "aggregate.json").read_text())["notes"]
