@@ -16,7 +16,7 @@ from typing import Any
 from src.config.loading import make_config
 from src.config.schema import Config
 from src.errors import ConfigError, RunError
-from src.requests import best_of_all, compare_request, grid_request, lr_sweep_request, train_request
+from src.requests import best_of_all, compare_request, first_grid_of, grid_request, lr_sweep_request, train_request
 from src.runs.kinds import deciding_sections
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import Request, sweeps
@@ -69,12 +69,11 @@ class Sweeps:
         return self._newest([grid_request(self.config)])
 
     def refined(self) -> Found | None:
-        """The narrower grid around the best cell of the grid."""
-        try:
-            return self._newest([grid_request(self.config, refined=True, unfinished=True)])
-        except RunError:
-            # Every finished cell of the grid diverged, so nothing was refined.
-            return None
+        """The newest narrower grid: around the best cell of the grid, or of a narrower one around that."""
+        first = self.grid()
+        tag = self.config.refine.tag
+        descended = [sweep for sweep in self._fitting("grid", tag) if first and _descends(sweep, first.sweep)]
+        return self._newest_of("grid", tag, frozenset(str(sweep.meta()["key"]) for sweep in descended))
 
     def training(self) -> Found | None:
         """The full training: of the configuration or of the best cell of its grids."""
@@ -110,10 +109,24 @@ class Sweeps:
         return self._newest_of(first.kind, first.tag, frozenset(request.key for request in requests))
 
     def _newest_of(self, kind: str, tag: str, keys: frozenset[str]) -> Found | None:
-        fitting = [s for s in self.all if s.kind == kind and s.meta().get("tag") == tag and _has_results(s)]
         # sorted() is stable, so the newest stays first among equals.
-        ranked = sorted(fitting, key=lambda sweep: (sweep.meta()["key"] not in keys, not _is_complete(sweep)))
+        ranked = sorted(
+            self._fitting(kind, tag), key=lambda sweep: (sweep.meta()["key"] not in keys, not _is_complete(sweep))
+        )
         return Found(ranked[0], ranked[0].meta()["key"] in keys) if ranked else None
+
+    def _fitting(self, kind: str, tag: str) -> list[SweepDir]:
+        return [s for s in self.all if s.kind == kind and s.meta().get("tag") == tag and _has_results(s)]
+
+
+def _descends(refined: SweepDir, first: SweepDir) -> bool:
+    """Whether a narrower grid is around a cell of `first`, or of a narrower one that is."""
+    seen: list[SweepDir] = []
+    origin: SweepDir | None = refined
+    while origin and origin not in seen and origin != first:
+        seen.append(origin)
+        origin = first_grid_of(origin)
+    return origin == first
 
 
 def changed_values(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:

@@ -151,9 +151,9 @@ def shown(value: Any) -> str:
     return show_value(axis_value(value))
 
 
-def percent(share: float) -> str:
+def percent(share: float, digits: int = 0) -> str:
     """A share in per cent; the space before the sign may not be broken."""
-    return f"{share:.0%}".replace("%", "\u00a0%")
+    return f"{100 * share:.{digits}f}\u00a0%"
 
 
 def signed(value: float | None) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
-from src.reporting.blocks import Block, Origin, Table
+from src.reporting.blocks import Block, Origin, Paragraph
+from src.reporting.effects import best_set_blocks, effects_blocks, seed_blocks
 from src.reporting.finding import Found
 from src.reporting.report import Report, shown, signed, told
+from src.requests import first_grid_of
+from src.results.answer import Answer
+from src.results.collection import answer_of_sweep, draw_sweep
 from src.results.improvement import improvement
 from src.results.lr_figures import METHODS, draw_lr_sweep, suggested_rates
-from src.results.table import Row, draw_sweep, read_table
-from src.results.table import Table as Results
 from src.runs.hparams import axis_name
 
 # Of a grid's table; table.md of the sweep has all of them.
@@ -68,15 +71,21 @@ def _m5(report: Report) -> Iterator[Block]:
     found = report.need(report.sweeps.grid(), "grid", "src.grid_search")
     yield from report.about(found)
     yield from _axes(report, found)
-    results = read_table(found.sweep)
+    answer = answer_of_sweep(found.sweep)
+    results = answer.table
     best = results.best()
     if best:
         metrics = {"metric": results.select.column, "value": shown(best[results.select.column])}
         yield report.say("m5_best", run=best["run"], **metrics, loss=shown(best["val/loss"]))
     else:
         yield report.say("m5_no_best")
-    yield from _ranked(report, results)
+    yield from _ranked(report, answer)
+    yield from best_set_blocks(report, answer)
+    yield from seed_blocks(report, answer)
     yield from report.drawn("grid_curves", lambda path: draw_sweep(found.sweep, results, path))
+    yield from effects_blocks(report, answer)
+    for note in answer.notes:
+        yield Paragraph(note)
     yield Origin(found.sweep.name)
 
 
@@ -96,30 +105,37 @@ def _axes(report: Report, found: Found) -> Iterator[Block]:
     yield report.say("grid_facts", sweep=found.sweep.name, cells=len(cells), epochs=length, seed=seed)
 
 
-def _ranked(report: Report, results: Results) -> Iterator[Block]:
+def _ranked(report: Report, answer: Answer) -> Iterator[Block]:
     """The rows of a grid, best first, with the best one emphasised."""
-    ranked, best = results.ranked(), results.best()
-    yield _results_table(report, results, ranked[:_MOST_ROWS], marked=[0] if best else [])
-    if len(ranked) > _MOST_ROWS:
-        yield report.say("more_rows", shown=_MOST_ROWS, total=len(ranked))
-
-
-def _results_table(report: Report, results: Results, rows: Sequence[Row], marked: Sequence[int]) -> Table:
+    results, rows = answer.table, answer.rows()
     measured = dict.fromkeys([results.select.column, "val/loss", "val/accuracy", "train/loss"])
-    columns = ["run", *results.axes, *measured, "state", *(["error"] if any("error" in row for row in rows) else [])]
-    return report.table(columns, [[shown(row.get(name)) for name in columns] for row in rows], marked)
+    marks = [name for name in ("verdict", "p_best", "error") if any(name in row for row in rows)]
+    columns = ["run", *results.axes, *measured, "state", *marks]
+    cells = [[_cell(report, name, row.get(name)) for name in columns] for row in rows[:_MOST_ROWS]]
+    yield report.table(columns, cells, marked=[0] if results.best() else [])
+    if len(rows) > _MOST_ROWS:
+        yield report.say("more_rows", shown=_MOST_ROWS, total=len(rows))
+
+
+def _cell(report: Report, column: str, value: Any) -> str:
+    sentence = f"mark_{value}".replace(" ", "_")
+    return report.texts(sentence) if column == "verdict" and report.texts.has(sentence) else shown(value)
 
 
 def _m8(report: Report) -> Iterator[Block]:
     found = report.need(report.sweeps.refined(), "refined", "src.grid_search", "--refined")
     yield from report.about(found)
     yield from _axes(report, found)
-    results = read_table(found.sweep)
-    yield from _ranked(report, results)
-    yield from report.drawn("refined_curves", lambda path: draw_sweep(found.sweep, results, path))
+    origin = found.sweep.meta().get("origin")
+    if origin:
+        yield report.say("m8_origin", run=origin["run"], sweep=origin["sweep"])
+    answer = answer_of_sweep(found.sweep)
+    yield from _ranked(report, answer)
+    yield from best_set_blocks(report, answer)
+    yield from report.drawn("refined_curves", lambda path: draw_sweep(found.sweep, answer.table, path))
     yield Origin(found.sweep.name)
-    first = report.sweeps.grid()
-    better = improvement(found.sweep, first.sweep) if first else None
+    first = first_grid_of(found.sweep)
+    better = improvement(found.sweep, first) if first else None
     if better is None:
         yield report.say("m8_not_compared")
         return

@@ -12,7 +12,7 @@ from src.results.table_files import markdown, write_rows
 from src.results.terminal import show_value
 from src.text import counted
 
-_SIGNIFICANT = 0.05
+SIGNIFICANT = 0.05
 
 
 def effects_json(effects: Effects, select: Select) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def verdict(effects: Effects, axis: str, select: Select) -> str:
 
 
 def _is_clear(term: Term) -> bool:
-    return term.p_value is not None and term.p_value < _SIGNIFICANT
+    return term.p_value is not None and term.p_value < SIGNIFICANT
 
 
 def _numbers(term: Term) -> str:
