@@ -42,7 +42,7 @@ $(STAMP):
 	@PYTHON="$(PYTHON)" TORCH_BACKEND="$(TORCH_BACKEND)" ./hpc/setup.sh $(VENV)
 	@rm -f $(VENV)/.ready-*; touch $@
 
-demo: $(READY) ## run a complete experiment on generated images: checks, LR sweep, grid, training, evaluation (under 4 minutes)
+demo: $(READY) ## run a complete experiment on generated images: checks, LR sweep, grid, training, evaluation, report (under 4 minutes)
 	@$(PY) -m hpc.demo --config $(or $(CONFIG),configs/demo.yaml) --cluster $(or $(CLUSTER),local) $(SETS)
 
 check: $(READY) ## check format, lint and types, and run the tests

@@ -38,7 +38,8 @@ def main(
 ) -> None:
     """Show Relay on a small experiment with generated images.
 
-    Six steps: checks, LR sweep, grid with one interrupted run, training of the best cell, evaluation, comparison.
+    Seven steps: checks, LR sweep, grid with one interrupted run, training of the best cell, evaluation, comparison,
+    report.
     """
     from src.config.loading import load_config
 
@@ -69,6 +70,7 @@ def main(
     evaluated = make_config(loaded.to_dict(), "the best epoch", {"evaluation.checkpoint": str(weights)})
     evaluation = _sweep_of(evaluation_request(evaluated))
     _step(6, "Compare: what did each hyperparameter change?", ["src.compare_runs", grid.name, *common])
+    _step(7, "Write the report from these runs; what the demo did not run is a gap in it", ["src.report", *common])
     _summary(loaded, grid, training, evaluation, time.monotonic() - started)
 
 
@@ -142,6 +144,7 @@ def _summary(config: Config, grid: SweepDir, training: SweepDir, evaluation: Swe
     print(f"tables          {grid.table_file('md')} (.csv, .parquet)")
     print(f"figures         {', '.join(str(path) for path in sorted(artifacts.glob(f'{grid.name}*.png')))}")
     print(f"                of all experiments: {artifacts}/*.png, {artifacts}/checks/*/*.png")
+    print(f"report          {artifacts}/report/report.en.html (.md)")
     print(f"weights         {training.runs()[0].best_file}")
     print(f"TensorBoard     {hints.command('hpc.launch', 'tensorboard')}")
     print(f"\ntotal time      {seconds:.0f} s")
