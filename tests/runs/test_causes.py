@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from src.runs.attempts import used_s, wasted_s
+from src.runs.attempts import kept_s, used_s, wasted_s
 from src.runs.causes import CAUSES, Cause, since_retry, why_blocked
 from tests.conftest import ROOT
 
@@ -101,5 +101,8 @@ def test_used_and_wasted_seconds() -> None:
     done = {"start": 500.0, "end": 530.0, "cause": "DONE", "first_step": 60, "last_step": 99}
     assert used_s([timeout, killed, idle, running], now=520.0) == 230.0
     assert wasted_s([timeout, killed, idle, done]) == 75.0 + 10.0
+    # All of the first, a quarter of the second, nothing of the third; the last one was not interrupted.
+    assert kept_s([timeout, killed, idle, done]) == 100.0 + 25.0
     # The newest state is damaged, so the next attempt begins at an earlier step.
     assert wasted_s([timeout, {**done, "first_step": 30}]) == 40.0
+    assert kept_s([timeout, {**done, "first_step": 30}]) == 60.0
