@@ -18,6 +18,7 @@ from src.runs.hparams import axis_name
 
 # Of a grid's table; table.md of the sweep has all of them.
 _MOST_ROWS = 60
+_GRID_FIGURES = ("effects", "heatmap", "parallel", "best_worst", "rank_correlation")
 
 
 def lr_section(report: Report) -> Iterator[Block]:
@@ -84,6 +85,9 @@ def _m5(report: Report) -> Iterator[Block]:
     yield from seed_blocks(report, answer)
     yield from report.drawn("grid_curves", lambda path: draw_sweep(found.sweep, results, path))
     yield from effects_blocks(report, answer)
+    # Drawn with the tables of the sweep, when its last run ended or by aggregate.
+    for name in _GRID_FIGURES:
+        yield from report.copied(name, found.sweep.figure(name))
     for note in answer.notes:
         yield Paragraph(note)
     yield Origin(found.sweep.name)
@@ -109,8 +113,8 @@ def _ranked(report: Report, answer: Answer) -> Iterator[Block]:
     """The rows of a grid, best first, with the best one emphasised."""
     results, rows = answer.table, answer.rows()
     measured = dict.fromkeys([results.select.column, "val/loss", "val/accuracy", "train/loss"])
-    marks = [name for name in ("verdict", "p_best", "error") if any(name in row for row in rows)]
-    columns = ["run", *results.axes, *measured, "state", *marks]
+    marks = [name for name in ("error", "verdict", "p_best") if any(name in row for row in rows)]
+    columns = ["run", *marks, *results.axes, *measured, "state"]
     cells = [[_cell(report, name, row.get(name)) for name in columns] for row in rows[:_MOST_ROWS]]
     yield report.table(columns, cells, marked=[0] if results.best() else [])
     if len(rows) > _MOST_ROWS:
