@@ -138,6 +138,7 @@ def test_a_module_depends_on_few_others(path: Path) -> None:
         "hpc.pipeline.advance",
         "hpc.node.run_lock",
         "src.train",
+        "src.reporting.compose",
         "src.requests",
         "src.results.table",
         "src.data.dataset",

@@ -24,7 +24,7 @@ def comparison_section(report: Report) -> Iterator[Block]:
 
 
 def _m7(report: Report) -> Iterator[Block]:
-    found = report.sweeps.comparison()
+    found = report.sweeps.comparison
     if found is None or not found.done():
         yield Gap(report.texts("gap_comparison"), [hints.command("src.compare_runs", *_suggested(report))])
         yield from report.try_to(_neighbours)
@@ -92,7 +92,7 @@ def _seen(report: Report, row: Row, base: Row) -> list[str]:
 
 def _neighbours(report: Report) -> Iterator[Block]:
     """Until there are full trainings to compare: the best cell of the grid and those that differ in one value."""
-    grid = report.sweeps.grid()
+    grid = report.sweeps.grid
     comparisons = compare_axes(grid.sweep) if grid else []
     if not grid or not comparisons:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from src.reporting.blocks import Block, Items, Origin, Verdicts
@@ -86,11 +87,16 @@ def _d4(report: Report) -> Iterator[Block]:
         yield report.say("d4_balanced", each=low)
     else:
         yield report.say("d4_unbalanced", low=low, high=high, ratio=f"{high / low:.2g}" if low else "∞")
-    yield from report.copied("classes", report.checks_file.with_name(checks["figures"]["classes"]))
+    yield from report.copied("classes", _figure(report, checks["figures"]["classes"]))
     if len(rows) <= _MOST_CLASSES:
         columns = ["label", "class", "train", "val", "test"]
         table = [[*map(str, (row["label"], row["name"], row["train"], row["val"], row["test"]))] for row in rows]
         yield report.table(columns, table)
+
+
+def _figure(report: Report, name: str) -> Path:
+    # Only files beside checks.json, whatever it says.
+    return report.checks_file.parent / Path(name).name
 
 
 def _d5(report: Report) -> Iterator[Block]:
@@ -158,7 +164,7 @@ def _keeps(report: Report, operation: Mapping[str, Any]) -> str:
 
 def _d10(report: Report) -> Iterator[Block]:
     checks = report.checks()
-    yield from report.copied("examples", report.checks_file.with_name(checks["figures"]["examples"]))
+    yield from report.copied("examples", _figure(report, checks["figures"]["examples"]))
     names = ", ".join(f"{each['name']} ({each['label']})" for each in checks["examples"])
     yield report.say("d10", names=names)
 

@@ -7,6 +7,7 @@ the same images, a complete one before an incomplete one, and then the newest.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,28 +54,33 @@ class Sweeps:
         # The newest first.
         self.all = [sweep for sweep in reversed(known) if _images(sweep.meta()["config"]) == images]
 
+    @functools.cached_property
     def lr_sweep(self) -> Found | None:
         """The LR sweep."""
         return self._newest([lr_sweep_request(self.config)])
 
+    @functools.cached_property
     def overfit(self) -> Found | None:
         """The overfit test."""
         small = make_config(self.config.to_dict(), "the overfit test", {"train.overfit_small": True})
         return self._newest([train_request(small)])
 
+    @functools.cached_property
     def grid(self) -> Found | None:
         """The grid."""
         if not self.config.hparams.axes:
             return None
         return self._newest([grid_request(self.config)])
 
+    @functools.cached_property
     def refined(self) -> Found | None:
         """The newest narrower grid: around the best cell of the grid, or of a narrower one around that."""
-        first = self.grid()
+        first = self.grid
         tag = self.config.refine.tag
         descended = [sweep for sweep in self._fitting("grid", tag) if first and _descends(sweep, first.sweep)]
         return self._newest_of("grid", tag, frozenset(str(sweep.meta()["key"]) for sweep in descended))
 
+    @functools.cached_property
     def training(self) -> Found | None:
         """The full training: of the configuration or of the best cell of its grids."""
         wanted = [train_request(self.config)]
@@ -85,6 +91,7 @@ class Sweeps:
             pass
         return self._newest(wanted)
 
+    @functools.cached_property
     def comparison(self) -> Found | None:
         """The comparison of full trainings."""
         if self.config.compare.variants:
@@ -146,6 +153,8 @@ def _flat(prefix: str, content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _images(content: Mapping[str, Any]) -> dict[str, Any] | None:
     """What decides the images of a configuration in plain values; None if it is not valid here."""
+    # Validating the axes of a large grid takes long, and they decide no images.
+    content = {name: section for name, section in content.items() if name not in ("hparams", "compare")}
     try:
         sections = deciding_sections(make_config(content, "a sweep").to_dict())
     except ConfigError:

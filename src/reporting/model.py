@@ -93,7 +93,7 @@ def _m2(report: Report) -> Iterator[Block]:
 
 
 def _m3(report: Report) -> Iterator[Block]:
-    found = report.need(report.sweeps.overfit(), "overfit", "src.train", "--overfit-small")
+    found = report.need(report.sweeps.overfit, "overfit", "src.train", "--overfit-small")
     (run,) = found.done()
     result, config = run.result() or {}, run.config()
     yield from report.about(found)

@@ -40,7 +40,7 @@ def refined_section(report: Report) -> Iterator[Block]:
 
 
 def _m4(report: Report) -> Iterator[Block]:
-    found = report.need(report.sweeps.lr_sweep(), "lr", "src.lr_finder")
+    found = report.need(report.sweeps.lr_sweep, "lr", "src.lr_finder")
     yield from report.about(found)
     runs, finder = found.done(), found.config().lr_finder
     results = [run.result() or {} for run in runs]
@@ -58,6 +58,10 @@ def _m4(report: Report) -> Iterator[Block]:
     optimizer = report.config.train.optimizer
     chosen = {"lr": f"{optimizer.lr:g}", "weight_decay": f"{optimizer.weight_decay:g}"}
     yield report.say("m4_chosen", **chosen)
+    training = report.sweeps.training
+    for trained in training.done() if training else ():
+        final = trained.config().train.optimizer
+        yield report.say("m4_final", lr=f"{final.lr:g}", weight_decay=f"{final.weight_decay:g}", run=trained.label)
     yield report.origin(*runs)
 
 
@@ -69,7 +73,7 @@ def _m5(report: Report) -> Iterator[Block]:
     if not report.config.hparams.axes:
         yield report.say("no_grid")
         return
-    found = report.need(report.sweeps.grid(), "grid", "src.grid_search")
+    found = report.need(report.sweeps.grid, "grid", "src.grid_search")
     yield from report.about(found)
     yield from _axes(report, found)
     answer = answer_of_sweep(found.sweep)
@@ -127,7 +131,7 @@ def _cell(report: Report, column: str, value: Any) -> str:
 
 
 def _m8(report: Report) -> Iterator[Block]:
-    found = report.need(report.sweeps.refined(), "refined", "src.grid_search", "--refined")
+    found = report.need(report.sweeps.refined, "refined", "src.grid_search", "--refined")
     yield from report.about(found)
     yield from _axes(report, found)
     origin = found.sweep.meta().get("origin")

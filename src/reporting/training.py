@@ -33,8 +33,8 @@ def evaluation_section(report: Report) -> Iterator[Block]:
 
 def trained_run(report: Report) -> RunDir:
     """The full training. Raises MissingRunError if there is none."""
-    with_grid = bool(report.config.hparams.axes and report.sweeps.grid())
-    found = report.need(report.sweeps.training(), "training", "src.train", *(["--best"] if with_grid else []))
+    with_grid = bool(report.config.hparams.axes and report.sweeps.grid)
+    found = report.need(report.sweeps.training, "training", "src.train", *(["--best"] if with_grid else []))
     return found.done()[0]
 
 
@@ -43,7 +43,8 @@ def _m6(report: Report) -> Iterator[Block]:
     result = run.result() or {}
     yield from report.about(report.used[run.sweep().name])
     config = run.config()
-    yield report.facts({**training_facts(config), "checkpoint": run.best_file})
+    speed = {"duration": shown(result.get("train_seconds")), "images_per_s": shown(result.get("images_per_s"))}
+    yield report.facts({**training_facts(config), **speed, "checkpoint": run.best_file})
     yield from report.differences(config)
     yield from report.drawn("training", lambda path: draw_training(run, path))
     yield from _epochs(report, run, result)
