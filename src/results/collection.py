@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from src.errors import RunError
@@ -14,6 +14,8 @@ from src.results.view import View
 from src.runs.predictions import read_predictions
 from src.runs.rundir import SweepDir
 
+# The epochs and values of the selecting metric, by the name of a run.
+Curves = Callable[[str], tuple[Sequence[float], Sequence[float]]]
 # Of the cells between the best and the worst, a figure shows this many, evenly spread over the ranking.
 _CURVES = 100
 
@@ -36,17 +38,38 @@ def collect(sweep: SweepDir, artifacts: Path, view: View | None = None) -> Answe
     rows = answer.rows()
     print_answer(answer, (view or View()).of(rows))
     files = write_answer(answer, rows, sweep.path)
-    figure = draw_sweep(sweep, answer.table, artifacts / f"{sweep.name}.png")
+    curves = curves_of_sweep(sweep, answer.table.select.column)
+    figure = draw_table(answer.table, curves, artifacts / f"{sweep.name}.png")
     _print_files([*files, *([figure] if figure else [])])
     return answer
 
 
-def collect_into(answer: Answer, view: View, folder: Path) -> None:
-    """Write the tables and aggregate.json to `folder`, with the rows that `view` shows, and print them."""
+def collect_into(answer: Answer, view: View, folder: Path, curves: Curves) -> None:
+    """Write the tables, aggregate.json and the figures to `folder`, with the rows that `view` shows, and print them.
+
+    Raises RunError if `folder` cannot be created, or `view` names a column that there is not.
+    """
     rows = view.of(answer.rows())
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be created: {error.strerror}; choose another folder with --out") from None
     print_answer(answer, rows)
-    _print_files(write_answer(answer, rows, folder))
+    figure = draw_table(answer.table, curves, folder / "curves.png")
+    _print_files([*write_answer(answer, rows, folder), *([figure] if figure else [])])
+
+
+def curves_of_sweep(sweep: SweepDir, column: str) -> Curves:
+    """The curves of a metric of the runs of a sweep. A damaged log is logged, and has no points."""
+
+    def curve(name: str) -> tuple[Sequence[float], Sequence[float]]:
+        try:
+            return curve_of(sweep.run(name), column)
+        except RunError as error:
+            log.warning(f"not in the figure: {error}")
+            return [], []
+
+    return curve
 
 
 def _print_files(files: Sequence[Path]) -> None:
@@ -54,7 +77,7 @@ def _print_files(files: Sequence[Path]) -> None:
         print(f"wrote {path}")
 
 
-def draw_sweep(sweep: SweepDir, table: Table, path: Path) -> Path | None:
+def draw_table(table: Table, curves_of: Curves, path: Path) -> Path | None:
     """Draw the selecting metric over the epochs for the runs that have it. Returns None if no run has."""
     from src.results.figures import Curve, draw_curves
 
@@ -62,14 +85,10 @@ def draw_sweep(sweep: SweepDir, table: Table, path: Path) -> Path | None:
     step = max(1, len(ranked) // _CURVES)
     curves = []
     for row in ranked[::step]:
-        try:
-            x, y = curve_of(sweep.run(str(row["run"])), table.select.column)
-        except RunError as error:
-            log.warning(f"not in the figure: {error}")
-            continue
+        x, y = curves_of(str(row["run"]))
         if x:
             label = f"{row['run']} (best)" if best and row["run"] == best["run"] else str(row["run"])
             curves.append(Curve(label, x, y, faint=len(ranked) > 8 and not label.endswith("(best)")))
     if not curves:
         return None
-    return draw_curves(path, curves, "epoch", table.select.column, title=sweep.name)
+    return draw_curves(path, curves, "epoch", table.select.column, title=table.name)
