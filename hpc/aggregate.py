@@ -78,17 +78,14 @@ def _is_foreign(path: Path) -> bool:
 
 
 def _show_foreign(directory: Path, config: Config, view: View, out: Path | None, *, as_json: bool) -> None:
-    from src.results.answer import answer_of
-    from src.results.collection import collect_into
-    from src.results.foreign import read_foreign
+    from src.results.collection import answer_of_logs, collect_into
 
-    logs = read_foreign(directory, config.metrics.select)
-    answer = answer_of(logs.table, lambda _: None, logs.notes)
+    answer, curves = answer_of_logs(directory, config.metrics.select)
     if as_json:
         print(json.dumps(answer.to_json(view.of(answer.rows()))))
     else:
         # Never into the directory, which belongs to another program.
-        collect_into(answer, view, out or Path(config.paths.artifacts_dir) / logs.table.name, logs.curves.__getitem__)
+        collect_into(answer, view, out or Path(config.paths.artifacts_dir) / answer.table.name, curves)
 
 
 def _show(sweep: SweepDir, config: Config, view: View, out: Path | None, *, as_json: bool) -> None:

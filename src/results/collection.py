@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from src.config.schema import Select
 from src.errors import RunError
 from src.log import log
 from src.results.answer import Answer, answer_of
 from src.results.answer_output import print_answer, write_answer
+from src.results.foreign import read_foreign
 from src.results.table import Table, curve_of, read_table
 from src.results.view import View
 from src.runs.predictions import read_predictions
@@ -27,6 +29,12 @@ def answer_of_sweep(sweep: SweepDir) -> Answer:
         return answer_of(table, lambda name: read_predictions(sweep.run(name).predictions_file))
     except RunError as error:
         return answer_of(table, lambda _: None, [str(error)])
+
+
+def answer_of_logs(directory: Path, select: Select) -> tuple[Answer, Curves]:
+    """What another program's TensorBoard logs say, and their curves. Raises RunError as `read_foreign` does."""
+    logs = read_foreign(directory, select)
+    return answer_of(logs.table, lambda _: None, logs.notes), logs.curves.__getitem__
 
 
 def collect(sweep: SweepDir, artifacts: Path, view: View | None = None) -> Answer:

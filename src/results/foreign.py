@@ -65,7 +65,7 @@ def read_foreign(directory: Path, select: Select) -> ForeignLogs:
         raise RunError(
             f"{directory}: no run has logged {select.column}, by which runs are chosen; tags: "
             f"{shortlist(tags, _TAGS_SHOWN)}; to choose by val/loss: "
-            f"{hints.python('-m', 'hpc.aggregate', str(directory), *by_loss)}"
+            f"{hints.python('hpc.aggregate', str(directory), *by_loss)}"
         )
     axes = _axes([run.hparams for run in runs.values()])
     rows, curves = [], {}
