@@ -10,25 +10,28 @@ from src.errors import RunError
 from src.log import log
 from src.results.answer import Answer, answer_of
 from src.results.answer_output import print_answer, write_answer
+from src.results.artifacts import export_figure
 from src.results.foreign import read_foreign
-from src.results.table import Table, curve_of, read_table
+from src.results.grid_figures import draw_grid
+from src.results.table import curve_of, read_table
 from src.results.view import View
 from src.runs.predictions import read_predictions
 from src.runs.rundir import SweepDir
 
 # The epochs and values of the selecting metric, by the name of a run.
 Curves = Callable[[str], tuple[Sequence[float], Sequence[float]]]
-# Of the cells between the best and the worst, a figure shows this many, evenly spread over the ranking.
-_CURVES = 100
+# Of more runs than these, a part is drawn, evenly spread over the ranking: reading all curves takes long.
+_CURVES = 500
 
 
 def answer_of_sweep(sweep: SweepDir) -> Answer:
     """What the results of a sweep say. Damaged results per image are noted, and not used. Raises RunError."""
-    table = read_table(sweep)
+    table, is_grid = read_table(sweep), sweep.kind == "grid"
     try:
-        return answer_of(table, lambda name: read_predictions(sweep.run(name).predictions_file))
+        predictions_of = lambda name: read_predictions(sweep.run(name).predictions_file)  # noqa: E731
+        return answer_of(table, predictions_of, is_grid=is_grid)
     except RunError as error:
-        return answer_of(table, lambda _: None, [str(error)])
+        return answer_of(table, lambda _: None, [str(error)], is_grid=is_grid)
 
 
 def answer_of_logs(directory: Path, select: Select) -> tuple[Answer, Curves]:
@@ -46,9 +49,8 @@ def collect(sweep: SweepDir, artifacts: Path, view: View | None = None) -> Answe
     rows = answer.rows()
     print_answer(answer, (view or View()).of(rows))
     files = write_answer(answer, rows, sweep.path)
-    curves = curves_of_sweep(sweep, answer.table.select.column)
-    figure = draw_table(answer.table, curves, artifacts / f"{sweep.name}.png")
-    _print_files([*files, *([figure] if figure else [])])
+    figures = draw_answer(answer, curves_of_sweep(sweep, answer.table.select.column), sweep.path)
+    _print_files([*files, *(export_figure(path, sweep, artifacts) for path in figures)])
     return answer
 
 
@@ -63,8 +65,7 @@ def collect_into(answer: Answer, view: View, folder: Path, curves: Curves) -> No
     except OSError as error:
         raise RunError(f"{folder}: cannot be created: {error.strerror}; choose another folder with --out") from None
     print_answer(answer, rows)
-    figure = draw_table(answer.table, curves, folder / "curves.png")
-    _print_files([*write_answer(answer, rows, folder), *([figure] if figure else [])])
+    _print_files([*write_answer(answer, rows, folder), *draw_answer(answer, curves, folder)])
 
 
 def curves_of_sweep(sweep: SweepDir, column: str) -> Curves:
@@ -85,18 +86,11 @@ def _print_files(files: Sequence[Path]) -> None:
         print(f"wrote {path}")
 
 
-def draw_table(table: Table, curves_of: Curves, path: Path) -> Path | None:
-    """Draw the selecting metric over the epochs for the runs that have it. Returns None if no run has."""
-    from src.results.figures import Curve, draw_curves
-
-    best, ranked = table.best(), table.ranked
-    step = max(1, len(ranked) // _CURVES)
-    curves = []
-    for row in ranked[::step]:
-        x, y = curves_of(str(row["run"]))
-        if x:
-            label = f"{row['run']} (best)" if best and row["run"] == best["run"] else str(row["run"])
-            curves.append(Curve(label, x, y, faint=len(ranked) > 8 and not label.endswith("(best)")))
-    if not curves:
-        return None
-    return draw_curves(path, curves, "epoch", table.select.column, title=table.name)
+def draw_answer(answer: Answer, curves: Curves, folder: Path) -> list[Path]:
+    """Draw the figures of a table with axes, as far as there is data."""
+    table = answer.table
+    if not table.axes:
+        return []
+    names = [str(row["run"]) for row in table.ranked]
+    chosen = names[:: max(1, len(names) // _CURVES)]
+    return draw_grid(table, answer.effects, {name: curves(name) for name in chosen}, folder)
