@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from src.cli import ConfigOption, SetOption, overrides_of, run_command
+from src.runs.rundir import SweepDir
 
 if TYPE_CHECKING:
     from src.config.schema import Config
     from src.results.view import View
-    from src.runs.rundir import SweepDir
 
 
 def main(
@@ -55,28 +55,49 @@ def main(
     view = View(where or (), sort, top, columns.split(",") if columns else ())
     chosen = _named(names, Path(loaded.paths.runs_dir))
     for each in chosen:
-        _show(each, loaded, view, (out / each.name if len(chosen) > 1 else out) if out else None, as_json=as_json)
+        folder = out / each.name if out and len(chosen) > 1 else out
+        if isinstance(each, SweepDir):
+            _show(each, loaded, view, folder, as_json=as_json)
+        else:
+            _show_foreign(each, loaded, view, folder, as_json=as_json)
 
 
-def _named(names: Sequence[str] | None, runs_dir: Path) -> list[SweepDir]:
+def _named(names: Sequence[str] | None, runs_dir: Path) -> list[SweepDir | Path]:
     from src.runs.names import find_named
     from src.runs.sweeps import sweeps, with_whole_manifests
 
-    # Without any sweep, find_named raises RunError with the command that starts the first runs.
     if names:
-        return [find_named(runs_dir, name)[0] for name in names]
+        return [Path(name) if _is_foreign(Path(name)) else find_named(runs_dir, name)[0] for name in names]
+    # Without any sweep, find_named raises RunError with the command that starts the first runs.
     return list(with_whole_manifests(sweeps(runs_dir))) or [find_named(runs_dir, None)[0]]
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether it is a directory that holds neither a sweep nor several."""
+    return path.is_dir() and not any(place.is_file() for place in (path / "sweep.yaml", *path.glob("*/sweep.yaml")))
+
+
+def _show_foreign(directory: Path, config: Config, view: View, out: Path | None, *, as_json: bool) -> None:
+    from src.results.collection import answer_of_logs, collect_into
+
+    answer, curves = answer_of_logs(directory, config.metrics.select)
+    if as_json:
+        print(json.dumps(answer.to_json(view.of(answer.rows()))))
+    else:
+        # Never into the directory, which belongs to another program.
+        collect_into(answer, view, out or Path(config.paths.artifacts_dir) / answer.table.name, curves)
 
 
 def _show(sweep: SweepDir, config: Config, view: View, out: Path | None, *, as_json: bool) -> None:
     from src.outcome import show_outcome
-    from src.results.collection import answer_of_sweep, collect, collect_into
+    from src.results.collection import answer_of_sweep, collect, collect_into, curves_of_sweep
 
     if as_json:
         answer = answer_of_sweep(sweep)
         print(json.dumps(answer.to_json(view.of(answer.rows()))))
     elif out:
-        collect_into(answer_of_sweep(sweep), view, out)
+        answer = answer_of_sweep(sweep)
+        collect_into(answer, view, out, curves_of_sweep(sweep, answer.table.select.column))
     else:
         collect(sweep, Path(config.paths.artifacts_dir), view)
         show_outcome(sweep, config)

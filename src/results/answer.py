@@ -134,10 +134,19 @@ def _as_json(found: BestSet | None) -> dict[str, Any]:
     }
 
 
-def answer_of(table: Table, predictions_of: Callable[[str], Predictions | None], notes: Sequence[str] = ()) -> Answer:
-    """What the table says. `predictions_of`: a run's results per image, by its name. Raises RunError if damaged."""
+def answer_of(
+    table: Table,
+    predictions_of: Callable[[str], Predictions | None],
+    notes: Sequence[str] = (),
+    *,
+    is_grid: bool = True,
+) -> Answer:
+    """What the table says. `predictions_of`: a run's results per image, by its name. Raises RunError if damaged.
+
+    `is_grid`: whether the axes were combined; the variants of a comparison, which each change something else, were not.
+    """
     settings = settings_of(table)
-    effects = effects_of(table)
+    effects = effects_of(table) if is_grid else None
     found = None
     if len(settings) > 1:
         found = best_set_by_images(settings, table.select, predictions_of)

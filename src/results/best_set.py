@@ -180,15 +180,16 @@ class _Bootstrap:
 
     def best_set(self, compared: int, select: Select) -> BestSet:
         """The set, out of `compared` settings."""
+        import numpy as np
+
         values, resampled, selected = self._resample()
         names = [each.name for each in self._settings]
         members = self._members(values, resampled)
         tops = resampled >= resampled.max(axis=1, keepdims=True)
         shares = (tops / tops.sum(axis=1, keepdims=True)).mean(axis=0)
-        error = float(resampled[:, 0].std(ddof=1))
-        half, unbiased = NormalDist().inv_cdf((1 + LEVEL) / 2) * error, float(selected.mean())
-        centre = select.score(unbiased)
-        winner = Winner(select.score(float(values[0])), centre, centre - half, centre + half)
+        ends = np.quantile(resampled[:, 0] - values[0], ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+        low, high = sorted(select.score(float(selected.mean() + end)) for end in ends)
+        winner = Winner(select.score(float(values[0])), select.score(float(selected.mean())), low, high)
         probability = {name: float(share) for name, share in zip(names, shares, strict=True)}
         chosen = [name for name, member in zip(names, members, strict=True) if member]
         return BestSet("bootstrap", chosen, compared, probability, winner, self._sentence())
@@ -256,11 +257,14 @@ class _Bootstrap:
         count = len(values)
         if count > _MOST_TESTED:
             return [True] * count
-        deviations = resampled - resampled.mean(axis=0)
-        members = []
+        sizes = np.array([len(each.values) for each in self._settings])
+        covariance = np.cov(self._means, rowvar=False).reshape(count, count) / len(self._means)
+        covariance += np.diag(self._noise**2 / sizes)
+        variance, deviations, members = np.diag(covariance), resampled - values, []
         for number in range(count):
             differences = deviations - deviations[:, [number]]
-            errors = np.maximum(differences.std(axis=0, ddof=1), 1e-12)
+            # Not less than rounding: two settings may have predicted the same.
+            errors = np.sqrt(np.maximum(variance + variance[number] - 2 * covariance[number], 1e-12))
             statistic = float(((values - values[number]) / errors).max())
             largest = (differences / errors).max(axis=1)
             members.append(statistic <= 0 or float((largest >= statistic).mean()) > 1 - LEVEL)

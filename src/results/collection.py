@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from src.config.schema import Select
 from src.errors import RunError
 from src.log import log
 from src.results.answer import Answer, answer_of
 from src.results.answer_output import print_answer, write_answer
-from src.results.table import Table, curve_of, read_table
+from src.results.artifacts import export_figure
+from src.results.foreign import read_foreign
+from src.results.grid_figures import draw_grid
+from src.results.table import curve_of, read_table
 from src.results.view import View
 from src.runs.predictions import read_predictions
 from src.runs.rundir import SweepDir
 
-# Of the cells between the best and the worst, a figure shows this many, evenly spread over the ranking.
-_CURVES = 100
+# The epochs and values of the selecting metric, by the name of a run.
+Curves = Callable[[str], tuple[Sequence[float], Sequence[float]]]
+# Of more runs than these, a part is drawn, evenly spread over the ranking: reading all curves takes long.
+_CURVES = 500
 
 
 def answer_of_sweep(sweep: SweepDir) -> Answer:
     """What the results of a sweep say. Damaged results per image are noted, and not used. Raises RunError."""
-    table = read_table(sweep)
+    table, is_grid = read_table(sweep), sweep.kind == "grid"
     try:
-        return answer_of(table, lambda name: read_predictions(sweep.run(name).predictions_file))
+        predictions_of = lambda name: read_predictions(sweep.run(name).predictions_file)  # noqa: E731
+        return answer_of(table, predictions_of, is_grid=is_grid)
     except RunError as error:
-        return answer_of(table, lambda _: None, [str(error)])
+        return answer_of(table, lambda _: None, [str(error)], is_grid=is_grid)
+
+
+def answer_of_logs(directory: Path, select: Select) -> tuple[Answer, Curves]:
+    """What another program's TensorBoard logs say, and their curves. Raises RunError as `read_foreign` does."""
+    logs = read_foreign(directory, select)
+    return answer_of(logs.table, lambda _: None, logs.notes), logs.curves.__getitem__
 
 
 def collect(sweep: SweepDir, artifacts: Path, view: View | None = None) -> Answer:
@@ -36,17 +49,36 @@ def collect(sweep: SweepDir, artifacts: Path, view: View | None = None) -> Answe
     rows = answer.rows()
     print_answer(answer, (view or View()).of(rows))
     files = write_answer(answer, rows, sweep.path)
-    figure = draw_sweep(sweep, answer.table, artifacts / f"{sweep.name}.png")
-    _print_files([*files, *([figure] if figure else [])])
+    figures = draw_answer(answer, curves_of_sweep(sweep, answer.table.select.column), sweep.path)
+    _print_files([*files, *(export_figure(path, sweep, artifacts) for path in figures)])
     return answer
 
 
-def collect_into(answer: Answer, view: View, folder: Path) -> None:
-    """Write the tables and aggregate.json to `folder`, with the rows that `view` shows, and print them."""
+def collect_into(answer: Answer, view: View, folder: Path, curves: Curves) -> None:
+    """Write the tables, aggregate.json and the figures to `folder`, with the rows that `view` shows, and print them.
+
+    Raises RunError if `folder` cannot be created, or `view` names a column that there is not.
+    """
     rows = view.of(answer.rows())
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be created: {error.strerror}; choose another folder with --out") from None
     print_answer(answer, rows)
-    _print_files(write_answer(answer, rows, folder))
+    _print_files([*write_answer(answer, rows, folder), *draw_answer(answer, curves, folder)])
+
+
+def curves_of_sweep(sweep: SweepDir, column: str) -> Curves:
+    """The curves of a metric of the runs of a sweep. A damaged log is logged, and has no points."""
+
+    def curve(name: str) -> tuple[Sequence[float], Sequence[float]]:
+        try:
+            return curve_of(sweep.run(name), column)
+        except RunError as error:
+            log.warning(f"not in the figure: {error}")
+            return [], []
+
+    return curve
 
 
 def _print_files(files: Sequence[Path]) -> None:
@@ -54,22 +86,11 @@ def _print_files(files: Sequence[Path]) -> None:
         print(f"wrote {path}")
 
 
-def draw_sweep(sweep: SweepDir, table: Table, path: Path) -> Path | None:
-    """Draw the selecting metric over the epochs for the runs that have it. Returns None if no run has."""
-    from src.results.figures import Curve, draw_curves
-
-    best, ranked = table.best(), table.ranked
-    step = max(1, len(ranked) // _CURVES)
-    curves = []
-    for row in ranked[::step]:
-        try:
-            x, y = curve_of(sweep.run(str(row["run"])), table.select.column)
-        except RunError as error:
-            log.warning(f"not in the figure: {error}")
-            continue
-        if x:
-            label = f"{row['run']} (best)" if best and row["run"] == best["run"] else str(row["run"])
-            curves.append(Curve(label, x, y, faint=len(ranked) > 8 and not label.endswith("(best)")))
-    if not curves:
-        return None
-    return draw_curves(path, curves, "epoch", table.select.column, title=sweep.name)
+def draw_answer(answer: Answer, curves: Curves, folder: Path) -> list[Path]:
+    """Draw the figures of a table with axes, as far as there is data."""
+    table = answer.table
+    if not table.axes:
+        return []
+    names = [str(row["run"]) for row in table.ranked]
+    chosen = names[:: max(1, len(names) // _CURVES)]
+    return draw_grid(table, answer.effects, {name: curves(name) for name in chosen}, folder)

@@ -83,7 +83,9 @@ def test_the_same_input_gives_the_same_bytes(sweep: SweepDir, tmp_path: Path) ->
     before = contents(sweep.path) | contents(tmp_path / "artifacts")
     ask(tmp_path)
     assert contents(sweep.path) | contents(tmp_path / "artifacts") == before
-    assert {"table.csv", "table.md", "table.parquet", "aggregate.json", "seeds.csv", f"{sweep.name}.png"} <= set(before)
+    assert {"table.csv", "table.md", "table.parquet", "aggregate.json", "seeds.csv", f"{sweep.name}_curves.png"} <= set(
+        before
+    )
 
 
 def test_options_choose_what_is_shown_and_the_files_of_the_sweep_hold_everything(

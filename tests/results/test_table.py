@@ -161,7 +161,7 @@ def test_a_loss_that_is_no_number_is_a_state_of_its_own_and_never_the_best(
 
 def test_collect_writes_tables_and_figure(sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     collect(sweep, tmp_path / "artifacts")
-    assert (tmp_path / "artifacts" / f"{sweep.name}.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "artifacts" / f"{sweep.name}_curves.png").read_bytes().startswith(b"\x89PNG")
     shown = capsys.readouterr().out
     assert "best: k=001" in shown
     assert shown.count("k=00") >= 5

@@ -227,7 +227,7 @@ def test_a_curve_that_cannot_be_read_is_left_out_of_the_figure(
     collect(sweep, tmp_path / "artifacts")
     said = capsys.readouterr()
     assert f"not in the figure: {sweep.runs()[0].metrics_file}: line 1" in said.err
-    assert (tmp_path / "artifacts" / f"{sweep.name}.png").is_file()
+    assert (tmp_path / "artifacts" / f"{sweep.name}_curves.png").is_file()
 
 
 @pytest.mark.parametrize("damage", [damage_attempts, damage_result])

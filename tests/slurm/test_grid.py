@@ -151,7 +151,7 @@ def test_every_cell_is_done_once_and_stands_in_the_table(
     for run in sweep.runs():
         assert re.search(rf"\| {re.escape(run.name)} +\| done ", table)
         assert [a["cause"] for a in run.attempts()].count("DONE") == 1
-    assert (experiment.parent / "artifacts" / f"{sweep.name}.png").is_file()
+    assert (experiment.parent / "artifacts" / f"{sweep.name}_curves.png").is_file()
 
 
 def test_the_array_kept_under_its_cap(finished: tuple[SweepDir, Watch]) -> None:

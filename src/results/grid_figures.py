@@ -1,0 +1,248 @@
+"""The figures of a grid: effects, heat map, parallel coordinates, curves of the best and the worst, rank correlation.
+
+The best cell is marked in each. What cannot be drawn, such as a heat map of a single axis, is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from src.results.early import Curve, epochs_trained, how_early
+from src.results.effects import Effects, Level
+from src.results.figures import ACCENT, MUTED, PALETTE, SCALE, label_of, new_figure, save_figure, whole_ticks
+from src.results.table import Row, Table
+from src.results.terminal import show_value
+
+_MOST_PANELS = 6
+# More values than these do not fit into a heat map.
+_MOST_PRINTED = 150
+# More lines than these hide each other, and take long to draw: every second, third, ... run is shown.
+_MOST_LINES = 100
+# The best cells, then the worst ones.
+_SHOWN = 3
+_COLOURS = (ACCENT, PALETTE[0], PALETTE[2], PALETTE[3], PALETTE[4], PALETTE[5])
+# Behind a text that lines cross.
+_PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0}
+
+
+def draw_grid(table: Table, effects: Effects | None, curves: Mapping[str, Curve], folder: Path) -> list[Path]:
+    """Draw all figures that the data allow into `folder`, and return their paths.
+
+    `curves`: by the name of the run, its epochs and the values of the selecting metric.
+    """
+    drawn = [
+        effects and draw_effects(table, effects, folder / "effects.png"),
+        effects and draw_heatmap(table, effects, folder / "heatmap.png"),
+        effects and draw_parallel(table, effects, folder / "parallel.png"),
+        draw_best_and_worst(table, curves, folder / "curves.png"),
+        draw_rank_correlation(table, curves, folder / "rank_correlation.png"),
+    ]
+    return [path for path in drawn if path]
+
+
+def draw_effects(table: Table, effects: Effects, path: Path) -> Path:
+    """Draw the mean per level of each axis with its 95 % interval, and mark the levels of the best cell."""
+    shown = effects.levels
+    columns = min(len(shown), _MOST_PANELS)
+    lines = math.ceil(len(shown) / columns)
+    figure = new_figure(max(4.5, 1.9 * columns + 0.6), 3.4 * lines)
+    panels: Any = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    best = table.best() or {}
+    for axes, (axis, levels) in zip(panels.flat, shown.items(), strict=False):
+        means = [level.mean for level in levels]
+        axes.plot(range(len(levels)), means, color=PALETTE[0], linewidth=1.0, linestyle=":")
+        for x, level in enumerate(levels):
+            mine = str(level.value) == str(best.get(axis))
+            reach = level.interval and [[means[x] - level.interval[0]], [level.interval[1] - means[x]]]
+            colour, marker = (ACCENT, "D") if mine else (PALETTE[0], "o")
+            axes.errorbar(x, means[x], yerr=reach, color=colour, marker=marker, capsize=4, linestyle="none")
+        _name_levels(axes, levels)
+        axes.set(xlabel=axis.replace("_", " "), xlim=(-0.5, len(levels) - 0.5))
+        axes.grid(axis="y")
+    for axes in panels.flat[len(shown) :]:
+        axes.set_axis_off()
+    for line in panels:
+        line[0].set_ylabel(f"mean {label_of(table.select.column)}")
+    known = "with 95 % intervals" if effects.noise is not None else "one run per cell, no intervals"
+    figure.suptitle(f"{table.name}: mean per level, {known}; diamond: the best cell", fontsize=11, x=0.01, ha="left")
+    return save_figure(figure, path)
+
+
+def _name_levels(axes: Any, levels: Sequence[Level]) -> None:
+    labels = [_label(level) for level in levels]
+    long = sum(len(label) for label in labels) > 16
+    axes.set_xticks(range(len(levels)), labels, rotation=30 if long else 0, ha="right" if long else "center")
+
+
+def _label(level: Level) -> str:
+    return "none" if level.value is None else show_value(level.value)
+
+
+def draw_heatmap(table: Table, effects: Effects, path: Path) -> Path | None:
+    """Draw the mean for each combination of the pair of axes that explains most of the variance together."""
+    import numpy as np
+    from matplotlib.patches import Rectangle
+
+    pair = _strongest_pair(effects)
+    if pair is None:
+        return None
+    # The axis with more levels goes along the wider side.
+    down, across = sorted(pair, key=lambda axis: len(effects.levels[axis]))
+    rows = [row for row in table.ranked if table.is_comparable(row)]
+    at = [_places(rows, axis, effects.levels[axis]) for axis in (down, across)]
+    means = np.full((len(effects.levels[down]), len(effects.levels[across])), np.nan)
+    values = np.array([row[table.select.column] for row in rows], dtype=float)
+    for y, x in np.ndindex(means.shape):
+        here = (np.array(at[0]) == y) & (np.array(at[1]) == x)
+        means[y, x] = values[here].mean() if here.any() else np.nan
+    height, width = means.shape
+    figure = new_figure(max(6.0, 0.75 * width + 3.0), max(3.6, 0.55 * height + 1.6))
+    axes: Any = figure.add_subplot()
+    scale = SCALE if table.select.direction == "max" else f"{SCALE}_r"
+    image = axes.imshow(np.ma.masked_invalid(means), cmap=scale, aspect="auto", interpolation="nearest")
+    figure.colorbar(image, label=f"mean {label_of(table.select.column)}")
+    for y, x in np.ndindex(means.shape):
+        if np.isnan(means[y, x]):
+            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, hatch="///", edgecolor=MUTED, linewidth=0))
+        elif means.size <= _MOST_PRINTED:
+            red, green, blue, _ = image.cmap(image.norm(means[y, x]))
+            dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
+            axes.text(
+                x, y, f"{means[y, x]:#.3g}".rstrip("."), ha="center", va="center", color="white" if dark else "black"
+            )
+    # The rows are ranked.
+    y, x = at[0][0], at[1][0]
+    axes.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fill=False, edgecolor=ACCENT, linewidth=3))
+    axes.set_xticks(range(width), [_label(level) for level in effects.levels[across]])
+    axes.set_yticks(range(height), [_label(level) for level in effects.levels[down]])
+    hatched = "; hatched: no runs" if np.isnan(means).any() else ""
+    axes.set(xlabel=across.replace("_", " "), ylabel=down.replace("_", " "))
+    axes.set_title(f"{table.name}: mean per pair of levels; framed: the best cell{hatched}", fontsize=10)
+    axes.spines[:].set_visible(False)
+    return save_figure(figure, path)
+
+
+def _strongest_pair(effects: Effects) -> tuple[str, ...] | None:
+    shares = {effect.axes: effect.share or 0.0 for effect in effects.terms}
+    pairs = [axes for axes in shares if len(axes) == 2]
+    return max(pairs, key=lambda axes: shares[axes] + sum(shares[axis,] for axis in axes), default=None)
+
+
+def _places(rows: Sequence[Row], axis: str, levels: Sequence[Level]) -> list[int]:
+    """The number of the level of each row on an axis."""
+    numbers = {str(level.value): number for number, level in enumerate(levels)}
+    return [numbers[str(row.get(axis))] for row in rows]
+
+
+def draw_parallel(table: Table, effects: Effects, path: Path) -> Path:
+    """Draw a line per run through its level on each axis to its result; on the last axis, up is better."""
+    import matplotlib
+    import numpy as np
+
+    comparable = [row for row in table.ranked if table.is_comparable(row)]
+    rows = _thinned(comparable)
+    scores = np.array([table.select.score(row[table.select.column]) for row in rows])
+    low, high = float(scores.min()), float(scores.max())
+    heights = (scores - low) / ((high - low) or 1)
+    lines = np.empty((len(rows), len(effects.levels) + 1))
+    lines[:, -1] = heights
+    figure = new_figure(max(6.0, 1.4 * len(effects.levels) + 1.6), 4.4)
+    axes: Any = figure.add_subplot()
+    for number, (axis, levels) in enumerate(effects.levels.items()):
+        places, positions = np.array(_places(rows, axis, levels)), np.linspace(0.14, 0.86, len(levels))
+        # Runs of one level are fanned out, the better ones above, or their lines would hide each other.
+        band = min(0.14, 0.3 * (positions[1] - positions[0]))
+        for place, position in enumerate(positions):
+            members = np.flatnonzero(places == place)
+            lines[members, number] = position + np.linspace(band, -band, len(members)) * (len(members) > 1)
+            axes.text(
+                number - 0.07,
+                position,
+                _label(levels[place]),
+                ha="right",
+                va="center",
+                fontsize=9,
+                bbox=_PAPER,
+            )
+    # Not to the end of the scale, whose yellow would draw the eye to the worst run.
+    # In steps: fewer colours make a smaller file.
+    colours = matplotlib.colormaps[SCALE](0.85 * (1 - np.round(heights * 6) / 6))
+    for line, colour in reversed(list(zip(lines, colours, strict=True))):
+        axes.plot(range(len(line)), line, color=colour, linewidth=1.1, linestyle="-")
+    axes.plot(range(lines.shape[1]), lines[0], color=ACCENT, linewidth=3, linestyle="-", label=str(rows[0]["run"]))
+    for place in np.linspace(0, 1, 5):
+        value = table.select.score(low + place * (high - low))
+        axes.text(lines.shape[1] - 0.95, place, f"{value:.3g}", va="center", fontsize=8.5)
+    for number in range(lines.shape[1]):
+        axes.axvline(number, color=MUTED, linewidth=0.8, linestyle="-", zorder=0)
+    shown = str(len(rows)) if len(rows) == len(comparable) else f"{len(rows)} of {len(comparable)}"
+    names = [*(axis.replace("_", " ") for axis in effects.levels), label_of(table.select.column).replace(" (", "\n(")]
+    axes.set_xticks(range(len(names)), names)
+    axes.set(xlim=(-0.6, len(names) - 0.6), yticks=[])
+    axes.set_title(f"{table.name}: {shown} runs, the darker the better")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    figure.legend(loc="outside lower center", title="best")
+    return save_figure(figure, path)
+
+
+def draw_best_and_worst(table: Table, curves: Mapping[str, Curve], path: Path) -> Path | None:
+    """Draw the curves of the best and the worst comparable runs, and the others in grey, finished or not."""
+    rows = [row for row in table.ranked if len(curves.get(row["run"], ((),))[0])]
+    if not rows:
+        return None
+    comparable = [row for row in rows if table.is_comparable(row)]
+    best, rest = comparable[:_SHOWN], comparable[_SHOWN:]
+    worst = rest[-_SHOWN:]
+    others = [*rest[: len(rest) - len(worst)], *rows[len(comparable) :]]
+    figure = new_figure(7.0, 3.9)
+    axes: Any = figure.add_subplot()
+    marker = "o" if max(len(curves[row["run"]][0]) for row in rows) <= 3 else None
+    points = {row["run"]: (epochs_trained(curves[row["run"]][0]), curves[row["run"]][1]) for row in rows}
+    for number, row in enumerate(_thinned(others)):
+        label = f"the {len(others)} others" if number == 0 else "_"
+        axes.plot(*points[row["run"]], color=MUTED, alpha=0.5, linewidth=0.8, linestyle="-", label=label)
+    for number, row in enumerate((*best, *worst)):
+        kind, dash = ("best", "-") if number < len(best) else ("worst", "--")
+        label = f"{kind}: {row['run']}, {row[table.select.column]:.3g}"
+        thick = 2.6 if number == 0 else 1.6
+        axes.plot(
+            *points[row["run"]], color=_COLOURS[number], linestyle=dash, marker=marker, linewidth=thick, label=label
+        )
+    whole_ticks(axes)
+    axes.set(xlabel="epochs trained", ylabel=label_of(table.select.column), title=f"{table.name}: best and worst runs")
+    axes.grid()
+    figure.legend(loc="outside lower center")
+    figure.set_figheight(figure.get_figheight() + 0.2 * (len(best) + len(worst) + bool(others)))
+    return save_figure(figure, path)
+
+
+def _thinned(rows: Sequence[Row]) -> Sequence[Row]:
+    return rows[:: math.ceil(len(rows) / _MOST_LINES) or 1]
+
+
+def draw_rank_correlation(table: Table, curves: Mapping[str, Curve], path: Path) -> Path | None:
+    """Draw for each epoch how the ranking correlates with the final one, and the rank of the best cell."""
+    early = how_early(table, curves)
+    if early is None:
+        return None
+    figure = new_figure(7.0, 4.6)
+    panels: Any = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    above, below = panels
+    above.plot(early.epochs, early.correlations, color=PALETTE[0], marker="o", linestyle="-")
+    above.set(ylabel="rank correlation\nwith the final ranking", ylim=(min(0.0, *early.correlations) - 0.05, 1.05))
+    below.plot(early.epochs, early.best_ranks, color=ACCENT, marker="D", linestyle="-")
+    below.set(xlabel="epochs trained", ylabel=f"rank of the best\nof {early.cells} cells")
+    below.set_ylim(max(early.best_ranks) + 0.5, 0.5)
+    for axes in panels:
+        axes.grid()
+        whole_ticks(axes)
+    from matplotlib.ticker import MaxNLocator
+
+    below.yaxis.set_major_locator(MaxNLocator(integer=True))
+    sentence = early.sentence.replace("; ", ";\n")
+    figure.suptitle(f"{table.name}: how early can one know?\n{sentence}", fontsize=10, x=0.01, ha="left")
+    return save_figure(figure, path)

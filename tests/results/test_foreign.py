@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import summary_v2 as hparams_summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.util.tensor_util import make_tensor_proto
+
+from hpc import aggregate
+from src.config.schema import Config, Select
+from src.config.yaml_file import dump_yaml
+from src.errors import RunError
+from src.results.event_files import read_events
+from src.results.foreign import read_foreign
+from tests.conftest import ROOT
+
+REFERENCE = ROOT.parent / "shared" / "reference" / "grid_search_runs"
+# Section 5 of the report: the number of the cell, its val accuracy and loss.
+SECTION_5 = {
+    34: (0.2973, 3.0466),
+    18: (0.2944, 3.0387),
+    43: (0.2888, 3.0626),
+    35: (0.2886, 3.0828),
+    33: (0.2799, 3.1604),
+    42: (0.2800, 3.1008),
+    7: (0.2169, 3.5453),
+    8: (0.1540, 4.0102),
+}
+
+
+def write(folder: Path, *events: Event, name: str = "events.out.tfevents.1.host") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = RecordWriter((folder / name).open("wb"))
+    for event in events:
+        writer.write(event.SerializeToString())
+    writer.close()
+    return folder / name
+
+
+def scalar(tag: str, step: int, value: float) -> Event:
+    return Event(wall_time=1.5, step=step, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)]))
+
+
+def tensor(tag: str, step: int, value: float) -> Event:
+    made = make_tensor_proto(np.float32(value))
+    return Event(wall_time=1.5, step=step, summary=Summary(value=[Summary.Value(tag=tag, tensor=made)]))
+
+
+def hparams(**values: Any) -> Event:
+    return Event(wall_time=1.5, summary=hparams_summary.hparams_pb(values))
+
+
+def values_of(path: Path) -> dict[str, tuple[list[int], list[float]]]:
+    found = read_events([path])
+    assert not found.notes
+    return {tag: (list(steps), [round(value, 5) for value in values]) for tag, (steps, values) in found.scalars.items()}
+
+
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason="the logs of the report are not on this machine")
+def test_the_reports_48_runs_have_the_numbers_of_its_section_5() -> None:
+    logs = read_foreign(REFERENCE, Select())
+    table = logs.table
+    assert (len(table.rows), list(logs.notes)) == (48, [])
+    assert sorted(table.axes) == ["batch_size", "branch_channels", "lr", "num_modules", "weight_decay"]
+    for number, (accuracy, loss) in SECTION_5.items():
+        (row,) = (row for row in table.rows if f"_k={number:03d}_" in row["run"])
+        assert row["val/accuracy"] == pytest.approx(accuracy, abs=0.6e-4)
+        assert row["val/loss"] == pytest.approx(loss, abs=1.1e-4)
+    best = table.best()
+    assert best is not None
+    assert (best["lr"], best["num_modules"], best["branch_channels"], best["batch_size"]) == (0.002, 6, "64-64-64", 32)
+
+
+@pytest.mark.parametrize("step", [0, 1, 127, 128, 300, 16384, 2**31])
+def test_steps_of_any_size_are_read(tmp_path: Path, step: int) -> None:
+    path = write(tmp_path, scalar("a", step, 0.5), scalar("a", step + 1, -2.5), scalar("b" * 200, step, 1))
+    assert values_of(path) == {"a": ([step, step + 1], [0.5, -2.5]), "b" * 200: ([step], [1])}
+
+
+def test_scalars_in_the_new_style_and_several_in_one_record_are_read(tmp_path: Path) -> None:
+    both = Summary(value=[Summary.Value(tag="a", simple_value=1), Summary.Value(tag="b", simple_value=2)])
+    path = write(tmp_path, tensor("c", 3, 0.25), Event(step=4, summary=both), Event(file_version="brain.Event:2"))
+    assert values_of(path) == {"a": ([4], [1]), "b": ([4], [2]), "c": ([3], [0.25])}
+
+
+def test_images_are_skipped(tmp_path: Path) -> None:
+    image = Summary.Value(tag="i", image=Summary.Image(encoded_image_string=bytes(5000)))
+    path = write(tmp_path, scalar("a", 1, 1), Event(summary=Summary(value=[image])), scalar("a", 2, 2))
+    assert values_of(path) == {"a": ([1, 2], [1, 2])}
+
+
+def test_a_step_that_was_logged_again_has_its_later_value(tmp_path: Path) -> None:
+    first = write(tmp_path, scalar("a", 1, 1), scalar("a", 2, 2), scalar("a", 2, 3), name="events.tfevents.1")
+    second = write(tmp_path, scalar("a", 2, 4), scalar("a", 3, 5), name="events.tfevents.2")
+    assert values_of(first)["a"] == ([1, 2], [1, 3])
+    assert read_events([second, first]).scalars["a"] == ([1, 2, 3], [1, 4, 5])
+
+
+@pytest.mark.parametrize("cut", [1, 4, 10, 20, 33, 40])
+def test_a_torn_file_is_read_as_far_as_it_goes(tmp_path: Path, cut: int) -> None:
+    path = write(tmp_path, *(scalar("val/acc", step, step / 10) for step in range(5)))
+    content = path.read_bytes()
+    path.write_bytes(content[:-cut])
+    found = read_events([path])
+    assert found.scalars["val/acc"][0] == [0, 1, 2, 3] if cut < 43 else [0, 1, 2]
+    (note,) = found.notes
+    assert f"{path}: damaged at byte " in note
+    assert "the 4 records before that were read" in note
+
+
+@pytest.mark.parametrize("place", ["length", "checksum of the length", "data", "checksum of the data"])
+def test_a_damaged_record_ends_the_reading(tmp_path: Path, place: str) -> None:
+    path = write(tmp_path, *(scalar("a", step, 1.0) for step in (1, 2, 3)))
+    content = bytearray(path.read_bytes())
+    size = len(content) // 3
+    offset = {"length": 7, "checksum of the length": 9, "data": 20, "checksum of the data": size - 1}[place]
+    content[size + offset] ^= 1
+    path.write_bytes(content)
+    found = read_events([path])
+    assert found.scalars["a"][0] == [1]
+    assert found.notes[0].endswith(f"damaged at byte {size} of {3 * size}; the 1 records before that were read")
+
+
+def test_whatever_the_bytes_are_there_is_no_traceback(tmp_path: Path) -> None:
+    random, path = np.random.default_rng(0), write(tmp_path, *(scalar("a", step, 1.0) for step in range(20)))
+    whole = path.read_bytes()
+    for _ in range(300):
+        content = bytearray(whole[: random.integers(0, len(whole) + 1)])
+        for place in random.integers(0, max(1, len(content)), 2):
+            content[place:place] = random.bytes(int(random.integers(0, 3)))
+        path.write_bytes(content)
+        read_events([path])
+
+
+def test_hyperparameters_come_from_the_sub_run_of_add_hparams(tmp_path: Path) -> None:
+    for number, rate in enumerate((0.1, 0.01)):
+        run = tmp_path / "logs" / f"run{number}"
+        write(run, scalar("val/acc", 1, 0.5), scalar("val/acc", 2, 0.25 + number), scalar("train/loss", 100, 3.0))
+        write(run / "1766863586.89", hparams(lr=rate, layers=4, name="x", deep=bool(number)), scalar("best", 0, 0.5))
+    table = read_foreign(tmp_path / "logs", Select()).table
+    assert [row["run"] for row in table.rows] == ["run0", "run1"]
+    assert list(table.axes) == ["lr", "deep"] or sorted(table.axes) == ["deep", "lr"]
+    assert [(row["lr"], row["val/accuracy"], row["best_step"]) for row in table.rows] == [
+        (0.1, 0.5, 1),
+        (0.01, 1.25, 2),
+    ]
+    assert [(row["train/loss"], row["best"], row["state"]) for row in table.rows] == [(3.0, 0.5, "logged")] * 2
+
+
+@pytest.mark.parametrize(
+    ("names", "axes"),
+    [
+        (["k=0_lr=0.1_bc=64-64", "k=1_lr=1e-4_bc=64-64", "k=2_lr=1e-4_bc=8-8"], {"lr": [0.1, 1e-4, 1e-4]}),
+        (["net_lr_0.1_bs_64", "net_lr_0.01_bs_64", "net_lr_0.01_bs_32"], {"lr": [0.1, 0.01, 0.01], "bs": [64, 64, 32]}),
+        (["weight_decay=1e-4,bs=8", "weight_decay=0,bs=8"], {"weight_decay": [1e-4, 0]}),
+        (["a/lr=1", "b/lr=2"], {"lr": [1, 2]}),
+    ],
+)
+def test_without_hparams_they_come_from_the_names(tmp_path: Path, names: list[str], axes: dict[str, list[Any]]) -> None:
+    for name in names:
+        write(tmp_path / "logs" / name, scalar("Accuracy/val", 1, 0.5))
+    rows = {row["run"]: row for row in read_foreign(tmp_path / "logs", Select()).table.rows}
+    for axis, values in axes.items():
+        assert [rows[name][axis] for name in names] == values
+    assert all("k" not in row for row in rows.values())
+
+
+def test_a_value_that_is_not_known_is_empty(tmp_path: Path) -> None:
+    write(tmp_path / "logs" / "a", scalar("val/acc", 1, 0.5), scalar("val/acc", 2, math.nan), scalar("x", 1, math.inf))
+    write(tmp_path / "logs" / "b", scalar("other", 1, 0.5))
+    table = read_foreign(tmp_path / "logs", Select()).table
+    shown = [[row[name] for name in ("val/accuracy", "x", "other")] for row in table.rows]
+    assert shown == [[0.5, None, None], [None, None, 0.5]]
+    best = table.best()
+    assert best is not None
+    assert best["run"] == "a"
+
+
+def test_the_directory_itself_may_be_the_run(tmp_path: Path) -> None:
+    write(tmp_path / "logs", scalar("val/accuracy", 1, 0.5))
+    assert [row["run"] for row in read_foreign(tmp_path / "logs", Select()).table.rows] == ["logs"]
+
+
+def test_what_is_missing_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    with pytest.raises(RunError, match="no sweep and no TensorBoard event files"):
+        read_foreign(tmp_path / "logs", Select())
+    write(tmp_path / "logs" / "a", scalar("Loss/valid", 1, 0.5))
+    with pytest.raises(
+        RunError, match=r"no run has logged val/accuracy.*tags: Loss/valid;.*metrics\.select\.name=loss"
+    ):
+        read_foreign(tmp_path / "logs", Select())
+    by_loss = read_foreign(tmp_path / "logs", Select(name="loss", direction="min"))
+    assert by_loss.table.rows[0]["val/loss"] == 0.5
+
+
+def test_the_command_writes_beside_the_artifacts_and_never_into_the_logs(
+    small: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text(dump_yaml(small().to_dict()))
+    for number in range(8):
+        name = f"lr={10.0 ** -(number % 2)}_wd={number // 2 % 2}_m={number // 4}"
+        write(tmp_path / "logs" / name, *(scalar("val/acc", step, 0.1 * number * step) for step in (1, 2)))
+    torn = next(iter(tmp_path.glob("logs/*/*tfevents*")))
+    torn.write_bytes(torn.read_bytes()[:-1])
+    before = sorted(path for path in (tmp_path / "logs").rglob("*"))
+    aggregate.main([str(tmp_path / "logs")], config=str(tmp_path / "config.yaml"))
+    shown = capsys.readouterr().out
+    assert f"{torn}: damaged at byte" in shown
+    assert "The standard deviation of a run" in shown
+    assert sorted(path for path in (tmp_path / "logs").rglob("*")) == before
+    written = tmp_path / "artifacts" / "logs"
+    assert {"table.csv", "aggregate.json", "effects.md", "curves.png"} <= {path.name for path in written.iterdir()}
+    with (written / "table.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 8

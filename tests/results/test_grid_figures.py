@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from src.config.schema import Select
+from src.results import grid_figures
+from src.results.early import Curve, how_early
+from src.results.effects import effects_of
+from src.results.grid_figures import draw_grid, draw_heatmap, draw_parallel
+from src.results.table import Table
+
+
+def grid(response: Callable[..., float], **axes: list[Any]) -> list[dict[str, Any]]:
+    """The rows of a complete grid, with the response as `y`."""
+    points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    return [{**point, "y": response(*point.values())} for point in points]
+
+
+def table_of(rows: list[dict[str, Any]], select: Select | None = None) -> Table:
+    """A table with `y` as val accuracy, and every other key as an axis."""
+    axes = [name for name in rows[0] if name != "y"]
+    made = [
+        {"index": n, "run": f"run_{n}", "state": "done", **row, "val/accuracy": row["y"]} for n, row in enumerate(rows)
+    ]
+    return Table("grid", made, axes, select or Select())
+
+
+FIGURES = ["effects.png", "heatmap.png", "parallel.png", "curves.png", "rank_correlation.png"]
+Texts = Callable[[], list[str]]
+
+
+def grid_of_48(select: Select | None = None) -> tuple[Table, dict[str, Curve]]:
+    """48 cells with null, text and numbers on the axes, and curves of ten epochs."""
+    random = np.random.default_rng(0)
+
+    def response(lr: float, channels: str, batch_size: int | None, wd: float, modules: int) -> float:
+        return 0.2 + 20 * lr + 0.01 * modules + random.normal(0, 0.01)
+
+    axes = {"batch_size": [32, None], "wd": [1e-5, 1e-4], "num_modules": [4, 6]}
+    table = table_of(grid(response, lr=[1e-4, 1e-3, 2e-3], channels=["64-64-64", "48-72-72"], **axes), select)
+    curves = {
+        row["run"]: (range(1, 11), [row["y"] * (epoch / 10) ** 0.5 + random.normal(0, 0.002) for epoch in range(1, 11)])
+        for row in table.rows
+    }
+    return table, curves
+
+
+@pytest.fixture
+def texts(monkeypatch: pytest.MonkeyPatch) -> Texts:
+    """The texts in the axes of the figures that were saved."""
+    figures: list[Figure] = []
+
+    def save(figure: Figure, path: Path) -> Path:
+        figures.append(figure)
+        return path
+
+    monkeypatch.setattr(grid_figures, "save_figure", save)
+    return lambda: [text.get_text() for figure in figures for axes in figure.axes for text in axes.texts]
+
+
+def test_all_figures_of_48_cells_are_small_and_the_same_every_time(tmp_path: Path) -> None:
+    table, curves = grid_of_48()
+    drawn = draw_grid(table, effects_of(table), curves, tmp_path / "a")
+    again = draw_grid(table, effects_of(table), curves, tmp_path / "b")
+    assert [path.name for path in drawn] == FIGURES
+    assert [path.read_bytes() for path in drawn] == [path.read_bytes() for path in again]
+    assert max(path.stat().st_size for path in drawn) < 150_000
+
+
+def test_what_cannot_be_drawn_is_left_out(tmp_path: Path) -> None:
+    one_axis = table_of(grid(lambda lr: float(lr), lr=[1, 2]))
+    names = [path.name for path in draw_grid(one_axis, effects_of(one_axis), {}, tmp_path)]
+    assert names == ["effects.png", "parallel.png"]
+    curves = {"run_0": ([1, 2], [0.1, 0.2])}
+    names = [path.name for path in draw_grid(one_axis, None, curves, tmp_path)]
+    assert names == ["curves.png"]
+    assert draw_grid(Table("empty", [], [], Select()), None, {}, tmp_path) == []
+
+
+def test_runs_without_a_result_are_in_no_figure(tmp_path: Path, texts: Texts) -> None:
+    table, curves = grid_of_48()
+    for row in table.rows[:5]:
+        row |= {"state": "running", "val/accuracy": None}
+    drawn = draw_grid(table, effects_of(table), {name: curves[name] for name in list(curves)[5:]}, tmp_path)
+    assert [path.name for path in drawn] == FIGURES
+    early = how_early(table, curves)
+    assert early is not None
+    assert early.cells == 43
+
+
+def test_a_pair_of_levels_without_runs_has_no_value_in_the_heat_map(tmp_path: Path, texts: Texts) -> None:
+    rows = grid(lambda lr, wd: lr + wd / 10, lr=[1, 2, 3], wd=[0, 1])
+    table = table_of([row for row in rows if (row["lr"], row["wd"]) != (3, 0)])
+    effects = effects_of(table)
+    assert effects is not None
+    draw_heatmap(table, effects, tmp_path / "a.png")
+    assert texts() == ["1.00", "2.00", "1.10", "2.10", "3.10"]
+
+
+def test_the_result_axis_has_the_better_end_above(tmp_path: Path, texts: Texts) -> None:
+    table = table_of(grid(lambda lr: float(lr), lr=[1, 5]), Select(name="loss", direction="min"))
+    for row in table.rows:
+        row["val/loss"] = row["y"]
+    effects = effects_of(table)
+    assert effects is not None
+    draw_parallel(table, effects, tmp_path / "a.png")
+    assert texts()[-5:] == ["5", "4", "3", "2", "1"]
+
+
+def early_table(finals: list[float], select: Select | None = None) -> Table:
+    return table_of([{"lr": n, "y": final} for n, final in enumerate(finals)], select)
+
+
+def early_curves(*values: list[float], first: int = 1) -> dict[str, Curve]:
+    return {f"run_{n}": (range(first, first + len(run)), run) for n, run in enumerate(values)}
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_how_early_one_can_know_is_said_in_a_sentence(first: int) -> None:
+    curves = early_curves([0.1, 0.3, 0.5], [0.2, 0.35, 0.6], [0.3, 0.4, 0.7], first=first)
+    early = how_early(early_table([0.5, 0.6, 0.7]), curves)
+    assert early is not None
+    assert early.sentence == (
+        "After epoch 1 of 3 the ranking correlates 1.00 with the final one; the best cell already leads."
+    )
+
+
+def test_a_ranking_that_settles_late_is_called_that() -> None:
+    curves = early_curves([0.3, 0.31, 0.5], [0.2, 0.2, 0.6], [0.1, 0.1, 0.7])
+    early = how_early(early_table([0.5, 0.6, 0.7]), curves)
+    assert early is not None
+    assert early.correlations == pytest.approx([-1, -1, 1])
+    assert early.best_ranks == [3, 3, 1]
+    assert early.sentence == (
+        "After epoch 2 of 3 the ranking correlates only -1.00 with the final one; "
+        "the best cell is then among the first 3 of 3."
+    )
+
+
+def test_rankings_follow_the_best_value_so_far_in_the_direction_of_the_metric() -> None:
+    select = Select(name="loss", direction="min")
+    table = early_table([1.0, 2.0, 3.0], select)
+    for row in table.rows:
+        row["val/loss"] = row["y"]
+    # The first run has its best epoch first, and ends as the worst.
+    early = how_early(table, early_curves([1.0, 9.0], [4.0, 2.0], [5.0, 3.0]))
+    assert early is not None
+    assert early.best_ranks == [1, 1]
+    assert early.correlations == pytest.approx([1, 1])
+
+
+def test_epochs_without_a_ranking_or_that_not_all_runs_have_are_left_out() -> None:
+    curves: dict[str, Any] = early_curves([0, 0.1, 0.5, 0.6], [0, 0.2, 0.6, 0.6], [0, 0.3, 0.7])
+    early = how_early(early_table([0.5, 0.6, 0.7]), curves)
+    assert early is not None
+    assert early.epochs == [2, 3]
+    assert how_early(early_table([0.5, 0.6, 0.7]), {**curves, "run_0": ([], [])}) is None
