@@ -8,6 +8,7 @@ from src.config.schema import Select
 from src.reporting.blocks import Block, Items, Paragraph
 from src.reporting.report import Report, percent, shown
 from src.results.answer import Answer
+from src.results.early import Early
 from src.results.effects import Effects, Term
 from src.results.effects_text import SIGNIFICANT
 from src.results.seeds import seed_rows
@@ -73,6 +74,16 @@ def effects_blocks(report: Report, answer: Answer) -> Iterator[Block]:
         ["axis", "value", "runs", "mean", "low", "high"][:width], [row + [""] * (width - len(row)) for row in levels]
     )
     yield from _precision(report, effects)
+
+
+def early_blocks(report: Report, early: Early | None) -> Iterator[Block]:
+    """How early the final ranking could be known."""
+    if early is None:
+        return
+    at, rank = early.at, early.best_ranks[early.at]
+    epochs = {"epoch": f"{early.epochs[at]:g}", "last": f"{early.epochs[-1]:g}"}
+    sentence = "early_leads" if rank == 1 else "early"
+    yield report.say(sentence, **epochs, correlation=f"{early.correlations[at]:.2f}", rank=rank, cells=early.cells)
 
 
 def _precision(report: Report, effects: Effects) -> Iterator[Paragraph]:

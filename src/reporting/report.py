@@ -121,6 +121,11 @@ class Report:
         if draw(path):
             yield Figure(path, self.texts(f"figure_{name}"))
 
+    def all_drawn(self, folder: str, draw: Callable[[Path], Iterable[Path]]) -> dict[str, Figure]:
+        """The figures that `draw` makes in a folder beside the report, by name, with the sentences `figure_<name>`."""
+        paths = draw(self.folder / "figures" / folder)
+        return {path.stem: Figure(path, self.texts(f"figure_{path.stem}")) for path in paths}
+
     def copied(self, name: str, source: Path) -> Iterator[Figure]:
         """An existing figure, copied beside the report; nothing if there is none."""
         if source.is_file():

@@ -1,30 +1,24 @@
-"""Sections 4, 5 and 8 of the report, the searches: M4 (LR finder), M5 (grid) and M8 (refined grid)."""
+"""Sections 5 and 8 of the report: the grid (M5) and the narrower grid around its best cell (M8)."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 from src.reporting.blocks import Block, Origin, Paragraph
-from src.reporting.effects import best_set_blocks, effects_blocks, seed_blocks
+from src.reporting.effects import best_set_blocks, early_blocks, effects_blocks, seed_blocks
 from src.reporting.finding import Found
 from src.reporting.report import Report, shown, signed, told
 from src.requests import first_grid_of
 from src.results.answer import Answer
-from src.results.collection import answer_of_sweep, draw_sweep
+from src.results.collection import answer_of_sweep, curves_of_sweep, draw_answer
+from src.results.early import how_early
 from src.results.improvement import improvement
-from src.results.lr_figures import METHODS, draw_lr_sweep, suggested_rates
 from src.runs.hparams import axis_name
 
 # Of a grid's table; table.md of the sweep has all of them.
 _MOST_ROWS = 60
-_GRID_FIGURES = ("effects", "heatmap", "parallel", "best_worst", "rank_correlation")
-
-
-def lr_section(report: Report) -> Iterator[Block]:
-    """Section 4."""
-    yield report.heading(2, "section_4")
-    yield from report.ask("M4", _m4)
 
 
 def grid_section(report: Report) -> Iterator[Block]:
@@ -39,36 +33,6 @@ def refined_section(report: Report) -> Iterator[Block]:
     yield from report.ask("M8", _m8)
 
 
-def _m4(report: Report) -> Iterator[Block]:
-    found = report.need(report.sweeps.lr_sweep, "lr", "src.lr_finder")
-    yield from report.about(found)
-    runs, finder = found.done(), found.config().lr_finder
-    results = [run.result() or {} for run in runs]
-    summary = suggested_rates(results)
-    span = {"low": f"{finder.min_lr:g}", "high": f"{finder.max_lr:g}", "steps": finder.num_steps}
-    yield report.say("m4_method", **span, seeds=", ".join(map(str, summary["seeds"])))
-    yield from report.drawn("lr_finder", lambda path: draw_lr_sweep(results, path))
-    rows = [
-        [report.texts(f"method_{method}"), *(_rate(summary[method][name]) for name in ("median", "min", "max"))]
-        for method in METHODS
-    ]
-    yield report.table(["method", "suggested", "lowest", "highest"], rows)
-    if all(summary[method]["median"] is None for method in METHODS):
-        yield report.say("m4_none")
-    optimizer = report.config.train.optimizer
-    chosen = {"lr": f"{optimizer.lr:g}", "weight_decay": f"{optimizer.weight_decay:g}"}
-    yield report.say("m4_chosen", **chosen)
-    training = report.sweeps.training
-    for trained in training.done() if training else ():
-        final = trained.config().train.optimizer
-        yield report.say("m4_final", lr=f"{final.lr:g}", weight_decay=f"{final.weight_decay:g}", run=trained.label)
-    yield report.origin(*runs)
-
-
-def _rate(rate: float | None) -> str:
-    return "" if rate is None else f"{rate:.2e}"
-
-
 def _m5(report: Report) -> Iterator[Block]:
     if not report.config.hparams.axes:
         yield report.say("no_grid")
@@ -76,22 +40,28 @@ def _m5(report: Report) -> Iterator[Block]:
     found = report.need(report.sweeps.grid, "grid", "src.grid_search")
     yield from report.about(found)
     yield from _axes(report, found)
+    yield from _results(report, found, "grid")
+
+
+def _results(report: Report, found: Found, folder: str) -> Iterator[Block]:
+    """What a grid says: its table, the best cells, the effects, and its figures, which go into `folder`."""
     answer = answer_of_sweep(found.sweep)
-    results = answer.table
-    best = results.best()
+    results, best = answer.table, answer.table.best()
     if best:
         metrics = {"metric": results.select.column, "value": shown(best[results.select.column])}
-        yield report.say("m5_best", run=best["run"], **metrics, loss=shown(best["val/loss"]))
+        yield report.say("best_cell", run=best["run"], **metrics, loss=shown(best["val/loss"]))
     else:
-        yield report.say("m5_no_best")
+        yield report.say("no_best_cell")
     yield from _ranked(report, answer)
     yield from best_set_blocks(report, answer)
     yield from seed_blocks(report, answer)
-    yield from report.drawn("grid_curves", lambda path: draw_sweep(found.sweep, results, path))
+    curves = functools.cache(curves_of_sweep(found.sweep, results.select.column))
+    figures = report.all_drawn(folder, lambda path: draw_answer(answer, curves, path))
+    yield from (figures[name] for name in ("curves", "parallel") if name in figures)
     yield from effects_blocks(report, answer)
-    # Drawn with the tables of the sweep, when its last run ended or by aggregate.
-    for name in _GRID_FIGURES:
-        yield from report.copied(name, found.sweep.figure(name))
+    yield from (figures[name] for name in ("effects", "heatmap") if name in figures)
+    yield from early_blocks(report, how_early(results, {row["run"]: curves(row["run"]) for row in results.rows}))
+    yield from (figures[name] for name in ("rank_correlation",) if name in figures)
     for note in answer.notes:
         yield Paragraph(note)
     yield Origin(found.sweep.name)
@@ -137,11 +107,7 @@ def _m8(report: Report) -> Iterator[Block]:
     origin = found.sweep.meta().get("origin")
     if origin:
         yield report.say("m8_origin", run=origin["run"], sweep=origin["sweep"])
-    answer = answer_of_sweep(found.sweep)
-    yield from _ranked(report, answer)
-    yield from best_set_blocks(report, answer)
-    yield from report.drawn("refined_curves", lambda path: draw_sweep(found.sweep, answer.table, path))
-    yield Origin(found.sweep.name)
+    yield from _results(report, found, "refined")
     first = first_grid_of(found.sweep)
     better = improvement(found.sweep, first) if first else None
     if better is None:

@@ -9,8 +9,9 @@ from src.reporting.closing import diary_section, general_section, references_sec
 from src.reporting.comparing import comparison_section
 from src.reporting.data import data_section
 from src.reporting.model import model_section, overfit_section
+from src.reporting.rates import lr_section
 from src.reporting.report import Report
-from src.reporting.search import grid_section, lr_section, refined_section
+from src.reporting.search import grid_section, refined_section
 from src.reporting.training import evaluation_section, training_section
 
 __all__ = ["SECTIONS", "general_section"]

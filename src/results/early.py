@@ -28,10 +28,15 @@ class Early:
     best_ranks: Sequence[int]
 
     @property
-    def sentence(self) -> str:
-        """The first epoch whose ranking is close to the final one, or the last epoch but one."""
+    def at(self) -> int:
+        """The number of the first epoch whose ranking is close to the final one, or of the last epoch but one."""
         close = (n for n, correlation in enumerate(self.correlations[:-1]) if correlation >= _CLOSE)
-        at = next(close, max(0, len(self.epochs) - 2))
+        return next(close, max(0, len(self.epochs) - 2))
+
+    @property
+    def sentence(self) -> str:
+        """What is known after the epoch `at`."""
+        at = self.at
         only = "" if self.correlations[at] >= _CLOSE else "only "
         rank = self.best_ranks[at]
         where = "already leads" if rank == 1 else f"is then among the first {rank} of {self.cells}"
