@@ -97,7 +97,7 @@ def is_numeric(table: Table, column: int) -> bool:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text.replace(",", "").rstrip("\u00a0%"))
+        float(text.removeprefix("< ").replace(",", "").rstrip("\u00a0%"))
     except ValueError:
         return False
     return True

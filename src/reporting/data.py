@@ -31,7 +31,6 @@ def data_section(report: Report) -> Iterator[Block]:
     yield report.heading(3, "section_1_5")
     for name, answer in (("D10", _d10), ("D11", _d11)):
         yield from report.ask(name, answer)
-    yield from report.try_to(_verdicts)
 
 
 def _d1(report: Report) -> Iterator[Block]:
@@ -176,10 +175,10 @@ def _d11(report: Report) -> Iterator[Block]:
     yield report.say("d11", **shapes)
     fits = batch["images"][1:] == shape
     yield Verdicts([(fits, report.texts("d11_fits" if fits else "d11_differs", shape=tuple(shape)))])
+    yield from _verdicts(report, checks)
 
 
-def _verdicts(report: Report) -> Iterator[Block]:
-    checks = report.checks()
+def _verdicts(report: Report, checks: Mapping[str, Any]) -> Iterator[Block]:
     batch, counts = checks["batch"], checks["class_counts"]
     values = {
         "low": min(counts, default=0),

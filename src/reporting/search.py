@@ -88,7 +88,8 @@ def _ranked(report: Report, answer: Answer) -> Iterator[Block]:
     results, rows = answer.table, answer.rows()
     measured = dict.fromkeys([results.select.column, "val/loss", "val/accuracy", "train/loss"])
     marks = [name for name in ("error", "verdict", "p_best") if any(name in row for row in rows)]
-    columns = ["run", *marks, *results.axes, *measured, "state"]
+    # The values of the axes are also in the names of the runs, so they may be out of sight.
+    columns = ["run", *marks, *measured, *results.axes, "state"]
     cells = [[_cell(report, name, row.get(name)) for name in columns] for row in rows[:_MOST_ROWS]]
     yield report.table(columns, cells, marked=[0] if results.best() else [])
     if len(rows) > _MOST_ROWS:
