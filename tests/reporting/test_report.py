@@ -13,8 +13,10 @@ from markdown_it import MarkdownIt
 
 from src.config.loading import load_config
 from src.reporting.comments import read_comments
+from src.reporting.report import percent
 from src.reporting.texts import LANGUAGES, Texts
 from src.requests import compare_request
+from src.results.collection import answer_of_sweep
 from src.results.table import read_table
 from src.results.terminal import show_value
 from src.runs.attempts import used_s
@@ -106,6 +108,17 @@ def test_numbers_are_those_of_the_runs(project: Project, english: tuple[str, str
         for name in ("lr", "num_modules", "val/accuracy", "val/loss", "train/loss"):
             assert re.search(rf"\| (\*\*)?{re.escape(show_value(row[name]))}(\*\*)? \|", line)
 
+    answer = answer_of_sweep(grid)
+    assert answer.effects
+    assert answer.best_set
+    assert answer.best_set.winner
+    for term in answer.effects.terms:
+        assert f"| {term.name} | {percent(term.share or 0.0, 1)} |" in m5
+    assert f"selected: {answer.best_set.winner.unbiased:.4f} (" in m5
+    assert all(name in m5.replace("*", "") for name in answer.best_set.names)
+    for figure in ("curves", "parallel", "effects", "heatmap"):
+        assert f"(figures/grid/{figure}.png)" in m5
+
     result = project.run_of("train_").result() or {}
     m6 = between(markdown, "M6", "section_7")
     assert f"{show_value(result['best']['loss'])} | " in next(line for line in m6.splitlines() if "| best |" in line)
@@ -172,9 +185,9 @@ def test_variants_are_suggested_to_a_configuration_without_any(empty: Project) -
 
 @pytest.fixture
 def copied(project: Project, tmp_path: Path) -> Project:
-    """A copy of the whole experiment, to be damaged."""
+    """A copy of the experiment, to be damaged. Without its grids, whose figures take time."""
     folder = tmp_path / "copy"
-    shutil.copytree(project.folder, folder, ignore=shutil.ignore_patterns("report"))
+    shutil.copytree(project.folder, folder, ignore=shutil.ignore_patterns("report", "grid_*", "narrow_*"))
     copy = Project(folder)
     copy.file.write_text(copy.file.read_text().replace(str(project.folder), str(folder)))
     return copy
@@ -185,11 +198,13 @@ def damage_result(project: Project, tag: str) -> None:
 
 
 @pytest.mark.parametrize("which", ["the data and the searches", "the training", "the evaluation"])
-def test_what_is_damaged_is_a_gap_with_its_message(copied: Project, which: str) -> None:
+def test_what_is_damaged_is_a_gap_with_its_message(project: Project, copied: Project, which: str) -> None:
     expected = {}
     if which == "the data and the searches":
         copied.checks.write_text('{"dataset": 3}')
         damage_result(copied, "overfit_small")
+        grid = project.run_of("grid_").sweep()
+        shutil.copytree(grid.path, copied.folder / "runs" / grid.name)
         copied.run_of("grid_").sweep().cells_file.write_text('{"index": 0}\n')
         expected = {"D1": "dataset: must be", "M3": "steps: must be", "M5": "cells.jsonl: line 1: name: Field required"}
     elif which == "the training":
@@ -227,15 +242,15 @@ def test_hostile_texts_are_only_shown(copied: Project) -> None:
     assert shown.count(HOSTILE) == times
 
 
-def test_comments_are_shown_and_never_overwritten(copied: Project) -> None:
-    copied.report_folder.mkdir(parents=True)
-    read_comments(copied.report_folder / "comments.yaml", Texts("en"))
-    file = copied.report_folder / "comments.yaml"
+def test_comments_are_shown_and_never_overwritten(empty: Project) -> None:
+    empty.report_folder.mkdir(parents=True)
+    read_comments(empty.report_folder / "comments.yaml", Texts("en"))
+    file = empty.report_folder / "comments.yaml"
     created = file.read_text()
     assert "\nM9: |\n" in created
     own = created.replace("\nM9: |\n", "\nM9: |\n  The gap is small.\n\n  - and expected\n")
     file.write_text(own)
-    markdown, html = copied.report("fr")
+    markdown, html = empty.report("fr")
     assert "> The gap is small.\n>\n> \\- and expected" in markdown
     assert "The gap is small.\n\n- and expected" in html
     assert file.read_text() == own
