@@ -65,9 +65,11 @@ def draw_effects(table: Table, effects: Effects, path: Path) -> Path:
     for axes in panels.flat[len(shown) :]:
         axes.set_axis_off()
     for line in panels:
-        line[0].set_ylabel(f"mean {label_of(table.select.column)}")
+        # In two lines: the axis is short.
+        line[0].set_ylabel(f"mean {label_of(table.select.column)}".replace(" (", "\n("))
     known = "with 95 % intervals" if effects.noise is not None else "one run per cell, no intervals"
-    figure.suptitle(f"{table.name}: mean per level, {known}; diamond: the best cell", fontsize=11, x=0.01, ha="left")
+    title = f"{table.name}: mean per level,\n{known}; diamond: the best cell"
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     return save_figure(figure, path)
 
 
@@ -120,7 +122,7 @@ def draw_heatmap(table: Table, effects: Effects, path: Path) -> Path | None:
     axes.set_yticks(range(height), [_label(level) for level in effects.levels[down]])
     hatched = "; hatched: no runs" if np.isnan(means).any() else ""
     axes.set(xlabel=across.replace("_", " "), ylabel=down.replace("_", " "))
-    axes.set_title(f"{table.name}: mean per pair of levels; framed: the best cell{hatched}", fontsize=10)
+    axes.set_title(f"{table.name}: mean per pair of levels\nframed: the best cell{hatched}", fontsize=10)
     axes.spines[:].set_visible(False)
     return save_figure(figure, path)
 
