@@ -1,7 +1,7 @@
 """The path of every file in a run or sweep directory; other code takes them from here.
 
-    runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  jobs/  table.*  compare*.*
-                     lr_suggestion.json
+    runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  jobs/  table.*  aggregate.json
+                     seeds.*  effects.*  compare*.*  lr_suggestion.json  figures
         <run>/       config.yaml  provenance.jsonl  attempts.jsonl  metrics.jsonl  events.out.tfevents.*
                      checkpoints/  predictions.npz  result.json  cancelled.json (while a cancel holds)
                      an evaluation also: evaluation.json  per_class.csv  confusion.csv  confused_pairs.csv
