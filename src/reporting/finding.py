@@ -139,8 +139,9 @@ def _descends(refined: SweepDir, first: SweepDir) -> bool:
 def changed_values(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     """Key path -> (value in `config`, value in `other`) of what decides both trainings and differs."""
     own, theirs = (_flat("", deciding_sections(each.to_dict())) for each in (config, other))
-    # Not what only the network of one of them reads.
-    return {path: (own[path], theirs[path]) for path in own if path in theirs and own[path] != theirs[path]}
+    # Not what only the network of one of them reads. A planned run names its source, which `auto` stands for.
+    paths = [path for path in own if path in theirs and path != "dataset.source"]
+    return {path: (own[path], theirs[path]) for path in paths if own[path] != theirs[path]}
 
 
 def _flat(prefix: str, content: Mapping[str, Any]) -> dict[str, Any]:
