@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from src.cli import ConfigOption, SetOption, overrides_of, run_command
+from src.errors import RunError
 from src.runs.rundir import SweepDir
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def main(
     from src.config.loading import load_config
     from src.results.view import View
 
+    if as_json and out:
+        raise RunError("--json writes no file, so it cannot be combined with --out; leave one of them out")
     loaded = load_config(config, overrides_of(set_))
     view = View(where or (), sort, top, columns.split(",") if columns else ())
     chosen = _named(names, Path(loaded.paths.runs_dir))

@@ -30,7 +30,10 @@ def write_answer(answer: Answer, rows: Sequence[Row], folder: Path) -> list[Path
 
 def print_answer(answer: Answer, shown: Sequence[Row]) -> None:
     """Print the rows, the settings over their seeds, and which are as good as the best."""
-    print_table(shown, answer.table.name)
+    if shown:
+        print_table(shown, answer.table.name)
+    else:
+        print(f"{answer.table.name}: no row is as --where asks")
     seeds = seed_rows(answer.table)
     if seeds:
         print_rows(seeds, f"{answer.table.select.column} over the seeds")

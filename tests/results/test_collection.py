@@ -98,6 +98,8 @@ def test_options_choose_what_is_shown_and_the_files_of_the_sweep_hold_everything
     assert names[1] in table
     assert names[0] not in table
     assert len(sweep.table_file("csv").read_text().splitlines()) == 5
+    ask(tmp_path, where=["lr=5"])
+    assert f"{sweep.name}: no row is as --where asks" in capsys.readouterr().out
     with pytest.raises(RunError, match="--sort: there is no column 'rate'; the columns are index, run, state"):
         ask(tmp_path, sort="rate")
 
@@ -128,6 +130,12 @@ def test_json_is_the_whole_answer_on_one_line_and_nothing_is_written(
     found = answer["as_good"]
     assert (found["method"], found["compared"], found["runs"]) == ("bootstrap", 2, [sweep.runs()[0].name])
     assert set(found["winner"]) == {"measured", "unbiased", "low", "high"}
+
+
+def test_json_and_a_folder_exclude_each_other(sweep: SweepDir, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="--json writes no file, so it cannot be combined with --out"):
+        ask(tmp_path, as_json=True, out=tmp_path / "chosen")
+    assert not (tmp_path / "chosen").exists()
 
 
 def test_the_keys_of_the_answer_are_those_that_its_description_names(
