@@ -70,14 +70,15 @@ def _named(names: Sequence[str] | None, runs_dir: Path) -> list[SweepDir | Path]
     from src.runs.sweeps import sweeps, with_whole_manifests
 
     if names:
-        return [Path(name) if _is_foreign(Path(name)) else find_named(runs_dir, name)[0] for name in names]
+        return [Path(name) if _is_foreign(Path(name), runs_dir) else find_named(runs_dir, name)[0] for name in names]
     # Without any sweep, find_named raises RunError with the command that starts the first runs.
     return list(with_whole_manifests(sweeps(runs_dir))) or [find_named(runs_dir, None)[0]]
 
 
-def _is_foreign(path: Path) -> bool:
-    """Whether it is a directory that holds neither a sweep nor several."""
-    return path.is_dir() and not any(place.is_file() for place in (path / "sweep.yaml", *path.glob("*/sweep.yaml")))
+def _is_foreign(path: Path, runs_dir: Path) -> bool:
+    """Whether it is a directory outside `runs_dir` that is no sweep."""
+    ours = path.resolve().is_relative_to(runs_dir.resolve()) or SweepDir(path).meta_file.is_file()
+    return path.is_dir() and not ours
 
 
 def _show_foreign(directory: Path, config: Config, view: View, out: Path | None, *, as_json: bool) -> None:

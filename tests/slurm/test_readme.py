@@ -31,6 +31,10 @@ ELSEWHERE = {
     "configs/compare.yaml": "configs/demo.yaml",
     "--cluster h100-mig": "--cluster one-machine",
     "k=034": "k=003",
+    "hpc.aggregate grid_search": "hpc.aggregate $(ls -d runs/demo_grid_* | head -1)",
+    "--out DIR": "--out chosen",
+    "hpc.aggregate DIR": "hpc.aggregate $(mkdir logs_of_others; cp -r runs/demo_grid_*/k=003* logs_of_others; "
+    "echo logs_of_others)",
 }
 SHELL = """
 export CONFIG=configs/demo.yaml PATH="$PWD/.venv/bin:$PATH" COLUMNS=100
