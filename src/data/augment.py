@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import torch
@@ -32,6 +32,13 @@ class Draw:
     left: Tensor  # int64 (B,)
     order: Tensor  # int64 (B, 4): the colour operations of each sample, first to last
     factors: Tensor  # float64 (B, 4): brightness, contrast, saturation, hue
+
+
+def joined(draws: Sequence[Draw]) -> Draw:
+    """The parameters of several batches as those of one."""
+    if len(draws) == 1:
+        return draws[0]
+    return Draw(*(torch.cat([getattr(draw, each.name) for draw in draws]) for each in fields(Draw)))
 
 
 class Augmenter:

@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 from src.config.schema import Config
-from src.data.augment import Augmenter, epoch_order, normalize
+from src.data.augment import Augmenter, epoch_order, joined, normalize
 from src.data.dataset import ImageSubset
 
+# On a GPU, as many batches as have this many images together are augmented at once: for a small batch, starting the
+# kernels takes longer than running them.
+_AUGMENTED_AT_ONCE = 512
 # A training set that takes less than this share of a GPU's free memory stays on the GPU, so that batches need no
 # transfer. Tiny ImageNet takes 1.2 GB (100,000 images of 3 x 64 x 64 bytes). The rest is for the network.
 _RESIDENT_SHARE = 0.4
@@ -30,6 +33,9 @@ class TrainLoader:
             self._augmenter = None
         self._order_epoch = -1
         self._order = self._positions
+        self._group = max(1, _AUGMENTED_AT_ONCE // config.train.batch_size) if device.type == "cuda" else 1
+        self._prepared_key = (-1, -1)
+        self._prepared: list[tuple[Tensor, Tensor]] = []
         self._resident = _resident(part, device)
 
     @property
@@ -42,13 +48,16 @@ class TrainLoader:
         """Images per epoch."""
         return len(self._positions)
 
-    def raw(self, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
-        """Batch `batch` of `epoch`, both from 0, unchanged: uint8 (B, 3, H, W), labels int64 (B,), on the device."""
+    def raw(self, epoch: int, batch: int, batches: int = 1) -> tuple[Tensor, Tensor]:
+        """Batch `batch` of `epoch`, both from 0, unchanged: uint8 (B, 3, H, W), labels int64 (B,), on the device.
+
+        With `batches`, this one and those that follow it, as one.
+        """
         seed, size = self._config.train.seed, self._config.train.batch_size
         if epoch != self._order_epoch:
             drawn = epoch_order(seed, epoch, len(self._positions), self._config.dataset.shuffle)
             self._order, self._order_epoch = self._positions[drawn], epoch
-        chosen = self._order[batch * size : (batch + 1) * size]
+        chosen = self._order[batch * size : (batch + batches) * size]
         if self._resident is not None:
             images, labels = self._resident
             there = chosen.to(self._device)
@@ -58,14 +67,28 @@ class TrainLoader:
 
     def get(self, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
         """The same batch for the network: float32 (B, 3, H, W), augmented and normalised, and labels int64 (B,)."""
-        raw, labels = self.raw(epoch, batch)
-        return self.prepare(raw, epoch, batch), labels
+        first = batch - batch % self._group
+        if self._prepared_key != (epoch, first):
+            raw, labels = self.raw(epoch, first, self._group)
+            size = self._config.train.batch_size
+            pairs = zip(torch.split(self.prepare(raw, epoch, first), size), torch.split(labels, size), strict=True)
+            self._prepared_key, self._prepared = (epoch, first), list(pairs)
+        return self._prepared[batch - first]
 
     def prepare(self, raw: Tensor, epoch: int, batch: int) -> Tensor:
-        """uint8 (B, 3, H, W) -> float32 (B, 3, H, W), normalised, with the augmentation of this epoch and batch."""
+        """uint8 (B, 3, H, W) -> float32 (B, 3, H, W), normalised, with the augmentation of this epoch and batch.
+
+        More images than a batch has are those of the batches that follow it, each with its own augmentation.
+        """
         images = raw.float() / 255
         if self._augmenter is not None:
-            images = self._augmenter(images, seed=self._config.train.seed, epoch=epoch, batch=batch)
+            seed, size = self._config.train.seed, self._config.train.batch_size
+            counts = [min(size, len(raw) - start) for start in range(0, len(raw), size)]
+            draws = [
+                self._augmenter.draw(count, seed=seed, epoch=epoch, batch=batch + number)
+                for number, count in enumerate(counts)
+            ]
+            images = self._augmenter.apply(images, joined(draws))
         return to_network(images, self._config)
 
 

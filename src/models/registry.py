@@ -29,12 +29,14 @@ class Network:
     `options`: the keys of the `model` section that it reads, besides the common ones. The others change nothing, so
     they are not part of a run's content key.
     `problems`: what is wrong with a `model` section for images of (height, width), as `key path: what, what to set`.
+    `faster_channels_last`: the kinds of device on which it trains faster in torch's memory format channels_last.
     `build`: what `build_model` calls; it imports the network's file.
     """
 
     options: frozenset[str]
     problems: Callable[[Mapping[str, Any], tuple[int, int]], Iterable[str]]
     build: Callable[[Model], nn.Module]
+    faster_channels_last: frozenset[str]
 
 
 def reads(network: str, option: str) -> bool:
@@ -89,6 +91,12 @@ NETWORKS: Mapping[str, Network] = {
         options=frozenset({*_HEAD, "branch_channels", "residual", "attention", "rnn"}),
         problems=_size_problems,
         build=_inception,
+        faster_channels_last=frozenset({"cpu", "cuda"}),
     ),
-    "residual_cnn": Network(options=frozenset(_HEAD), problems=_size_problems, build=_residual_cnn),
+    "residual_cnn": Network(
+        options=frozenset(_HEAD),
+        problems=_size_problems,
+        build=_residual_cnn,
+        faster_channels_last=frozenset({"cuda"}),
+    ),
 }

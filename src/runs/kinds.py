@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from src.config.schema import Config, Metrics, Select
+from src.config.schema import Config, Metrics, Select, Train
 from src.errors import RunError
 from src.models.registry import content_of
 
@@ -46,7 +46,8 @@ def _training_cost(config: Config) -> tuple[object, ...]:
     # With max_steps, the whole run is one unit of work, so its length counts, too.
     epochs = train.epochs if train.max_steps is not None else None
     loop = (train.batch_size, train.optimizer.name, train.max_steps, epochs, train.overfit_small)
-    return _images(config), config.augment, config.model, loop
+    how = (train.precision, train.compile)
+    return _images(config), config.augment, config.model, loop, *(() if how == ("auto", False) else how)
 
 
 def _training_units(config: Config) -> float:
@@ -131,6 +132,9 @@ def deciding_sections(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     # As before there was such an option, so that sweeps of earlier versions are found.
     if sections["metrics"].get("select") == Select().model_dump():
         del sections["metrics"]["select"]
+    for name in ("precision", "compile"):
+        if sections["train"].get(name) == Train.model_fields[name].default:
+            sections["train"].pop(name, None)
     # An overfit test is planned with its overfit_epochs as train.epochs.
     for name in ("device", "overfit_epochs"):
         del sections["train"][name]

@@ -40,7 +40,8 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     if not len(part):
         raise no_images(config)
     log.info(f"evaluating {pretrained.path} on {config.evaluation.split} ({len(part)} images)")
-    measured = evaluate_split(pretrained.network.to(device), part, config, device, should_stop)
+    forward = pretrained.forward_on(device)
+    measured = evaluate_split(pretrained.network, part, config, device, should_stop, forward)
     if measured is None:
         return Outcome("stopped", 0, 0, 1)
 

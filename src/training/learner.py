@@ -14,6 +14,7 @@ from src.data.dataset import ImageSubset
 from src.data.loader import TrainLoader
 from src.models.registry import build_model, count_parameters
 from src.training.device import choose_device, compute_reproducibly, random_state, set_random_state
+from src.training.numerics import Numerics
 from src.training.optim import make_optimizer
 
 
@@ -26,7 +27,11 @@ class Learner:
         compute_reproducibly(config.train.seed)
         self.loader = TrainLoader(config, part, self.device)
         self.network = build_model(config.model).to(self.device)
-        self.optimizer = make_optimizer(self.network.parameters(), config.train.optimizer)
+        self._compute(Numerics.chosen(config, self.device))
+        self.optimizer = make_optimizer(self.network.parameters(), config.train.optimizer, self.device)
+
+    def _compute(self, numerics: Numerics) -> None:
+        self.numerics, self.forward = numerics, numerics.prepare(self.network)
 
     def step(self, step: int, lr: float) -> tuple[Tensor, Tensor, Tensor]:
         """Optimizer step `step` (0-based) with learning rate `lr`, on the batch with this number.
@@ -39,7 +44,7 @@ class Learner:
             group["lr"] = lr
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        logits = self.network(images)
+        logits = self.forward(images)
         loss = functional.cross_entropy(logits, labels)
         # Tensor.backward, which calls this, has no type hints.
         torch.autograd.backward(loss)
@@ -55,9 +60,10 @@ class Learner:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer, and torch's random generators and number of threads, as a checkpoint holds them."""
+        """Weights, optimizer, torch's random generators, and how the run computes, as a checkpoint holds them."""
         return {
             "threads": torch.get_num_threads(),
+            "numerics": self.numerics.to_state(),
             "model_state_dict": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": random_state(self.device),
@@ -67,6 +73,7 @@ class Learner:
         """Restore what `state_dict` returned. If it does not fit, raises what torch raises, or ValueError."""
         # The number of CPU threads decides how sums are rounded, so the run keeps the one that it began with.
         torch.set_num_threads(state["threads"])
+        self._compute(Numerics.restored(state.get("numerics")))
         self.network.load_state_dict(state["model_state_dict"])
         self._load_optimizer(state["optimizer"])
         set_random_state(state["random"], self.device)

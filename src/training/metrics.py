@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,12 +20,18 @@ _BATCH = 250
 
 
 def evaluate_split(
-    network: nn.Module, part: ImageSubset, config: Config, device: torch.device, should_stop: StopCheck
+    network: nn.Module,
+    part: ImageSubset,
+    config: Config,
+    device: torch.device,
+    should_stop: StopCheck,
+    forward: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[dict[str, float], Predictions] | None:
     """`loss` (mean cross-entropy in nats) and the configured metrics over all images of `part`, without augmentation,
     and what the network predicted for each image, in the order of `part`.
 
-    None if `should_stop` returned true before the end. Leaves `network` in evaluation mode.
+    `forward` maps normalised images to logits, float32; by default, it is `network` itself. None if `should_stop`
+    returned true before the end. Leaves `network` in evaluation mode.
     """
     network.eval()
     # Everything stays on the device until the end: reading a value would make the host wait for each batch.
@@ -34,7 +42,7 @@ def evaluate_split(
                 return None
             raw, labels = part.take(torch.arange(start, min(start + _BATCH, len(part))))
             labels = labels.to(device)
-            batches.append(_predict(network(to_network(raw.to(device).float() / 255, config)), labels))
+            batches.append(_predict((forward or network)(to_network(raw.to(device).float() / 255, config)), labels))
     label, predicted, confidence, loss, in_top5 = (torch.cat(columns).cpu() for columns in zip(*batches, strict=True))
     predictions = Predictions(
         label.numpy(), predicted.numpy(), confidence.double().numpy(), loss.double().numpy(), in_top5.numpy()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch.nn import Parameter
@@ -38,8 +39,10 @@ def _without_compiler(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.
     return type(kind.__name__, (_Eager, kind), {"step": step})
 
 
-def make_optimizer(parameters: Iterable[Parameter], optimizer: Optimizer) -> torch.optim.Optimizer:
-    """The optimizer that `optimizer.name` names.
+def make_optimizer(
+    parameters: Iterable[Parameter], optimizer: Optimizer, device: torch.device | None = None
+) -> torch.optim.Optimizer:
+    """The optimizer that `optimizer.name` names; on a GPU, its fused kernels where torch has them.
 
     Weight decay is decoupled for adamw only (Loshchilov & Hutter 2019); for the others it is an L2 penalty.
     """
@@ -49,9 +52,11 @@ def make_optimizer(parameters: Iterable[Parameter], optimizer: Optimizer) -> tor
         "adamw": torch.optim.AdamW,
         "rmsprop": torch.optim.RMSprop,
     }[optimizer.name]
-    options = {"lr": optimizer.lr, "weight_decay": optimizer.weight_decay}
+    options: dict[str, Any] = {"lr": optimizer.lr, "weight_decay": optimizer.weight_decay}
     if optimizer.name in ("sgd", "rmsprop"):
         options["momentum"] = optimizer.momentum
+    if device is not None and device.type == "cuda" and optimizer.name != "rmsprop":
+        options["fused"] = True
     return _without_compiler(kind)(list(parameters), **options)
 
 

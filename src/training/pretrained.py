@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from src.config.loading import make_config
 from src.config.schema import Config
 from src.errors import CheckpointError, ConfigError, DataError
 from src.models.registry import build_model
+from src.training.numerics import Forward, Numerics
 from src.training.weights import load_checkpoint, load_weights
 
 
@@ -29,6 +31,12 @@ class Pretrained:
     config: Config
     trained_by: str | None
     val: dict[str, Any] | None
+
+    def forward_on(self, device: torch.device) -> Forward:
+        """Move the network to the device, and return what maps normalised images to logits, float32, there."""
+        # Not compiled: that takes longer than the evaluation.
+        numerics = replace(Numerics.chosen(self.config, device), compiled=False)
+        return numerics.prepare(self.network.to(device))
 
 
 def check_fits(config: Config) -> None:

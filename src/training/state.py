@@ -29,6 +29,7 @@ class SavedState(BaseModel):
     optimizer: dict[str, Any]
     random: dict[str, Tensor]
     threads: Annotated[int, Field(ge=1, le=10**4)]
+    numerics: dict[str, Any] | None = None
     losses: list[float]
     metrics_bytes: Count
 

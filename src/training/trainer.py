@@ -136,8 +136,9 @@ class Trainer:
     def _evaluate(self) -> bool:
         """Evaluate on val, and keep the weights if they are the best so far. Returns False if it was stopped."""
         state = self.state
+        learner = self.learner
         measured = evaluate_split(
-            self.learner.network, self.session.data.val, self.config, self.learner.device, self.should_stop
+            learner.network, self.session.data.val, self.config, learner.device, self.should_stop, learner.forward
         )
         if measured is None:
             return False

@@ -18,7 +18,9 @@ FORMAT_1 = {
     *("step", "evaluated_step", "losses", "epoch_sums", "train", "last", "best", "best_weights", "train_seconds"),
     "diverged",
     "best_predictions",
+    "numerics",
 }
+ADDED_LATER = {"best_predictions", "numerics"}
 
 
 def state_in_use() -> TrainingState:
@@ -64,10 +66,9 @@ def test_a_checkpoint_holds_the_entries_of_its_format_and_none_may_be_missing(sm
     state = torch.load(list_states(run.checkpoints)[0], weights_only=True)
     assert state.keys() == FORMAT_1
     assert state_problem(state, training=True) == ""
-    # States of earlier versions have no predictions.
-    earlier = {name: value for name, value in state.items() if name != "best_predictions"}
+    earlier = {name: value for name, value in state.items() if name not in ADDED_LATER}
     assert state_problem(earlier, training=True) == ""
-    for name in FORMAT_1 - {"total_steps", "best_predictions"}:
+    for name in FORMAT_1 - {"total_steps", *ADDED_LATER}:
         without = {other: value for other, value in state.items() if other != name}
         assert name in state_problem(without, training=True)
 
