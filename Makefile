@@ -31,7 +31,7 @@ PLACED = $(OPTIONS) $(if $(CLUSTER),--cluster $(CLUSTER))
 ASKED = $(PLACED) $(if $(FRESH),--fresh)
 
 .PHONY: help setup demo check format lint type test test-slurm slurm-install slurm-up slurm-down train lr grid refine \
-	evaluate compare aggregate report status tensorboard clean doctor plan retry pipeline chaos
+	bench evaluate compare aggregate report status tensorboard clean doctor plan retry pipeline chaos
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
@@ -106,6 +106,9 @@ compare: $(READY) ## train the config's variants and compare them; without any, 
 
 aggregate: $(READY) ## write tables and figures of all sweeps; SWEEP=NAME for one
 	@$(PY) -m hpc.aggregate $(SWEEP) $(OPTIONS)
+
+bench: $(READY) ## compare the training of the config with a conventional program, on this machine
+	@$(PY) -m tests.benchmarks.training_speed $(OPTIONS)
 
 report: $(READY) ## write the report of the experiment from its runs; REPORT_LANG=fr for French, SET= and CONFIG= as with the runs
 	@$(PY) -m src.report $(OPTIONS) $(if $(REPORT_LANG),--lang $(REPORT_LANG))
