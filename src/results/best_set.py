@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_RESAMPLES = 2000
+_RESAMPLES = 1000
 # The bias of the winner is a mean, which needs fewer resamples than the tails of a distribution.
 _WINNER_RESAMPLES = 500
 # Memory: a batch has this many resamples x images.

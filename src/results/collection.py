@@ -21,7 +21,7 @@ from src.runs.rundir import SweepDir
 # The epochs and values of the selecting metric, by the name of a run.
 Curves = Callable[[str], tuple[Sequence[float], Sequence[float]]]
 # Of more runs than these, a part is drawn, evenly spread over the ranking: reading all curves takes long.
-_CURVES = 500
+_CURVES = 200
 
 
 def answer_of_sweep(sweep: SweepDir) -> Answer:

@@ -17,6 +17,8 @@ from src.results.table import Row, Table
 from src.results.terminal import show_value
 
 _MOST_PANELS = 6
+# An axis with more levels than these is left out: nobody could read it. effects.md has all of them.
+_MOST_LEVELS = 24
 # More values than these do not fit into a heat map.
 _MOST_PRINTED = 150
 # More lines than these hide each other, and take long to draw: every second, third, ... run is shown.
@@ -43,9 +45,11 @@ def draw_grid(table: Table, effects: Effects | None, curves: Mapping[str, Curve]
     return [path for path in drawn if path]
 
 
-def draw_effects(table: Table, effects: Effects, path: Path) -> Path:
+def draw_effects(table: Table, effects: Effects, path: Path) -> Path | None:
     """Draw the mean per level of each axis with its 95 % interval, and mark the levels of the best cell."""
-    shown = effects.levels
+    shown = {axis: levels for axis, levels in effects.levels.items() if len(levels) <= _MOST_LEVELS}
+    if not shown:
+        return None
     columns = min(len(shown), _MOST_PANELS)
     lines = math.ceil(len(shown) / columns)
     figure = new_figure(max(4.5, 1.9 * columns + 0.6), 3.4 * lines)
@@ -129,7 +133,8 @@ def draw_heatmap(table: Table, effects: Effects, path: Path) -> Path | None:
 
 def _strongest_pair(effects: Effects) -> tuple[str, ...] | None:
     shares = {effect.axes: effect.share or 0.0 for effect in effects.terms}
-    pairs = [axes for axes in shares if len(axes) == 2]
+    few = {axis for axis, levels in effects.levels.items() if len(levels) <= _MOST_LEVELS}
+    pairs = [axes for axes in shares if len(axes) == 2 and few.issuperset(axes)]
     return max(pairs, key=lambda axes: shares[axes] + sum(shares[axis,] for axis in axes), default=None)
 
 
@@ -160,15 +165,10 @@ def draw_parallel(table: Table, effects: Effects, path: Path) -> Path:
         for place, position in enumerate(positions):
             members = np.flatnonzero(places == place)
             lines[members, number] = position + np.linspace(band, -band, len(members)) * (len(members) > 1)
-            axes.text(
-                number - 0.07,
-                position,
-                _label(levels[place]),
-                ha="right",
-                va="center",
-                fontsize=9,
-                bbox=_PAPER,
-            )
+            # Of many levels, every few are named.
+            if place % math.ceil(len(levels) / _MOST_LEVELS) == 0:
+                name = _label(levels[place])
+                axes.text(number - 0.07, position, name, ha="right", va="center", fontsize=9, bbox=_PAPER)
     # Not to the end of the scale, whose yellow would draw the eye to the worst run.
     # In steps: fewer colours make a smaller file.
     colours = matplotlib.colormaps[SCALE](0.85 * (1 - np.round(heights * 6) / 6))

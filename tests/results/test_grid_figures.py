@@ -162,3 +162,12 @@ def test_epochs_without_a_ranking_or_that_not_all_runs_have_are_left_out() -> No
     assert early is not None
     assert early.epochs == [2, 3]
     assert how_early(early_table([0.5, 0.6, 0.7]), {**curves, "run_0": ([], [])}) is None
+
+
+def test_an_axis_with_too_many_levels_to_read_is_in_no_figure_of_levels(tmp_path: Path, texts: Texts) -> None:
+    table = table_of(grid(lambda lr, wd: lr + wd / 10, lr=list(range(60)), wd=[0, 1]))
+    names = [path.name for path in draw_grid(table, effects_of(table), {}, tmp_path)]
+    assert names == ["effects.png", "parallel.png"]
+    labels = texts()
+    assert "57" in labels
+    assert "58" not in labels
