@@ -7,7 +7,7 @@ from typing import Any
 
 from src.errors import RunError
 from src.results.artifacts import export_figure
-from src.results.figures import new_figure, save_figure, whole_ticks
+from src.results.figures import MUTED, label_of, new_figure, save_figure, whole_ticks
 from src.results.table import curve_of
 from src.results.terminal import show_value
 from src.runs.rundir import RunDir, SweepDir
@@ -41,13 +41,16 @@ def report_overfit(sweep: SweepDir) -> None:
 
 
 def draw_overfit(run: RunDir, path: Path) -> Path:
-    """Draw the train loss and accuracy over the epochs."""
+    """Draw the train loss and accuracy over the epochs, and the accuracy from which on the test is passed."""
     figure = new_figure(8, 3.8)
     panels: Any = figure.subplots(1, len(_PANELS))
     for axes, name in zip(panels, _PANELS, strict=True):
         axes.plot(*curve_of(run, name))
         whole_ticks(axes)
-        axes.set(xlabel="epoch", title=name.removesuffix("_epoch"))
+        shown = name.removesuffix("_epoch")
+        axes.set(xlabel="epoch", ylabel=label_of(shown), title=shown)
         axes.set_ylim(bottom=0)
         axes.grid()
+    panels[-1].axhline(LEAST_ACCURACY, color=MUTED, linestyle="--", linewidth=1, label=f"passed from {LEAST_ACCURACY}")
+    panels[-1].legend(loc="lower right")
     return save_figure(figure, path)
