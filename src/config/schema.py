@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from src.config.train_section import Train
 from src.models.options import Model
 from src.section import Count, Fraction, NonNegative, Section
 
@@ -104,42 +105,6 @@ class Augment(Section):
     color_jitter: ColorJitter | None = None
 
 
-class Optimizer(Section):
-    """The optimizer and its rate. Only sgd and rmsprop use `momentum`."""
-
-    name: Literal["sgd", "adam", "adamw", "rmsprop"] = "adam"
-    lr: Annotated[float, Field(gt=0)] = 0.002
-    weight_decay: NonNegative = 0.00001
-    momentum: Fraction = 0.9
-
-
-class Scheduler(Section):
-    """The learning rate over time; `step_size` is in epochs, `warmup_steps` in steps."""
-
-    name: Literal["none", "step", "cosine", "onecycle"] = "none"
-    step_size: Count = 10
-    gamma: Annotated[float, Field(gt=0)] = 0.1
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-
-
-class Train(Section):
-    """One training; `max_steps` may end it before `epochs` do. Precision `auto` is the fastest that was measured."""
-
-    seed: int = 42
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
-    batch_size: Count = 32
-    epochs: Count = 40
-    max_steps: Count | None = None
-    # Train on `overfit_size` images only, for `overfit_epochs` instead of `epochs` (M3 of the report).
-    overfit_small: bool = False
-    overfit_size: Count = 32
-    overfit_epochs: Count = 20
-    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
-    compile: bool = False
-    optimizer: Optimizer = Optimizer()
-    scheduler: Scheduler = Scheduler()
-
-
 class Select(Section):
     """The metric on val that selects the best epoch, the best cell and the best training, and which way is better."""
 
@@ -163,6 +128,8 @@ class Metrics(Section):
     regression: Annotated[tuple[str, ...], Field(max_length=0)] = ()
     log_every_steps: Count = 10
     select: Select = Select()
+    # Each image is also shown mirrored, and the two predicted probabilities of a class are averaged.
+    test_time_flip: bool = False
 
     @property
     def measured(self) -> tuple[str, ...]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from src.config.schema import Config, Metrics, Select, Train
+from src.config.schema import Config, Metrics
 from src.errors import RunError
 from src.models.registry import content_of
 
@@ -86,6 +86,14 @@ def _evaluation_columns(metrics: Metrics, result: Mapping[str, Any]) -> dict[str
     return {name: result.get(name) for name in ("split", "n", *metrics.columns, "checkpoint")}
 
 
+_DEFAULTS = Config().to_dict()
+# Section, its defaults, and its options that are not part of the content keys of earlier versions.
+_ADDED_LATER: Sequence[tuple[str, Mapping[str, Any], Sequence[str]]] = (
+    ("metrics", _DEFAULTS["metrics"], ("select", "test_time_flip")),
+    ("train", _DEFAULTS["train"], ("precision", "compile", "label_smoothing", "mixup", "cutmix", "ema_decay")),
+    ("optimizer", _DEFAULTS["train"]["optimizer"], ("decay_norm_bias",)),
+)
+
 # A training, a cell of a grid and one of a comparison do the same work: with equal configurations, they share their
 # content key.
 _TRAINING = Kind("train", _training_cost, _training_units, _training_columns)
@@ -129,12 +137,13 @@ def deciding_sections(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     sections["model"] = content_of(content["model"])
     for name in ("root", "download", "num_workers"):
         del sections["dataset"][name]
-    # As before there was such an option, so that sweeps of earlier versions are found.
-    if sections["metrics"].get("select") == Select().model_dump():
-        del sections["metrics"]["select"]
-    for name in ("precision", "compile"):
-        if sections["train"].get(name) == Train.model_fields[name].default:
-            sections["train"].pop(name, None)
+    sections["train"]["optimizer"] = dict(sections["train"]["optimizer"])
+    # At its default, an option is left out as before there was one, so that sweeps of earlier versions are found.
+    for section, default, names in _ADDED_LATER:
+        values = sections[section] if section != "optimizer" else sections["train"]["optimizer"]
+        for name in names:
+            if values.get(name) == default[name]:
+                values.pop(name, None)
     # An overfit test is planned with its overfit_epochs as train.epochs.
     for name in ("device", "overfit_epochs"):
         del sections["train"][name]

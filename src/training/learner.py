@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +14,10 @@ from torch.nn import functional
 from src.config.schema import Config
 from src.data.dataset import ImageSubset
 from src.data.loader import TrainLoader
+from src.data.mixing import draw_mix
 from src.models.registry import build_model, count_parameters
 from src.training.device import choose_device, compute_reproducibly, random_state, set_random_state
+from src.training.ema import WeightAverage
 from src.training.numerics import Numerics
 from src.training.optim import make_optimizer
 
@@ -22,6 +26,7 @@ class Learner:
     """The network, optimizer and training batches of a configuration, built from `train.seed`."""
 
     def __init__(self, config: Config, part: ImageSubset) -> None:
+        self.config = config
         self.device = choose_device(config.train.device)
         # Before the network is built: its weights come from torch's global generator.
         compute_reproducibly(config.train.seed)
@@ -29,6 +34,9 @@ class Learner:
         self.network = build_model(config.model).to(self.device)
         self._compute(Numerics.chosen(config, self.device))
         self.optimizer = make_optimizer(self.network.parameters(), config.train.optimizer, self.device)
+        decay = config.train.ema_decay
+        self.average = WeightAverage(self.network, decay) if decay else None
+        self._label_smoothing = 0.0 if config.train.overfit_small else config.train.label_smoothing
 
     def _compute(self, numerics: Numerics) -> None:
         self.numerics, self.forward = numerics, numerics.prepare(self.network)
@@ -36,20 +44,34 @@ class Learner:
     def step(self, step: int, lr: float) -> tuple[Tensor, Tensor, Tensor]:
         """Optimizer step `step` (0-based) with learning rate `lr`, on the batch with this number.
 
-        Returns the mean cross-entropy before the update, float32 (), the logits (B, classes) and the labels (B,), all
-        on the device, so that the host need not wait for them.
+        Returns the mean loss before the update, float32 (), the logits (B, classes) and the labels (B,), all on the
+        device, so that the host need not wait for them. The loss is the cross-entropy; with `train.label_smoothing`,
+        `mixup` and `cutmix`, that against the smoothed and mixed labels. The labels are those before the mixture.
         """
-        images, labels = self.loader.get(*divmod(step, self.loader.per_epoch))
+        epoch, batch = divmod(step, self.loader.per_epoch)
+        images, labels = self.loader.get(epoch, batch)
+        mix = draw_mix(self.config.train, self.config.preprocess.resize, epoch=epoch, batch=batch)
+        if mix is not None:
+            images = mix.images(images)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         logits = self.forward(images)
-        loss = functional.cross_entropy(logits, labels)
+        loss_of = partial(functional.cross_entropy, logits, label_smoothing=self._label_smoothing)
+        loss = loss_of(labels) if mix is None else mix.loss(loss_of, labels)
         # Tensor.backward, which calls this, has no type hints.
         torch.autograd.backward(loss)
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update(step)
         return loss.detach(), logits.detach(), labels
+
+    def with_evaluated_weights(self) -> AbstractContextManager[None]:
+        """A block in which the network has the weights that are evaluated and kept: with `train.ema_decay`, the averaged
+        ones.
+        """
+        return nullcontext() if self.average is None else self.average.in_place()
 
     def parameter_count(self) -> int:
         """The number of trainable parameters."""
@@ -66,6 +88,7 @@ class Learner:
             "numerics": self.numerics.to_state(),
             "model_state_dict": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            **({} if self.average is None else {"average": self.average.state_dict()}),
             "random": random_state(self.device),
         }
 
@@ -76,6 +99,8 @@ class Learner:
         self._compute(Numerics.restored(state.get("numerics")))
         self.network.load_state_dict(state["model_state_dict"])
         self._load_optimizer(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         set_random_state(state["random"], self.device)
 
     def _load_optimizer(self, state: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -28,7 +29,8 @@ def evaluate_split(
     forward: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[dict[str, float], Predictions] | None:
     """`loss` (mean cross-entropy in nats) and the configured metrics over all images of `part`, without augmentation,
-    and what the network predicted for each image, in the order of `part`.
+    and what the network predicted for each image, in the order of `part`. With `metrics.test_time_flip`, the predicted
+    probabilities are the means of those of the image and its mirror image.
 
     `forward` maps normalised images to logits, float32; by default, it is `network` itself. None if `should_stop`
     returned true before the end. Leaves `network` in evaluation mode.
@@ -41,8 +43,14 @@ def evaluate_split(
             if should_stop():
                 return None
             raw, labels = part.take(torch.arange(start, min(start + _BATCH, len(part))))
-            labels = labels.to(device)
-            batches.append(_predict((forward or network)(to_network(raw.to(device).float() / 255, config)), labels))
+            images = to_network(raw.to(device).float() / 255, config)
+            logits = (forward or network)(images)
+            if config.metrics.test_time_flip:
+                # Before the next call: a compiled network reuses the memory of its output.
+                log_probabilities = logits.log_softmax(1)
+                mirrored = (forward or network)(images.flip(-1)).log_softmax(1)
+                logits = torch.logaddexp(log_probabilities, mirrored) - math.log(2)
+            batches.append(_predict(logits, labels.to(device)))
     label, predicted, confidence, loss, in_top5 = (torch.cat(columns).cpu() for columns in zip(*batches, strict=True))
     predictions = Predictions(
         label.numpy(), predicted.numpy(), confidence.double().numpy(), loss.double().numpy(), in_top5.numpy()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 
-from src.config.schema import Optimizer, Scheduler
+from src.config.train_section import Optimizer, Scheduler
 
 # The shape of onecycle (Smith & Topin, Super-Convergence, 2018), with the defaults of torch's OneCycleLR: pct_start,
 # div_factor and final_div_factor.
@@ -44,7 +44,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer that `optimizer.name` names; on a GPU, its fused kernels where torch has them.
 
-    Weight decay is decoupled for adamw only (Loshchilov & Hutter 2019); for the others it is an L2 penalty.
+    Weight decay is decoupled for adamw only (Loshchilov & Hutter 2019); for the others it is an L2 penalty. Without
+    `optimizer.decay_norm_bias`, it is for convolutions and matrices only.
     """
     kind = {
         "sgd": torch.optim.SGD,
@@ -57,7 +58,15 @@ def make_optimizer(
         options["momentum"] = optimizer.momentum
     if device is not None and device.type == "cuda" and optimizer.name != "rmsprop":
         options["fused"] = True
-    return _without_compiler(kind)(list(parameters), **options)
+    if optimizer.decay_norm_bias:
+        return _without_compiler(kind)(list(parameters), **options)
+    # Biases and the parameters of normalisation have one dimension.
+    all_parameters = list(parameters)
+    groups = [
+        {"params": [parameter for parameter in all_parameters if parameter.dim() > 1]},
+        {"params": [parameter for parameter in all_parameters if parameter.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return _without_compiler(kind)(groups, **options)
 
 
 def scheduled_lr(scheduler: Scheduler, base_lr: float, step: int, total_steps: int, steps_per_epoch: int) -> float:

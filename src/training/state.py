@@ -27,6 +27,7 @@ class SavedState(BaseModel):
     key: str
     model_state_dict: dict[str, Tensor]
     optimizer: dict[str, Any]
+    average: dict[str, Tensor] = {}
     random: dict[str, Tensor]
     threads: Annotated[int, Field(ge=1, le=10**4)]
     numerics: dict[str, Any] | None = None

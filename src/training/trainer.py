@@ -135,6 +135,10 @@ class Trainer:
 
     def _evaluate(self) -> bool:
         """Evaluate on val, and keep the weights if they are the best so far. Returns False if it was stopped."""
+        with self.learner.with_evaluated_weights():
+            return self._evaluate_network()
+
+    def _evaluate_network(self) -> bool:
         state = self.state
         learner = self.learner
         measured = evaluate_split(

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.optim import SGD, Optimizer, lr_scheduler
 
-from src.config.schema import Optimizer as OptimizerConfig
-from src.config.schema import Scheduler
+from src.config.train_section import Optimizer as OptimizerConfig
+from src.config.train_section import Scheduler
 from src.training.optim import make_optimizer, scheduled_lr
 from tests.conftest import ROOT
 
@@ -107,7 +107,7 @@ def test_steps_are_those_of_torchs_own_optimizer_bit_for_bit(name: str) -> None:
 def test_a_run_does_not_import_the_compiler() -> None:
     """`import torch._dynamo` takes as long as torch itself."""
     code = (
-        "import sys, torch; from src.training.optim import make_optimizer; from src.config.schema import Optimizer\n"
+        "import sys, torch; from src.training.optim import make_optimizer; from src.config.train_section import Optimizer\n"
         "p = torch.nn.Parameter(torch.zeros(2)); o = make_optimizer([p], Optimizer())\n"
         "p.sum().backward(); o.step(); o.zero_grad(); o.load_state_dict(o.state_dict())\n"
         "print('torch._dynamo' in sys.modules)"
