@@ -107,7 +107,8 @@ def test_steps_are_those_of_torchs_own_optimizer_bit_for_bit(name: str) -> None:
 def test_a_run_does_not_import_the_compiler() -> None:
     """`import torch._dynamo` takes as long as torch itself."""
     code = (
-        "import sys, torch; from src.training.optim import make_optimizer; from src.config.train_section import Optimizer\n"
+        "import sys, torch; from src.training.optim import make_optimizer\n"
+        "from src.config.train_section import Optimizer\n"
         "p = torch.nn.Parameter(torch.zeros(2)); o = make_optimizer([p], Optimizer())\n"
         "p.sum().backward(); o.step(); o.zero_grad(); o.load_state_dict(o.state_dict())\n"
         "print('torch._dynamo' in sys.modules)"
