@@ -68,7 +68,7 @@ class Learner:
         return loss.detach(), logits.detach(), labels
 
     def with_evaluated_weights(self) -> AbstractContextManager[None]:
-        """A block in which the network has the weights that are evaluated and kept, averaged if `train.ema_decay` is set."""
+        """A block in which the network has the weights that are evaluated and kept: averaged with `train.ema_decay`."""
         return nullcontext() if self.average is None else self.average.in_place()
 
     def parameter_count(self) -> int:
