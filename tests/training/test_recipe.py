@@ -76,7 +76,10 @@ def test_the_average_is_torchs(small: Callable[..., Config]) -> None:
     ours = WeightAverage(network, 0.5)
     decays = iter([0.1, 2 / 11, 3 / 12, 4 / 13])
     # AveragedModel's first update copies the weights, where ours begins with the initial ones.
-    theirs = AveragedModel(network, avg_fn=lambda old, new, _: old.lerp(new, 1 - next_decay), use_buffers=True)
+    def average(old: torch.Tensor, new: torch.Tensor, _: object) -> torch.Tensor:
+        return old.lerp(new, 1 - next_decay) if old.is_floating_point() else new
+
+    theirs = AveragedModel(network, avg_fn=average, use_buffers=True)
     theirs.update_parameters(network)
     for step in range(4):
         for tensor in network.parameters():
