@@ -17,6 +17,7 @@ SEED ?=
 MINUTES ?=
 FRESH ?=
 REPORT_LANG ?=
+ONLY ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -107,8 +108,8 @@ compare: $(READY) ## train the config's variants and compare them; without any, 
 aggregate: $(READY) ## write tables and figures of all sweeps; SWEEP=NAME for one
 	@$(PY) -m hpc.aggregate $(SWEEP) $(OPTIONS)
 
-bench: $(READY) ## compare the training of the config with a conventional program, on this machine
-	@$(PY) -m tests.benchmarks.training_speed $(OPTIONS)
+bench: $(READY) ## measure against the conventional way and write the table into docs/performance.md; ONLY=NAME for a part
+	@$(PY) -m tests.benchmarks.bench $(OPTIONS) $(if $(ONLY),--only $(ONLY),--write)
 
 report: $(READY) ## write the report of the experiment from its runs; REPORT_LANG=fr for French, SET= and CONFIG= as with the runs
 	@$(PY) -m src.report $(OPTIONS) $(if $(REPORT_LANG),--lang $(REPORT_LANG))

@@ -31,7 +31,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from src.config.loading import load_config
-from src.config.schema import Config
+from src.config.schema import Augment, Config
 from src.data.dataset import ImageData, load
 from src.models.registry import build_model
 from src.training.device import choose_device, compute_reproducibly
@@ -43,7 +43,7 @@ Work = Callable[[], int]
 class PlainImages(Dataset[tuple[Tensor, int]]):
     """Encoded images, decoded by PIL and transformed by torchvision, as its documentation shows."""
 
-    def __init__(self, config: Config, data: ImageData, count: int) -> None:
+    def __init__(self, config: Config, data: ImageData, count: int, *, augmented: bool = True) -> None:
         from PIL import Image
         from torchvision import transforms
 
@@ -53,7 +53,7 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
             file = io.BytesIO()
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=90)
             self.encoded.append(file.getvalue())
-        augment, scale = config.augment, config.preprocess.normalize
+        augment, scale = config.augment if augmented else Augment(), config.preprocess.normalize
         steps: list[Any] = [transforms.RandomHorizontalFlip()] if augment.random_flip else []
         if augment.random_crop:
             steps.append(transforms.RandomCrop(augment.random_crop.size, padding=augment.random_crop.padding))
@@ -178,6 +178,12 @@ def step_sides(config: Config, data: ImageData, device: torch.device, batch: int
     return sides
 
 
+def endless(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of one epoch after the other."""
+    while True:
+        yield from loader
+
+
 def fed_sides(config: Config, data: ImageData) -> dict[str, Work]:
     fed, memory = Learner(config, data.train), Learner(config, data.train)
     return {"held in memory": steps_of(held(memory, *memory.loader.get(0, 0))), "our pipeline": steps_of(fed)}
@@ -196,11 +202,7 @@ def whole_sides(config: Config, data: ImageData, device: torch.device, workers: 
     )
     network, optimizer = plain_network(config, device)
 
-    def endless() -> Iterator[tuple[Tensor, Tensor]]:
-        while True:
-            yield from loader
-
-    batches = endless()
+    batches = endless(loader)
 
     def plain() -> int:
         images, labels = next(batches)

@@ -75,6 +75,7 @@ def test_the_average_is_torchs(small: Callable[..., Config]) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     ours = WeightAverage(network, 0.5)
     decays = iter([0.1, 2 / 11, 3 / 12, 4 / 13])
+
     # AveragedModel's first update copies the weights, where ours begins with the initial ones.
     def average(old: torch.Tensor, new: torch.Tensor, _: object) -> torch.Tensor:
         return old.lerp(new, 1 - next_decay) if old.is_floating_point() else new

@@ -1,0 +1,119 @@
+"""The parts of the bench that are not about images: checkpoints, starts, foreign logs, and grids of 10,000 cells."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
+
+from src.config.schema import Config
+from src.config.yaml_file import dump_yaml
+from src.data.dataset import ImageData
+from src.results.event_files import PATTERN, read_events
+from src.training.checkpoint import load_newest, save_state
+from src.training.learner import Learner
+from tests.benchmarks import scale
+from tests.benchmarks.table import Row, in_turn, seconds
+from tests.conftest import ROOT, SMALL
+
+_EPOCH_IMAGES = 100_000
+_CELLS = 10_000
+
+
+def checkpoint_rows(config: Config, data: ImageData, pairs: int) -> Iterator[Row]:
+    """The state of a learner after a step. An epoch is taken from the time of steps in the same pairs."""
+    learner = Learner(config, data.train)
+    learner.step(0, 1e-3)
+    state = {**learner.state_dict(), "best_weights": learner.copy_weights()}
+    steps = iter(range(1, 10**6))
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+
+        def save() -> float:
+            return seconds(lambda: save_state(Path(folder), next(steps), state, keep=2))
+
+        def epoch() -> float:
+            taken = seconds(lambda: learner.step(next(steps) % learner.loader.per_epoch, 1e-3)[0].item())
+            return taken * _EPOCH_IMAGES / config.train.batch_size
+
+        def restore() -> float:
+            def work() -> None:
+                found = load_newest(Path(folder), lambda _: "", print)
+                assert found is not None
+                learner.load_state_dict(found)
+
+            return seconds(work)
+
+        yield Row("checkpoint", f"an epoch of {_EPOCH_IMAGES:,} images", "s", *in_turn(save, epoch, pairs), "0.001")
+        yield Row("state read and restored", "the same epoch", "s", *in_turn(restore, epoch, pairs), "0.001")
+    sweep = [float(config.lr_finder.num_steps)] * pairs
+    epoch_steps = [_EPOCH_IMAGES / config.train.batch_size] * pairs
+    yield Row("LR sweep (counted)", "an epoch", "steps", sweep, epoch_steps, "reported")
+
+
+def start_rows(pairs: int) -> Iterator[Row]:
+    """A foreground training of one step on cached images, from the command to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {f"{name}_dir": f"{folder}/{name}" for name in ("runs", "artifacts", "logs")}
+        dataset = {**SMALL["dataset"], "root": f"{folder}/data"}
+        file = Path(folder) / "config.yaml"
+        file.write_text(dump_yaml({**SMALL, "dataset": dataset, "paths": paths}))
+
+        def run(words: Sequence[str]) -> float:
+            return seconds(lambda: subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True))
+
+        training = ("-m", "src.train", "--config", str(file), "--max_steps", "1", "--fresh", "-q")
+        times = in_turn(lambda: run(training), lambda: run(("-c", "import torch")), pairs)
+        yield Row("a whole training of one step, warm cache", "import torch", "s", *times, "1.2 to its first step")
+
+
+def foreign_rows(pairs: int) -> Iterator[Row]:
+    """Twelve logs with five scalars of 1,000 steps, as torch writes them."""
+    with tempfile.TemporaryDirectory() as folder:
+        for run in range(12):
+            with SummaryWriter(f"{folder}/{run}") as writer:  # type: ignore[no-untyped-call]
+                for step in range(1000):
+                    for tag in range(5):
+                        writer.add_scalar(f"val/{tag}", step * tag, step)  # type: ignore[no-untyped-call]
+        files = sorted(Path(folder).rglob(PATTERN))
+
+        def accumulate() -> None:
+            for path in files:
+                accumulator = EventAccumulator(str(path), size_guidance={SCALARS: 0})
+                accumulator.Reload()
+                for tag in accumulator.Tags()["scalars"]:
+                    accumulator.Scalars(tag)
+
+        def read() -> None:
+            for path in files:
+                read_events([path])
+
+        times = in_turn(lambda: seconds(read), lambda: seconds(accumulate), pairs)
+        rates = [[len(files) / taken for taken in side] for side in times]
+        yield Row("aggregate of foreign logs", "EventAccumulator", "files/s", *rates, "5")
+
+
+def scale_rows(pairs: int) -> Iterator[Row]:
+    """The commands for 10,000 cells, with fake SLURM commands, beside the same files plainly written."""
+    found = [_scale() for _ in range(pairs)]
+    grids, plains, statuses, looks = zip(*found, strict=True)
+    yield Row("10,000 cells planned and submitted", "the same files, plainly written", "s", grids, plains, "3 s")
+    yield Row("status of 10,000 cells", "looking for two files of each", "s", statuses, looks, "0.5 s")
+
+
+def _scale() -> tuple[float, float, float, float]:
+    """Seconds of the grid command, of writing its files plainly, of status, and of looking for two files of each."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        site = scale.FakeSite(folder)
+        scale.launch(site, "grid", scale.write_grid(folder, 400, "product"))  # Makes the images.
+        path = scale.write_grid(folder, _CELLS, "product")
+        grid = seconds(lambda: scale.launch(site, "grid", path))
+        sweep = max((folder / "runs").glob("grid_search_*"), key=lambda made: len(list(made.iterdir())))
+        status = seconds(lambda: scale.launch(site, "status", path))
+        plain = seconds(lambda: scale.write_plainly(sweep, folder / "plain-runs"))
+        return grid, plain, status, seconds(lambda: scale.look_plainly(sweep))
