@@ -1,8 +1,10 @@
-"""One task on its node: execute its runs one after the other, and requeue the task if a signal stops it.
+"""One task on its node: execute its runs, and requeue the task if a signal stops it.
 
 A signal only sets a flag. The training loop sees it at the next step boundary, saves and returns. Then, outside the
 loop, the attempt is closed with its cause, and the task requeues itself or ends. submitit does all of this inside the
 signal handler, which may interrupt an optimizer step or the write of a file.
+
+A task with several runs executes each in a fork of its own, see hpc/node/fork.py.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from submitit.helpers import DelayedSubmission
 
 import jobs
 from hpc import slurm
+from hpc.node.fork import Forks
 from hpc.node.gpu_check import check_slice
 from hpc.node.run_lock import wait_for_run_lock
 from hpc.recovery.diagnosis import LOCAL_JOB, StopRequest, ends_of, infer_end_cause, own_job_id, restart_count
@@ -59,19 +62,24 @@ class Task:
 def execute_runs(runs: Sequence[RunDir]) -> dict[str, str]:
     """Execute the runs that are not done. If one fails, the others are still executed. Returns each state by label.
 
-    Raises SystemExit if the task was requeued, or, with exit code 1 at the end, if runs failed.
+    Several runs are executed in forks, RELAY_RUNS_PER_SLICE at a time. Raises SystemExit if the task was requeued, or,
+    with exit code 1 at the end, if runs failed.
     """
     stop = StopRequest()
     stop.install()
-    reporter = PlainReporter()
-    states: dict[str, str] = {}
-    for run in runs:
-        if stop.requested():
-            break
-        states[run.label] = _execute_one(run, stop, reporter)
+    in_forks = len(runs) > 1
+    if in_forks:
+        at_once = int(os.environ.get("RELAY_RUNS_PER_SLICE", "1"))
+        states = Forks(at_once, lambda run: _execute_one(run, stop, PlainReporter(run.label)), stop).run_all(runs)
+    else:
+        states = {run.label: _execute_one(run, stop, PlainReporter()) for run in runs}
+    stopped = [state for state in states.values() if state in (*REQUEUED_AFTER, *STOPPED_BY_USER)]
     if stop.requested():
-        stopped = [state for state in states.values() if state in (*REQUEUED_AFTER, *STOPPED_BY_USER)]
-        requeue_if_allowed(runs, stopped[-1] if stopped else stop.cause(), stop)
+        # A fork has asked SLURM, too, but the `stop` in which it noted the answer is its own.
+        requeue_if_allowed(runs, stopped[-1] if stopped and not in_forks else stop.cause(), stop)
+    elif in_forks and (unasked := [state for state in stopped if state in REQUEUED_AFTER]):
+        # A signal reached a single run, by its process id.
+        requeue_if_allowed(runs, unasked[-1], stop)
     failed = [label for label, state in states.items() if state == "FAILED"]
     if failed:
         # sys.exit, because submitit prints a traceback of its own for any other exception.
