@@ -40,6 +40,7 @@ POLL_S = 0.02
 _LOOK_EVERY_S = 1.0
 _LOCK_WAIT_S = 5.0
 _STATE_BYTES = 64
+_CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def import_once() -> None:
@@ -162,8 +163,8 @@ def _memory_kills() -> int:
     From memory.events of the innermost cgroup that has one (kernel documentation, cgroup-v2).
     """
     with contextlib.suppress(OSError, ValueError, KeyError, StopIteration):
-        own = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
-        folder = Path("/sys/fs/cgroup", own.lstrip("/"))
+        own = next(line[3:] for line in _OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))
+        folder = _CGROUPS / own.lstrip("/")
         file = next(path for up in (folder, *folder.parents) if (path := up / "memory.events").is_file())
         return int(dict(line.split() for line in file.read_text().splitlines())["oom_kill"])
     return 0
