@@ -59,15 +59,16 @@ def fork(work: Callable[[], Any]) -> int:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    # Python forgets the signals that reach a new fork before it has called its own functions after os.fork.
+    # Python forgets the signals that reach a new fork before os.fork has returned there.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    pid = os.fork()
-    if pid:
+    try:
+        pid = os.fork()
+    finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if pid:
         return pid
     code: Any = 1
     try:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         work()
         code = 0
     except SystemExit as end:

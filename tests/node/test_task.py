@@ -14,12 +14,14 @@ import pytest
 import jobs
 from hpc import slurm
 from hpc.node import task as lifecycle
+from hpc.node.execution import execute_run
 from hpc.node.gpu_check import check_slice, unlike
 from hpc.node.task import Task, execute_runs
+from hpc.recovery.diagnosis import StopRequest
 from src.config.schema import Config
 from src.errors import ClusterError, DataError
 from src.files import append_lines
-from src.progress import Reporter, StopCheck
+from src.progress import PlainReporter, Reporter, StopCheck
 from src.requests import grid_request
 from src.runs.attempts import Outcome
 from src.runs.rundir import RunDir
@@ -180,7 +182,7 @@ def test_a_run_that_is_done_by_the_time_it_is_claimed_is_left_alone(
 ) -> None:
     runs = grid_runs(small())[:1]
     execute_runs(runs)
-    assert lifecycle._execute_one(runs[0], lifecycle.StopRequest(), lifecycle.PlainReporter()) == "DONE"
+    assert execute_run(runs[0], StopRequest(), PlainReporter()) == "DONE"
     assert len(runs[0].attempts()) == 1
 
 
