@@ -25,10 +25,10 @@ class Reporter(Protocol):
 
 
 class PlainReporter:
-    """Log lines, at most one every `every_s` seconds for the steps."""
+    """Log lines, at most one every `every_s` seconds for the steps. `label` names the run, if several share the log."""
 
-    def __init__(self, every_s: float = 10.0) -> None:
-        self._every_s = every_s
+    def __init__(self, label: str = "", every_s: float = 10.0) -> None:
+        self._prefix, self._every_s = f"{label}: " if label else "", every_s
         self._last = -float("inf")
 
     def __enter__(self) -> PlainReporter:
@@ -43,7 +43,7 @@ class PlainReporter:
         """Log a line if the last one is `every_s` seconds old, or if this is the last step."""
         if time.monotonic() - self._last >= self._every_s or done >= total:
             self._last = time.monotonic()
-            log.info(f"{unit} {done}/{total}  {text}")
+            log.info(f"{self._prefix}{unit} {done}/{total}  {text}")
 
 
 class BarReporter:

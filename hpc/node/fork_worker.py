@@ -1,47 +1,32 @@
 """A worker of the local pool: it imports once what runs need, then executes each run in a fork of itself.
 
 `python -m hpc.node.fork_worker` reads one request per line on stdin, and answers each with an empty line when its run
-has ended. A fork starts in milliseconds, where a new process imports torch for seconds; and whatever happens to it, a
-crash or a kill, the worker and its later runs do not notice. It ends when stdin is closed.
+has ended. It ends when stdin is closed.
 """
 
 from __future__ import annotations
 
-import gc
-import importlib
 import json
 import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hpc.node.fork import POLL_S, fork, import_once
 from hpc.node.task import execute_runs
 from hpc.recovery.diagnosis import LOCAL_JOB
 from src.log import start_log
 from src.runs.rundir import RunDir
 
-# What every run imports sooner or later. Nothing here starts a thread or touches a GPU: neither survives a fork.
-_IMPORTED_ONCE = (
-    "src.training.publish",
-    "src.training.trainer",
-    "tensorboard.compat.proto.event_pb2",
-    "tensorboard.plugins.hparams.summary_v2",
-    "tensorboard.summary.writer.record_writer",
-)
 _FORWARDED = (signal.SIGTERM, signal.SIGUSR2)
-_POLL_S = 0.02
 
 
 def serve() -> None:
     """Execute requests until stdin is closed: `run`, `job`, `stdout`, `stderr`, `limit_s`, `lead_s`."""
-    for name in _IMPORTED_ONCE:
-        importlib.import_module(name)
-    # Otherwise the garbage collector of each fork writes to, and so copies, the pages of all imported objects.
-    gc.freeze()
+    import_once()
     for line in sys.stdin:
         _execute(json.loads(line))
         print(flush=True)
@@ -52,9 +37,7 @@ def serve() -> None:
 def _execute(request: Mapping[str, Any]) -> None:
     # A signal between the fork and the installation of its handler would end the worker in place of the run.
     signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
-    pid = os.fork()
-    if pid == 0:
-        _run_and_exit(request)
+    pid = fork(lambda: _run(request))
     for number in _FORWARDED:
         signal.signal(number, lambda number, _: os.kill(pid, number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
@@ -73,33 +56,22 @@ def _wait(pid: int, limit_s: float, lead_s: float) -> None:
             warned = True
         if ran >= limit_s:
             os.kill(pid, signal.SIGKILL)
-        time.sleep(_POLL_S)
+        time.sleep(POLL_S)
 
 
-def _run_and_exit(request: Mapping[str, Any]) -> None:
-    """In the fork: execute the run with its own job id and log files, and end the process."""
-    code: Any = 1
-    try:
-        for number in _FORWARDED:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
-        for target, name in enumerate((os.devnull, request["stdout"], request["stderr"])):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND if target else os.O_RDONLY
-            os.dup2(os.open(name, flags, 0o666), target)
-        # Like `python -u`: a line appears in the log when it is printed.
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-        os.environ[LOCAL_JOB] = request["job"]
-        start_log()
-        execute_runs([RunDir(Path(request["run"]))])
-        code = 0
-    except SystemExit as end:
-        code = end.code
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else 1)
+def _run(request: Mapping[str, Any]) -> None:
+    """In the fork: execute the run with its own job id and log files."""
+    for number in _FORWARDED:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+    for target, name in enumerate((os.devnull, request["stdout"], request["stderr"])):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND if target else os.O_RDONLY
+        os.dup2(os.open(name, flags, 0o666), target)
+    # Like `python -u`: a line appears in the log when it is printed.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    os.environ[LOCAL_JOB] = request["job"]
+    start_log()
+    execute_runs([RunDir(Path(request["run"]))])
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ _OF_TASKS = re.compile(
 
 @dataclass(frozen=True)
 class SubmitPlan:
-    """One SLURM array (or a single job): its tasks in order, each with the runs that it executes one after the other.
+    """One SLURM array (or a single job): its tasks in order, each with the runs that it executes.
 
     `after`: the jobs that must be over before it starts: ids, or job names of earlier plans until these have ids.
     """
@@ -180,9 +180,13 @@ def job_name(folder: Path, number: int) -> str:
 def task_environment(profile: Profile, gres: str | None, code: Path) -> list[str]:
     """The shell lines before a task: check and find its code, and set its variables."""
     # In the script and not in sbatch's environment: some sites submit with --export=NONE.
+    count = profile.runs_per_slice
+    # In a task with fewer runs, too: the number of threads must not depend on how runs were put together.
+    share = f"$((SLURM_CPUS_PER_TASK > {count} ? SLURM_CPUS_PER_TASK / {count} : 1))"
     return [
         *check_commands(code),
         f"export RELAY_SIGNAL_LEAD_S={profile.signal_lead_s}",
         f"export RELAY_NEEDS_GPU={int(profile.needs_gpu)}",
         f"export RELAY_SLICE={shlex.quote(gres or '')}",
+        *([f"export RELAY_RUNS_PER_SLICE={count} RELAY_CPUS={share}"] if count > 1 else []),
     ]

@@ -41,10 +41,10 @@ class Profile(Section):
     """One `configs/clusters/<name>.yaml`.
 
     `max_parallel`: how many tasks of a sweep run at a time. `signal_lead_s`: how long before its time limit a task is
-    told to save. `cells_per_job`: how many runs a task executes one after the other, so that imports, device and images
-    are loaded once. `cpus`: how many each task gets and computes with (default: 2 with SLURM, an equal share of this
-    machine without it). `sbatch`: further options of sbatch by their long names (true: the option alone; false: omit
-    it).
+    told to save. `cells_per_job`: how many runs a task executes, so that torch is imported once for all of them.
+    `runs_per_slice`: how many of these at a time, each with an equal share of the CPUs. `cpus`: how many each task gets
+    and computes with (default: 2 with SLURM, an equal share of this machine without it). `sbatch`: further options of
+    sbatch by their long names (true: the option alone; false: omit it).
     """
 
     executor: Literal["local", "slurm"]
@@ -61,6 +61,7 @@ class Profile(Section):
     signal_lead_s: Annotated[int, Field(ge=1), SbatchOption("signal", _signal)] = 90
     max_parallel: Count = 1
     cells_per_job: Count = 1
+    runs_per_slice: Count = 1
     sbatch: Mapping[_Word, str | int | bool] = Field(default_factory=dict)
     setup: tuple[str, ...] = ()
 
@@ -82,9 +83,15 @@ class Profile(Section):
 
     @model_validator(mode="after")
     def _several_runs_on_slurm(self) -> Profile:
-        if self.executor == "local" and self.cells_per_job > 1:
+        several = [name for name in ("cells_per_job", "runs_per_slice") if getattr(self, name) > 1]
+        if self.executor == "local" and several:
             raise ValueError(
-                "cells_per_job: only a task of SLURM holds several runs; leave it at 1 with executor local"
+                f"{several[0]}: only a task of SLURM holds several runs; leave it at 1 with executor local"
+            )
+        if self.runs_per_slice > self.cells_per_job:
+            raise ValueError(
+                f"runs_per_slice: {self.runs_per_slice} at a time, but a task holds {self.cells_per_job}; raise "
+                f"cells_per_job to {self.runs_per_slice} or more"
             )
         return self
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +14,14 @@ import pytest
 import jobs
 from hpc import slurm
 from hpc.node import task as lifecycle
+from hpc.node.execution import execute_run
 from hpc.node.gpu_check import check_slice, unlike
 from hpc.node.task import Task, execute_runs
+from hpc.recovery.diagnosis import StopRequest
 from src.config.schema import Config
 from src.errors import ClusterError, DataError
-from src.progress import Reporter, StopCheck
+from src.files import append_lines
+from src.progress import PlainReporter, Reporter, StopCheck
 from src.requests import grid_request
 from src.runs.attempts import Outcome
 from src.runs.rundir import RunDir
@@ -43,8 +48,15 @@ def grid_runs(config: Config) -> list[RunDir]:
     return open_sweep(grid_request(config), fresh=True)[0].runs()
 
 
+def wait_for_the_signal(should_stop: StopCheck) -> None:
+    deadline = time.monotonic() + 30
+    while not should_stop() and time.monotonic() < deadline:
+        pass
+
+
 def signal_in(monkeypatch: pytest.MonkeyPatch, third: str, number: int) -> None:
-    """The run of this name gets a signal at its fifth question."""
+    """The task gets a signal at the fifth question of the run of this name."""
+    task = os.getpid()
     real = jobs.executor_of("grid")
 
     def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
@@ -54,7 +66,8 @@ def signal_in(monkeypatch: pytest.MonkeyPatch, third: str, number: int) -> None:
             nonlocal asked
             asked += 1
             if asked == 5 and run.name == third:
-                os.kill(os.getpid(), number)
+                os.kill(task, number)
+                wait_for_the_signal(should_stop)
             return should_stop()
 
         return real(run, ask, reporter)
@@ -124,12 +137,12 @@ def test_a_stop_between_two_runs_requeues_for_the_rest(
     small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, requeued: list[str]
 ) -> None:
     runs = grid_runs(small())
-    real = jobs.executor_of("grid")
+    real, task = jobs.executor_of("grid"), os.getpid()
 
     def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
         outcome = real(run, should_stop, reporter)
         if run == runs[1]:
-            os.kill(os.getpid(), signal.SIGUSR2)
+            os.kill(task, signal.SIGUSR2)
         return outcome
 
     monkeypatch.setattr(jobs, "executor_of", lambda kind: execute)
@@ -140,13 +153,13 @@ def test_a_stop_between_two_runs_requeues_for_the_rest(
 
 
 def test_a_crash_keeps_no_other_run_from_its_end_and_is_not_tried_again(
-    small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, requeued: list[str], capsys: Any
+    small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, requeued: list[str], capfd: Any, tmp_path: Path
 ) -> None:
     runs = grid_runs(small())
-    real, calls = jobs.executor_of("grid"), []
+    real, calls = jobs.executor_of("grid"), tmp_path / "calls"
 
     def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
-        calls.append(run.name)
+        append_lines(calls, [{"run": run.name}])
         if run == runs[0]:
             raise DataError("the images are gone")
         if run == runs[1]:
@@ -160,8 +173,8 @@ def test_a_crash_keeps_no_other_run_from_its_end_and_is_not_tried_again(
         assert left.value.code == 1
     assert [run.attempts()[-1]["cause"] for run in runs] == ["CRASHED", "OUT_OF_MEMORY", "DONE", "DONE"]
     assert [len(run.attempts()) for run in runs] == [1, 1, 1, 1]
-    assert len(calls) == 4
-    assert "-m hpc.launch retry grid_" in capsys.readouterr().err
+    assert len(calls.read_text().splitlines()) == 4
+    assert "-m hpc.launch retry grid_" in capfd.readouterr().err
 
 
 def test_a_run_that_is_done_by_the_time_it_is_claimed_is_left_alone(
@@ -169,7 +182,7 @@ def test_a_run_that_is_done_by_the_time_it_is_claimed_is_left_alone(
 ) -> None:
     runs = grid_runs(small())[:1]
     execute_runs(runs)
-    assert lifecycle._execute_one(runs[0], lifecycle.StopRequest(), lifecycle.PlainReporter()) == "DONE"
+    assert execute_run(runs[0], StopRequest(), PlainReporter()) == "DONE"
     assert len(runs[0].attempts()) == 1
 
 

@@ -18,7 +18,7 @@ from src.runs.checkpoint_names import newest_step
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import sweeps
 from tests.conftest import ROOT, assert_same_run, run_python
-from tests.slurm.conftest import PROFILE, Cluster, on_profile
+from tests.slurm.conftest import PROFILE, Cluster, on_profile, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -237,3 +237,30 @@ def test_what_slurm_refuses_is_said_in_its_words(one_machine: Cluster, experimen
     assert "sbatch refused" in refused.stderr
     assert "nvalid partition" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_several_runs_on_one_slice_end_as_runs_alone(one_machine: Cluster, small_file: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(yaml_file.dump_yaml({**PROFILE, "cpus": 2, "cells_per_job": 4, "runs_per_slice": 2}))
+    given = ["--config", str(small_file), "--set", "hparams.epochs=40"]
+    submitted = run_python("hpc.launch", *on_profile(profile, "grid"), *given, env=one_machine.env)
+    assert "submitted 4 runs" in submitted.stdout, submitted.stderr
+    (sweep,) = sweeps(tmp_path / "runs")
+    runs = sweep.runs()
+    wait_for("two runs train at once", lambda: sum(_steps_logged(run) > 1 for run in runs) == 2, 120)
+    (job_id,) = {str(run.attempts()[0]["job"]) for run in runs if run.attempts()}
+    assert len({run.attempts()[0]["pid"] for run in runs if run.attempts()}) == 2
+    one_machine.run(["scancel", "--signal=USR2", job_id])
+    wait_for("both are saved, and the task waits", lambda: one_machine.job(job_id)["JobState"] == "PENDING", 60)
+    assert [[a["cause"] for a in run.attempts()] for run in runs] == [["SIGNALLED"], ["SIGNALLED"], [], []]
+    assert all(run.attempts()[0]["last_step"] > 0 for run in runs[:2])
+    one_machine.skip_wait(job_id)
+    straight = [*given, "--set", f"paths.runs_dir={tmp_path / 'straight'}"]
+    # One thread for each run: half of the two CPUs of the task.
+    alone = run_python("src.grid_search", *straight, env={**one_machine.env, "OMP_NUM_THREADS": "1"})
+    assert alone.returncode == 0, alone.stderr
+    wait_for("all runs are done", lambda: all(run.is_done() for run in runs), 240)
+    assert [len(run.attempts()) for run in runs] == [2, 2, 1, 1]
+    for run, other in zip(runs, sweeps(tmp_path / "straight")[-1].runs(), strict=True):
+        assert_same_run(run, other)
+    wait_for("the task has ended", lambda: one_machine.job(job_id)["JobState"] == "COMPLETED", 60)

@@ -173,6 +173,19 @@ def test_several_runs_in_a_task_make_fewer_tasks() -> None:
     assert plan.tasks[-1] == (Path("/r/6"),)
 
 
+@pytest.mark.parametrize(
+    ("at_once", "cpus", "expected"), [(1, "6", ":"), (2, "6", "2:3"), (4, "6", "4:1"), (4, "3", "4:1"), (2, "", "2:1")]
+)
+def test_runs_on_one_slice_share_its_cpus_equally(at_once: int, cpus: str, expected: str) -> None:
+    profile = PROFILE.model_copy(update={"cells_per_job": 4, "runs_per_slice": at_once})
+    text = make_plan(profile, None, "name", [[Path("/r/1")]], Path("/l"), Path("/c")).sbatch_text
+    exports = "\n".join(line for line in text.splitlines() if line.startswith("export RELAY_"))
+    script = f'{exports}\necho "$RELAY_RUNS_PER_SLICE:$RELAY_CPUS"'
+    environment = {"SLURM_CPUS_PER_TASK": cpus} if cpus else {}
+    shown = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert shown.stdout.strip() == expected, shown.stderr
+
+
 def test_paths_and_names_cannot_inject_into_the_script(tmp_path: Path) -> None:
     hostile = tmp_path / "a b'$(touch pwned)\"`id`; x"
     plan = plan_of([hostile / "run"], name="x; $(touch pwned) 'y", logs=str(hostile / "logs"))
@@ -197,6 +210,12 @@ def test_paths_and_names_cannot_inject_into_the_script(tmp_path: Path) -> None:
             "executor: slurm\nslice: 1g.12gb\nsbatch: {gres: 'gpu:2', array: 0-9}\n",
             "gres (set by slice), array (set by",
         ),
+        (
+            "executor: slurm\ncells_per_job: 2\nruns_per_slice: 3\n",
+            "runs_per_slice: 3 at a time, but a task holds 2; raise cells_per_job to 3 or more",
+        ),
+        ("executor: local\nruns_per_slice: 2\n", "runs_per_slice: only a task of SLURM holds several runs"),
+        ("executor: slurm\ncells_per_job: 2\nruns_per_slice: 0\n", "runs_per_slice: 0"),
         ("executor: cloud\n", "executor: 'cloud'"),
         ("executor: slurm\npartitions: x\n", "did you mean 'partition'"),
     ],

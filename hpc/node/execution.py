@@ -1,0 +1,90 @@
+"""One run in a task: take its lock, check the slice, execute it, and record why the attempt ended."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import jobs
+from hpc.node.gpu_check import check_slice
+from hpc.node.run_lock import wait_for_run_lock
+from hpc.recovery.diagnosis import LOCAL_JOB, StopRequest, ends_of, infer_end_cause, own_job_id, restart_count
+from hpc.slurm_command import WAITS_S
+from src import hints
+from src.errors import RelayError, TakenOverError
+from src.log import log
+from src.progress import Reporter, StopCheck
+from src.runs.attempts import AttemptHooks, EndCause, Outcome, attempt
+from src.runs.causes import check_allowed
+from src.runs.rundir import RunDir
+
+
+def execute_run(run: RunDir, stop: StopRequest, reporter: Reporter) -> str:
+    """Execute the run unless it is done, cancelled, or executed by another task. Returns its state.
+
+    That is the cause that ended its attempt; or FAILED, with the error in the log; SURPLUS, if another task has the
+    run; WAITED, if a stop was requested before it began.
+    """
+    if run.is_done():
+        return "DONE"
+    if run.cancelled():
+        log.info(f"{run.label}: was cancelled by its user; it is not executed until they submit it again")
+        return "CANCELLED"
+    hints.use(run.sweep().meta())
+
+    def on_the_right_device(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
+        log.info(f"{run.label}: on {check_slice()}")
+        return jobs.executor_of(run.sweep().kind)(run, should_stop, reporter)
+
+    try:
+        if not wait_for_run_lock(run, stop.requested):
+            log.info(f"{run.label}: another SLURM task executes it; this task skips it")
+            return "SURPLUS"
+        if stop.requested():
+            return "WAITED"
+        attempt(run, on_the_right_device, stop.requested, reporter, TaskHooks(stop))
+    except TakenOverError as error:
+        log.info(str(error))
+        return "SURPLUS"
+    except RelayError as error:
+        log.error(f"{run.label}: {error}")
+        return "FAILED"
+    except Exception:
+        traceback.print_exc()
+        return "FAILED"
+    return str(run.attempts()[-1]["cause"])
+
+
+class TaskHooks(AttemptHooks):
+    """The hooks of an attempt inside a task, on a SLURM node or in the local pool."""
+
+    # A process that only checks the lock holds it for a moment.
+    lock_wait_s = 5.0
+
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop = stop
+
+    def facts(self) -> Mapping[str, Any]:
+        """The job, its cluster, how often SLURM has restarted it, and the slice that the profile requests."""
+        own = own_job_id()
+        of_slurm = {"cluster": os.environ.get("SLURM_CLUSTER_NAME", "slurm"), "restarts": restart_count()}
+        job = {"job": own, **of_slurm} if own else {"job": os.environ.get(LOCAL_JOB)}
+        return {**job, "slice": os.environ.get("RELAY_SLICE") or None}
+
+    def check_allowed(self, run: RunDir) -> None:
+        """Raises RunError if the budgets of src/runs/causes.py are used up."""
+        check_allowed(run.label, run.attempts())
+
+    def cause_of_stop(self, run: RunDir) -> str:
+        """CANCELLED if the run directory has a cancel by the user; otherwise what SLURM says."""
+        return "CANCELLED" if run.cancelled() else self._stop.cause()
+
+    def infer_end_cause(self, attempt: Mapping[str, Any]) -> EndCause:
+        """The end of a lost attempt, from accounting."""
+        cause, end = infer_end_cause(attempt, ends_of([attempt], WAITS_S))
+        # This job was requeued by SLURM, which it does after a node failure; after a kill -9, the job ends as FAILED.
+        # Accounting may not have the end of the earlier execution yet.
+        own = own_job_id()
+        return ("NODE_FAIL" if cause == "KILLED" and own and attempt.get("job") == own else cause), end

@@ -1,0 +1,171 @@
+"""Executes runs in forks of a process that has imported once what they need.
+
+A fork starts in milliseconds, where a new process imports torch for seconds; and whatever happens to it, a crash or a
+kill, its parent and the other runs do not notice. The parent must not start a thread or touch a GPU: neither survives a
+fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import mmap
+import os
+import signal
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpc.recovery.diagnosis import StopRequest
+from src.errors import RelayError
+from src.log import log
+from src.runs.attempts import close_orphaned_attempt, unfinished_attempt
+from src.runs.rundir import RunDir
+
+# What every run imports sooner or later.
+_IMPORTED_ONCE = (
+    "src.training.publish",
+    "src.training.trainer",
+    "tensorboard.compat.proto.event_pb2",
+    "tensorboard.plugins.hparams.summary_v2",
+    "tensorboard.summary.writer.record_writer",
+)
+POLL_S = 0.02
+# Seconds between two looks for runs that their user has cancelled.
+_LOOK_EVERY_S = 1.0
+_LOCK_WAIT_S = 5.0
+_STATE_BYTES = 64
+_CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def import_once() -> None:
+    """Import what runs need, so that forks of this process have it."""
+    for name in _IMPORTED_ONCE:
+        importlib.import_module(name)
+    # Otherwise the garbage collector of each fork writes to, and so copies, the pages of all imported objects.
+    gc.freeze()
+
+
+def fork(work: Callable[[], Any]) -> int:
+    """Do `work` in a fork of this process, which then exits: with 0, with the code of a SystemExit, or with 1 after
+    printing a traceback. Returns its process id.
+
+    The fork has the signal handlers of this process.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Python forgets the signals that reach a new fork before os.fork has returned there.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if pid:
+        return pid
+    code: Any = 1
+    try:
+        work()
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Tearing down torch takes longer than a run of the tests.
+        os._exit(code if isinstance(code, int) else 1)
+
+
+class Forks:
+    """Executes runs in forks, `at_once` at a time. Every signal that `stop` notes is forwarded to all of them.
+
+    `execute` executes one run, in its fork, and returns its state.
+    """
+
+    def __init__(self, at_once: int, execute: Callable[[RunDir], str], stop: StopRequest) -> None:
+        self._at_once, self._execute, self._stop = at_once, execute, stop
+        self._active: dict[int, tuple[RunDir, mmap.mmap]] = {}
+        self._forwarded = 0
+        self._cancelled: set[int] = set()
+        self._looked = -float("inf")
+        self._memory_kills = _memory_kills()
+
+    def run_all(self, runs: Sequence[RunDir]) -> dict[str, str]:
+        """Execute the runs until all have ended, or until a stop is requested. Returns the state of each by its
+        label, FAILED for one whose process died.
+        """
+        import_once()
+        states, waiting = dict[str, str](), deque(runs)
+        while self._active or (waiting and not self._stop.requested()):
+            while waiting and len(self._active) < self._at_once and not self._stop.requested():
+                self._start(waiting.popleft())
+            self._forward()
+            self._stop_cancelled()
+            for pid, (run, state) in list(self._active.items()):
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    del self._active[pid]
+                    code = os.waitstatus_to_exitcode(status)
+                    states[run.label] = state[:].rstrip(b"\0").decode() or self._close_lost(run, pid, code)
+            time.sleep(POLL_S)
+        return states
+
+    def _start(self, run: RunDir) -> None:
+        # Shared with the fork. Unlike a pipe, it cannot block, whoever inherits it.
+        state = mmap.mmap(-1, _STATE_BYTES)
+        self._active[fork(lambda: state.write(self._execute(run).encode()))] = run, state
+
+    def _forward(self) -> None:
+        for number in self._stop.signals[self._forwarded :]:
+            self._forwarded += 1
+            for pid in self._active:
+                os.kill(pid, number)
+
+    def _stop_cancelled(self) -> None:
+        """Let the runs save and end that their user has cancelled meanwhile; the others continue."""
+        if time.monotonic() - self._looked < _LOOK_EVERY_S:
+            return
+        self._looked = time.monotonic()
+        for pid, (run, _) in self._active.items():
+            if pid not in self._cancelled and run.cancelled():
+                self._cancelled.add(pid)
+                os.kill(pid, signal.SIGTERM)
+
+    def _close_lost(self, run: RunDir, pid: int, code: int) -> str:
+        """Record why the process of a run ended that could not do so itself. `code`: its exit code or minus the signal.
+
+        Accounting knows only how the task ends.
+        """
+        if run.is_done():
+            return "DONE"
+        cause = "CRASHED"
+        if code == -signal.SIGKILL:
+            cause = "OUT_OF_MEMORY" if _memory_kills() > self._memory_kills else "KILLED"
+            self._memory_kills += cause == "OUT_OF_MEMORY"
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        log.error(f"{run.label}: its process ended with {how}: {cause}")
+        # If another process has the lock, it closes the attempt.
+        with contextlib.suppress(RelayError, OSError), run.lock(_LOCK_WAIT_S):
+            orphan = unfinished_attempt(run.attempts())
+            if orphan and orphan.get("pid") == pid:
+                close_orphaned_attempt(run, lambda _: (cause, round(time.time(), 3)))
+        return "FAILED"
+
+
+def _memory_kills() -> int:
+    """How many processes the kernel has killed because this job's memory was used up; 0 if it does not say.
+
+    From memory.events of the innermost cgroup that has one (kernel documentation, cgroup-v2).
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError, StopIteration):
+        own = next(line[3:] for line in _OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))
+        folder = _CGROUPS / own.lstrip("/")
+        file = next(path for up in (folder, *folder.parents) if (path := up / "memory.events").is_file())
+        return int(dict(line.split() for line in file.read_text().splitlines())["oom_kill"])
+    return 0
