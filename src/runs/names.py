@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,8 @@ from src.text import shortlist
 # How many names an error lists, and how many `print_names` prints.
 _SHOWN = 8
 _NAMES_SHOWN = 20
+# After the tag in a sweep's name.
+_TIME = r"_\d{8}-\d{6}(-\d+)?"
 Named = TypeVar("Named")
 
 
@@ -49,12 +52,16 @@ def _without_folder(name: str, runs_dir: Path) -> str:
 
 
 def _fitting(part: str, things: Iterable[Named], name_of: Callable[[Named], str]) -> list[Named]:
-    """Those whose name is `part`; if there are none, those whose name contains it."""
+    """Those whose name is `part`; else those whose name is `part` and a time; else those whose name contains it."""
     # An exact name wins, because a sweep's name is also contained in that of a second one of the same second (`…-2`).
+    # `grid_2` means grid_2_20261127-195353, and not grid_20261127-195043, too.
     candidates = list(things)
-    return [thing for thing in candidates if name_of(thing) == part] or [
-        thing for thing in candidates if part in name_of(thing)
-    ]
+    with_time = re.compile(re.escape(part) + _TIME)
+    return (
+        [thing for thing in candidates if name_of(thing) == part]
+        or [thing for thing in candidates if with_time.fullmatch(name_of(thing))]
+        or [thing for thing in candidates if part in name_of(thing)]
+    )
 
 
 def _sweep_name(sweep: SweepDir) -> str:

@@ -150,7 +150,7 @@ class Bench:
         yield from starting.checkpoint_rows(self.config, self.data, self.pairs)
 
     def start(self) -> Iterator[Row]:
-        """A whole training of one step in a new process."""
+        """How runs start, and two of them at once."""
         yield from starting.start_rows(self.pairs)
 
     def foreign(self) -> Iterator[Row]:

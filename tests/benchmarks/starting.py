@@ -5,21 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
+from src.config.loading import make_config
 from src.config.schema import Config
-from src.config.yaml_file import dump_yaml
 from src.data.dataset import ImageData
 from src.results.event_files import PATTERN, read_events
 from src.training.checkpoint import load_newest, save_state
 from src.training.learner import Learner
 from tests.benchmarks import scale
+from tests.benchmarks.runs_per_slice import execute, measure, new_runs
 from tests.benchmarks.table import Row, in_turn, seconds
-from tests.conftest import ROOT, SMALL
+from tests.conftest import SMALL
 
 _EPOCH_IMAGES = 100_000
 _CELLS = 10_000
@@ -56,19 +57,30 @@ def checkpoint_rows(config: Config, data: ImageData, pairs: int) -> Iterator[Row
 
 
 def start_rows(pairs: int) -> Iterator[Row]:
-    """A foreground training of one step on cached images, from the command to its end."""
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {f"{name}_dir": f"{folder}/{name}" for name in ("runs", "artifacts", "logs")}
+    """The start of runs in a task, and two of them at once."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         dataset = {**SMALL["dataset"], "root": f"{folder}/data"}
-        file = Path(folder) / "config.yaml"
-        file.write_text(dump_yaml({**SMALL, "dataset": dataset, "paths": paths}))
+        config = make_config({**SMALL, "dataset": dataset, "train": {**SMALL["train"], "epochs": 30}}, "the benchmark")
 
-        def run(words: Sequence[str]) -> float:
-            return seconds(lambda: subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True))
+        def first_step() -> float:
+            run = new_runs(config, 1, folder)[0]
+            began = execute([run], 1)
+            return float(run.metrics()[0]["time"]) - began
 
-        training = ("-m", "src.train", "--config", str(file), "--max_steps", "1", "--fresh", "-q")
-        times = in_turn(lambda: run(training), lambda: run(("-c", "import torch")), pairs)
-        yield Row("a whole training of one step, warm cache", "import torch", "s", *times, "1.2 to its first step")
+        def import_torch() -> float:
+            return seconds(lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True))
+
+        times = in_turn(first_step, import_torch, pairs)
+        yield Row("a new process to its first step, images cached", "import torch", "s", *times, "1.2")
+        found = measure(config, 2, pairs, folder)
+        start, speed = found["start_s"], found["images_per_s"]
+        target = "0.1"
+        yield Row(
+            "second run of a task to its first step", "the first", "s", start["second run"], start["first run"], target
+        )
+        sides = speed["at once"], speed["one after another"]
+        yield Row("2 runs at once, one thread each", "one after another", "images/s", *sides, "reported")
 
 
 def foreign_rows(pairs: int) -> Iterator[Row]:

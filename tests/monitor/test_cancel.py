@@ -267,6 +267,17 @@ def test_an_exact_name_wins_then_the_only_part(small: Callable[..., Config]) -> 
         find_named(runs_dir, "seed=12")
 
 
+def test_a_tag_means_its_sweep_and_none_whose_tag_only_begins_so(small: Callable[..., Config]) -> None:
+    first = open_sweep(grid_request(small(hparams={"lr": [0.1], "tag": "ablation"})))[0]
+    config = small(hparams={"lr": [0.1], "tag": "ablation_2"})
+    second = open_sweep(grid_request(config))[0]
+    runs_dir = Path(config.paths.runs_dir)
+    # "ablation_2" is a part of both names: of ablation_20261127-195043, too.
+    assert find_named(runs_dir, "ablation_2") == (second, None)
+    assert find_named(runs_dir, "ablation") == (first, None)
+    assert find_named(runs_dir, "ablation/k=0") == (first, first.runs()[0])
+
+
 def test_an_ambiguous_name_cancels_nothing(small: Callable[..., Config], sweep: SweepDir, queue: Path) -> None:
     queue.write_text(waiting("70_0", "70_1"))
     with pytest.raises(RunError, match="4 have that in their name"):
