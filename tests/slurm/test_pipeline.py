@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,7 @@ def test_a_pipeline_stops_at_a_cancelled_stage_and_continues_when_launched_again
     result = sweep("evaluate").runs()[0].result() or {}
     assert result["trained_by"] == sweep("train").runs()[0].label
     assert sweep("grid").table_file("md").is_file()
-    # Two runs in each task, in one process.
-    processes = {run.name: (a["job"], a["pid"]) for run in sweep("grid").runs() for a in run.attempts()[-1:]}
-    assert len(set(processes.values())) == 2
+    # Two runs in each task, each in a process of its own.
+    last = [run.attempts()[-1] for run in sweep("grid").runs()]
+    assert sorted(Counter(attempt["job"] for attempt in last).values()) == [2, 2]
+    assert len({(attempt["node"], attempt["pid"]) for attempt in last}) == 4
