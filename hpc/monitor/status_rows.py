@@ -19,9 +19,10 @@ from hpc.submission.forecast import show_hours
 from src import hints
 from src.errors import RunError
 from src.results.table import state_of_run
-from src.runs.attempts import last_activity, reached_step, unfinished_attempt, used_s, wasted_s
+from src.runs.attempts import last_activity, reached_step, unfinished_attempt, wasted_s
 from src.runs.causes import Blocked, damaged, why_blocked
 from src.runs.rundir import RunDir, SweepDir
+from src.runs.slice_time import slice_time
 from src.text import counted
 
 FINISHED = ("done", "diverged")
@@ -29,11 +30,14 @@ FINISHED = ("done", "diverged")
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """A row for each run of a sweep, the blocked runs, the seconds spent on slices, and the runs queued or running."""
+    """A row for each run of a sweep, the blocked runs, the seconds spent on slices (overhead: those before the first
+    steps), and the runs queued or running.
+    """
 
     rows: list[dict[str, Any]]
     blocked: Mapping[RunDir, Blocked]
     used_s: float
+    overhead_s: float
     wasted_s: float
     in_flight: int
 
@@ -45,10 +49,13 @@ class SweepStatus:
             + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         ]
         if self.used_s:
-            again = (
-                f", {show_hours(self.wasted_s / 3600)} of them for steps that were repeated" if self.wasted_s else ""
-            )
-            lines.append(f"used: {show_hours(self.used_s / 3600)} slice-hours{again}")
+            parts = [f"used: {show_hours(self.used_s / 3600)} slice-hours"]
+            if self.overhead_s:
+                share = 100 * self.overhead_s / self.used_s
+                parts.append(f"{show_hours(self.overhead_s / 3600)} of them overhead ({share:.0f} %)")
+            if self.wasted_s:
+                parts.append(f"{show_hours(self.wasted_s / 3600)} of them for steps that were repeated")
+            lines.append(", ".join(parts))
         idle = len(self.rows) - self.in_flight - len(self.blocked) - sum(counts[state] for state in FINISHED)
         if idle:
             lines.append(f"neither done nor queued: {counted(idle, 'run')}; to submit: {hints.again()}")
@@ -87,7 +94,7 @@ def sweep_status(sweep: SweepDir, queue: Queue, only: str | None = None, now: fl
     return SweepStatus(
         rows,
         blocked,
-        sum(used_s(each, moment) for each in attempts.values()),
+        *slice_time(attempts.values(), moment),
         sum(wasted_s(each) for each in attempts.values()),
         sum(
             row["state"] not in FINISHED and (run.name in queue or row["state"] == "running")

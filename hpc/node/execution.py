@@ -67,9 +67,13 @@ class TaskHooks(AttemptHooks):
         self._stop = stop
 
     def facts(self) -> Mapping[str, Any]:
-        """The job, its cluster, how often SLURM has restarted it, and the slice that the profile requests."""
+        """The job, its cluster, its start, how often SLURM has restarted it, and the slice that the profile requests."""
         own = own_job_id()
-        of_slurm = {"cluster": os.environ.get("SLURM_CLUSTER_NAME", "slurm"), "restarts": restart_count()}
+        cluster = os.environ.get("SLURM_CLUSTER_NAME", "slurm")
+        of_slurm: dict[str, Any] = {"cluster": cluster, "restarts": restart_count()}
+        # Set by SLURM 23.02 and newer: seconds since 1970, of this execution of the job.
+        if begun := os.environ.get("SLURM_JOB_START_TIME", "").strip():
+            of_slurm["job_start"] = float(begun)
         job = {"job": own, **of_slurm} if own else {"job": os.environ.get(LOCAL_JOB)}
         return {**job, "slice": os.environ.get("RELAY_SLICE") or None}
 

@@ -121,7 +121,7 @@ def _recorded(
     hooks: AttemptHooks,
 ) -> Outcome:
     number, process = len(run.attempts()) + 1, {"node": socket.gethostname(), "pid": os.getpid()}
-    run.record_attempt(number, **hooks.facts(), code=code_digest(), **process, start=_now())
+    run.record_attempt(number, **hooks.facts(), code=code_digest(), **process, start=_now(), first_step_at=None)
     owner = run.owner
     assert owner
     try:
@@ -180,6 +180,13 @@ def note_steps(run: RunDir, first_step: int, total_steps: int) -> None:
     attempts = run.attempts()
     if unfinished_attempt(attempts):
         run.record_attempt(len(attempts), first_step=first_step, total_steps=total_steps)
+
+
+def note_first_step(run: RunDir) -> None:
+    """Add the time of the first step, or of the first evaluation, to the record of the current attempt: now."""
+    attempts = run.attempts()
+    if unfinished_attempt(attempts):
+        run.record_attempt(len(attempts), first_step_at=_now())
 
 
 def last_activity(run: RunDir) -> float:

@@ -89,6 +89,8 @@ class Attempt(TypedDict, total=False):
     last_step: Step
     reached_step: Step
     total_steps: Step
+    job_start: Seconds | None
+    first_step_at: Seconds | None
     save_s: Annotated[float, Field(ge=0, le=1e9)] | None
 
 

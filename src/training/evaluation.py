@@ -10,7 +10,7 @@ from src.data.dataset import digest, images_of, load, prepare
 from src.log import log
 from src.progress import Reporter, StopCheck
 from src.results.evaluation_files import FIGURES, write_evaluation
-from src.runs.attempts import Outcome, write_provenance
+from src.runs.attempts import Outcome, note_first_step, write_provenance
 from src.runs.planned import check_as_planned
 from src.runs.rundir import RunDir
 from src.training.device import choose_device, compute_reproducibly
@@ -41,6 +41,7 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
         raise no_images(config)
     log.info(f"evaluating {pretrained.path} on {config.evaluation.split} ({len(part)} images)")
     forward = pretrained.forward_on(device)
+    note_first_step(run)
     measured = evaluate_split(pretrained.network, part, config, device, should_stop, forward)
     if measured is None:
         return Outcome("stopped", 0, 0, 1)

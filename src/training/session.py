@@ -9,7 +9,7 @@ from src.config.schema import Config
 from src.data.dataset import ImageData, load
 from src.log import log
 from src.progress import Reporter, StopCheck
-from src.runs.attempts import Publish, note_steps, write_provenance
+from src.runs.attempts import Publish, note_first_step, note_steps, write_provenance
 from src.runs.kinds import content_key
 from src.runs.planned import check_as_planned
 from src.runs.rundir import RunDir
@@ -41,6 +41,7 @@ class Session:
         self.learner = Learner(self.config, self.data.train)
         # Size of the metrics that the restored state has seen. Later rows belong to steps that are repeated.
         self._metrics_bytes = 0
+        self._has_begun = False
 
     def resume(
         self, problem_of: Callable[[Mapping[str, Any]], str], restore: Callable[[Mapping[str, Any]], None]
@@ -67,6 +68,12 @@ class Session:
         note_steps(self.run, first_step, total_steps)
         self.log = MetricsLog(self.run, self._metrics_bytes, self.config if in_hparams else None)
         return self.log
+
+    def note_work(self) -> None:
+        """Record when the attempt's overhead was over. Called after each step, and before an evaluation."""
+        if not self._has_begun:
+            self._has_begun = True
+            note_first_step(self.run)
 
     def save(self, step: int, content: Mapping[str, Any], keep: int) -> None:
         """Save the state after `step` steps: the learner's and `content`. Keeps the newest `keep` states."""

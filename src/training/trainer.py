@@ -84,6 +84,7 @@ class Trainer:
             if self.should_stop():
                 return False
             self._step()
+            self.session.note_work()
             if state.step % self.config.metrics.log_every_steps == 0 or self._at_epoch_end():
                 self._log_train()
             if self._save_due():
@@ -135,6 +136,7 @@ class Trainer:
 
     def _evaluate(self) -> bool:
         """Evaluate on val, and keep the weights if they are the best so far. Returns False if it was stopped."""
+        self.session.note_work()
         with self.learner.with_evaluated_weights():
             return self._evaluate_network()
 

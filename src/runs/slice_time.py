@@ -1,0 +1,51 @@
+"""How long attempts held their slices, and how much of that was overhead: everything before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from src.runs.causes import Attempts
+
+
+class SliceTime(NamedTuple):
+    """Seconds on slices: all of them, and those before the first steps (imports, images, device, first compile)."""
+
+    used_s: float
+    overhead_s: float
+
+
+def slice_time(runs: Iterable[Attempts], now: float) -> SliceTime:
+    """The time of all attempts of these runs. A running attempt counts until `now` (seconds since 1970).
+
+    A task counts from the start of its job, if SLURM gave that, to the end of its last attempt. Its overhead is the
+    time in which none of its runs was between its first step and its end. So all runs that share tasks must be given.
+    """
+    by_task: dict[object, list[Mapping[str, Any]]] = {}
+    for attempt in (attempt for attempts in runs for attempt in attempts):
+        # A requeued job keeps its id, and each of its executions holds a slice of its own.
+        task = (attempt.get("cluster"), attempt["job"], attempt.get("restarts")) if attempt.get("job") else id(attempt)
+        by_task.setdefault(task, []).append(attempt)
+    times = [_of_task(attempts, now) for attempts in by_task.values()]
+    return SliceTime(sum(time.used_s for time in times), sum(time.overhead_s for time in times))
+
+
+def _of_task(attempts: Sequence[Mapping[str, Any]], now: float) -> SliceTime:
+    # Never after the first start: the controller's clock may be ahead of the node's.
+    begun = min(float(time) for attempt in attempts for time in (attempt["start"], attempt.get("job_start")) if time)
+    until, worked_s = begun, 0.0
+    for first, end in sorted(_work(attempt, now) for attempt in attempts):
+        # Runs that share a slice work at the same time, which counts once.
+        worked_s += max(0.0, end - max(first, until))
+        until = max(until, end)
+    return SliceTime(until - begun, until - begun - worked_s)
+
+
+def _work(attempt: Mapping[str, Any], now: float) -> tuple[float, float]:
+    """When an attempt completed its first step, and when it ended."""
+    start = float(attempt["start"])
+    end = max(start, float(attempt.get("end") or now))
+    # Versions before this key existed did not record the first step: of their attempts, only the time before the start
+    # is known to be overhead. None: the attempt has not reached, or never reached, its first step.
+    first = attempt.get("first_step_at", start)
+    return (end if first is None else min(float(first), end)), end
