@@ -46,7 +46,10 @@ def cancel_runs(config: Config, name: str) -> None:
         run.cancel()
     queues, _ = queues_of([sweep for sweep, _ in selected])
     tasks = {run: queues[run.path.parent].get(run.name, ()) for run in runs}
-    ids = list(dict.fromkeys(job.job_id for jobs in tasks.values() for job in jobs))
+    others = _others_in_tasks(selected, queues)
+    needed = {job.job_id for jobs in others.values() for job in jobs}
+    # A task that has other runs to execute goes on without this one, which the task itself stops.
+    ids = list(dict.fromkeys(job.job_id for jobs in tasks.values() for job in jobs if job.job_id not in needed))
     ids += _all_stage_jobs(runs_dir) if name == "all" else []
     slurm.cancel(ids)
     local = [run for run, jobs in tasks.items() if not jobs and _stop_local(run)]
@@ -54,29 +57,34 @@ def cancel_runs(config: Config, name: str) -> None:
     ids = [*stage_jobs, *ids]
     labels = [only.label if only else sweep.name for sweep, only in selected]
     what = pipeline.name if pipeline else labels[0] if len(labels) == 1 else counted(len(labels), "sweep")
+    marked = [run for run, jobs in tasks.items() if any(job.job_id in needed for job in jobs)]
     number = len(ids) + len(local)
-    print(f"{what}: " + (f"cancelled {counted(number, 'task')}" if number else "nothing is queued or running"))
+    parts = [counted(number, "task")] if number else []
+    parts += [f"{counted(len(marked), 'run')} of a task"] if marked else []
+    print(f"{what}: " + (f"cancelled {' and '.join(parts)}" if parts else "nothing is queued or running"))
     print_names(stopped)
     reached = set(stopped)
     not_queued = [run for run in runs if run not in reached]
     if not_queued:
         print("not in the queue; these will not start until you submit them again:")
         print_names(not_queued)
-    _print_others_in_tasks(selected, queues, ids)
+    sharing = [other for other, jobs in others.items() if any(job in tasks[run] for run in marked for job in jobs)]
+    if sharing:
+        print("the task goes on with its other runs:")
+        print_names(sharing)
 
 
-def _print_others_in_tasks(
-    selected: Sequence[Selection], queues: Mapping[Path, slurm.Queue], ids: Sequence[str]
-) -> None:
-    """Name the runs that were not selected and share a cancelled task (cells_per_job of the profile)."""
-    others = [
-        f"{sweep.name}/{other}"
+def _others_in_tasks(
+    selected: Sequence[Selection], queues: Mapping[Path, slurm.Queue]
+) -> dict[RunDir, Sequence[slurm.QueuedJob]]:
+    """The runs that were not selected and still have to be executed, with their queued or running tasks."""
+    return {
+        other: queues[sweep.path].get(other.name, ())
         for sweep, only in selected
-        for other, jobs in queues[sweep.path].items()
-        if only and other != only.name and any(job.job_id in ids for job in jobs)
-    ]
-    if others:
-        print(f"their task executes several runs, so these stop too: {', '.join(others)}")
+        if only
+        for other in sweep.runs()
+        if other.name != only.name and not other.is_done() and not other.cancelled()
+    }
 
 
 def _select(runs_dir: Path, name: str, pipeline: Pipeline | None) -> list[Selection]:

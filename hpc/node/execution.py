@@ -67,7 +67,7 @@ class TaskHooks(AttemptHooks):
         self._stop = stop
 
     def facts(self) -> Mapping[str, Any]:
-        """The job, its cluster, its start, how often SLURM has restarted it, and the slice that the profile requests."""
+        """The job, its cluster and start, how often SLURM has restarted it, and the slice that the profile requests."""
         own = own_job_id()
         cluster = os.environ.get("SLURM_CLUSTER_NAME", "slurm")
         of_slurm: dict[str, Any] = {"cluster": cluster, "restarts": restart_count()}

@@ -89,6 +89,24 @@ def test_a_cancel_stops_every_task_of_its_runs(
     ]
 
 
+def test_a_task_goes_on_with_the_runs_that_were_not_cancelled(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = sweep.runs()
+    sweep.submissions_file.unlink()
+    append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "tasks": [[runs[0].name, runs[1].name]]}])
+    queue.write_text(waiting("70_0", state="RUNNING"))
+    cancel_runs(small(), runs[0].label)
+    assert not (queue.parent / "cancelled").exists()
+    assert [run.cancelled() for run in runs[:2]] == [True, False]
+    said = capsys.readouterr().out
+    assert f"cancelled 1 run of a task\n  {runs[0].label}\n" in said
+    assert f"the task goes on with its other runs:\n  {runs[1].label}\n" in said
+    # The last one takes the task with it.
+    cancel_runs(small(), runs[1].label)
+    assert (queue.parent / "cancelled").read_text() == "--quiet 70_0\n"
+
+
 def test_what_is_cancelled_is_submitted_by_its_user_alone(
     small: Callable[..., Config], sweep: SweepDir, queue: Path, sent: list[str]
 ) -> None:
