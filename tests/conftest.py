@@ -194,7 +194,7 @@ def final_state(run: RunDir) -> dict[str, Any]:
     del state["train_seconds"], state["metrics_bytes"]
     rows = [{k: v for k, v in row.items() if k not in _TIMING_KEYS} for row in read_lines(run.metrics_file)]
     result = run.result() or {}
-    measured = {k: v for k, v in result.items() if k not in ("train_seconds", "images_per_s")}
+    measured = {k: v for k, v in result.items() if k not in ("train_seconds", "images_per_s", "host_mb", "gpu_mb")}
     return {
         "state": state,
         "rows": rows,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -16,6 +17,7 @@ from src.log import log
 from src.runs.attempts import used_s
 from src.runs.cells import Cell
 from src.runs.kinds import cost_key, kind_of
+from src.runs.memory import most_memory
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import Request, sweeps, with_whole_manifests
 
@@ -28,11 +30,12 @@ LEAD_MARGIN_S = 60
 @dataclass(frozen=True)
 class Measured:
     """One earlier run: its seconds on the slice per unit of work, and its longest checkpoint in seconds; None if
-    unknown.
+    unknown. `memory` has its peaks, as src/runs/memory.py measures them.
     """
 
     seconds_per_unit: float | None
     save_s: float | None
+    memory: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Forecast:
     """A forecast for some runs.
 
     `slice_hours` covers the `measured` runs (None if there are none) and not the `unmeasured` ones, `earlier` counts
-    the runs it is based on, `save_s` is the longest checkpoint seen, in seconds.
+    the runs it is based on, `save_s` is the longest checkpoint seen, in seconds, `memory` the greatest peaks, in MiB.
     """
 
     slice_hours: float | None
@@ -49,6 +52,7 @@ class Forecast:
     earlier: int
     at_a_time: int
     save_s: float | None
+    memory: Mapping[str, int]
 
     def __str__(self) -> str:
         if self.slice_hours is None:
@@ -59,7 +63,12 @@ class Forecast:
             f"(from {self.earlier} similar runs before)"
         )
         rest = f"; not included: {self.unmeasured} runs without a similar run before"
-        return text + (rest if self.unmeasured else "")
+        return text + (rest if self.unmeasured else "") + self._memory_text()
+
+    def _memory_text(self) -> str:
+        where = {"gpu_mb": "on the GPU", "host_mb": "of host memory"}
+        peaks = [f"{self.memory[name] / 1024:.2g} GB {place}" for name, place in where.items() if name in self.memory]
+        return f"\nmemory: a run takes up to {' and '.join(peaks)}, as similar runs did" if peaks else ""
 
 
 def show_hours(hours: float) -> str:
@@ -94,6 +103,7 @@ def forecast_of(request: Request, left: Sequence[Cell], profile: Profile) -> For
         earlier=sum(len(runs) for key, runs in history.items() if key in rates),
         at_a_time=min(profile.max_parallel, max(1, len(left))),
         save_s=max(saves, default=None),
+        memory=most_memory(run.memory for runs in history.values() for run in runs),
     )
 
 
@@ -107,6 +117,7 @@ def total_of(parts: Sequence[Forecast]) -> Forecast:
         earlier=sum(part.earlier for part in parts),
         at_a_time=max(part.at_a_time for part in parts),
         save_s=max((part.save_s for part in parts if part.save_s is not None), default=None),
+        memory=most_memory(part.memory for part in parts),
     )
 
 
@@ -141,7 +152,7 @@ def _measure(run: RunDir, units: float, profile: Profile) -> Measured | None:
     )
     # In the first tenth of a run, start-up (imports, images) dominates the time.
     rate = used_s(attempts, time.time()) / (units * done) if done >= 0.1 else None
-    return Measured(rate, max(saves, default=None))
+    return Measured(rate, max(saves, default=None), most_memory(attempts))
 
 
 def _is_on_same_slice(name: object, profile: Profile) -> bool:
@@ -161,6 +172,24 @@ def refuse_above(max_slice_hours: float | None, forecast: Forecast) -> None:
         log.warning(
             f"--max-slice-hours {max_slice_hours:g} does not cover {forecast.unmeasured} runs: no "
             "similar run was done before; to get a forecast, run one of them first"
+        )
+
+
+def warn_of_memory(profile: Profile, forecast: Forecast) -> None:
+    """Warn if the measured memory of the runs that a task executes at a time is more than the profile gives it."""
+    runs = profile.runs_per_slice
+    at_once = f", and runs_per_slice is {runs}" if runs > 1 else ""
+    slice_gb = re.search(r"(\d+)gb", profile.gres or profile.slice or "")
+    host_mb, gpu_mb = (runs * forecast.memory.get(name, 0) for name in ("host_mb", "gpu_mb"))
+    if profile.executor == "slurm" and host_mb > profile.mem_gb * 1024:
+        log.warning(
+            f"mem_gb: {profile.mem_gb:g} GB will not be enough: similar runs took "
+            f"{host_mb / runs / 1024:.2g} GB each{at_once}; set it to {math.ceil(1.2 * host_mb / 1024)} or more"
+        )
+    if slice_gb and gpu_mb > int(slice_gb[1]) * 1024:
+        log.warning(
+            f"slice: {slice_gb[0]} will not be enough: similar runs took {gpu_mb / runs / 1024:.2g} GB of GPU memory "
+            f"each{at_once}; choose a larger slice, or a smaller train.batch_size"
         )
 
 

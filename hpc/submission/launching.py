@@ -7,7 +7,7 @@ from typing import Any
 import jobs
 from hpc.submission.dry_run import print_plan
 from hpc.submission.execute import execute
-from hpc.submission.forecast import cells_left, forecast_of, refuse_above, warn_of_short_lead
+from hpc.submission.forecast import cells_left, forecast_of, refuse_above, warn_of_memory, warn_of_short_lead
 from hpc.submission.prepare import prepare_sweep
 from hpc.submission.profile import profile_of, remember_profile
 from hpc.submission.site import ask_site, check_job_folder
@@ -45,10 +45,12 @@ def launch(
         if left:
             print(forecast)
             warn_of_short_lead(profile, forecast)
+            warn_of_memory(profile, forecast)
             refuse_above(max_slice_hours, forecast)
         return None
     refuse_above(max_slice_hours, forecast)
     warn_of_short_lead(profile, forecast)
+    warn_of_memory(profile, forecast)
     # Only now: this may load a checkpoint with torch, and a dry run must stay fast.
     jobs.check(request)
     site = None if profile.executor == "local" else ask_site(profile_name, profile)

@@ -18,6 +18,7 @@ from src.progress import Reporter, StopCheck
 from src.runs.causes import Attempts
 from src.runs.checkpoint_names import list_states, newest_step
 from src.runs.code_snapshot import code_digest
+from src.runs.memory import most_memory, peak_memory
 from src.runs.provenance import provenance
 from src.runs.rundir import RunDir
 
@@ -142,7 +143,7 @@ def _recorded(
     cause = "DONE" if outcome.status == "done" else hooks.cause_of_stop(run)
     steps = {"first_step": outcome.first_step, "last_step": outcome.last_step, "total_steps": outcome.total_steps}
     saved = {} if outcome.save_s is None else {"save_s": outcome.save_s}
-    run.record_attempt(number, end=_now(), cause=cause, **steps, **saved)
+    run.record_attempt(number, end=_now(), cause=cause, **steps, **saved, **peak_memory())
     return outcome
 
 
@@ -150,7 +151,7 @@ def _close(run: RunDir, number: int, **facts: str) -> None:
     # A full disk must not hide the error that ended the attempt; the next attempt records this end. If another process
     # has taken over the run, record_attempt raises TakenOverError.
     with contextlib.suppress(OSError):
-        run.record_attempt(number, end=_now(), **facts, **_steps_so_far(run))
+        run.record_attempt(number, end=_now(), **facts, **_steps_so_far(run), **peak_memory())
 
 
 def _steps_so_far(run: RunDir) -> dict[str, int]:
@@ -187,6 +188,11 @@ def note_first_step(run: RunDir) -> None:
     attempts = run.attempts()
     if unfinished_attempt(attempts):
         run.record_attempt(len(attempts), first_step_at=_now())
+
+
+def memory_of_attempts(run: RunDir) -> dict[str, int]:
+    """The peak memory of the attempts so far, the current one in this process included, as `most_memory` returns it."""
+    return most_memory([*run.attempts(), peak_memory()])
 
 
 def last_activity(run: RunDir) -> float:

@@ -91,6 +91,9 @@ class Attempt(TypedDict, total=False):
     total_steps: Step
     job_start: Seconds | None
     first_step_at: Seconds | None
+    # Peaks, in MiB.
+    host_mb: Step | None
+    gpu_mb: Step | None
     save_s: Annotated[float, Field(ge=0, le=1e9)] | None
 
 
@@ -114,6 +117,8 @@ class Measured(TypedDict, total=False):
     best: dict[str, Number] | None
     train_seconds: Number
     images_per_s: Number
+    host_mb: Step | None
+    gpu_mb: Step | None
     suggestion: Suggestion | None
     split: str
     n: Step

@@ -18,13 +18,15 @@ class SliceTime(NamedTuple):
 def slice_time(runs: Iterable[Attempts], now: float) -> SliceTime:
     """The time of all attempts of these runs. A running attempt counts until `now` (seconds since 1970).
 
-    A task counts from the start of its job, if SLURM gave that, to the end of its last attempt. Its overhead is the
-    time in which none of its runs was between its first step and its end. So all runs that share tasks must be given.
+    A task counts from the start of its job to the end of its last attempt. Its overhead is the time in which none of
+    its runs was between its first step and its end. So all runs that share tasks must be given. If SLURM did not say
+    when the job started, or there is no job, each attempt counts by itself.
     """
     by_task: dict[object, list[Mapping[str, Any]]] = {}
     for attempt in (attempt for attempts in runs for attempt in attempts):
-        # A requeued job keeps its id, and each of its executions holds a slice of its own.
-        task = (attempt.get("cluster"), attempt["job"], attempt.get("restarts")) if attempt.get("job") else id(attempt)
+        # A requeued job keeps its id, but each of its executions starts anew.
+        known = attempt.get("job_start") is not None
+        task = (attempt.get("cluster"), attempt.get("job"), attempt["job_start"]) if known else id(attempt)
         by_task.setdefault(task, []).append(attempt)
     times = [_of_task(attempts, now) for attempts in by_task.values()]
     return SliceTime(sum(time.used_s for time in times), sum(time.overhead_s for time in times))
@@ -32,7 +34,9 @@ def slice_time(runs: Iterable[Attempts], now: float) -> SliceTime:
 
 def _of_task(attempts: Sequence[Mapping[str, Any]], now: float) -> SliceTime:
     # Never after the first start: the controller's clock may be ahead of the node's.
-    begun = min(float(time) for attempt in attempts for time in (attempt["start"], attempt.get("job_start")) if time)
+    begun = min(
+        float(time) for attempt in attempts for time in (attempt["start"], attempt.get("job_start")) if time is not None
+    )
     until, worked_s = begun, 0.0
     for first, end in sorted(_work(attempt, now) for attempt in attempts):
         # Runs that share a slice work at the same time, which counts once.

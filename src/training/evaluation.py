@@ -10,7 +10,7 @@ from src.data.dataset import digest, images_of, load, prepare
 from src.log import log
 from src.progress import Reporter, StopCheck
 from src.results.evaluation_files import FIGURES, write_evaluation
-from src.runs.attempts import Outcome, note_first_step, write_provenance
+from src.runs.attempts import Outcome, memory_of_attempts, note_first_step, write_provenance
 from src.runs.planned import check_as_planned
 from src.runs.rundir import RunDir
 from src.training.device import choose_device, compute_reproducibly
@@ -65,6 +65,14 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     outcome = "completed" if None not in values.values() else "diverged"
     statistics = {name: found[name] for name in ("intervals", "ece", "against_val")}
     run.write_result(
-        {"split": config.evaluation.split, "n": len(part), "outcome": outcome, **values, **statistics, **source}
+        {
+            "split": config.evaluation.split,
+            "n": len(part),
+            "outcome": outcome,
+            **values,
+            **statistics,
+            **source,
+            **memory_of_attempts(run),
+        }
     )
     return Outcome("done", 0, 1, 1)

@@ -9,7 +9,7 @@ from src.config.schema import Config
 from src.data.dataset import ImageData, load
 from src.log import log
 from src.progress import Reporter, StopCheck
-from src.runs.attempts import Publish, note_first_step, note_steps, write_provenance
+from src.runs.attempts import Publish, memory_of_attempts, note_first_step, note_steps, write_provenance
 from src.runs.kinds import content_key
 from src.runs.planned import check_as_planned
 from src.runs.rundir import RunDir
@@ -87,7 +87,10 @@ class Session:
         save_state(self.run.checkpoints, step, state, keep, self.run.check_owner)
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Publish the result, then write it, which makes the run done. A kill in between repeats both."""
+        """Publish the result, then write it, which makes the run done. A kill in between repeats both.
+
+        The written one also has the peak memory of all attempts.
+        """
         self.run.check_owner()
         self.publish(result)
-        self.run.write_result(result)
+        self.run.write_result({**result, **memory_of_attempts(self.run)})

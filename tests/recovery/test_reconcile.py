@@ -176,6 +176,15 @@ def test_a_done_run_whose_task_goes_on_is_counted_once(sweep: SweepDir) -> None:
     assert "neither done nor queued: 2 runs" in shown.summary()
 
 
+def test_the_used_time_says_how_much_of_it_was_overhead(sweep: SweepDir) -> None:
+    first, second, *_ = sweep.runs()
+    first.record_attempt(1, start=0.0, first_step_at=360.0, end=3600.0, cause="DONE", job="7_0", job_start=0.0)
+    first.write_result({"steps": 3})
+    second.record_attempt(1, start=3960.0, first_step_at=4320.0, end=7200.0, cause="DONE", job="7_0", job_start=0.0)
+    second.write_result({"steps": 3})
+    assert "used: 2 slice-hours, 0.3 of them overhead (15 %)" in sweep_status(sweep, {}).summary()
+
+
 def test_a_state_that_nobody_knows_is_shown_as_it_is(sweep: SweepDir) -> None:
     shown = sweep_status(sweep, {run.name: [in_squeue("7", state="QUANTUM_HOLD")] for run in sweep.runs()})
     assert {row["state"] for row in shown.rows} == {"QUANTUM_HOLD"}

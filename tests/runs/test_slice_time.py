@@ -29,9 +29,12 @@ def test_the_gap_between_two_runs_of_a_task_is_overhead() -> None:
     assert slice_time([[second], [first]], NOW) == (420.0, 50.0 + 15.0)
 
 
-@pytest.mark.parametrize("other", [{"job": "7_2"}, {"restarts": 1}, {"cluster": "d"}, {"job": None}])
+@pytest.mark.parametrize("other", [{"job": "7_2"}, {"job_start": 410.0}, {"cluster": "d"}, {"job_start": None}])
 def test_the_time_between_two_jobs_is_nobodys(other: dict[str, Any]) -> None:
-    first, second = made(100.0, 130.0, 400.0), made(410.0, 415.0, 500.0, **other)
+    first, second = (
+        made(100.0, 130.0, 400.0, job_start=100.0),
+        made(410.0, 415.0, 500.0, **{"job_start": 410.0, **other}),
+    )
     assert slice_time([[first, second]], NOW) == (390.0, 35.0)
 
 
@@ -49,7 +52,8 @@ def test_what_an_earlier_version_did_not_record_is_not_guessed() -> None:
 
 
 def test_runs_that_share_a_slice_use_it_once() -> None:
-    first, second = made(100.0, 110.0, 400.0), made(101.0, 120.0, 500.0)
+    first, second = made(100.0, 110.0, 400.0, job_start=100.0), made(101.0, 120.0, 500.0, job_start=100.0)
     assert slice_time([[first], [second]], NOW) == (400.0, 10.0)
     # One works while the other still starts: nothing is lost.
-    assert slice_time([[made(100.0, 110.0, 400.0)], [made(300.0, 390.0, 500.0)]], NOW) == (400.0, 10.0)
+    later = made(300.0, 390.0, 500.0, job_start=100.0)
+    assert slice_time([[first], [later]], NOW) == (400.0, 10.0)

@@ -1,0 +1,36 @@
+"""The peak memory of runs: measured by the process that executes them, and kept with attempts and results."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_MIB = 2**20
+
+
+def peak_memory() -> dict[str, int]:
+    """The most that this process has held so far, in MiB: `host_mb`, and `gpu_mb` if it has used a GPU.
+
+    Of the GPU, it is what torch reserved; the driver takes some hundred MiB more. A run in a process that has executed
+    others before, in the foreground, has at least their peak.
+    """
+    # Linux counts in KiB, macOS in bytes (getrusage(2)).
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = {"host_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // _MIB}
+    # Not imported here: the login node must not import torch, and a process without it has not used a GPU.
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        found["gpu_mb"] = torch.cuda.max_memory_reserved() // _MIB
+    return found
+
+
+def most_memory(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """The greatest `host_mb` and `gpu_mb` of several records; without those that none of them has."""
+    found: dict[str, int] = {}
+    for record in records:
+        for name in ("host_mb", "gpu_mb"):
+            if record.get(name) is not None:
+                found[name] = max(found.get(name, 0), int(record[name]))
+    return found

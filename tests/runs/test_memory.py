@@ -1,0 +1,68 @@
+"""The peak memory of a run is measured, kept, forecast and compared with what a task gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from hpc.submission.forecast import forecast_of, warn_of_memory
+from src.config.schema import Config
+from src.progress import PlainReporter
+from src.requests import grid_request, train_request
+from src.runs.attempts import attempt
+from src.runs.memory import most_memory, peak_memory
+from src.runs.sweeps import open_sweep
+from src.training.trainer import train
+from tests.recovery.test_reconcile import PROFILE, SLICE
+from tests.training.test_trainer import new_run
+
+
+def test_the_peak_is_that_of_this_process() -> None:
+    before = peak_memory()["host_mb"]
+    # Written to, so that the kernel has to give it.
+    taken = bytearray(b"x" * (before + 300) * 2**20)
+    assert peak_memory()["host_mb"] >= before + 300
+    del taken
+    assert peak_memory()["host_mb"] >= before + 300, "a peak stays"
+
+
+def test_the_greatest_peaks_count() -> None:
+    records = [{"host_mb": 5, "gpu_mb": None}, {"host_mb": 9}, {"gpu_mb": 2, "host_mb": 7}]
+    assert most_memory(records) == {"host_mb": 9, "gpu_mb": 2}
+    assert most_memory([{}]) == {}
+
+
+def test_a_run_keeps_the_peak_of_all_its_attempts(small: Callable[..., Config]) -> None:
+    run = new_run(small())
+    run.record_attempt(1, start=1.0, end=2.0, cause="TIMEOUT", host_mb=10**6)
+    assert attempt(run, train, lambda: False, PlainReporter()).status == "done"
+    result = run.result()
+    assert result is not None
+    assert result["host_mb"] == 10**6
+    assert 0 < run.attempts()[1]["host_mb"] < 10**6
+
+
+def test_the_plan_says_what_a_run_takes_and_warns_if_it_does_not_fit(
+    small: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small()
+    run = open_sweep(train_request(config))[0].runs()[0]
+    peaks = {"host_mb": 3000, "gpu_mb": 7000}
+    run.record_attempt(1, start=0.0, end=7200.0, cause="DONE", slice=SLICE, save_s=1.0, **peaks)
+    run.write_result({"steps": 18})
+    grid = grid_request(config)
+    forecast = forecast_of(grid, grid.cells, PROFILE)
+    assert "memory: a run takes up to 6.8 GB on the GPU and 2.9 GB of host memory, as similar runs did" in str(forecast)
+    capsys.readouterr()
+    fits = PROFILE.model_copy(update={"slice": "1g.12gb", "mem_gb": 4, "gres": None})
+    warn_of_memory(fits, forecast)
+    assert capsys.readouterr().err == ""
+    warn_of_memory(fits.model_copy(update={"cells_per_job": 2, "runs_per_slice": 2}), forecast)
+    said = capsys.readouterr().err
+    assert (
+        "mem_gb: 4 GB will not be enough: similar runs took 2.9 GB each, and runs_per_slice is 2; set it to 8" in said
+    )
+    assert "slice: 12gb will not be enough: similar runs took 6.8 GB of GPU memory each, and runs_per_slice" in said
+    warn_of_memory(fits.model_copy(update={"slice": "1g.6gb"}), forecast)
+    assert "slice: 6gb will not be enough" in capsys.readouterr().err
