@@ -324,12 +324,17 @@ def test_overfitting_a_few_images_succeeds(small: Callable[..., Config]) -> None
 
 def test_the_best_weights_so_far_are_restored(small: Callable[..., Config], tmp_path: Path) -> None:
     """An early epoch is the best one, and the interruptions follow it."""
-    changes = {"train.optimizer": {"name": "sgd", "lr": 0.5}, "train.epochs": 8, "train.seed": BEST_EARLY_SEED}
-    whole, broken = (new_run(small(**changes, paths__runs_dir=str(tmp_path / name))) for name in ("whole", "broken"))
-    assert execute(whole) == "done"
-    result = whole.result()
-    assert result is not None
-    assert result["best"]["epoch"] < 7
+    changes: dict[str, Any] = {"train.optimizer": {"name": "sgd", "lr": 0.5}, "train.epochs": 8}
+    # Which seed has an early best epoch depends on how this CPU rounds.
+    for seed in range(BEST_EARLY_SEED, BEST_EARLY_SEED + 20):
+        changes["train.seed"] = seed
+        whole = new_run(small(**changes, paths__runs_dir=str(tmp_path / f"whole-{seed}")))
+        assert execute(whole) == "done"
+        if (whole.result() or {})["best"]["epoch"] < 7:
+            break
+    else:
+        pytest.fail("no seed has an early best epoch")
+    broken = new_run(small(**changes, paths__runs_dir=str(tmp_path / "broken")))
     while execute(broken, 9) == "stopped":
         pass
     assert_same_run(whole, broken)
