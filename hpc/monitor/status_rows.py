@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from src import hints
 from src.errors import RunError
 from src.results.table import state_of_run
 from src.runs.attempts import last_activity, reached_step, unfinished_attempt, wasted_s
-from src.runs.causes import Blocked, damaged, why_blocked
+from src.runs.causes import Attempts, Blocked, damaged, why_blocked
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.slice_time import slice_time
 from src.text import counted
@@ -94,7 +94,7 @@ def sweep_status(sweep: SweepDir, queue: Queue, only: str | None = None, now: fl
     return SweepStatus(
         rows,
         blocked,
-        *slice_time(attempts.values(), moment),
+        *slice_time(attempts.values() if only is None else _alone(attempts.values()), moment),
         sum(wasted_s(each) for each in attempts.values()),
         sum(
             row["state"] not in FINISHED and (run.name in queue or row["state"] == "running")
@@ -162,3 +162,8 @@ def _state(
 
 def _on_one_line(error: str | None) -> str | None:
     return " ".join(error.split())[:100] if error else None
+
+
+def _alone(runs: Iterable[Attempts]) -> list[Attempts]:
+    """The attempts without the start of their job, because other runs may have used its time since then."""
+    return [[{**attempt, "job_start": None} for attempt in attempts] for attempts in runs]

@@ -183,6 +183,8 @@ def test_the_used_time_says_how_much_of_it_was_overhead(sweep: SweepDir) -> None
     second.record_attempt(1, start=3960.0, first_step_at=4320.0, end=7200.0, cause="DONE", job="7_0", job_start=0.0)
     second.write_result({"steps": 3})
     assert "used: 2 slice-hours, 0.3 of them overhead (15 %)" in sweep_status(sweep, {}).summary()
+    # Asked for one run, the time of the other one of its task is not its own.
+    assert sweep_status(sweep, {}, only=second.name).used_s == 7200 - 3960
 
 
 def test_a_state_that_nobody_knows_is_shown_as_it_is(sweep: SweepDir) -> None:
