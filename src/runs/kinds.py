@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,11 +87,17 @@ def _evaluation_columns(metrics: Metrics, result: Mapping[str, Any]) -> dict[str
 
 
 _DEFAULTS = Config().to_dict()
-# Section, its defaults, and its options that are not part of the content keys of earlier versions.
-_ADDED_LATER: Sequence[tuple[str, Mapping[str, Any], Sequence[str]]] = (
-    ("metrics", _DEFAULTS["metrics"], ("select", "test_time_flip")),
-    ("train", _DEFAULTS["train"], ("precision", "compile", "label_smoothing", "mixup", "cutmix", "ema_decay")),
-    ("optimizer", _DEFAULTS["train"]["optimizer"], ("decay_norm_bias",)),
+# Options that are not part of the content keys of earlier versions.
+_ADDED_LATER = (
+    "metrics.select",
+    "metrics.test_time_flip",
+    "train.precision",
+    "train.compile",
+    "train.label_smoothing",
+    "train.mixup",
+    "train.cutmix",
+    "train.ema_decay",
+    "train.optimizer.decay_norm_bias",
 )
 
 # A training, a cell of a grid and one of a comparison do the same work: with equal configurations, they share their
@@ -139,11 +145,14 @@ def deciding_sections(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         del sections["dataset"][name]
     sections["train"]["optimizer"] = dict(sections["train"]["optimizer"])
     # At its default, an option is left out as before there was one, so that sweeps of earlier versions are found.
-    for section, default, names in _ADDED_LATER:
-        values = sections[section] if section != "optimizer" else sections["train"]["optimizer"]
-        for name in names:
-            if values.get(name) == default[name]:
-                values.pop(name, None)
+    for path in _ADDED_LATER:
+        *parents, name = path.split(".")
+        values: dict[str, Any] = sections
+        default: Mapping[str, Any] = _DEFAULTS
+        for parent in parents:
+            values, default = values[parent], default[parent]
+        if values.get(name) == default[name]:
+            values.pop(name, None)
     # An overfit test is planned with its overfit_epochs as train.epochs.
     for name in ("device", "overfit_epochs"):
         del sections["train"][name]

@@ -36,6 +36,7 @@ def evaluate_split(
     returned true before the end. Leaves `network` in evaluation mode.
     """
     network.eval()
+    predict = forward or network
     # Everything stays on the device until the end: reading a value would make the host wait for each batch.
     batches: list[tuple[Tensor, ...]] = []
     with torch.inference_mode():
@@ -44,11 +45,11 @@ def evaluate_split(
                 return None
             raw, labels = part.take(torch.arange(start, min(start + _BATCH, len(part))))
             images = to_network(raw.to(device).float() / 255, config)
-            logits = (forward or network)(images)
+            logits = predict(images)
             if config.metrics.test_time_flip:
                 # Before the next call: a compiled network reuses the memory of its output.
                 log_probabilities = logits.log_softmax(1)
-                mirrored = (forward or network)(images.flip(-1)).log_softmax(1)
+                mirrored = predict(images.flip(-1)).log_softmax(1)
                 logits = torch.logaddexp(log_probabilities, mirrored) - math.log(2)
             batches.append(_predict(logits, labels.to(device)))
     label, predicted, confidence, loss, in_top5 = (torch.cat(columns).cpu() for columns in zip(*batches, strict=True))

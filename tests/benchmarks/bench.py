@@ -8,11 +8,11 @@ The images are generated unless `--set dataset.name=...` gives others. `--write`
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -26,13 +26,14 @@ from src.models.registry import build_model
 from src.training.device import choose_device
 from src.training.learner import Learner
 from src.training.metrics import evaluate_split
-from tests.benchmarks import starting, training_speed
-from tests.benchmarks.table import Row, as_markdown, in_turn, machine, write_into
+from tests.benchmarks import starting
+from tests.benchmarks.table import Row, as_markdown, machine, write_into
 from tests.benchmarks.training_speed import (
     PlainImages,
     Work,
-    compute_plainly,
+    endless,
     fed_sides,
+    measure,
     step_sides,
     whole_sides,
 )
@@ -57,22 +58,10 @@ class Bench:
         self.data: ImageData = load(config)
         self.on_gpu = self.device.type == "cuda"
 
-    def _rates(self, sides: Mapping[str, Work], ours: str, theirs: str) -> tuple[list[float], list[float]]:
+    def _rates(self, sides: dict[str, Work], ours: str, theirs: str) -> tuple[list[float], list[float]]:
         """images/s of both sides, in turn."""
-
-        def rate(name: str) -> Callable[[], float]:
-            def work() -> float:
-                compute_plainly(name)
-                begun, images = time.perf_counter(), 0
-                while time.perf_counter() - begun < _SECONDS:
-                    images += sides[name]()
-                if self.on_gpu:
-                    torch.cuda.synchronize()
-                return images / (time.perf_counter() - begun)
-
-            return work
-
-        return in_turn(rate(ours), rate(theirs), self.pairs)
+        found = measure({name: sides[name] for name in (ours, theirs)}, self.device, self.pairs, _SECONDS)
+        return found[ours], found[theirs]
 
     def step(self) -> Iterator[Row]:
         """Optimizer steps on one batch in memory. A batch of 256 takes a minute on two CPU cores."""
@@ -103,7 +92,7 @@ class Bench:
         }
         for name, (config, target) in cases.items():
             learner = Learner(config, self.data.train)
-            plain = training_speed.endless(
+            plain = endless(
                 DataLoader(
                     PlainImages(config, self.data, 4000),
                     config.train.batch_size,
@@ -112,7 +101,7 @@ class Bench:
                     persistent_workers=True,
                 )
             )
-            numbers = iter(range(10**9))
+            numbers = itertools.count()
 
             def ours(learner: Learner = learner, numbers: Iterator[int] = numbers) -> int:
                 return len(learner.loader.get(*divmod(next(numbers), learner.loader.per_epoch))[1])

@@ -9,28 +9,17 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 from src.results.event_files import PATTERN, read_events
+from tests.benchmarks.table import seconds
 
 
-def seconds(work: Callable[[], None]) -> float:
-    """How long the work takes once."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("--pairs", type=int, default=5)
-    asked = parser.parse_args()
-    files = sorted(asked.directory.rglob(PATTERN))
+def readers(files: Sequence[Path]) -> tuple[Callable[[], None], Callable[[], None]]:
+    """What reads all scalars of the files: EventAccumulator, and ours."""
 
     def accumulate() -> None:
         for path in files:
@@ -43,6 +32,17 @@ def main() -> None:
         for path in files:
             read_events([path])
 
+    return accumulate, read
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--pairs", type=int, default=5)
+    asked = parser.parse_args()
+    files = sorted(asked.directory.rglob(PATTERN))
+
+    accumulate, read = readers(files)
     read()  # Imports, and the files into the cache.
     pairs = [(seconds(accumulate), seconds(read)) for _ in range(asked.pairs)]
     medians = []

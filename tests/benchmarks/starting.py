@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
 from src.config.loading import make_config
 from src.config.schema import Config
 from src.data.dataset import ImageData
-from src.results.event_files import PATTERN, read_events
+from src.results.event_files import PATTERN
 from src.training.checkpoint import load_newest, save_state
 from src.training.learner import Learner
 from tests.benchmarks import scale
+from tests.benchmarks.foreign import readers
 from tests.benchmarks.runs_per_slice import execute, measure, new_runs
 from tests.benchmarks.table import Row, in_turn, seconds
 from tests.conftest import SMALL
@@ -31,7 +32,7 @@ def checkpoint_rows(config: Config, data: ImageData, pairs: int) -> Iterator[Row
     learner = Learner(config, data.train)
     learner.step(0, 1e-3)
     state = {**learner.state_dict(), "best_weights": learner.copy_weights()}
-    steps = iter(range(1, 10**6))
+    steps = itertools.count(1)
     with tempfile.TemporaryDirectory(dir=".") as folder:
 
         def save() -> float:
@@ -49,8 +50,10 @@ def checkpoint_rows(config: Config, data: ImageData, pairs: int) -> Iterator[Row
 
             return seconds(work)
 
-        yield Row("checkpoint", f"an epoch of {_EPOCH_IMAGES:,} images", "s", *in_turn(save, epoch, pairs), "0.001")
-        yield Row("state read and restored", "the same epoch", "s", *in_turn(restore, epoch, pairs), "0.001")
+        found = in_turn({"save": save, "restore": restore, "epoch": epoch}, pairs)
+    against = f"an epoch of {_EPOCH_IMAGES:,} images"
+    yield Row("checkpoint", against, "s", found["save"], found["epoch"], "0.001")
+    yield Row("state read and restored", "the same epoch", "s", found["restore"], found["epoch"], "0.001")
     sweep = [float(config.lr_finder.num_steps)] * pairs
     epoch_steps = [_EPOCH_IMAGES / config.train.batch_size] * pairs
     yield Row("LR sweep (counted)", "an epoch", "steps", sweep, epoch_steps, "reported")
@@ -71,7 +74,7 @@ def start_rows(pairs: int) -> Iterator[Row]:
         def import_torch() -> float:
             return seconds(lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True))
 
-        times = in_turn(first_step, import_torch, pairs)
+        times = in_turn({"ours": first_step, "theirs": import_torch}, pairs).values()
         yield Row("a new process to its first step, images cached", "import torch", "s", *times, "1.2")
         found = measure(config, 2, pairs, folder)
         start, speed = found["start_s"], found["images_per_s"]
@@ -93,19 +96,9 @@ def foreign_rows(pairs: int) -> Iterator[Row]:
                         writer.add_scalar(f"val/{tag}", step * tag, step)  # type: ignore[no-untyped-call]
         files = sorted(Path(folder).rglob(PATTERN))
 
-        def accumulate() -> None:
-            for path in files:
-                accumulator = EventAccumulator(str(path), size_guidance={SCALARS: 0})
-                accumulator.Reload()
-                for tag in accumulator.Tags()["scalars"]:
-                    accumulator.Scalars(tag)
-
-        def read() -> None:
-            for path in files:
-                read_events([path])
-
-        times = in_turn(lambda: seconds(read), lambda: seconds(accumulate), pairs)
-        rates = [[len(files) / taken for taken in side] for side in times]
+        accumulate, read = readers(files)
+        times = in_turn({"ours": lambda: seconds(read), "theirs": lambda: seconds(accumulate)}, pairs)
+        rates = [[len(files) / taken for taken in side] for side in times.values()]
         yield Row("aggregate of foreign logs", "EventAccumulator", "files/s", *rates, "5")
 
 

@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,11 +66,15 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def in_turn(ours: Callable[[], float], theirs: Callable[[], float], pairs: int) -> tuple[list[float], list[float]]:
-    """Call both in turn, `pairs` times, after once for warming up. Each returns what it measured."""
-    ours(), theirs()
-    found = [(ours(), theirs()) for _ in range(pairs)]
-    return [own for own, _ in found], [other for _, other in found]
+def in_turn(sides: Mapping[str, Callable[[], float]], pairs: int) -> dict[str, list[float]]:
+    """What each side measured: all are called in turn, `pairs` times, after once for warming up."""
+    for side in sides.values():
+        side()
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(pairs):
+        for name, side in sides.items():
+            found[name].append(side())
+    return found
 
 
 def machine(device: torch.device) -> str:

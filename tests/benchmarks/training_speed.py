@@ -22,6 +22,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from src.data.dataset import ImageData, load
 from src.models.registry import build_model
 from src.training.device import choose_device, compute_reproducibly
 from src.training.learner import Learner
+from tests.benchmarks.table import in_turn
 
 Work = Callable[[], int]
 
@@ -112,25 +114,16 @@ def held(learner: Learner, images: Tensor, labels: Tensor) -> Learner:
 def measure(sides: dict[str, Work], device: torch.device, pairs: int, seconds: float) -> dict[str, list[float]]:
     """images/s of each side, `pairs` times in turn."""
 
-    def wait() -> None:
+    def rate(name: str) -> float:
+        compute_plainly(name)
+        start, images = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds:
+            images += sides[name]()
         if device.type == "cuda":
             torch.cuda.synchronize()
+        return images / (time.perf_counter() - start)
 
-    found: dict[str, list[float]] = {name: [] for name in sides}
-    for work in sides.values():
-        for _ in range(3):
-            work()
-    for _ in range(pairs):
-        for name, work in sides.items():
-            compute_plainly(name)
-            work()
-            wait()
-            start, images = time.perf_counter(), 0
-            while time.perf_counter() - start < seconds:
-                images += sum(work() for _ in range(4))
-            wait()
-            found[name].append(images / (time.perf_counter() - start))
-    return found
+    return in_turn({name: partial(rate, name) for name in sides}, pairs)
 
 
 def compute_plainly(name: str) -> None:

@@ -21,6 +21,7 @@ from src.requests import grid_request
 from src.runs.rundir import RunDir
 from src.runs.sweeps import open_sweep
 from tests.conftest import ROOT, assert_same_run
+from tests.node.waiting import pid_of, wait_until
 
 TASK = """
 import os, sys
@@ -94,19 +95,6 @@ def endless(small: Callable[..., Config]) -> list[RunDir]:
     """Four runs of which the first two take forever and the others 2 epochs."""
     axes = {"train.epochs": [2000, 2], "num_modules": [2], "lr": [0.001, 0.01]}
     return sorted(grid(small(hparams=axes)), key=lambda run: -run.config().train.epochs)
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def pid_of(run: RunDir) -> int:
-    """The process of a run, once it trains."""
-    wait_until(lambda: len(run.metrics()) > 2)
-    return int(run.attempts()[-1]["pid"])
 
 
 def causes(runs: list[RunDir]) -> list[list[Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from src.requests import grid_request
 from src.runs.code_snapshot import sweep_code
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import open_sweep
+from tests.node.waiting import pid_of, wait_until
 
 LONG_S = 300.0
 
@@ -43,18 +43,6 @@ def start(sweep: SweepDir, tmp_path: Path) -> Iterator[Callable[..., LocalWorker
 
 def job(run: RunDir, folder: Path) -> LocalJob:
     return LocalJob(run, folder)
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def pid_of(run: RunDir) -> int:
-    wait_until(lambda: len(run.metrics()) > 2)
-    return int(run.attempts()[-1]["pid"])
 
 
 def test_a_worker_outlives_its_runs_whatever_ends_them(
