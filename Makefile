@@ -61,7 +61,7 @@ type: $(READY) ## run mypy in strict mode
 	@$(VENV)/bin/mypy
 
 test: $(READY) ## run the tests that need no SLURM (about 6 minutes on 2 cores)
-	@$(PY) -m pytest --ignore=tests/slurm -n auto --dist worksteal $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest --ignore=tests/slurm -n auto --dist worksteal $(ARGS)
 
 test-slurm: $(READY) ## run the tests on a real SLURM, which they start on this machine
 	@$(PY) -m pytest tests/slurm -n 2 --dist loadfile $(ARGS)

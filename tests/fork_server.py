@@ -39,7 +39,15 @@ WARM = "from tests.fork_server import serve; serve()"
 # Modules that trainings and commands import late. Not `datasets`, which reads HF_* variables when it is imported.
 LATE = (
     *("tensorboard.plugins.hparams.summary_v2", "tensorboard.summary.writer.record_writer", "matplotlib.figure"),
-    *("matplotlib.backends.backend_agg", "pandas", "rich.progress", "rich.table", "submitit", "typer.core"),
+    *(
+        "matplotlib.backends.backend_agg",
+        "pandas",
+        "rich.progress",
+        "rich.table",
+        "scipy.stats",
+        "submitit",
+        "typer.core",
+    ),
     *(
         "src.training.publish",
         "src.training.lr_range",

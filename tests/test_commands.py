@@ -54,7 +54,7 @@ def wait_for_rows(folder: Path, count: int, process: subprocess.Popen[Any]) -> N
 
 
 def test_ctrl_c_once_saves_and_the_same_command_goes_on(small_file: Path, tmp_path: Path) -> None:
-    words = ["src.train", "--config", str(small_file), "--max_epochs", "40", "--seed", "3"]
+    words = ["src.train", "--config", str(small_file), "--max_epochs", "25", "--seed", "3"]
     process = start(*words)
     wait_for_rows(tmp_path / "runs", 12, process)
     process.send_signal(signal.SIGINT)
@@ -91,7 +91,7 @@ def test_a_closed_terminal_saves_as_ctrl_c_does(small_file: Path, tmp_path: Path
 
 
 def test_nohup_keeps_a_training_from_its_terminals_end(small_file: Path, tmp_path: Path) -> None:
-    process = start("src.train", "--config", str(small_file), "--max_epochs", "60", before=["nohup"])
+    process = start("src.train", "--config", str(small_file), "--max_epochs", "30", before=["nohup"])
     wait_for_rows(tmp_path / "runs", 12, process)
     process.send_signal(signal.SIGHUP)
     _, errors = process.communicate(timeout=120)
@@ -124,7 +124,7 @@ def test_the_commands_of_the_report_one_after_the_other(small_file: Path, tmp_pa
     assert "M3   overfit test: 32 images, 20 epochs, train loss" in small_fit.stdout, small_fit.stderr
     assert not (artifacts / "best.ckpt").exists()
 
-    grid = run_python("src.grid_search", *config)
+    grid = fork_python("src.grid_search", *config)
     assert grid.returncode == 0, grid.stderr
     assert "best: k=00" in grid.stdout
 

@@ -95,14 +95,22 @@ def check_message(error: RelayError, *parts: str) -> None:
     ],
 )
 def test_a_disk_of_any_size_is_full_at_some_moment(
-    disk: Disk, on_disk: Callable[..., Config], straight: RunDir, every_steps: int, files: list[str]
+    disk: Disk,
+    on_disk: Callable[..., Config],
+    small: Callable[..., Config],
+    tmp_path: Path,
+    every_steps: int,
+    files: list[str],
 ) -> None:
     """Page by page, until there are enough: each file is refused once."""
+    short = {**EVERY_STEP, "train__max_steps": 3}
+    straight = new_run(small(paths__runs_dir=str(tmp_path / "straight"), **short))
+    execute(straight)
     messages, completed = [], 0
     while completed < 3:
         pages = len(messages) + completed
         folder = disk.path / f"runs-{pages}"
-        run = new_run(on_disk(paths__runs_dir=str(folder), checkpoint__every_steps=every_steps))
+        run = new_run(on_disk(**{**short, "paths__runs_dir": str(folder), "checkpoint__every_steps": every_steps}))
         disk.leave(pages)
         refusal = refused_attempt(run)
         disk.make_room()

@@ -16,6 +16,7 @@ import pytest
 from hpc.node.task import Task
 from src.log import LEVEL_VARIABLE, log, set_verbosity, start_log
 from tests.conftest import ROOT, command_environment, fake, run_python, site_path
+from tests.fork_server import fork_python
 
 
 def test_lines_have_the_time_and_the_level(capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,10 +73,10 @@ def test_quiet_silences_progress_and_keeps_errors(small_file: Path) -> None:
     done = run_python(*words, "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
-    again = run_python(*words, "--fresh")
+    again = fork_python(*words, "--fresh")
     assert "step 4/4" in again.stderr
     assert "\x1b" not in again.stderr + again.stdout
-    refused = run_python(*words, "-q", "--set", "train.epochs=-1")
+    refused = fork_python(*words, "-q", "--set", "train.epochs=-1")
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: ")
 

@@ -44,7 +44,6 @@ _STYLE: dict[Any, Any] = {
     "legend.fontsize": 8.5,
     "legend.framealpha": 0.9,
     "lines.linewidth": 1.6,
-    "savefig.facecolor": "white",
     "text.color": _INK,
     "xtick.color": _INK,
     "ytick.color": _INK,
@@ -74,7 +73,7 @@ def new_figure(width_in: float = 7.0, height_in: float = 4.2) -> Figure:
     # Where the colours repeat, another dash tells the curves apart.
     cycle = cycler(linestyle=["-", "--", ":", "-."]) * cycler(color=PALETTE)
     matplotlib.rcParams.update({**_STYLE, "axes.prop_cycle": cycle})
-    return Figure(figsize=(width_in, height_in), layout="constrained")
+    return Figure(figsize=(width_in, height_in), dpi=_DPI, layout="constrained")
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
@@ -82,15 +81,17 @@ def save_figure(figure: Figure, path: Path) -> Path:
 
     A figure without photographs gets a palette, which halves the file.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    buffer = io.BytesIO()
-    # Without the version of matplotlib, which would change the bytes.
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    # Not figure.savefig, which lays the figure out by drawing it once more.
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn = Image.frombuffer("RGBA", canvas.get_width_height(physical=True), canvas.buffer_rgba()).convert("RGB")
     if not any(_is_photo(image) for axes in figure.axes for image in axes.get_images()):
-        drawn = Image.open(buffer).convert("RGB")
-        buffer = io.BytesIO()
-        drawn.quantize(_COLOURS, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+        drawn = drawn.quantize(_COLOURS, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    drawn.save(buffer, format="png", optimize=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, buffer.getvalue())
     return path

@@ -10,6 +10,7 @@ selection_quantile(count, degrees) how far the best of equal settings is above o
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -127,6 +128,7 @@ def mcnemar(first: NDArray[Any], second: NDArray[Any], level: float = LEVEL) -> 
     return PairedTest(n, b, c, (b - c) / n, max(-1.0, centre - half), min(1.0, centre + half), p_value)
 
 
+@functools.cache
 def selection_quantile(count: int, degrees: int, level: float = LEVEL) -> float:
     """How many standard deviations the best of `count` >= 2 equal settings is above a given one, at most, with `level`.
 

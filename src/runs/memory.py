@@ -5,9 +5,11 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 _MIB = 2**20
+_STATUS = Path("/proc/self/status")
 
 
 def peak_memory() -> dict[str, int]:
@@ -16,14 +18,22 @@ def peak_memory() -> dict[str, int]:
     Of the GPU, it is what torch reserved; the driver takes some hundred MiB more. A run in a process that has executed
     others before, in the foreground, has at least their peak.
     """
-    # Linux counts in KiB, macOS in bytes (getrusage(2)).
-    unit = 1 if sys.platform == "darwin" else 1024
-    found = {"host_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // _MIB}
+    found = {"host_mb": _host_peak() // _MIB}
     # Not imported here: the login node must not import torch, and a process without it has not used a GPU.
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         found["gpu_mb"] = torch.cuda.max_memory_reserved() // _MIB
     return found
+
+
+def _host_peak() -> int:
+    """In bytes."""
+    # Not getrusage: Linux keeps its peak over exec, so it may be that of a larger process which started this one.
+    if _STATUS.exists():
+        fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+        return int(fields["VmHWM"].removesuffix("kB")) * 1024  # proc(5)
+    # macOS counts in bytes, getrusage(2).
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def most_memory(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:

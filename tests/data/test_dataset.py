@@ -385,8 +385,11 @@ def test_killed_while_building(folder: Path, tmp_path: Path, monkeypatch):
 
 def test_two_processes_decode_once(folder: Path, tmp_path: Path):
     config = make(folder, tmp_path / "root")
-    slow = "lambda line: time.sleep(4 if 'decoding' in line else 0)"
-    runs = [script(loader(config, slow) + "print('done', found.folder)") for _ in range(2)]
+    # The first one decodes only once the other one waits for it.
+    waits = f"__import__('pathlib').Path({str(tmp_path / 'waits')!r})"
+    meet = f"lambda line: {waits}.touch() if 'waiting' in line else "
+    meet += f"[time.sleep(0.05) for _ in range(2000) if 'decoding' in line and not {waits}.exists()]"
+    runs = [script(loader(config, meet) + "print('done', found.folder)") for _ in range(2)]
     outputs = [run.communicate(timeout=120)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], outputs
     assert len({line for text in outputs for line in text.splitlines() if line.startswith("done")}) == 1

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,65 +17,59 @@ from src.config.schema import Config
 from src.requests import grid_request
 from src.runs.rundir import RunDir
 from src.runs.sweeps import open_sweep
-from tests.conftest import ROOT, assert_same_run
+from tests.conftest import assert_same_run, command_environment
+from tests.fork_server import fork_server
 from tests.node.waiting import pid_of, wait_until
-
-TASK = """
-import os, sys
-from pathlib import Path
-from hpc.node import task
-from src.log import start_log
-from src.runs.rundir import RunDir
-task._requeue = lambda: print("requeued", flush=True)
-start_log()
-{before}
-print(task.execute_runs([RunDir(Path(path)) for path in sys.argv[1:]]), flush=True)
-print("gpu in the parent:", sys.modules["torch"].cuda.is_initialized(), flush=True)
-"""
 
 
 class Running:
-    """A task in a process of its own, which executes `at_once` of the runs at a time with one thread each."""
+    """A task in a process of its own, which executes `at_once` of the runs at a time with one thread each.
 
-    def __init__(self, runs: list[RunDir], at_once: int, before: str) -> None:
+    It is a fork of the tests' server, and so starts without importing torch. `before`: Python to execute first.
+    """
+
+    def __init__(self, runs: list[RunDir], at_once: int, before: str, folder: Path) -> None:
         self.runs = runs
-        env = {**os.environ, "RELAY_RUNS_PER_SLICE": str(at_once), "RELAY_CPUS": "1", LOCAL_JOB: "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", TASK.format(before=before), *(str(run.path) for run in runs)],
-            cwd=ROOT,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        self._files = [folder / "stdout", folder / "stderr"]
+        variables = {"RELAY_RUNS_PER_SLICE": str(at_once), "RELAY_CPUS": "1", LOCAL_JOB: "1"}
+        self._server = fork_server()
+        self.pid = self._server.start(
+            words=["tests.node.task_of_runs", before, *(str(run.path) for run in runs)],
+            files=[str(file) for file in self._files],
+            environment=command_environment(variables),
+            timeout_s=120,
         )
-        self.pid = self._process.pid
-        self.stdout = self.stderr = ""
-        # Read all the time, as the pipes would be full.
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
+        self._code: int | None = None
 
-    def _read(self) -> None:
-        self.stdout, self.stderr = self._process.communicate()
+    @property
+    def stdout(self) -> str:
+        return self._files[0].read_text()
 
-    def ended(self, timeout_s: float = 120) -> int:
+    @property
+    def stderr(self) -> str:
+        return self._files[1].read_text()
+
+    def ended(self) -> int:
         """Wait for the end; returns the exit code."""
-        self._reader.join(timeout_s)
-        assert not self._reader.is_alive(), "the task does not end"
-        return self._process.returncode
+        if self._code is None:
+            self._code, _ = self._server.wait()
+        return self._code
 
     def close(self) -> None:
-        if self._reader.is_alive():
-            self._process.terminate()
-            self._reader.join(30)
-            self._process.kill()
+        if self._code is None:
+            os.kill(self.pid, signal.SIGTERM)
+            self.ended()
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Running]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Start a task; its predecessor must have ended."""
     running: list[Running] = []
 
     def make(runs: list[RunDir], at_once: int = 2, before: str = "") -> Running:
-        running.append(Running(runs, at_once, before))
+        folder = tmp_path / f"task-{len(running)}"
+        folder.mkdir()
+        running.append(Running(runs, at_once, before, folder))
         return running[-1]
 
     yield make
@@ -128,7 +119,7 @@ def test_an_exit_or_a_crash_in_c_ends_only_its_own_run(
 ) -> None:
     runs = grid(small())
     before = f"""
-import ctypes, jobs
+import ctypes, jobs, os, sys
 real = jobs.executor_of("grid")
 def execute(run, should_stop, reporter):
     if run.name == {runs[0].name!r}:
