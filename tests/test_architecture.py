@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,31 @@ from tests.conftest import ROOT
 
 LAYERS = {"src": {"src"}, "jobs": {"jobs", "src"}, "hpc": {"hpc", "jobs", "src"}}
 HEAVY = ("torch", "torchvision", "datasets", "pandas", "matplotlib", "tensorboard", "PIL")
+# What commands import that only submit, show or collect.
+ON_THE_LOGIN_NODE = (
+    "hpc.launch",
+    "hpc.submission.launching",
+    "hpc.commands.submit",
+    "hpc.commands.manage",
+    "hpc.monitor.retry",
+    "hpc.monitor.status",
+    "hpc.monitor.tensorboard",
+    "hpc.submission.submit",
+    "hpc.submission.local_pool",
+    "hpc.monitor.status_rows",
+    "hpc.aggregate",
+    "hpc.demo",
+    "hpc.doctor.page",
+    "hpc.pipeline.advance",
+    "hpc.node.run_lock",
+    "src.train",
+    "src.reporting.compose",
+    "src.requests",
+    "src.results.table",
+    "src.data.dataset",
+    "src.runs.kinds",
+    "jobs",
+)
 MAX_LINES = 300
 # What any module may use without depending on how something else works: errors, messages, the log.
 VOCABULARY = {"src", "src.errors", "src.hints", "src.log", "src.text"}
@@ -119,44 +145,27 @@ def test_a_module_depends_on_few_others(path: Path) -> None:
     assert len(imported_modules(path) - VOCABULARY) <= MAX_IMPORTS
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "hpc.launch",
-        "hpc.submission.launching",
-        "hpc.commands.submit",
-        "hpc.commands.manage",
-        "hpc.monitor.retry",
-        "hpc.monitor.status",
-        "hpc.monitor.tensorboard",
-        "hpc.submission.submit",
-        "hpc.submission.local_pool",
-        "hpc.monitor.status_rows",
-        "hpc.aggregate",
-        "hpc.demo",
-        "hpc.doctor.page",
-        "hpc.pipeline.advance",
-        "hpc.node.run_lock",
-        "src.train",
-        "src.reporting.compose",
-        "src.requests",
-        "src.results.table",
-        "src.data.dataset",
-        "src.runs.kinds",
-        "jobs",
-    ],
-)
-def test_the_login_node_imports_nothing_heavy(module: str) -> None:
-    code = f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.strip() == "[]"
+def first_to_import(heavy: tuple[str, ...], modules: tuple[str, ...]) -> dict[str, list[str]]:
+    """Which of `modules`, imported one after the other, imports which of the `heavy` ones first."""
+    code = """
+import importlib, json, sys
+heavy, modules = map(json.loads, sys.argv[1:])
+found = {}
+for name in modules:
+    before = set(sys.modules)
+    importlib.import_module(name)
+    found[name] = [each for each in heavy if each in sys.modules and each not in before]
+print(json.dumps({name: new for name, new in found.items() if new}))
+"""
+    command = [sys.executable, "-c", code, json.dumps(heavy), json.dumps(modules)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    found: dict[str, list[str]] = json.loads(done.stdout)
+    return found
+
+
+def test_the_login_node_imports_nothing_heavy() -> None:
+    assert first_to_import(HEAVY, ON_THE_LOGIN_NODE) == {}
 
 
 def test_the_rule_of_the_login_node_can_fail() -> None:
-    code = "import sys, src.training.trainer; print('torch' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.strip() == "True"
+    assert first_to_import(HEAVY, ("src.files", "src.training.optim")) == {"src.training.optim": ["torch"]}

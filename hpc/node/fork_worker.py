@@ -1,17 +1,20 @@
-"""A worker of the local pool: it imports once what runs need, then executes each run in a fork of itself.
+"""The worker of the local pool: it imports once what runs need, then executes each run in a fork of itself.
 
-`python -m hpc.node.fork_worker` reads one request per line on stdin, and answers each with an empty line when its run
-has ended. It ends when stdin is closed.
+`python -m hpc.node.fork_worker` reads a request per line on stdin, starts its run at once beside the others, and prints
+the job's id when it has ended. SIGTERM and SIGUSR2 are forwarded to all runs. When stdin is closed, it ends after them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +27,69 @@ from src.runs.rundir import RunDir
 _FORWARDED = (signal.SIGTERM, signal.SIGUSR2)
 
 
+@dataclass
+class _Job:
+    """A run that is being executed. As by SLURM, it is sent SIGUSR2 `lead_s` seconds before `limit_s` have passed."""
+
+    pid: int
+    id: str
+    limit_s: float
+    lead_s: float
+    began: float
+    warned: bool = False
+
+    def has_ended(self) -> bool:
+        return os.waitpid(self.pid, os.WNOHANG) != (0, 0)
+
+    def watch_time(self) -> None:
+        """Warn it before its time limit, kill it at the limit."""
+        ran = time.monotonic() - self.began
+        if ran >= self.limit_s - self.lead_s and not self.warned:
+            os.kill(self.pid, signal.SIGUSR2)
+            self.warned = True
+        if ran >= self.limit_s:
+            os.kill(self.pid, signal.SIGKILL)
+
+
 def serve() -> None:
     """Execute requests until stdin is closed: `run`, `job`, `stdout`, `stderr`, `limit_s`, `lead_s`."""
     import_once()
-    for line in sys.stdin:
-        _execute(json.loads(line))
-        print(flush=True)
+    noted: list[int] = []
+    for number in _FORWARDED:
+        signal.signal(number, lambda number, _: noted.append(number))
+    jobs: list[_Job] = []
+    text, is_open = b"", True
+    while is_open or jobs:
+        # Taken before the requests are read: a signal is also for what was requested before it.
+        numbers = [noted.pop(0) for _ in range(len(noted))]
+        if is_open and select.select([sys.stdin], [], [], 0 if numbers else POLL_S)[0]:
+            read = os.read(sys.stdin.fileno(), 65536)
+            is_open = bool(read)
+            *lines, text = (text + read).split(b"\n")
+            jobs += [_start(json.loads(line)) for line in lines]
+        elif not is_open:
+            time.sleep(POLL_S)
+        for number in numbers:
+            for job in jobs:
+                os.kill(job.pid, number)
+        for job in list(jobs):
+            if job.has_ended():
+                jobs.remove(job)
+                # Whoever started this process may be gone; the runs are completed all the same.
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(sys.stdout.fileno(), f"{job.id}\n".encode())
+            else:
+                job.watch_time()
     # Tearing down torch takes longer than a run of the tests.
     os._exit(0)
 
 
-def _execute(request: Mapping[str, Any]) -> None:
-    # A signal between the fork and the installation of its handler would end the worker in place of the run.
+def _start(request: Mapping[str, Any]) -> _Job:
+    # In the fork, a signal before it has its own handlers would only be noted, in a list that nobody reads there.
     signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
     pid = fork(lambda: _run(request))
-    for number in _FORWARDED:
-        signal.signal(number, lambda number, _: os.kill(pid, number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
-    _wait(pid, request["limit_s"], request["lead_s"])
-    for number in _FORWARDED:
-        signal.signal(number, signal.SIG_DFL)
-
-
-def _wait(pid: int, limit_s: float, lead_s: float) -> None:
-    """Wait for the run as SLURM does: SIGUSR2 `lead_s` seconds before its time limit, SIGKILL at the limit."""
-    began, warned = time.monotonic(), False
-    while os.waitpid(pid, os.WNOHANG) == (0, 0):
-        ran = time.monotonic() - began
-        if ran >= limit_s - lead_s and not warned:
-            os.kill(pid, signal.SIGUSR2)
-            warned = True
-        if ran >= limit_s:
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(POLL_S)
+    return _Job(pid, request["job"], request["limit_s"], request["lead_s"], time.monotonic())
 
 
 def _run(request: Mapping[str, Any]) -> None:

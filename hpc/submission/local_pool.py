@@ -1,4 +1,4 @@
-"""The local profile's pool: at most `max_parallel` workers at a time, watched until every run has ended."""
+"""The local profile's pool: at most `max_parallel` runs at a time, watched until every run has ended."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ _SAVE_TIMEOUT_S = 60.0
 class LocalPool:
     """Executes up to `max_parallel` runs at a time. A run that stops with a budget left is started again.
 
-    There is a worker for each of these places; it executes one run after the other.
+    All of them are forks of one worker, so that torch is imported once.
     """
 
     def __init__(self, profile: Profile, log_folder: Path, reporter: Reporter, code: Path) -> None:
         self._code, self._log_folder = code, log_folder
         self._profile, self._reporter = profile, reporter
+        # A worker that died is replaced while its runs, which outlive it, may still be active.
         self._active: dict[RunDir, tuple[LocalJob, LocalWorker]] = {}
-        self._idle: list[LocalWorker] = []
+        self._worker: LocalWorker | None = None
         self._attempts_seen: dict[RunDir, int] = {}
         self._attempts_before: dict[RunDir, int] = {}
         self._busy: set[RunDir] = set()
@@ -55,8 +56,8 @@ class LocalPool:
                     self._stop_all()
             return not should_stop()
         finally:
-            for worker in (*self._idle, *(worker for _, worker in self._active.values() if not worker.is_busy())):
-                worker.close()
+            if self._worker:
+                self._worker.close()
 
     def _start_some(self, waiting: Sequence[RunDir]) -> list[RunDir]:
         """Start as many runs as places are free. Returns those that still wait, also for another process to finish
@@ -84,19 +85,18 @@ class LocalPool:
             return
         self._attempts_before[run] = len(run.attempts())
         job = LocalJob(run, self._log_folder)
-        idle = [worker for worker in self._idle if worker.is_alive()]
-        if idle:
-            worker = idle[0]
-            self._idle.remove(worker)
-            worker.start(job)
-        else:
+        if self._worker and not self._worker.is_alive():
+            self._worker.close()
+            self._worker = None
+        if self._worker is None:
             limits = {"limit_s": 60 * self._profile.time_min, "lead_s": self._profile.signal_lead_s}
-            worker = LocalWorker(job, self._code, self._cpus(), **limits)
-        self._active[run] = job, worker
+            self._worker = LocalWorker(self._log_folder, self._code, self._cpus(), **limits)
+        self._worker.start(job)
+        self._active[run] = job, self._worker
         log.info(f"started {run.name} (job {job.id})")
 
     def _cpus(self) -> dict[str, str]:
-        """The number of CPUs of each worker, unless the user has set OMP_NUM_THREADS."""
+        """The number of CPUs of each run, unless the user has set OMP_NUM_THREADS."""
         # More threads than cores: each run waits at its barriers for threads that are not scheduled.
         if self._profile.cpus is None and "OMP_NUM_THREADS" in os.environ:
             return {}
@@ -104,24 +104,21 @@ class LocalPool:
         return {"RELAY_CPUS": str(self._profile.cpus or share)}
 
     def _collect(self) -> list[RunDir]:
-        """Handle workers that have ended: report their runs as done or failed, and return those to start again."""
+        """Handle jobs that have ended: report their runs as done or failed, and return those to start again."""
         again = []
         for run, (job, worker) in list(self._active.items()):
             self._report_attempts(run)
-            if worker.is_busy():
+            if worker.is_busy(job):
                 continue
             del self._active[run]
-            if worker.is_usable():
-                self._idle.append(worker)
-            else:
-                worker.close()
             attempts = run.attempts()
             state = state_of_run(run, run.result(), attempts)
             # A worker that ended before it began an attempt (an import error) would end so again.
-            if not run.is_done() and len(attempts) > self._attempts_before[run] and _may_continue(run, attempts):
+            began = len(attempts) > self._attempts_before[run]
+            if not run.is_done() and began and _may_continue(run, attempts):
                 again.append(run)
                 continue
-            detail = "" if run.result() else f"; see {job.stderr}"
+            detail = "" if run.result() else f"; see {job.stderr if began else worker.log}"
             log.info(f"{run.name}: {state}{detail}")
         return again
 
@@ -145,9 +142,9 @@ class LocalPool:
 
     def _stop_all(self) -> None:
         """Tell every worker to save and stop, and wait until they have."""
-        for _, worker in self._active.values():
+        for worker in {worker for _, worker in self._active.values()}:
             worker.stop()
-        _wait_until(lambda: not any(worker.is_busy() for _, worker in self._active.values()), _SAVE_TIMEOUT_S)
+        _wait_until(lambda: not any(worker.is_busy(job) for job, worker in self._active.values()), _SAVE_TIMEOUT_S)
         for run in self._active:
             attempts = run.attempts()
             last = attempts[-1].get("last_step") if attempts else None

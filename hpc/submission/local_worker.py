@@ -1,4 +1,4 @@
-"""Workers on this machine: processes that execute one run at a time, see hpc/node/fork_worker.py."""
+"""The worker on this machine: a process that executes runs in forks of itself, see hpc/node/fork_worker.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from src.runs.rundir import RunDir
 
-_JOB_NUMBERS = itertools.count(1)
+_NUMBERS = itertools.count(1)
 # Ending takes milliseconds; longer only for a worker that still imports.
 _END_TIMEOUT_S = 30.0
 
@@ -24,27 +24,29 @@ class LocalJob:
     """One execution of a run on this machine: its id, unique on this machine, and its log files."""
 
     def __init__(self, run: RunDir, folder: Path) -> None:
-        self.run, self.id = run, f"{os.getpid()}-{next(_JOB_NUMBERS)}"
+        self.run, self.id = run, f"{os.getpid()}-{next(_NUMBERS)}"
         self.stdout, self.stderr = (folder / f"{self.id}_0_log.{suffix}" for suffix in ("out", "err"))
 
 
 class LocalWorker:
-    """A process that executes jobs one at a time, with the code in `code` and these environment `variables`.
+    """A process that executes jobs, with the code in `code` and these environment `variables`.
 
     A job is sent SIGUSR2 `lead_s` seconds before `limit_s` seconds have passed, as by SLURM. If this process dies, the
-    worker completes its job and ends.
+    worker completes its jobs and ends. What ends the worker itself, an import error, is in `log`, a file in `folder`.
     """
 
     def __init__(
-        self, first: LocalJob, code: Path, variables: Mapping[str, str], *, limit_s: float, lead_s: float
+        self, folder: Path, code: Path, variables: Mapping[str, str], *, limit_s: float, lead_s: float
     ) -> None:
-        """Start the process, and its first job. An error that ends the process itself goes to the log of that job."""
         self._limits = {"limit_s": limit_s, "lead_s": lead_s}
+        self.log = folder / f"{os.getpid()}-worker-{next(_NUMBERS)}.err"
+        self._busy: set[str] = set()
+        self._read = b""
         # Ctrl-C and a closing terminal (SIGHUP) reach the whole process group. Workers ignore both: the pool tells them
         # to stop and gives them time to save.
         before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
         try:
-            with first.stderr.open("a") as errors:
+            with self.log.open("a") as errors:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "hpc.node.fork_worker"],
                     env={**os.environ, **_code_environment(code), **variables},
@@ -55,45 +57,48 @@ class LocalWorker:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        self.start(first)
 
     def start(self, job: LocalJob) -> None:
-        """Start a job. The worker must be idle."""
+        """Start a job, beside those that are running."""
         assert self._process.stdin
         files = {"stdout": str(job.stdout), "stderr": str(job.stderr)}
         request = {"run": str(job.run.path), "job": job.id, **files, **self._limits}
-        # It may have died a moment ago; `is_usable` then says so.
+        self._busy.add(job.id)
+        # It may have died a moment ago; `is_busy` then says so.
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
 
     def is_alive(self) -> bool:
-        """Whether the process is still there. An idle one may have been killed, for its memory or by mistake."""
+        """Whether the process is still there. It may have been killed, for its memory or by mistake."""
         return self._process.poll() is None
 
-    def is_busy(self) -> bool:
-        """Whether the last job is still running."""
+    def is_busy(self, job: LocalJob) -> bool:
+        """Whether the job is still running. No job is if the process died; its runs may still be, on their own."""
         assert self._process.stdout
-        return not select.select([self._process.stdout], [], [], 0)[0]
-
-    def is_usable(self) -> bool:
-        """Whether an idle worker can execute another job. To be called once after each job."""
-        assert self._process.stdout
-        return os.read(self._process.stdout.fileno(), 1) == b"\n"
+        while self._busy and select.select([self._process.stdout], [], [], 0)[0]:
+            read = os.read(self._process.stdout.fileno(), 65536)
+            *ended, self._read = (self._read + read).split(b"\n")
+            self._busy -= {name.decode() for name in ended} if read else self._busy.copy()
+        return job.id in self._busy
 
     def stop(self) -> None:
-        """Tell the job to save its state and end. Does not wait for it."""
+        """Tell all jobs to save their states and end. Does not wait for them."""
         self._process.terminate()
 
     def close(self) -> None:
-        """End the process as soon as it is idle."""
+        """End the process as soon as its jobs have ended. None of them counts as running any more."""
         assert self._process.stdin
         assert self._process.stdout
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_TIMEOUT_S)
+        if not self._busy:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END_TIMEOUT_S)
         self._process.stdout.close()
+        self._busy.clear()
+        if self.log.is_file() and not self.log.stat().st_size:
+            self.log.unlink()
 
 
 def _code_environment(code: Path) -> dict[str, str]:

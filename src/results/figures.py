@@ -85,7 +85,7 @@ def save_figure(figure: Figure, path: Path) -> Path:
     from PIL import Image
 
     # Not figure.savefig, which lays the figure out by drawing it once more.
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     drawn = Image.frombuffer("RGBA", canvas.get_width_height(physical=True), canvas.buffer_rgba()).convert("RGB")
     if not any(_is_photo(image) for axes in figure.axes for image in axes.get_images()):

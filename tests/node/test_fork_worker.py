@@ -13,7 +13,7 @@ from hpc.submission.local_worker import LocalJob, LocalWorker
 from src.config.schema import Config
 from src.requests import grid_request
 from src.runs.code_snapshot import sweep_code
-from src.runs.rundir import RunDir, SweepDir
+from src.runs.rundir import SweepDir
 from src.runs.sweeps import open_sweep
 from tests.node.waiting import pid_of, wait_until
 
@@ -28,11 +28,11 @@ def sweep(small: Callable[..., Config]) -> SweepDir:
 
 @pytest.fixture
 def start(sweep: SweepDir, tmp_path: Path) -> Iterator[Callable[..., LocalWorker]]:
-    """Start a worker with a first job."""
+    """Start a worker."""
     workers: list[LocalWorker] = []
 
-    def make(run: RunDir, limit_s: float = LONG_S) -> LocalWorker:
-        workers.append(LocalWorker(job(run, tmp_path), sweep_code(sweep), {}, limit_s=limit_s, lead_s=30.0))
+    def make(limit_s: float = LONG_S) -> LocalWorker:
+        workers.append(LocalWorker(tmp_path, sweep_code(sweep), {}, limit_s=limit_s, lead_s=30.0))
         return workers[-1]
 
     yield make
@@ -41,59 +41,87 @@ def start(sweep: SweepDir, tmp_path: Path) -> Iterator[Callable[..., LocalWorker
         worker.close()
 
 
-def job(run: RunDir, folder: Path) -> LocalJob:
-    return LocalJob(run, folder)
-
-
 def test_a_worker_outlives_its_runs_whatever_ends_them(
     sweep: SweepDir, start: Callable[..., LocalWorker], tmp_path: Path
 ) -> None:
-    killed, stopped, warned = sweep.runs()[:3]
-    worker = start(killed)
-    os.kill(pid_of(killed), signal.SIGKILL)
-    wait_until(lambda: not worker.is_busy())
-    assert worker.is_usable()
-    assert "end" not in killed.attempts()[-1]
-    assert not killed.is_locked_now()
+    killed, warned, stopped, also_stopped = (LocalJob(run, tmp_path) for run in sweep.runs())
+    worker = start()
+    for job in (killed, warned, stopped):
+        worker.start(job)
+    pids = {job: pid_of(job.run) for job in (killed, warned, stopped)}
+    os.kill(pids[killed], signal.SIGKILL)
+    wait_until(lambda: not worker.is_busy(killed))
+    assert "end" not in killed.run.attempts()[-1]
+    assert not killed.run.is_locked_now()
 
-    worker.start(job(stopped, tmp_path))
-    pid_of(stopped)
+    os.kill(pids[warned], signal.SIGUSR2)
+    wait_until(lambda: not worker.is_busy(warned))
+    assert warned.run.attempts()[-1]["cause"] == "TIMEOUT"
+    assert warned.run.attempts()[-1]["job"] == warned.id
+    assert "the state is saved" in warned.stderr.read_text()
+
+    assert worker.is_busy(stopped), "the others were left alone"
+    worker.start(also_stopped)
+    pid_of(also_stopped.run)
     worker.stop()
-    wait_until(lambda: not worker.is_busy())
-    assert worker.is_usable()
-    assert stopped.attempts()[-1]["cause"] == "CANCELLED"
-
-    mine = job(warned, tmp_path)
-    worker.start(mine)
-    os.kill(pid_of(warned), signal.SIGUSR2)
-    wait_until(lambda: not worker.is_busy())
-    assert worker.is_usable()
+    wait_until(lambda: not worker.is_busy(stopped) and not worker.is_busy(also_stopped))
     assert worker.is_alive()
-    assert warned.attempts()[-1]["cause"] == "TIMEOUT"
-    assert warned.attempts()[-1]["job"] == mine.id
-    assert "the state is saved" in mine.stderr.read_text()
+    for job in (stopped, also_stopped):
+        assert [attempt["cause"] for attempt in job.run.attempts()] == ["CANCELLED"]
+    worker.close()
+    assert list(tmp_path.glob("*worker*")) == [], "an empty log is removed"
 
 
-def test_a_run_is_warned_before_its_time_limit_and_saves(sweep: SweepDir, start: Callable[..., LocalWorker]) -> None:
-    run = sweep.runs()[0]
-    worker = start(run, limit_s=31.0)
-    wait_until(lambda: not worker.is_busy())
-    (attempt,) = run.attempts()
+def test_a_stop_is_also_for_what_was_requested_a_moment_before(
+    sweep: SweepDir, start: Callable[..., LocalWorker], tmp_path: Path
+) -> None:
+    first, *others = (LocalJob(run, tmp_path) for run in sweep.runs())
+    worker = start()
+    worker.start(first)
+    pid_of(first.run)
+    for job in others:
+        worker.start(job)
+    worker.stop()
+    wait_until(lambda: not any(worker.is_busy(job) for job in (first, *others)))
+    assert {attempt["cause"] for job in others for attempt in job.run.attempts()} <= {"CANCELLED"}
+    assert worker.is_alive()
+
+
+def test_a_run_is_warned_before_its_time_limit_and_saves(
+    sweep: SweepDir, start: Callable[..., LocalWorker], tmp_path: Path
+) -> None:
+    job = LocalJob(sweep.runs()[0], tmp_path)
+    worker = start(limit_s=31.0)
+    worker.start(job)
+    wait_until(lambda: not worker.is_busy(job))
+    (attempt,) = job.run.attempts()
     assert attempt["cause"] == "TIMEOUT"
     assert attempt["end"] - attempt["start"] < 25
 
 
 def test_a_run_whose_worker_is_killed_is_completed_by_nobody_else_meanwhile(
-    sweep: SweepDir, start: Callable[..., LocalWorker]
+    sweep: SweepDir, start: Callable[..., LocalWorker], tmp_path: Path
 ) -> None:
-    run = sweep.runs()[0]
-    worker = start(run)
-    pid = pid_of(run)
+    job = LocalJob(sweep.runs()[0], tmp_path)
+    worker = start()
+    worker.start(job)
+    pid = pid_of(job.run)
     os.kill(worker._process.pid, signal.SIGKILL)
-    wait_until(lambda: not worker.is_busy())
-    assert not worker.is_usable()
+    wait_until(lambda: not worker.is_busy(job))
     assert not worker.is_alive()
-    assert run.is_locked_now()
+    assert job.run.is_locked_now()
     os.kill(pid, signal.SIGTERM)
-    wait_until(lambda: not run.is_locked_now())
-    assert run.attempts()[-1]["cause"] == "CANCELLED"
+    wait_until(lambda: not job.run.is_locked_now())
+    assert job.run.attempts()[-1]["cause"] == "CANCELLED"
+
+
+def test_an_error_of_the_worker_itself_is_in_its_log(sweep: SweepDir, tmp_path: Path) -> None:
+    empty = tmp_path / "no-code"
+    empty.mkdir()
+    worker = LocalWorker(tmp_path, empty, {"PYTHONPATH": ""}, limit_s=LONG_S, lead_s=30.0)
+    job = LocalJob(sweep.runs()[0], tmp_path)
+    worker.start(job)
+    wait_until(lambda: not worker.is_busy(job))
+    assert not worker.is_alive()
+    worker.close()
+    assert "No module named" in worker.log.read_text()

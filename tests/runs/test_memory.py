@@ -35,7 +35,7 @@ def test_the_peak_is_that_of_this_process_and_stays() -> None:
     done = subprocess.run([sys.executable, "-c", PEAKS], cwd=ROOT, capture_output=True, text=True, check=True)
     before, during, after = map(int, done.stdout.split())
     assert before + 300 <= during <= before + 400
-    assert after == during
+    assert after >= during
 
 
 def test_the_greatest_peaks_count() -> None:
