@@ -61,17 +61,17 @@ def serve() -> None:
     text, is_open = b"", True
     while is_open or jobs:
         # Taken before the requests are read: a signal is also for what was requested before it.
-        numbers = [noted.pop(0) for _ in range(len(noted))]
-        if is_open and select.select([sys.stdin], [], [], 0 if numbers else POLL_S)[0]:
+        signals = [noted.pop(0) for _ in range(len(noted))]
+        if is_open and select.select([sys.stdin], [], [], 0 if signals else POLL_S)[0]:
             read = os.read(sys.stdin.fileno(), 65536)
             is_open = bool(read)
             *lines, text = (text + read).split(b"\n")
             jobs += [_start(json.loads(line)) for line in lines]
         elif not is_open:
             time.sleep(POLL_S)
-        for number in numbers:
-            for job in jobs:
-                os.kill(job.pid, number)
+        for job in jobs:
+            for each in signals:
+                os.kill(job.pid, each)
         for job in list(jobs):
             if job.has_ended():
                 jobs.remove(job)

@@ -72,13 +72,16 @@ def keep_code(folder: Path, root: Path | None = None) -> Path:
     try:
         # mkdtemp(3) creates a folder that only its owner can read.
         building.chmod(0o755)
-        for name in _read(manifest):
-            copy = building / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
+        listed = _read(manifest)
+        for parent in {(building / name).parent for name in listed}:
+            parent.mkdir(parents=True, exist_ok=True)
+        for name, digest in listed.items():
+            source = root / name
+            content = source.read_bytes() if source.is_file() else b""
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise RunError(f"{root}: its code was edited while this command ran; run the same command again")
             # No fsync for each file: a snapshot is checked wherever it is used, so a torn copy is found.
-            shutil.copyfile(root / name, copy)
-        if _read_manifest(building) != manifest:
-            raise RunError(f"{root}: its code was edited while this command ran; run the same command again")
+            (building / name).write_bytes(content)
         (building / MANIFEST).write_bytes(manifest)
         (building / SNAPSHOT_VERSION).write_text(yaml_file.json_text(code_version(root)))
         diff = _diff_of(root)

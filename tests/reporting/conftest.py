@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from src.config import yaml_file
 from src.config.loading import load_config
@@ -70,11 +71,20 @@ def write_config(folder: Path, data_root: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Project:
+def project(shared_folder: Path, data_root: Path) -> Project:
     """The whole experiment of a report. Not to be changed: `copied` is."""
-    folder = tmp_path_factory.mktemp("project")
-    write_config(folder, data_root)
-    made = Project(folder)
+    made = Project(shared_folder / "project")
+    with FileLock(shared_folder / "project.lock"):
+        if not (made.folder / "complete").exists():
+            make_project(made, data_root)
+            (made.folder / "complete").touch()
+    return made
+
+
+def make_project(made: Project, data_root: Path) -> None:
+    """Run every command of an experiment."""
+    made.folder.mkdir()
+    write_config(made.folder, data_root)
     given = ["--config", str(made.file)]
     for words in (
         ["src.checks", *given],
@@ -90,7 +100,6 @@ def project(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Projec
     assert fork_python("src.train", *given, "--overfit_small", "--max_epochs", "4").returncode == 2
     weights = made.run_of("train_").best_file
     assert fork_python("src.evaluate", *given, "--checkpoint", str(weights)).returncode == 0
-    return made
 
 
 @pytest.fixture

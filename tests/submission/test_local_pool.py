@@ -68,7 +68,9 @@ def wait_until_working(folder: Path, count: int) -> tuple[SweepDir, list[RunDir]
 def test_a_grid_has_the_same_numbers_with_the_same_cpus(small: Callable[..., Config], tmp_path: Path) -> None:
     """In the local pool, whatever the environment says, and in the foreground; with wide layers, whose sums differ."""
     wide = {"model__stem_channels": 32, "model__branch_channels": [32] * 3, "train__batch_size": 32}
-    content = small(hparams={"epochs": 4, "lr": [0.01]}, train__max_steps=6, **wide).to_dict()
+    content = small(
+        hparams={"epochs": 4, "lr": [0.01]}, train__max_steps=3, metrics__log_every_steps=1, **wide
+    ).to_dict()
     made = []
     for place in ("pool", "foreground"):
         content["paths"]["runs_dir"] = str(tmp_path / place)

@@ -145,16 +145,16 @@ def test_killed_at_any_moment(fork_server: ForkServer, new: New, straight: RunDi
 @pytest.mark.parametrize(
     ("name", "opening", "stride", "steps_before"),
     [
-        pytest.param("*step_*", 1, 1801, 0, id="first-state"),
-        pytest.param("*step_*", 1, 1801, 2, id="later-state"),
-        pytest.param("*best.ckpt*", 1, 601, 0, id="best"),
-        pytest.param("metrics.jsonl", 1, 7, 0, id="first-rows"),
-        pytest.param("metrics.jsonl", 1, 7, 2, id="later-rows"),
+        pytest.param("*step_*", 1, 2801, 0, id="first-state"),
+        pytest.param("*step_*", 1, 2801, 2, id="later-state"),
+        pytest.param("*best.ckpt*", 1, 1201, 0, id="best"),
+        pytest.param("metrics.jsonl", 1, 13, 0, id="first-rows"),
+        pytest.param("metrics.jsonl", 1, 17, 2, id="later-rows"),
         pytest.param(".metrics.jsonl*", 1, 29, 2, id="rows-cut-back"),
-        pytest.param("attempts.jsonl", 1, 3, 0, id="first-line-of-attempts"),
+        pytest.param("attempts.jsonl", 1, 7, 0, id="first-line-of-attempts"),
         pytest.param("attempts.jsonl", 2, 7, 0, id="second-line-of-attempts"),
         pytest.param("*provenance.json*", 1, 29, 0, id="provenance"),
-        pytest.param("events.out.tfevents*", 1, 97, 2, id="tensorboard"),
+        pytest.param("events.out.tfevents*", 1, 211, 2, id="tensorboard"),
         pytest.param("*result.json*", 1, 29, 0, id="result"),
     ],
 )
