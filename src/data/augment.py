@@ -85,10 +85,18 @@ class Augmenter:
 
     def apply(self, images: Tensor, draw: Draw) -> Tensor:
         """Transform the images with the parameters of `draw`; a new tensor unless everything is disabled."""
+        return self.recolour(self.move(images, draw), draw)
+
+    def move(self, images: Tensor, draw: Draw) -> Tensor:
+        """Flip and crop. The images may be uint8 too: pixels only change their places, and bytes are faster to move."""
         if self.flip:
             images = flip(images, draw.flip)
         if self.crop is not None:
             images = crop(images, draw.top, draw.left, self.crop.size, self.crop.padding)
+        return images
+
+    def recolour(self, images: Tensor, draw: Draw) -> Tensor:
+        """Colour jitter."""
         if not self.colour_ops:
             return images
         # Each sample has its own order of operations. Hue, the costliest, runs once for the whole batch; the blends run
@@ -146,7 +154,7 @@ def blend(images: Tensor, factor: Tensor, kinds: Tensor) -> Tensor:
         parts = [use_grey * grey] if any_grey else []
         if any_mean:
             parts.append(use_mean * grey.mean(dim=(1, 2, 3), keepdim=True))
-        mixed = mixed + rest * (parts[0] if len(parts) == 1 else parts[0] + parts[1])
+        mixed += rest * (parts[0] if len(parts) == 1 else parts[0] + parts[1])
     clamped: Tensor = mixed.clamp_(0, 1)
     return clamped
 
@@ -169,7 +177,7 @@ def saturation(images: Tensor, factor: Tensor) -> Tensor:
 def hue(images: Tensor, turn: Tensor) -> Tensor:
     """adjust_hue with a turn (B,) in [-0.5, 0.5] full circles per sample.
 
-    HSV is converted back to RGB in closed form: channel n is v - v*s * clamp(min(k, 4 - k), 0, 1) with
+    HSV is converted back to RGB in closed form: channel n is v - v*s * clamp(2 - |k - 2|, 0, 1) with
     k = (n + 6h) mod 6 and n = 5, 3, 1. This takes a quarter of the operations of torchvision's six cases. It is
     continuous in h, so rounding changes no more than the last bits of float32.
     """
@@ -177,18 +185,26 @@ def hue(images: Tensor, turn: Tensor) -> Tensor:
     value = images.amax(dim=1, keepdim=True)
     chroma = value - images.amin(dim=1, keepdim=True)  # v * s, in HSV
     # Six times the hue: (g - b, b - r, r - g) / chroma + (0, 2, 4), as the largest channel is red, green or blue.
-    is_red, is_green = red == value, green == value
-    slope = torch.where(is_red, green - blue, torch.where(is_green, blue - red, red - green))
-    sector = torch.where(is_red, 0.0, torch.where(is_green, 2.0, 4.0))
-    # A grey pixel has no hue and no chroma; dividing by 1 avoids the NaN, and the hue is multiplied by 0 below.
-    sixth = slope / torch.where(chroma == 0, 1.0, chroma) + sector
-    sixth = sixth + _to_device((turn.double() * 6).float(), images.device)[:, None, None, None]
-    k = torch.remainder(sixth + _channels((5.0, 3.0, 1.0), images.device), 6)
-    return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
+    # Products with masks of 0 and 1, because torch.where takes ten times as long on a CPU.
+    is_red = red == value
+    is_green = ((green == value) & ~is_red).float()
+    is_red = is_red.float()
+    is_blue = 1 - is_red - is_green
+    slope = is_red * (green - blue) + is_green * (blue - red) + is_blue * (red - green)
+    # A grey pixel has no hue and no chroma: dividing by more than 0 avoids the NaN, and the hue is multiplied by 0.
+    sixth = slope.div_(chroma.clamp(min=torch.finfo(chroma.dtype).tiny)) + (2 * is_green + 4 * is_blue)
+    sixth += _to_device((turn.double() * 6).float(), images.device)[:, None, None, None]
+    # k - 2, between -3 and 3
+    k = sixth + _channels((3.0, 1.0, -1.0), images.device)
+    k -= 6 * torch.round(k / 6)
+    return value - chroma * k.abs_().neg_().add_(2).clamp_(0, 1)
 
 
 def flip(images: Tensor, mask: Tensor) -> Tensor:
     """hflip of the samples where mask, bool (B,), is true."""
+    if images.device.type == "cpu":
+        pairs = zip(images, mask.tolist(), strict=True)
+        return torch.stack([image.flip(-1) if flipped else image for image, flipped in pairs])
     return torch.where(_to_device(mask, images.device)[:, None, None, None], images.flip(-1), images)
 
 
@@ -196,6 +212,10 @@ def crop(images: Tensor, top: Tensor, left: Tensor, size: int, padding: int) -> 
     """Zero padding on all sides, then the window (size, size) at top, left: int64 (B,), in the padded image."""
     device = images.device
     padded = functional.pad(images, [padding] * 4)
+    if device.type == "cpu":
+        # A slice copies whole rows, the gather below pixel by pixel.
+        places = zip(padded, top.tolist(), left.tolist(), strict=True)
+        return torch.stack([image[:, y : y + size, x : x + size] for image, y, x in places])
     # One gather for the batch: indices of sample, channel, row and column broadcast to (B, 3, size, size).
     corners = _to_device(torch.stack([top, left]), device)[:, :, None, None, None]
     steps = torch.arange(size, device=device)

@@ -80,16 +80,18 @@ class TrainLoader:
 
         More images than a batch has are those of the batches that follow it, each with its own augmentation.
         """
-        images = raw.float() / 255
-        if self._augmenter is not None:
-            seed, size = self._config.train.seed, self._config.train.batch_size
-            counts = [min(size, len(raw) - start) for start in range(0, len(raw), size)]
-            draws = [
+        if self._augmenter is None:
+            return to_network(raw.float() / 255, self._config)
+        seed, size = self._config.train.seed, self._config.train.batch_size
+        counts = [min(size, len(raw) - start) for start in range(0, len(raw), size)]
+        draw = joined(
+            [
                 self._augmenter.draw(count, seed=seed, epoch=epoch, batch=batch + number)
                 for number, count in enumerate(counts)
             ]
-            images = self._augmenter.apply(images, joined(draws))
-        return to_network(images, self._config)
+        )
+        images = self._augmenter.move(raw, draw).float().div_(255)
+        return to_network(self._augmenter.recolour(images, draw), self._config)
 
 
 def to_network(images: Tensor, config: Config) -> Tensor:

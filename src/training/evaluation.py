@@ -13,7 +13,7 @@ from src.results.evaluation_files import FIGURES, write_evaluation
 from src.runs.attempts import Outcome, memory_of_attempts, note_first_step, write_provenance
 from src.runs.planned import check_as_planned
 from src.runs.rundir import RunDir
-from src.training.device import choose_device, compute_reproducibly
+from src.training.device import choose_device, compute_reproducibly, reuse_freed_memory
 from src.training.event_file import write_images
 from src.training.metrics import evaluate_split
 from src.training.pretrained import load_pretrained, no_images
@@ -30,6 +30,7 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     device = choose_device(planned.train.device)
     write_provenance(run, str(device))
     compute_reproducibly(planned.train.seed)
+    reuse_freed_memory()
     pretrained = load_pretrained(planned, log.info)
     config = pretrained.config
     data = load(config)

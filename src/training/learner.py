@@ -16,7 +16,13 @@ from src.data.dataset import ImageSubset
 from src.data.loader import TrainLoader
 from src.data.mixing import draw_mix
 from src.models.registry import build_model, count_parameters
-from src.training.device import choose_device, compute_reproducibly, random_state, set_random_state
+from src.training.device import (
+    choose_device,
+    compute_reproducibly,
+    random_state,
+    reuse_freed_memory,
+    set_random_state,
+)
 from src.training.ema import WeightAverage
 from src.training.numerics import Numerics
 from src.training.optim import make_optimizer
@@ -30,6 +36,7 @@ class Learner:
         self.device = choose_device(config.train.device)
         # Before the network is built: its weights come from torch's global generator.
         compute_reproducibly(config.train.seed)
+        reuse_freed_memory()
         self.loader = TrainLoader(config, part, self.device)
         self.network = build_model(config.model).to(self.device)
         self._compute(Numerics.chosen(config, self.device))

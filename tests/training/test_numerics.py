@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import platform
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -116,3 +118,16 @@ def test_numerics_are_restored_from_what_a_checkpoint_holds() -> None:
         Numerics.restored({"format": "nhwc"})
     with pytest.raises(ValueError, match="unknown precision, 'fp8'"):
         Numerics.restored({"precision": "fp8"})
+
+
+def test_a_training_keeps_the_memory_that_it_frees(small: Callable[..., Config]) -> None:
+    """The kernel gives memory page by page, each of which is a fault."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("only glibc can be told to")
+    assert execute(new_run(small(train__max_steps=1))) == "done"
+    faults = []
+    for _ in range(4):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(16 * 2**20)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert faults[-1] < 100, "64 MiB are 16,384 pages"
