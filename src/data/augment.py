@@ -20,7 +20,6 @@ from torch.nn import functional
 from src.config.schema import Augment, ColorJitter
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # as torchvision's ColorJitter numbers them
-_KEEP = -1
 
 
 @dataclass(frozen=True)
@@ -96,48 +95,37 @@ class Augmenter:
         return images
 
     def recolour(self, images: Tensor, draw: Draw) -> Tensor:
-        """Colour jitter."""
+        """Colour jitter; a new tensor unless it is disabled."""
         if not self.colour_ops:
             return images
         # Each sample has its own order of operations. Hue, the costliest, runs once for the whole batch; the blends run
-        # in rounds before and after it.
-        before, after = _rounds(draw.order, self.colour_ops)
-        for kinds in before.unbind(1):
-            images = _blend_round(images, kinds, draw.factors)
+        # in rounds before and after it. Samples with more blends before hue come first, so that each round is a slice.
+        rows = [[op for op in row if op in self.colour_ops] for row in draw.order.tolist()]
+        places = [row.index(HUE) if HUE in row else len(row) for row in rows]
+        by = sorted(range(len(rows)), key=lambda sample: -places[sample])
+        images = images[_to_device(torch.tensor(by), images.device)]
+        factors = draw.factors[by]
+        rows, places = [rows[sample] for sample in by], [places[sample] for sample in by]
+        for number in range(max(places)):
+            count = sum(place > number for place in places)
+            _blend(images[:count], factors[:count], [row[number] for row in rows[:count]])
         if HUE in self.colour_ops:
-            images = hue(images, draw.factors[:, HUE])
-        for kinds in after.unbind(1):
-            images = _blend_round(images, kinds, draw.factors)
-        return images
+            images = hue(images, factors[:, HUE])
+        for number in range(len(self.colour_ops) - 1 - min(places)):
+            start = sum(place + 1 + number >= len(self.colour_ops) for place in places)
+            kinds = [row[place + 1 + number] for row, place in zip(rows[start:], places[start:], strict=True)]
+            _blend(images[start:], factors[start:], kinds)
+        return images[_to_device(torch.tensor(by).argsort(), images.device)]
 
 
-def _rounds(order: Tensor, enabled: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The blends of each sample before and after hue: int64 (B, R) each, padded with _KEEP."""
-    before: list[list[int]] = []
-    after: list[list[int]] = []
-    for row in order.tolist():
-        ops = [op for op in row if op in enabled]
-        place = ops.index(HUE) if HUE in enabled else len(ops)
-        before.append(ops[:place])
-        after.append(ops[place + 1 :])
-    return _filled(before), _filled(after)
-
-
-def _filled(rows: list[list[int]]) -> Tensor:
-    width = max(map(len, rows), default=0)
-    filled = [row + [_KEEP] * (width - len(row)) for row in rows]
-    return torch.tensor(filled, dtype=torch.int64).reshape(len(rows), width)
-
-
-def _blend_round(images: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
-    """One colour operation per sample: kinds int64 (B,), factors float64 (B, 4)."""
-    chosen = factors.gather(1, kinds.clamp(min=0)[:, None])[:, 0]
-    # Padding uses a factor of 1: 1 * image + 0 * target has the same bits.
-    return blend(images, torch.where(kinds == _KEEP, 1.0, chosen), kinds)
+def _blend(images: Tensor, factors: Tensor, kinds: Sequence[int]) -> None:
+    """One blend per sample, in place: factors float64 (B, 4)."""
+    chosen = torch.tensor(kinds)
+    blend(images, factors.gather(1, chosen[:, None])[:, 0], chosen)
 
 
 def blend(images: Tensor, factor: Tensor, kinds: Tensor) -> Tensor:
-    """factor * image + (1 - factor) * target, where kinds int64 (B,) names the target of each sample.
+    """factor * image + (1 - factor) * target in place, where kinds int64 (B,) names the target of each sample.
 
     BRIGHTNESS: black. CONTRAST: the mean of the image's grey. SATURATION: the image's grey. Clamped to [0, 1].
     """
@@ -147,31 +135,30 @@ def blend(images: Tensor, factor: Tensor, kinds: Tensor) -> Tensor:
     columns = torch.stack([factor, 1 - factor, with_grey.double(), with_mean.double()])
     ratio, rest, use_grey, use_mean = _to_device(columns.float(), images.device)[..., None, None, None]
     # Masks in place of branches per sample: indexing by a mask on the device would wait for it.
-    mixed = ratio * images
     any_grey, any_mean = bool(with_grey.any()), bool(with_mean.any())  # CPU tensors: no synchronisation
-    if any_grey or any_mean:
-        grey = _grey(images)
-        parts = [use_grey * grey] if any_grey else []
-        if any_mean:
-            parts.append(use_mean * grey.mean(dim=(1, 2, 3), keepdim=True))
-        mixed += rest * (parts[0] if len(parts) == 1 else parts[0] + parts[1])
-    clamped: Tensor = mixed.clamp_(0, 1)
-    return clamped
+    if not any_grey and not any_mean:
+        return images.mul_(ratio).clamp_(0, 1)
+    grey = _grey(images)
+    parts = [use_grey * grey] if any_grey else []
+    if any_mean:
+        parts.append(use_mean * grey.mean(dim=(1, 2, 3), keepdim=True))
+    target = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+    return images.mul_(ratio).add_(rest * target).clamp_(0, 1)
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
     """adjust_brightness with a factor (B,) per sample: 0 is black, 1 changes nothing."""
-    return blend(images, factor, torch.full((len(images),), BRIGHTNESS))
+    return blend(images.clone(), factor, torch.full((len(images),), BRIGHTNESS))
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
     """adjust_contrast with a factor (B,) per sample: 0 is uniform grey, 1 changes nothing."""
-    return blend(images, factor, torch.full((len(images),), CONTRAST))
+    return blend(images.clone(), factor, torch.full((len(images),), CONTRAST))
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
     """adjust_saturation with a factor (B,) per sample: 0 is greyscale, 1 changes nothing."""
-    return blend(images, factor, torch.full((len(images),), SATURATION))
+    return blend(images.clone(), factor, torch.full((len(images),), SATURATION))
 
 
 def hue(images: Tensor, turn: Tensor) -> Tensor:
@@ -196,8 +183,8 @@ def hue(images: Tensor, turn: Tensor) -> Tensor:
     sixth += _to_device((turn.double() * 6).float(), images.device)[:, None, None, None]
     # k - 2, between -3 and 3
     k = sixth + _channels((3.0, 1.0, -1.0), images.device)
-    k -= 6 * torch.round(k / 6)
-    return value - chroma * k.abs_().neg_().add_(2).clamp_(0, 1)
+    k.sub_((k * (1 / 6)).round_(), alpha=6)
+    return value - k.abs_().neg_().add_(2).clamp_(0, 1).mul_(chroma)
 
 
 def flip(images: Tensor, mask: Tensor) -> Tensor:
