@@ -67,7 +67,10 @@ class TaskHooks(AttemptHooks):
         self._stop = stop
 
     def facts(self) -> Mapping[str, Any]:
-        """The job, its cluster and start, how often SLURM has restarted it, and the slice that the profile requests."""
+        """The job, its cluster and start, how often SLURM has restarted it, and the slice that the profile requests.
+
+        Also `at_once`, how many runs share the slice, if several do.
+        """
         own = own_job_id()
         cluster = os.environ.get("SLURM_CLUSTER_NAME", "slurm")
         of_slurm: dict[str, Any] = {"cluster": cluster, "restarts": restart_count()}
@@ -75,7 +78,9 @@ class TaskHooks(AttemptHooks):
         if begun := os.environ.get("SLURM_JOB_START_TIME", "").strip():
             of_slurm["job_start"] = float(begun)
         job = {"job": own, **of_slurm} if own else {"job": os.environ.get(LOCAL_JOB)}
-        return {**job, "slice": os.environ.get("RELAY_SLICE") or None}
+        at_once = int(os.environ.get("RELAY_RUNS_PER_SLICE", "1"))
+        shared = {"at_once": at_once} if at_once > 1 else {}
+        return {**job, "slice": os.environ.get("RELAY_SLICE") or None, **shared}
 
     def check_allowed(self, run: RunDir) -> None:
         """Raises RunError if the budgets of src/runs/causes.py are used up."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -14,7 +13,7 @@ from statistics import fmean
 from hpc.submission.profile import Profile
 from src.errors import RunError
 from src.log import log
-from src.runs.attempts import used_s
+from src.runs.causes import Attempts
 from src.runs.cells import Cell
 from src.runs.kinds import cost_key, kind_of
 from src.runs.memory import most_memory
@@ -101,7 +100,7 @@ def forecast_of(request: Request, left: Sequence[Cell], profile: Profile) -> For
         measured=len(known),
         unmeasured=len(left) - len(known),
         earlier=sum(len(runs) for key, runs in history.items() if key in rates),
-        at_a_time=min(profile.max_parallel, max(1, len(left))),
+        at_a_time=min(profile.max_parallel, max(1, math.ceil(len(left) / profile.cells_per_job))),
         save_s=max(saves, default=None),
         memory=most_memory(run.memory for runs in history.values() for run in runs),
     )
@@ -151,8 +150,13 @@ def _measure(run: RunDir, units: float, profile: Profile) -> Measured | None:
         1.0 if is_complete else (result or {}).get("steps", attempts[-1].get("last_step", 0)) / total if total else 0.0
     )
     # In the first tenth of a run, start-up (imports, images) dominates the time.
-    rate = used_s(attempts, time.time()) / (units * done) if done >= 0.1 else None
+    rate = _slice_s(attempts) / (units * done) if done >= 0.1 else None
     return Measured(rate, max(saves, default=None), most_memory(attempts))
+
+
+def _slice_s(attempts: Attempts) -> float:
+    """Seconds of a slice that ended attempts took: of a slice that several runs shared, an equal part."""
+    return sum((float(each["end"]) - float(each["start"])) / int(each.get("at_once", 1)) for each in attempts)
 
 
 def _is_on_same_slice(name: object, profile: Profile) -> bool:

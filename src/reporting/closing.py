@@ -14,8 +14,9 @@ from src.reporting.blocks import Block, Code, Heading, Items, Verdicts
 from src.reporting.finding import changed_values
 from src.reporting.report import Report
 from src.reporting.training import checkpoint_copy, trained_run
-from src.runs.attempts import kept_s, last_activity, used_s, wasted_s
+from src.runs.attempts import kept_s, last_activity, wasted_s
 from src.runs.rundir import RunDir, SweepDir
+from src.runs.slice_time import slice_time
 
 _MOST_ERRORS = 10
 Attempts = Sequence[Mapping[str, Any]]
@@ -154,8 +155,7 @@ def _cost(report: Report) -> Iterator[Block]:
         numbers: dict[str, float] = {
             "runs": len(of_runs),
             "attempts": sum(map(len, of_runs.values())),
-            # An attempt without an end may be running: until its last sign of life.
-            "used": sum(used_s(own, last_activity(run)) for run, own in of_runs.items()) / 3600,
+            "used": slice_time((_closed(run, own) for run, own in of_runs.items()), now=0).used_s / 3600,
             "wasted": sum(map(wasted_s, of_runs.values())) / 3600,
             "saved": sum(map(kept_s, of_runs.values())) / 3600,
         }
@@ -164,6 +164,11 @@ def _cost(report: Report) -> Iterator[Block]:
     yield report.table(["sweep", *_COSTS], [*rows, _cost_row(report.texts("total"), totals)], marked=[len(rows)])
     hours = {name: f"{totals[name]:.3g}" for name in ("used", "wasted", "saved")}
     yield report.say("cost_total", **hours)
+
+
+def _closed(run: RunDir, attempts: Attempts) -> list[dict[str, Any]]:
+    """The attempts with an end each. One without an end may be running: until its last sign of life."""
+    return [{**each, "end": each.get("end") or last_activity(run)} for each in attempts]
 
 
 _COSTS = ("runs", "attempts", "used", "wasted", "saved")

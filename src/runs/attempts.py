@@ -211,11 +211,6 @@ def write_provenance(run: RunDir, device: str) -> None:
     append_lines(run.provenance_file, [facts], check=run.check_owner)
 
 
-def used_s(attempts: Attempts, now: float) -> float:
-    """Seconds that the attempts held their slices; a running one counts until `now` (seconds since 1970)."""
-    return sum(max(0.0, float(attempt.get("end") or now) - float(attempt["start"])) for attempt in attempts)
-
-
 def wasted_s(attempts: Attempts) -> float:
     """Seconds spent on steps that were lost because an attempt ended before it saved them."""
     return sum(lost for _, lost in _interruptions(attempts))

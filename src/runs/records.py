@@ -82,6 +82,7 @@ class Attempt(TypedDict, total=False):
     cluster: str | None
     restarts: Annotated[int, Field(ge=0)] | None
     slice: str | None
+    at_once: Annotated[int, Field(ge=1, le=10**6)]
     node: str
     # kill(2) takes 0 and negative ids as process groups.
     pid: Annotated[int, Field(ge=1, lt=2**31)]

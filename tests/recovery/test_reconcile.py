@@ -202,6 +202,19 @@ def test_a_run_that_diverged_early_did_not_do_all_its_work(small: Callable[..., 
     assert forecast_of(grid, grid.cells, PROFILE).slice_hours == pytest.approx(2 * 2)
 
 
+def test_runs_that_share_a_slice_cost_a_part_of_it_each(small: Callable[..., Config]) -> None:
+    config = small()
+    run = open_sweep(train_request(config))[0].runs()[0]
+    run.record_attempt(1, start=0.0, end=7200.0, cause="DONE", slice=SLICE, at_once=4)
+    run.record_attempt(1, first_step=0, last_step=18, total_steps=18)
+    run.write_result({"steps": 18})
+    grid = grid_request(config)
+    shared = PROFILE.model_copy(update={"cells_per_job": 4, "runs_per_slice": 4, "max_parallel": 7})
+    forecast = forecast_of(grid, grid.cells, shared)
+    assert forecast.slice_hours == pytest.approx(2 * 4800 / 3600 / 4), "two of its shape, 2 epochs instead of 3"
+    assert forecast.at_a_time == 1, "four runs are one task"
+
+
 def test_the_forecast_comes_from_runs_of_this_shape_on_this_slice(
     small: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,6 @@ from src.requests import compare_request
 from src.results.collection import answer_of_sweep
 from src.results.table import read_table
 from src.results.terminal import show_value
-from src.runs.attempts import used_s
 from src.runs.sweeps import sweeps
 from tests.fork_server import fork_python
 from tests.reporting.conftest import HOSTILE, Project
@@ -132,7 +131,7 @@ def test_numbers_are_those_of_the_runs(project: Project, english: tuple[str, str
     assert f"{tested['against_val']['gap']:+.4f} (95" in m9.replace("\u00a0", " ")
 
     attempts = [run.attempts() for sweep in sweeps(project.folder / "runs") for run in sweep.runs()]
-    used = sum(used_s(own, 0) for own in attempts) / 3600
+    used = sum(each["end"] - each["start"] for own in attempts for each in own) / 3600
     assert f"{used:.3g} slice-hours used" in markdown
 
 
@@ -181,6 +180,19 @@ def test_variants_are_suggested_to_a_configuration_without_any(empty: Project) -
     suggested = re.findall(r"--set '(.*)'", hint)
     cells = compare_request(load_config(empty.file, suggested)).cells
     assert [cell.name for cell in cells] == ["base", "lower_lr", "higher_weight_decay", "other_num_modules"]
+
+
+def test_runs_that_share_a_slice_use_it_once(copied: Project) -> None:
+    run = copied.run_of("train_")
+    attempt = run.attempts()[-1]
+    begun = attempt["start"]
+    for hours, number in ((1, 1), (2, 2)):
+        run.record_attempt(
+            number, start=begun, end=begun + 3600 * hours, cause="DONE", job="7", cluster="c", job_start=begun
+        )
+    text, _ = copied.report()
+    (costs,) = (line for line in text.splitlines() if re.match(r"\| train\S* \| 1 \| 2 \|", line))
+    assert "| 2 | 2 |" in costs, costs
 
 
 @pytest.fixture

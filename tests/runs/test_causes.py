@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from src.runs.attempts import kept_s, used_s, wasted_s
+from src.runs.attempts import kept_s, wasted_s
 from src.runs.causes import CAUSES, Cause, since_retry, why_blocked
+from src.runs.slice_time import slice_time
 from tests.conftest import ROOT
 
 
@@ -99,7 +100,7 @@ def test_used_and_wasted_seconds() -> None:
     idle = {"start": 400.0, "end": 410.0, "cause": "TIMEOUT", "first_step": 60, "last_step": 60}
     running = {"start": 500.0}
     done = {"start": 500.0, "end": 530.0, "cause": "DONE", "first_step": 60, "last_step": 99}
-    assert used_s([timeout, killed, idle, running], now=520.0) == 230.0
+    assert slice_time([[timeout, killed, idle, running]], now=520.0).used_s == 230.0
     assert wasted_s([timeout, killed, idle, done]) == 75.0 + 10.0
     # All of the first, a quarter of the second, nothing of the third; the last one was not interrupted.
     assert kept_s([timeout, killed, idle, done]) == 100.0 + 25.0
