@@ -132,6 +132,21 @@ def test_ctrl_c_saves_all_and_the_same_command_goes_on(small_file: Path, profile
     assert "resumes from step" in logs.stdout
 
 
+def test_a_worker_that_is_killed_is_replaced_and_its_runs_are_executed_once(
+    small_file: Path, profile: Path, tmp_path: Path
+) -> None:
+    words = ["grid", "--config", str(small_file), "--cluster", str(profile), "--set", "hparams.epochs=15"]
+    with launched(*words) as process:
+        sweep, working = wait_until_working(tmp_path / "runs", 2)
+        status = Path(f"/proc/{working[0].attempts()[-1]['pid']}/status").read_text()
+        worker = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("PPid:"))
+        os.kill(worker, signal.SIGKILL)
+        output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert output.count("started k=") == 4
+    assert [[a["cause"] for a in run.attempts()] for run in sweep.runs()] == [["DONE"]] * 4
+
+
 def test_a_closed_terminal_saves_all(small_file: Path, profile: Path, tmp_path: Path) -> None:
     terminal = Terminal("hpc.launch", "grid", "--config", str(small_file), "--cluster", str(profile), *LONG)
     _, working = wait_until_working(tmp_path / "runs", 2)
