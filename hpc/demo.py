@@ -33,7 +33,7 @@ def main(
     config: ConfigOption = "configs/demo.yaml",
     cluster: Annotated[
         str, typer.Option("--cluster", metavar="PROFILE", help="Where to run: a profile of configs/clusters/.")
-    ] = "local",
+    ] = "demo",
     set_: SetOption = None,
 ) -> None:
     """Show Relay on a small experiment with generated images.
