@@ -233,8 +233,9 @@ def test_the_profiles_that_come_with_it_are_valid(monkeypatch: pytest.MonkeyPatc
     _, mig = load_profile("h100-mig")
     assert (mig.slice, mig.cpus, mig.mem_gb, mig.time_min, mig.signal_lead_s) == ("1g.12gb", 2, 8, 60, 90)
     assert load_profile("local")[1].max_parallel == 1
+    assert load_profile("demo")[1].max_parallel == 2
     assert load_profile("one-machine")[1].partition == "gpu"
-    with pytest.raises(ConfigError, match="profiles here: h100-mig, local, one-machine"):
+    with pytest.raises(ConfigError, match="profiles here: demo, h100-mig, local, one-machine"):
         load_profile("h100")
 
 
