@@ -5,6 +5,7 @@ comparison.
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import shutil
 import stat
@@ -65,6 +66,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the long files first, so that no xdist worker ends with one of them alone."""
     long_first = ["test_local_pool.py", "test_commands.py", "test_dataset.py", "test_trainer.py"]
     items.sort(key=lambda item: long_first.index(item.path.name) if item.path.name in long_first else len(long_first))
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what was imported: it would look at all of it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
