@@ -21,8 +21,10 @@ from src.runs.causes import check_allowed
 from src.runs.rundir import RunDir
 
 
-def execute_run(run: RunDir, stop: StopRequest, reporter: Reporter) -> str:
+def execute_run(run: RunDir, stop: StopRequest, reporter: Reporter, at_once: int = 1) -> str:
     """Execute the run unless it is done, cancelled, or executed by another task. Returns its state.
+
+    `at_once`: how many runs of the task share its slice.
 
     That is the cause that ended its attempt; or FAILED, with the error in the log; SURPLUS, if another task has the
     run; WAITED, if a stop was requested before it began.
@@ -44,7 +46,7 @@ def execute_run(run: RunDir, stop: StopRequest, reporter: Reporter) -> str:
             return "SURPLUS"
         if stop.requested():
             return "WAITED"
-        attempt(run, on_the_right_device, stop.requested, reporter, TaskHooks(stop))
+        attempt(run, on_the_right_device, stop.requested, reporter, TaskHooks(stop, at_once))
     except TakenOverError as error:
         log.info(str(error))
         return "SURPLUS"
@@ -63,8 +65,8 @@ class TaskHooks(AttemptHooks):
     # A process that only checks the lock holds it for a moment.
     lock_wait_s = 5.0
 
-    def __init__(self, stop: StopRequest) -> None:
-        self._stop = stop
+    def __init__(self, stop: StopRequest, at_once: int) -> None:
+        self._stop, self._at_once = stop, at_once
 
     def facts(self) -> Mapping[str, Any]:
         """The job, its cluster and start, how often SLURM has restarted it, and the slice that the profile requests.
@@ -78,8 +80,7 @@ class TaskHooks(AttemptHooks):
         if begun := os.environ.get("SLURM_JOB_START_TIME", "").strip():
             of_slurm["job_start"] = float(begun)
         job = {"job": own, **of_slurm} if own else {"job": os.environ.get(LOCAL_JOB)}
-        at_once = int(os.environ.get("RELAY_RUNS_PER_SLICE", "1"))
-        shared = {"at_once": at_once} if at_once > 1 else {}
+        shared = {"at_once": self._at_once} if self._at_once > 1 else {}
         return {**job, "slice": os.environ.get("RELAY_SLICE") or None, **shared}
 
     def check_allowed(self, run: RunDir) -> None:

@@ -62,8 +62,10 @@ def execute_runs(runs: Sequence[RunDir]) -> dict[str, str]:
     stop.install()
     in_forks = len(runs) > 1
     if in_forks:
-        at_once = int(os.environ.get("RELAY_RUNS_PER_SLICE", "1"))
-        states = Forks(at_once, lambda run: execute_run(run, stop, PlainReporter(run.label)), stop).run_all(runs)
+        at_once = min(len(runs), int(os.environ.get("RELAY_RUNS_PER_SLICE", "1")))
+        states = Forks(at_once, lambda run: execute_run(run, stop, PlainReporter(run.label), at_once), stop).run_all(
+            runs
+        )
     else:
         states = {run.label: execute_run(run, stop, PlainReporter()) for run in runs}
     stopped = [state for state in states.values() if state in (*REQUEUED_AFTER, *STOPPED_BY_USER)]

@@ -32,8 +32,7 @@ class LocalPool:
     def __init__(self, profile: Profile, log_folder: Path, reporter: Reporter, code: Path) -> None:
         self._code, self._log_folder = code, log_folder
         self._profile, self._reporter = profile, reporter
-        # A worker that died is replaced while its runs, which outlive it, may still be active.
-        self._active: dict[RunDir, tuple[LocalJob, LocalWorker]] = {}
+        self._active: dict[RunDir, LocalJob] = {}
         self._worker: LocalWorker | None = None
         self._attempts_seen: dict[RunDir, int] = {}
         self._attempts_before: dict[RunDir, int] = {}
@@ -49,7 +48,8 @@ class LocalPool:
         try:
             with stop_on_signal() as should_stop:
                 while (waiting or self._active) and not should_stop():
-                    waiting = self._start_some(waiting) + self._collect()
+                    again = self._collect()
+                    waiting = self._start_some([*waiting, *again])
                     self._show(total, len(waiting))
                     time.sleep(_POLL_S)
                 if should_stop():
@@ -85,14 +85,13 @@ class LocalPool:
             return
         self._attempts_before[run] = len(run.attempts())
         job = LocalJob(run, self._log_folder)
-        if self._worker and not self._worker.is_alive():
-            self._worker.close()
-            self._worker = None
-        if self._worker is None:
+        if self._worker is None or not self._worker.is_alive():
+            if self._worker:
+                self._worker.close()
             limits = {"limit_s": 60 * self._profile.time_min, "lead_s": self._profile.signal_lead_s}
             self._worker = LocalWorker(self._log_folder, self._code, self._cpus(), **limits)
         self._worker.start(job)
-        self._active[run] = job, self._worker
+        self._active[run] = job
         log.info(f"started {run.name} (job {job.id})")
 
     def _cpus(self) -> dict[str, str]:
@@ -105,10 +104,13 @@ class LocalPool:
 
     def _collect(self) -> list[RunDir]:
         """Handle jobs that have ended: report their runs as done or failed, and return those to start again."""
-        again = []
-        for run, (job, worker) in list(self._active.items()):
+        again: list[RunDir] = []
+        if self._worker is None:
+            return again
+        for run, job in list(self._active.items()):
             self._report_attempts(run)
-            if worker.is_busy(job):
+            # A worker that replaced another one does not know its jobs: they count as ended.
+            if self._worker.is_busy(job):
                 continue
             del self._active[run]
             attempts = run.attempts()
@@ -118,7 +120,7 @@ class LocalPool:
             if not run.is_done() and began and _may_continue(run, attempts):
                 again.append(run)
                 continue
-            detail = "" if run.result() else f"; see {job.stderr if began else worker.log}"
+            detail = "" if run.result() else f"; see {job.stderr if began else self._worker.log}"
             log.info(f"{run.name}: {state}{detail}")
         return again
 
@@ -141,10 +143,12 @@ class LocalPool:
             self._reporter.advance(done, total, "; ".join(_progress_of(run) for run in self._active), unit="run")
 
     def _stop_all(self) -> None:
-        """Tell every worker to save and stop, and wait until they have."""
-        for worker in {worker for _, worker in self._active.values()}:
-            worker.stop()
-        _wait_until(lambda: not any(worker.is_busy(job) for job, worker in self._active.values()), _SAVE_TIMEOUT_S)
+        """Tell every run to save and stop, and wait until they have."""
+        worker = self._worker
+        if worker is None:
+            return
+        worker.stop()
+        _wait_until(lambda: not any(map(worker.is_busy, self._active.values())), _SAVE_TIMEOUT_S)
         for run in self._active:
             attempts = run.attempts()
             last = attempts[-1].get("last_step") if attempts else None

@@ -1,9 +1,10 @@
 """Augmentation of whole batches on the device; all random numbers are drawn from (seed, epoch, batch) alone.
 
-`Augmenter.draw` draws on the CPU, so that all devices agree; `Augmenter.apply` transforms images and never synchronises
-with the device. Each operation matches torchvision.transforms.functional (tests/data/test_augment.py compares them),
-with one parameter per sample. For comparison, the report's program, which augments with PIL on 2 CPU cores, trained at
-619 images/s on a slice. Images are float32 (B, 3, H, W) in [0, 1]; parameter vectors have length B and are on the CPU.
+`Augmenter.draw` draws on the CPU, so that all devices agree; `flip_and_crop` and `jitter_colours` transform images and
+never synchronise with the device. Each operation matches torchvision.transforms.functional (tests/data/test_augment.py
+compares them), with one parameter per sample. For comparison, the report's program, which augments with PIL on 2 CPU
+cores, trained at 619 images/s on a slice. Images are float32 (B, 3, H, W) in [0, 1]; parameter vectors have length B
+and are on the CPU.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Augmenter:
 
     def __call__(self, images: Tensor, *, seed: int, epoch: int, batch: int) -> Tensor:
         """Augment batch number `batch` of `epoch`; images float32 (B, 3, H, W) in [0, 1] on any device."""
-        return self.apply(images, self.draw(len(images), seed=seed, epoch=epoch, batch=batch))
+        draw = self.draw(len(images), seed=seed, epoch=epoch, batch=batch)
+        return self.jitter_colours(self.flip_and_crop(images, draw), draw)
 
     def draw(self, count: int, *, seed: int, epoch: int, batch: int) -> Draw:
         """Parameters for `count` samples.
@@ -82,20 +84,16 @@ class Augmenter:
             raise ValueError(f"a crop of {self.crop.size} does not fit {self.size} with padding {self.crop.padding}")
         return height, width
 
-    def apply(self, images: Tensor, draw: Draw) -> Tensor:
-        """Transform the images with the parameters of `draw`; a new tensor unless everything is disabled."""
-        return self.recolour(self.move(images, draw), draw)
-
-    def move(self, images: Tensor, draw: Draw) -> Tensor:
-        """Flip and crop. The images may be uint8 too: pixels only change their places, and bytes are faster to move."""
+    def flip_and_crop(self, images: Tensor, draw: Draw) -> Tensor:
+        """The geometric part. The images may be uint8 too: pixels only change their places, and bytes are faster."""
         if self.flip:
             images = flip(images, draw.flip)
         if self.crop is not None:
             images = crop(images, draw.top, draw.left, self.crop.size, self.crop.padding)
         return images
 
-    def recolour(self, images: Tensor, draw: Draw) -> Tensor:
-        """Colour jitter; a new tensor unless it is disabled."""
+    def jitter_colours(self, images: Tensor, draw: Draw) -> Tensor:
+        """The colour part, of float32 images; a new tensor unless it is disabled."""
         if not self.colour_ops:
             return images
         # Each sample has its own order of operations. Hue, the costliest, runs once for the whole batch; the blends run
@@ -108,23 +106,23 @@ class Augmenter:
         rows, places = [rows[sample] for sample in by], [places[sample] for sample in by]
         for number in range(max(places)):
             count = sum(place > number for place in places)
-            _blend(images[:count], factors[:count], [row[number] for row in rows[:count]])
+            _blend_round(images[:count], factors[:count], [row[number] for row in rows[:count]])
         if HUE in self.colour_ops:
             images = hue(images, factors[:, HUE])
         for number in range(len(self.colour_ops) - 1 - min(places)):
             start = sum(place + 1 + number >= len(self.colour_ops) for place in places)
             kinds = [row[place + 1 + number] for row, place in zip(rows[start:], places[start:], strict=True)]
-            _blend(images[start:], factors[start:], kinds)
+            _blend_round(images[start:], factors[start:], kinds)
         return images[_to_device(torch.tensor(by).argsort(), images.device)]
 
 
-def _blend(images: Tensor, factors: Tensor, kinds: Sequence[int]) -> None:
+def _blend_round(images: Tensor, factors: Tensor, kinds: Sequence[int]) -> None:
     """One blend per sample, in place: factors float64 (B, 4)."""
     chosen = torch.tensor(kinds)
-    blend(images, factors.gather(1, chosen[:, None])[:, 0], chosen)
+    blend_(images, factors.gather(1, chosen[:, None])[:, 0], chosen)
 
 
-def blend(images: Tensor, factor: Tensor, kinds: Tensor) -> Tensor:
+def blend_(images: Tensor, factor: Tensor, kinds: Tensor) -> Tensor:
     """factor * image + (1 - factor) * target in place, where kinds int64 (B,) names the target of each sample.
 
     BRIGHTNESS: black. CONTRAST: the mean of the image's grey. SATURATION: the image's grey. Clamped to [0, 1].
@@ -148,17 +146,17 @@ def blend(images: Tensor, factor: Tensor, kinds: Tensor) -> Tensor:
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
     """adjust_brightness with a factor (B,) per sample: 0 is black, 1 changes nothing."""
-    return blend(images.clone(), factor, torch.full((len(images),), BRIGHTNESS))
+    return blend_(images.clone(), factor, torch.full((len(images),), BRIGHTNESS))
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
     """adjust_contrast with a factor (B,) per sample: 0 is uniform grey, 1 changes nothing."""
-    return blend(images.clone(), factor, torch.full((len(images),), CONTRAST))
+    return blend_(images.clone(), factor, torch.full((len(images),), CONTRAST))
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
     """adjust_saturation with a factor (B,) per sample: 0 is greyscale, 1 changes nothing."""
-    return blend(images.clone(), factor, torch.full((len(images),), SATURATION))
+    return blend_(images.clone(), factor, torch.full((len(images),), SATURATION))
 
 
 def hue(images: Tensor, turn: Tensor) -> Tensor:
@@ -181,7 +179,7 @@ def hue(images: Tensor, turn: Tensor) -> Tensor:
     # A grey pixel has no hue and no chroma: dividing by more than 0 avoids the NaN, and the hue is multiplied by 0.
     sixth = slope.div_(chroma.clamp(min=torch.finfo(chroma.dtype).tiny)) + (2 * is_green + 4 * is_blue)
     sixth += _to_device((turn.double() * 6).float(), images.device)[:, None, None, None]
-    # k - 2, between -3 and 3
+    # k - 2, brought between -3 and 3.
     k = sixth + _channels((3.0, 1.0, -1.0), images.device)
     k.sub_((k * (1 / 6)).round_(), alpha=6)
     return value - k.abs_().neg_().add_(2).clamp_(0, 1).mul_(chroma)

@@ -90,8 +90,8 @@ class TrainLoader:
                 for number, count in enumerate(counts)
             ]
         )
-        images = self._augmenter.move(raw, draw).float().div_(255)
-        return to_network(self._augmenter.recolour(images, draw), self._config)
+        images = self._augmenter.flip_and_crop(raw, draw).float().div_(255)
+        return to_network(self._augmenter.jitter_colours(images, draw), self._config)
 
 
 def to_network(images: Tensor, config: Config) -> Tensor:

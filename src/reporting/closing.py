@@ -15,11 +15,11 @@ from src.reporting.finding import changed_values
 from src.reporting.report import Report
 from src.reporting.training import checkpoint_copy, trained_run
 from src.runs.attempts import kept_s, last_activity, wasted_s
+from src.runs.causes import Attempts
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.slice_time import slice_time
 
 _MOST_ERRORS = 10
-Attempts = Sequence[Mapping[str, Any]]
 
 
 def general_section(report: Report, missing: Sequence[str]) -> Iterator[Block]:

@@ -36,7 +36,7 @@ from src.config.loading import load_config
 from src.config.schema import Augment, Config
 from src.data.dataset import ImageData, load
 from src.models.registry import build_model
-from src.training.device import choose_device, compute_reproducibly, reuse_freed_memory
+from src.training.device import choose_device, compute_reproducibly, reuse_freed_memory, set_malloc_thresholds
 from src.training.learner import Learner
 from tests.benchmarks.table import in_turn
 
@@ -130,13 +130,12 @@ def measure(sides: dict[str, Work], device: torch.device, pairs: int, seconds: f
 def compute_plainly(name: str) -> None:
     """Global switches of torch and malloc, which both sides share in this process."""
     plain = name == "plain"
-    reuse_freed_memory()
     if plain:
         # Where glibc's own thresholds are after it has freed large tensors: there is no way back to the very default.
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-3, 32 * 2**20)
-        libc.mallopt(-1, 64 * 2**20)
-        libc.malloc_trim(0)
+        set_malloc_thresholds(mmap_bytes=32 * 2**20, trim_bytes=64 * 2**20)
+        ctypes.CDLL(None).malloc_trim(0)
+    else:
+        reuse_freed_memory()
     torch.backends.cudnn.deterministic = not plain
     tf32 = plain or "tf32" in name
     torch.backends.cudnn.allow_tf32 = tf32

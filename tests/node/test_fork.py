@@ -242,6 +242,8 @@ def test_runs_at_once_end_with_the_results_of_runs_in_sequence(
     for run, other in zip(runs, straight, strict=True):
         assert_same_run(run, other)
         assert causes([run])[0].count("DONE") == 1
+        assert {attempt.get("at_once") for attempt in run.attempts()} == {3}
+        assert "at_once" not in other.attempts()[0]
 
 
 def test_no_more_runs_than_asked_for_are_executed_at_a_time(
