@@ -373,20 +373,23 @@ def test_another_seed_is_another_run(straight: RunDir, small: Callable[..., Conf
 def test_kill_9_at_any_moment_costs_steps_and_nothing_else(
     straight: RunDir, small: Callable[..., Config], tmp_path: Path
 ) -> None:
-    run = new_run(small(checkpoint__every_steps=1, paths__runs_dir=str(tmp_path / "other")))
     moments = random.Random(5)
-    killed, found_at = 0, set()
-    while run.result() is None:
-        pid = fork_server().start(run=str(run.path))
-        step, deadline = newest_step(run.checkpoints), time.monotonic() + 60
-        while newest_step(run.checkpoints) == step and run.result() is None and time.monotonic() < deadline:
-            time.sleep(0.002)
-        time.sleep(moments.random() * 0.08)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        killed += fork_server().wait()[0] == -signal.SIGKILL
-        found_at.add(newest_step(run.checkpoints))
-        assert killed < 500
-    assert killed >= 3
-    assert len(found_at) >= 3
-    assert_same_run(straight, run)
+    killed_at: list[int] = []
+    runs = 0
+    # On a fast machine, one run ends before it was killed often enough.
+    while len(killed_at) < 5 or len(set(killed_at)) < 3:
+        runs += 1
+        assert runs < 50
+        run = new_run(small(checkpoint__every_steps=1, paths__runs_dir=str(tmp_path / f"other-{runs}")))
+        while run.result() is None:
+            pid = fork_server().start(run=str(run.path))
+            step, deadline = newest_step(run.checkpoints), time.monotonic() + 60
+            while newest_step(run.checkpoints) == step and run.result() is None and time.monotonic() < deadline:
+                time.sleep(0.002)
+            time.sleep(moments.random() * 0.08)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            if fork_server().wait()[0] == -signal.SIGKILL:
+                killed_at.append(newest_step(run.checkpoints))
+            assert len(killed_at) < 500
+        assert_same_run(straight, run)
