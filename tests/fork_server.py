@@ -81,7 +81,10 @@ class ForkServer:
     def python(
         self, words: Sequence[str], environment: Mapping[str, str], timeout_s: int
     ) -> subprocess.CompletedProcess[str]:
-        """`python -m words...` in the project, with its output. SIGALRM ends it after `timeout_s`."""
+        """`python -m words...`, or `python words...` if they begin with -c, in the project, with its output.
+
+        SIGALRM ends it after `timeout_s`.
+        """
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder, name) for name in ("stdout", "stderr")]
             paths = [str(path) for path in files]
@@ -152,7 +155,7 @@ def serve() -> None:
 
 
 def _command(request: dict[str, Any]) -> None:
-    """Do what the interpreter does for `python -m`, from its start to its end."""
+    """Do what the interpreter does for `python -m` or `python -c`, from its start to its end."""
     signal.alarm(request["timeout_s"])
     for target, path in enumerate((os.devnull, *request["files"])):
         os.dup2(os.open(path, os.O_RDONLY if target == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND), target)
@@ -161,7 +164,10 @@ def _command(request: dict[str, Any]) -> None:
     sys.argv = ["", *request["words"][1:]]
     code: Any = 0
     try:
-        runpy.run_module(request["words"][0], run_name="__main__", alter_sys=True)
+        if request["words"][0] == "-c":
+            exec(request["words"][1], {"__name__": "__main__"})
+        else:
+            runpy.run_module(request["words"][0], run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code or 0
     except BaseException:

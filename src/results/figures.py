@@ -91,7 +91,7 @@ def save_figure(figure: Figure, path: Path) -> Path:
     if not any(_is_photo(image) for axes in figure.axes for image in axes.get_images()):
         drawn = drawn.quantize(_COLOURS, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
-    drawn.save(buffer, format="png", optimize=True)
+    drawn.save(buffer, format="png")
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, buffer.getvalue())
     return path

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
-from torchvision.transforms import functional as reference
 
 from src.config.schema import Augment, ColorJitter, RandomCrop
 from src.data import augment as module
@@ -16,6 +17,14 @@ FULL = Augment(
     random_crop=RandomCrop(size=32, padding=4),
     color_jitter=ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
 )
+
+
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    """torchvision's functions. Its import takes 2 s, and every test process collects this file."""
+    from torchvision.transforms import functional
+
+    return functional
 
 
 def batch(count: int = 24, size: tuple[int, int] = (32, 32)) -> Tensor:
@@ -34,30 +43,31 @@ def spread(count: int, low: float, high: float) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "low", "high", "tolerance"),
+    ("name", "low", "high", "tolerance"),
     [
-        (module.brightness, reference.adjust_brightness, 0.0, 2.5, 0.0),
-        (module.saturation, reference.adjust_saturation, 0.0, 2.5, 0.0),
-        (module.contrast, reference.adjust_contrast, 0.0, 2.5, 5e-7),  # the mean is summed in another order
-        (module.hue, reference.adjust_hue, -0.5, 0.5, 2e-6),
+        ("brightness", 0.0, 2.5, 0.0),
+        ("saturation", 0.0, 2.5, 0.0),
+        ("contrast", 0.0, 2.5, 5e-7),  # the mean is summed in another order
+        ("hue", -0.5, 0.5, 2e-6),
     ],
 )
-def test_colour_operation_equals_torchvision(ours, theirs, low, high, tolerance):
+def test_colour_operation_equals_torchvision(reference, name, low, high, tolerance):
+    theirs = getattr(reference, f"adjust_{name}")
     images = batch()
     factors = spread(len(images), low, high)
-    found = ours(images, factors)
+    found = getattr(module, name)(images, factors)
     for image, factor, result in zip(images, factors.tolist(), found, strict=True):
         torch.testing.assert_close(result, theirs(image, factor), rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("turn", [-0.5, -1 / 3, -1 / 6, 0.0, 1 / 6, 0.02, 0.5])
-def test_hue_equals_torchvision_where_the_six_cases_meet(turn):
+def test_hue_equals_torchvision_where_the_six_cases_meet(reference, turn):
     corners = torch.cartesian_prod(*[torch.tensor([0.0, 0.25, 0.5, 1.0])] * 3).T.reshape(1, 3, 8, 8)
     found = module.hue(corners, torch.tensor([turn]).double())[0]
     torch.testing.assert_close(found, reference.adjust_hue(corners[0], turn), rtol=0, atol=2e-6)
 
 
-def test_flip_and_crop_equal_torchvision_bit_for_bit():
+def test_flip_and_crop_equal_torchvision_bit_for_bit(reference):
     images = batch(9, (20, 28))
     mask = torch.arange(9) % 2 == 0
     flipped = module.flip(images, mask)
@@ -69,12 +79,12 @@ def test_flip_and_crop_equal_torchvision_bit_for_bit():
         assert torch.equal(result, reference.crop(reference.pad(image, [4]), y, x, 20, 20))
 
 
-def test_normalize_equals_torchvision_bit_for_bit():
+def test_normalize_equals_torchvision_bit_for_bit(reference):
     images, mean, std = batch(), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     assert torch.equal(normalize(images, mean, std), reference.normalize(images, list(mean), list(std)))
 
 
-def one_by_one(augmenter: Augmenter, images: Tensor, draw: module.Draw) -> Tensor:
+def one_by_one(reference: Any, augmenter: Augmenter, images: Tensor, draw: module.Draw) -> Tensor:
     """What torchvision's RandomHorizontalFlip, RandomCrop and ColorJitter do with these parameters."""
     operations = [
         reference.adjust_brightness,
@@ -108,12 +118,12 @@ def one_by_one(augmenter: Augmenter, images: Tensor, draw: module.Draw) -> Tenso
         Augment(color_jitter=ColorJitter(brightness=0.5, hue=0.5)),
     ],
 )
-def test_whole_pipeline_equals_torchvision_in_the_drawn_order(config):
+def test_whole_pipeline_equals_torchvision_in_the_drawn_order(reference, config):
     images, augmenter = batch(96), Augmenter(config, (32, 32))
     before = images.clone()
     draw = augmenter.draw(len(images), seed=1, epoch=2, batch=3)
     found = augmenter(images, seed=1, epoch=2, batch=3)
-    torch.testing.assert_close(found, one_by_one(augmenter, images, draw), rtol=0, atol=5e-6)
+    torch.testing.assert_close(found, one_by_one(reference, augmenter, images, draw), rtol=0, atol=5e-6)
     assert torch.equal(images, before), "the input is not to be changed"
 
 

@@ -25,7 +25,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from torchvision import transforms
 
 from src.config.loading import make_config
 from src.config.schema import Config
@@ -35,6 +34,7 @@ from src.data import sources, synthetic
 from src.data.decoding import decode
 from src.errors import DataError
 from src.log import log
+from tests.fork_server import fork_python
 
 PROJECT = Path(__file__).parents[2]
 REAL = PROJECT.parent / "shared" / "data" / "tiny-imagenet"
@@ -101,13 +101,16 @@ def script(body: str, environment: dict[str, str] | None = None) -> subprocess.P
     )
 
 
-def loader(config: Config, after_line: str = "lambda line: None") -> str:
-    """The start of a script that loads `config`; it calls `after_line` with each line of the log, already written."""
+def script_of(function: str, config: Config, after_line: str = "lambda line: None") -> str:
+    """The start of a script: `load` or `prepare` of `config`, the latter without torch.
+
+    It calls `after_line` with each line of the log, already written.
+    """
     return (
-        f"import json, sys, time\nfrom src.config.loading import make_config\nfrom src.data.dataset import load\n"
+        f"import json, sys, time\nfrom src.config.loading import make_config\nfrom src.data.dataset import {function}\n"
         f"from src import log as logging\nlogging.start_log()\nhandler = logging.log.handlers[0]\nemit = handler.emit\n"
         f"handler.emit = lambda record: (emit(record), ({after_line})(record.getMessage()))\n"
-        f"config = make_config(json.loads({json.dumps(config.to_dict())!r}), 'test')\nfound = load(config)\n"
+        f"config = make_config(json.loads({json.dumps(config.to_dict())!r}), 'test')\nfound = {function}(config)\n"
     )
 
 
@@ -118,6 +121,8 @@ def test_parts_are_the_images_of_the_source(folder: Path, tmp_path: Path):
     found = data.load(make(folder, tmp_path / "root"))
     assert found.class_names == ("class_000", "class_001", "class_002", "class_003")
     assert (len(found.train), len(found.val), len(found.test)) == (48, 24, 8)
+    from torchvision import transforms
+
     reference = transforms.Resize((16, 16), interpolation=transforms.InterpolationMode.BILINEAR)
     for part, split in ((found.train, "train"), (found.val, "valid"), (found.test, "valid")):
         rows = rows_of(folder, split)
@@ -205,6 +210,8 @@ def test_modes_without_a_known_value_range_are_refused(folder: Path, tmp_path: P
 
 @pytest.mark.parametrize("size", [(64, 64), (24, 40), (100, 16)])
 def test_any_size_as_torchvision_resizes(folder: Path, tmp_path: Path, size: tuple[int, int]):
+    from torchvision import transforms
+
     part = data.load(make(folder, tmp_path / "root", {"dataset.num_workers": 0}, size)).train
     assert part.images.shape == (48, 3, *size)
     source = Image.open(io.BytesIO(rows_of(folder, "train")[7]["image"]["bytes"])).convert("RGB")
@@ -285,7 +292,7 @@ def test_ready_data_is_read_without_lock_writing_or_decoding(folder: Path, tmp_p
 def test_ready_data_needs_no_image_library(folder: Path, tmp_path: Path):
     config = make(folder, tmp_path / "root")
     data.prepare(config)
-    run = script(loader(config) + "found.val.take(found.val.indices[:3] * 0)\nprint(sorted(sys.modules))")
+    run = script(script_of("load", config) + "found.val.take(found.val.indices[:3] * 0)\nprint(sorted(sys.modules))")
     modules = set(re.findall(r"'([\w.]+)'", run.communicate()[0]))
     assert run.returncode == 0
     assert "torch" in modules
@@ -304,7 +311,7 @@ def test_building_leaves_home_and_source_alone(folder: Path, tmp_path: Path):
     home = tmp_path / "home"
     home.mkdir()
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    run = script(loader(make(folder, tmp_path / "root")), {"HOME": str(home), "HF_HUB_OFFLINE": "1"})
+    run = script(script_of("prepare", make(folder, tmp_path / "root")), {"HOME": str(home), "HF_HUB_OFFLINE": "1"})
     assert run.wait(60) == 0, run.stdout.read()
     run.communicate()
     assert list(home.rglob("*")) == []
@@ -366,7 +373,7 @@ def test_damage_is_found_and_repaired(folder: Path, tmp_path: Path, damage: Call
 def test_killed_while_building(folder: Path, tmp_path: Path, monkeypatch):
     config = make(folder, tmp_path / "root")
     stuck = "lambda line: time.sleep(60 if 'decoding valid' in line else 0)"
-    run = script(loader(config, stuck))
+    run = script(script_of("prepare", config, stuck))
     assert run.stdout is not None
     assert any("decoding valid" in line for line in run.stdout)
     [half] = (tmp_path / "root" / "decoded").glob(".*.tmp")
@@ -389,7 +396,7 @@ def test_two_processes_decode_once(folder: Path, tmp_path: Path):
     waits = f"__import__('pathlib').Path({str(tmp_path / 'waits')!r})"
     meet = f"lambda line: {waits}.touch() if 'waiting' in line else "
     meet += f"[time.sleep(0.05) for _ in range(2000) if 'decoding' in line and not {waits}.exists()]"
-    runs = [script(loader(config, meet) + "print('done', found.folder)") for _ in range(2)]
+    runs = [script(script_of("prepare", config, meet) + "print('done', found)") for _ in range(2)]
     outputs = [run.communicate(timeout=120)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], outputs
     assert len({line for text in outputs for line in text.splitlines() if line.startswith("done")}) == 1
@@ -621,13 +628,13 @@ class Hub(BaseHTTPRequestHandler):
 def hub(folder: Path) -> Iterator[ThreadingHTTPServer]:
     handler = type("FolderHub", (Hub,), {"folder": folder})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server
         server.shutdown()
 
 
 def prepare_from_hub(config: Config, address: str, environment: dict[str, str] | None = None) -> tuple[str, float]:
-    """The output of a fresh process, and its seconds; the Hub's library reads HF_* when it is imported."""
+    """The output of a new process, and its seconds; the Hub's library reads HF_* when it is imported."""
     body = """
         from src.errors import DataError
         try:
@@ -635,13 +642,14 @@ def prepare_from_hub(config: Config, address: str, environment: dict[str, str] |
         except DataError as error:
             print("refused", error)
     """
-    head = loader(config).replace("import load", "import prepare").rpartition("found =")[0]
+    head = script_of("prepare", config).rpartition("found =")[0]
     start = time.monotonic()
-    run = script(
-        head + textwrap.dedent(body),
-        {"HF_ENDPOINT": address, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", **(environment or {})},
+    run = fork_python(
+        "-c",
+        "import warnings; warnings.simplefilter('error')\n" + head + textwrap.dedent(body),
+        env={"HF_ENDPOINT": address, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", **(environment or {})},
     )
-    output = run.communicate(timeout=120)[0]
+    output = run.stdout + run.stderr
     assert run.returncode == 0, output
     return output, time.monotonic() - start
 
