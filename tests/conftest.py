@@ -50,7 +50,7 @@ SMALL: dict[str, Any] = {
     "model": {
         "num_classes": 4,
         "input_shape": [3, 16, 16],
-        "num_modules": 2,
+        "num_modules": 1,
         "branch_channels": [3, 4, 5],
         "stem_channels": 6,
         "dropout": 0.2,
@@ -58,7 +58,7 @@ SMALL: dict[str, Any] = {
     "train": {"batch_size": 16, "epochs": 3, "device": "cpu", "optimizer": {"name": "adam", "lr": 0.002}},
     "metrics": {"log_every_steps": 4},
     "lr_finder": {"num_steps": 20},
-    "hparams": {"epochs": 2, "lr": [0.001, 0.01], "num_modules": [2, 3]},
+    "hparams": {"epochs": 2, "lr": [0.001, 0.01], "num_modules": [1, 2]},
 }
 
 

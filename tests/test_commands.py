@@ -171,7 +171,7 @@ def test_evaluate_takes_a_checkpoint_of_the_reports_program(
     assert shown.stdout.startswith("test: n 20, 95 % intervals"), shown.stdout
     assert re.search(r"^ *macro_f1 +0\.\d+ +0(\.\d+)? +0\.\d+ *$", shown.stdout, re.MULTILINE), shown.stdout
     other = fork_python(
-        "src.evaluate", "--config", str(small_file), "--checkpoint", str(path), "--set", "model.num_modules=3"
+        "src.evaluate", "--config", str(small_file), "--checkpoint", str(path), "--set", "model.num_modules=2"
     )
     assert other.returncode == 2
     assert "model.num_modules" in other.stderr
@@ -284,8 +284,8 @@ def test_a_checkpoint_may_have_a_long_name(
 
 
 def test_a_cell_that_fails_does_not_keep_the_others_from_theirs(small_file: Path, tmp_path: Path) -> None:
-    words = ["--config", str(small_file), "--set", "hparams.num_modules=[2]"]
-    request = grid_request(load_config(str(small_file), ["hparams.num_modules=[2]"]))
+    words = ["--config", str(small_file), "--set", "hparams.num_modules=[1]"]
+    request = grid_request(load_config(str(small_file), ["hparams.num_modules=[1]"]))
     broken, whole = open_sweep(request)[0].runs()
     text = broken.config_file.read_text()
     broken.config_file.write_text(text.replace("lr: 0.001", "lr: -1"))

@@ -29,7 +29,7 @@ from tests.small_disk import PAGE, Disk
 
 EVERY_STEP = {"checkpoint__every_steps": 1, "metrics__log_every_steps": 1, "train__max_steps": 8}
 # What is written counts here, and not how it was computed.
-EVERY_STEP |= {"model__num_modules": 1, "augment__color_jitter": None}
+EVERY_STEP |= {"augment__color_jitter": None}
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from tests.results.test_table import finish
 from tests.submission.test_submit import SBATCH, SQUEUE, TAKE
 
 Done = subprocess.CompletedProcess[str]
-ONE_CELL = ["--set", "hparams.lr=[0.001]", "--set", "hparams.num_modules=[2]"]
+ONE_CELL = ["--set", "hparams.lr=[0.001]", "--set", "hparams.num_modules=[1]"]
 SUBMIT = ("train", "lr-sweep", "grid", "evaluate")
 
 
@@ -171,7 +171,7 @@ def test_a_sweep_remembers_its_profile_and_every_hint_on_its_way_runs(
 ) -> None:
     given = ["--config", str(small_file), "--set", "hparams.epochs=1", *ONE_CELL]
     grid = ["hpc.launch", "grid", *given]
-    one = small(hparams__epochs=1, hparams__lr=[0.001], hparams__num_modules=[2])
+    one = small(hparams__epochs=1, hparams__lr=[0.001], hparams__num_modules=[1])
     # Plan the sweep and damage its only run.
     from src.requests import grid_request
 

@@ -62,7 +62,7 @@ def write_config(folder: Path, data_root: Path) -> None:
         **SMALL,
         "dataset": {**SMALL["dataset"], "root": str(data_root)},
         "lr_finder": {"num_steps": 10, "seeds": [1, 2]},
-        "hparams": {"epochs": 1, "lr": [0.001, 0.01], "num_modules": [2, 3], "tag": "grid"},
+        "hparams": {"epochs": 1, "lr": [0.001, 0.01], "num_modules": [1, 2], "tag": "grid"},
         "refine": {"epochs": 1, "lr_factors": [0.75], "weight_decay_factors": [1.0], "tag": "narrow"},
         "compare": {"variants": {"lower_lr": {"set": {"train.optimizer.lr": 0.0005}, "expect": HOSTILE}}},
         "paths": {f"{name}_dir": str(folder / name) for name in ("runs", "artifacts", "logs")},

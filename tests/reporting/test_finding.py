@@ -39,7 +39,7 @@ def test_one_of_this_configuration_comes_before_a_newer_one_on_the_same_images(s
 
 def test_the_training_of_the_best_cell_belongs_to_its_configuration(small: Small) -> None:
     finished(grid_request(small()), 1)
-    best = finished(train_request(small(train__optimizer__lr=0.001, model__num_modules=2)), 2)
+    best = finished(train_request(small(train__optimizer__lr=0.001)), 2)
     finished(train_request(small(train__optimizer__lr=0.3)), 3)
     found = Sweeps(small()).training
     assert found

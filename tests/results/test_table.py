@@ -59,7 +59,7 @@ def sweep(small: Callable[..., Config]) -> SweepDir:
 def test_every_cell_has_a_row_finished_or_not(sweep: SweepDir) -> None:
     rows = read_table(sweep).rows
     assert [row["state"] for row in rows] == ["done", "done", "diverged", "new"]
-    assert [(row["lr"], row["num_modules"]) for row in rows] == [(0.001, 2), (0.001, 3), (0.01, 2), (0.01, 3)]
+    assert [(row["lr"], row["num_modules"]) for row in rows] == [(0.001, 1), (0.001, 2), (0.01, 1), (0.01, 2)]
     assert rows[1]["val/accuracy"] == 0.75
     assert rows[1]["attempts"] == 2
     assert rows[1]["interruptions"] == "TIMEOUT"
@@ -171,11 +171,11 @@ def test_the_best_cell_goes_into_the_full_training(
     sweep: SweepDir, small: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
     finish(sweep.runs()[3], None)
-    assert best_of_all(small()).overrides == {"train.optimizer.lr": 0.001, "model.num_modules": 3}
+    assert best_of_all(small()).overrides == {"train.optimizer.lr": 0.001, "model.num_modules": 2}
     trained = with_best_cell(small())
-    assert (trained.model.num_modules, trained.train.epochs) == (3, 3)
+    assert (trained.model.num_modules, trained.train.epochs) == (2, 3)
     said = capsys.readouterr().err
-    assert f"--best: k=001_M=3_lr=1.00e-03 of {sweep.name}, val/accuracy 0.7500" in said
+    assert f"--best: k=001_M=2_lr=1.00e-03 of {sweep.name}, val/accuracy 0.7500" in said
 
 
 def test_the_best_cell_of_a_grid_that_is_not_complete_is_asked_for_by_name(
@@ -186,7 +186,7 @@ def test_the_best_cell_of_a_grid_that_is_not_complete_is_asked_for_by_name(
             RunError, match=rf"only 3 of 4 cells of {sweep.name} are done; to finish that grid: .* --unfinished"
         ):
             ask(small())
-    assert with_best_cell(small(), unfinished=True).model.num_modules == 3
+    assert with_best_cell(small(), unfinished=True).model.num_modules == 2
     assert len(grid_request(small(), refined=1, unfinished=True).cells) == 9
 
 
@@ -221,7 +221,7 @@ def test_the_narrower_grid_is_known_to_the_full_training(sweep: SweepDir, small:
     assert best.sweep == narrower
     assert f"of {narrower.name}, val/accuracy 0.9000" in str(best)
     trained = with_best_cell(small())
-    assert (trained.model.num_modules, trained.train.optimizer.lr) == (3, 0.001)
+    assert (trained.model.num_modules, trained.train.optimizer.lr) == (2, 0.001)
     assert trained.train.optimizer.weight_decay == pytest.approx(best.overrides["train.optimizer.weight_decay"])
     assert trained.train.epochs == 3
     finish(narrower.runs()[4], 0.7)
@@ -230,7 +230,7 @@ def test_the_narrower_grid_is_known_to_the_full_training(sweep: SweepDir, small:
 
 def test_refining_starts_from_the_best_cell(sweep: SweepDir, small: Callable[..., Config]) -> None:
     cells = grid_request(small(), refined=1, unfinished=True).cells
-    assert {cell.config.model.num_modules for cell in cells} == {3}
+    assert {cell.config.model.num_modules for cell in cells} == {2}
     assert sorted({cell.config.train.optimizer.lr for cell in cells}) == [0.00075, 0.001, 0.00125]
 
 
@@ -259,7 +259,7 @@ def test_comparisons_are_between_cells_that_differ_in_one_value(small: Callable[
     for run, accuracy in zip(made.runs(), (0.25, 0.75, 0.5, 0.1), strict=True):
         finish(run, accuracy)
     compared = {c.axis: [value for value, _, _ in c.runs] for c in compare_axes(made)}
-    assert compared == {"train.optimizer.lr": [0.001, 0.01], "model.num_modules": [2, 3]}
+    assert compared == {"train.optimizer.lr": [0.001, 0.01], "model.num_modules": [1, 2]}
     names = [[run.name[:5] for _, run, _ in c.runs] for c in compare_axes(made)]
     assert names == [["k=001", "k=003"], ["k=000", "k=001"]]
     assert "0.75" in compare_axes(made)[0].sentence()

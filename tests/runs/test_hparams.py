@@ -94,7 +94,7 @@ def test_the_base_facts_are_there_in_types_that_tensorboard_takes(small: Callabl
             "optimizer": "adam",
             "scheduler": "none",
             "seed": 42,
-            "num_modules": 2,
+            "num_modules": 1,
             "branch_channels": "3-4-5",
             "dropout": 0.2,
             "train.epochs": 3,

@@ -179,7 +179,7 @@ def add(lines: list[str]) -> list[str]:
 
 
 def swap_names(lines: list[str]) -> list[str]:
-    return [*lines[:3], lines[3].replace("k=003_M=3", "k=002_M=2")]
+    return [*lines[:3], lines[3].replace("k=003_M=2", "k=002_M=1")]
 
 
 @pytest.fixture(params=[cut, damage, double, add, swap_names])

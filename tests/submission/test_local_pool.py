@@ -25,7 +25,7 @@ from tests.terminal import Terminal
 from tests.test_hints import hints_in
 
 pytestmark = pytest.mark.timeout(400)
-LONG = ["--set", "hparams.epochs=15", "--set", "hparams.num_modules=[2]"]
+LONG = ["--set", "hparams.epochs=15", "--set", "hparams.num_modules=[1]"]
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_a_closed_terminal_saves_all(small_file: Path, profile: Path, tmp_path: 
 def test_a_run_that_crashes_is_said_and_does_not_take_the_others_along(
     small_file: Path, profile: Path, tmp_path: Path
 ) -> None:
-    words = ["grid", "--config", str(small_file), "--cluster", str(profile), "--set", "hparams.num_modules=[2]"]
+    words = ["grid", "--config", str(small_file), "--cluster", str(profile), "--set", "hparams.num_modules=[1]"]
     planned = fork_python("hpc.launch", *words, "--dry-run")
     assert planned.returncode == 0, planned.stderr
     assert not (tmp_path / "runs").exists()
@@ -209,7 +209,7 @@ import sys
 from src.config.loading import load_config
 from src.requests import grid_request
 from src.runs.sweeps import open_sweep
-sweep, _ = open_sweep(grid_request(load_config(sys.argv[1], ["hparams.num_modules=[2]"])))
+sweep, _ = open_sweep(grid_request(load_config(sys.argv[1], ["hparams.num_modules=[1]"])))
 path = sweep.runs()[0].config_file
 path.write_text(path.read_text().replace("lr: 0.001", "lr: -1"))
 """
@@ -220,7 +220,7 @@ def test_a_dry_run_prints_cells_and_touches_nothing(small_file: Path, tmp_path: 
     done = fork_python("hpc.launch", "grid", "--config", str(small_file), "--cluster", "local", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "4 runs of grid" in done.stdout
-    assert "k=003_M=3_lr=1.00e-02" in done.stdout
+    assert "k=003_M=2_lr=1.00e-02" in done.stdout
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -54,7 +54,7 @@ def new(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> New:
     folder = tmp_path_factory.mktemp("kills")
     fixed = {"dataset.root": str(data_root), **{f"paths.{n}_dir": str(folder / n) for n in ("runs", "artifacts")}}
     # What is written counts here, and not how it was computed.
-    fixed |= {"model.num_modules": 1, "augment.color_jitter": None}
+    fixed |= {"augment.color_jitter": None}
 
     def make(changes: dict[str, Any]) -> RunDir:
         config = make_config(SMALL, "the test's experiment", {**fixed, "checkpoint.every_steps": 1, **changes})
