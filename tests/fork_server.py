@@ -14,7 +14,6 @@ from __future__ import annotations
 import atexit
 import fnmatch
 import functools
-import gc
 import importlib
 import json
 import os
@@ -36,27 +35,12 @@ from typing import Any
 from tests.conftest import ROOT, command_environment
 
 WARM = "from tests.fork_server import serve; serve()"
-# Modules that trainings and commands import late. Not `datasets`, which reads HF_* variables when it is imported.
+# Modules that commands import late, beside those of `import_once`. Not `datasets`, which reads HF_* variables when it
+# is imported.
 LATE = (
-    *("tensorboard.plugins.hparams.summary_v2", "tensorboard.summary.writer.record_writer", "matplotlib.figure"),
-    *(
-        "matplotlib.backends.backend_agg",
-        "pandas",
-        "rich.progress",
-        "rich.table",
-        "scipy.stats",
-        "submitit",
-        "typer.core",
-    ),
-    *(
-        "src.training.publish",
-        "src.training.lr_range",
-        "src.training.metrics",
-        "src.results.table",
-        "src.results.figures",
-        "hpc.submission.launching",
-        "hpc.submission.local_pool",
-    ),
+    *("matplotlib.figure", "matplotlib.backends.backend_agg", "pandas", "rich.progress", "rich.table", "scipy.stats"),
+    *("submitit", "typer.core", "src.training.lr_range", "src.training.metrics", "src.results.table"),
+    *("src.results.figures", "hpc.submission.launching", "hpc.submission.local_pool"),
 )
 
 
@@ -127,12 +111,12 @@ def serve() -> None:
     """The server: forks a child for each line of stdin."""
     for late in LATE:
         importlib.import_module(late)
+    from hpc.node.fork import import_once
     from src.runs.provenance import code_version, installed_versions
 
     code_version()
     installed_versions()
-    # Without this, the garbage collector of each child would touch, and so copy, all pages of these objects.
-    gc.freeze()
+    import_once()
     for line in sys.stdin:
         request = json.loads(line)
         reading, writing = os.pipe()

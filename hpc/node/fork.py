@@ -24,16 +24,18 @@ from typing import Any
 from hpc.recovery.diagnosis import StopRequest
 from src.errors import RelayError
 from src.log import log
+from src.runs import records
 from src.runs.attempts import close_orphaned_attempt, unfinished_attempt
 from src.runs.rundir import RunDir
 
-# What every run imports sooner or later.
+# What each run would import: first our own modules, then what libraries import when they first write something.
 _IMPORTED_ONCE = (
-    "src.training.publish",
-    "src.training.trainer",
+    *("src.models.inception", "src.models.residual", "src.training.publish", "src.training.trainer"),
+    *(f"PIL.{kind}ImagePlugin" for kind in ("Bmp", "Gif", "Jpeg", "Png", "Ppm")),
     "tensorboard.compat.proto.event_pb2",
     "tensorboard.plugins.hparams.summary_v2",
     "tensorboard.summary.writer.record_writer",
+    *("torch.nested._internal.nested_tensor", "torch.utils.serialization.config"),
 )
 POLL_S = 0.02
 # Seconds between two looks for runs that their user has cancelled.
@@ -44,9 +46,11 @@ _CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def import_once() -> None:
-    """Import what runs need, so that forks of this process have it."""
+    """Import and build what runs need, so that forks of this process have it."""
     for name in _IMPORTED_ONCE:
         importlib.import_module(name)
+    for shape in (records.META, records.CELL, records.ATTEMPT, records.METRICS, records.RESULT, records.OWNER):
+        shape.build()
     # Otherwise the garbage collector of each fork writes to, and so copies, the pages of all imported objects.
     gc.freeze()
 

@@ -222,6 +222,10 @@ class Shape:
                 return None
             raise self._refusal(path if line is None else f"{path}: line {line}", error) from None
 
+    def build(self) -> None:
+        """Build the validator now, so that forks of this process have it."""
+        self._adapter.rebuild()
+
     def check(self, path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         """Validate an object that was parsed already. Raises RunError."""
         try:
