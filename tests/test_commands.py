@@ -54,7 +54,7 @@ def wait_for_rows(folder: Path, count: int, process: subprocess.Popen[Any]) -> N
 
 
 def test_ctrl_c_once_saves_and_the_same_command_goes_on(small_file: Path, tmp_path: Path) -> None:
-    words = ["src.train", "--config", str(small_file), "--max_epochs", "25", "--seed", "3"]
+    words = ["src.train", "--config", str(small_file), "--max_epochs", "40", "--seed", "3"]
     process = start(*words)
     wait_for_rows(tmp_path / "runs", 12, process)
     process.send_signal(signal.SIGINT)
