@@ -16,8 +16,13 @@ from src.progress import StopCheck
 from src.results.evaluation import metrics_of
 from src.runs.predictions import Predictions
 
-# Large enough to use a whole slice. Not configurable: the last bits of the logits may depend on it.
-_BATCH = 250
+
+def evaluation_batch(device: torch.device) -> int:
+    """How many images are evaluated at a time: many on a GPU, on a CPU as few as its caches hold (1.7 times as fast).
+
+    Not configurable: the last bits of the logits may depend on it.
+    """
+    return 50 if device.type == "cpu" else 250
 
 
 def evaluate_split(
@@ -40,10 +45,11 @@ def evaluate_split(
     # Everything stays on the device until the end: reading a value would make the host wait for each batch.
     batches: list[tuple[Tensor, ...]] = []
     with torch.inference_mode():
-        for start in range(0, len(part), _BATCH):
+        size = evaluation_batch(device)
+        for start in range(0, len(part), size):
             if should_stop():
                 return None
-            raw, labels = part.take(torch.arange(start, min(start + _BATCH, len(part))))
+            raw, labels = part.take(torch.arange(start, min(start + size, len(part))))
             images = to_network(raw.to(device).float() / 255, config)
             logits = predict(images)
             if config.metrics.test_time_flip:

@@ -25,7 +25,7 @@ from src.data.dataset import ImageData, load
 from src.models.registry import build_model
 from src.training.device import choose_device
 from src.training.learner import Learner
-from src.training.metrics import evaluate_split
+from src.training.metrics import evaluate_split, evaluation_batch
 from tests.benchmarks import starting
 from tests.benchmarks.table import Row, as_markdown, machine, write_into
 from tests.benchmarks.training_speed import (
@@ -155,7 +155,7 @@ def plain_evaluation(network: nn.Module, images: PlainImages, device: torch.devi
     """The number of images that a plain loop has evaluated."""
     correct = torch.zeros((), device=device)
     with torch.no_grad():
-        for batch, labels in DataLoader(images, 250, num_workers=2):
+        for batch, labels in DataLoader(images, evaluation_batch(device), num_workers=2):
             correct += (network(batch.to(device)).argmax(1) == labels.to(device)).sum()
     correct.item()
     return len(images)
