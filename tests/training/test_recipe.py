@@ -19,7 +19,7 @@ from src.models.registry import build_model, count_parameters
 from src.runs.kinds import content_key, cost_key, deciding_sections
 from src.training.ema import WeightAverage
 from src.training.learner import Learner
-from src.training.metrics import evaluate_split
+from src.training.metrics import evaluate_split, evaluation_batch
 from src.training.optim import make_optimizer
 from tests.conftest import ROOT, assert_same_run, final_state
 from tests.training.test_trainer import execute, new_run, rewrite_newest
@@ -157,9 +157,12 @@ def test_a_flipped_evaluation_averages_the_probabilities_of_both_images(small: C
     config = small(metrics__test_time_flip=True)
     data = load(config)
     network = Learner(config, data.train).network
-    measured = evaluate_split(network, data.val, config, CPU, lambda: False)
+    part = data.train
+    assert len(part) % evaluation_batch(CPU) != 0
+    assert len(part) > evaluation_batch(CPU), "several batches, and a smaller last one"
+    measured = evaluate_split(network, part, config, CPU, lambda: False)
     assert measured is not None
-    images, labels = data.val.take(torch.arange(len(data.val)))
+    images, labels = part.take(torch.arange(len(part)))
     scale = config.preprocess.normalize
     inputs = (images.float() / 255 - torch.tensor(scale.mean)[:, None, None]) / torch.tensor(scale.std)[:, None, None]
     with torch.inference_mode():
