@@ -108,7 +108,8 @@ class RunDir(RunPaths):
 
         Raises RunError if the file is damaged.
         """
-        attempts = records.join_attempts(self.attempts_file, read_lines(self.attempts_file, records.ATTEMPT))
+        path = self.attempts_file
+        attempts = records.join_attempts(path, read_lines(path, records.ATTEMPT))
         if attempts and "end" not in attempts[-1] and self.result() is not None:
             # Killed between writing the result and closing the attempt. The result counts.
             attempts[-1] |= {"end": round(self.result_file.stat().st_mtime, 3), "cause": "DONE"}
