@@ -112,6 +112,10 @@ def whole(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     chain.use_profile(*load_profile("local"))
     chain.record(link="grid", state="planned", sweep=sweep.name)
     chain.record(job_name="relay-x.2", after="grid")
+    # The code is not damaged here, and copying it would take longer than all else.
+    for number, code in enumerate(place.glob("runs/*/code")):
+        kept = code.rename(folder / f"code-{number}")
+        code.symlink_to(kept)
     place.rename(folder / "kept")
     return folder
 
@@ -265,7 +269,7 @@ def try_case(whole: Path, seed: int) -> str:
     choose = random.Random(seed)
     place = whole / "case"
     shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(whole / "kept", place)
+    shutil.copytree(whole / "kept", place, symlinks=True)
     files = files_of(place)
     path = choose.choice(files)
     if path.suffix == ".ckpt":
