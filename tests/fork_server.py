@@ -145,13 +145,15 @@ def _command(request: dict[str, Any]) -> None:
         os.dup2(os.open(path, os.O_RDONLY if target == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND), target)
     os.environ.clear()
     os.environ.update(request["environment"])
-    sys.argv = ["", *request["words"][1:]]
+    first, *others = request["words"]
     code: Any = 0
     try:
-        if request["words"][0] == "-c":
-            exec(request["words"][1], {"__name__": "__main__"})
+        if first == "-c":
+            sys.argv = [first, *others[1:]]
+            exec(others[0], {"__name__": "__main__"})
         else:
-            runpy.run_module(request["words"][0], run_name="__main__", alter_sys=True)
+            sys.argv = ["", *others]
+            runpy.run_module(first, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code or 0
     except BaseException:

@@ -70,7 +70,7 @@ def test_a_job_logs_as_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_quiet_silences_progress_and_keeps_errors(small_file: Path) -> None:
     words = ("src.train", "--config", str(small_file), "--max-steps", "4")
-    done = run_python(*words, "--quiet")
+    done = fork_python(*words, "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
     again = fork_python(*words, "--fresh")

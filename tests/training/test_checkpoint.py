@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from src.runs.checkpoint_names import list_states, newest_step, state_name
 from src.training.checkpoint import load_newest, save_state
 from src.training.serialization import to_bytes
 from src.training.weights import load_checkpoint
-from tests.conftest import ROOT
+from tests.fork_server import fork_python
 
 
 def accept(state: object) -> str:
@@ -143,14 +141,8 @@ except CheckpointError as error:
 
 def test_a_write_that_the_system_refuses_leaves_the_previous_state_intact(tmp_path: Path) -> None:
     """A file size limit of the process stands in for a full disk: the write fails half-way, as with ENOSPC."""
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
+    done = fork_python("-c", FULL_DISK, str(tmp_path))
+    assert done.returncode == 0, done.stderr
     assert "the checkpoint of step 2 cannot be written" in done.stdout
     assert [path.suffix for path in tmp_path.iterdir()] == [".ckpt"]
     state = load_newest(tmp_path, accept, pytest.fail)

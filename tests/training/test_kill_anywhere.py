@@ -156,7 +156,7 @@ def test_killed_at_any_moment(fork_server: ForkServer, new: New, straight: RunDi
         pytest.param("attempts.jsonl", 1, 7, 0, id="first-line-of-attempts"),
         pytest.param("attempts.jsonl", 2, 7, 0, id="second-line-of-attempts"),
         pytest.param("*provenance.json*", 1, 29, 0, id="provenance"),
-        pytest.param("events.out.tfevents*", 1, 211, 2, id="tensorboard"),
+        pytest.param("events.out.tfevents*", 1, 401, 2, id="tensorboard"),
         pytest.param("*result.json*", 1, 29, 0, id="result"),
     ],
 )
