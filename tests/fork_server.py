@@ -39,8 +39,8 @@ WARM = "from tests.fork_server import serve; serve()"
 # is imported.
 LATE = (
     *("matplotlib.figure", "matplotlib.backends.backend_agg", "pandas", "rich.progress", "rich.table", "scipy.stats"),
-    *("submitit", "typer.core", "src.training.lr_range", "src.training.metrics", "src.results.table"),
-    *("src.results.figures", "hpc.submission.launching", "hpc.submission.local_pool"),
+    *("submitit", "typer.core", "src.training.lr_range", "src.results.table", "src.results.figures"),
+    *("hpc.submission.launching", "hpc.submission.local_pool"),
 )
 
 

@@ -27,9 +27,12 @@ from tests.conftest import ROOT, assert_same_run, small_config
 from tests.fork_server import fork_python
 from tests.small_disk import PAGE, Disk
 
-EVERY_STEP = {"checkpoint__every_steps": 1, "metrics__log_every_steps": 1, "train__max_steps": 8}
-# What is written counts here, and not how it was computed.
-EVERY_STEP |= {"augment__color_jitter": None}
+EVERY_STEP = {
+    "checkpoint__every_steps": 1,
+    "metrics__log_every_steps": 1,
+    "train__max_steps": 8,
+    "augment__color_jitter": None,  # only what is written counts here
+}
 
 
 @pytest.fixture

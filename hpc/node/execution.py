@@ -24,10 +24,8 @@ from src.runs.rundir import RunDir
 def execute_run(run: RunDir, stop: StopRequest, reporter: Reporter, at_once: int = 1) -> str:
     """Execute the run unless it is done, cancelled, or executed by another task. Returns its state.
 
-    `at_once`: how many runs of the task share its slice.
-
     That is the cause that ended its attempt; or FAILED, with the error in the log; SURPLUS, if another task has the
-    run; WAITED, if a stop was requested before it began.
+    run; WAITED, if a stop was requested before it began. `at_once` is the number of runs that share the slice.
     """
     if run.is_done():
         return "DONE"

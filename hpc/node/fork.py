@@ -49,7 +49,7 @@ def import_once() -> None:
     """Import and build what runs need, so that forks of this process have it."""
     for name in _IMPORTED_ONCE:
         importlib.import_module(name)
-    for shape in (records.META, records.CELL, records.ATTEMPT, records.METRICS, records.RESULT, records.OWNER):
+    for shape in (records.CELL, records.ATTEMPT, records.OWNER):
         shape.build()
     # Otherwise the garbage collector of each fork writes to, and so copies, the pages of all imported objects.
     gc.freeze()

@@ -118,11 +118,11 @@ def script_of(function: str, config: Config, after_line: str = "lambda line: Non
 
 
 def test_parts_are_the_images_of_the_source(folder: Path, tmp_path: Path):
+    from torchvision import transforms
+
     found = data.load(make(folder, tmp_path / "root"))
     assert found.class_names == ("class_000", "class_001", "class_002", "class_003")
     assert (len(found.train), len(found.val), len(found.test)) == (48, 24, 8)
-    from torchvision import transforms
-
     reference = transforms.Resize((16, 16), interpolation=transforms.InterpolationMode.BILINEAR)
     for part, split in ((found.train, "train"), (found.val, "valid"), (found.test, "valid")):
         rows = rows_of(folder, split)

@@ -53,8 +53,7 @@ def new(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> New:
     """Makes runs that save at every step: 3 epochs of 6 steps, with changes by key path."""
     folder = tmp_path_factory.mktemp("kills")
     fixed = {"dataset.root": str(data_root), **{f"paths.{n}_dir": str(folder / n) for n in ("runs", "artifacts")}}
-    # What is written counts here, and not how it was computed.
-    fixed |= {"augment.color_jitter": None}
+    fixed["augment.color_jitter"] = None  # only what is written counts here
 
     def make(changes: dict[str, Any]) -> RunDir:
         config = make_config(SMALL, "the test's experiment", {**fixed, "checkpoint.every_steps": 1, **changes})
