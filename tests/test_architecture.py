@@ -42,9 +42,6 @@ ON_THE_LOGIN_NODE = (
     "jobs",
 )
 MAX_LINES = 300
-# What any module may use without depending on how something else works: errors, messages, the log.
-VOCABULARY = {"src", "src.errors", "src.hints", "src.log", "src.text"}
-MAX_IMPORTS = 10
 
 
 @functools.cache
@@ -146,11 +143,6 @@ def test_folders_import_one_way() -> None:
 @pytest.mark.parametrize("path", [*(path for path in modules() if path.name == "__init__.py")], ids=name_of)
 def test_a_folder_says_in_a_sentence_what_it_is(path: Path) -> None:
     assert ast.get_docstring(parsed(path))
-
-
-@pytest.mark.parametrize("path", modules(), ids=name_of)
-def test_a_module_depends_on_few_others(path: Path) -> None:
-    assert len(imported_modules(path) - VOCABULARY) <= MAX_IMPORTS
 
 
 def first_to_import(heavy: tuple[str, ...], modules: tuple[str, ...]) -> dict[str, list[str]]:
