@@ -102,7 +102,7 @@ refine: $(READY) ## train the narrower grid around the best cell
 evaluate: $(READY) ## evaluate artifacts/best.ckpt on the test split
 	@$(PY) -m hpc.launch evaluate $(ASKED)
 
-compare: $(READY) ## train the config's variants and compare them; without any, the best cell of the grid with its neighbours
+compare: $(READY) ## train the config's base and variants in full and compare them; without any, the best cell of the grid with its neighbours
 	@$(PY) -m $(if $(SWEEP),src.compare_runs $(SWEEP) $(OPTIONS),hpc.launch compare $(ASKED))
 
 aggregate: $(READY) ## write tables and figures of all sweeps; SWEEP=NAME for one

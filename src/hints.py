@@ -10,16 +10,33 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
-# Options of a single call: repeating them would undo what this call did.
-_FOR_ONE_CALL = frozenset({"--fresh", "--new-code", "--new_code", "--verbose", "-v", "--quiet", "-q"})
+# Options of a single call: repeating them would undo what this call did, or trust what its user has not seen.
+_FOR_ONE_CALL = frozenset({"--fresh", "--new-code", "--new_code", "--trust", "--verbose", "-v", "--quiet", "-q"})
 _CLUSTER = "--cluster"
 # Commands of hpc.launch that submit nothing.
 _WITHOUT_CLUSTER = ("status", "logs", "cancel")
-# The user's call: `words` are the module and its arguments, `options` select the configuration.
-_call: dict[str, list[str]] = {}
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a user called Relay, as sweep.yaml and chain.yaml save it.
+
+    `module` and its `arguments`, without --cluster. `options`: those of them that select the configuration. `cluster`:
+    the profile; None for runs in the foreground, or if none is chosen yet.
+    """
+
+    module: str = ""
+    arguments: Sequence[str] = ()
+    options: Sequence[str] = ()
+    cluster: str | None = None
+
+
+# The call of this process, or of the one that it acts for. Without a module: the command line of this process.
+_call = Call()
 
 
 def again(*more: str, saved: Mapping[str, Any] | None = None) -> str:
@@ -27,20 +44,20 @@ def again(*more: str, saved: Mapping[str, Any] | None = None) -> str:
 
     With `saved` (the content of a sweep.yaml or chain.yaml), the command that made that sweep or pipeline.
     """
-    words = (_saved_call(saved) if saved else _call).get("words") or _words_of_this_process()
-    cluster = _cluster_of(words) if _CLUSTER not in more else []
+    call = _saved(saved) if saved else _current()
+    cluster = _on(call) if _CLUSTER not in more and call.module == "hpc.launch" else []
     # A foreground evaluation is always fresh and has no such option.
-    added = [word for word in more if not (words[0] == "src.evaluate" and word == "--fresh")]
-    rest = [word for word in _without_cluster(words) if word not in _FOR_ONE_CALL and word not in more]
-    return python(*rest, *cluster, *added)
+    added = [word for word in more if not (call.module == "src.evaluate" and word == "--fresh")]
+    rest = [word for word in call.arguments if word not in _FOR_ONE_CALL and word not in more]
+    return python(call.module, *rest, *cluster, *added)
 
 
 def command(*words: str) -> str:
     """Another command (module and arguments) with the configuration and profile of the user's command."""
-    own = _call.get("words") or _words_of_this_process()
-    placed = _cluster_of(own) or ([_CLUSTER, "local"] if own[0].startswith("src.") else [])
+    call = _current()
+    placed = _on(call) or ([_CLUSTER, "local"] if call.module.startswith("src.") else [])
     submits = words[0] == "hpc.launch" and words[1] not in _WITHOUT_CLUSTER
-    return python(*words, *_call.get("options", []), *(placed if submits else []))
+    return python(*words, *call.options, *(placed if submits else []))
 
 
 def python(*words: str) -> str:
@@ -57,42 +74,49 @@ def make(*words: str) -> str:
 
 def loaded(config: str, overrides: Iterable[str]) -> None:
     """Remember which configuration this process works on."""
-    _call["options"] = ["--config", config, *(word for value in overrides for word in ("--set", value))]
+    _change(options=["--config", config, *(word for value in overrides for word in ("--set", value))])
+
+
+def placed(cluster: str | None) -> None:
+    """Remember the profile under which this process submits."""
+    _change(cluster=cluster)
 
 
 def use(saved: Mapping[str, Any]) -> None:
     """Act for the command that made the sweep or pipeline with this sweep.yaml or chain.yaml from now on."""
-    _call.update(_saved_call(saved))
+    _change(**asdict(_saved(saved)))
 
 
-def to_keep() -> dict[str, list[str]]:
-    """The user's command, to be saved as `call` in sweep.yaml or chain.yaml; the profile is saved beside it."""
-    words = _without_cluster(_call.get("words") or _words_of_this_process())
-    return {
-        "words": [word for word in words if word not in _FOR_ONE_CALL],
-        "options": list(_call.get("options", [])),
-    }
+def to_keep(name: str, cluster: str | None = None) -> dict[str, Any]:
+    """The user's command, to be saved as `call` in sweep.yaml or chain.yaml. `cluster`: the profile of its tasks.
+
+    `name`: the command of hpc.launch that does the same, for a process that is none of Relay's commands.
+    """
+    call = _current()
+    if not call.module.startswith(("hpc.", "src.")):
+        call = Call("hpc.launch", [name.replace("_", "-"), *call.options], call.options)
+    arguments = [word for word in call.arguments if word not in _FOR_ONE_CALL]
+    return asdict(Call(call.module, arguments, list(call.options), cluster))
 
 
-def _saved_call(saved: Mapping[str, Any]) -> dict[str, list[str]]:
+def _change(**fields: Any) -> None:
+    global _call
+    _call = replace(_call, **fields)
+
+
+def _current() -> Call:
+    module, *words = [_call.module, *_call.arguments] if _call.module else _words_of_this_process()
+    return replace(_call, module=module, arguments=_without_cluster(words), cluster=_call.cluster or _cluster_of(words))
+
+
+def _saved(saved: Mapping[str, Any]) -> Call:
+    call = Call(**saved["call"])
     # This process's own options come first: the configuration file may have been renamed since.
-    options = _call.get("options", [])
-    call = saved.get("call")
-    if not _is_ours(call):
-        # Sweeps of earlier versions have none. Content of a run directory is not trusted, so an odd call is ignored
-        # too.
-        call = {"words": ["hpc.launch", str(saved.get("kind", "pipeline")).replace("_", "-"), *options]}
-    words, profile = call["words"], str(saved.get("profile") or "")
-    placed = [_CLUSTER, profile] if profile.isprintable() and profile and words[0] == "hpc.launch" else []
-    return {"words": [*words, *placed], "options": options or call.get("options", [])}
+    return replace(call, options=_call.options or call.options)
 
 
-def _is_ours(call: object) -> TypeGuard[dict[str, list[str]]]:
-    if not isinstance(call, dict) or not call.get("words"):
-        return False
-    words = [call["words"], call.get("options", [])]
-    plain = all(isinstance(part, list) and all(isinstance(w, str) and w.isprintable() for w in part) for part in words)
-    return plain and call["words"][0].startswith(("hpc.", "src."))
+def _on(call: Call) -> list[str]:
+    return [_CLUSTER, call.cluster] if call.cluster else []
 
 
 def _words_of_this_process() -> list[str]:
@@ -101,13 +125,13 @@ def _words_of_this_process() -> list[str]:
     return [module, *sys.argv[1:]]
 
 
-def _cluster_of(words: Sequence[str]) -> list[str]:
-    cluster: list[str] = []
+def _cluster_of(words: Sequence[str]) -> str | None:
+    cluster = None
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word == _CLUSTER:
-            cluster = [_CLUSTER, following]
+            cluster = following
         elif word.startswith(f"{_CLUSTER}="):
-            cluster = [_CLUSTER, word.partition("=")[2]]
+            cluster = word.partition("=")[2]
     return cluster
 
 

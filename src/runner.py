@@ -24,7 +24,7 @@ from src.runs.causes import check_allowed, why_blocked
 from src.runs.code_snapshot import code_change, code_digest, keep_code, new_code_hint, use_new_code
 from src.runs.reuse import reuse_finished
 from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import Request, open_sweep
+from src.runs.sweeps import Request, describe_progress, open_sweep
 
 _NAMES_SHOWN = 20
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -137,11 +137,10 @@ def run_sweep(sweep: SweepDir, execute: Execute, *, new: bool) -> None:
     remaining = [run for run in runs if not run.is_done()]
     for run in remaining:
         run.lift_cancel()
-    state = "new" if new else f"continued, {len(runs) - len(remaining)} of {len(runs)} runs are done"
     try_one = attempt if len(runs) == 1 else _try_one_of_several
     stopped = False
     with make_reporter() as reporter, stop_on_signal() as should_stop:
-        log.info(f"{sweep.path}: {state}")
+        log.info(f"{sweep.path}: {describe_progress(sweep, new=new)}")
         for number, run in enumerate(remaining, start=1):
             stopped = stopped or should_stop()
             if stopped:

@@ -87,7 +87,8 @@ def close_fork_server() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def forget_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget the command line that an earlier test recorded for messages."""
-    monkeypatch.setattr(hints, "_call", {})
+    monkeypatch.setattr(hints, "_call", hints.Call())
+    monkeypatch.delenv("RELAY_CLUSTER", raising=False)
 
 
 @pytest.fixture(autouse=True)

@@ -195,7 +195,7 @@ def test_evaluate_takes_a_checkpoint_of_the_reports_program(
         (["src.grid_search", "--unfinished"], "error: --unfinished: has no effect without --refined"),
         (["hpc.launch", "train", "--unfinished"], "error: --unfinished: has no effect without --best"),
         (["hpc.launch", "grid", "--unfinished"], "error: --unfinished: has no effect without --refined"),
-        (["hpc.launch", "grid", "--cluster", "mars"], "profiles here"),
+        (["hpc.launch", "grid", "--cluster", "mars"], "mars: there is no such profile"),
         (["hpc.launch", "status"], "there are no runs yet"),
         (["hpc.launch", "logs", "k=000"], "there are no runs yet"),
         (["hpc.aggregate"], "there are no runs yet"),

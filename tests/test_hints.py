@@ -16,6 +16,7 @@ from hpc.pipeline.directory import all_pipelines
 from src import hints
 from src.config import yaml_file
 from src.config.schema import Config
+from src.errors import RunError
 from src.files import replace_file
 from src.runs.planning_lock import folder_lock
 from src.runs.sweeps import open_sweep, sweeps
@@ -105,7 +106,7 @@ def test_a_command_is_given_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> 
         "--set",
         "hparams.lr=[1e-3, 2e-3]",
     ]
-    monkeypatch.setattr(hints, "_call", {"words": [*typed, "--fresh"]})
+    monkeypatch.setattr(hints, "_call", hints.Call(typed[0], [*typed[1:], "--fresh", "--trust"]))
     hints.loaded("my runs/a.yaml", ["hparams.lr=[1e-3, 2e-3]"])
     config = ["--config", "my runs/a.yaml", "--set", "hparams.lr=[1e-3, 2e-3]"]
     asked = [*typed[:4], *typed[6:], "--cluster", "mysite"]
@@ -117,20 +118,33 @@ def test_a_command_is_given_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> 
     retry = shlex.split(hints.command("hpc.launch", "retry", "--failed"))[2:]
     assert retry == ["hpc.launch", "retry", "--failed", *config, "--cluster", "mysite"]
     assert shlex.split(hints.command("src.compare_runs"))[2:] == ["src.compare_runs", *config]
-    kept = {"call": hints.to_keep(), "profile": "another"}
-    monkeypatch.setitem(hints._call, "words", ["hpc.launch", "retry", "--failed"])
+    kept = {"call": hints.to_keep("grid", "another")}
+    monkeypatch.setattr(hints, "_call", hints.Call("hpc.launch", ["retry", "--failed"]))
     assert shlex.split(hints.again(saved=kept))[2:] == [*typed[:4], *typed[6:], "--cluster", "another"]
 
 
 @pytest.mark.parametrize(
     "call",
-    [None, [], {"words": []}, {"words": ["http.server"]}, {"words": ["src.train", "\x1b[2J"]}, {"words": "src.x"}],
+    [
+        None,
+        [],
+        {},
+        {"module": "http.server", "arguments": [], "options": [], "cluster": None},
+        {"module": "", "arguments": [], "options": [], "cluster": None},
+        {"module": "src.train", "arguments": [1], "options": [], "cluster": None},
+        {"module": "src.train", "arguments": "--fresh", "options": [], "cluster": None},
+        {"module": "src.train", "arguments": [], "options": [], "cluster": ["h100-mig"]},
+        {"module": "src.train", "arguments": [], "options": None, "cluster": None},
+        {"module": "src.train", "arguments": [], "options": [], "cluster": None, "more": 1},
+    ],
 )
-def test_what_a_run_directory_has_kept_is_not_trusted(call: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hints, "_call", {"options": ["--config", "a.yaml"]})
-    kept = {"kind": "lr_sweep", "call": call, "profile": "mysite"}
-    asked = ["hpc.launch", "lr-sweep", "--config", "a.yaml", "--cluster", "mysite"]
-    assert shlex.split(hints.again(saved=kept))[2:] == asked
+def test_a_call_that_no_command_saved_is_refused(call: object, small: Callable[..., Config]) -> None:
+    from src.requests import grid_request
+
+    sweep = open_sweep(grid_request(small()))[0]
+    replace_file(sweep.meta_file, yaml_file.dump_yaml({**sweep.meta(), "call": call}))
+    with pytest.raises(RunError, match=r"sweep.yaml: call"):
+        sweep.meta()
 
 
 def test_the_interpreter_is_the_one_that_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -182,7 +196,7 @@ def test_a_sweep_remembers_its_profile_and_every_hint_on_its_way_runs(
 
     crashed = fork_python(*grid, "--cluster", str(profile))
     assert crashed.returncode == 2
-    assert sweep.meta()["profile"] == str(profile)
+    assert sweep.meta()["call"]["cluster"] == str(profile)
     assert "train.optimizer.lr: -1" in paste(only(hints_in(crashed.stderr), "launch logs")).stdout
     retry = only(hints_in(crashed.stderr), "launch retry")
     status = fork_python("hpc.launch", "status", *given)
@@ -230,7 +244,7 @@ def test_a_sweep_remembers_its_profile_and_every_hint_on_its_way_runs(
     on_new_code = paste(only(hints_in(refused.stderr), "--new-code"))
     assert on_new_code.returncode == 0, on_new_code.stderr
     assert run.result() is not None
-    assert sweep.meta()["profile"] == str(profile)
+    assert sweep.meta()["call"]["cluster"] == str(profile)
 
 
 def test_a_status_that_names_nothing_says_what_it_shows(small: Callable[..., Config], small_file: Path) -> None:
@@ -254,6 +268,7 @@ def test_a_grid_that_is_not_complete_is_finished_or_taken_as_it_is(
     from src.requests import grid_request
 
     given = ["--config", str(small_file)]
+    hints.loaded(str(small_file), [])
     sweep = open_sweep(grid_request(small()))[0]
     finish(sweep.runs()[0], 0.5)
     for words in (["hpc.launch", "train", "--best"], ["hpc.launch", "grid", "--refined"]):

@@ -6,13 +6,24 @@ from typing import Annotated
 
 import typer
 
+from hpc.submission.trust import trust_others
+
 ClusterOption = Annotated[
     str | None,
     typer.Option(
         "--cluster",
         metavar="PROFILE",
         help="A profile: a name in configs/clusters/, or a YAML file. "
-        "Default: the sweep's own profile; for new runs h100-mig if this machine has sbatch, else local.",
+        "Default: the sweep's own; for new runs that of the newest sweep on the same images, else RELAY_CLUSTER, else "
+        "h100-mig if this machine has sbatch, or local.",
+    ),
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        callback=trust_others,
+        help="Execute the code and the profile of a sweep even if they belong to another user.",
     ),
 ]
 NameArgument = Annotated[

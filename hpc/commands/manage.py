@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hpc.commands import ClusterOption, NameArgument
+from hpc.commands import ClusterOption, NameArgument, TrustOption
 from src.cli import ConfigOption, NewCodeOption, SetOption, make_app, overrides_of
 
 app = make_app()
@@ -74,6 +74,7 @@ def retry(
     cluster: ClusterOption = None,
     set_: SetOption = None,
     new_code: NewCodeOption = False,
+    trust: TrustOption = False,
 ) -> None:
     """Submit failed runs again and reset their budgets. If you fixed the code, add --new-code."""
     from hpc.monitor.retry import retry as retry_runs
@@ -96,6 +97,7 @@ def doctor(
     no_node: Annotated[
         bool, typer.Option("--no-node", help="Skip the checks on a node, which may have to wait in the queue.")
     ] = False,
+    trust: TrustOption = False,
     set_: SetOption = None,
 ) -> None:
     """Check this site. Prints one page: what fits the profile, what does not, and how to fix it."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hpc.commands import ClusterOption
+from hpc.commands import ClusterOption, TrustOption
 from src.cli import (
     ConfigOption,
     FreshOption,
@@ -49,6 +49,7 @@ def train(
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
     new_code: NewCodeOption = False,
+    trust: TrustOption = False,
     max_slice_hours: HoursOption = None,
 ) -> None:
     """Train one model in full."""
@@ -76,6 +77,7 @@ def lr_sweep(
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
     new_code: NewCodeOption = False,
+    trust: TrustOption = False,
     max_slice_hours: HoursOption = None,
 ) -> None:
     """Suggest a learning rate. The rate rises step by step while the loss is watched (a range test)."""
@@ -98,6 +100,7 @@ def grid(
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
     new_code: NewCodeOption = False,
+    trust: TrustOption = False,
     max_slice_hours: HoursOption = None,
 ) -> None:
     """Train every cell of the grid as one SLURM array. The same command continues an unfinished grid."""
@@ -118,12 +121,14 @@ def compare(
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
     new_code: NewCodeOption = False,
+    trust: TrustOption = False,
     max_slice_hours: HoursOption = None,
 ) -> None:
-    """Train the base and its variants as one SLURM array, and compare them.
+    """Train the base and each variant in full, as one SLURM array, and compare them.
 
     The variants are those of the config's section compare. A finished training of the same configuration is reused.
-    Without that section, nothing is trained: the best cell of the grid is compared with its neighbours.
+    It says how many it trains before it does; --dry-run only says it. Without that section, nothing is trained: the
+    best cell of the grid is compared with its neighbours.
     """
     from hpc.submission.launching import launch
     from src.config.loading import load_config
@@ -154,6 +159,7 @@ def evaluate(
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
     new_code: NewCodeOption = False,
+    trust: TrustOption = False,
     max_slice_hours: HoursOption = None,
 ) -> None:
     """Evaluate a checkpoint on the val or test split."""
@@ -182,6 +188,7 @@ def pipeline(
     set_: SetOption = None,
     fresh: FreshOption = False,
     new_code: NewCodeOption = False,
+    trust: TrustOption = False,
     max_slice_hours: HoursOption = None,
     advance: Annotated[str | None, typer.Option("--advance", metavar="PIPELINE", hidden=True)] = None,
 ) -> None:
@@ -217,6 +224,7 @@ def plan(
     ] = "grid",
     config: ConfigOption = "configs/config.yaml",
     cluster: ClusterOption = None,
+    trust: TrustOption = False,
     set_: SetOption = None,
 ) -> None:
     """Show what a command would submit. The same as its --dry-run."""

@@ -17,7 +17,8 @@ from hpc.doctor.node_checks import node_lines, task_lines
 from hpc.doctor.probe import NoNodeError, probe_here, probe_node
 from hpc.doctor.site_query import site_lines
 from hpc.submission.forecast import forecast_of
-from hpc.submission.profile import Profile, load_profile
+from hpc.submission.placement import place
+from hpc.submission.profile import Profile
 from src import hints
 from src.config.schema import Config
 from src.errors import ClusterError
@@ -31,12 +32,13 @@ def show_doctor(config: Config, cluster: str | None, *, node: bool = True) -> in
 
     `node`: submit a short task that probes a node. Raises ConfigError if the profile or the grid is not valid.
     """
-    name, profile = load_profile(cluster)
+    placement = place(config, cluster)
+    profile = placement.profile
     request = grid_request(config) if config.hparams.axes else train_request(config)
     tasks = -(-len(request.cells) // profile.cells_per_job)
     save_s = forecast_of(request, request.cells, profile).save_s
     lines = examine(Path(config.paths.runs_dir), profile, tasks, node=node, save_s=save_s)
-    print_page(f"profile {name}: what Relay finds at this site", lines)
+    print_page(f"{placement}: what Relay finds at this site", lines)
     return int(any(line.level == "problem" for line in lines))
 
 

@@ -9,9 +9,10 @@ from hpc.monitor.failed_runs import failed_runs
 from hpc.pipeline.names import resolve_stage_name
 from hpc.recovery.reconcile import reset_budgets
 from hpc.submission.execute import execute
+from hpc.submission.placement import place, remember_profile
 from hpc.submission.prepare import choose_code
-from hpc.submission.profile import profile_of, remember_profile
 from hpc.submission.site import ask_site
+from hpc.submission.trust import check_sweep
 from src import hints
 from src.config.loading import make_config
 from src.config.schema import Config
@@ -28,15 +29,15 @@ def retry(config: Config, name: str | None, cluster: str | None, cause: str | No
     runs_dir = Path(config.paths.runs_dir)
     sweep, run = find_named(runs_dir, resolve_stage_name(runs_dir, name))
     hints.use(sweep.meta())
-    profile_name, profile = profile_of(sweep, cluster)
+    placement = place(config, cluster, sweep.meta())
+    profile_name, profile = placement.name, placement.profile
+    check_sweep(sweep)
     # Before anything is written: a site that refuses must leave the budgets as they are.
     site = None if profile.executor == "local" else ask_site(profile_name, profile)
     chosen = failed_runs(sweep, run, cause, on_slurm=site is not None)
     # Before the budgets are reset: a sweep whose code cannot be started must keep them.
     choose_code(sweep, new_code=new_code)
     remember_profile(sweep, profile_name)
-    # Again, because the profile in sweep.yaml is part of the commands that messages suggest.
-    hints.use(sweep.meta())
     reset_budgets(chosen, round(time.time(), 3))
     print(
         f"{sweep.path}: budgets reset for {counted(len(chosen), 'failed run')}, on profile {profile_name}:", flush=True

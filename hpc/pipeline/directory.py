@@ -88,14 +88,14 @@ class Pipeline:
     def use_profile(self, name: str, profile: Profile) -> None:
         """Submit its jobs under this profile from now on, and save the command line for later hints."""
         replace_file(self.profile_file, yaml_file.dump_yaml(profile.model_dump(mode="json")))
-        self._write({**self.meta(), "profile": name, "call": hints.to_keep()})
+        self._write({**self.meta(), "call": hints.to_keep("pipeline", name)})
 
     def _write(self, meta: Mapping[str, Any]) -> None:
         replace_file(self.path / "chain.yaml", yaml_file.dump_yaml(meta))
 
     def meta(self) -> dict[str, Any]:
-        """The content of chain.yaml: key, created, folder (the working directory), fresh, lr_factors, config, snapshot,
-        profile and call (the command line).
+        """The content of chain.yaml: key, created, folder (the working directory), fresh, lr_factors, config, snapshot
+        and call (the command line and the profile).
 
         Raises RunError if this is not the directory of a pipeline.
         """
@@ -146,7 +146,12 @@ def make_pipeline(config: Config, lr_factors: Sequence[float], *, fresh: bool) -
         "created": created.isoformat(),
         "folder": str(Path.cwd()),
     }
-    meta |= {"fresh": fresh, "snapshot": keep_code(pipeline.code).name, **_request_of(config, lr_factors)}
+    meta |= {
+        "fresh": fresh,
+        "snapshot": keep_code(pipeline.code).name,
+        "call": hints.to_keep("pipeline"),
+        **_request_of(config, lr_factors),
+    }
     replace_file(pipeline.path / "chain.yaml", yaml_file.dump_yaml(meta))
     return pipeline
 

@@ -9,8 +9,9 @@ from hpc.pipeline.stage_job import submit_stage_job
 from hpc.pipeline.stage_sweep import classify_stage, open_stage_sweep
 from hpc.pipeline.stages import stage_request, stage_result
 from hpc.submission.execute import execute
+from hpc.submission.placement import remember_profile
 from hpc.submission.prepare import choose_code
-from hpc.submission.profile import Profile, remember_profile
+from hpc.submission.profile import Profile
 from hpc.submission.site import SiteLimits
 from hpc.submission.submissions import in_queue
 from src import hints
@@ -31,7 +32,7 @@ def advance_stage(
     choose_code(sweep, new_code=new_code, root=pipeline.snapshot())
     if len(by_state.done) < len(request.cells):
         print(f"{stage}: {sweep.path}", flush=True)
-        remember_profile(sweep, str(pipeline.meta()["profile"]))
+        remember_profile(sweep, pipeline.meta()["call"]["cluster"])
         execute(sweep, profile, site, request.config, by_user=not by_stage_job)
         if site and any(not run.is_done() for run in sweep.runs()):
             queued_tasks = {job.job_id for jobs in in_queue(sweep).values() for job in jobs}
@@ -49,8 +50,8 @@ def advance_stage(
         if site:
             collect(sweep, Path(request.config.paths.artifacts_dir))
         pipeline.record(link=stage, state="done", sweep=sweep.name, found=result)
-    profile_name = sweep.meta().get("profile")
-    is_elsewhere = profile_name not in (None, pipeline.meta()["profile"])
+    profile_name = sweep.meta()["call"].get("cluster")
+    is_elsewhere = profile_name not in (None, pipeline.meta()["call"]["cluster"])
     before = f"; it was done before, on profile {profile_name}" if is_elsewhere else ""
     print(f"{stage}: done, {result}{before}", flush=True)
     return True

@@ -10,6 +10,7 @@ from hpc.pipeline.directory import Pipeline
 from hpc.submission.plan import job_name, options_without_slice
 from hpc.submission.profile import Profile
 from hpc.submission.submit import show_in_logs
+from hpc.submission.trust import trust_option
 from src.log import log
 from src.runs.code_snapshot import check_commands
 
@@ -38,7 +39,7 @@ def submit_stage_job(pipeline: Pipeline, stage: str, queued_tasks: set[str], pro
 
 
 def _stage_script(pipeline: Pipeline, profile: Profile) -> str:
-    call = [sys.executable, "-m", "hpc.launch", "pipeline", "--advance", str(pipeline.path)]
+    call = [sys.executable, "-m", "hpc.launch", "pipeline", "--advance", str(pipeline.path), *trust_option()]
     lines = [
         *check_commands(pipeline.snapshot()),
         f"cd {shlex.quote(pipeline.meta()['folder'])}",

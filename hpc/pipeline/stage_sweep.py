@@ -6,6 +6,7 @@ from hpc.pipeline.directory import Pipeline
 from hpc.recovery.reconcile import RunsByState, blocked_by_cause, classify_runs, last_cause
 from hpc.slurm import Queue
 from hpc.submission.submissions import submissions
+from hpc.submission.trust import check_sweep
 from src import hints
 from src.errors import RunError
 from src.runner import prepare_images
@@ -18,7 +19,7 @@ def open_stage_sweep(pipeline: Pipeline, stage: str, request: Request) -> SweepD
     """The sweep of a stage: the one that it had before, or one planned now.
 
     Unless the pipeline is --fresh, an earlier sweep of the same content counts as planned. Raises DataError if the
-    images have changed.
+    images have changed, RunError if it is another user's and --trust was not given.
     """
     request = prepare_images(request)
     sweep = pipeline.stage_sweep(stage)
@@ -26,6 +27,7 @@ def open_stage_sweep(pipeline: Pipeline, stage: str, request: Request) -> SweepD
     if sweep is None or sweep.meta()["key"] != request.key:
         sweep, _ = open_sweep(request, fresh=bool(pipeline.meta()["fresh"]), code_root=pipeline.snapshot())
         pipeline.record(link=stage, state="planned", sweep=sweep.name)
+    check_sweep(sweep)
     check_same_images(sweep, request)
     return sweep
 

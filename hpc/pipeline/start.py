@@ -8,7 +8,8 @@ from hpc.pipeline.advance import advance
 from hpc.pipeline.directory import STAGES, Pipeline, find_same_pipeline, make_pipeline
 from hpc.pipeline.stages import requests_at_start
 from hpc.submission.forecast import cells_left, forecast_of, refuse_above, total_of
-from hpc.submission.profile import load_profile
+from hpc.submission.placement import choose_name, place
+from hpc.submission.trust import check_sweep
 from src.config.schema import Config
 from src.runner import prepare_images
 from src.runs.code_snapshot import change_since, new_code_hint
@@ -26,13 +27,15 @@ def start_pipeline(
     max_slice_hours: float | None = None,
 ) -> None:
     """Start a pipeline, or continue the one with the same configuration. Raises RunError if a stage has failed."""
+    choose_name(config, cluster)  # First, for the messages of the requests.
     pipeline = None if fresh else find_same_pipeline(config, lr_factors)
     # Every stage is planned once before the first one is submitted: a mistake in the training's settings should not
     # surface only after the LR sweep and the grid have run. The rate is a placeholder until the LR sweep is done.
     requests = requests_at_start(config, lr_factors)
     grid = requests["grid"]
     earlier = pipeline or (None if fresh else find_sweep(grid.runs_dir, grid.kind, grid.key))
-    name, profile = load_profile(cluster or (earlier.meta().get("profile") if earlier else None))
+    placement = place(config, cluster, earlier.meta() if earlier else None)
+    profile = placement.profile
     forecast = total_of(
         [
             forecast_of(request, cells_left(request, _sweep_to_continue(pipeline, request, fresh=fresh)), profile)
@@ -42,10 +45,12 @@ def start_pipeline(
     refuse_above(max_slice_hours, forecast)
     prepare_images(grid)
     is_new = pipeline is None
+    if pipeline:
+        check_sweep(SweepDir(pipeline.path))  # Before its profile is replaced.
     pipeline = pipeline or make_pipeline(config, lr_factors, fresh=fresh)
-    pipeline.use_profile(name, profile)
+    pipeline.use_profile(placement.name, profile)
     state = "new" if is_new else "continued"
-    print(f"{pipeline.path}: {state}: {' -> '.join(STAGES)}; profile {name}\n{forecast}", flush=True)
+    print(f"{pipeline.path}: {state}: {' -> '.join(STAGES)}; {placement}\n{forecast}", flush=True)
     if new_code and not is_new:
         pipeline.use_new_code()
     elif change := change_since(pipeline.snapshot()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from hpc import slurm
+from hpc.submission.placement import Placement
 from hpc.submission.plan import Target, plan_arrays
 from hpc.submission.prepare import code_to_use
 from hpc.submission.profile import Profile
@@ -25,12 +26,10 @@ def _runs_of(request: Request, existing: SweepDir | None) -> list[RunDir]:
     return [sweep.run(cell.name) for cell in request.cells]
 
 
-def print_plan(
-    request: Request, existing: SweepDir | None, profile_name: str, profile: Profile, *, new_code: bool
-) -> None:
+def print_plan(request: Request, existing: SweepDir | None, placement: Placement, *, new_code: bool) -> None:
     """Print each cell with its state, then the plan as sbatch would get it. Writes nothing."""
-    runs = _runs_of(request, existing)
-    sweep, undone = runs[0].sweep(), [run for run in runs if not run.is_done()]
+    runs, profile = _runs_of(request, existing), placement.profile
+    sweep, undone = runs[0].sweep(), [run for run in runs if not (existing and run.is_done())]
     site, queue = _ask_site(existing, profile, len(undone)) if undone and profile.executor == "slurm" else (None, {})
     states = {run: "in the queue" if run.name in queue else "" for run in undone}
     to_submit = [run for run, state in states.items() if not state]
@@ -42,7 +41,7 @@ def print_plan(
         print("nothing is left to submit")
         return
     if site is None:
-        print(f"profile {profile_name}: on this machine, at most {profile.max_parallel} at a time")
+        print(f"{placement}: on this machine, at most {profile.max_parallel} at a time")
         return
     target = Target(sweep, profile, site, code_to_use(sweep, new_code=new_code))
     tasks = {job.job_id for jobs in queue.values() for job in jobs}
@@ -52,7 +51,7 @@ def print_plan(
     # A later array names the earlier ones that it waits for by their ids, which only sbatch gives.
     ids = {plan.job_name: f"<the id of {plan.job_name}>" for plan in plans}
     for plan in plans:
-        print(f"profile {profile_name}: {plan}; sbatch gets:\n\n{plan.with_ids(ids).sbatch_text}")
+        print(f"{placement}: {plan}; sbatch gets:\n\n{plan.with_ids(ids).sbatch_text}")
 
 
 def _ask_site(existing: SweepDir | None, profile: Profile, runs: int) -> tuple[SiteLimits, slurm.Queue]:

@@ -8,14 +8,15 @@ import jobs
 from hpc.submission.dry_run import print_plan
 from hpc.submission.execute import execute
 from hpc.submission.forecast import cells_left, forecast_of, refuse_above, warn_of_memory, warn_of_short_lead
+from hpc.submission.placement import choose_name, place, remember_profile
 from hpc.submission.prepare import prepare_sweep
-from hpc.submission.profile import profile_of, remember_profile
 from hpc.submission.site import ask_site, check_job_folder
+from hpc.submission.trust import check_sweep
 from src import hints
 from src.config.schema import Config
 from src.runs.rundir import SweepDir
-from src.runs.sweeps import find_sweep
-from src.text import counted
+from src.runs.sweeps import describe_progress, find_sweep
+from src.text import counted, shortlist
 
 
 def launch(
@@ -34,20 +35,24 @@ def launch(
     `options` are those of the kind's request, such as `refined` for a grid. A dry run prints the plan, writes nothing,
     and returns None. Raises RunError if the forecast is above `max_slice_hours`, ClusterError if SLURM does not answer.
     """
+    choose_name(config, cluster)  # First, for the messages of the request.
     request = jobs.request_of(kind, config, **options)
     existing = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
-    profile_name, profile = profile_of(existing, cluster)
+    placement = place(config, cluster, existing.meta() if existing else None)
+    profile_name, profile = placement.name, placement.profile
     left = cells_left(request, existing)
     forecast = forecast_of(request, left, profile)
     check_job_folder(request.runs_dir)
     if dry_run:
-        print_plan(request, existing, profile_name, profile, new_code=new_code)
+        print_plan(request, existing, placement, new_code=new_code)
         if left:
             print(forecast)
             warn_of_short_lead(profile, forecast)
             warn_of_memory(profile, forecast)
             refuse_above(max_slice_hours, forecast)
         return None
+    if existing:
+        check_sweep(existing)
     refuse_above(max_slice_hours, forecast)
     warn_of_short_lead(profile, forecast)
     warn_of_memory(profile, forecast)
@@ -55,15 +60,15 @@ def launch(
     jobs.check(request)
     site = None if profile.executor == "local" else ask_site(profile_name, profile)
     sweep, new = prepare_sweep(request, fresh=fresh, new_code=new_code)
-    done = 0 if new else sum(run.is_done() for run in sweep.runs())
-    count = len(request.cells)
-    if done < count:
-        state = f"new, {counted(count, 'run')}" if new else f"continued, {done} of {count} runs are done"
-        print(f"{sweep.path}: {state}; profile {profile_name}", flush=True)
+    undone = [run.name for run in sweep.runs() if not run.is_done()]
+    if undone:
+        print(f"{sweep.path}: {describe_progress(sweep, new=new)}; {placement}", flush=True)
+        if kind == "compare":
+            print(f"compare trains {counted(len(undone), 'run')} in full: {shortlist(undone)}", flush=True)
         print(forecast, flush=True)
         remember_profile(sweep, profile_name)
     else:
-        used = sweep.meta().get("profile")
+        used = sweep.meta()["call"].get("cluster")
         start_over = f"to run it again from the start on profile {profile_name}: {hints.again('--fresh')}"
         print(f"{sweep.path}: done before{f', on profile {used}' if used else ''}; {start_over}", flush=True)
     execute(sweep, profile, site, config)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from src import hints
+from hpc.submission.trust import check_profile
 from src.config import yaml_file
 from src.config.messages import describe
 from src.errors import ConfigError
-from src.files import replace_file
-from src.runs.rundir import SweepDir
 from src.section import Count, Section
 
 _FOLDER = Path("configs/clusters")
@@ -125,36 +122,42 @@ def profile_names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
-def load_profile(name: str | None) -> tuple[str, Profile]:
-    """The profile with this name or path; without one, `h100-mig` if this machine has sbatch, else `local`.
+def load_profile(name: str, origin: str = "--cluster") -> tuple[str, Profile]:
+    """The profile with this name in configs/clusters, or at this path if it ends in .yaml or .yml.
 
-    Returns it with the name that finds it again from any folder. Raises ConfigError if there is none, or it is invalid.
+    Returns it with the name that finds it again from any folder. `origin`: who gave the name, for messages. Raises
+    ConfigError if there is none, if it is invalid, or if it lies in a run directory, RunError if it belongs to another
+    user.
     """
-    if name is None:
-        name = "h100-mig" if shutil.which("sbatch") else "local"
     by_path = name.endswith((".yaml", ".yml"))
     path = Path(name) if by_path else _FOLDER / f"{name}.yaml"
-    if not path.is_file():
+    if not path.is_file() or (not by_path and path.parent != _FOLDER):
         raise ConfigError(
-            f"--cluster {name}: there is no {path}; profiles here: {', '.join(profile_names()) or 'none'}"
+            f"{origin}: {name}: there is no such profile; in {_FOLDER} there are "
+            f"{', '.join(profile_names()) or 'none'}; choose one with --cluster NAME, or give the path of a .yaml file"
         )
+    _refuse_in_run_directory(path, origin)
+    check_profile(path)
+    return str(path.absolute()) if by_path else name, read_profile(path)
+
+
+def read_profile(path: Path) -> Profile:
+    """The profile in this file. Raises ConfigError if it is invalid."""
     try:
         content = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in yaml_file.read_mapping(path).items()
         }
-        return str(path.absolute()) if by_path else name, Profile.model_validate(content)
+        return Profile.model_validate(content)
     except ValidationError as error:
         raise ConfigError(describe(error, Profile, str(path))) from None
 
 
-def profile_of(sweep: SweepDir | None, cluster: str | None) -> tuple[str, Profile]:
-    """The profile named by `cluster`, else the sweep's own, else the default for this machine."""
-    return load_profile(cluster or (sweep.meta().get("profile") if sweep else None))
-
-
-def remember_profile(sweep: SweepDir, name: str) -> None:
-    """Save in sweep.yaml the profile under which the sweep runs from now on, and the command line for later hints."""
-    meta = {**sweep.meta(), "profile": name, "call": hints.to_keep()}
-    if meta != sweep.meta():
-        replace_file(sweep.meta_file, yaml_file.dump_yaml(meta))
+def _refuse_in_run_directory(path: Path, origin: str) -> None:
+    # What a run directory names must not make Relay execute the `setup:` of a file that came with it.
+    for folder in path.resolve().parents:
+        if any((folder / name).exists() for name in ("sweep.yaml", "chain.yaml")):
+            raise ConfigError(
+                f"{origin}: {path}: lies in the run directory {folder}; a profile is a name in {_FOLDER} or a file of "
+                "yours; copy it there"
+            )

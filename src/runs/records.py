@@ -40,6 +40,16 @@ class Origin(TypedDict, total=False):
     run: Required[RunName]
 
 
+@with_config(ConfigDict(extra="forbid", strict=True, defer_build=True))
+class Call(TypedDict, total=False):
+    """The command line that made a sweep or pipeline, and the profile of its tasks: `hints.Call`."""
+
+    module: Required[Annotated[str, StringConstraints(pattern=r"^(hpc|src)\.\w+$")]]
+    arguments: Required[list[str]]
+    options: Required[list[str]]
+    cluster: Required[str | None]
+
+
 @_record
 class Meta(TypedDict, total=False):
     """sweep.yaml."""
@@ -48,6 +58,7 @@ class Meta(TypedDict, total=False):
     key: Required[str]
     created: Required[str]
     config: Required[dict[str, Any]]
+    call: Required[Call]
     tag: str
     cells: Annotated[int, Field(ge=0)] | None
     code: dict[str, Any]
@@ -181,6 +192,7 @@ class PipelineMeta(TypedDict, total=False):
     fresh: Required[bool]
     lr_factors: Required[list[float]]
     config: Required[dict[str, Any]]
+    call: Required[Call]
     snapshot: Word
 
 

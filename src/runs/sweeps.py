@@ -28,6 +28,7 @@ from src.runs.kinds import cost_key, kind_of
 from src.runs.planning_lock import folder_lock, unwritable
 from src.runs.provenance import code_version
 from src.runs.rundir import SweepDir
+from src.text import counted
 
 _MAKING = ".making-"
 # More files than this are made durable by one sync(2) of all file systems, which is faster than one fsync each.
@@ -140,6 +141,27 @@ def find_sweep(runs_dir: Path, kind: str, key: str | None = None) -> SweepDir | 
     return None
 
 
+def describe_progress(sweep: SweepDir, *, new: bool) -> str:
+    """`new, 3 runs`; `continued, 1 of 3 runs is done`. A new sweep has finished runs if it reuses those of another."""
+    runs = sweep.runs()
+    done = sum(run.is_done() for run in runs)
+    verb = "is" if done == 1 else "are"
+    progress = f"{done} of {counted(len(runs), 'run')} {verb} done" if done or not new else counted(len(runs), "run")
+    return f"{'new' if new else 'continued'}, {progress}"
+
+
+def newest_on_same_images(config: Config) -> SweepDir | None:
+    """The newest sweep that was submitted under a profile, on the images that the configuration has; None if there is
+    none.
+    """
+    images = config.to_dict()["dataset"]
+    for sweep in reversed(sweeps(Path(config.paths.runs_dir))):
+        meta = sweep.meta()
+        if meta["call"].get("cluster") and meta["config"].get("dataset") == images:
+            return sweep
+    return None
+
+
 def make_sweep(request: Request, created: datetime, code_root: Path | None = None) -> SweepDir:
     """Create a sweep with the directories of all its runs in a hidden folder, and rename that to its final name.
 
@@ -183,7 +205,7 @@ def _write_sweep(draft: SweepDir, request: Request, created: datetime, code_root
         "code": code_version(snapshot),
         "snapshot": snapshot.name,
         **({"origin": dict(request.origin)} if request.origin else {}),
-        "call": hints.to_keep(),
+        "call": hints.to_keep(request.kind),
         "config": request.config.to_dict(),
     }
     replace_file(draft.meta_file, yaml_file.dump_yaml(meta))

@@ -11,6 +11,7 @@ import pytest
 
 from hpc import slurm
 from hpc.slurm_command import BusyError, run_slurm, run_slurm_once
+from hpc.submission.placement import default_name
 from hpc.submission.plan import SubmitPlan, Target, job_name, make_plan, options_without_slice, plan_arrays
 from hpc.submission.profile import Profile, load_profile
 from hpc.submission.site import SiteLimits, choose_gres
@@ -41,7 +42,7 @@ def plan_of(
 
 
 def test_the_sbatch_text_of_an_array_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(hints._call, "words", ["hpc.launch", "grid"])
+    monkeypatch.setattr(hints, "_call", hints.Call("hpc.launch", ["grid"]))
     grid = hints.python("hpc.launch", "grid")
     runs = [Path(f"/scratch/runs/grid/k=00{i}") for i in range(3)]
     plan = plan_of(runs, "gpu:1g.12gb:1", logs="/scratch/logs/grid")
@@ -235,7 +236,7 @@ def test_the_profiles_that_come_with_it_are_valid(monkeypatch: pytest.MonkeyPatc
     assert load_profile("local")[1].max_parallel == 1
     assert load_profile("demo")[1].max_parallel == 2
     assert load_profile("one-machine")[1].partition == "gpu"
-    with pytest.raises(ConfigError, match="profiles here: demo, h100-mig, local, one-machine"):
+    with pytest.raises(ConfigError, match="there are demo, h100-mig, local, one-machine; choose"):
         load_profile("h100")
 
 
@@ -244,9 +245,9 @@ def test_without_a_name_the_profile_is_the_one_for_this_machine(
 ) -> None:
     monkeypatch.chdir(PROJECT_ROOT)
     fake(commands, "sbatch", "exit 0")
-    assert load_profile(None)[0] == "h100-mig"
+    assert default_name() == "h100-mig"
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert load_profile(None)[0] == "local"
+    assert default_name() == "local"
 
 
 @pytest.mark.parametrize(

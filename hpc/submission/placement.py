@@ -1,0 +1,78 @@
+"""Which profile a command submits under, and why.
+
+In this order: --cluster; the profile of the sweep that it continues; that of the newest sweep on the same images, so
+that what follows a grid goes where the grid went; RELAY_CLUSTER; `h100-mig` where sbatch exists, else `local`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+from hpc.submission.profile import Profile, load_profile
+from src import hints
+from src.config import yaml_file
+from src.config.schema import Config
+from src.files import replace_file
+from src.runs.rundir import SweepDir
+from src.runs.sweeps import newest_on_same_images
+
+_VARIABLE = "RELAY_CLUSTER"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A profile, the name that finds it again from any folder, and where that name came from ("": --cluster)."""
+
+    name: str
+    profile: Profile
+    reason: str
+
+    def __str__(self) -> str:
+        return f"profile {self.name}{f' ({self.reason})' if self.reason else ''}"
+
+
+def choose_name(config: Config, cluster: str | None, saved: dict[str, Any] | None = None) -> tuple[str, str]:
+    """The name of the profile and where it came from. The messages of this process suggest it from now on.
+
+    `cluster`: the value of --cluster. `saved`: the sweep.yaml or chain.yaml that the command continues.
+    """
+    name, reason = _choose(config, cluster, saved)
+    hints.placed(name)
+    return name, reason
+
+
+def place(config: Config, cluster: str | None, saved: dict[str, Any] | None = None) -> Placement:
+    """`choose_name` with the profile. Raises ConfigError if it does not exist or is not valid."""
+    name, reason = choose_name(config, cluster, saved)
+    name, profile = load_profile(name, reason or "--cluster")
+    hints.placed(name)
+    return Placement(name, profile, reason)
+
+
+def _choose(config: Config, cluster: str | None, saved: dict[str, Any] | None) -> tuple[str, str]:
+    if cluster:
+        return cluster, ""
+    if saved and (own := saved["call"].get("cluster")):
+        return own, "as before"
+    before = newest_on_same_images(config)
+    if before:
+        return str(before.meta()["call"]["cluster"]), f"as {before.name}, on the same images"
+    if os.environ.get(_VARIABLE):
+        return os.environ[_VARIABLE], _VARIABLE
+    return default_name(), "the default of this machine"
+
+
+def default_name() -> str:
+    """The profile where nothing names one: `h100-mig` if this machine has sbatch, else `local`."""
+    return "h100-mig" if shutil.which("sbatch") else "local"
+
+
+def remember_profile(sweep: SweepDir, name: str) -> None:
+    """Save in sweep.yaml the profile of its tasks from now on, and the command line for later hints."""
+    saved = sweep.meta()
+    content = {**saved, "call": hints.to_keep(sweep.kind, name)}
+    if content != saved:
+        replace_file(sweep.meta_file, yaml_file.dump_yaml(content))
