@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import count
 from typing import Literal
 
-from hpc.slurm_command import ARGUMENT_BYTES, PATIENT_WAITS_S, WAITS_S, retry, run_slurm, run_slurm_once
+from hpc.slurm_command import ARGUMENT_BYTES, PATIENT_WAITS_S, WAITS_S, run_slurm
 from src.errors import ClusterError
 
 
@@ -145,34 +144,6 @@ def release(job_ids: Sequence[str]) -> None:
     """Release jobs that are held in the queue, so that they can start. Raises ClusterError."""
     for part in _parts(job_ids):
         run_slurm(["scontrol", "release", ",".join(part)])
-
-
-def send_once(name: str, send: Callable[[], str]) -> str:
-    """Submit a job exactly once: call `send`, which submits it as `name`, and return the job id that it returns.
-
-    An sbatch that times out may have been accepted. So before each new try squeue is asked for `name`; and if an
-    earlier try was accepted late, the surplus job is cancelled. Raises ClusterError.
-    """
-    tries = count()
-
-    def send_unless_taken() -> str:
-        if next(tries) == 0:
-            return send()
-        taken = squeue([name], waits_s=())
-        if taken:
-            return taken[0].array_id
-        job_id = send()
-        cancel(sorted({job.array_id for job in squeue([name])} - {job_id}))
-        return job_id
-
-    return retry(send_unless_taken, WAITS_S, announce=True)
-
-
-def submit_script(name: str, script: str, options: Mapping[str, str | int | bool]) -> str:
-    """Submit a bash script as the job `name`, with sbatch's long options. Returns the job id; raises ClusterError."""
-    given = [f"--{key}" if value is True else f"--{key}={value}" for key, value in options.items()]
-    command = ["sbatch", "--parsable", f"--job-name={name}", *given, f"--wrap={script}"]
-    return send_once(name, lambda: run_slurm_once(command).strip().partition(";")[0])
 
 
 def requeue(job_id: str) -> None:

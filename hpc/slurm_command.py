@@ -75,8 +75,15 @@ def run_slurm_once(command: Sequence[str]) -> str:
         raise ClusterError(f"SLURM_CONF: {conf} is not there; unset it, or start that cluster again: {_start_one()}")
     began_s = time.monotonic()
     try:
+        # A site's own names and messages may be in any encoding: a byte that is not UTF-8 must not lose an answer.
         done = subprocess.run(
-            list(command), env=_environment(), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            list(command),
+            env=_environment(),
+            capture_output=True,
+            encoding="utf-8",
+            errors="backslashreplace",
+            timeout=_TIMEOUT_S,
+            check=False,
         )
     except FileNotFoundError:
         raise ClusterError(
@@ -84,7 +91,10 @@ def run_slurm_once(command: Sequence[str]) -> str:
             f"To start a SLURM on this machine: {_start_one()}"
         ) from None
     except OSError as error:
-        raise not_executable(command[0], error) from None
+        raise ClusterError(
+            f"{command[0]}: cannot be executed: {error.strerror}. This machine's SLURM installation is broken; "
+            "fix it, or load the site's SLURM module"
+        ) from None
     except subprocess.TimeoutExpired:
         raise BusyError(f"{command[0]}: no answer in {_TIMEOUT_S} s") from None
     took_s = time.monotonic() - began_s
@@ -92,27 +102,9 @@ def run_slurm_once(command: Sequence[str]) -> str:
     if done.returncode == 0:
         return done.stdout
     problem = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
-    raise refusal(f"{command[0]}: {_reason(problem)}")
-
-
-def refusal(message: str) -> ClusterError:
-    """The error to raise for this message of SLURM's: BusyError if it says that the controller was busy, else
-    ClusterError.
-    """
-    return BusyError(message) if is_busy(message) else ClusterError(message)
-
-
-def is_busy(words: str) -> bool:
-    """Whether this message of SLURM's says that the controller could not answer, so that a retry may help."""
-    return _BUSY.search(words) is not None
-
-
-def not_executable(program: str, error: OSError) -> ClusterError:
-    """The error for a program that exists and that the system refuses to execute."""
-    return ClusterError(
-        f"{program}: cannot be executed: {error.strerror}. This machine's SLURM installation is broken; "
-        "fix it, or load the site's SLURM module"
-    )
+    reason = _reason(problem)
+    message = reason if reason.startswith(f"{command[0]}: ") else f"{command[0]}: {reason}"
+    raise BusyError(message) if _BUSY.search(message) else ClusterError(message)
 
 
 def _environment() -> dict[str, str]:

@@ -293,17 +293,11 @@ def site(tmp_path: Path) -> dict[str, str]:
     """The environment of a site whose sbatch and squeue keep a queue; scancel writes down what it is given."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    # A job that continues a pipeline is given by options, and answered by its number alone.
-    single = """
-for word in "$@"; do case "$word" in --job-name=*)
-    echo call >> "$QUEUE.calls"; echo "$@" >> "$QUEUE.options"; id=$(( 100 + $(cat "$QUEUE.calls" | wc -l) ))
-    echo "${word#--job-name=} 1 $id" >> "$QUEUE"; echo "$id"; exit 0;; esac; done
-"""
     programs = {
         "sinfo": "echo gpu:1g.12gb:7",
         "scontrol": "echo 'MaxArraySize            = 1001'",
         "squeue": SQUEUE,
-        "sbatch": single + SBATCH.replace("MOMENT", TAKE),
+        "sbatch": SBATCH.replace("MOMENT", TAKE),
         "srun": "exit 1",
         "scancel": f'echo "$@" >> "{tmp_path}/cancelled"',
     }
@@ -325,10 +319,10 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
         assert paste(hint, site).returncode == 0
     (pipeline,) = all_pipelines(tmp_path / "runs")
     (sweep,) = sweeps(tmp_path / "runs")
-    options = (tmp_path / "queue.options").read_text()
+    (script,) = pipeline.jobs.glob("*.sh")
     expected = "--requeue --reservation=course --cpus-per-task=1 --mem=2G --time=20 --dependency=afterany:101"
-    assert set(expected.split()) <= set(options.split())
-    assert "--gres" not in options
+    assert {f"#SBATCH {option}" for option in expected.split()} <= set(script.read_text().splitlines())
+    assert "--gres" not in script.read_text()
 
     status = fork_python("hpc.launch", "status", *given, env=site)
     assert status.returncode == 0, status.stderr

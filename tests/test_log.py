@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.node.task import Task
+from hpc.node.task import main
 from src.log import LEVEL_VARIABLE, log, set_verbosity, start_log
 from tests.conftest import ROOT, command_environment, fake, run_python, site_path
 from tests.fork_server import fork_python
@@ -29,8 +29,6 @@ def test_lines_have_the_time_and_the_level(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_root_handler_does_not_double_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    import submitit
-
     handler = logging.StreamHandler()
     logging.getLogger().addHandler(handler)
     try:
@@ -38,7 +36,6 @@ def test_a_root_handler_does_not_double_the_lines(capsys: pytest.CaptureFixture[
         log.info("once")
     finally:
         logging.getLogger().removeHandler(handler)
-    assert submitit
     said = capsys.readouterr()
     assert (said.out + said.err).count("once") == 1
 
@@ -57,14 +54,15 @@ def test_levels(
     assert " ".join(re.findall("<(.*)>", capsys.readouterr().err)) == shown
 
 
-def test_a_job_logs_as_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_logs_as_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("hpc.node.task.execute_runs", lambda runs: {})
+    (tmp_path / "tasks.json").write_text("[[]]")
     set_verbosity(verbose=True)
     log.setLevel(logging.ERROR)
-    Task([])()
+    main(tmp_path / "tasks.json")
     assert log.level == logging.DEBUG
     monkeypatch.delenv(LEVEL_VARIABLE)
-    Task([])()
+    main(tmp_path / "tasks.json")
     assert log.level == logging.INFO
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hpc import slurm
+from hpc import sbatch, slurm
 from hpc.doctor.handshake import POLL_S, Handshake, ProbeResult, open_handshake, try_lock
-from hpc.slurm_command import run_slurm
-from hpc.submission.plan import make_plan, task_command, task_environment, worker_python
+from hpc.submission.plan import make_plan
 from hpc.submission.profile import Profile
+from hpc.submission.script import python_command, setup_lines, task_environment
 from src.errors import ClusterError
 from src.files import read_json, replace_file
 from src.log import log
@@ -40,8 +39,8 @@ def probe_node(folder: Path, profile: Profile, gres: str | None, wait_s: float) 
     short = profile.model_copy(update={"time_min": _TIME_MIN})
     plan = make_plan(short, gres, name, [[folder]], folder, keep_code(folder / "code"))
     script = folder / "job.sh"
-    script.write_text(plan.sbatch_text.replace(task_command(folder), _command(folder)))
-    job_id = run_slurm(["sbatch", "--parsable", str(script)]).strip().partition(";")[0]
+    script.write_text(plan.script_of(_call(folder)))
+    job_id = sbatch.submit(name, script)
     log.info(f"job {job_id} checks a node; waiting up to {wait_s:.0f} s for a free one")
     try:
         return _exchange(Handshake(folder), _JobWatch(name, job_id, wait_s, folder))
@@ -51,7 +50,9 @@ def probe_node(folder: Path, profile: Profile, gres: str | None, wait_s: float) 
 
 def probe_here(folder: Path, profile: Profile) -> ProbeResult:
     """Run the probe as a process of this machine. Raises ClusterError if it ends without a report."""
-    lines = [*task_environment(profile, None, keep_code(folder / "code")), *profile.setup, f"exec {_command(folder)}"]
+    code = keep_code(folder / "code")
+    command = f"exec {python_command(_call(folder))}"
+    lines = [*setup_lines(profile, code), *task_environment(profile, None), command]
     with (folder / "err").open("w") as err:
         process = subprocess.Popen(["bash", "-c", "\n".join(lines)], stdout=subprocess.DEVNULL, stderr=err)
 
@@ -66,8 +67,8 @@ def probe_here(folder: Path, profile: Profile) -> ProbeResult:
         process.wait()
 
 
-def _command(folder: Path) -> str:
-    return f"{worker_python()} -u -m hpc.doctor.node_report {shlex.quote(str(folder))}"
+def _call(folder: Path) -> list[str]:
+    return ["hpc.doctor.node_report", str(folder)]
 
 
 def _exchange(handshake: Handshake, watch: Callable[[], None]) -> ProbeResult:

@@ -1,22 +1,19 @@
 """One task on its node: execute its runs, and requeue the task if a signal stops it.
 
 A signal only sets a flag. The training loop sees it at the next step boundary, saves and returns. Then, outside the
-loop, the attempt is closed with its cause, and the task requeues itself or ends. submitit does all of this inside the
-signal handler, which may interrupt an optimizer step or the write of a file.
+loop, the attempt is closed with its cause, and the task requeues itself or ends. A handler that did all of this itself
+might interrupt an optimizer step or the write of a file.
 
 A task with several runs executes each in a fork of its own, see hpc/node/fork.py.
 """
 
 from __future__ import annotations
 
-import logging
+import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from submitit.helpers import DelayedSubmission
 
 from hpc import slurm
 from hpc.node.execution import execute_run
@@ -28,28 +25,19 @@ from src.runs.causes import REQUEUED_AFTER, STOPPED_BY_USER, why_blocked
 from src.runs.rundir import RunDir
 
 
-class Task:
-    """What one SLURM array element executes: the runs at these paths.
+def main(tasks_file: Path) -> None:
+    """Execute the runs of this job's element: those at its place in the file, a JSON list of lists of run paths.
 
-    submitit pickles it at submission. A path cannot go stale while the job waits; a configuration could.
+    A path cannot go stale while the job waits; a configuration could. Exits with 3 if the file cannot be read.
     """
-
-    def __init__(self, runs: Sequence[str]) -> None:
-        self.runs = list(runs)
-
-    def __call__(self) -> dict[str, str]:
-        """Execute the runs, as `execute_runs`. Returns the state of each run by its label."""
-        start_log()
-        runs = [RunDir(Path(path)) for path in self.runs]
-        states = execute_runs(runs)
-        if not all(run.is_done() for run in runs):
-            # submitit would log "Job completed successfully", also for runs that were stopped or cancelled.
-            logging.getLogger("submitit").setLevel(logging.WARNING)
-        return states
-
-    def checkpoint(self, *args: Any, **kwargs: Any) -> DelayedSubmission:
-        """Called by submitit's own signal handler, which is active only until `StopRequest.install` replaces it."""
-        return DelayedSubmission(self)
+    start_log()
+    try:
+        tasks = json.loads(tasks_file.read_text())
+    except (OSError, ValueError) as error:
+        log.error(f"{tasks_file}: the list of the runs of this job cannot be read: {error}")
+        sys.exit(3)
+    element = int(os.environ.get("SLURM_ARRAY_TASK_ID") or 0)
+    execute_runs([RunDir(Path(path)) for path in tasks[element]])
 
 
 def execute_runs(runs: Sequence[RunDir]) -> dict[str, str]:
@@ -77,7 +65,6 @@ def execute_runs(runs: Sequence[RunDir]) -> dict[str, str]:
         requeue_if_allowed(runs, unasked[-1], stop)
     failed = [label for label, state in states.items() if state == "FAILED"]
     if failed:
-        # sys.exit, because submitit prints a traceback of its own for any other exception.
         log.error(f"failed: {', '.join(failed)}; the error is above and in attempts.jsonl")
         sys.exit(1)
     return states
@@ -109,9 +96,11 @@ def requeue_if_allowed(runs: Sequence[RunDir], cause: str, stop: StopRequest) ->
 
 
 def _requeue() -> None:
-    # As submitit's handler does, but without pickling the task again: submitit removes the old pickle before the new
-    # one is in place, and its pickle counts time-outs, guessed from the clock, down to zero. Our pickle never changes.
     job_id = own_job_id()
-    # The local pool decides by the cause in attempts.jsonl.
+    # Without one, the local pool decides by the cause in attempts.jsonl.
     if job_id:
         slurm.requeue(job_id)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import shlex
 import sys
 
-from hpc import slurm
+from hpc import sbatch, slurm
 from hpc.pipeline.directory import Pipeline
 from hpc.submission.plan import job_name, options_without_slice
 from hpc.submission.profile import Profile
+from hpc.submission.script import script_text, setup_lines
 from hpc.submission.submit import show_in_logs
 from hpc.submission.trust import trust_option
+from src.files import replace_file
 from src.log import log
-from src.runs.code_snapshot import check_commands
 
 
 def submit_stage_job(pipeline: Pipeline, stage: str, queued_tasks: set[str], profile: Profile) -> None:
@@ -32,21 +33,19 @@ def submit_stage_job(pipeline: Pipeline, stage: str, queued_tasks: set[str], pro
         # afterany (sbatch(1), --dependency): a failed task still lets the job start, which then says what failed.
         dependency="afterany:" + ":".join(sorted({job.partition("_")[0] for job in queued_tasks})),
         output=str(pipeline.jobs / "%j.out"),
-        chdir=pipeline.meta()["folder"],
     )
-    job = slurm.submit_script(name, _stage_script(pipeline, profile), options)
+    script = pipeline.jobs / f"{name}.sh"
+    replace_file(script, script_text({**options, "job-name": name}, _lines(pipeline, profile)))
+    job = sbatch.submit(name, script)
     log.info(f"job {job} continues {pipeline.name} when the jobs of {stage} are over")
 
 
-def _stage_script(pipeline: Pipeline, profile: Profile) -> str:
-    call = [sys.executable, "-m", "hpc.launch", "pipeline", "--advance", str(pipeline.path), *trust_option()]
-    lines = [
-        *check_commands(pipeline.snapshot()),
+def _lines(pipeline: Pipeline, profile: Profile) -> list[str]:
+    return [
+        *setup_lines(profile, pipeline.snapshot()),
         f"cd {shlex.quote(pipeline.meta()['folder'])}",
-        *profile.setup,
-        shlex.join(call),
+        shlex.join([sys.executable, "-m", "hpc.launch", "pipeline", "--advance", str(pipeline.path), *trust_option()]),
     ]
-    return "\n".join(lines)
 
 
 def cancel_stage_jobs(pipeline: Pipeline) -> list[str]:

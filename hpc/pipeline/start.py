@@ -9,6 +9,7 @@ from hpc.pipeline.directory import STAGES, Pipeline, find_same_pipeline, make_pi
 from hpc.pipeline.stages import requests_at_start
 from hpc.submission.forecast import cells_left, forecast_of, refuse_above, total_of
 from hpc.submission.placement import choose_name, place
+from hpc.submission.site import check_job_folder
 from hpc.submission.trust import check_sweep
 from src.config.schema import Config
 from src.runner import prepare_images
@@ -33,6 +34,7 @@ def start_pipeline(
     # surface only after the LR sweep and the grid have run. The rate is a placeholder until the LR sweep is done.
     requests = requests_at_start(config, lr_factors)
     grid = requests["grid"]
+    check_job_folder(grid.runs_dir)
     earlier = pipeline or (None if fresh else find_sweep(grid.runs_dir, grid.kind, grid.key))
     placement = place(config, cluster, earlier.meta() if earlier else None)
     profile = placement.profile

@@ -9,6 +9,7 @@ from hpc.submission.plan import Target
 from hpc.submission.profile import Profile
 from hpc.submission.queue_cleanup import clean_queue
 from hpc.submission.site import SiteLimits
+from hpc.submission.submissions import refuse_unseen
 from hpc.submission.submit import show_in_logs, submit_runs
 from src import hints
 from src.config.schema import Config
@@ -38,6 +39,7 @@ def submit_missing(
         by_state = classify_runs(sweep, queue)
         candidates = [*by_state.to_submit, *(by_state.cancelled if by_user else [])]
         to_submit = [run for run in candidates if only is None or run.name in only]
+        refuse_unseen(sweep, to_submit)
         for run in to_submit if by_user else []:
             run.lift_cancel()
         queued_tasks = {job.job_id for jobs in queue.values() for job in jobs}

@@ -185,7 +185,7 @@ def warn_of_memory(profile: Profile, forecast: Forecast) -> None:
     at_once = f", and runs_per_slice is {runs}" if runs > 1 else ""
     slice_gb = re.search(r"(\d+)gb", profile.gres or profile.slice or "")
     host_mb, gpu_mb = (runs * forecast.memory.get(name, 0) for name in ("host_mb", "gpu_mb"))
-    if profile.executor == "slurm" and host_mb > profile.mem_gb * 1024:
+    if profile.executor == "slurm" and profile.mem_gb is not None and host_mb > profile.mem_gb * 1024:
         log.warning(
             f"mem_gb: {profile.mem_gb:g} GB will not be enough: similar runs took "
             f"{host_mb / runs / 1024:.2g} GB each{at_once}; set it to {math.ceil(1.2 * host_mb / 1024)} or more"

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from hpc.submission.profile import Profile
+from hpc.submission.script import Options, log_options, script_text, setup_lines, srun_command, task_environment
 from hpc.submission.site import SiteLimits, check_job_folder
-from src.runs.code_snapshot import check_commands
 from src.runs.rundir import RunDir, SweepDir
 from src.text import counted
 
-# submitit stops requeuing after this many time-outs. It must never get there: the budgets of src/runs/causes.py decide.
-MAX_NUM_TIMEOUT = 10**9
-Options = Mapping[str, str | int | bool]
 # Without --requeue, a site with JobRequeue=0 (slurm.conf) refuses `scontrol requeue`. Two CPUs: one computes, one
 # prepares batches.
 _DEFAULTS: Options = {"requeue": True, "nodes": 1, "ntasks-per-node": 1, "cpus-per-task": 2}
@@ -29,7 +23,7 @@ _SMALL_JOB_MIN = 20
 # GPU, and a dependency or a hold of the profile would keep it from starting.
 _OF_TASKS = re.compile(
     r"(gres|gpus?|tres|mem|cpus?|ntasks|cores|sockets|threads)(-.*)?|mincpus|nodes|exclusive|licenses|signal|hold"
-    r"|dependency|error|open-mode"
+    r"|dependency"
 )
 
 
@@ -44,7 +38,7 @@ class SubmitPlan:
     tasks: tuple[tuple[Path, ...], ...]
     log_folder: Path
     options: Options
-    setup: tuple[str, ...]
+    lines: tuple[str, ...]
     max_parallel: int
     after: tuple[str, ...] = ()
 
@@ -53,47 +47,37 @@ class SubmitPlan:
         return replace(self, after=tuple(ids.get(job, job) for job in self.after))
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        """The parameters for submitit's SlurmExecutor."""
-        # The profile may have a dependency of its own; a comma means that both must be satisfied (sbatch(1)).
-        waits = [":".join(["afterany", *self.after])] if self.after else []
-        own = [str(self.options["dependency"])] if "dependency" in self.options else []
-        dependency = {"dependency": ",".join([*own, *waits])} if own or waits else {}
-        return {
-            "job_name": self.job_name,
-            "array_parallelism": self.max_parallel,
-            "setup": list(self.setup),
-            "additional_parameters": {**self.options, **dependency},
-        }
+    def script_file(self) -> Path:
+        """The script that sbatch is given."""
+        return self.log_folder / f"{self.job_name}.sh"
+
+    @property
+    def tasks_file(self) -> Path:
+        """The run directories of each task, which the tasks read. Their names do not need the id of the job."""
+        return self.log_folder / f"{self.job_name}.json"
 
     @property
     def sbatch_text(self) -> str:
-        """The script that sbatch gets, as submitit writes it."""
-        from submitit.slurm.slurm import _make_sbatch_string
+        """The script that sbatch gets."""
+        return self.script_of(["hpc.node.task", str(self.tasks_file)])
 
-        count: dict[str, Any] = {"map_count": len(self.tasks)} if len(self.tasks) > 1 else {}
-        text: str = _make_sbatch_string(
-            command=task_command(self.log_folder), folder=self.log_folder, **self.parameters, **count
-        )
-        return text
+    def script_of(self, call: Sequence[str]) -> str:
+        """The same script for tasks that execute `python -m` the `call`."""
+        is_array = len(self.tasks) > 1
+        # The profile may have a dependency of its own; a comma means that both must be satisfied (sbatch(1)).
+        waits = [":".join(["afterany", *self.after])] if self.after else []
+        own = [str(self.options["dependency"])] if "dependency" in self.options else []
+        more: dict[str, str] = {"dependency": ",".join([*own, *waits])} if own or waits else {}
+        if is_array:
+            more["array"] = f"0-{len(self.tasks) - 1}%{min(len(self.tasks), self.max_parallel)}"
+        options = {**self.options, **log_options(self.log_folder, array=is_array), "job-name": self.job_name, **more}
+        return script_text(options, [*self.lines, srun_command(self.log_folder, call, array=is_array)])
 
     def __str__(self) -> str:
         """In a few words: the number of tasks, how many run at a time, how many runs each has."""
         shape = f"one array of {counted(len(self.tasks), 'task')}, at most {self.max_parallel} at a time"
         most = max(len(runs) for runs in self.tasks)
         return (shape if len(self.tasks) > 1 else "one job") + (f", up to {most} runs in each" if most > 1 else "")
-
-
-def worker_python() -> str:
-    """This Python, as a shell command that ignores SIGUSR2 until Python has installed its handler."""
-    # SLURM may send the signal up to a minute early (sbatch(1), --signal). Without a handler it would kill a process
-    # that is still starting. If it is ignored, SIGTERM follows at the time limit, and by then the handler is installed.
-    return f'bash -c \'trap "" USR2; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
-
-
-def task_command(log_folder: Path) -> str:
-    """The command that a task executes on its node: submitit's worker, which unpickles and calls the task."""
-    return f"{worker_python()} -u -m submitit.core._submit {shlex.quote(str(log_folder))}"
 
 
 @dataclass(frozen=True)
@@ -151,9 +135,9 @@ def make_plan(
     options: dict[str, str | int | bool] = {**_DEFAULTS, **profile.sbatch_options()}
     if gres:
         options["gres"] = gres
-    setup = (*task_environment(profile, gres, code), *profile.setup)
+    lines = (*setup_lines(profile, code), *task_environment(profile, gres))
     runs = tuple(tuple(paths) for paths in tasks)
-    return SubmitPlan(job_name, runs, log_folder, _switched_on(options), setup, profile.max_parallel, tuple(after))
+    return SubmitPlan(job_name, runs, log_folder, options, lines, profile.max_parallel, tuple(after))
 
 
 def options_without_slice(profile: Profile, **changes: str | int) -> Options:
@@ -161,13 +145,12 @@ def options_without_slice(profile: Profile, **changes: str | int) -> Options:
     resources, updated with `changes`.
     """
     options = {name: value for name, value in profile.sbatch_options().items() if not _OF_TASKS.fullmatch(name)}
-    small: Options = {"cpus-per-task": 1, "mem": "2G", "time": min(_SMALL_JOB_MIN, profile.time_min)}
-    return _switched_on({"requeue": True, **options, **small, **changes})
-
-
-def _switched_on(options: Options) -> Options:
-    # A profile removes one of our defaults with `false`, such as `sbatch: {requeue: false}`.
-    return {name: value for name, value in options.items() if value is not False}
+    small: dict[str, str | int | bool] = {"cpus-per-task": 1, "time": min(_SMALL_JOB_MIN, profile.time_min)}
+    if profile.mem_gb is not None:
+        small["mem"] = "2G"
+    elif "mem-per-cpu" in profile.sbatch_options():
+        small["mem-per-cpu"] = profile.sbatch_options()["mem-per-cpu"]
+    return {"requeue": True, **options, **small, **changes}
 
 
 def job_name(folder: Path, number: int) -> str:
@@ -175,18 +158,3 @@ def job_name(folder: Path, number: int) -> str:
     # With a hash of the path: squeue is asked by name, and another runs directory may have a sweep of the same name.
     place = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:4]
     return re.sub(r"[^A-Za-z0-9._-]", "-", f"relay-{folder.name}-{place}.{number}")
-
-
-def task_environment(profile: Profile, gres: str | None, code: Path) -> list[str]:
-    """The shell lines before a task: check and find its code, and set its variables."""
-    # In the script and not in sbatch's environment: some sites submit with --export=NONE.
-    count = profile.runs_per_slice
-    # In a task with fewer runs, too: the number of threads must not depend on how runs were put together.
-    share = f"$((SLURM_CPUS_PER_TASK > {count} ? SLURM_CPUS_PER_TASK / {count} : 1))"
-    return [
-        *check_commands(code),
-        f"export RELAY_SIGNAL_LEAD_S={profile.signal_lead_s}",
-        f"export RELAY_NEEDS_GPU={int(profile.needs_gpu)}",
-        f"export RELAY_SLICE={shlex.quote(gres or '')}",
-        *([f"export RELAY_RUNS_PER_SLICE={count} RELAY_CPUS={share}"] if count > 1 else []),
-    ]

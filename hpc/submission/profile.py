@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from hpc.submission.sbatch_options import ignored_variables, problems
 from hpc.submission.trust import check_profile
 from src.config import yaml_file
 from src.config.messages import describe
 from src.errors import ConfigError
+from src.log import warn_once
 from src.section import Count, Section
 
 _FOLDER = Path("configs/clusters")
@@ -30,8 +32,19 @@ class SbatchOption:
     write: Callable[[Any], str | int] = str
 
 
-def _signal(lead_s: int) -> str:
-    return f"{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}@{lead_s}"
+def _megabytes(gb: float) -> int:
+    return round(gb * 1024)
+
+
+def _positive(gb: float) -> float:
+    if _megabytes(gb) < 1:
+        raise ValueError("SLURM reads less than 1 MB as 0, which is all the memory of a node; give at least 0.001")
+    return gb
+
+
+_MemoryGb = Annotated[float, Field(gt=0, le=1_000_000), AfterValidator(_positive)]
+# SLURM counts minutes in 32 bits; no site lets a job run for a year.
+_Minutes = Annotated[int, Field(ge=1, le=366 * 24 * 60)]
 
 
 class Profile(Section):
@@ -41,7 +54,9 @@ class Profile(Section):
     told to save. `cells_per_job`: how many runs a task executes, so that torch is imported once for all of them.
     `runs_per_slice`: how many of these at a time, each with an equal share of the CPUs. `cpus`: how many each task gets
     and computes with (default: 2 with SLURM, an equal share of this machine without it). `sbatch`: further options of
-    sbatch by their long names (true: the option alone; false: omit it).
+    sbatch by their long names (true: the option alone; false: omit it). `mem_gb`: null for sites that want the memory
+    per CPU or GPU, in `sbatch`. `setup`: shell commands before a task; the first one that fails ends it, unless
+    `ignore_setup_errors`.
     """
 
     executor: Literal["local", "slurm"]
@@ -52,30 +67,25 @@ class Profile(Section):
     slice: _Word | None = None
     gres: Annotated[_Word | None, SbatchOption()] = None
     needs_gpu: bool = False
-    cpus: Annotated[Count | None, SbatchOption("cpus-per-task")] = None
-    mem_gb: Annotated[float, Field(gt=0), SbatchOption("mem", lambda gb: f"{round(gb * 1024)}MB")] = 8
-    time_min: Annotated[Count, SbatchOption("time")] = 60
-    signal_lead_s: Annotated[int, Field(ge=1), SbatchOption("signal", _signal)] = 90
+    # SLURM counts the CPUs of a task in 16 bits.
+    cpus: Annotated[Annotated[int, Field(ge=1, le=65_535)] | None, SbatchOption("cpus-per-task")] = None
+    mem_gb: Annotated[_MemoryGb | None, SbatchOption("mem", lambda gb: f"{_megabytes(gb)}MB")] = 8
+    time_min: Annotated[_Minutes, SbatchOption("time")] = 60
+    # sbatch(1), --signal: 65535 is the largest number of seconds.
+    signal_lead_s: Annotated[int, Field(ge=1, le=65_535), SbatchOption("signal", lambda lead_s: f"USR2@{lead_s}")] = 90
     max_parallel: Count = 1
     cells_per_job: Count = 1
     runs_per_slice: Count = 1
     sbatch: Mapping[_Word, str | int | bool] = Field(default_factory=dict)
     setup: tuple[str, ...] = ()
-
-    @field_validator("sbatch")
-    @classmethod
-    def _one_line_each(cls, options: Mapping[str, str | int | bool]) -> Mapping[str, str | int | bool]:
-        if any(isinstance(value, str) and not value.isprintable() for value in options.values()):
-            raise ValueError("an sbatch option must be one line of printable characters")
-        return options
+    ignore_setup_errors: bool = False
 
     @model_validator(mode="after")
-    def _each_option_once(self) -> Profile:
+    def _can_be_followed(self) -> Profile:
         given = {option: field for field, option, _ in self._own_options()}
-        given |= {"array": "max_parallel", "job-name": "Relay itself", **({"gres": "slice"} if self.slice else {})}
-        twice = [f"{key} (set by {given[name]})" for key in self.sbatch if (name := key.replace("_", "-")) in given]
-        if twice:
-            raise ValueError(f"sbatch: {', '.join(twice)}: given twice; remove it from sbatch")
+        given |= {"gres": "slice"} if self.slice else {}
+        if found := problems(self.sbatch, given):
+            raise ValueError("\n  ".join(f"sbatch: {each}" for each in found))
         return self
 
     @model_validator(mode="after")
@@ -138,7 +148,10 @@ def load_profile(name: str, origin: str = "--cluster") -> tuple[str, Profile]:
         )
     _refuse_in_run_directory(path, origin)
     check_profile(path)
-    return str(path.absolute()) if by_path else name, read_profile(path)
+    profile = read_profile(path)
+    if profile.executor == "slurm" and (ignored := ignored_variables(os.environ, _option_fields())):
+        warn_once(ignored)
+    return str(path.absolute()) if by_path else name, profile
 
 
 def read_profile(path: Path) -> Profile:
@@ -151,6 +164,16 @@ def read_profile(path: Path) -> Profile:
         return Profile.model_validate(content)
     except ValidationError as error:
         raise ConfigError(describe(error, Profile, str(path))) from None
+
+
+def _option_fields() -> dict[str, str]:
+    """sbatch's long name -> field, for each field that is an option of sbatch."""
+    return {
+        option.name or field: field
+        for field, info in Profile.model_fields.items()
+        for option in info.metadata
+        if isinstance(option, SbatchOption)
+    }
 
 
 def _refuse_in_run_directory(path: Path, origin: str) -> None:

@@ -56,11 +56,17 @@ def choose_gres(profile: Profile) -> str | None:
 
 
 def check_job_folder(folder: Path) -> None:
-    """Raise ClusterError if SLURM would write the files of jobs in this folder elsewhere."""
-    # sbatch(1), filename pattern: SLURM replaces %j and the like in --output, and drops backslashes. submitit replaces
-    # %j, %t, %A and %a in its folder too, so escaping them as %% does not help.
-    if re.search(r"[%\\]", str(folder.absolute())):
-        raise ClusterError(
-            f"paths.runs_dir: {folder.absolute()}: SLURM would replace what follows a % or a \\ in this path; "
-            "set paths.runs_dir to a folder without them, or rename the folder"
-        )
+    """Raise ClusterError if tasks could not work in this folder because of its name."""
+    path = str(folder.absolute())
+    # sbatch(1), filename pattern: SLURM replaces %j and the like in --output, and drops backslashes. It reads options
+    # by the line. A task finds its code, which lies below this folder, by PYTHONPATH.
+    reasons = {
+        r"[%\\]": "SLURM would replace what follows a % or a \\ in this path",
+        ":": "PYTHONPATH, by which tasks find their code, cannot have a : in a path",
+        r"[\x00-\x1f\x7f]": "SLURM would read a control character in this path as the end of an option",
+    }
+    for characters, reason in reasons.items():
+        if re.search(characters, path):
+            raise ClusterError(
+                f"paths.runs_dir: {path}: {reason}; set paths.runs_dir to a folder without them, or rename the folder"
+            )

@@ -1,7 +1,7 @@
 """What was submitted for a sweep, and which of its tasks are still in SLURM's queue.
 
 submissions.jsonl has two lines for each array: first the intent, with the job's unique name and the runs of each task,
-then the job id that sbatch returned. If a launcher died in between, the job is found in the queue by its name.
+then the job's id. If a launcher died in between, the job is found in the queue by its name.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc import slurm
+from src import hints
+from src.errors import ClusterError
 from src.files import read_lines
 from src.runs import records
-from src.runs.rundir import SweepDir
+from src.runs.rundir import RunDir, SweepDir
 
 # Of several tasks of one run, the first in this order counts.
 _PHASE_ORDER: Sequence[slurm.Phase] = ("running", "ending", "waiting", "unknown", "over")
@@ -24,12 +26,14 @@ class Submission:
     """One submitted array: its job name, the runs of each task in the order of the array, and its job id.
 
     `job_id` is None if the launcher died before sbatch answered. `time`: of the intent, in seconds since 1970.
+    `unseen`: what sbatch said of a job that the queue did not show.
     """
 
     job_name: str
     tasks: tuple[tuple[str, ...], ...]
     job_id: str | None
     time: float = 0.0
+    unseen: str = ""
 
     def task_id(self, position: int) -> str:
         """The id of a task: `70_3` for the fourth of an array, `70` for a single job."""
@@ -44,7 +48,8 @@ def submissions(sweep: SweepDir) -> list[Submission]:
         if "tasks" in line:
             merged[name] = Submission(name, tuple(tuple(runs) for runs in line["tasks"]), None, line.get("time", 0.0))
         elif name in merged:
-            merged[name] = replace(merged[name], job_id=line["job_id"])
+            known = merged[name]
+            merged[name] = replace(known, job_id=line.get("job_id"), unseen=line.get("unseen", known.unseen))
     return list(merged.values())
 
 
@@ -75,6 +80,23 @@ def match_queue(known: Sequence[Submission], jobs: Sequence[slurm.QueuedJob]) ->
         for name in tasks[position] if position < len(tasks) else ():
             by_run.setdefault(name, []).append(job)
     return by_run
+
+
+def refuse_unseen(sweep: SweepDir, runs: Sequence[RunDir]) -> None:
+    """Raise ClusterError if one of these runs, none of which is in the queue, may be executed by a job on another
+    cluster: its last submission was accepted, never seen, and it has not begun since. A cancel settles it.
+    """
+    last = {name: each for each in submissions(sweep) for names in each.tasks for name in names}
+    for run in runs:
+        sent = last.get(run.name)
+        if not (sent and sent.unseen) or run.cancelled():
+            continue
+        if not any(attempt.get("start", 0) >= sent.time for attempt in run.attempts()):
+            cancel = hints.command("hpc.launch", "cancel", sweep.name)
+            raise ClusterError(
+                f"{sweep.name}: job {sent.job_name} may still execute these runs, so they are not submitted again: "
+                f"{sent.unseen}. Once it is cancelled: {cancel}, then: {hints.again()}"
+            )
 
 
 def last_tasks(known: Sequence[Submission]) -> dict[str, tuple[str, float]]:

@@ -1,7 +1,8 @@
-"""Submit runs to SLURM through submitit. The intent is on disk before sbatch is called, so no job is ever lost."""
+"""Submit runs to SLURM. The intent is on disk before sbatch is called, so no job is ever lost."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -9,18 +10,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import submitit
-from submitit.core.utils import FailedJobError, FailedSubmissionError
-from submitit.helpers import clean_env
-
-from hpc import slurm, slurm_command
-from hpc.node.task import Task
-from hpc.submission.plan import MAX_NUM_TIMEOUT, SubmitPlan, Target, plan_arrays, worker_python
+from hpc import sbatch
+from hpc.submission.plan import SubmitPlan, Target, plan_arrays
 from hpc.submission.submissions import Submission, next_number
 from src import hints
 from src.config.schema import Config
 from src.errors import ClusterError
-from src.files import DiskError, append_lines
+from src.files import append_lines, replace_file
 from src.log import log
 from src.runs.rundir import RunDir, SweepDir
 from src.text import counted, shortlist
@@ -76,40 +72,17 @@ def submit(plan: SubmitPlan, sweep: SweepDir) -> Submission:
     """
     tasks = tuple(tuple(path.name for path in runs) for runs in plan.tasks)
     append_lines(sweep.submissions_file, [{"job_name": plan.job_name, "tasks": tasks, "time": round(time.time(), 3)}])
+    # Under the job's name and before sbatch: whatever becomes of this process, the tasks that SLURM takes find them.
     plan.log_folder.mkdir(parents=True, exist_ok=True)
-    job_id = slurm.send_once(plan.job_name, lambda: _sbatch(plan))
+    replace_file(plan.tasks_file, json.dumps([[str(path) for path in runs] for runs in plan.tasks]))
+    replace_file(plan.script_file, plan.sbatch_text)
+    try:
+        job_id = sbatch.submit(plan.job_name, plan.script_file)
+    except sbatch.UnseenError as error:
+        append_lines(sweep.submissions_file, [{"job_name": plan.job_name, "unseen": str(error)}])
+        raise
     append_lines(sweep.submissions_file, [{"job_name": plan.job_name, "job_id": job_id, "time": round(time.time(), 3)}])
     return Submission(plan.job_name, tasks, job_id)
-
-
-def _sbatch(plan: SubmitPlan) -> str:
-    try:
-        executor = submitit.SlurmExecutor(plan.log_folder, MAX_NUM_TIMEOUT, python=worker_python())
-        executor.update_parameters(**plan.parameters)
-        locations = {name: os.environ[name] for name in slurm_command.LOCATIONS if name in os.environ}
-        # Inside an interactive allocation (salloc, srun --pty), sbatch would inherit the allocation's settings.
-        with clean_env():
-            os.environ.update(locations)
-            with executor.batch():
-                jobs = [executor.submit(Task([str(path) for path in runs])) for runs in plan.tasks]
-    except FailedSubmissionError as error:
-        # sbatch exited with 0 but printed no job id. Only submitit's first line is about that.
-        raise ClusterError(str(error).partition("\n")[0]) from None
-    except (FailedJobError, RuntimeError) as error:
-        raise slurm_command.refusal(f"sbatch refused: {_last_words(error)}") from None
-    except OSError as error:
-        if error.filename != "sbatch":
-            raise DiskError(plan.log_folder, error) from error
-        raise slurm_command.not_executable("sbatch", error) from None
-    return str(jobs[0].job_id).partition("_")[0]
-
-
-def _last_words(error: Exception) -> str:
-    # submitit gives all of sbatch's output. A line that means busy decides whether to try again; else the last error.
-    output = str(error).splitlines()
-    busy = [line.strip() for line in output if slurm_command.is_busy(line)]
-    lines = busy or [line.strip() for line in output if "error" in line.lower()] or output
-    return lines[-1] if lines else "no reason was given"
 
 
 def show_in_logs(config: Config, folder: Path) -> None:

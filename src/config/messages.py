@@ -47,6 +47,9 @@ def listed(problems: Iterable[str], source: str) -> str:
 def _lines(item: Any, schema: type[BaseModel]) -> list[str]:
     names = [str(part) for part in item["loc"]]
     path = _path(item["loc"], schema)
+    if not path:
+        # A rule about several keys: it names them itself, and the input is the whole file.
+        return [_allowed(item)]
     if path in _NEVER:
         return [f"{path}: {_show(item['input'])} is not possible: {_NEVER[path]}"]
     if item["type"] == "extra_forbidden":

@@ -31,8 +31,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = "code.sha256"
 DIGEST_DIGITS = 12
 _LAYERS = ("src", "jobs", "hpc")
-# A pickled task names its class by module (pickle stores no code), so a snapshot can execute our tasks only if it has
-# this file. Snapshots made before the class moved here do not: their tasks would end with ModuleNotFoundError.
+# What a task of SLURM starts.
 _TASK_FILE = "hpc/node/task.py"
 # What the local pool starts.
 LOCAL_WORKER_FILE = "hpc/node/fork_worker.py"

@@ -130,7 +130,7 @@ class SweepPaths:
 
     @property
     def jobs(self) -> Path:
-        """submitit's files, which its jobs read when they start, and the jobs' output."""
+        """The scripts of its jobs, the runs of each of their tasks, and the jobs' output."""
         return self.path / "jobs"
 
     def table_file(self, suffix: str) -> Path:

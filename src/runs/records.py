@@ -167,17 +167,18 @@ class Owner(TypedDict, total=False):
 
 
 def _answered(line: Submission) -> Submission:
-    if "tasks" not in line and "job_id" not in line:
+    if not {"tasks", "job_id", "unseen"} & line.keys():
         raise ValueError("it has neither tasks nor a job_id")
     return line
 
 
 @_record
 class Submission(TypedDict, total=False):
-    """A line of submissions.jsonl: an intent with its tasks, or the answer with the job id."""
+    """A line of submissions.jsonl: an intent with its tasks, the job's id, or why the queue does not show it."""
 
     job_name: Required[Word]
     job_id: Word
+    unseen: str
     tasks: list[list[RunName]]
     time: Seconds
 

@@ -260,9 +260,10 @@ def test_without_a_scheduler(small: Callable[..., Config], tmp_path: Path, capfd
 
 
 def test_a_local_task_that_cannot_start(tmp_path: Path) -> None:
-    profile = Profile(executor="local", setup=("echo no such module >&2", "exit 3"))
+    profile = Profile(executor="local", setup=("true", "exit 4"))
     line = page.examine(tmp_path / "runs", profile, 1)[-1]
-    assert (line.level, line.finding) == ("problem", "the task ended with exit code 3: no such module")
+    assert line.level == "problem"
+    assert line.finding.startswith("the task ended with exit code 3: error: setup: exit 4: failed with exit code 4; ")
 
 
 def test_a_runs_folder_that_cannot_be(tmp_path: Path) -> None:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import submitit
 
 from hpc import slurm
 from hpc.monitor.cancel import cancel_runs
 from hpc.monitor.logs import show_logs
 from hpc.monitor.status import show_status
 from hpc.node import task as lifecycle
-from hpc.node.task import Task, execute_runs, requeue_if_allowed
+from hpc.node.task import execute_runs, requeue_if_allowed
 from hpc.recovery.diagnosis import StopRequest
 from hpc.submission import queue_cleanup
 from hpc.submission.arrays import submit_missing
-from hpc.submission.plan import SubmitPlan
 from hpc.submission.profile import Profile
 from hpc.submission.site import SiteLimits
 from hpc.submission.submit import show_in_logs
@@ -65,11 +64,11 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the runs that are submitted."""
     names: list[str] = []
 
-    def take(plan: SubmitPlan) -> str:
-        names.extend(path.name for runs in plan.tasks for path in runs)
+    def take(name: str, script: Path) -> str:
+        names.extend(Path(path).name for runs in json.loads(script.with_suffix(".json").read_text()) for path in runs)
         return "90"
 
-    monkeypatch.setattr("hpc.submission.submit._sbatch", take)
+    monkeypatch.setattr("hpc.sbatch.submit", take)
     return names
 
 
@@ -383,22 +382,6 @@ def test_logs_are_labelled_stdout_before_stderr(
     assert capsys.readouterr().out == (
         f"==> {folder}/70_0_0_log.out <==\nsaid on stdout\n\n==> {folder}/70_0_0_log.err <==\nsaid on stderr\n"
     )
-
-
-@pytest.mark.parametrize("cancelled", [True, False])
-def test_submitit_calls_no_job_completed_whose_run_was_stopped(
-    sweep: SweepDir, tmp_path: Path, cancelled: bool, small: Callable[..., Config]
-) -> None:
-    run = sweep.runs()[0]
-    if cancelled:
-        run.cancel()
-    else:
-        run.write_result({"steps": 3})
-    job = submitit.LocalExecutor(tmp_path / "logs").submit(Task([str(run.path)]))
-    assert job.result() == {run.label: "CANCELLED" if cancelled else "DONE"}
-    said = job.paths.stdout.read_text() + job.paths.stderr.read_text()
-    assert ("completed successfully" in said) != cancelled
-    assert ("was cancelled" in said) == cancelled
 
 
 def test_a_task_that_does_not_come_to_its_end_is_left_to_the_next_call(

@@ -16,7 +16,7 @@ from hpc import slurm
 from hpc.node import task as lifecycle
 from hpc.node.execution import execute_run
 from hpc.node.gpu_check import check_slice, unlike
-from hpc.node.task import Task, execute_runs
+from hpc.node.task import execute_runs
 from hpc.recovery.diagnosis import StopRequest
 from src.config.schema import Config
 from src.errors import ClusterError, DataError
@@ -87,7 +87,7 @@ def test_a_time_limit_in_the_third_run_resumes_in_the_third(
     assert [run.result() is not None for run in runs] == [True, True, False, False]
     assert [a["cause"] for a in runs[2].attempts()] == ["TIMEOUT"]
     assert runs[2].attempts()[0]["last_step"] > 0
-    assert set(Task([str(run.path) for run in runs])().values()) == {"DONE"}
+    assert set(execute_runs(runs).values()) == {"DONE"}
     assert [len(run.attempts()) for run in runs] == [1, 1, 2, 1]
     straight = grid_runs(small(paths__runs_dir=str(tmp_path / "straight")))
     execute_runs(straight)

@@ -1,7 +1,8 @@
-"""Submitting through the real submitit and the real command line; sbatch and squeue are stand-ins that keep a queue."""
+"""Submitting through the real command line; sbatch and squeue are stand-ins that keep a queue."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -175,14 +176,14 @@ def without(*names: str) -> Callable[[Path], None]:
         ),
         pytest.param(
             lambda folder: fake(folder, "sbatch", f"echo '{LOADER}' >&2; exit 127"),
-            f"sbatch refused: {LOADER}",
+            LOADER,
             id="sbatch-loader",
         ),
         pytest.param(
             lambda folder: fake(folder, "sinfo", f"echo '{LOADER}' >&2; exit 127"), f"sinfo: {LOADER}", id="loader"
         ),
         pytest.param(
-            lambda folder: fake(folder, "sbatch", "exit 0"), "Could not make sense of sbatch output", id="silent"
+            lambda folder: fake(folder, "sbatch", "exit 0"), "sbatch printed '', which is no job id", id="silent"
         ),
     ],
 )
@@ -225,8 +226,9 @@ def test_what_a_job_needs_lies_with_its_runs_and_the_log_folder_is_a_view(
     (sweep,) = sweeps(tmp_path / "runs")
     view = tmp_path / "logs" / sweep.name
     assert sorted(path.name for path in sweep.jobs.iterdir()) == sorted(path.name for path in view.iterdir())
-    assert len(list(sweep.jobs.glob("101_*_submitted.pkl"))) == 4
-    script = (sweep.jobs / "101_submission.sh").read_text()
+    ((job, _, _),) = queue_of(tmp_path)
+    assert json.loads((sweep.jobs / f"{job}.json").read_text()) == [[str(run.path)] for run in sweep.runs()]
+    script = (sweep.jobs / f"{job}.sh").read_text()
     assert str(sweep.jobs) in script
     assert str(tmp_path / "logs") not in script
     # A view that cannot be made is said, and no more.
@@ -237,17 +239,18 @@ def test_what_a_job_needs_lies_with_its_runs_and_the_log_folder_is_a_view(
     (tmp_path / "there").mkdir()
     for name in ("runs", "logs"):
         (tmp_path / name).rename(tmp_path / "there" / name)
-    assert (tmp_path / "there" / "logs" / sweep.name / "101_submission.sh").is_file()
+    assert (tmp_path / "there" / "logs" / sweep.name / f"{job}.sh").is_file()
 
 
-@pytest.mark.parametrize("name", ["100%j", "50% off", "back\\slash"])
-def test_a_path_in_which_slurm_replaces_something_is_refused(
+@pytest.mark.parametrize("name", ["100%j", "50% off", "back\\slash", "runs:v2", "2026-11-22T10:15"])
+def test_a_path_in_which_tasks_could_not_work_is_refused(
     site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, name: str
 ) -> None:
     refused = site(TAKE, "--set", f"paths.runs_dir={tmp_path / name}")
     assert refused.returncode == 2, refused.stdout
     (message,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
-    assert message.startswith(f"error: paths.runs_dir: {tmp_path / name}: SLURM would replace")
+    assert message.startswith(f"error: paths.runs_dir: {tmp_path / name}: ")
+    assert ("PYTHONPATH" if ":" in name else "SLURM would replace") in message
     assert "Traceback" not in refused.stderr
     assert not (tmp_path / name).exists()
     assert queue_of(tmp_path) == []
@@ -293,7 +296,8 @@ def test_arrays_of_one_sweep_respect_max_parallel_together(
     name = queue_of(tmp_path)[0][0]
 
     def one_runs(folder: Path) -> None:
-        fake(folder, "squeue", f"echo '102_0|{name}|RUNNING|None|1:00'")
+        (tmp_path / "queue").write_text("")
+        fake(folder, "squeue", f"case $* in *{name}*) echo '102_0|{name}|RUNNING|None|1:00';; esac\n{SQUEUE}")
 
     beside_one = site(NOTE_DEPENDENCY + TAKE, change=one_runs).stdout
     assert "1 in the queue before, 3 submitted" in beside_one
@@ -317,14 +321,13 @@ def test_what_a_dry_run_shows_is_what_is_submitted(
     # The script names the command that it was made by.
     shown = site(TAKE, "--dry-run", change=small_arrays).stdout.replace(" --dry-run", "")
     assert "4 to do" in shown
-    assert list(sweep.jobs.glob("*_submission.sh")) == []
     assert site(TAKE, change=small_arrays).returncode == 0
     submitted = queue_of(tmp_path)
     assert [count for _, count, _ in submitted] == ["3", "1"]
     for name, _, job in submitted:
         shown = shown.replace(f"'afterany:<the id of {name}>'", f"afterany:{job}")
-    for _, _, job in submitted:
-        assert (sweep.jobs / f"{job}_submission.sh").read_text() in shown
+    for name, _, _ in submitted:
+        assert (sweep.jobs / f"{name}.sh").read_text() in shown
     later = site(TAKE, "--dry-run").stdout
     assert "0 to do" in later
     assert later.count("  in the queue\n") == 4
@@ -350,10 +353,13 @@ def test_a_launch_after_a_cancel_waits_for_what_is_ending_and_goes_on(
 
     def ending(folder: Path) -> None:
         lines = "\\n".join(f"{job}_{number}|{name}|COMPLETING|None|1:00" for number in (0, 1))
-        fake(folder, "squeue", f"echo >> '{asked}'; [ $(cat '{asked}' | wc -l) -le 2 ] && printf '{lines}\\n'; exit 0")
+        first_two = f"[ $(cat '{asked}' | wc -l) -le 2 ] && {{ printf '{lines}\\n'; exit; }}"
+        (tmp_path / "queue").write_text("")
+        fake(folder, "squeue", f"echo >> '{asked}'; {first_two}\n{SQUEUE}")
 
     again = site(change=ending)
     assert again.returncode == 0, again.stderr
     assert f"waiting until tasks have saved and ended: {job}_0, {job}_1\n" in again.stdout
     assert "0 done, 0 in the queue before, 4 submitted" in again.stdout
-    assert len(asked.read_text().splitlines()) == 3
+    # Twice while they end, once when they have, and once for the new job.
+    assert len(asked.read_text().splitlines()) == 4

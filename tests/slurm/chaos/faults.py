@@ -21,6 +21,7 @@ import numpy as np
 from filelock import FileLock
 
 from hpc.one_machine.processes import start_ticks
+from hpc.submission.submissions import submissions
 from src.runs.checkpoint_names import list_states
 from tests.slurm.chaos.site import TIME_MIN, Row, Site, Worker, kill, send
 
@@ -333,13 +334,12 @@ def surplus_array(site: Site, rng: random.Random, rows: Sequence[Row]) -> Inject
     if worker is None or site.disk_full or "slurmctld" in site.away:
         return None
     array = worker.row.job_id.partition("_")[0]
-    logs = worker.run.sweep().jobs
-    answer = site.ask("sbatch", "--parsable", str(logs / f"{array}_submission.sh"))
+    sweep = worker.run.sweep()
+    name = next(each.job_name for each in submissions(sweep) if each.job_id == array)
+    answer = site.ask("sbatch", "--parsable", str(sweep.jobs / f"{name}.sh"))
     if answer is None:
         return None
     again = answer.strip()
-    for pickle in logs.glob(f"{array}_*submitted.pkl"):
-        shutil.copy(pickle, logs / pickle.name.replace(array, again, 1))
     return Injection(f"{array} once more, as {again}", None, lasts_s=90)
 
 
