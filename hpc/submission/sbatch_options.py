@@ -49,8 +49,9 @@ def problems(options: Mapping[str, Value], given: Mapping[str, str]) -> list[str
     found = []
     for key, value in options.items():
         option = key.replace("_", "-")
-        # getopt(3) takes any prefix that only one option has.
-        meant = next((name for name in sorted({*_REFUSED, *given}) if name.startswith(option) and name != option), None)
+        # getopt_long(3) takes any prefix that only one option has.
+        longer = [name for name in {*_REFUSED, *given} if name.startswith(option) and name != option]
+        meant = min(longer, key=len, default="")
         if not re.fullmatch("[a-z][a-z0-9-]+", option):
             found.append(f"{key}: give the long name of an option of sbatch, without dashes before it")
         elif reason := _why_refused(option, value):
@@ -58,7 +59,8 @@ def problems(options: Mapping[str, Value], given: Mapping[str, str]) -> list[str
         elif option in given:
             found.append(f"{key} (set by {given[option]}): given twice; remove it from sbatch")
         elif meant and option not in _REFUSED:
-            found.append(f"{key}: stands for {meant} if it is not an option itself; give options in full")
+            why = _REFUSED.get(meant) or f"set by {given[meant]}"
+            found.append(f"{key}: stands for {meant}: {why}; remove it from sbatch")
         elif isinstance(value, str) and not value.isprintable():
             found.append(f"{key}: an sbatch option must be one line of printable characters")
         elif option in ("mem-per-cpu", "mem-per-gpu") and "mem" in given:

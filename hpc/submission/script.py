@@ -14,6 +14,12 @@ from src.runs.code_snapshot import check_commands
 Options = Mapping[str, str | int | bool]
 # What a task ends with if it cannot begin its work. No run has failed then.
 _NOT_STARTED = 3
+# Without these, the check of the code would say that the code was changed.
+_PATH_CHECK = (
+    "type sha256sum find wc cut >/dev/null || { "
+    'echo "error: setup: a tool is missing in PATH=$PATH; correct setup in the profile" >&2; '
+    f"exit {_NOT_STARTED}; }}",
+)
 
 
 def script_text(options: Options, lines: Iterable[str]) -> str:
@@ -38,6 +44,7 @@ def setup_lines(profile: Profile, code: Path) -> list[str]:
     home = os.environ.get("PYTHONHOME")
     return [
         *_checked(profile.setup, ignored=profile.ignore_setup_errors),
+        *(_PATH_CHECK if profile.setup else ()),
         *check_commands(code),
         # `module load` of another Python sets it, and this interpreter would look for its library there.
         f"export PYTHONHOME={shlex.quote(home)}" if home else "unset PYTHONHOME",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from hpc.submission.plan import SubmitPlan, Target, job_name, make_plan, options
 from hpc.submission.profile import Profile, load_profile
 from hpc.submission.site import SiteLimits, choose_gres
 from src import hints
+from src.config import yaml_file
 from src.config.schema import Config
 from src.errors import ClusterError, ConfigError, RelayError
 from src.runs.code_snapshot import PROJECT_ROOT
@@ -212,6 +214,38 @@ def test_paths_and_names_cannot_inject_into_the_script(tmp_path: Path) -> None:
         ),
         ("executor: local\nruns_per_slice: 2\n", "runs_per_slice: only a task of SLURM holds several runs"),
         ("executor: slurm\ncells_per_job: 2\nruns_per_slice: 0\n", "runs_per_slice: 0"),
+        ("executor: slurm\nsbatch: {clusters: other}\n", "sbatch: clusters: Relay asks the queue of one cluster"),
+        ("executor: slurm\nsbatch: {cluster: other}\n", "sbatch: cluster: stands for clusters: Relay asks the"),
+        ("executor: slurm\nsbatch: {clust: other}\n", "sbatch: clust: stands for clusters"),
+        ("executor: slurm\nsbatch: {M: other}\n", "sbatch: M: give the long name of an option"),
+        ("executor: slurm\nsbatch: {-M: other}\n", "sbatch: -M: give the long name of an option"),
+        ("executor: slurm\nsbatch: {'clusters=other': true}\n", "give the long name of an option"),
+        ("executor: slurm\nsbatch: {cluster-constraint: gpu}\n", "sbatch: cluster-constraint: Relay asks the queue"),
+        ("executor: slurm\nsbatch: {parsable: true}\n", "sbatch: parsable: Relay sets it; remove it from sbatch"),
+        ("executor: slurm\nsbatch: {test-only: true}\n", "sbatch: test-only: sbatch would submit nothing"),
+        ("executor: slurm\nsbatch: {test_only: true}\n", "sbatch: test_only: sbatch would submit nothing"),
+        ("executor: slurm\nsbatch: {help: true, version: true}\n", "help: sbatch would submit nothing"),
+        ("executor: slurm\nsbatch: {wait: true}\n", "sbatch: wait: a launch would wait until its jobs are over"),
+        ("executor: slurm\nsbatch: {wrap: hostname}\n", "sbatch: wrap: Relay sets it"),
+        ("executor: slurm\nsbatch: {output: /tmp/x, job_name: x}\n", "sbatch: job_name: Relay sets it"),
+        ("executor: slurm\nsbatch: {nodes: 2}\n", "sbatch: nodes: a task is one process on one node; leave it at 1"),
+        ("executor: slurm\nsbatch: {ntasks: 4}\n", "sbatch: ntasks: a task is one process on one node"),
+        ("executor: slurm\nsbatch: {ntasks_per_node: '2'}\n", "sbatch: ntasks_per_node: a task is one process"),
+        ("executor: slurm\npartition: gpu\nsbatch: {part: cpu}\n", "sbatch: part: stands for partition"),
+        ("executor: slurm\nmem_gb: 1e-9\n", "mem_gb: 1e-09 is not allowed; SLURM reads less than 1 MB as 0, which is"),
+        ("executor: slurm\nmem_gb: 0.0004\n", "SLURM reads less than 1 MB as 0"),
+        ("executor: slurm\nmem_gb: 0\n", "mem_gb: 0"),
+        ("executor: slurm\nmem_gb: .inf\n", "mem_gb: inf is not allowed"),
+        ("executor: slurm\nmem_gb: 1e17\n", "must be less than or equal to 1000000"),
+        ("executor: slurm\ntime_min: 100000000000000000\n", "must be less than or equal to 527040"),
+        ("executor: slurm\ntime_min: 4294967301\n", "time_min: 4294967301 is not allowed"),
+        (
+            "executor: slurm\ntime_min: 3000\nsignal_lead_s: 70000\n",
+            "signal_lead_s: 70000 is not allowed",
+        ),
+        ("executor: slurm\ncpus: 65538\n", "cpus: 65538 is not allowed"),
+        ("executor: slurm\nsbatch: {mem-per-cpu: 4G}\n", "set mem_gb to null beside it"),
+        ("executor: slurm\nsbatch: {mem_per_gpu: 4G}\n", "set mem_gb to null beside it"),
         ("executor: cloud\n", "executor: 'cloud'"),
         ("executor: slurm\npartitions: x\n", "did you mean 'partition'"),
     ],
@@ -222,6 +256,39 @@ def test_a_bad_profile_is_refused(tmp_path: Path, content: str, expected: str) -
     with pytest.raises(ConfigError) as caught:
         load_profile(str(path))
     assert expected in str(caught.value)
+    assert "{" not in str(caught.value), "the profile is not printed"
+
+
+@pytest.mark.parametrize(
+    ("memory", "expected", "small"),
+    [
+        ({"mem_gb": None, "sbatch": {"mem-per-cpu": "4G"}}, {"mem-per-cpu": "4G"}, {"mem-per-cpu": "4G"}),
+        ({"mem_gb": None, "sbatch": {"mem_per_gpu": "10G"}}, {"mem-per-gpu": "10G"}, {}),
+        ({"mem_gb": None}, {}, {}),
+        ({"mem_gb": 0.5}, {"mem": "512MB"}, {"mem": "2G"}),
+    ],
+)
+def test_a_site_that_wants_memory_per_cpu_or_gpu(
+    memory: dict[str, Any], expected: dict[str, str], small: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(yaml_file.dump_yaml({"executor": "slurm", **memory}))
+    _, profile = load_profile(str(path))
+    given = options_in(make_plan(profile, None, "n", [[Path("/r/1")]], Path("/l"), Path("/c")).sbatch_text)
+    assert {name: value for name, value in given.items() if name.startswith("mem")} == expected
+    assert {name: value for name, value in options_without_slice(profile).items() if name.startswith("mem")} == small
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"nodes": 1, "ntasks": "1", "test-only": False},
+        {"hold": True, "dependency": "singleton", "wait-all-nodes": 1, "export": "NONE"},
+        {"no-requeue": True, "requeue": False, "time-min": 5, "mem-bind": "local"},
+    ],
+)
+def test_options_that_change_nothing_of_the_plan_are_allowed(options: dict[str, Any]) -> None:
+    assert Profile(executor="slurm", sbatch=options).sbatch == options
 
 
 def test_the_profiles_that_come_with_it_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -363,3 +363,114 @@ def test_a_launch_after_a_cancel_waits_for_what_is_ending_and_goes_on(
     assert "0 done, 0 in the queue before, 4 submitted" in again.stdout
     # Twice while they end, once when they have, and once for the new job.
     assert len(asked.read_text().splitlines()) == 4
+
+
+OTHER = "echo 'Submitted batch job 777 on cluster other'; exit 0"
+
+
+@pytest.mark.parametrize(
+    ("moment", "scancel", "sent"),
+    [
+        (OTHER, "echo 'scancel: error: No cluster other known' >&2; exit 1", 1),
+        ("echo '777;other'; exit 0", "sleep 0; exit 1", 1),
+        ("echo 777; exit 0", "exit 0", 1),
+        (OTHER, "exit 0", 3),
+    ],
+)
+def test_a_job_that_cannot_be_seen_is_not_submitted_twice(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, moment: str, scancel: str, sent: int
+) -> None:
+    """It is cancelled where it went, or nothing is submitted until the user has done that."""
+
+    def change(folder: Path) -> None:
+        fake(folder, "scancel", scancel)
+
+    for number in range(3):
+        refused = site(moment, change=change)
+        assert refused.returncode == 2, refused.stdout
+        assert "Traceback" not in refused.stderr
+        assert "job 777 is not in the queue of this cluster" in refused.stderr
+        waits = "they are not submitted again" in refused.stderr
+        assert waits == (sent == 1 and number > 0)
+    assert len((tmp_path / "queue.calls").read_text().splitlines()) == sent
+    if sent == 1:
+        hint = refused.stderr.partition("Once it is cancelled: ")[2]
+        assert "cancel" in hint
+        (sweep,) = sweeps(tmp_path / "runs")
+        words = ["cancel", sweep.name, "--config", str(tmp_path / "small.yaml")]
+        env = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{tmp_path / 'bin-tools'}", "QUEUE": str(tmp_path / "queue")}
+        assert fork_python("hpc.launch", *words, env=env).returncode == 0
+    again = site()
+    assert "4 submitted" in again.stdout, again.stderr
+    assert [count for _, count, _ in queue_of(tmp_path)] == ["4"]
+
+
+def test_a_job_that_is_seen_late_is_taken_over(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """squeue did not show it when it was submitted, and shows it when the command is given again."""
+    first = site(TAKE, change=lambda folder: fake(folder, "squeue", "exit 0"))
+    assert first.returncode == 2
+    assert "is not in the queue of this cluster" in first.stderr
+    assert "4 in the queue before, 0 submitted" in site().stdout
+    assert [count for _, count, _ in queue_of(tmp_path)] == ["4"]
+
+
+@pytest.mark.parametrize(
+    "answer", ["echo 59598311; exit", "echo '--> Verifying job 1 of 1 ...OK'", "echo 12; echo 'Have a nice day'; exit"]
+)
+def test_a_job_is_known_by_its_name_whatever_sbatch_prints(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, answer: str
+) -> None:
+    done = site(f"{TAKE}; {answer}")
+    assert done.returncode == 0, done.stderr
+    (sweep,) = sweeps(tmp_path / "runs")
+    assert [line.get("job_id") for line in read_lines(sweep.submissions_file)] == [None, "101"]
+    assert "job 101" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"SBATCH_PARTITION": "urgent"}, "SBATCH_PARTITION=urgent (in the profile: partition)"),
+        (
+            {"SLURM_CLUSTERS": "other", "SBATCH_TIMELIMIT": "5"},
+            "SBATCH_TIMELIMIT=5 (in the profile: time_min); SLURM_CLUSTERS=other (Relay asks the queue of one cluster",
+        ),
+        ({"SBATCH_RESERVATION": "class"}, "SBATCH_RESERVATION=class (in the profile: sbatch: {reservation: ...})"),
+        ({"SBATCH_MEM_PER_CPU": "4G"}, "(in the profile: sbatch: {mem-per-cpu: ...})"),
+        ({"SBATCH_WAIT": "1"}, "SBATCH_WAIT=1 (a launch would wait until its jobs are over)"),
+    ],
+)
+def test_variables_that_sbatch_does_not_get_are_named(
+    site: Callable[..., subprocess.CompletedProcess[str]], variables: dict[str, str], said: str
+) -> None:
+    done = site(TAKE, "--dry-run", **variables)
+    (line,) = [line for line in done.stderr.splitlines() if "ignored, since the profile alone decides" in line]
+    assert said in line
+    assert "ignored" not in site(TAKE, "--dry-run", SLURM_JOB_ID="7", MY_SBATCH_NOTES="x").stderr
+
+
+LATIN = r"printf 'Universit\xe4t, \xabfile\xbb \xff\n'"
+
+
+@pytest.mark.parametrize("name", ["sinfo", "scontrol", "squeue", "sbatch", "scancel"])
+@pytest.mark.parametrize("fails", [True, False])
+def test_an_answer_in_another_encoding_is_no_traceback(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, name: str, fails: bool
+) -> None:
+    """Latin-1 in what a command says of its failure, or beside its answer."""
+
+    def change(folder: Path) -> None:
+        before = (folder / name).read_text().partition("\n")[2] if (folder / name).exists() else ""
+        fake(folder, name, f"{LATIN} >&2; exit 1" if fails else f"{LATIN}\n{before}")
+
+    # The second of two jobs of one name is cancelled.
+    twice = 'echo "$name 1 99" >> "$QUEUE";' if name == "scancel" else ""
+    done = site(f"{twice}{TAKE}", change=change)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (2 if fails else 0), done.stderr
+    if fails:
+        assert "Universit\\xe4t" in done.stderr
+    else:
+        assert "4 submitted" in done.stdout
