@@ -25,7 +25,7 @@ _BUSY = re.compile(
 # A user's own settings change the answers: SQUEUE_PARTITION hides jobs, SLURM_TIME_FORMAT turns times into words,
 # SLURM_CLUSTERS asks another cluster. Inside a job, sbatch would pass the job's own allocation on to the jobs that it
 # submits. So all such variables are removed, except those that say where the cluster is.
-_SETTINGS = re.compile(r"(SLURMD?|SBATCH|SRUN|SQUEUE|SACCT|SINFO|SCONTROL|SCANCEL|SUBMITIT)_")
+_SETTINGS = re.compile(r"(SLURMD?|SBATCH|SRUN|SQUEUE|SACCT|SINFO|SCONTROL|SCANCEL)_")
 LOCATIONS = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")
 # Linux takes at most 128 KiB in one argument of a command (MAX_ARG_STRLEN, execve(2)), and 2 MiB in all of them.
 ARGUMENT_BYTES = 100_000

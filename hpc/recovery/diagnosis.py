@@ -39,8 +39,8 @@ class StopRequest:
         self._job_id = own_job_id()
 
     def install(self) -> None:
-        """Replace submitit's handlers (SIGUSR2, SIGTERM) and that of Ctrl-C by one that only notes the signal."""
-        for number in (_preempt_signal(), signal.SIGTERM, signal.SIGINT):
+        """Handle SIGUSR2, SIGTERM and Ctrl-C by only noting the signal."""
+        for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -56,7 +56,7 @@ class StopRequest:
 
         Also SIGNALLED if the controller does not answer. `patient` waits for its answer for as long as the task lives.
         """
-        was_warned = _preempt_signal() in self.signals
+        was_warned = signal.SIGUSR2 in self.signals
         if self._job_id is None:
             return "TIMEOUT" if was_warned else "CANCELLED"
         try:
@@ -166,10 +166,6 @@ def own_job_id() -> str | None:
         return None  # A worker of the local pool may run inside an allocation, which is not its own job.
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
-
-
-def _preempt_signal() -> int:
-    return int(signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"])
 
 
 def _lead_s() -> int:

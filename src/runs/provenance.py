@@ -18,7 +18,7 @@ from src.files import read_json
 SNAPSHOT_VERSION = "code_version.json"
 _ROOT = Path(__file__).resolve().parents[2]
 _CODE = ("src", "jobs", "hpc")
-_PACKAGES = ("torch", "torchvision", "datasets", "submitit", "numpy")
+_PACKAGES = ("torch", "torchvision", "datasets", "numpy")
 
 
 @functools.cache

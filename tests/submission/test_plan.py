@@ -486,3 +486,29 @@ def test_a_machine_without_a_cluster_is_said_as_such(commands: Path) -> None:
     fake(commands, "sinfo", "echo 'sinfo: fatal: Could not establish a configuration source' >&2; exit 1")
     with pytest.raises(ClusterError, match="no cluster is known on this machine"):
         slurm.gres_types()
+
+
+@pytest.mark.parametrize("name", ["sinfo", "squeue", "sacct", "scontrol", "scancel", "sbatch"])
+def test_every_answer_may_have_bytes_that_are_not_utf_8(commands: Path, name: str) -> None:
+    """The name of a place, a user or a file in another encoding, in the answer and in an error."""
+    answers = {
+        "sinfo": r"gpu:1g.12gb:7 Universit\xe4t",
+        "squeue": r"70_0|relay-x.1|PENDING|Gr\xfcnde \xff|1:00",
+        "sacct": r"5_1|Universit\xe4t|FAILED|2026-11-22T12:30:00|2026-11-22T13:00:00|0:0",
+        "scontrol": r"JobState=RUNNING Restarts=3 Comment=\xfe\xff Command=/home/andr\xe9/x",
+    }
+    asked: dict[str, Callable[[], object]] = {
+        "sinfo": slurm.gres_types,
+        "squeue": lambda: [job.reason for job in slurm.squeue(["relay-x.1"])],
+        "sacct": lambda: [end.cluster for end in slurm.job_history(["5_1"])],
+        "scontrol": lambda: slurm.show_job("5_1").restarts,
+        "scancel": lambda: slurm.cancel(["70"]),
+        "sbatch": lambda: run_slurm(["sbatch"]),
+    }
+    expected = {"sinfo": ["1g.12gb"], "squeue": ["Gr\\xfcnde \\xff"], "sacct": ["Universit\\xe4t"], "scontrol": 3}
+    fake(commands, name, f"printf '{answers.get(name, 'x')}\\n'")
+    found = asked[name]()
+    assert name not in expected or found == expected[name]
+    fake(commands, name, r"printf 'error: ung\xfcltig\n' >&2; exit 1")
+    with pytest.raises(ClusterError, match=r"ung\\xfcltig"):
+        asked[name]()
