@@ -35,7 +35,13 @@ def submit(name: str, script: Path) -> str:
         taken = slurm.squeue([name], waits_s=()) if next(tries) else []
         return taken[0].array_id if taken else run_slurm_once(["sbatch", "--parsable", str(script)])
 
-    answer = retry(send_unless_taken, WAITS_S, announce=True)
+    try:
+        answer = retry(send_unless_taken, WAITS_S, announce=True)
+    except BusyError:
+        raise
+    except ClusterError as error:
+        # A site's script may fail after the real sbatch has submitted the job.
+        answer = _taken_in_spite_of(error, name)
     try:
         ids = list(dict.fromkeys(job.array_id for job in slurm.squeue([name])))
     except BusyError as error:
@@ -49,6 +55,18 @@ def submit(name: str, script: Path) -> str:
         log.info(f"sbatch did not print the id of the job that it submitted; by its name {name} it is job {job_id}")
     slurm.cancel(sorted(set(ids) - {job_id}))
     return job_id
+
+
+def _taken_in_spite_of(error: ClusterError, name: str) -> str:
+    """The id of the job that was submitted although sbatch failed; raises the error if there is none."""
+    try:
+        taken = slurm.squeue([name], waits_s=())
+    except ClusterError:
+        taken = []
+    if not taken:
+        raise error
+    log.warning(f"{error}; the queue has the job, though")
+    return taken[0].array_id
 
 
 def _not_in_queue(name: str, answer: str, claims: list[re.Match[str]]) -> ClusterError:

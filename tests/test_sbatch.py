@@ -81,6 +81,19 @@ def test_the_id_is_that_of_the_queue(commands: Path, tmp_path: Path, printed: st
     assert submitted(tmp_path) == "59598311"
 
 
+@pytest.mark.parametrize("end", ["exit 1", "echo 'quota file: permission denied' >&2; exit 7", "kill -9 $$"])
+def test_a_script_that_fails_after_sbatch_has_submitted_a_job(
+    commands: Path, tmp_path: Path, end: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake(commands, "sbatch", f"touch '{tmp_path}/sent'; echo Submitted batch job 70; {end}")
+    fake(commands, "squeue", f"[ ! -e '{tmp_path}/sent' ] || {ROW}")
+    assert submitted(tmp_path) == "70"
+    assert "the queue has the job, though" in capsys.readouterr().err
+    fake(commands, "squeue", "exit 1")
+    with pytest.raises(ClusterError, match="sbatch: "):
+        submitted(tmp_path)
+
+
 @pytest.mark.parametrize("printed", ["Submitted batch job 777 on cluster other", "777;other", "hello\n777;other\n"])
 def test_a_job_on_another_cluster_is_cancelled_there(commands: Path, tmp_path: Path, printed: str) -> None:
     fake(commands, "sbatch", f"echo '{printed}'")

@@ -47,6 +47,10 @@ _MemoryGb = Annotated[float, Field(gt=0, le=1_000_000), AfterValidator(_positive
 _Minutes = Annotated[int, Field(ge=1, le=366 * 24 * 60)]
 
 
+# What runs on this machine, in the environment of the command that started them, do not read.
+_ONLY_SLURM = ("partition", "account", "qos", "constraint", "slice", "gres", "sbatch", "setup", "ignore_setup_errors")
+
+
 class Profile(Section):
     """One `configs/clusters/<name>.yaml`.
 
@@ -95,6 +99,9 @@ class Profile(Section):
             raise ValueError(
                 f"{several[0]}: only a task of SLURM holds several runs; leave it at 1 with executor local"
             )
+        unread = [name for name in _ONLY_SLURM if self.executor == "local" and getattr(self, name)]
+        if unread:
+            raise ValueError(f"{', '.join(unread)}: only for executor slurm; runs on this machine would ignore it")
         if self.runs_per_slice > self.cells_per_job:
             raise ValueError(
                 f"runs_per_slice: {self.runs_per_slice} at a time, but a task holds {self.cells_per_job}; raise "

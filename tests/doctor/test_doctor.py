@@ -259,11 +259,11 @@ def test_without_a_scheduler(small: Callable[..., Config], tmp_path: Path, capfd
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_a_local_task_that_cannot_start(tmp_path: Path) -> None:
-    profile = Profile(executor="local", setup=("true", "exit 4"))
-    line = page.examine(tmp_path / "runs", profile, 1)[-1]
-    assert line.level == "problem"
-    assert line.finding.startswith("the task ended with exit code 3: error: setup: exit 4: failed with exit code 4; ")
+def test_a_local_task_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_call", lambda folder: ["no_such_module"])
+    line = page.examine(tmp_path / "runs", Profile(executor="local"), 1)[-1]
+    assert (line.level, line.finding.partition(":")[0]) == ("problem", "the task ended with exit code 1")
+    assert "No module named no_such_module" in line.finding
 
 
 def test_a_runs_folder_that_cannot_be(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_slurm_is_called_as_often_for_many_cells_as_for_few(
     for cells, arrays in ((2, 1), (5, 1), (12, 3)):
         config = small(hparams={"seed": list(range(cells))})
         launch("grid", config, "h100-mig")
-        assert site.take_calls() == {"sinfo": 1, "scontrol": 1, "sbatch": arrays}
+        assert site.take_calls() == {"sinfo": 1, "scontrol": 1, "sbatch": arrays, "squeue": arrays}
         launch("grid", config, "h100-mig")
         assert site.take_calls() == {"sinfo": 1, "scontrol": 1, "squeue": 1}
 

@@ -405,6 +405,19 @@ def test_a_job_that_cannot_be_seen_is_not_submitted_twice(
     assert [count for _, count, _ in queue_of(tmp_path)] == ["4"]
 
 
+def test_a_pipeline_whose_job_cannot_be_seen_stops(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    assert site("echo 777; exit 0", "--dry-run").returncode == 0  # Installs the stand-ins.
+    env = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{tmp_path / 'bin-tools'}", "QUEUE": str(tmp_path / "queue")}
+    words = ["pipeline", "--config", str(tmp_path / "small.yaml"), "--cluster", str(tmp_path / "profile.yaml")]
+    for said in ("777 is not in the queue of this cluster", "they are not submitted again"):
+        stopped = fork_python("hpc.launch", *words, env=env)
+        assert stopped.returncode == 2
+        assert said in stopped.stderr
+    assert len((tmp_path / "queue.calls").read_text().splitlines()) == 1
+
+
 def test_a_job_that_is_seen_late_is_taken_over(
     site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
