@@ -127,7 +127,7 @@ def _words_of_this_process() -> list[str]:
 
 def _cluster_of(words: Sequence[str]) -> str | None:
     cluster = None
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         if word == _CLUSTER:
             cluster = following
         elif word.startswith(f"{_CLUSTER}="):
@@ -136,10 +136,9 @@ def _cluster_of(words: Sequence[str]) -> str | None:
 
 
 def _without_cluster(words: Sequence[str]) -> list[str]:
-    before = ["", *words[:-1]]
     return [
         word
-        for word, previous in zip(words, before, strict=True)
+        for word, previous in zip(words, ["", *words], strict=False)
         if _CLUSTER not in (word, previous) and not word.startswith(f"{_CLUSTER}=")
     ]
 

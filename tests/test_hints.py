@@ -433,3 +433,9 @@ def test_a_python_without_the_packages_says_what_to_do(words: list[str]) -> None
     (line,) = done.stderr.splitlines()
     assert "lacks the packages of this project" in line
     assert line.endswith(shlex.join(words))
+
+
+@pytest.mark.parametrize("words", [[], ["--fresh"], ["--cluster", "x"], ["--cluster=x"], ["--cluster"]])
+def test_a_command_without_words_has_hints(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["program.py", *words])
+    assert hints.again("--new-code").endswith(" --new-code")
