@@ -22,7 +22,7 @@ _LOSSES = {"NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT", "PREEMPTED", "REQUEUED", "CA
 LOCAL_JOB = "RELAY_LOCAL_JOB"
 _ACCOUNTING_WAITS_S = (0.5, 1, 2, 4)
 # How far the clocks of a node and of the controller may differ, in seconds.
-_CLOCKS_S = 30
+_CLOCKS_S = 900
 
 
 class StopRequest:
@@ -76,7 +76,8 @@ class StopRequest:
         """How this execution ended according to accounting, or None. A busy slurmdbd lags behind, so this waits a
         little.
         """
-        own = {"job": self._job_id, "restarts": restart_count()}
+        began = time.time() - (time.monotonic() - self._began)
+        own = {"job": self._job_id, "restarts": restart_count(), "start": began}
 
         def known_cause() -> str:
             end = _execution(own, slurm.job_history([self._job_id or ""]))
@@ -119,21 +120,18 @@ def infer_end_cause(attempt: Mapping[str, Any], ends: Sequence[slurm.JobEnd]) ->
 def _execution(attempt: Mapping[str, Any], ends: Sequence[slurm.JobEnd]) -> slurm.JobEnd | None:
     """The execution of its job in which an attempt was made; None if accounting does not have it. `ends` are in order.
 
-    Found by the number of restarts, which does not depend on clocks; for attempts without one, by their start.
+    Found by the number of restarts, because clocks cannot tell two executions within minutes apart. SLURM gives an id
+    again when its counter starts over: what ended long before the attempt began, or began long after, is another job's.
     """
     own = [end for end in ends if end.job_id == attempt.get("job")]
-    number = attempt.get("restarts")
-    if number is not None and number < len(own):
-        return own[int(number)]
-    if "start" not in attempt:
-        return None
     begun, margin = datetime.fromtimestamp(float(attempt["start"])), timedelta(seconds=_CLOCKS_S)
-    candidates = [
+    # Records of other jobs come before those of this one: its own are never further to the left.
+    candidates = (
         end
-        for end in own
-        if (end.start and end.start <= begun + margin) and (end.end is None or end.end >= begun - margin)
-    ]
-    return max(candidates, key=lambda end: end.start or begun, default=None)
+        for end in own[int(attempt.get("restarts") or 0) :]
+        if (end.end is None or end.end >= begun - margin) and (end.start is None or end.start <= begun + margin)
+    )
+    return next(candidates, None)
 
 
 def _state_of(end: slurm.JobEnd) -> str:

@@ -240,7 +240,7 @@ def test_a_task_that_slurm_has_put_back_does_not_requeue_its_next_execution(
     """The next execution may run already, and to requeue the job again would stop it."""
     monkeypatch.setenv("SLURM_JOB_ID", "70")
     fake(commands, "scontrol", "echo 'JobId=70 JobState=RUNNING Restarts=1'")
-    fake(commands, "sacct", "echo '70|c|NODE_FAIL|2026-01-01T00:00:00|2026-01-01T00:10:00'")
+    fake(commands, "sacct", 'echo "70|c|NODE_FAIL|$(date +%FT%T -d "10 minutes ago")|$(date +%FT%T)"')
     stop = StopRequest()
     assert stop.cause() == "NODE_FAIL"
     requeue_if_allowed(sweep.runs(), "NODE_FAIL", stop)

@@ -66,7 +66,7 @@ def ended(state: str, start_min: float, end_min: float | None, job_id: str = "5_
     ],
 )
 def test_a_lost_attempt_is_named_by_the_end_of_its_own_execution(state: str, cause: str) -> None:
-    attempt = {"job": "5_1", "cluster": "c", "start": NOW.timestamp()}
+    attempt = {"job": "5_1", "cluster": "c", "start": NOW.timestamp(), "restarts": 1}
     ends = [
         ended("REQUEUED", -60, -30),
         ended(state, -0.2, 4),
@@ -78,9 +78,57 @@ def test_a_lost_attempt_is_named_by_the_end_of_its_own_execution(state: str, cau
 
 def test_without_a_word_of_slurm_a_lost_attempt_was_killed() -> None:
     attempt = {"job": "5_1", "cluster": "c", "start": NOW.timestamp()}
-    later, before, elsewhere = ended("TIMEOUT", 5, 9), ended("TIMEOUT", -60, -9), ended("TIMEOUT", 0, 9, cluster="d")
+    later, before, elsewhere = ended("TIMEOUT", 60, 90), ended("TIMEOUT", -90, -60), ended("TIMEOUT", 0, 9, cluster="d")
     for ends in ([], [later], [before], [elsewhere]):
         assert infer_end_cause(attempt, ends) == ("KILLED", None)
+
+
+YEARS = -9 * 365 * 24 * 60
+
+
+@pytest.mark.parametrize(
+    ("restarts", "ends", "cause"),
+    [
+        (0, [ended("OUT_OF_MEMORY", YEARS, YEARS + 5), ended("NODE_FAIL", 0, 3)], "NODE_FAIL"),
+        (0, [ended("OUT_OF_MEMORY", YEARS, YEARS + 5)], "KILLED"),
+        (0, [ended("TIMEOUT", YEARS, YEARS + 5), ended("TIMEOUT", YEARS + 9, YEARS + 12), ended("PREEMPTED", 0, 3)], ""),
+        (0, [ended("CANCELLED", YEARS, YEARS + 5), ended("NODE_FAIL", 0, 3), ended("PREEMPTED", 5, 8)], "NODE_FAIL"),
+        # The job's own earlier execution counts, other jobs' do not.
+        (1, [ended("OUT_OF_MEMORY", YEARS, YEARS + 5), ended("NODE_FAIL", -90, -80), ended("PREEMPTED", 0, 3)], ""),
+        (1, [ended("NODE_FAIL", -3, -2.5), ended("PREEMPTED", 0, 3)], ""),
+        # The next job with this id, after the counter started over.
+        (0, [ended("OUT_OF_MEMORY", 600, 605)], "KILLED"),
+    ],
+)
+def test_a_record_of_another_job_with_the_same_id_is_no_explanation(
+    restarts: int, ends: list[JobEnd], cause: str
+) -> None:
+    attempt = {"job": "5_1", "cluster": "c", "restarts": restarts}
+    for clock_min in (-5, 0, 2):
+        start = (NOW + timedelta(minutes=clock_min)).timestamp()
+        assert infer_end_cause({**attempt, "start": start}, ends)[0] == (cause or "PREEMPTED")
+
+
+def test_a_stop_is_not_explained_by_another_job_with_the_same_id(
+    commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(causes, "_ACCOUNTING_WAITS_S", ())
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    fake(commands, "scontrol", scontrol("PENDING", restarts=1))
+    other = "9|c|NODE_FAIL|2017-01-01T12:00:00|2017-01-01T12:10:00"
+    fake(commands, "sacct", f"echo '{other}'")
+    assert StopRequest().cause() == "REQUEUED"
+    fake(commands, "sacct", f"echo '{other}'; echo '{row('9', 'PREEMPTED')}'")
+    assert StopRequest().cause() == "PREEMPTED"
+
+
+def row(job_id: str, state: str, start_min: float = -10, end_min: float | None = 0) -> str:
+    """A line of sacct; the times are relative to now."""
+    start, end = (
+        "Unknown" if minutes is None else f"{datetime.now() + timedelta(minutes=minutes):%Y-%m-%dT%H:%M:%S}"
+        for minutes in (start_min, end_min)
+    )
+    return f"{job_id}|c|{state}|{start}|{end}"
 
 
 def scontrol(state: str, restarts: int = 0, preempted: str = "None") -> str:
@@ -118,8 +166,7 @@ def test_a_job_that_slurm_has_put_back_already_says_why_in_accounting(
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "9")
     fake(commands, "scontrol", scontrol("PENDING", restarts=1, preempted=preempted))
-    row = f"echo '9|c|{last_end}|2026-11-22T12:00:00|2026-11-22T12:10:00'" if last_end else "exit 1"
-    fake(commands, "sacct", row)
+    fake(commands, "sacct", f"echo '{row('9', last_end)}'" if last_end else "exit 1")
     assert StopRequest().cause() == cause
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     fake(commands, "scontrol", scontrol("RUNNING", restarts=1))
@@ -133,8 +180,8 @@ def test_accounting_that_is_behind_is_waited_for_and_an_earlier_end_is_not_taken
     monkeypatch.setenv("SLURM_JOB_ID", "9")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     fake(commands, "scontrol", scontrol("PENDING", restarts=2))
-    before = "9|c|PREEMPTED|2026-11-22T12:00:00|2026-11-22T12:10:00"
-    running, over = "9|c|RUNNING|2026-11-22T12:20:00|Unknown", "9|c|NODE_FAIL|2026-11-22T12:20:00|2026-11-22T12:30:00"
+    before = row("9", "PREEMPTED", -10, -2)
+    running, over = row("9", "RUNNING", -1, None), row("9", "NODE_FAIL", -1, 0)
     fake(
         commands,
         "sacct",
