@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import signal
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +12,9 @@ from hpc.pipeline.stage_job import cancel_stage_jobs
 from hpc.submission.submissions import queues_of, submissions
 from src.config.schema import Config
 from src.errors import RunError
+from src.files import read_json
 from src.log import log
+from src.runs import records
 from src.runs.names import find_named, print_names
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import sweeps, with_whole_manifests
@@ -52,18 +50,23 @@ def cancel_runs(config: Config, name: str) -> None:
     ids = list(dict.fromkeys(job.job_id for jobs in tasks.values() for job in jobs if job.job_id not in needed))
     ids += _all_stage_jobs(runs_dir) if name == "all" else []
     slurm.cancel(ids)
-    local = [run for run, jobs in tasks.items() if not jobs and _stop_local(run)]
-    stopped = [*(run for run, jobs in tasks.items() if jobs), *local]
+    stopped = [run for run, jobs in tasks.items() if jobs]
+    # Their own processes see the mark, on whatever host. No process id of a run directory is worth a signal: it may be
+    # another process's by now.
+    elsewhere = [run for run, jobs in tasks.items() if not jobs and run.alive()]
     ids = [*stage_jobs, *ids]
     labels = [only.label if only else sweep.name for sweep, only in selected]
     what = pipeline.name if pipeline else labels[0] if len(labels) == 1 else counted(len(labels), "sweep")
     marked = [run for run, jobs in tasks.items() if any(job.job_id in needed for job in jobs)]
-    number = len(ids) + len(local)
-    parts = [counted(number, "task")] if number else []
+    parts = [counted(len(ids), "task")] if ids else []
     parts += [f"{counted(len(marked), 'run')} of a task"] if marked else []
+    parts += [f"{counted(len(elsewhere), 'run')} outside of the queue"] if elsewhere else []
     print(f"{what}: " + (f"cancelled {' and '.join(parts)}" if parts else "nothing is queued or running"))
     print_names(stopped)
-    reached = set(stopped)
+    if elsewhere:
+        print(f"executed on {_hosts(elsewhere)}; these stop at their next step, with the state saved:")
+        print_names(elsewhere)
+    reached = {*stopped, *elsewhere}
     not_queued = [run for run in runs if run not in reached]
     if not_queued:
         print("not in the queue; these will not start until you submit them again:")
@@ -111,22 +114,15 @@ def _all_stage_jobs(runs_dir: Path) -> list[str]:
     return [job.job_id for job in slurm.squeue(names) if slurm.in_flight(job.state)]
 
 
-def _stop_local(run: RunDir) -> bool:
-    """Signal the process that executes the run on this machine to save and end. False if there is none."""
+def _hosts(runs: Sequence[RunDir]) -> str:
+    """The hosts whose processes execute these runs."""
+    hosts = dict.fromkeys(_host(run) for run in runs)
+    return ", ".join(hosts)
+
+
+def _host(run: RunDir) -> str:
     try:
-        attempts = run.attempts()
-    except RunError as error:
-        log.warning(f"cannot tell whether a local process executes this run: {error}")
-        return False
-    if not attempts or "end" in attempts[-1] or not run.alive():
-        return False
-    if attempts[-1].get("node") != socket.gethostname():
-        return False
-    try:
-        os.kill(attempts[-1]["pid"], signal.SIGTERM)
-    except (KeyError, ProcessLookupError, PermissionError):
-        log.warning(
-            f"{run.label}: {getpass.getuser()} cannot signal process {attempts[-1].get('pid')}; stop it as its owner"
-        )
-        return False
-    return True
+        owner = read_json(run.owner_file, records.OWNER)
+    except (RunError, OSError):
+        owner = None
+    return str((owner or {}).get("node", "an unknown host"))

@@ -29,9 +29,6 @@ def execute_run(run: RunDir, stop: StopRequest, reporter: Reporter, at_once: int
     """
     if run.is_done():
         return "DONE"
-    if run.cancelled():
-        log.info(f"{run.label}: was cancelled by its user; it is not executed until they submit it again")
-        return "CANCELLED"
     hints.use(run.sweep().meta())
 
     def on_the_right_device(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
@@ -39,11 +36,14 @@ def execute_run(run: RunDir, stop: StopRequest, reporter: Reporter, at_once: int
         return jobs.executor_of(run.sweep().kind)(run, should_stop, reporter)
 
     try:
-        if not wait_for_run_lock(run, stop.requested):
+        if not wait_for_run_lock(run, lambda: stop.requested() or run.cancelled()):
             log.info(f"{run.label}: another SLURM task executes it; this task skips it")
             return "SURPLUS"
         if stop.requested():
             return "WAITED"
+        if run.cancelled():
+            log.info(f"{run.label}: was cancelled by its user; it is not executed until they submit it again")
+            return "CANCELLED"
         attempt(run, on_the_right_device, stop.requested, reporter, TaskHooks(stop, at_once))
     except TakenOverError as error:
         log.info(str(error))
@@ -85,9 +85,9 @@ class TaskHooks(AttemptHooks):
         """Raises RunError if the budgets of src/runs/causes.py are used up."""
         check_allowed(run.label, run.attempts())
 
-    def cause_of_stop(self, run: RunDir) -> str:
-        """CANCELLED if the run directory has a cancel by the user; otherwise what SLURM says."""
-        return "CANCELLED" if run.cancelled() else self._stop.cause()
+    def cause_of_stop(self) -> str:
+        """What SLURM says."""
+        return self._stop.cause()
 
     def infer_end_cause(self, attempt: Mapping[str, Any]) -> EndCause:
         """The end of a lost attempt, from accounting."""

@@ -38,8 +38,6 @@ _IMPORTED_ONCE = (
     *("torch.nested._internal.nested_tensor", "torch.utils.serialization.config"),
 )
 POLL_S = 0.02
-# Seconds between two looks for runs that their user has cancelled.
-_LOOK_EVERY_S = 1.0
 _LOCK_WAIT_S = 5.0
 _STATE_BYTES = 64
 _CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
@@ -96,8 +94,6 @@ class Forks:
         self._at_once, self._execute, self._stop = at_once, execute, stop
         self._active: dict[int, tuple[RunDir, mmap.mmap]] = {}
         self._forwarded = 0
-        self._cancelled: set[int] = set()
-        self._looked = -float("inf")
         self._memory_kills = _memory_kills()
 
     def run_all(self, runs: Sequence[RunDir]) -> dict[str, str]:
@@ -110,7 +106,6 @@ class Forks:
             while waiting and len(self._active) < self._at_once and not self._stop.requested():
                 self._start(waiting.popleft())
             self._forward()
-            self._stop_cancelled()
             for pid, (run, state) in list(self._active.items()):
                 ended, status = os.waitpid(pid, os.WNOHANG)
                 if ended:
@@ -130,16 +125,6 @@ class Forks:
             self._forwarded += 1
             for pid in self._active:
                 os.kill(pid, number)
-
-    def _stop_cancelled(self) -> None:
-        """Let the runs save and end that their user has cancelled meanwhile; the others continue."""
-        if time.monotonic() - self._looked < _LOOK_EVERY_S:
-            return
-        self._looked = time.monotonic()
-        for pid, (run, _) in self._active.items():
-            if pid not in self._cancelled and run.cancelled():
-                self._cancelled.add(pid)
-                os.kill(pid, signal.SIGTERM)
 
     def _close_lost(self, run: RunDir, pid: int, code: int) -> str:
         """Record why the process of a run ended that could not do so itself. `code`: its exit code or minus the signal.

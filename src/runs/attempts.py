@@ -59,8 +59,8 @@ class AttemptHooks:
     def check_allowed(self, run: RunDir) -> None:
         """Raise RelayError if the run may not be started again."""
 
-    def cause_of_stop(self, run: RunDir) -> str:
-        """Why the run was asked to stop."""
+    def cause_of_stop(self) -> str:
+        """Why the run was asked to stop, if not by a cancel."""
         return "INTERRUPTED"
 
     def infer_end_cause(self, attempt: Mapping[str, Any]) -> EndCause:
@@ -77,9 +77,9 @@ def attempt(
 ) -> Outcome:
     """Lock the run, execute it, and record why the attempt ended. If the run is done once it is locked, do nothing.
 
-    The cause is DONE, the hook's `cause_of_stop` after a stop, OUT_OF_MEMORY, or CRASHED. Raises RunError if another
-    process has the run, TakenOverError if another process takes it over, and what `hooks.check_allowed` and
-    `execute` raise.
+    The cause is DONE, CANCELLED, the hook's `cause_of_stop` after another stop, OUT_OF_MEMORY, or CRASHED. Raises
+    RunError if another process has the run, TakenOverError if another process takes it over, and what
+    `hooks.check_allowed` and `execute` raise.
     """
     hooks = hooks or AttemptHooks()
     with run.lock(hooks.lock_wait_s):
@@ -126,7 +126,7 @@ def _recorded(
     owner = run.owner
     assert owner
     try:
-        outcome = execute(run, lambda: should_stop() or owner.lost, reporter)
+        outcome = execute(run, lambda: should_stop() or owner.lost or owner.cancelled, reporter)
     except KeyboardInterrupt:
         _close(run, number, cause="INTERRUPTED")
         raise
@@ -140,7 +140,8 @@ def _recorded(
         cause = "OUT_OF_MEMORY" if memory else "CRASHED"
         _close(run, number, cause=cause, error=message)
         raise
-    cause = "DONE" if outcome.status == "done" else hooks.cause_of_stop(run)
+    cancelled = owner.cancelled or run.cancelled()
+    cause = "DONE" if outcome.status == "done" else "CANCELLED" if cancelled else hooks.cause_of_stop()
     steps = {"first_step": outcome.first_step, "last_step": outcome.last_step, "total_steps": outcome.total_steps}
     saved = {} if outcome.save_s is None else {"save_s": outcome.save_s}
     run.record_attempt(number, end=_now(), cause=cause, **steps, **saved, **peak_memory())

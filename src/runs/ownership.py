@@ -1,9 +1,11 @@
-"""The run lock, a heartbeat that shows its owner is alive, and a fence that stops an owner whose lock was broken.
+"""The run lock, a heartbeat that shows its owner is alive, and what stops an owner: a cancel, or a broken lock.
 
 A lock alone is not enough: a node that SLURM has given up may still be computing when its run goes to another task. The
 owner writes a token into the run's owner file and touches that file every HEARTBEAT_S seconds, independent of epochs
 and checkpoints. A lock is broken only after SILENCE_S seconds without a heartbeat. The next owner writes its own token;
 the earlier owner finds it before its next write, and stops.
+
+Whoever cancels a run may sit at another host, which no signal crosses: the owner looks for the mark of a cancel.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +30,8 @@ from src.runs import records
 HEARTBEAT_S = 10.0
 # Nine missed heartbeats: NFS clients may serve attributes up to 60 s old (acdirmax of nfs(5)).
 SILENCE_S = 90.0
+# Seconds between two looks for a cancel.
+_LOOK_EVERY_S = 1.0
 
 
 @contextlib.contextmanager
@@ -85,15 +89,15 @@ def heart_beats(owner_file: Path) -> bool:
 class Ownership:
     """This process owns one run: a context manager that runs the heartbeat.
 
-    `lost` becomes true when a heartbeat finds another owner's token.
+    `lost` becomes true when a heartbeat finds another owner's token, `cancelled` when `is_cancelled` was true once.
     """
 
-    def __init__(self, file: Path, label: str) -> None:
-        self._file, self._label = file, label
+    def __init__(self, file: Path, label: str, is_cancelled: Callable[[], bool]) -> None:
+        self._file, self._label, self._is_cancelled = file, label, is_cancelled
         self._token = uuid.uuid4().hex
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-        self.lost = False
+        self.lost = self.cancelled = False
 
     def __enter__(self) -> Ownership:
         owner = {"token": self._token, "node": socket.gethostname(), "pid": os.getpid()}
@@ -125,10 +129,15 @@ class Ownership:
         return owner is not None and owner["token"] != self._token
 
     def _beat(self) -> None:
-        while not self._ended.wait(HEARTBEAT_S):
+        beaten = time.monotonic()
+        while not self._ended.wait(min(_LOOK_EVERY_S, HEARTBEAT_S)):
             # The next write reports a damaged owner file.
             with contextlib.suppress(OSError, RunError):
+                self.cancelled = self.cancelled or self._is_cancelled()
+                if time.monotonic() - beaten < HEARTBEAT_S:
+                    continue
                 if self._is_taken():
                     self.lost = True
                     return
                 os.utime(self._file)
+                beaten = time.monotonic()

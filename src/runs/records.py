@@ -164,6 +164,7 @@ class Owner(TypedDict, total=False):
     """.owner.json."""
 
     token: Required[str]
+    node: str
 
 
 def _answered(line: Submission) -> Submission:

@@ -84,7 +84,7 @@ class RunDir(RunPaths):
     @contextlib.contextmanager
     def owned(self) -> Iterator[RunDir]:
         """The run with this process as its owner and a running heartbeat. The caller holds the run lock."""
-        with Ownership(self.owner_file, self.label) as owner:
+        with Ownership(self.owner_file, self.label, self.cancelled) as owner:
             yield replace(self, owner=owner)
 
     def cancelled(self) -> bool:
@@ -92,7 +92,9 @@ class RunDir(RunPaths):
         return self.cancel_file.exists()
 
     def cancel(self) -> None:
-        """Record the cancel, for everything that acts without the user: queued tasks, requeues, pipelines."""
+        """Record the cancel, for everything that acts without the user: queued tasks, requeues, pipelines, and the
+        process that executes the run, on whatever host.
+        """
         # Only its existence counts, so no fsync: cancelling 10,000 runs takes one second.
         try:
             self.cancel_file.write_text(yaml_file.json_text({"uid": os.getuid(), "time": round(time.time(), 3)}))

@@ -91,7 +91,7 @@ YEARS = -9 * 365 * 24 * 60
     [
         (0, [ended("OUT_OF_MEMORY", YEARS, YEARS + 5), ended("NODE_FAIL", 0, 3)], "NODE_FAIL"),
         (0, [ended("OUT_OF_MEMORY", YEARS, YEARS + 5)], "KILLED"),
-        (0, [ended("TIMEOUT", YEARS, YEARS + 5), ended("TIMEOUT", YEARS + 9, YEARS + 12), ended("PREEMPTED", 0, 3)], ""),
+        (0, [ended("TIMEOUT", YEARS, YEARS + 5), ended("TIMEOUT", YEARS + 9, YEARS + 9), ended("PREEMPTED", 0, 3)], ""),
         (0, [ended("CANCELLED", YEARS, YEARS + 5), ended("NODE_FAIL", 0, 3), ended("PREEMPTED", 5, 8)], "NODE_FAIL"),
         # The job's own earlier execution counts, other jobs' do not.
         (1, [ended("OUT_OF_MEMORY", YEARS, YEARS + 5), ended("NODE_FAIL", -90, -80), ended("PREEMPTED", 0, 3)], ""),
