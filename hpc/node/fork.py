@@ -1,13 +1,14 @@
 """Executes runs in forks of a process that has imported once what they need.
 
 A fork starts in milliseconds, where a new process imports torch for seconds; and whatever happens to it, a crash or a
-kill, its parent and the other runs do not notice. The parent must not start a thread or touch a GPU: neither survives a
-fork.
+kill, its parent and the other runs do not notice. It ends with its parent. The parent must not start a thread or touch
+a GPU: neither survives a fork.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import mmap
@@ -40,6 +41,7 @@ _IMPORTED_ONCE = (
 POLL_S = 0.02
 _LOCK_WAIT_S = 5.0
 _STATE_BYTES = 64
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -57,10 +59,11 @@ def fork(work: Callable[[], Any]) -> int:
     """Do `work` in a fork of this process, which then exits: with 0, with the code of a SystemExit, or with 1 after
     printing a traceback. Returns its process id.
 
-    The fork has the signal handlers of this process.
+    The fork has the signal handlers of this process. The kernel kills it when the thread that called this ends.
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    parent = os.getpid()
     # Python forgets the signals that reach a new fork before os.fork has returned there.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
@@ -71,6 +74,7 @@ def fork(work: Callable[[], Any]) -> int:
         return pid
     code: Any = 1
     try:
+        _end_with(parent)
         work()
         code = 0
     except SystemExit as end:
@@ -82,6 +86,18 @@ def fork(work: Callable[[], Any]) -> int:
         sys.stderr.flush()
         # Tearing down torch takes longer than a run of the tests.
         os._exit(code if isinstance(code, int) else 1)
+
+
+def _end_with(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends: the parent's job is over then, and its slice may be
+    another job's. No signal handler of the parent could do it after a `kill -9`.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    # It may have ended before the call.
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Forks:

@@ -74,7 +74,7 @@ class LocalWorker:
         return self._process.poll() is None
 
     def is_busy(self, job: LocalJob) -> bool:
-        """Whether the job is still running. No job is if the process died; its runs may still be, on their own."""
+        """Whether the job is still running. No job is if the process died: its runs end with it."""
         assert self._process.stdout
         while self._busy and select.select([self._process.stdout], [], [], 0)[0]:
             read = os.read(self._process.stdout.fileno(), 65536)

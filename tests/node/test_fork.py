@@ -212,6 +212,46 @@ def test_a_signal_to_one_run_requeues_the_task_for_it_once_the_others_are_done(
     assert task.stdout.count("requeued") == 1
 
 
+@pytest.mark.parametrize("end", ["kill -9", "an error of its own"])
+def test_runs_end_with_their_task(endless: list[RunDir], start: Callable[..., Running], end: str) -> None:
+    """Outside of its allocation, a run would compute on a slice that SLURM gives to others."""
+    # A signal that the task does not handle stands for what ends it in Python.
+    broken = "import signal; signal.signal(signal.SIGUSR1, lambda *_: 1 / 0)"
+    task = start(endless[:2], before=broken)
+    for run in endless[:2]:
+        pid_of(run)
+    os.kill(task.pid, signal.SIGKILL if end == "kill -9" else signal.SIGUSR1)
+    assert task.ended() != 0
+    for run in endless[:2]:
+        wait_until(lambda run=run: not run.is_locked_now())
+        assert "end" not in run.attempts()[-1]
+
+
+def test_a_fork_whose_parent_is_gone_already_does_nothing(tmp_path: Path) -> None:
+    done = tmp_path / "done"
+
+    def parent() -> None:
+        # The parent ends while its fork is stopped before it has asked to end with it.
+        real = forks._end_with
+
+        def late(pid: int) -> None:
+            os.kill(pid, signal.SIGKILL)
+            while os.getppid() == pid:
+                time.sleep(0.001)
+            real(pid)
+
+        forks._end_with = late
+        forks.fork(done.touch)
+        time.sleep(60)
+
+    pid = os.fork()
+    if pid == 0:
+        parent()
+    os.waitpid(pid, 0)
+    time.sleep(0.2)
+    assert not done.exists()
+
+
 def test_a_cancel_of_one_run_leaves_the_others(endless: list[RunDir], start: Callable[..., Running]) -> None:
     runs = [endless[0], *endless[2:]]
     task = start(runs)
