@@ -51,7 +51,13 @@ def _explain_unstarted(
         # An attempt without SLURM, on this machine, came after the task. This machine's clock timed both.
         started |= not last.get("cluster") and last.get("start", 0) > submitted
         # A requeued task keeps its id: the attempt with this id may be of the execution before.
-        lost_after_requeue = last.get("job") == task and last.get("cause") in REQUEUED_AFTER and last.get("cluster")
+        # With an error, it is the newest one: SLURM has refused the requeue.
+        lost_after_requeue = (
+            last.get("job") == task
+            and last.get("cause") in REQUEUED_AFTER
+            and last.get("cluster")
+            and not last.get("error")
+        )
         if not started or lost_after_requeue:
             row |= {
                 "state": "cancelled" if task in cancelled else "not started",

@@ -154,9 +154,11 @@ def _state(
     if result or job is None:
         return state_of_run(run, result, attempts)
     job_phase = phase(job.state)
-    if job_phase == "running":
+    if job.state == "RUNNING":
         return "running" if alone or unfinished_attempt(attempts) else "waiting in task"
-    # A state that we do not know is shown as SLURM names it.
+    # Such as suspended or configuring. A state that we do not know is shown as SLURM names it.
+    if job_phase == "running":
+        return job.state.lower()
     return {"waiting": "queued", "ending": "ending"}.get(job_phase, job.state)
 
 

@@ -19,6 +19,8 @@ from hpc import slurm
 from hpc.node.execution import execute_run
 from hpc.node.fork import Forks
 from hpc.recovery.diagnosis import StopRequest, own_job_id
+from src import hints
+from src.errors import ClusterError
 from src.log import log, start_log
 from src.progress import PlainReporter
 from src.runs.causes import REQUEUED_AFTER, STOPPED_BY_USER, why_blocked
@@ -73,7 +75,7 @@ def execute_runs(runs: Sequence[RunDir]) -> dict[str, str]:
 def requeue_if_allowed(runs: Sequence[RunDir], cause: str, stop: StopRequest) -> None:
     """After a stop, requeue the task if the cause allows it and at least one unfinished run may continue.
 
-    Raises SystemExit after a requeue, so that nothing else is executed.
+    Raises SystemExit after a requeue, so that nothing else is executed; with exit code 1 if SLURM refuses it.
     """
     unfinished = [run for run in runs if not (run.is_done() or run.cancelled() or run.damage())]
     left = [(run, why_blocked(run.attempts())) for run in unfinished]
@@ -90,9 +92,26 @@ def requeue_if_allowed(runs: Sequence[RunDir], cause: str, stop: StopRequest) ->
     elif cause not in REQUEUED_AFTER:
         log.info(f"{cause}: the state is saved; the task is not requeued")
     elif any(blocked is None for _, blocked in left):
-        log.info(f"{cause}: the state is saved; the task is requeued")
-        _requeue()
+        log.info(f"{cause}: the state is saved; requeueing the task")
+        try:
+            _requeue()
+        except ClusterError as error:
+            _note_refusal([run for run, _ in left], str(error))
+            sys.exit(1)
         sys.exit(-1)
+
+
+def _note_refusal(runs: Sequence[RunDir], reason: str) -> None:
+    """Say that the task was not requeued, here and in the newest attempts, where `status` finds it.
+
+    Sites disable requeueing (JobRequeue of slurm.conf(5)), or a profile does.
+    """
+    again = hints.again(saved=runs[0].sweep().meta())
+    log.error(f"not requeued: {reason}; the states of its runs are saved; to continue: {again}")
+    for run in runs:
+        attempts = run.attempts()
+        if attempts and attempts[-1].get("cause") in REQUEUED_AFTER:
+            run.record_attempt(int(attempts[-1]["attempt"]), error=f"not requeued: {reason}")
 
 
 def _requeue() -> None:

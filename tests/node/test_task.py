@@ -13,11 +13,13 @@ import pytest
 
 import jobs
 from hpc import slurm
+from hpc.monitor.status_query import query_status
 from hpc.node import task as lifecycle
 from hpc.node.execution import execute_run
 from hpc.node.gpu_check import check_slice, unlike
 from hpc.node.task import execute_runs
 from hpc.recovery.diagnosis import StopRequest
+from src import hints
 from src.config.schema import Config
 from src.errors import ClusterError, DataError
 from src.files import append_lines
@@ -150,6 +152,50 @@ def test_a_stop_between_two_runs_requeues_for_the_rest(
         execute_runs(runs)
     assert requeued == ["requeue"]
     assert [len(run.attempts()) for run in runs] == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "reason"),
+    [
+        ("Requested operation is presently disabled for job 70", "presently disabled"),
+        ("slurm_requeue error: Access/permission denied", "denied"),
+        # Longer than the hour for which the task asks again.
+        ("slurm_load_jobs error: Unable to contact slurm controller (connect failure)", "did not answer"),
+    ],
+)
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_task_that_may_not_be_requeued_says_how_to_continue(
+    small: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    handlers_back: Any,
+    commands: Path,
+    capfd: pytest.CaptureFixture[str],
+    refusal: str,
+    reason: str,
+    at_once: int,
+) -> None:
+    runs = grid_runs(small())[:at_once]
+    sweep = runs[0].sweep()
+    tasks = {"job_name": "relay-x.1", "tasks": [[run.name for run in runs]]}
+    append_lines(sweep.submissions_file, [{**tasks, "time": 1.0}, {"job_name": "relay-x.1", "job_id": "70"}])
+    monkeypatch.setenv("SLURM_JOB_ID", "70")
+    fake(commands, "squeue", "true")
+    show = 'echo "JobId=70 JobState=RUNNING Restarts=0 EndTime=$(date +%FT%T -d "30 seconds")"'
+    fake(commands, "scontrol", f'[ "$1" = requeue ] || {{ {show}; exit; }}; echo "{refusal}" >&2; exit 1')
+    signal_in(monkeypatch, runs[-1].name, signal.SIGUSR2)
+    with pytest.raises(SystemExit) as left:
+        execute_runs(runs)
+    assert left.value.code == 1
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    (line,) = (line for line in said.splitlines() if "not requeued: scontrol: " in line)
+    assert reason in line
+    assert f"; to continue: {hints.again(saved=sweep.meta())}" in line
+    stopped = runs[-1].attempts()[-1]
+    assert (stopped["cause"], reason in stopped["error"], stopped["last_step"] > 0) == ("TIMEOUT", True, True)
+    row = next(row for row in query_status(small(), sweep).rows if row["run"] == runs[-1].name)
+    assert (row["state"], row["causes"]) == ("timeout", "TIMEOUT")
+    assert row["error"].startswith("not requeued: scontrol: ")
 
 
 def test_a_crash_keeps_no_other_run_from_its_end_and_is_not_tried_again(

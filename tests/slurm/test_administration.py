@@ -84,10 +84,15 @@ def test_suspended_held_and_requeued_by_hand(launch: Launch, one_machine: Cluste
     wait_for("it is suspended", stands_still)
     size = run.metrics_file.stat().st_size
     assert "1 in the queue before, 0 submitted" in launch("grid").stdout
-    assert "running" in launch("status").stdout
+    assert "1 run: 1 suspended" in launch("status").stdout
     assert run.metrics_file.stat().st_size == size
     one_machine.run(["scontrol", "resume", job])
     wait_for("it continues", lambda: run.metrics_file.stat().st_size > size, 60)
+    one_machine.run(["scancel", "--signal=STOP", job])
+    wait_for("it is shown as stopped", lambda: "1 run: 1 stopped" in launch("status").stdout)
+    assert "1 in the queue before, 0 submitted" in launch("grid").stdout
+    one_machine.run(["scancel", "--signal=CONT", job])
+    wait_for("it is shown as running", lambda: "1 run: 1 running" in launch("status").stdout)
     assert len(run.attempts()) == 1
 
     one_machine.run(["scontrol", "requeuehold", job])
@@ -225,6 +230,24 @@ def full(tmp_path: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_site_without_requeue_says_how_to_continue(launch: Launch, one_machine: Cluster, tmp_path: Path) -> None:
+    disabled = {**PROFILE, "sbatch": {"requeue": False, "no-requeue": True}}
+    (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml(disabled))
+    run, job = begun(launch, tmp_path)
+    one_machine.run(["scancel", "--signal=USR2", job])
+    wait_for("the task has failed", lambda: one_machine.job(job)["JobState"] == "FAILED", 90)
+    shown = launch("status").stdout
+    assert "not requeued: scontrol: " in shown
+    assert "neither done nor queued: 1 run; to submit: " in shown
+    logs = launch("logs").stdout
+    assert "the states of its runs are saved; to continue: " in logs
+    assert "Traceback" not in logs
+    saved = run.attempts()[-1]["last_step"]
+    assert "1 submitted" in launch("grid").stdout
+    wait_for("the run works", working(run, 2), 90)
+    assert run.attempts()[-1]["first_step"] == saved > 0
 
 
 def test_a_full_log_folder_keeps_no_run_from_its_start(launch: Launch, full: Path, tmp_path: Path) -> None:
