@@ -218,7 +218,8 @@ def test_a_folder_that_vanishes_and_comes_back(
     folder = run.path if away == "run" else run.checkpoints
     with pytest.raises(RelayError) as caught:
         execute(run, 5, lambda: shutil.move(folder, tmp_path / "elsewhere"))
-    check_message(caught.value, str(run.path), "cannot be written: No such file or directory", "restore the directory")
+    reason = "was deleted, moved or replaced" if away == "run" else "cannot be written: No such file or directory"
+    check_message(caught.value, str(run.path), reason, "restore the directory")
     assert not folder.exists()
     shutil.move(tmp_path / "elsewhere", folder)
     assert check_whole(run) == 4
@@ -226,12 +227,13 @@ def test_a_folder_that_vanishes_and_comes_back(
     assert_same_run(straight, run)
 
 
-def test_a_folder_that_is_gone_for_good(on_disk: Callable[..., Config]) -> None:
+def test_a_folder_that_is_gone_for_good(on_disk: Callable[..., Config], straight: RunDir) -> None:
     run = new_run(on_disk())
-    with pytest.raises(RelayError, match="No such file or directory"):
+    with pytest.raises(RelayError, match="start the run over with the same command"):
         execute(run, 5, lambda: shutil.rmtree(run.path))
-    with pytest.raises(RelayError, match="not a run directory"):
-        execute(run)
+    assert not run.path.exists()
+    assert execute(run).first_step == 0
+    assert_same_run(straight, run)
 
 
 def test_a_folder_that_is_made_immutable(on_disk: Callable[..., Config], straight: RunDir, tmp_path: Path) -> None:

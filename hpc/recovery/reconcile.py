@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from hpc.recovery.diagnosis import ends_of, infer_end_cause
 from src import hints
-from src.errors import RunError
+from src.errors import RelayError, RunError
 from src.runs.attempts import close_orphaned_attempt, unfinished_attempt
 from src.runs.causes import STOPPED_BY_USER, Blocked, damaged, why_blocked
+from src.runs.planned import restore_config
 from src.runs.rundir import RunDir, SweepDir
 
 _SHOWN = 20
@@ -42,7 +43,7 @@ def classify_runs(sweep: SweepDir, queue: Collection[str]) -> RunsByState:
     """Sort the runs of a sweep; `queue` has the names of those with a task in SLURM's queue.
 
     Attempts without an end record (their process was killed) are closed first. If there are any, accounting is asked
-    once for all of them.
+    once for all of them. A lost config.yaml is written again.
     """
     by_state, open_runs = RunsByState(), []
     for run in sweep.runs():
@@ -58,7 +59,7 @@ def classify_runs(sweep: SweepDir, queue: Collection[str]) -> RunsByState:
             open_runs.append(run)
     _close_orphaned_attempts(open_runs)
     for run in open_runs:
-        blocked = why_blocked(run.attempts())
+        blocked = _lost_config(run) or why_blocked(run.attempts())
         if blocked:
             by_state.blocked[run] = blocked
         elif run.cancelled():
@@ -66,6 +67,15 @@ def classify_runs(sweep: SweepDir, queue: Collection[str]) -> RunsByState:
         else:
             by_state.to_submit.append(run)
     return by_state
+
+
+def _lost_config(run: RunDir) -> Blocked | None:
+    # Here, before a slice is used for it. A run whose directory was deleted starts over.
+    try:
+        restore_config(run)
+    except RelayError as error:
+        return damaged(str(error))
+    return None
 
 
 def _is_of_a_job(run: RunDir) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from src.config.loading import make_config
+from src.config.loading import Variants, make_config
 from src.config.schema import Config
 from src.runs.cells import Cell, single_cell
 from src.runs.kinds import content_key
@@ -22,9 +22,9 @@ def train_request(config: Config) -> Request:
 def lr_sweep_request(config: Config) -> Request:
     """One LR sweep for each seed in `lr_finder.seeds`, or only for `train.seed` if there are none."""
     seeds = config.lr_finder.seeds or (config.train.seed,)
-    cells = []
+    cells, variants = [], Variants(config, "lr_finder.seeds")
     # Each run is named by its seed, so a repeated seed counts once.
     for index, seed in enumerate(dict.fromkeys(seeds)):
-        seeded = make_config(config.to_dict(), "lr_finder.seeds", {"train.seed": seed})
+        seeded = variants.make({"train.seed": seed})
         cells.append(Cell(index, f"seed={seed}", content_key(seeded, "lr_sweep"), {"train.seed": seed}, seeded))
     return Request("lr_sweep", config.lr_finder.tag, cells, config)

@@ -19,6 +19,7 @@ from src.runs.causes import Attempts
 from src.runs.checkpoint_names import list_states, newest_step
 from src.runs.code_snapshot import code_digest
 from src.runs.memory import most_memory, peak_memory
+from src.runs.planned import restore_config
 from src.runs.provenance import provenance
 from src.runs.rundir import RunDir
 
@@ -82,6 +83,7 @@ def attempt(
     `hooks.check_allowed` and `execute` raise.
     """
     hooks = hooks or AttemptHooks()
+    restore_config(run)
     with run.lock(hooks.lock_wait_s):
         result = run.result()
         if result is not None:

@@ -89,7 +89,8 @@ def heart_beats(owner_file: Path) -> bool:
 class Ownership:
     """This process owns one run: a context manager that runs the heartbeat.
 
-    `lost` becomes true when a heartbeat finds another owner's token, `cancelled` when `is_cancelled` was true once.
+    `lost` becomes true when a heartbeat finds another owner's token or no owner file, `cancelled` when `is_cancelled`
+    was true once.
     """
 
     def __init__(self, file: Path, label: str, is_cancelled: Callable[[], bool]) -> None:
@@ -112,7 +113,15 @@ class Ownership:
         self._heart.join()
 
     def check(self) -> None:
-        """Raises TakenOverError if another process has taken over the run, RunError if the owner file is damaged."""
+        """Raises TakenOverError if another process has taken over the run, RunError if the owner file is damaged, or
+        gone with the run's directory.
+        """
+        if self._is_gone():
+            # What is written by name now may land in a directory that another process has made since.
+            raise RunError(
+                f"{self._file.parent}: was deleted, moved or replaced while this process executed the run; nothing "
+                "more is written from here; restore the directory, or start the run over with the same command"
+            )
         if self._is_taken():
             self.lost = True
             raise TakenOverError(
@@ -128,6 +137,11 @@ class Ownership:
             return False  # The disk is unreachable; the write that follows reports it.
         return owner is not None and owner["token"] != self._token
 
+    def _is_gone(self) -> bool:
+        with contextlib.suppress(OSError):
+            return not self._file.exists()
+        return False
+
     def _beat(self) -> None:
         beaten = time.monotonic()
         while not self._ended.wait(min(_LOOK_EVERY_S, HEARTBEAT_S)):
@@ -136,7 +150,7 @@ class Ownership:
                 self.cancelled = self.cancelled or self._is_cancelled()
                 if time.monotonic() - beaten < HEARTBEAT_S:
                     continue
-                if self._is_taken():
+                if self._is_taken() or self._is_gone():
                     self.lost = True
                     return
                 os.utime(self._file)

@@ -11,6 +11,7 @@ from src.errors import RelayError
 from src.files import replace_file
 from src.log import log
 from src.runs.kinds import kind_of
+from src.runs.planned import restore_config
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import sweeps, with_whole_manifests
 
@@ -31,6 +32,7 @@ def reuse_finished(sweep: SweepDir) -> list[RunDir]:
     missing = {cell["name"]: cell for cell in sweep.cells() if not sweep.run(cell["name"]).is_done()}
     reused = []
     for run, origin in _origins(sweep, missing):
+        restore_config(run)
         with run.lock():
             if not run.is_done() and not run.attempts():
                 _copy(origin, run)

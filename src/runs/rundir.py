@@ -95,11 +95,10 @@ class RunDir(RunPaths):
         """Record the cancel, for everything that acts without the user: queued tasks, requeues, pipelines, and the
         process that executes the run, on whatever host.
         """
+        # The directory may have been deleted, and a task of the run still wait.
+        self.path.mkdir(exist_ok=True)
         # Only its existence counts, so no fsync: cancelling 10,000 runs takes one second.
-        try:
-            self.cancel_file.write_text(yaml_file.json_text({"uid": os.getuid(), "time": round(time.time(), 3)}))
-        except FileNotFoundError:
-            raise RunError(f"{self.path}: is gone; restore it, or start the same runs over with --fresh") from None
+        self.cancel_file.write_text(yaml_file.json_text({"uid": os.getuid(), "time": round(time.time(), 3)}))
 
     def lift_cancel(self) -> None:
         """Forget the cancel, because the user has asked for the run again."""
