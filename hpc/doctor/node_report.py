@@ -22,6 +22,7 @@ from typing import Any
 from hpc.doctor.handshake import POLL_S, Handshake, try_lock
 from src.errors import ClusterError
 from src.files import read_json, replace_file
+from src.user import home_folder
 
 _ACK_TIMEOUT_S = 60.0
 _NETWORK_TIMEOUT_S = 5.0
@@ -119,8 +120,8 @@ def describe_space() -> dict[str, Any]:
         facts["tmp_gib"] = shutil.disk_usage(facts["tmp"]).free / 2**30
     except OSError as error:
         facts["error"] = error.strerror or str(error)
-    home = Path.home()
-    facts["home_gib"] = shutil.disk_usage(home).free / 2**30 if home.is_dir() else None
+    home = home_folder()
+    facts["home_gib"] = shutil.disk_usage(home).free / 2**30 if home and home.is_dir() else None
     return facts
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -46,6 +45,7 @@ from hpc.submission.profile import Profile
 from hpc.submission.site import choose_gres
 from src.errors import ClusterError
 from src.runs.code_snapshot import PROJECT_ROOT
+from src.user import user_name
 
 # One retry for a busy controller, and no more: if it is down, the page should still appear soon.
 _WAITS_S = (1.0,)
@@ -91,7 +91,7 @@ class SiteQuery:
             # If the error has several lines, the last one is the conclusion.
             return site, str(error).splitlines()[-1]
         show_qos = ["sacctmgr", "-n", "-P", "show", "qos", f"format={QOS_FORMAT}"]
-        show_user = ["sacctmgr", "-n", "-P", "show", "user", getpass.getuser(), "withassoc"]
+        show_user = ["sacctmgr", "-n", "-P", "show", "user", user_name(), "withassoc"]
         known = replace(
             site,
             qos=self.query("QOS", show_qos, read_qos, "warning"),

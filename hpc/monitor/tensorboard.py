@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import io
 import signal
 import socket
@@ -14,6 +13,7 @@ from hpc.pipeline.names import resolve_stage_name
 from src.config.schema import Config
 from src.errors import RunError
 from src.runs.names import find_named
+from src.user import user_name
 
 
 def show_tensorboard(config: Config, name: str | None, port: int | None) -> None:
@@ -74,7 +74,7 @@ def access_lines(url: str, logdir: Path) -> str:
     return (
         f"TensorBoard of {logdir} at {url} (Ctrl-C ends it)\n"
         "from another computer, run this there first, then open the same address:\n"
-        f"  ssh -N -L {port}:localhost:{port} {getpass.getuser()}@{_host()}"
+        f"  ssh -N -L {port}:localhost:{port} {user_name()}@{_host()}"
     )
 
 

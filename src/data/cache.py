@@ -28,6 +28,7 @@ from src.data.decoding import Decoded, EncodedSplit
 from src.errors import DataError
 from src.files import sync_directory
 from src.log import log
+from src.user import expanded
 
 _FORMAT = 1  # of the arrays and meta.json; part of the folder's key
 _TRANSFORM = "RGB, transparency over black, 16 bits to 8 with theirs, PIL bilinear"
@@ -75,7 +76,7 @@ def _place(config: Config, source: sources.Source, identity: dict[str, Any]) -> 
     height, width = config.preprocess.resize
     name = Path(source.name).name if source.kind == "folder" else source.name
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[-40:].strip("-.")
-    return Path(config.dataset.root).expanduser() / "decoded" / f"{readable}-{height}x{width}-{key}"
+    return expanded(config.dataset.root) / "decoded" / f"{readable}-{height}x{width}-{key}"
 
 
 def _problem(folder: Path) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from src.config.schema import Dataset
 from src.errors import DataError
 from src.log import log
+from src.user import expanded
 
 _TIMEOUT_S = 10.0  # for the Hub's first answer
 
@@ -15,7 +16,7 @@ def download(dataset: Dataset) -> Path:
     """The folder of the downloaded data set. HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN work as in huggingface_hub."""
     import huggingface_hub
 
-    cache = Path(dataset.root).expanduser() / "hub"
+    cache = expanded(dataset.root) / "hub"
     log.info(f"fetching {dataset.name} into {cache}")
     unusable = _why_not_online(dataset)
     # A complete earlier download is used even if the Hub cannot be reached now: compute nodes often have no network.

@@ -19,6 +19,7 @@ from src.data import hub, synthetic
 from src.data.decoding import EncodedSplit
 from src.errors import DataError
 from src.log import log
+from src.user import expanded
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
 
@@ -39,7 +40,7 @@ def resolve(dataset: Dataset) -> Source:
     if dataset.source not in ("auto", *get_args(Kind)):
         known = ", ".join(get_args(Kind))
         raise DataError(f"dataset.source: {dataset.source!r} is not a source; choose auto, {known}")
-    name, folder = dataset.name, Path(dataset.name).expanduser()
+    name, folder = dataset.name, expanded(dataset.name)
     if dataset.source == "synthetic" or (dataset.source == "auto" and name == "synthetic"):
         return Source("synthetic", "synthetic")
     is_hub_name = _HUB_NAME.fullmatch(name) is not None
@@ -76,7 +77,7 @@ def identity(config: Config, source: Source) -> dict[str, Any]:
     known["splits"] = [dataset.split.train, dataset.split.valid]
     if source.kind == "hub":
         return known | {"revision": dataset.revision}
-    return known | {"files": _fingerprint(Path(source.name), Path(dataset.root).expanduser().resolve())}
+    return known | {"files": _fingerprint(Path(source.name), expanded(dataset.root).resolve())}
 
 
 def _synthetic_sizes(config: Config) -> dict[str, int]:

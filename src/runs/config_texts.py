@@ -9,6 +9,7 @@ from src.config import yaml_file
 from src.config.schema import Config
 from src.runs.kinds import content_key_of
 from src.section import Section
+from src.user import expanded
 
 
 class ConfigTexts:
@@ -46,10 +47,10 @@ def with_absolute_paths(name: str, section: Section) -> dict[str, Any]:
     if name == "paths":
         return {key: str(Path(value).absolute()) for key, value in content.items()}
     if name == "dataset":
-        content["root"] = str(Path(content["root"]).expanduser().absolute())
-        folder = Path(content["name"]).expanduser()
+        content["root"] = str(expanded(content["root"]).absolute())
+        folder = expanded(content["name"])
         if content["source"] == "folder" or (content["source"] == "auto" and folder.is_dir()):
             content |= {"name": str(folder.absolute()), "source": "folder"}
     if name == "evaluation" and content["checkpoint"]:
-        content["checkpoint"] = str(Path(content["checkpoint"]).expanduser().absolute())
+        content["checkpoint"] = str(expanded(content["checkpoint"]).absolute())
     return content
