@@ -12,7 +12,7 @@ from src.runs.causes import REQUEUED_AFTER, why_blocked
 from src.runs.rundir import RunDir
 from src.runs.sweeps import sweeps
 from tests.conftest import assert_same_run
-from tests.slurm.chaos.faults import KINDS, Injection
+from tests.slurm.chaos.faults import FREEZE, KINDS, Injection
 from tests.slurm.chaos.site import Site
 
 # While one of these lasts, a launch may be refused.
@@ -100,11 +100,22 @@ def _possible_faults(
     """Faults that may have ended this attempt. Without an end record it may have ended long after its last sign."""
     no_end_record = "reached_step" in attempt
     latest = after["start"] if after and no_end_record else attempt["end"] + 1
+    last_moments = [_until_thawed(injection, run, injections) for injection in injections]
     return [
         injection
-        for injection in injections
-        if injection.touches(run.name, attempt["end"] - 1, latest) and injection.over >= attempt["start"]
+        for injection, over in zip(injections, last_moments, strict=True)
+        if injection.touches(run.name, attempt["end"] - 1, latest, over) and over >= attempt["start"]
     ]
+
+
+def _until_thawed(injection: Injection, run: RunDir, injections: Sequence[Injection]) -> float:
+    """The time after which the fault cannot end an attempt at `run` any more: a frozen process sees it once it thaws.
+
+    A task that is requeued while its node is frozen ends when the node comes back, and then SLURM says REQUEUED.
+    """
+    frozen = [each for each in injections if each.kind == FREEZE]
+    meanwhile = [each for each in frozen if each.touches(run.name, injection.began, injection.over)]
+    return max([injection.over, *(each.over for each in meanwhile)])
 
 
 def _may_end_in(injection: Injection, cause: Any) -> bool:

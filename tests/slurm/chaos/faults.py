@@ -32,7 +32,7 @@ Launch = tuple[float, float | None]
 UNTIL_MISSED_S = 3.0
 # How long a cancelled run must stay cancelled, and how long removed files stay away.
 QUIET_S = 12.0
-FROZEN_S = 180.0
+FREEZE, FROZEN_S = "node frozen", 180.0
 # Not in the deck: what the administrator of the campaign cancels, see `Campaign._handle_hanging_tasks`.
 ADMIN_CANCEL = "cancelled by the administrator"
 # Seconds after the fix of a fault within which an attempt may still end because of it.
@@ -63,9 +63,10 @@ class Injection:
         """The time after which it cannot end an attempt any more."""
         return self.began + self.took_s + max([self.lasts_s, *(delay for delay, _ in self.fixes)]) + AFTERMATH_S
 
-    def touches(self, run: str, start: float, end: float) -> bool:
-        """Whether it may have ended an attempt at `run` between these times."""
-        return (self.victims is None or run in self.victims) and self.began <= end and start <= self.over
+    def touches(self, run: str, start: float, end: float, over: float | None = None) -> bool:
+        """Whether it may have ended an attempt at `run` between these times; `over`: in place of its own."""
+        is_victim = self.victims is None or run in self.victims
+        return is_victim and self.began <= end and start <= (self.over if over is None else over)
 
 
 @dataclass(frozen=True)
@@ -447,7 +448,7 @@ KINDS: Mapping[str, Kind] = {
     "node down": Kind(node_down, _causes("NODE_FAIL")),
     "node silent": Kind(node_silent, _causes("NODE_FAIL")),
     # The old step may still exist when the requeued task starts. SLURM then fails the task at once.
-    "node frozen": Kind(node_frozen, _causes("NODE_FAIL"), unclear_causes=_causes("KILLED"), takes_task=True),
+    FREEZE: Kind(node_frozen, _causes("NODE_FAIL"), unclear_causes=_causes("KILLED"), takes_task=True),
     "power cut": Kind(power_cut, _causes("NODE_FAIL")),
     "kill -9 process": Kind(process_killed, _causes("KILLED")),
     # The orphan belongs to a job that SLURM misses, or that the administrator cancels.
