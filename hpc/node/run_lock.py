@@ -14,7 +14,7 @@ import time
 from typing import Literal
 
 from hpc import slurm
-from hpc.recovery.diagnosis import own_job_id
+from hpc.recovery.diagnosis import is_another_job, own_job_id
 from src.errors import ClusterError
 from src.log import log
 from src.progress import StopCheck
@@ -75,11 +75,12 @@ def _owner_state(run: RunDir) -> Owner:
     if owner["job"] == own_job_id():
         return "over"  # An earlier execution of this same job: SLURM has requeued it.
     try:
-        phase = slurm.phase(slurm.show_job(str(owner["job"])).state)
+        job = slurm.show_job(str(owner["job"]))
     except ClusterError as error:
         # The controller forgets a job MinJobAge after its end, and then calls its id invalid.
         return "over" if "Invalid job id" in str(error) else "unknown"
-    if phase == "running":
+    phase = slurm.phase(job.state)
+    if phase == "running" and not is_another_job(job, owner):
         return "running"
     # A waiting job was requeued: the execution that held the run is over.
-    return "over" if phase in ("over", "waiting") else "unknown"
+    return "over" if phase in ("over", "waiting", "running") else "unknown"

@@ -134,6 +134,13 @@ def _execution(attempt: Mapping[str, Any], ends: Sequence[slurm.JobEnd]) -> slur
     return next(candidates, None)
 
 
+def is_another_job(job: slurm.JobFacts, attempt: Mapping[str, Any]) -> bool:
+    """Whether `job` has the id of an attempt's job, but began long after it without a restart."""
+    begun = datetime.fromtimestamp(float(attempt["start"]))
+    began_later = job.start is not None and job.start > begun + timedelta(seconds=_CLOCKS_S)
+    return began_later and job.restarts <= int(attempt.get("restarts") or 0)
+
+
 def _state_of(end: slurm.JobEnd) -> str:
     # sacct(1) writes "CANCELLED by 1000", and a "+" after states that it has cut off.
     return end.state.split(" ")[0].rstrip("+")

@@ -102,6 +102,27 @@ def test_a_task_whose_run_another_one_executes_is_not_needed(of_job: RunDir, com
     assert of_job.is_locked_now()
 
 
+LATER = "StartTime=$(date +%FT%T -d '+2 hours')"
+
+
+@pytest.mark.parametrize(
+    ("facts", "another"),
+    [
+        (f"JobState=RUNNING Restarts=0 {LATER}", True),
+        (f"JobState=SUSPENDED Restarts=0 {LATER}", True),
+        # Requeued since: it is this job, and executes the run or will.
+        (f"JobState=RUNNING Restarts=1 {LATER}", False),
+        ("JobState=RUNNING Restarts=0 StartTime=$(date +%FT%T -d '+5 minutes')", False),
+    ],
+)
+def test_a_later_job_with_the_same_id_does_not_hold_the_run(
+    of_job: RunDir, commands: Path, facts: str, another: bool
+) -> None:
+    fake(commands, "scontrol", f'echo "JobId=70 {facts}"')
+    assert wait_for_run_lock(of_job, never, 0.2) == another
+    assert of_job.is_locked_now() != another
+
+
 def test_the_lock_of_no_job_or_of_another_clusters_stays(
     run: RunDir, holder: subprocess.Popen[str], commands: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
