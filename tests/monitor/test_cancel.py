@@ -150,9 +150,9 @@ def test_a_task_that_ended_before_its_run_began_says_why(
     append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "job_id": "70"}])
     queue.write_text(waiting("70_3"))
     # The second one was to come back after its time limit, the third one was a crash that said so itself.
-    for number, cause in ((1, "TIMEOUT"), (2, "CRASHED")):
+    for number, end in ((1, {"cause": "TIMEOUT"}), (2, {"cause": "CRASHED", "error": "its own"})):
         runs[number].record_attempt(1, start=1.0, job=f"70_{number}", cluster="c")
-        runs[number].record_attempt(1, end=2.0, cause=cause, error="its own", first_step=0, last_step=1)
+        runs[number].record_attempt(1, end=2.0, **end, first_step=0, last_step=1)
     folder = Path(config.paths.logs_dir) / sweep.name
     folder.mkdir(parents=True)
     for number in range(3):
