@@ -23,6 +23,7 @@ from src.config import yaml_file
 from src.errors import RunError
 from src.files import replace_file, sync_directory
 from src.log import log
+from src.runs.code_files import code_files
 from src.runs.provenance import SNAPSHOT_VERSION, code_diff, code_version
 from src.runs.rundir import SweepDir
 from src.text import shortlist
@@ -30,7 +31,6 @@ from src.text import shortlist
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = "code.sha256"
 DIGEST_DIGITS = 12
-_LAYERS = ("src", "jobs", "hpc")
 # What a task of SLURM starts.
 _TASK_FILE = "hpc/node/task.py"
 # What the local pool starts.
@@ -75,14 +75,16 @@ def keep_code(folder: Path, root: Path | None = None) -> Path:
         for parent in {(building / name).parent for name in listed}:
             parent.mkdir(parents=True, exist_ok=True)
         for name, digest in listed.items():
-            source = root / name
-            content = source.read_bytes() if source.is_file() else b""
+            content = _content(root, name)
             if hashlib.sha256(content).hexdigest() != digest:
-                raise RunError(f"{root}: its code was edited while this command ran; run the same command again")
+                raise _edited(root)
             # No fsync for each file: a snapshot is checked wherever it is used, so a torn copy is found.
             (building / name).write_bytes(content)
         (building / MANIFEST).write_bytes(manifest)
-        (building / SNAPSHOT_VERSION).write_text(yaml_file.json_text(code_version(root)))
+        version = code_version(root)
+        if version.get("unknown"):
+            log.warning(f"{root}: the commit of the code is not recorded: {version['unknown']}")
+        (building / SNAPSHOT_VERSION).write_text(yaml_file.json_text(version))
         diff = _diff_of(root)
         if diff:
             replace_file(target.with_suffix(".diff"), diff)
@@ -223,9 +225,20 @@ def _manifest(root: Path) -> bytes:
 
 def _read_manifest(root: Path) -> bytes:
     """One line per Python file, as sha256sum writes it: digest, two spaces, path below `root`."""
-    files = [path for layer in _LAYERS for path in sorted((root / layer).rglob("*.py"))]
-    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(root)}\n" for path in files]
+    lines = [f"{hashlib.sha256(_content(root, name)).hexdigest()}  {name}\n" for name in code_files(root)]
     return "".join(lines).encode()
+
+
+def _content(root: Path, name: str) -> bytes:
+    try:
+        return (root / name).read_bytes()
+    except OSError:
+        # It could be read when the files were listed.
+        raise _edited(root) from None
+
+
+def _edited(root: Path) -> RunError:
+    return RunError(f"{root}: its code was edited while this command ran; run the same command again")
 
 
 def _digest(manifest: bytes) -> str:
