@@ -112,10 +112,11 @@ def serve() -> None:
     for late in LATE:
         importlib.import_module(late)
     from hpc.node.fork import import_once
-    from src.runs.provenance import code_version, installed_versions
+    from src.runs.environment import package_versions
+    from src.runs.provenance import code_version
 
     code_version()
-    installed_versions()
+    package_versions()
     import_once()
     for line in sys.stdin:
         request = json.loads(line)

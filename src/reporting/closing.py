@@ -111,9 +111,11 @@ def _environments(run: RunDir) -> Iterator[tuple[Any, ...]]:
     slices: dict[Any, Any] = {attempt["attempt"]: attempt.get("slice") for attempt in run.attempts()}
     for row in read_lines(run.provenance_file):
         versions, code = _mapping(row.get("versions")), _mapping(row.get("code"))
+        environment = _mapping(row.get("environment"))
+        device = f"{row.get('device')} ({environment.get('gpu') or environment.get('cpu')})"
         commit = str(code.get("commit") or "")[:10] + ("+" if code.get("dirty") else "")
         place = str(slices.get(row.get("attempt")) or "")
-        yield tuple((name, str(version)) for name, version in versions.items()), str(row.get("device")), place, commit
+        yield tuple((name, str(version)) for name, version in versions.items()), device, place, commit
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

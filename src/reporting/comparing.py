@@ -32,6 +32,8 @@ def _m7(report: Report) -> Iterator[Block]:
     report.used[found.sweep.name] = found
     if report.config.compare.variants:
         yield from report.about(found)
+    else:
+        yield from report.environments(found)
     # An expectation that was edited since the runs were planned counts: it changes none of them.
     variants = {**planned_variants(found.sweep), **report.config.compare.variants}
     rows = compare_variants(found.sweep, {name: variant.expect for name, variant in variants.items()})

@@ -17,8 +17,10 @@ from src.reporting.records import CHECKS, read_known
 from src.reporting.texts import Texts
 from src.results.artifacts import checks_folder
 from src.results.terminal import show_value
+from src.runs.environment import environment_marks, environments_of
 from src.runs.hparams import axis_name, axis_value
 from src.runs.rundir import RunDir
+from src.text import shortlist
 
 
 class MissingRunError(Exception):
@@ -97,6 +99,18 @@ class Report:
             yield self.say("incomplete", sweep=found.sweep.name, done=done, total=total)
         if not found.exact:
             yield self.say("not_exact", sweep=found.sweep.name)
+        yield from self.environments(found)
+
+    def environments(self, found: Found) -> Iterator[Block]:
+        """Which finished runs of the sweep were computed in other environments than the rest, if any were."""
+        marks = environment_marks({run.name: environments_of(run.result(), ()) for run in found.done()})
+        alike: dict[tuple[str, str], list[str]] = {}
+        for name, mark in marks.items():
+            alike.setdefault((mark.unlike, mark.resumed), []).append(name)
+        if marks:
+            rows = [[shortlist(names), *mark] for mark, names in alike.items()]
+            yield self.say("environments_differ", run=next(iter(marks.values())).usual)
+            yield self.table(["run", "unlike", "resumed_under"], rows)
 
     def differences(self, other: Config) -> Iterator[Block]:
         """The values in which `other` differs from the report's configuration, if there are any."""

@@ -6,7 +6,7 @@ aggregate.json is one object. Unknown values are null.
     name        of the sweep, or of the directory of foreign logs
     select      {name, direction, column}: the metric by which runs are chosen, and its column of the table
     axes        the columns of the hyperparameters that vary
-    rows        the table, best first: the columns of table.csv
+    rows        the table, best first: the columns of table.csv; error and environment only if there is one to show
     seeds       one object per setting, best mean first, if the seed is an axis: the axes, n, mean, sd, low, high
     best        {run, value, and the axes} of the best run, or null
     as_good     null while nothing is done, or {method, compared, runs, probability, winner, sentence}:

@@ -12,6 +12,7 @@ from src.config.loading import make_config
 from src.config.schema import Select
 from src.errors import RunError
 from src.runs.attempts import reached_step
+from src.runs.environment import EnvironmentMark, environment_marks, environments_of
 from src.runs.hparams import axis_name, axis_value, varying_paths
 from src.runs.kinds import kind_of
 from src.runs.rundir import RunDir, SweepDir
@@ -83,7 +84,8 @@ class Table:
 def read_table(sweep: SweepDir) -> Table:
     """The results of a sweep, whatever the state of its runs. `steps` is how far a run is.
 
-    Damaged runs, and attempts that ended with an error, add a column `error`.
+    Damaged runs, and attempts that ended with an error, add a column `error`. Runs that were resumed in another
+    environment, or were computed in another one than most of the sweep, add a column `environment`.
     """
     cells = sweep.cells()
     # A single cell shows all its overrides.
@@ -92,8 +94,11 @@ def read_table(sweep: SweepDir) -> Table:
     metrics = make_config({"metrics": sweep.meta()["config"].get("metrics")}, str(sweep.meta_file)).metrics
     columns = functools.partial(kind_of(sweep.kind, sweep.path).columns, metrics)
     rows = [_row(sweep.run(cell["name"]), cell, axes, columns) for cell in cells]
+    marks = environment_marks({row["run"]: row.pop("environments") for row in rows})
     if any("error" in row for row in rows):
         rows = [{**row, "error": row.get("error")} for row in rows]
+    if marks:
+        rows = [{**row, "environment": _shown(marks.get(row["run"]))} for row in rows]
     return Table(sweep.name, rows, [axis_name(path) for path in axes], metrics.select)
 
 
@@ -108,6 +113,7 @@ def _row(run: RunDir, cell: Mapping[str, Any], axes: Sequence[str], columns: Cal
     except RunError as damage:
         result, attempts, state, error = None, [], "damaged", str(damage)
     row: Row = {"index": cell["index"], "run": run.name, "state": state}
+    row["environments"] = environments_of(result, attempts)
     row |= {axis_name(path): axis_value(cell["overrides"].get(path)) for path in axes}
     row |= columns(result or {})
     if steps and "steps" in row:
@@ -119,6 +125,10 @@ def _row(run: RunDir, cell: Mapping[str, Any], axes: Sequence[str], columns: Cal
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
     }
     return {**row, "error": " ".join(error.split())} if error else row
+
+
+def _shown(mark: EnvironmentMark | None) -> str | None:
+    return str(mark) if mark else None
 
 
 def state_of_run(run: RunDir, result: Mapping[str, Any] | None, attempts: Sequence[Mapping[str, Any]]) -> str:

@@ -26,7 +26,7 @@ def compare_variants(sweep: SweepDir, expected: Mapping[str, str | None]) -> lis
     Keys: `run`, `changed` (what differs from the base, as text), `state`, the selecting metric and `val/loss` (of the
     best epoch), `train/loss` (of the last epoch), `gap`; against the base: `difference` of the selecting metric,
     `accuracy_difference` with `_low`, `_high` and `p_value`, `loss_difference` with `_low`, `_high`, `gap_difference`;
-    `expected` and `seen`.
+    `expected` and `seen`. Also `environment`, if the table has that column.
     """
     table = read_table(sweep)
     cells = {str(cell["name"]): cell["overrides"] for cell in sweep.cells()}
@@ -44,6 +44,7 @@ def compare_variants(sweep: SweepDir, expected: Mapping[str, str | None]) -> lis
             "val/loss": row["val/loss"],
             "train/loss": row["train/loss"],
             "gap": gaps[name],
+            **({"environment": row["environment"]} if "environment" in row else {}),
         }
         against = _differences(sweep, table, row, base, gaps)
         seen = _sentence(measured, against, gaps[BASE], table.select) if name != BASE else None

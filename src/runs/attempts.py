@@ -7,7 +7,7 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from src.progress import Reporter, StopCheck
 from src.runs.causes import Attempts
 from src.runs.checkpoint_names import list_states, newest_step
 from src.runs.code_snapshot import code_digest
+from src.runs.environment import Environment
 from src.runs.memory import most_memory, peak_memory
 from src.runs.planned import restore_config
 from src.runs.provenance import provenance
@@ -179,11 +180,14 @@ def reached_step(run: RunDir) -> int:
     return max(newest_step(run.checkpoints), row["step"] if row else 0)
 
 
-def note_steps(run: RunDir, first_step: int, total_steps: int) -> None:
-    """Add its first step and the run's total steps to the record of the current attempt, for `status`."""
+def note_steps(run: RunDir, first_step: int, total_steps: int, environments: Sequence[Environment]) -> None:
+    """Add its first step, the run's total steps, and the environments in which it computed so far and will now, to the
+    record of the current attempt, for status and tables.
+    """
     attempts = run.attempts()
     if unfinished_attempt(attempts):
-        run.record_attempt(len(attempts), first_step=first_step, total_steps=total_steps)
+        steps = {"first_step": first_step, "total_steps": total_steps}
+        run.record_attempt(len(attempts), **steps, environments=list(environments))
 
 
 def note_first_step(run: RunDir) -> None:
@@ -208,9 +212,9 @@ def _now() -> float:
     return round(time.time(), 3)
 
 
-def write_provenance(run: RunDir, device: str) -> None:
-    """Record code, versions, host and device of this attempt in provenance.jsonl."""
-    facts = {"attempt": len(run.attempts()), "code_snapshot": code_digest(), **provenance(device)}
+def write_provenance(run: RunDir, device: str, environment: Environment) -> None:
+    """Record code, versions, environment, host and device of this attempt in provenance.jsonl."""
+    facts = {"attempt": len(run.attempts()), "code_snapshot": code_digest(), **provenance(device, environment)}
     append_lines(run.provenance_file, [facts], check=run.check_owner)
 
 

@@ -1,69 +1,90 @@
-"""Provenance of a result: code, package versions, host and device."""
+"""Provenance of a result: code, package versions, environment, host, device and job."""
 
 from __future__ import annotations
 
 import functools
 import os
-import platform
 import socket
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from src.files import read_json
+from src.log import log
+from src.runs.code_files import LAYERS, code_files
+from src.runs.environment import Environment, package_versions
 
 # The file in a code snapshot with the version of the checkout it was taken from.
 SNAPSHOT_VERSION = "code_version.json"
 _ROOT = Path(__file__).resolve().parents[2]
-_CODE = ("src", "jobs", "hpc")
-_PACKAGES = ("torch", "torchvision", "datasets", "numpy")
+
+
+class _GitError(Exception):
+    """Git cannot say what is asked. The message is its reason."""
 
 
 @functools.cache
 def code_version(root: Path = _ROOT) -> dict[str, Any]:
-    """The commit of the code below `root`, and whether it has uncommitted changes or files. None without git."""
+    """`commit` of the code below `root`, and `dirty`: whether the code differs from it.
+
+    Both are None if they are not known, and `unknown` says why.
+    """
     saved = read_json(root / SNAPSHOT_VERSION)
     if saved is not None:
         return saved
-    status = _git(root, "status", "--porcelain", "--untracked-files=normal", "--", *_CODE)
-    commit = _git(root, "rev-parse", "HEAD")
-    return {"commit": commit and commit.decode().strip(), "dirty": None if status is None else bool(status)}
+    try:
+        # A project in the working tree of another repository, such as one of the home directory: not its code.
+        if not _git(root, "ls-files", "--", *LAYERS):
+            raise _GitError("git does not track the code")
+        commit = _git(root, "rev-parse", "HEAD").decode().strip()
+        return {"commit": commit, "dirty": bool(_changes(root) or _new_files(root))}
+    except _GitError as reason:
+        return {"commit": None, "dirty": None, "unknown": str(reason)}
 
 
 def code_diff(root: Path = _ROOT) -> bytes:
     """The uncommitted changes of the code below `root`, for `git apply`, after a list of new files, whose content is in
-    the snapshot. Empty without git.
+    the snapshot. Empty if the commit is not known.
     """
-    # Independent of the user's git settings. Bytes, because a trailing blank line is part of the patch.
-    plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
-    changed = _git(root, "diff", *plain, "HEAD", "--", *_CODE) or b""
-    new = _git(root, "ls-files", "--others", "--exclude-standard", "--", *_CODE) or b""
-    return b"".join(b"new file: %s\n" % name for name in new.splitlines()) + changed
-
-
-def _git(root: Path, *words: str) -> bytes | None:
+    if code_version(root)["commit"] is None:
+        return b""
     try:
-        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, timeout=30, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
+        # Bytes, because a trailing blank line is part of the patch.
+        return b"".join(b"new file: %s\n" % name for name in _new_files(root)) + _changes(root)
+    except _GitError as reason:
+        log.warning(f"{root}: the uncommitted changes of the code are not recorded: {reason}")
+        return b""
 
 
-@functools.cache
-def installed_versions() -> dict[str, str | None]:
-    """The versions of Python and of each package that affects results; None if it is not installed."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return versions
+def _changes(root: Path) -> bytes:
+    # Independent of the user's git settings.
+    plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
+    return _git(root, "diff", *plain, "HEAD", "--", *LAYERS)
 
 
-def provenance(device: str) -> dict[str, Any]:
-    """Code, package versions, host, device and job, as this process sees them."""
+def _new_files(root: Path) -> list[bytes]:
+    """The files of the code that git does not track, ignored ones included: a snapshot has those, too."""
+    code = {os.fsencode(name) for name in code_files(root)}
+    return [name for name in _git(root, "ls-files", "-z", "--others", "--", *LAYERS).split(b"\0") if name in code]
+
+
+def _git(root: Path, *words: str) -> bytes:
+    """The output of git for the repository that `root` is in. Raises _GitError."""
+    # Variables such as GIT_DIR, which git sets for its hooks, name another repository. This one has git's own programs.
+    kept = {name: value for name, value in os.environ.items() if name == "GIT_EXEC_PATH" or name[:4] != "GIT_"}
+    command = ["git", "-C", str(root), *words]
+    try:
+        done = subprocess.run(command, env={**kept, "LC_ALL": "C"}, capture_output=True, timeout=30, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise _GitError(f"git cannot be run: {error}") from None
+    if done.returncode:
+        raise _GitError(" ".join(done.stderr.decode(errors="replace").split()) or f"git ends with {done.returncode}")
+    return done.stdout
+
+
+def provenance(device: str, environment: Environment) -> dict[str, Any]:
+    """Code, package versions, environment, host, device and job, as this process sees them."""
     facts = {
         name: os.environ[name]
         for name in ("SLURM_JOB_ID", "SLURM_JOB_PARTITION", "CUDA_VISIBLE_DEVICES")
@@ -71,9 +92,10 @@ def provenance(device: str) -> dict[str, Any]:
     }
     return {
         "code": code_version(),
-        "versions": installed_versions(),
+        "versions": package_versions(),
+        "environment": environment,
         "host": socket.gethostname(),
         "device": device,
-        "environment": facts,
+        "job": facts,
         "command": sys.argv,
     }

@@ -101,6 +101,7 @@ class Attempt(TypedDict, total=False):
     last_step: Step
     reached_step: Step
     total_steps: Step
+    environments: list[dict[str, str]]
     job_start: Seconds | None
     first_step_at: Seconds | None
     # Peaks, in MiB.
@@ -122,6 +123,7 @@ class Measured(TypedDict, total=False):
     """The result of a training, an LR sweep or an evaluation."""
 
     outcome: str
+    environments: list[dict[str, str]]
     steps: Step | None
     epochs: Number
     train: dict[str, Number] | None

@@ -10,6 +10,7 @@ from typing import Any
 from src.errors import RelayError
 from src.files import replace_file
 from src.log import log
+from src.runs.environment import computing_versions, differences, environments_of, resumed_under
 from src.runs.kinds import kind_of
 from src.runs.planned import restore_config
 from src.runs.rundir import RunDir, SweepDir
@@ -21,10 +22,12 @@ _FILES = ("metrics_file", "provenance_file", "predictions_file", "best_file")
 
 
 def reuse_finished(sweep: SweepDir) -> list[RunDir]:
-    """Complete the missing runs of `sweep` from finished runs with the same content key and images; returns them.
+    """Complete the missing runs of `sweep` from finished runs with the same content key, images and versions of the
+    packages that compute; returns them.
 
-    Such a run gets a copy of the files of the finished one, and its result names it as `reused_from`. Only kinds with
-    `reuses` do this. Raises RunError if files cannot be read or written.
+    Such a run gets a copy of the files of the finished one, and its result names it as `reused_from`. On which device
+    the others will be trained is not known here: tables say which runs differ in it. Only kinds with `reuses` do this.
+    Raises RunError if files cannot be read or written.
     """
     kind = kind_of(sweep.kind, sweep.path)
     if not kind.reuses:
@@ -36,7 +39,8 @@ def reuse_finished(sweep: SweepDir) -> list[RunDir]:
         with run.lock():
             if not run.is_done() and not run.attempts():
                 _copy(origin, run)
-                log.info(f"{run.label}: reuses {origin.label}, which is the same training{_other_code(sweep, origin)}")
+                same = f"which is the same training{_computed_on(origin)}{_other_code(sweep, origin)}"
+                log.info(f"{run.label}: reuses {origin.label}, {same}")
                 reused.append(run)
     return reused
 
@@ -53,7 +57,11 @@ def _origins(sweep: SweepDir, missing: Mapping[str, Mapping[str, Any]]) -> Itera
             continue
         for cell in other.cells():
             wanted = (cell["key"], cell.get("data"))
-            if wanted in left and _is_complete(origin := other.run(cell["name"])):
+            if wanted not in left or not _is_complete(origin := other.run(cell["name"])):
+                continue
+            if reason := _other_environment(origin):
+                log.info(f"{sweep.run(left[wanted]).label}: does not reuse {origin.label}, which was {reason}")
+            else:
                 yield sweep.run(left.pop(wanted)), origin
 
 
@@ -64,6 +72,21 @@ def _is_complete(run: RunDir) -> bool:
     except RelayError:
         return False
     return result is not None and (not result.get("best") or run.best_file.is_file())
+
+
+def _other_environment(origin: RunDir) -> str:
+    """Why the run is not the same training as one that this environment would start; "" if it is."""
+    environments, here = environments_of(origin.result(), ()), computing_versions()
+    versions = {name: version for each in environments[:1] for name, version in each.items() if name in here}
+    other = differences(versions, here)
+    if resumed := resumed_under(environments):
+        return f"resumed under {resumed}"
+    return f"trained under other versions ({other})" if other else ""
+
+
+def _computed_on(origin: RunDir) -> str:
+    environment = environments_of(origin.result(), ())[0]
+    return f", on {environment.get('gpu') or environment.get('cpu')}"
 
 
 def _copy(origin: RunDir, run: RunDir) -> None:

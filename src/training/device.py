@@ -9,6 +9,7 @@ import os
 import torch
 
 from src.errors import ConfigError
+from src.runs.environment import cpu_model
 
 # mallopt(3) and malloc.h of glibc.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -28,6 +29,22 @@ def choose_device(name: str) -> torch.device:
             f"train.device: {name!r} is not available ({count} CUDA devices are visible); set it to auto or cpu"
         )
     return device
+
+
+def device_facts(device: torch.device) -> dict[str, str]:
+    """What of this machine decides how a run on `device` rounds, for its environment: `device` (cpu, cuda or mps),
+    `cpu`, `cpu_capability` (the widest instructions that torch uses), and on a GPU `gpu`, `cuda` and `cudnn`.
+    """
+    facts = {
+        "device": device.type,
+        "cpu": cpu_model(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+    if device.type == "cuda":
+        # The name has the profile of a MIG slice: one with fewer multiprocessors is given other kernels.
+        facts |= {"gpu": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda)}
+        facts["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+    return facts
 
 
 def compute_reproducibly(seed: int) -> None:

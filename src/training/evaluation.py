@@ -11,9 +11,10 @@ from src.log import log
 from src.progress import Reporter, StopCheck
 from src.results.evaluation_files import FIGURES, write_evaluation
 from src.runs.attempts import Outcome, memory_of_attempts, note_first_step, write_provenance
+from src.runs.environment import environment_of
 from src.runs.planned import check_as_planned
 from src.runs.rundir import RunDir
-from src.training.device import choose_device, compute_reproducibly, reuse_freed_memory
+from src.training.device import choose_device, compute_reproducibly, device_facts, reuse_freed_memory
 from src.training.event_file import write_images
 from src.training.metrics import evaluate_split
 from src.training.pretrained import load_pretrained, no_images
@@ -28,8 +29,9 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     """
     planned = run.config()
     device = choose_device(planned.train.device)
-    write_provenance(run, str(device))
     compute_reproducibly(planned.train.seed)
+    environment = environment_of(device_facts(device))
+    write_provenance(run, str(device), environment)
     reuse_freed_memory()
     pretrained = load_pretrained(planned, log.info)
     config = pretrained.config
@@ -61,6 +63,7 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
         "trained_by": pretrained.trained_by,
         "data": data.digest,
         "device": str(device),
+        "environments": [environment],
     }
     values = found["metrics"]
     outcome = "completed" if None not in values.values() else "diverged"

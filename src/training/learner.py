@@ -101,7 +101,7 @@ class Learner:
         """Restore what `state_dict` returned. If it does not fit, raises what torch raises, or ValueError."""
         # The number of CPU threads decides how sums are rounded, so the run keeps the one that it began with.
         torch.set_num_threads(state["threads"])
-        self._compute(Numerics.restored(state.get("numerics")))
+        self._compute(Numerics.restored(state["numerics"]))
         self.network.load_state_dict(state["model_state_dict"])
         self._load_optimizer(state["optimizer"])
         if self.average is not None:

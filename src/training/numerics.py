@@ -1,7 +1,7 @@
 """How a run computes: precision, memory format, and whether its network is compiled.
 
 The choice is made when a run starts and is part of its exact state: a resumed run computes as it began, whatever would
-be chosen now. States of earlier versions have none; they computed in fp32 and contiguous memory.
+be chosen now.
 """
 
 from __future__ import annotations
@@ -54,13 +54,12 @@ class Numerics:
         )
 
     @classmethod
-    def restored(cls, saved: Mapping[str, Any] | None) -> Numerics:
+    def restored(cls, saved: Mapping[str, Any]) -> Numerics:
         """Those of a checkpoint. Raises TypeError or ValueError if the entry is not one that `to_state` returned."""
-        numerics = cls(**(saved or {}))
+        numerics = cls(**saved)
         if numerics.precision not in ("fp32", "tf32", "bf16"):
             raise ValueError(f"the state was computed with an unknown precision, {numerics.precision!r}")
         if numerics.compiled and not _can_compile():
-            log.warning("the last digits may differ from those of an uninterrupted run, which had a compiler")
             return cls(numerics.precision, numerics.channels_last)
         return numerics
 

@@ -10,10 +10,12 @@ from src.data.dataset import ImageData, load
 from src.log import log
 from src.progress import Reporter, StopCheck
 from src.runs.attempts import Publish, memory_of_attempts, note_first_step, note_steps, write_provenance
+from src.runs.environment import Environment, differences, environment_of
 from src.runs.kinds import content_key
 from src.runs.planned import check_as_planned
 from src.runs.rundir import RunDir
 from src.training.checkpoint import load_newest, restoring, save_state
+from src.training.device import device_facts
 from src.training.learner import Learner
 from src.training.metric_log import MetricsLog
 
@@ -42,6 +44,8 @@ class Session:
         # Size of the metrics that the restored state has seen. Later rows belong to steps that are repeated.
         self._metrics_bytes = 0
         self._has_begun = False
+        # Those in which the state was computed; the last one is not always that of this process.
+        self._environments: list[Environment] = []
 
     def resume(
         self, problem_of: Callable[[Mapping[str, Any]], str], restore: Callable[[Mapping[str, Any]], None]
@@ -51,7 +55,8 @@ class Session:
         `problem_of` returns why a state cannot be used, or "". Raises CheckpointError if a state cannot be read or does
         not fit the run.
         """
-        write_provenance(self.run, str(self.learner.device))
+        self._environments = [self._environment()]
+        write_provenance(self.run, str(self.learner.device), self._environments[0])
         saved = load_newest(self.run.checkpoints, problem_of, log.info)
         if saved is None:
             return
@@ -59,13 +64,27 @@ class Session:
             self.learner.load_state_dict(saved)
             restore(saved)
         self._metrics_bytes = saved["metrics_bytes"]
+        environment = self._environment()
+        self._environments = saved["environments"]
+        changes = [differences(earlier, environment) for earlier in self._environments]
+        if all(changes):
+            self._environments.append(environment)
+            log.warning(
+                f"{self.run.label}: resumes in another environment ({changes[-1]}); its last digits can differ from "
+                "those of an uninterrupted run, and tables and the report will say so"
+            )
+
+    def _environment(self) -> Environment:
+        # A resumed run that was compiled is not, if this machine has no compiler.
+        compiled = {"compiled": str(self.learner.numerics.compiled)} if self.config.train.compile else {}
+        return environment_of({**device_facts(self.learner.device), **compiled})
 
     def open_log(self, first_step: int, total_steps: int, *, in_hparams: bool) -> MetricsLog:
         """Record where the attempt begins, and open the metrics log without the rows that the state has not seen.
 
         `in_hparams`: whether the run takes part in TensorBoard's HParams.
         """
-        note_steps(self.run, first_step, total_steps)
+        note_steps(self.run, first_step, total_steps, self._environments)
         self.log = MetricsLog(self.run, self._metrics_bytes, self.config if in_hparams else None)
         return self.log
 
@@ -79,6 +98,7 @@ class Session:
         """Save the state after `step` steps: the learner's and `content`. Keeps the newest `keep` states."""
         state = {
             "key": self.key,
+            "environments": self._environments,
             **self.learner.state_dict(),
             **content,
             # Flushed before the state is written: a state must not refer to rows that a power cut can lose.
@@ -89,8 +109,8 @@ class Session:
     def finish(self, result: Mapping[str, Any]) -> None:
         """Publish the result, then write it, which makes the run done. A kill in between repeats both.
 
-        The written one also has the peak memory of all attempts.
+        The written one also has the environments in which it was computed, and the peak memory of all attempts.
         """
         self.run.check_owner()
         self.publish(result)
-        self.run.write_result({**result, **memory_of_attempts(self.run)})
+        self.run.write_result({**result, "environments": self._environments, **memory_of_attempts(self.run)})

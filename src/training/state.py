@@ -25,12 +25,13 @@ class SavedState(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", arbitrary_types_allowed=True, protected_namespaces=())
 
     key: str
+    environments: Annotated[list[dict[str, str]], Field(min_length=1)]
     model_state_dict: dict[str, Tensor]
     optimizer: dict[str, Any]
     average: dict[str, Tensor] = {}
     random: dict[str, Tensor]
     threads: Annotated[int, Field(ge=1, le=10**4)]
-    numerics: dict[str, Any] | None = None
+    numerics: dict[str, Any]
     losses: list[float]
     metrics_bytes: Count
 

@@ -19,6 +19,7 @@ from src.requests import compare_request
 from src.results.collection import answer_of_sweep
 from src.results.table import read_table
 from src.results.terminal import show_value
+from src.runs.rundir import RunDir
 from src.runs.sweeps import sweeps
 from tests.fork_server import fork_python
 from tests.reporting.conftest import HOSTILE, Project
@@ -193,6 +194,28 @@ def test_runs_that_share_a_slice_use_it_once(copied: Project) -> None:
     text, _ = copied.report()
     (costs,) = (line for line in text.splitlines() if re.match(r"\| train\S* \| 1 \| 2 \|", line))
     assert "| 2 | 2 |" in costs, costs
+
+
+def resume_elsewhere(run: RunDir, **changes: str) -> None:
+    result = run.result() or {}
+    first = result["environments"][0]
+    run.write_result({**result, "environments": [first, {**first, **changes}]})
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [("en", "Not all of these runs were computed in one"), ("fr", "pas tous été calculés dans un")],
+)
+def test_runs_that_were_resumed_in_another_environment_are_named(copied: Project, language: str, said: str) -> None:
+    assert said not in copied.report(language)[0]
+    resume_elsewhere(copied.run_of("train_"), cpu_capability="OLDER")
+    resume_elsewhere(copied.run_of("lr_"), MKL_CBWR="AVX")
+    resume_elsewhere(copied.run_of("compare"), torch="1.9.0")
+    text, _ = copied.report(language)
+    for start, end, change in (("M4", "M5", "none -> AVX"), ("M6", "M7", "-> OLDER"), ("M7", "M8", "-> 1.9.0")):
+        assert said in between(text, start, end)
+        assert change in between(text, start, end).replace("\\", "").replace("&gt;", ">")
+    assert said not in between(text, "M5", "M6")
 
 
 @pytest.fixture

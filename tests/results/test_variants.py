@@ -17,6 +17,7 @@ from src.files import append_lines
 from src.outcome import show_outcome
 from src.requests import compare_request, grid_request, train_request
 from src.results.improvement import improvement
+from src.runs.environment import computing_versions
 from src.runs.predictions import Predictions, write_predictions
 from src.runs.reuse import reuse_finished
 from src.runs.rundir import RunDir
@@ -39,9 +40,11 @@ def predict(run: RunDir, hits: int) -> None:
     write_predictions(run.predictions_file, content, lambda: None)
 
 
-def finished(run: RunDir, hits: int) -> None:
+def finished(run: RunDir, hits: int, *environments: dict[str, str]) -> None:
     append_lines(run.metrics_file, [{"step": 6, "epoch": 2.0, "time": 0.5, "train/loss_epoch": 0.5}])
     finish(run, hits / 20)
+    here = {**computing_versions(), "device": "cpu", "cpu": "EPYC 7763"}
+    run.write_result({**(run.result() or {}), "environments": [{**here, **each} for each in environments or ({},)]})
     run.checkpoints.mkdir(exist_ok=True)
     run.best_file.write_bytes(b"weights")
     predict(run, hits)
@@ -71,6 +74,49 @@ def test_other_images_or_removed_weights_are_not_reused(small: Callable[..., Con
     training.best_file.unlink()
     same, _ = open_sweep(with_data(compare_request(config)), fresh=True)
     assert reuse_finished(same) == []
+
+
+@pytest.mark.parametrize(
+    ("environments", "reason"),
+    [
+        ([{"torch": "1.9.0"}], "was trained under other versions (torch 1.9.0 -> "),
+        ([{"numpy": "1.0"}], "was trained under other versions (numpy 1.0 -> "),
+        ([{"python": "3.8.1"}], "was trained under other versions (python 3.8.1 -> "),
+        ([{}, {"cpu": "Xeon 8480"}], "was resumed under cpu EPYC 7763 -> Xeon 8480"),
+        ([{}, {"MKL_CBWR": "AVX"}], "was resumed under MKL_CBWR none -> AVX"),
+    ],
+)
+def test_a_training_under_other_versions_or_in_two_environments_is_not_the_same(
+    small: Callable[..., Config],
+    capsys: pytest.CaptureFixture[str],
+    environments: list[dict[str, str]],
+    reason: str,
+) -> None:
+    config = small(compare={"variants": VARIANTS})
+    older = open_sweep(with_data(train_request(config)))[0].runs()[0]
+    finished(older, 10)
+    newer = open_sweep(with_data(train_request(config)), fresh=True)[0].runs()[0]
+    finished(newer, 12, *environments)
+    sweep, _ = open_sweep(with_data(compare_request(config)))
+    assert [run.name for run in reuse_finished(sweep)] == ["base"]
+    said = capsys.readouterr().err
+    assert f"base: does not reuse {newer.label}, which {reason}" in said
+    assert f"base: reuses {older.label}, which is the same training, on EPYC 7763" in said
+
+
+def test_variants_that_were_trained_on_another_device_say_so(small: Callable[..., Config]) -> None:
+    config = small(compare={"variants": VARIANTS})
+    sweep, _ = open_sweep(compare_request(config))
+    gpu = {"device": "cuda", "gpu": "NVIDIA H100"}
+    for run, environment in zip(sweep.runs(), ({}, gpu, {"MKL_CBWR": "AVX"}), strict=True):
+        finished(run, 10, environment)
+    show_outcome(sweep, config)
+    base, low, deep = json.loads(sweep.results_file("compare.json").read_text())["rows"]
+    assert base["environment"] is None
+    assert low["environment"] == "unlike base: device cpu -> cuda; gpu none -> NVIDIA H100"
+    assert deep["environment"] == "unlike base: MKL_CBWR none -> AVX"
+    for name in ("compare.csv", "compare.md"):
+        assert low["environment"] in sweep.results_file(name).read_text()
 
 
 def test_variants_are_compared_with_what_was_expected(

@@ -12,15 +12,15 @@ from src.training.state import TrainingState, state_problem
 from tests.conftest import differences
 from tests.training.test_trainer import execute, new_run
 
-# The entries of a checkpoint of format 1. A run that an earlier version began needs all of them.
+# The entries of a checkpoint of format 1.
 FORMAT_1 = {
     *("format", "key", "total_steps", "model_state_dict", "optimizer", "random", "threads", "metrics_bytes"),
     *("step", "evaluated_step", "losses", "epoch_sums", "train", "last", "best", "best_weights", "train_seconds"),
     "diverged",
     "best_predictions",
-    "numerics",
+    *("numerics", "environments"),
 }
-ADDED_LATER = {"best_predictions", "numerics"}
+ADDED_LATER = {"best_predictions"}
 
 
 def state_in_use() -> TrainingState:
