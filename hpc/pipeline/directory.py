@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from src.files import append_lines, read_lines, replace_file
 from src.log import warn_once
 from src.runs import records
 from src.runs.code_snapshot import check_startable, keep_code, new_code_hint, snapshot_problem
+from src.runs.numbering import next_number
+from src.runs.planning_lock import folder_lock
 from src.runs.rundir import SweepDir
 
 # The files on disk keep the words of earlier versions, so that pipelines made then can be continued: a pipeline was
@@ -94,8 +96,8 @@ class Pipeline:
         replace_file(self.path / "chain.yaml", yaml_file.dump_yaml(meta))
 
     def meta(self) -> dict[str, Any]:
-        """The content of chain.yaml: key, created, folder (the working directory), fresh, lr_factors, config, snapshot
-        and call (the command line and the profile).
+        """The content of chain.yaml: key, number, created, folder (the working directory), fresh, lr_factors, config,
+        snapshot and call (the command line and the profile).
 
         Raises RunError if this is not the directory of a pipeline.
         """
@@ -139,20 +141,20 @@ def find_same_pipeline(config: Config, lr_factors: Sequence[float]) -> Pipeline 
 
 def make_pipeline(config: Config, lr_factors: Sequence[float], *, fresh: bool) -> Pipeline:
     """Make the directory of a new pipeline. With `fresh`, its stages never continue sweeps that exist already."""
-    created = datetime.now()
-    pipeline = Pipeline(_make_directory(Path(config.paths.runs_dir).absolute() / f"pipeline_{created:%Y%m%d-%H%M%S}"))
-    meta: dict[str, Any] = {
-        "key": _key_of(config, lr_factors),
-        "created": created.isoformat(),
-        "folder": str(Path.cwd()),
-    }
-    meta |= {
-        "fresh": fresh,
-        "snapshot": keep_code(pipeline.code).name,
-        "call": hints.to_keep("pipeline"),
-        **_request_of(config, lr_factors),
-    }
-    replace_file(pipeline.path / "chain.yaml", yaml_file.dump_yaml(meta))
+    runs_dir, created = Path(config.paths.runs_dir).absolute(), datetime.now(UTC)
+    with folder_lock(runs_dir):
+        pipeline = Pipeline(_make_directory(runs_dir / f"pipeline_{created:%Y%m%d-%H%M%S}"))
+        meta: dict[str, Any] = {
+            "key": _key_of(config, lr_factors),
+            "number": next_number(runs_dir),
+            "created": created.isoformat(timespec="seconds"),
+            "folder": str(Path.cwd()),
+            "fresh": fresh,
+            "snapshot": keep_code(pipeline.code).name,
+            "call": hints.to_keep("pipeline"),
+            **_request_of(config, lr_factors),
+        }
+        replace_file(pipeline.path / "chain.yaml", yaml_file.dump_yaml(meta))
     return pipeline
 
 
@@ -170,7 +172,7 @@ def all_pipelines(runs_dir: Path) -> list[Pipeline]:
     for path in runs_dir.absolute().glob("pipeline_*/chain.yaml"):
         try:
             pipeline = Pipeline(path.parent)
-            pipelines.append((pipeline.meta()["created"], pipeline.name, pipeline))
+            pipelines.append((pipeline.meta()["number"], pipeline.name, pipeline))
         except RelayError as error:
             warn_once(f"skipped: {' '.join(str(error).split())}")
     return [pipeline for _, _, pipeline in sorted(pipelines, key=lambda each: each[:2])]

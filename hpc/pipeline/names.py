@@ -38,8 +38,8 @@ def _newest(runs_dir: Path, pipelines: Sequence[Pipeline]) -> Pipeline | None:
     if not pipelines:
         return None
     newest = pipelines[-1]
-    own, created = {sweep.name for sweep in newest.stage_sweeps()}, str(newest.meta()["created"])
-    is_newest = all(sweep.name in own or str(sweep.meta()["created"]) <= created for sweep in all_sweeps)
+    own, number = {sweep.name for sweep in newest.stage_sweeps()}, newest.meta()["number"]
+    is_newest = all(sweep.name in own or sweep.meta()["number"] < number for sweep in all_sweeps)
     return newest if is_newest else None
 
 
@@ -72,7 +72,7 @@ def list_other_names(runs_dir: Path, shown: str) -> None:
     of_pipelines = {sweep.name for pipeline in pipelines for sweep in pipeline.stage_sweeps()}
     shown_alone = [sweep for sweep in sweeps(runs_dir) if sweep.name not in of_pipelines]
     named: list[SweepDir | Pipeline] = [*shown_alone, *pipelines]
-    by_age = sorted((str(each.meta()["created"]), each.name) for each in named)
+    by_age = sorted((each.meta()["number"], each.name) for each in named)
     others = [name for _, name in reversed(by_age) if name != shown]
     if others:
         print(f"{shown} is the newest of {len(others) + 1}; the others: {shortlist(others)}")

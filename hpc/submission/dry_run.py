@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from hpc import slurm
 from hpc.submission.placement import Placement
 from hpc.submission.plan import Target, plan_arrays
@@ -22,7 +20,7 @@ def _runs_of(request: Request, existing: SweepDir | None) -> list[RunDir]:
     # An existing sweep keeps its own names: earlier versions named cells differently.
     if existing:
         return existing.runs()
-    sweep = SweepDir(request.runs_dir / request.name_at(datetime.now()))
+    sweep = SweepDir(request.runs_dir / request.new_name())
     return [sweep.run(cell.name) for cell in request.cells]
 
 

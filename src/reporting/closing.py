@@ -124,7 +124,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _commands(report: Report) -> Iterator[Block]:
-    used = sorted((found.sweep for found in report.used.values()), key=lambda sweep: str(sweep.meta()["created"]))
+    used = sorted((found.sweep for found in report.used.values()), key=lambda sweep: int(sweep.meta()["number"]))
     checks = [hints.command("src.checks")] if report.checks_file.exists() else []
     commands = dict.fromkeys([*checks, *(hints.again(saved=sweep.meta()) for sweep in used)])
     yield Code("\n".join([*commands, hints.command("src.report", "--lang", report.texts.language)]), "bash")

@@ -113,7 +113,7 @@ def _keep_unknown(target: Path, source: Mapping[str, Any] | None) -> None:
     if source and origin and origin.is_file() and _digest(origin) == source["sha256"]:
         return
     # A copied file or one of the report's program: no run directory has it, so replacing it would lose it.
-    date = time.strftime("%Y%m%d-%H%M%S", time.localtime(target.stat().st_mtime))
+    date = time.strftime("%Y%m%d-%H%M%S", time.gmtime(target.stat().st_mtime))
     # With the digest, because two files may have the same date.
     target.rename(target.with_name(f"best-{date}-{_digest(target)[:8]}.ckpt"))
 

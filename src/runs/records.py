@@ -23,6 +23,8 @@ _record = with_config(_CONFIG)
 Seconds = Annotated[float, Field(ge=-1e9, le=1e11)]
 Step = Annotated[int, Field(ge=0, le=10**15)]
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+# Of a sweep or pipeline, see src/runs/numbering.py. Without an upper bound: the next one has a larger number.
+SweepNumber = Annotated[int, Field(ge=1)]
 # Larger than any float32. matplotlib cannot scale axes to values near the largest float64.
 _MOST = 1e39
 Number = Whole | Annotated[float, Field(ge=-_MOST, le=_MOST)] | None
@@ -56,6 +58,7 @@ class Meta(TypedDict, total=False):
 
     kind: Required[str]
     key: Required[str]
+    number: Required[SweepNumber]
     created: Required[str]
     config: Required[dict[str, Any]]
     call: Required[Call]
@@ -191,6 +194,7 @@ class PipelineMeta(TypedDict, total=False):
     """chain.yaml of a pipeline."""
 
     key: Required[str]
+    number: Required[SweepNumber]
     created: Required[str]
     folder: Required[str]
     fresh: Required[bool]

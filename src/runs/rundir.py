@@ -156,7 +156,7 @@ class SweepDir(SweepPaths):
     """The directory of a sweep: runs that were requested together."""
 
     def meta(self) -> dict[str, Any]:
-        """The content of sweep.yaml: kind, key, tag, created, cells, code, snapshot, config.
+        """The content of sweep.yaml: kind, key, tag, number, created, cells, code, snapshot, config.
 
         Raises RunError if it is missing or damaged, ConfigError if it is not YAML.
         """

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from src.runs.cells import Cell
 from src.runs.code_snapshot import keep_code
 from src.runs.config_texts import ConfigTexts
 from src.runs.kinds import cost_key, kind_of
+from src.runs.numbering import next_number
 from src.runs.planning_lock import folder_lock, unwritable
 from src.runs.provenance import code_version
 from src.runs.rundir import SweepDir
@@ -63,9 +64,9 @@ class Request:
         """The folder of its sweep."""
         return Path(self.config.paths.runs_dir)
 
-    def name_at(self, created: datetime) -> str:
-        """The name of a sweep that is created for it now."""
-        return f"{self.tag}_{created:%Y%m%d-%H%M%S}"
+    def new_name(self) -> str:
+        """The name of a sweep that is created for it now: its tag and the time in UTC."""
+        return f"{self.tag}_{datetime.now(UTC):%Y%m%d-%H%M%S}"
 
 
 def open_sweep(request: Request, *, fresh: bool = False, code_root: Path | None = None) -> tuple[SweepDir, bool]:
@@ -82,7 +83,7 @@ def open_sweep(request: Request, *, fresh: bool = False, code_root: Path | None 
         if existing:
             check_same_images(existing, request)
             return existing, False
-        return make_sweep(request, datetime.now(), code_root), True
+        return _make_sweep(request, code_root), True
 
 
 def check_same_images(sweep: SweepDir, request: Request) -> None:
@@ -109,7 +110,8 @@ def sweeps(runs_dir: Path) -> list[SweepDir]:
     folders = [SweepDir(path) for path in runs_dir.iterdir() if not path.name.startswith(".")]
     # Path.is_file() raises PermissionError in another user's private folder; os.path.isfile is False.
     readable = _readable([sweep for sweep in folders if os.path.isfile(sweep.meta_file)], SweepDir.meta)  # noqa: PTH113
-    return sorted(readable, key=lambda sweep: (str(sweep.meta()["created"]), sweep.name))
+    # By name as well, for sweeps that were copied here from elsewhere.
+    return sorted(readable, key=lambda sweep: (sweep.meta()["number"], sweep.name))
 
 
 def with_whole_manifests(candidates: Iterable[SweepDir]) -> Iterator[SweepDir]:
@@ -162,7 +164,7 @@ def newest_on_same_images(config: Config) -> SweepDir | None:
     return None
 
 
-def make_sweep(request: Request, created: datetime, code_root: Path | None = None) -> SweepDir:
+def _make_sweep(request: Request, code_root: Path | None) -> SweepDir:
     """Create a sweep with the directories of all its runs in a hidden folder, and rename that to its final name.
 
     A planner that is killed leaves either the complete sweep or nothing. Raises RunError if the runs directory cannot
@@ -176,8 +178,8 @@ def make_sweep(request: Request, created: datetime, code_root: Path | None = Non
     try:
         # mkdtemp(3) creates a folder that only its owner can read.
         building.chmod(0o755)
-        _write_sweep(SweepDir(building), request, created, code_root)
-        path = _rename_to_free(building, runs_dir / request.name_at(created))
+        _write_sweep(SweepDir(building), request, code_root)
+        path = _rename_to_free(building, runs_dir / request.new_name())
         sync_directory(runs_dir)
         return SweepDir(path)
     except BaseException as error:
@@ -187,7 +189,7 @@ def make_sweep(request: Request, created: datetime, code_root: Path | None = Non
         raise
 
 
-def _write_sweep(draft: SweepDir, request: Request, created: datetime, code_root: Path | None) -> None:
+def _write_sweep(draft: SweepDir, request: Request, code_root: Path | None) -> None:
     texts = ConfigTexts()
     for cell in request.cells:
         run = draft.run(cell.name)
@@ -200,7 +202,8 @@ def _write_sweep(draft: SweepDir, request: Request, created: datetime, code_root
         "kind": request.kind,
         "tag": request.tag,
         "key": request.key,
-        "created": created.isoformat(),
+        "number": next_number(request.runs_dir),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "cells": len(request.cells),
         "code": code_version(snapshot),
         "snapshot": snapshot.name,

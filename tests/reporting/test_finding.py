@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from datetime import datetime
 
 from src.config.schema import Config
 from src.reporting.finding import Sweeps, changed_values
 from src.requests import evaluation_request, grid_request, train_request
 from src.runs.rundir import SweepDir
-from src.runs.sweeps import Request, make_sweep
+from src.runs.sweeps import Request, open_sweep
 from tests.results.test_table import finish
 
 Small = Callable[..., Config]
 
 
-def finished(request: Request, day: int, *, only: int | None = None) -> SweepDir:
-    """A sweep that was made on this day, with its runs, or `only` the first ones, done."""
-    request.runs_dir.mkdir(exist_ok=True)
-    sweep = make_sweep(request, datetime(2026, 1, day))
+def finished(request: Request, *, only: int | None = None) -> SweepDir:
+    """A new sweep with its runs, or `only` the first ones, done."""
+    sweep, _ = open_sweep(request, fresh=True)
     for run in sweep.runs()[:only]:
         finish(run, 0.5)
     return sweep
 
 
 def test_one_of_this_configuration_comes_before_a_newer_one_on_the_same_images(small: Small) -> None:
-    own = finished(train_request(small()), 1)
-    newer = finished(train_request(small(train__optimizer__lr=0.5)), 2)
+    own = finished(train_request(small()))
+    newer = finished(train_request(small(train__optimizer__lr=0.5)))
     found = Sweeps(small()).training
     assert found
     assert (found.sweep, found.exact) == (own, True)
@@ -38,40 +36,40 @@ def test_one_of_this_configuration_comes_before_a_newer_one_on_the_same_images(s
 
 
 def test_the_training_of_the_best_cell_belongs_to_its_configuration(small: Small) -> None:
-    finished(grid_request(small()), 1)
-    best = finished(train_request(small(train__optimizer__lr=0.001)), 2)
-    finished(train_request(small(train__optimizer__lr=0.3)), 3)
+    finished(grid_request(small()))
+    best = finished(train_request(small(train__optimizer__lr=0.001)))
+    finished(train_request(small(train__optimizer__lr=0.3)))
     found = Sweeps(small()).training
     assert found
     assert (found.sweep, found.exact) == (best, True)
 
 
 def test_other_images_never_feed_a_section(small: Small) -> None:
-    finished(train_request(small()), 1)
+    finished(train_request(small()))
     assert Sweeps(small(dataset__split__seed=1)).training is None
     assert Sweeps(small(dataset__synthetic_train_per_class=12)).training is None
 
 
 def test_a_complete_sweep_comes_before_a_newer_incomplete_one(small: Small) -> None:
-    complete = finished(grid_request(small()), 1)
-    finished(grid_request(small()), 2, only=1)
-    finished(grid_request(small()), 3, only=0)
+    complete = finished(grid_request(small()))
+    finished(grid_request(small()), only=1)
+    finished(grid_request(small()), only=0)
     found = Sweeps(small()).grid
     assert found
     assert found.sweep == complete
 
 
 def test_an_evaluation_is_found_by_the_weights_that_it_measured(small: Small) -> None:
-    training = finished(train_request(small()), 1).runs()[0]
+    training = finished(train_request(small())).runs()[0]
     training.checkpoints.mkdir()
     training.best_file.write_bytes(b"weights")
     copy = training.path.parent.parent / "copy.ckpt"
     copy.write_bytes(b"weights")
     other = training.path.parent.parent / "other.ckpt"
     other.write_bytes(b"other weights")
-    measured = finished(evaluation_request(small(evaluation__checkpoint=str(copy))), 2)
-    finished(evaluation_request(small(evaluation__checkpoint=str(other))), 3)
-    finished(evaluation_request(small(evaluation__checkpoint=str(copy), evaluation__split="val")), 4)
+    measured = finished(evaluation_request(small(evaluation__checkpoint=str(copy))))
+    finished(evaluation_request(small(evaluation__checkpoint=str(other))))
+    finished(evaluation_request(small(evaluation__checkpoint=str(copy), evaluation__split="val")))
     found = Sweeps(small()).evaluation(training)
     assert found
     assert found.sweep == measured
@@ -79,9 +77,9 @@ def test_an_evaluation_is_found_by_the_weights_that_it_measured(small: Small) ->
 
 
 def test_a_narrower_grid_around_this_grid_is_the_one(small: Small) -> None:
-    finished(grid_request(small()), 1)
-    own = finished(grid_request(small(), refined=1), 2)
-    finished(grid_request(small(train__optimizer__lr=0.3, hparams={"lr": [0.2, 0.3]}), refined=1), 3)
+    finished(grid_request(small()))
+    own = finished(grid_request(small(), refined=1))
+    finished(grid_request(small(train__optimizer__lr=0.3, hparams={"lr": [0.2, 0.3]}), refined=1))
     found = Sweeps(small()).refined
     assert found
     assert (found.sweep, found.exact) == (own, True)

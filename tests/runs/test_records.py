@@ -278,6 +278,8 @@ def test_the_sweep_of_another_program_is_passed_over_in_one_line(
 
 DAMAGES = {
     "created: 5": {"created": 5},
+    "number: 0": {"number": 0},
+    "number: newest": {"number": "newest"},
     "cells: abc": {"cells": "abc"},
     "kind: list": {"kind": ["grid"]},
     "config: text": {"config": "x"},
@@ -301,7 +303,7 @@ def test_a_damaged_sweep_is_named_with_what_to_do_and_blocks_no_other(
     assert "restore it, or move the folder away" in said
 
 
-@pytest.mark.parametrize("key", ["kind", "key", "created", "config"])
+@pytest.mark.parametrize("key", ["kind", "key", "number", "created", "config"])
 def test_a_sweep_without_a_key_is_named(sweep: SweepDir, key: str) -> None:
     from src.config.yaml_file import dump_yaml
 
