@@ -21,6 +21,7 @@ from src.errors import RunError
 from src.results.table import state_of_run
 from src.runs.attempts import last_activity, reached_step, unfinished_attempt, wasted_s
 from src.runs.causes import Attempts, Blocked, damaged, why_blocked
+from src.runs.environment import Environment, environments_of, resumed_under
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.slice_time import slice_time
 from src.text import counted
@@ -137,13 +138,14 @@ def _row(run: RunDir, attempts: list[dict[str, Any]], jobs: Sequence[QueuedJob],
         "job": " ".join(job.job_id for job in jobs) or (attempts[-1].get("job") if attempts else None),
         "waits for": job.reason if job and phase(job.state) == "waiting" else None,
         "error": _on_one_line(attempts[-1].get("error")) if attempts and not result else None,
+        "environment": _resumed(environments_of(result, attempts)),
         "time left": job.time_left if job and running else None,
     }
 
 
 def _damaged_row(run: RunDir, damage: Blocked, jobs: Sequence[QueuedJob]) -> dict[str, Any]:
     known = {"run": run.name, "state": "damaged", "job": " ".join(job.job_id for job in jobs) or None}
-    unknown = dict.fromkeys(("step", "attempts", "causes", "job", "waits for", "error", "time left"))
+    unknown = dict.fromkeys(("step", "attempts", "causes", "job", "waits for", "error", "environment", "time left"))
     # The row names the run, so the error needs only the file inside its folder.
     return {**known, **unknown, **known, "error": _on_one_line(damage.detail.removeprefix(f"{run.path}/"))}
 
@@ -160,6 +162,11 @@ def _state(
     if job_phase == "running":
         return job.state.lower()
     return {"waiting": "queued", "ending": "ending"}.get(job_phase, job.state)
+
+
+def _resumed(environments: Sequence[Environment]) -> str | None:
+    changes = resumed_under(environments)
+    return f"resumed under {changes}" if changes else None
 
 
 def _on_one_line(error: str | None) -> str | None:

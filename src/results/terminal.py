@@ -15,12 +15,12 @@ _NEVER_CUT = ("run", "state", "step", "val/accuracy")
 _BY_IMPORTANCE = (
     *_NEVER_CUT,
     *("val/loss", "split", "accuracy", "loss", "valley", "steepest"),
-    *("found", "error", "time left", "waits for"),
+    *("found", "error", "environment", "time left", "waits for"),
 )
 # Shown only if all others fit.
 _LEAST_IMPORTANT = ("causes", "attempts", "job", "images_per_s", "train_s", "steps")
 # Columns that may be cut, and to how many characters.
-_SHORTEST = {"error": 24, "waits for": 12, "causes": 12, "job": 12, "checkpoint": 24}
+_SHORTEST = {"error": 24, "environment": 24, "waits for": 12, "causes": 12, "job": 12, "checkpoint": 24}
 # Names that are longer than this are wrapped if the terminal is too narrow.
 _NAME_WIDTH = 16
 _GAP = 2
