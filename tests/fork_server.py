@@ -112,11 +112,13 @@ def serve() -> None:
     for late in LATE:
         importlib.import_module(late)
     from hpc.node.fork import import_once
-    from src.runs.environment import package_versions
+    from src.runs.code_snapshot import code_digest
+    from src.runs.environment import cpu_model, package_versions
     from src.runs.provenance import code_version
 
-    code_version()
-    package_versions()
+    # What a process finds out once. Kills are spread over what differs from run to run.
+    for known in (code_digest, code_version, cpu_model, package_versions):
+        known()
     import_once()
     for line in sys.stdin:
         request = json.loads(line)

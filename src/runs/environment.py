@@ -71,6 +71,7 @@ def _version(name: str) -> str | None:
     return str(getattr(sys.modules.get(name), "__version__", f"unknown, in {folder}"))
 
 
+@functools.cache
 def cpu_model() -> str:
     """The name of this machine's CPU."""
     try:
