@@ -17,7 +17,7 @@ from src.errors import ConfigError
 from src.files import replace_file
 from src.requests import grid_request
 from src.runs.rundir import SweepDir
-from src.runs.sweeps import make_sweep, open_sweep, sweeps
+from src.runs.sweeps import open_sweep, sweeps
 from tests.conftest import ROOT
 from tests.fork_server import fork_python
 from tests.results.test_table import finish
@@ -76,17 +76,11 @@ def test_the_order_of_what_names_a_profile(
     open_sweep(grid_request(config))
     put_on(open_sweep(grid_request(small(dataset__synthetic_seed=7)))[0], "h100-mig")
     assert choose_name(config, None) == ("demo", "RELAY_CLUSTER")
-    older = put_on(make_sweep(grid_request(config), *created(1)), "one-machine")
-    newer = put_on(make_sweep(grid_request(small(train__epochs=9)), *created(2)), "local")
+    older = put_on(open_sweep(grid_request(config), fresh=True)[0], "one-machine")
+    newer = put_on(open_sweep(grid_request(small(train__epochs=9)))[0], "local")
     assert choose_name(config, None) == ("local", f"as {newer.name}, on the same images")
     assert choose_name(config, None, older.meta()) == ("one-machine", "as before")
     assert choose_name(config, "h100-mig", older.meta()) == ("h100-mig", "")
-
-
-def created(minute: int) -> tuple[object]:
-    from datetime import datetime
-
-    return (datetime(2030, 1, 1, 0, minute),)
 
 
 def test_messages_suggest_the_profile_that_was_chosen(
