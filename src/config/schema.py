@@ -55,6 +55,9 @@ class Dataset(Section):
     shuffle: bool = True
     classes: Annotated[int, Field(ge=2)] | None = None
     train_per_class: Count | None = None
+    # The share of the valid split whose images may also be in the train split, or twice in it. In Tiny ImageNet, 7 of
+    # 10,000 are: a data set with many more holds one split twice.
+    allowed_overlap: Annotated[float, Field(ge=0, le=1)] = 0.01
     # numpy's generators refuse negative seeds.
     synthetic_seed: Annotated[int, Field(ge=0)] = 0
     synthetic_train_per_class: Count = 100

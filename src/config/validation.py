@@ -39,6 +39,12 @@ def disagreements(config: Config) -> Iterable[str]:
     """The problems of a configuration whose sections are each valid, as `key path: what is wrong, what to set`."""
     yield from _size_problems(config)
     yield from _class_problems(config)
+    split = config.dataset.split
+    if split.train == split.valid:
+        yield (
+            f"dataset.split.valid: {split.valid!r} is also dataset.split.train: val and test would be images that were "
+            "trained on; name a split of other images"
+        )
     select = config.metrics.select
     if select.direction != ("min" if select.name == "loss" else "max"):
         way = "min" if select.name == "loss" else "max"

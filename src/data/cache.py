@@ -17,22 +17,24 @@ import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from src.config.schema import Config
-from src.data import sources
+from src.data import decoding, sources
 from src.data.decoding import Decoded, EncodedSplit
 from src.errors import DataError
 from src.files import sync_directory
 from src.log import log
 from src.user import expanded
 
-_FORMAT = 1  # of the arrays and meta.json; part of the folder's key
-_TRANSFORM = "RGB, transparency over black, 16 bits to 8 with theirs, PIL bilinear"
-_FILES = ("train_images.npy", "train_labels.npy", "valid_images.npy", "valid_labels.npy")
+_FORMAT = 2  # of the arrays and meta.json; part of the folder's key
+_ROLES = ("train", "valid")
+_FILES = tuple(f"{role}_{name}.npy" for role in _ROLES for name in ("images", "labels", "digests"))
 _BATCH = 256
 
 
@@ -42,7 +44,7 @@ def ensure(config: Config) -> Path:
     identity = {
         **sources.identity(config, source),
         "format": _FORMAT,
-        "transform": _TRANSFORM,
+        "decoder": decoding.VERSION,
         "resize": list(config.preprocess.resize),
     }
     folder = _place(config, source, identity)
@@ -54,20 +56,39 @@ def ensure(config: Config) -> Path:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """class_names, facts, identity and files of a complete cache."""
+    """The content of meta.json in a complete cache.
+
+    `class_names`, `facts` (see `_decode_split`), `identity`, `files`, and `other_splits`: the names of the splits of
+    the source that are not decoded.
+    """
     meta: dict[str, Any] = json.loads((folder / "meta.json").read_bytes())
     return meta
 
 
 def content_digest(meta: Mapping[str, Any]) -> str:
     """A digest of the images and labels, 16 hex digits: the same bytes give the same digest, whatever their source."""
-    sums = [meta["files"][name]["sha256"] for name in _FILES]
+    sums = [meta["files"][name]["sha256"] for name in _FILES if "digests" not in name]
     return hashlib.sha256("\n".join(sums).encode()).hexdigest()[:16]
 
 
-def map_arrays(folder: Path) -> list[Any]:
-    """The arrays of _FILES, in order: images memory-mapped, labels in memory."""
-    return [np.load(folder / name, mmap_mode="r" if "images" in name else None) for name in _FILES]
+class Arrays(NamedTuple):
+    """A decoded split: uint8 (N, 3, H, W), memory-mapped; int64 (N,); uint64 (N,), equal for images of equal pixels."""
+
+    images: np.memmap[Any, np.dtype[np.uint8]]
+    labels: npt.NDArray[np.int64]
+    digests: npt.NDArray[np.uint64]
+
+
+def read_arrays(folder: Path) -> tuple[Arrays, Arrays]:
+    """The decoded splits train and valid."""
+    train, valid = (
+        Arrays(
+            np.load(folder / f"{role}_images.npy", mmap_mode="r"),
+            *(np.load(folder / f"{role}_{name}.npy") for name in ("labels", "digests")),
+        )
+        for role in _ROLES
+    )
+    return train, valid
 
 
 def _place(config: Config, source: sources.Source, identity: dict[str, Any]) -> Path:
@@ -163,16 +184,22 @@ def _build(config: Config, source: sources.Source, identity: dict[str, Any], fol
     """Decode both splits into `folder`, and write meta.json last."""
     scratch = folder / "source"
     names = (config.dataset.split.train, config.dataset.split.valid)
-    class_names, splits = sources.open_splits(config, source, names, scratch)
+    class_names, splits, others = sources.open_splits(config, source, names, scratch)
     facts = {
         role: _decode_split(split, folder, role, config.preprocess.resize, config.dataset.num_workers)
-        for role, split in zip(("train", "valid"), splits, strict=True)
+        for role, split in zip(_ROLES, splits, strict=True)
     }
     # datasets maps the files in `scratch` into memory; release them before they are removed.
     del splits
     shutil.rmtree(scratch, ignore_errors=True)
     files = {name: {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in _FILES}
-    meta = {"identity": identity, "class_names": class_names, "facts": facts, "files": files}
+    meta = {
+        "identity": identity,
+        "class_names": class_names,
+        "other_splits": others,
+        "facts": facts,
+        "files": files,
+    }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
     # Durable before the rename: a power cut must not leave the final name with incomplete files.
     for path in folder.iterdir():
@@ -182,9 +209,9 @@ def _build(config: Config, source: sources.Source, identity: dict[str, Any], fol
 
 
 def _decode_split(split: EncodedSplit, folder: Path, role: str, size: tuple[int, int], workers: int) -> dict[str, Any]:
-    """Write <role>_images.npy and <role>_labels.npy. Returns counts of images, modes, sizes and conversions."""
+    """Write the three arrays of a split. Returns counts of images, modes, sizes and conversions."""
     images = _new_array(folder / f"{role}_images.npy", (len(split), 3, *size))
-    labels = np.empty(len(split), dtype=np.int64)
+    labels, digests = np.empty(len(split), dtype=np.int64), np.empty(len(split), dtype=np.uint64)
     modes: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     changes: Counter[str] = Counter()
@@ -195,6 +222,8 @@ def _decode_split(split: EncodedSplit, folder: Path, role: str, size: tuple[int,
             decoded: Iterable[Decoded] = run(split.decoder(size), range(done, done + len(encoded)), encoded)
             for offset, image in enumerate(decoded):
                 images[done + offset] = image.pixels
+                # 8 bytes: of a million different images, two have the same with a probability of 3e-8.
+                digests[done + offset] = int.from_bytes(blake2b(image.pixels.tobytes(), digest_size=8).digest())
                 modes[image.mode] += 1
                 changes.update([image.change] if image.change else [])
                 sizes["{}x{}".format(*image.size)] += 1
@@ -204,6 +233,7 @@ def _decode_split(split: EncodedSplit, folder: Path, role: str, size: tuple[int,
                 log.info(f"decoding {split.name}: {done} of {len(split)}")
     images.flush()
     np.save(folder / f"{role}_labels.npy", labels)
+    np.save(folder / f"{role}_digests.npy", digests)
     return {"count": len(split), "modes": dict(modes), "sizes": dict(sizes), "changes": dict(changes)}
 
 

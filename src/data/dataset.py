@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from src.config.schema import Config
-from src.data.cache import content_digest, ensure, map_arrays, read_meta
+from src.data.cache import content_digest, ensure, read_arrays, read_meta
+from src.data.overlap import check_overlap, check_test_split, count_shared
 from src.data.split import check_sizes, split_valid
 from src.errors import DataError
 
@@ -26,14 +27,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ImageSubset:
-    """Some images of one split: `images` uint8 (N, 3, H, W) and `labels` int64 (N,) are the whole split."""
+    """Some images of one split: `images`, `labels` and `digests` are the whole split, see `Arrays`."""
 
     images: np.memmap[Any, np.dtype[np.uint8]]
     labels: npt.NDArray[np.int64]
+    digests: npt.NDArray[np.uint64]
     indices: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def count_shared(self, other: ImageSubset) -> int:
+        """How many of these images are also in `other`, pixel for pixel."""
+        return count_shared(self.digests[self.indices], other.digests[other.indices])
 
     def take(self, positions: npt.NDArray[np.int64] | Tensor) -> tuple[Tensor, Tensor]:
         """Copies of the images uint8 (B, 3, H, W) and labels int64 (B,) at `positions`, int (B,), of this part."""
@@ -64,14 +70,17 @@ class ImageData:
 def prepare(config: Config) -> Path:
     """The folder of the decoded data set, which is built first if it is missing. Imports no torch.
 
-    Raises DataError if the source cannot be read, or if the configuration does not fit its classes and images.
+    Raises DataError if the source cannot be read, if the configuration does not fit its classes and images, or if
+    images would be measured that are trained on.
     """
     folder = ensure(config)
     meta = read_meta(folder)
-    train_labels, valid_labels = (np.load(folder / f"{role}_labels.npy") for role in ("train", "valid"))
+    check_test_split(config, meta["other_splits"])
+    train, valid = read_arrays(folder)
     classes = _count_classes(config, meta["class_names"])
-    _train_indices(config, train_labels, classes)
-    check_sizes(valid_labels, classes, config.dataset.split.val, config.dataset.split.test)
+    trained = _train_indices(config, train.labels, classes)
+    check_sizes(valid.labels, classes, config.dataset.split.val, config.dataset.split.test)
+    check_overlap(config, train.digests[trained], valid.digests[valid.labels < classes])
     return folder
 
 
@@ -91,12 +100,12 @@ def load(config: Config) -> ImageData:
     meta = read_meta(folder)
     split = config.dataset.split
     classes = _count_classes(config, meta["class_names"])
-    train_images, train_labels, valid_images, valid_labels = map_arrays(folder)
-    val, test = split_valid(valid_labels, classes, split.val, split.test, split.seed)
+    train, valid = read_arrays(folder)
+    val, test = split_valid(valid.labels, classes, split.val, split.test, split.seed)
     return ImageData(
-        train=ImageSubset(train_images, train_labels, _train_indices(config, train_labels, classes)),
-        val=ImageSubset(valid_images, valid_labels, val),
-        test=ImageSubset(valid_images, valid_labels, test),
+        train=ImageSubset(*train, _train_indices(config, train.labels, classes)),
+        val=ImageSubset(*valid, val),
+        test=ImageSubset(*valid, test),
         class_names=tuple(meta["class_names"][:classes]),
         folder=folder,
         digest=content_digest(meta),

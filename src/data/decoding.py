@@ -21,6 +21,21 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
 
+# Increase it if the same file gives other pixels; it is part of the cache key.
+VERSION = 2
+# How a picture with this EXIF orientation is turned upright (EXIF 2.32, tag 0x0112); 1 is upright.
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+
 class Decoded(NamedTuple):
     """One image: pixels uint8 (3, H, W), its original mode and (height, width), and any conversion worth reporting."""
 
@@ -31,13 +46,17 @@ class Decoded(NamedTuple):
 
 
 class EncodedSplit:
-    """A split as stored: encoded images and labels. `where` names the source in messages."""
+    """A split as stored: encoded images and labels. `where` names the source in messages.
 
-    def __init__(self, name: str, where: str, data: Any) -> None:
+    A row may name a file in place of its bytes, in `folder` or, through links, in `linked`.
+    """
+
+    def __init__(self, name: str, where: str, data: Any, folder: Path, linked: Path) -> None:
         import datasets
 
         self.name = name
         self.where = where
+        self._folder, self._linked = folder, linked.resolve()
         self._classes = data.features["label"].num_classes
         # Encoded bytes, so that `_decode` can name a damaged image, and `_to_rgb` can treat 16 bits and transparency.
         self._data = data.select_columns(["image", "label"]).cast_column("image", datasets.Image(decode=False))
@@ -53,8 +72,24 @@ class EncodedSplit:
             wrong = np.flatnonzero((labels < 0) | (labels >= self._classes))
             if len(wrong):
                 raise DataError(f"{self.where}: split {self.name!r}, image {start + wrong[0]} has no valid label")
-            yield [_encoded(image) for image in batch["image"]], labels
+            yield [self._encoded(start + offset, image) for offset, image in enumerate(batch["image"])], labels
             start += len(labels)
+
+    def _encoded(self, index: int, image: dict[str, Any] | None) -> bytes | None:
+        """The image file's bytes: from the row, or from the file that the row names. Raises DataError for others'."""
+        if image is None:
+            return None
+        data: bytes | None = image["bytes"]
+        if data is not None or image["path"] is None:
+            return data
+        # With its links followed: a data set must not bring other files of this machine into the images.
+        path = (self._folder / image["path"]).resolve()
+        if not path.is_relative_to(self._linked):
+            raise DataError(
+                f"{self.where}: split {self.name!r}, image {index} is the file {image['path']}, which is outside of "
+                f"{self._linked}; copy the file there, or store its bytes in the row"
+            )
+        return path.read_bytes() if path.is_file() else None
 
     def decoder(self, size: tuple[int, int]) -> Callable[[int, bytes | None], Decoded]:
         """A function (index, bytes) -> Decoded at `size` (height, width). It raises DataError for damaged images."""
@@ -70,24 +105,20 @@ class EncodedSplit:
             ) from None
 
 
-def _encoded(image: dict[str, Any] | None) -> bytes | None:
-    """The image file's bytes: from the row, or from the file that the row names."""
-    if image is None:
-        return None
-    data: bytes | None = image["bytes"]
-    if data is None and image["path"] is not None and Path(image["path"]).is_file():
-        return Path(image["path"]).read_bytes()
-    return data
-
-
 def decode(encoded: bytes, size: tuple[int, int]) -> Decoded:
     """Decode an image file to RGB and resize it to (height, width), as torchvision's Resize does a PIL image."""
     from PIL import Image
 
     with Image.open(io.BytesIO(encoded)) as image:
+        original = (image.height, image.width)
+        turned = image.getexif().get(_ORIENTATION) in _TURNS
         rgb, change = _to_rgb(image)
-        resized = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        return Decoded(np.asarray(resized).transpose(2, 0, 1), image.mode, (image.height, image.width), change)
+        # Asked again: PIL turns a TIFF while it loads it, and then forgets the orientation.
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+        upright = rgb.transpose(Image.Transpose[turn]) if turn else rgb
+        resized = upright.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        changes = ", ".join(filter(None, (change, "turned upright" if turned else "")))
+        return Decoded(np.asarray(resized).transpose(2, 0, 1), image.mode, original, changes)
 
 
 def _to_rgb(image: PilImage) -> tuple[PilImage, str]:

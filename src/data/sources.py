@@ -1,7 +1,7 @@
 """Where images come from: the Hub, a local folder, or the synthetic generator. All three end as a folder, read one way.
 
 A Hub data set is downloaded into <dataset.root>/hub and a synthetic one is written in the same layout; then
-`datasets.load_dataset` reads the folder. Importing this module imports neither datasets nor PIL.
+src/data/folder.py reads the folder. Importing this module imports neither datasets nor PIL.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from src.config.schema import Config, Dataset
 from src.data import hub, synthetic
-from src.data.decoding import EncodedSplit
+from src.data.folder import Opened, read_folder
 from src.errors import DataError
 from src.log import log
 from src.user import expanded
@@ -118,83 +118,20 @@ def _cannot_read(error: OSError) -> None:
     raise DataError(f"{error.filename}: cannot be read: {error.strerror}")
 
 
-def open_splits(
-    config: Config, source: Source, names: tuple[str, str], scratch: Path
-) -> tuple[list[str], list[EncodedSplit]]:
-    """The class names and the two splits `names`; temporary files go to `scratch`. Raises DataError."""
+def open_splits(config: Config, source: Source, names: tuple[str, str], scratch: Path) -> Opened:
+    """The class names, the two splits `names`, and the names of the others; temporary files go to `scratch`.
+
+    Raises DataError.
+    """
+    linked = None
     if source.kind == "hub":
         folder = hub.download(config.dataset)
+        # The Hub's library keeps the content of a data set in blobs/, and links to it from snapshots/<revision>/.
+        linked = folder.parent.parent
     elif source.kind == "synthetic":
         folder, names = scratch / "synthetic", ("train", "valid")
         log.info("generating the synthetic data set")
         synthetic.write(folder, **_synthetic_sizes(config))
     else:
         folder = Path(source.name)
-    return _read_folder(folder, source.name, names, scratch, whole=source.kind != "folder")
-
-
-def _read_folder(
-    folder: Path, shown: str, names: tuple[str, str], scratch: Path, *, whole: bool
-) -> tuple[list[str], list[EncodedSplit]]:
-    """Read `folder` with datasets. `whole`: check the number of images against the data set card, if it gives one."""
-    import datasets
-
-    # Bars would fill the logs of jobs.
-    with_bars = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        found = datasets.load_dataset(
-            str(folder),
-            data_files=None if whole else _files_by_split(folder, names),
-            # Not in the home folder; the Arrow files are needed only until the images are decoded.
-            cache_dir=str(scratch / "arrow"),
-            verification_mode="basic_checks" if whole else "no_checks",
-        )
-    except Exception as error:
-        raise DataError(f"{shown}: cannot be read as a data set: {hub.brief(error)}; {_LAYOUT}") from None
-    finally:
-        if not with_bars:
-            datasets.enable_progress_bars()
-    for key, name in zip(("train", "valid"), names, strict=True):
-        if name not in found:
-            raise DataError(f"{shown}: there is no split {name!r}, only {', '.join(found)}; set dataset.split.{key}")
-        _check_columns(found[name].features, f"{shown}, split {name!r}")
-    classes = [found[name].features["label"].names for name in names]
-    if classes[0] != classes[1]:
-        raise DataError(f"{shown}: the splits {names[0]!r} and {names[1]!r} name different classes")
-    return classes[0], [EncodedSplit(name, shown, found[name]) for name in names]
-
-
-def _files_by_split(folder: Path, names: tuple[str, str]) -> dict[str, list[str]] | None:
-    """Split -> its files in data/, matched by the first word of their names; None to let datasets decide.
-
-    datasets renames the split of `valid-0.parquet` to validation, and misses it beside `train-00000-of-00001.parquet`.
-    """
-    card = folder / "README.md"
-    if card.is_file() and "data_files" in card.read_text(errors="replace"):
-        return None
-    found: dict[str, list[str]] = {}
-    for path in sorted((folder / "data").glob("*.parquet")):
-        found.setdefault(re.split(r"[-._ 0-9]", path.name)[0], []).append(str(path))
-    for name in names:
-        alike = [word for word in found if {word, name} <= _VALIDATION]
-        if name not in found and len(alike) == 1:
-            found[name] = found[alike[0]]
-    return {name: found[name] for name in names} if found.keys() >= set(names) else None
-
-
-_VALIDATION = {"valid", "validation", "val", "dev"}
-_LAYOUT = "it needs parquet files data/train-*.parquet and data/valid-*.parquet with the columns image and label"
-
-
-def _check_columns(features: Any, where: str) -> None:
-    import datasets
-
-    kinds = {"image": datasets.Image, "label": datasets.ClassLabel}
-    for column in kinds:
-        if column not in features:
-            raise DataError(f"{where}: there is no column {column!r}, only {', '.join(features)}")
-    for column, kind in kinds.items():
-        if not isinstance(features[column], kind):
-            found = type(features[column]).__name__
-            raise DataError(f"{where}: the column {column!r} is of type {found}; it must be {kind.__name__}")
+    return read_folder(folder, source.name, names, scratch, whole=source.kind != "folder", linked=linked)

@@ -110,6 +110,13 @@ def _d5(report: Report) -> Iterator[Block]:
     others = ", ".join(sorted(modes - {"RGB"}))
     yield report.say("d5_one_size" if len(sizes) == 1 else "d5_sizes", count=len(sizes))
     yield report.say("d5_modes", modes=others) if others else report.say("d5_all_rgb")
+    shared = [
+        f"{part} ∩ {other}: {count:,}"
+        for part, each in checks["overlaps"].items()
+        for other, count in each.items()
+        if count
+    ]
+    yield report.say("d5_overlaps", overlaps=", ".join(shared)) if shared else report.say("d5_no_overlap")
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -154,6 +154,7 @@ class Checks(TypedDict):
     splits: dict[str, int]
     split: Split
     source: dict[str, SourceFacts]
+    overlaps: dict[str, dict[str, int]]
     class_counts: list[int]
     class_table: list[ClassRow]
     preprocessing: list[Operation]

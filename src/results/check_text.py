@@ -33,6 +33,9 @@ def _data(report: Report) -> Iterator[str]:
         changes = f", changed {facts['changes']}" if facts["changes"] else ""
         seen = f"{facts['count']} images, modes {facts['modes']}, sizes {facts['sizes']}{changes}"
         yield f"D5   {name} as it came: {seen}"
+    for part, others in report["overlaps"].items():
+        shared = ", ".join(f"{count} in {other}" for other, count in others.items())
+        yield f"D5   images of {part} that are also in another split, pixel for pixel: {shared}"
 
 
 def _class_rows(classes: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -141,7 +141,7 @@ def deciding_sections(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     sections = {name: dict(content[name]) for name in ("dataset", "preprocess", "augment", "model", "train", "metrics")}
     # Without options that the network ignores: cells that differ only in those are the same experiment.
     sections["model"] = content_of(content["model"])
-    for name in ("root", "download", "num_workers"):
+    for name in ("root", "download", "num_workers", "allowed_overlap"):
         del sections["dataset"][name]
     sections["train"]["optimizer"] = dict(sections["train"]["optimizer"])
     # At its default, an option is left out as before there was one, so that sweeps of earlier versions are found.

@@ -11,6 +11,8 @@ them to artifacts/checks/<experiment>/checks.json, whose keys are:
     class_counts                    D4   training images of each class, in label order
     class_table                     D4   [{label, name, train, val, test}], in label order; names as in the data set
     source                          D5   {train, valid: {count, modes, sizes, changes}} of the images as they came
+    overlaps                        D5   {val: {train}, test: {train, val}}: how many images of one split are also in
+                                         the other, pixel for pixel
     preprocessing                   D6   [{operation, parameters, purpose}] in order
     preprocessing_equal             D7   {equal, how}: measured, not promised
     augmentations                   D8   [{operation, parameters, probability, keeps_label, unless}] in order;
@@ -25,7 +27,6 @@ them to artifacts/checks/<experiment>/checks.json, whose keys are:
                                          options num_modules and branch_channels, and of those in the grid
     figures                              {classes, examples: file name beside checks.json}
     verdicts                             [{name, holds, what}], see `verdicts`
-    verdicts                             [{holds, what}]: what must hold before training is worthwhile
 """
 
 from __future__ import annotations
@@ -78,6 +79,16 @@ def class_table(data: ImageData, classes: int) -> list[dict[str, Any]]:
         {"label": label, "name": name, **{part: counts[label] for part, counts in parts.items()}}
         for label, name in enumerate(data.class_names)
     ]
+
+
+def overlaps(data: ImageData) -> dict[str, dict[str, int]]:
+    """D5: for val and test, how many of their images are also in the splits that they must be new to."""
+    new_to = {"val": ("train",), "test": ("train", "val")}
+    return {
+        part: {other: getattr(data, part).count_shared(getattr(data, other)) for other in others}
+        for part, others in new_to.items()
+        if len(getattr(data, part))
+    }
 
 
 def compare_preprocessing(config: Config, data: ImageData, device: torch.device) -> dict[str, Any]:
@@ -191,6 +202,7 @@ def measure(config: Config, examples: int) -> tuple[dict[str, Any], list[Example
         "splits": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
         "split": split_facts(config, data),
         "source": data.facts,
+        "overlaps": overlaps(data),
         "class_counts": class_counts(data.train, classes),
         "class_table": class_table(data, classes),
         "preprocessing": preprocessing(config),

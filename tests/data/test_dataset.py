@@ -34,59 +34,11 @@ from src.data import sources, synthetic
 from src.data.decoding import decode
 from src.errors import DataError
 from src.log import log
+from tests.data.images import CLASSES, encode, make, replace_image, rewrite, rows_of
 from tests.fork_server import fork_python
 
 PROJECT = Path(__file__).parents[2]
 REAL = PROJECT.parent / "shared" / "data" / "tiny-imagenet"
-CLASSES = 4
-
-
-def make(
-    name: Path | str, root: Path, overrides: dict[str, Any] | None = None, size: tuple[int, int] = (16, 16)
-) -> Config:
-    """A config for CLASSES classes of images from `name`; `overrides` by key path."""
-    content = {
-        "dataset": {"name": str(name), "root": str(root), "num_workers": 2, "split": {"val": 24, "test": 8}},
-        "preprocess": {"resize": list(size)},
-        "model": {"num_classes": CLASSES, "input_shape": [3, *size]},
-    }
-    return make_config(content, "test", overrides)
-
-
-@pytest.fixture(scope="session")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("original") / "images"
-    synthetic.write(folder, classes=CLASSES, train_per_class=12, valid_per_class=10, seed=3)
-    return folder
-
-
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "images"))
-
-
-def rows_of(folder: Path, split: str) -> list[dict[str, Any]]:
-    return pq.read_table(next((folder / "data").glob(f"{split}-*.parquet"))).to_pylist()
-
-
-def rewrite(folder: Path, split: str, change: Callable[[pa.Table], pa.Table]) -> None:
-    path = next((folder / "data").glob(f"{split}-*.parquet"))
-    pq.write_table(change(pq.read_table(path)), path)
-
-
-def replace_image(folder: Path, split: str, index: int, content: bytes | None) -> None:
-    def change(table: pa.Table) -> pa.Table:
-        images = table["image"].to_pylist()
-        images[index] = {"bytes": content, "path": None}
-        return table.set_column(0, table.schema.field("image"), pa.array(images, type=table.schema.field("image").type))
-
-    rewrite(folder, split, change)
-
-
-def encode(image: Image.Image, kind: str = "JPEG") -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind)
-    return file.getvalue()
 
 
 def script(body: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
@@ -477,7 +429,7 @@ def lose_data(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (rename_split, r"no split 'valid', only train, held_out; set dataset\.split\.valid"),
+        (rename_split, r"no split 'valid', only held_out, train; set dataset\.split\.valid to held_out"),
         (drop_label, "split 'train': there is no column 'label', only image"),
         (rename_image, "there is no column 'image', only picture, label"),
         (untype_label, "column 'label' is of type Value; it must be ClassLabel"),
@@ -526,7 +478,7 @@ def test_several_words_for_one_split_are_not_guessed(folder: Path, tmp_path: Pat
     valid = next((folder / "data").glob("valid-*"))
     shutil.copy(valid, folder / "data" / "dev.parquet")
     valid.rename(folder / "data" / "val.parquet")
-    with pytest.raises(DataError, match=r"no split 'valid', only .*; set dataset\.split\.valid"):
+    with pytest.raises(DataError, match=r"no split 'valid', only .*; set dataset\.split\.valid to dev or val"):
         data.prepare(make(folder, tmp_path / "root"))
 
 
@@ -668,6 +620,35 @@ def test_hub_download_then_without_a_network(hub, folder: Path, tmp_path: Path):
     assert np.array_equal(found.train.images, local.train.images)
 
 
+@pytest.mark.parametrize("lost", ["train-00000-of-00002", "train-00001-of-00002"])
+def test_half_a_hub_cache_is_refused(hub, folder: Path, tmp_path: Path, lost: str):
+    root = tmp_path / "root"
+    (path,) = (folder / "data").glob("train-*")
+    table = pq.read_table(path)
+    for number in range(2):
+        pq.write_table(table.slice(24 * number, 24), path.with_name(f"train-0000{number}-of-00002.parquet"))
+    path.unlink()
+    output, _ = prepare_from_hub(make("own/images", root), f"http://127.0.0.1:{hub.server_port}")
+    assert "prepared" in output, output
+    (shard,) = (root / "hub").rglob(f"{lost}.parquet")
+    shard.unlink()
+    # Older versions of huggingface_hub write no listing of the files, from which newer ones see that one is missing.
+    for listings in (root / "hub").rglob("trees"):
+        shutil.rmtree(listings)
+    change = {"dataset.download": False}
+    output, _ = prepare_from_hub(make("own/images", root, change, size=(17, 17)), "http://127.0.0.1:9")
+    assert re.search(r"refused own/images, split 'train': has 1 of the 2 files", output), output
+
+
+def test_a_hub_data_set_with_a_test_split_is_refused(hub, folder: Path, tmp_path: Path):
+    (folder / "README.md").unlink()
+    shutil.copy(next((folder / "data").glob("valid-*")), folder / "data" / "test-00000-of-00001.parquet")
+    config = make("own/images", tmp_path / "root", {"dataset.split.valid": "validation"})
+    (folder / "data" / "valid-00000-of-00001.parquet").rename(folder / "data" / "validation-00000-of-00001.parquet")
+    output, _ = prepare_from_hub(config, f"http://127.0.0.1:{hub.server_port}")
+    assert "refused dataset.name: own/images has the split 'test' beside 'train' and 'validation'" in output, output
+
+
 def test_hub_that_has_no_such_name_or_revision(hub, tmp_path: Path):
     address = f"http://127.0.0.1:{hub.server_port}"
     output, _ = prepare_from_hub(make("own/other", tmp_path), address)
@@ -746,12 +727,11 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[data.ImageData]:
         pytest.skip(f"the real Tiny ImageNet is not at {REAL}")
     folder = tmp_path_factory.mktemp("real")
     (folder / "images" / "data").mkdir(parents=True)
-    for file in (
-        REAL / "README.md",
-        *sorted((REAL / "data").glob("valid-*")),
-        sorted((REAL / "data").glob("train-*"))[0],
-    ):
-        (folder / "images" / file.relative_to(REAL)).symlink_to(file)
+    (folder / "images" / "README.md").symlink_to(REAL / "README.md")
+    for split in ("train", "valid"):
+        # One file of each, under the name of the only one.
+        shard = sorted((REAL / "data").glob(f"{split}-*"))[0]
+        (folder / "images" / "data" / f"{split}-00000-of-00001.parquet").symlink_to(shard)
     config = make_config({"dataset": {"name": str(folder / "images"), "root": str(folder / "root")}}, "test")
     yield data.load(config)
     shutil.rmtree(folder, ignore_errors=True)

@@ -5,15 +5,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 
 from src import checks
 from src.config.schema import Config
-from src.data import loader
+from src.data import loader, synthetic
 from src.results.check_text import lines_of
 from src.training import sanity
 from src.training.sanity import measure
+from tests.data.images import rewrite, rows_of
 
 QUESTIONS = [*(f"D{number}" for number in range(1, 12)), "M0", "M1", "M2"]
 
@@ -43,6 +45,27 @@ def test_preprocessing_that_differs_between_the_splits_is_found(
     assert report["preprocessing_equal"]["equal"] is False
     assert [v["what"] for v in report["verdicts"] if not v["holds"]] == ["train, val and test are preprocessed equally"]
     assert any(line.startswith("D7   train, val and test: NOT EQUAL") for line in lines_of(report))
+
+
+def test_images_in_two_splits_are_counted(small: Callable[..., Config], tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    synthetic.write(folder, classes=4, train_per_class=24, valid_per_class=10, seed=3)
+    train = rows_of(folder, "train")
+
+    def change(table: pa.Table) -> pa.Table:
+        # Of class 0, three images that are trained on, and one image twice.
+        rows = table.to_pylist()
+        return pa.Table.from_pylist([*train[:3], *rows[3:9], rows[8], *rows[10:]], schema=table.schema)
+
+    rewrite(folder, "valid", change)
+    named = {"dataset__name": str(folder), "dataset__allowed_overlap": 0.1}
+    # The two copies are in val and in test with one of these seeds.
+    found = [measure(small(**named, dataset__split__seed=seed), 1)[0] for seed in range(4)]
+    assert all(each["overlaps"]["val"]["train"] + each["overlaps"]["test"]["train"] == 3 for each in found)
+    assert {each["overlaps"]["test"]["val"] for each in found} == {0, 1}
+    counts = found[0]["overlaps"]["test"]
+    line = f"D5   images of test that are also in another split, pixel for pixel: {counts['train']} in train, "
+    assert line + f"{counts['val']} in val" in lines_of(found[0])
 
 
 def test_the_command_writes_the_same_bytes_again(small_file: Path, tmp_path: Path) -> None:
