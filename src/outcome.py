@@ -66,9 +66,11 @@ def _show_comparison(sweep: SweepDir, config: Config) -> None:
 
 def _show_evaluation(sweep: SweepDir, config: Config) -> None:
     (run,) = sweep.runs()
-    against_val = (run.result() or {}).get("against_val")
-    if against_val:
-        print(f"M9   {against_val['sentence']}")
+    result = run.result() or {}
+    if result.get("against_val"):
+        print(f"M9   {result['against_val']['sentence']}")
+    if result.get("leak"):
+        print(f"M9   {result['leak']}")
     tables = [run.path / f"{name}.csv" for name in TABLES]
     figures = [run.figure(name) for name in FIGURES]
     _export([path for path in (*tables, *figures) if path.is_file()], sweep, config)

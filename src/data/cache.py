@@ -38,8 +38,11 @@ _FILES = tuple(f"{role}_{name}.npy" for role in _ROLES for name in ("images", "l
 _BATCH = 256
 
 
-def ensure(config: Config) -> Path:
-    """The folder with the decoded images of a configuration, built first if it is missing. Raises DataError."""
+def ensure(config: Config, *, build: bool = True) -> Path:
+    """The folder with the decoded images of a configuration, built first if it is missing.
+
+    Raises DataError, also if it is missing and `build` is false.
+    """
     source = sources.resolve(config.dataset)
     identity = {
         **sources.identity(config, source),
@@ -49,7 +52,10 @@ def ensure(config: Config) -> Path:
     }
     folder = _place(config, source, identity)
     # Without the lock: a complete cache never changes, and its disk may be read-only.
-    if _problem(folder) is not None:
+    problem = _problem(folder)
+    if problem is not None:
+        if not build:
+            raise DataError(f"{config.dataset.name}: its images are not decoded here ({problem})")
         with _locked(folder):
             _build_unless_whole(config, source, identity, folder)
     return folder

@@ -67,13 +67,14 @@ class ImageData:
     facts: dict[str, Any]
 
 
-def prepare(config: Config) -> Path:
-    """The folder of the decoded data set, which is built first if it is missing. Imports no torch.
+def prepare(config: Config, *, build: bool = True) -> Path:
+    """The folder of the decoded data set, which is built first if it is missing, unless `build` is false.
 
+    Imports no torch.
     Raises DataError if the source cannot be read, if the configuration does not fit its classes and images, or if
     images would be measured that are trained on.
     """
-    folder = ensure(config)
+    folder = ensure(config, build=build)
     meta = read_meta(folder)
     check_test_split(config, meta["other_splits"])
     train, valid = read_arrays(folder)
@@ -94,9 +95,9 @@ def digest(folder: Path) -> str:
     return content_digest(read_meta(folder))
 
 
-def load(config: Config) -> ImageData:
+def load(config: Config, *, build: bool = True) -> ImageData:
     """The parts that the configuration selects, decoded first if they are missing. Raises DataError as `prepare`."""
-    folder = prepare(config)
+    folder = prepare(config, build=build)
     meta = read_meta(folder)
     split = config.dataset.split
     classes = _count_classes(config, meta["class_names"])

@@ -114,7 +114,7 @@ def decode(encoded: bytes, size: tuple[int, int]) -> Decoded:
         turned = image.getexif().get(_ORIENTATION) in _TURNS
         rgb, change = _to_rgb(image)
         # Asked again: PIL turns a TIFF while it loads it, and then forgets the orientation.
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
         upright = rgb.transpose(Image.Transpose[turn]) if turn else rgb
         resized = upright.resize((size[1], size[0]), Image.Resampling.BILINEAR)
         changes = ", ".join(filter(None, (change, "turned upright" if turned else "")))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from src.reporting.blocks import Block, Table
+from src.reporting.blocks import Block, Table, Verdicts
 from src.reporting.model import training_facts
 from src.reporting.records import EVALUATED, read_known
 from src.reporting.report import Report, percent, shown, signed
@@ -88,6 +88,8 @@ def _m9(report: Report) -> Iterator[Block]:
     facts = {"checkpoint": result.get("checkpoint", ""), "split": result.get("split", ""), "images": result.get("n")}
     yield report.facts(facts)
     yield _measured(report, result, best)
+    if result.get("leak"):
+        yield Verdicts([(False, result["leak"])])
     if content:
         yield from _against_val(report, content)
         pairs = [

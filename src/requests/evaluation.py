@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from src import hints
 from src.config import yaml_file
@@ -25,7 +26,7 @@ def evaluation_request(config: Config) -> Request:
     """One evaluation of a checkpoint, by default `artifacts/best.ckpt`.
 
     The digest of the file is part of the plan: a file that is replaced while the job waits is not measured. Raises
-    CheckpointError if the file is missing, damaged or, by default, trained on other images.
+    CheckpointError if the file is missing, damaged or, by default, trained on other images or with another split.
     """
     path = Path(config.evaluation.checkpoint or Path(config.paths.artifacts_dir) / "best.ckpt")
     # First, because Path.is_dir() raises OSError for such a name.
@@ -52,12 +53,14 @@ def evaluation_request(config: Config) -> Request:
 
 
 def _check_same_experiment(path: Path, config: Config) -> None:
-    """Raise CheckpointError if artifacts/best.ckpt, which the user did not name, was trained on other images."""
+    """Raise CheckpointError if artifacts/best.ckpt, which the user did not name, was trained on other images or
+    with another split: images that chose its epoch would be measured as new ones.
+    """
     beside = path.with_suffix(".yaml")
     if not beside.is_file():
         return
     trained = make_config(yaml_file.read_mapping(beside), str(beside))
-    theirs, ours = (images_of(each) for each in (trained, config))
+    theirs, ours = (_images_of(each) for each in (trained, config))
     if theirs == ours:
         return
     # This configuration may have a training of its own, whose weights did not replace best.ckpt.
@@ -68,18 +71,21 @@ def _check_same_experiment(path: Path, config: Config) -> None:
         if weights and weights.is_file()
         else ""
     )
+    differ = [name for name in theirs | ours if theirs.get(name) != ours.get(name)]
+    was, now = (", ".join(f"{name} {found.get(name)}" for name in differ) for found in (theirs, ours))
     raise CheckpointError(
-        f"{path}: was trained on other images ({theirs}) than those of this configuration ({ours}){measure_own}; "
+        f"{path}: was trained on other images or with another split ({was}; this configuration: {now}){measure_own}; "
         f"to measure it anyway: {hints.again('--checkpoint', str(path))}"
     )
 
 
-def images_of(config: Config) -> str:
-    """A description of the images of a configuration, equal for equal images."""
+def _images_of(config: Config) -> dict[str, Any]:
+    """What names the images of a configuration and their split, equal for equal ones."""
     content = with_absolute_paths("dataset", config.dataset)
     synthetic = ("synthetic_seed", "synthetic_train_per_class", "synthetic_valid_per_class")
-    names = ("name", "classes", *(synthetic if content["name"] == "synthetic" else ()))
-    return ", ".join(f"{name} {content[name]}" for name in names if content[name] is not None)
+    names = ("name", "revision", "classes", *(synthetic if content["name"] == "synthetic" else ()))
+    split = {f"dataset.split.{name}": value for name, value in content["split"].items()}
+    return {**{f"dataset.{name}": content[name] for name in names}, **split}
 
 
 def _check_digest(path: Path, digest: str, expected: str | None) -> None:

@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from src.data.dataset import digest, images_of, load, prepare
+from src.config.schema import Config
+from src.data.dataset import ImageSubset, digest, images_of, load, prepare
+from src.errors import DataError
 from src.log import log
 from src.progress import Reporter, StopCheck
 from src.results.evaluation_files import FIGURES, write_evaluation
@@ -24,8 +26,10 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     """Evaluate the checkpoint that the run's configuration names, and write result.json.
 
     The result has the split, the number of images, the metrics, and what they were measured with. A metric that is not
-    finite is null, and `outcome` is then `diverged`. Raises CheckpointError if the checkpoint does not fit or is not
-    the file that the evaluation was planned for, DataError and RunError if images or configuration are not as planned.
+    finite is null, and `outcome` is then `diverged`. `leak` says how many images are not new to the network, if so.
+
+    Raises CheckpointError if the checkpoint does not fit or is not the file that the evaluation was planned for,
+    DataError and RunError if images or configuration are not as planned.
     """
     planned = run.config()
     device = choose_device(planned.train.device)
@@ -42,6 +46,9 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     part = getattr(data, config.evaluation.split)
     if not len(part):
         raise no_images(config)
+    leak = _leak(part, config, pretrained.trained_on)
+    if leak:
+        log.warning(f"{pretrained.path}: {leak}")
     log.info(f"evaluating {pretrained.path} on {config.evaluation.split} ({len(part)} images)")
     forward = pretrained.forward_on(device)
     note_first_step(run)
@@ -76,7 +83,31 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
             **values,
             **statistics,
             **source,
+            "leak": leak,
             **memory_of_attempts(run),
         }
     )
     return Outcome("done", 0, 1, 1)
+
+
+def _leak(part: ImageSubset, config: Config, trained_on: Config | None) -> str | None:
+    """A sentence if more of the measured images than dataset.allowed_overlap were used in the training.
+
+    None also if that cannot be known: the checkpoint does not say what it was trained on, or those images are not here.
+    """
+    if trained_on is None:
+        return None
+    try:
+        used = load(trained_on, build=False)
+    except DataError as error:
+        log.info(f"whether these images were trained on is not known: {error}")
+        return None
+    in_train, in_val = part.count_shared(used.train), part.count_shared(used.val)
+    if config.evaluation.split == "val":
+        in_val = 0  # What is measured on val is known to have chosen the epoch.
+    if max(in_train, in_val) <= config.dataset.allowed_overlap * len(part):
+        return None
+    return (
+        f"of the {len(part)} {config.evaluation.split} images, {in_train} were trained on and {in_val} chose the best "
+        "epoch: they are not new to the network"
+    )

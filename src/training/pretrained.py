@@ -24,6 +24,7 @@ class Pretrained:
 
     `config`: the configuration to use it with. `trained_by`: the run that wrote the checkpoint, None if it names none.
     `val`: that run, and the accuracy and number of images of its best epoch on val, if the checkpoint has them.
+    `trained_on`: the configuration of the images that it was trained on, if the checkpoint has it.
     """
 
     path: Path
@@ -31,6 +32,7 @@ class Pretrained:
     config: Config
     trained_by: str | None
     val: dict[str, Any] | None
+    trained_on: Config | None
 
     def forward_on(self, device: torch.device) -> Forward:
         """Move the network to the device, and return what maps normalised images to logits, float32, there."""
@@ -71,7 +73,7 @@ def load_pretrained(config: Config, say: Callable[[str], None] = lambda text: No
     network = build_model(fitting.model)
     load_weights(network, content["model_state_dict"], str(path))
     trained_by = content.get("run") if isinstance(content.get("run"), str) else None
-    return Pretrained(path, network, fitting, trained_by, _on_val(content, trained_by))
+    return Pretrained(path, network, fitting, trained_by, _on_val(content, trained_by), _trained_on(fitting, content))
 
 
 def _on_val(content: dict[str, Any], trained_by: str | None) -> dict[str, Any] | None:
@@ -80,6 +82,19 @@ def _on_val(content: dict[str, Any], trained_by: str | None) -> dict[str, Any] |
     except (KeyError, TypeError, ValueError):  # The report's program writes neither, and the file may hold anything.
         return None
     return {"run": trained_by, "accuracy": accuracy, "n": n} if 0 <= accuracy <= 1 and n > 0 else None
+
+
+def _trained_on(config: Config, content: dict[str, Any]) -> Config | None:
+    """`config` with the images and the split of a checkpoint's own configuration, if it has them."""
+    trained = content.get("config")
+    images = trained.get("dataset") if isinstance(trained, dict) else None
+    if not isinstance(images, dict):
+        return None
+    here = {name: getattr(config.dataset, name) for name in ("root", "num_workers", "allowed_overlap")}
+    try:
+        return make_config({**config.to_dict(), "dataset": {**images, **here}}, "the checkpoint")
+    except (ConfigError, TypeError, ValueError, RecursionError):  # The file may hold anything.
+        return None
 
 
 def _as_trained(config: Config, content: dict[str, Any], source: str) -> Config:

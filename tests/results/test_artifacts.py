@@ -224,7 +224,7 @@ def test_the_best_weights_of_other_images_are_measured_only_by_name(small: Calla
     best.with_suffix(".yaml").write_text(dump_yaml(config.to_dict()))
     assert evaluation_request(config).config.evaluation.checkpoint == str(best)
     with pytest.raises(
-        CheckpointError, match=r"trained on other images .*synthetic_seed 0.*synthetic_seed 7"
+        CheckpointError, match=r"trained on other images .*synthetic_seed 0; .*synthetic_seed 7\)"
     ) as caught:
         evaluation_request(other)
     assert "training of this configuration" not in str(caught.value)
@@ -235,3 +235,30 @@ def test_the_best_weights_of_other_images_are_measured_only_by_name(small: Calla
         evaluation_request(other)
     named = small(dataset__synthetic_seed=7, evaluation__checkpoint=str(best))
     assert evaluation_request(named).config.evaluation.checkpoint == str(best)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset__split__seed": 7},
+        {"dataset__split__test": 24, "dataset__split__val": 16},
+        {"dataset__split__val": 12},
+        {"dataset__split__train": "valid", "dataset__split__valid": "train"},
+        {"dataset__revision": "another"},
+    ],
+)
+def test_the_best_weights_of_another_split_are_measured_only_by_name(
+    small: Callable[..., Config], change: dict[str, Any]
+) -> None:
+    best = Path(small().paths.artifacts_dir) / "best.ckpt"
+    best.parent.mkdir()
+    best.write_bytes(b"weights")
+    best.with_suffix(".yaml").write_text(dump_yaml(small().to_dict()))
+    key = next(iter(change)).replace("__", ".")
+    with pytest.raises(
+        CheckpointError, match=rf"another split \(.*{key} .*; this configuration: .*{key} .*--checkpoint"
+    ):
+        evaluation_request(small(**change))
+    evaluation_request(small(**change, evaluation__checkpoint=str(best)))
+    # What changes no image that is measured is no reason to refuse.
+    evaluation_request(small(dataset__num_workers=1, dataset__allowed_overlap=0.5, train__seed=3))

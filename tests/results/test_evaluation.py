@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 from src.config.schema import Config
+from src.data import synthetic
+from src.data.dataset import load, prepare
 from src.models.registry import build_model
 from src.outcome import show_outcome
 from src.progress import PlainReporter
@@ -24,6 +27,7 @@ from src.results.evaluation import (
 )
 from src.runs.attempts import attempt
 from src.runs.predictions import Predictions, read_predictions
+from src.runs.rundir import SweepDir
 from src.runs.sweeps import open_sweep
 from src.training.evaluation import evaluate
 from src.training.weights import save_weights
@@ -107,3 +111,73 @@ def test_an_evaluation_leaves_tables_figures_and_its_gap_to_val(
     assert "on val" in said
     copies = {path.name for path in Path(config.paths.artifacts_dir).glob(f"{sweep.name}_*")}
     assert copies >= {f"{sweep.name}_{name}" for name in ("confusion.png", "calibration.png", "confused_pairs.png")}
+
+
+def evaluated(config: Config, trained_with: dict[str, Any]) -> tuple[SweepDir, dict[str, Any]]:
+    """The evaluation of a checkpoint that has `trained_with` as its configuration, and the content of result.json."""
+    assert config.evaluation.checkpoint
+    content = {"model_state_dict": build_model(config.model).state_dict(), "config": trained_with, "run": "s/train"}
+    save_weights(Path(config.evaluation.checkpoint), content)
+    sweep, _ = open_sweep(evaluation_request(config), fresh=True)
+    (run,) = sweep.runs()
+    attempt(run, evaluate, lambda: False, PlainReporter())
+    return sweep, run.result() or {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset__split__seed": 7},
+        {"dataset__split__test": 28, "dataset__split__val": 12},
+        {"dataset__split__test": 36, "dataset__split__val": 4},
+    ],
+)
+def test_a_named_checkpoint_says_how_many_test_images_chose_its_epoch(
+    small: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
+) -> None:
+    config = small(**change, evaluation__checkpoint=str(tmp_path / "a.ckpt"))
+    valid = load(config).test
+    chose = set(load(small()).val.indices.tolist())
+    count = sum(index in chose for index in valid.indices.tolist())
+    assert count > 0
+    sweep, result = evaluated(config, small().to_dict())
+    sentence = f"of the {len(valid)} test images, 0 were trained on and {count} chose the best epoch"
+    assert result["leak"].startswith(sentence)
+    said = capsys.readouterr()
+    assert f"warning: {tmp_path / 'a.ckpt'}: {sentence}" in said.err
+    show_outcome(sweep, config)
+    assert f"M9   {sentence}" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_was_trained_on_the_measured_images_says_so(
+    small: Callable[..., Config], tmp_path: Path
+) -> None:
+    """The splits of the training are those of the evaluation, the other way round."""
+    folder = tmp_path / "images"
+    synthetic.write(folder, classes=4, train_per_class=10, valid_per_class=10, seed=3)
+    named = {"dataset__name": str(folder), "evaluation__checkpoint": str(tmp_path / "a.ckpt")}
+    swapped = small(**named, dataset__split__train="valid", dataset__split__valid="train")
+    for split in ("test", "val"):
+        _, result = evaluated(small(**named, evaluation__split=split), decoded(swapped))
+        assert result["leak"].startswith(f"of the 20 {split} images, 20 were trained on and 0 chose")
+
+
+@pytest.mark.parametrize("trained", ["alike", "smaller", "other images", "not decoded", "no config", "nonsense"])
+def test_images_that_are_new_to_the_network_need_no_warning(
+    small: Callable[..., Config], tmp_path: Path, trained: str
+) -> None:
+    configs: dict[str, dict[str, Any]] = {
+        "alike": decoded(small()),
+        "smaller": decoded(small(dataset__train_per_class=2, dataset__split__val=12)),
+        "other images": decoded(small(dataset__synthetic_seed=5)),
+        "not decoded": small(dataset__synthetic_seed=6).to_dict(),
+        "no config": {},
+        "nonsense": {"dataset": {"name": ["x"]}},
+    }
+    _, result = evaluated(small(evaluation__checkpoint=str(tmp_path / "a.ckpt")), configs[trained])
+    assert (result["leak"], result["n"]) == (None, 20)
+
+
+def decoded(config: Config) -> dict[str, Any]:
+    prepare(config)
+    return config.to_dict()
