@@ -42,29 +42,42 @@ def evaluate_split(
     returned true before the end. Leaves `network` in evaluation mode.
     """
     network.eval()
-    predict = forward or network
-    # Everything stays on the device until the end: reading a value would make the host wait for each batch.
-    batches: list[tuple[Tensor, ...]] = []
+    # On the device until the end: reading a value would make the host wait for each batch. Allocated before the first
+    # batch: small tensors that stay where a batch's activations were split the free memory, and on a CPU, the next
+    # activations then take new memory, batch after batch.
+    kinds = (torch.int64, torch.int64, torch.float32, torch.float32, torch.bool)
+    columns = [torch.empty(len(part), dtype=kind, device=device) for kind in kinds]
     size = evaluation_batch(device)
     with torch.inference_mode():
         for start in range(0, len(part), size):
             if should_stop():
                 return None
-            raw, labels = part.take(torch.arange(start, min(start + size, len(part))))
-            images = to_network(raw.to(device).float() / 255, config)
-            logits = predict(images)
-            if config.metrics.test_time_flip:
-                # Before the next call: a compiled network reuses the memory of its output.
-                log_probabilities = logits.log_softmax(1)
-                mirrored = predict(images.flip(-1)).log_softmax(1)
-                logits = torch.logaddexp(log_probabilities, mirrored) - math.log(2)
-            batches.append(_predict(logits, labels.to(device)))
-    label, predicted, confidence, loss, in_top5 = (torch.cat(columns).cpu() for columns in zip(*batches, strict=True))
+            _measure_batch(
+                forward or network, part, config, [column[start : start + size] for column in columns], start
+            )
+    label, predicted, confidence, loss, in_top5 = (column.cpu() for column in columns)
     predictions = Predictions(
         label.numpy(), predicted.numpy(), confidence.double().numpy(), loss.double().numpy(), in_top5.numpy()
     )
     computed = metrics_of(predictions, config.model.num_classes)
     return {name: computed[name] for name in ("loss", *config.metrics.measured)}, predictions
+
+
+def _measure_batch(
+    predict: Callable[[Tensor], Tensor], part: ImageSubset, config: Config, columns: list[Tensor], start: int
+) -> None:
+    """Write the columns of `_predict` for the images from `start` on to `columns`; all else is freed on return."""
+    device = columns[0].device
+    raw, labels = part.take(torch.arange(start, start + len(columns[0])))
+    images = to_network(raw.to(device).float() / 255, config)
+    logits = predict(images)
+    if config.metrics.test_time_flip:
+        # Before the next call: a compiled network reuses the memory of its output.
+        log_probabilities = logits.log_softmax(1)
+        mirrored = predict(images.flip(-1)).log_softmax(1)
+        logits = torch.logaddexp(log_probabilities, mirrored) - math.log(2)
+    for column, values in zip(columns, _predict(logits, labels.to(device)), strict=True):
+        column.copy_(values)
 
 
 def _predict(logits: Tensor, labels: Tensor) -> tuple[Tensor, ...]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -52,8 +54,8 @@ _SECONDS = 1.0
 class Bench:
     """The benchmarks of one configuration on one device; each method returns rows of the table."""
 
-    def __init__(self, config: Config, pairs: int) -> None:
-        self.config, self.pairs = config, pairs
+    def __init__(self, file: str, config: Config, pairs: int) -> None:
+        self.file, self.config, self.pairs = file, config, pairs
         self.device = choose_device(config.train.device)
         self.data: ImageData = load(config)
         self.on_gpu = self.device.type == "cuda"
@@ -134,6 +136,15 @@ class Bench:
         rates = self._rates({"ours": ours, "plain": theirs}, "ours", "plain")
         yield Row("evaluation", "plain evaluation, 2 workers", "images/s", *rates, "4" if self.on_gpu else "1.5")
 
+    def memory(self) -> Iterator[Row]:
+        """Memory of an evaluation on a CPU, where glibc keeps what is freed."""
+        if not self.on_gpu:
+            command = [sys.executable, "-m", "tests.benchmarks.evaluation_memory", "--config", self.file]
+            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            training, evaluation = (float(number) for number in re.findall(r"(\d+) MB", said))
+            sides = [evaluation], [training]
+            yield Row("peak memory of an evaluation of 8,000 images", "training steps", "MB", *sides, "1.1")
+
     def checkpoint(self) -> Iterator[Row]:
         """The exact state, saved and restored, as a share of an epoch of 100,000 images at the measured speed."""
         yield from starting.checkpoint_rows(self.config, self.data, self.pairs)
@@ -161,7 +172,7 @@ def plain_evaluation(network: nn.Module, images: PlainImages, device: torch.devi
     return len(images)
 
 
-NAMES = ("step", "whole", "input", "fed", "evaluation", "checkpoint", "start", "foreign", "scale")
+NAMES = ("step", "whole", "input", "fed", "evaluation", "memory", "checkpoint", "start", "foreign", "scale")
 
 
 def main() -> None:
@@ -176,7 +187,7 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         overrides = [f"dataset.root={folder}", *GENERATED, *asked.overrides]
-        bench = Bench(load_config(asked.config, overrides), asked.pairs)
+        bench = Bench(asked.config, load_config(asked.config, overrides), asked.pairs)
         for name in asked.only or NAMES:
             for row in getattr(bench, name)():
                 rows.append(row)
