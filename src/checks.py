@@ -32,14 +32,13 @@ def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -
     for verdict in report["verdicts"]:
         print(f"{'ok  ' if verdict['holds'] else 'FAIL'} {verdict['what']}")
     folder.mkdir(parents=True, exist_ok=True)
-    names = [each["name"] for each in report["examples"]]
-    figures = {
-        "classes": draw_class_counts(report["class_table"], folder / "class_distribution.png"),
-        "examples": draw_examples(examples, names, folder / "examples.png"),
-    }
-    content = {**report, "figures": {name: path.name for name, path in figures.items()}}
-    replace_file(folder / "checks.json", json_text(content))
-    for path in (folder / "checks.json", *figures.values()):
+    figures = {"classes": "class_distribution.png", "examples": "examples.png"}
+    replace_file(folder / "checks.json", json_text({**report, "figures": figures}))
+    drawn = (
+        draw_class_counts(report["class_table"], folder / figures["classes"]),
+        draw_examples(examples, [each["name"] for each in report["examples"]], folder / figures["examples"]),
+    )
+    for path in filter(None, (folder / "checks.json", *drawn)):
         print(f"wrote {path}")
     # 1, as for a defect: the call was right, but the data or the model is not.
     if not all(verdict["holds"] for verdict in report["verdicts"]):

@@ -46,9 +46,12 @@ def _show_rates(sweep: SweepDir, config: Config) -> None:
 
 def _show_training(sweep: SweepDir, config: Config) -> None:
     (run,) = sweep.runs()
-    figure = draw_training(run, sweep.figure("training"))
-    if figure and not run.config().train.overfit_small:
-        print(gap_text(run))
+    gap, figure = gap_text(run), draw_training(run, sweep.figure("training"))
+    if run.config().train.overfit_small:
+        return
+    if gap:
+        print(gap)
+    if figure:
         _export([figure], sweep, config)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.results.figures import new_figure, save_figure, whole_ticks
+from src.results.figures import drawing, new_figure, save_figure, whole_ticks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,8 @@ class Example:
     label: int
 
 
-def draw_class_counts(classes: Sequence[Mapping[str, Any]], path: Path) -> Path:
+@drawing
+def draw_class_counts(classes: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
     """Draw the images per class of each split. `classes`: the rows `class_table` of checks.json."""
     parts = [part for part in ("train", "val", "test") if any(row[part] for row in classes)]
     figure = new_figure(8, 1.4 + 1.3 * len(parts))
@@ -53,7 +54,8 @@ def draw_class_counts(classes: Sequence[Mapping[str, Any]], path: Path) -> Path:
     return save_figure(figure, path)
 
 
-def draw_examples(examples: Sequence[Example], names: Sequence[str], path: Path) -> Path:
+@drawing
+def draw_examples(examples: Sequence[Example], names: Sequence[str], path: Path) -> Path | None:
     """Draw each example in a column: as it is, then augmented. `names`: those of their classes, one per example."""
     versions = 1 + len(examples[0].augmented)
     figure = new_figure(1.45 * len(examples) + 0.5, 1.6 * versions + 0.2)

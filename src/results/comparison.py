@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.results.figures import new_figure, save_figure, whole_ticks
+from src.results.figures import drawing, in_legend, new_figure, save_figure, whole_ticks
 from src.results.table import Row, curve_of, read_table
 from src.results.terminal import show_value
 from src.runs.hparams import axis_value
@@ -83,7 +83,8 @@ def _order(value: Any) -> tuple[int, Any]:
     return 2, str(value)
 
 
-def draw_comparison(comparison: Comparison, path: Path) -> Path:
+@drawing
+def draw_comparison(comparison: Comparison, path: Path) -> Path | None:
     """Draw the losses and the val metrics of the compared runs over the epochs, one panel each."""
     names = ["train/loss", "val/loss", *(name for name in comparison.val_metrics() if name != "val/loss")]
     figure = new_figure(4 * len(names), 3.8)
@@ -91,7 +92,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path:
     for axes, name in zip(panels, names, strict=True):
         for value, run, _ in comparison.runs:
             x, y = curve_of(run, name)
-            axes.plot(x, y, label=show_value(value), marker="o" if len(x) < 4 else None)
+            axes.plot(x, y, label=in_legend(show_value(value)), marker="o" if len(x) < 4 else None)
         whole_ticks(axes)
         axes.set(xlabel="epoch", title=name)
         axes.grid()

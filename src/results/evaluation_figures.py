@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.results.figures import ACCENT, MUTED, SCALE, new_figure, save_figure
+from src.results.figures import ACCENT, MUTED, SCALE, drawing, new_figure, save_figure
 from src.results.terminal import show_value
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ _MOST_NAMED = 30
 _PAIRS, _EXAMPLES = 6, 4
 
 
-def draw_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], path: Path) -> Path:
+@drawing
+def draw_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], path: Path) -> Path | None:
     """Draw the share of each true class (row) that was predicted as each class (column)."""
     import numpy as np
 
@@ -38,7 +39,8 @@ def draw_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], pat
     return save_figure(figure, path)
 
 
-def draw_calibration(bins: Sequence[Any], ece: float, path: Path) -> Path:
+@drawing
+def draw_calibration(bins: Sequence[Any], ece: float, path: Path) -> Path | None:
     """Draw accuracy over confidence, a point per bin (src/results/evaluation.py), and the number of images of each."""
     known = [b for b in bins if b["n"]]
     figure = new_figure(5.2, 5.4)
@@ -56,9 +58,10 @@ def draw_calibration(bins: Sequence[Any], ece: float, path: Path) -> Path:
     return save_figure(figure, path)
 
 
+@drawing
 def draw_confused_pairs(
     pairs: Sequence[Any], examples: Sequence[Sequence[tuple[NDArray[np.uint8], float]]], path: Path
-) -> Path:
+) -> Path | None:
     """Draw a row of examples for each pair: `examples` has the images, (H, W, 3), and the confidence of each."""
     figure = new_figure(1.5 * _EXAMPLES + 2.6, 1.7 * len(pairs) + 0.3)
     grid: Any = figure.subplots(len(pairs), _EXAMPLES, squeeze=False)

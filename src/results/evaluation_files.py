@@ -48,8 +48,8 @@ def write_evaluation(
     }
     for name, text in tables.items():
         replace_file(run.path / f"{name}.csv", text, check=run.check_owner)
-    _draw(run, predictions, found, image_of)
     replace_file(run.evaluation_file, json_text(found), check=run.check_owner)
+    _draw(run, predictions, found, image_of)
     return found
 
 

@@ -1,18 +1,26 @@
 """Figures as PNG files in one style, drawn without a display. matplotlib is imported only when a figure is drawn.
 
+A figure never ends what it is drawn for: one that fails is a warning (`drawing`). Text is drawn as it is, whatever a
+user calls a class, a cell or a sweep.
+
 A figure is a white card: legible in print and on a dark page. Its colours are those of Okabe and Ito (2008), which
 colour-blind readers can tell apart. The same data gives the same bytes, whatever the user's matplotlibrc says.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
+from src.errors import RelayError
 from src.files import replace_file
+from src.log import log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,12 +53,38 @@ _STYLE: dict[Any, Any] = {
     "legend.framealpha": 0.9,
     "lines.linewidth": 1.6,
     "text.color": _INK,
+    # `Ba$$in` is a name, not a formula.
+    "text.parse_math": False,
     "xtick.color": _INK,
     "ytick.color": _INK,
 }
 _UNITS = {"accuracy": "share of images", "top5_accuracy": "share of images", "loss": "nats", "macro_f1": "0 to 1"}
 # Curves whose legend fits into the plot.
 _MOST_INSIDE = 4
+
+
+_Parameters = ParamSpec("_Parameters")
+
+
+def drawing(draw: Callable[_Parameters, Path | None]) -> Callable[_Parameters, Path | None]:
+    """Decorate a function that draws a figure to the path it is given. If that fails, it logs a warning, removes an
+    earlier figure there, and returns None. Errors of the data that it draws, RelayError, pass.
+    """
+
+    @functools.wraps(draw)
+    def draw_or_warn(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> Path | None:
+        try:
+            return draw(*args, **kwargs)
+        except RelayError:
+            raise
+        except Exception as error:  # matplotlib raises almost anything on odd text and values.
+            path = next(each for each in (*args, *kwargs.values()) if isinstance(each, Path))
+            log.warning(f"{path}: this figure is missing, because it cannot be drawn: {type(error).__name__}: {error}")
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            return None
+
+    return draw_or_warn
 
 
 @dataclass(frozen=True)
@@ -86,7 +120,10 @@ def save_figure(figure: Figure, path: Path) -> Path:
 
     # Not figure.savefig, which lays the figure out by drawing it once more.
     canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
+    with warnings.catch_warnings():
+        # The font has no emoji and no Chinese, and draws a box; a very long name leaves no room for the axes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from|constrained_layout not applied", UserWarning)
+        canvas.draw()
     drawn = Image.frombuffer("RGBA", canvas.get_width_height(physical=True), canvas.buffer_rgba()).convert("RGB")
     if not any(_is_photo(image) for axes in figure.axes for image in axes.get_images()):
         drawn = drawn.quantize(_COLOURS, dither=Image.Dither.NONE)
@@ -107,6 +144,20 @@ def label_of(column: str) -> str:
     name = column.rsplit("/", 1)[-1]
     unit = _UNITS.get(name.removesuffix("_epoch"))
     return f"{column.replace('/', ' ').replace('_', ' ')}" + (f" ({unit})" if unit else "")
+
+
+def in_legend(name: str) -> str:
+    """`name` as the label of a curve: matplotlib leaves out those that begin with an underscore."""
+    return f" {name}" if name.startswith("_") else name
+
+
+def log_scale(axes: Any) -> None:
+    """Make the x axis logarithmic, with ticks in plain text: matplotlib's own are formulas."""
+    from matplotlib.ticker import LogFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(LogFormatter())
+    axes.xaxis.set_minor_formatter(LogFormatter())
 
 
 def whole_ticks(axes: Any) -> None:
@@ -138,11 +189,11 @@ def draw_curves(
         # Many pale curves look alike, so the legend counts them.
         others = len(curves) > _MOST_INSIDE and curve.faint
         name = f"the {len(faint)} others" if curve is next(iter(faint), None) else "_"
-        axes.plot(curve.x, curve.y, label=name if others else curve.label, marker=marker, **how)
+        axes.plot(curve.x, curve.y, label=name if others else in_legend(curve.label), marker=marker, **how)
     for number, (label, x) in enumerate((verticals or {}).items()):
         axes.axvline(x, label=label, linestyle=("--", ":")[number % 2], color="black", linewidth=1)
     if log_x:
-        axes.set_xscale("log")
+        log_scale(axes)
     elif max((max(curve.x) for curve in curves), default=0) >= 2:
         whole_ticks(axes)
     if y_limits:

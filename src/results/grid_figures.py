@@ -12,7 +12,18 @@ from typing import Any
 
 from src.results.early import Curve, epochs_trained, how_early
 from src.results.effects import Effects, Level
-from src.results.figures import ACCENT, MUTED, PALETTE, SCALE, label_of, new_figure, save_figure, whole_ticks
+from src.results.figures import (
+    ACCENT,
+    MUTED,
+    PALETTE,
+    SCALE,
+    drawing,
+    in_legend,
+    label_of,
+    new_figure,
+    save_figure,
+    whole_ticks,
+)
 from src.results.table import Row, Table
 from src.results.terminal import show_value
 
@@ -45,6 +56,7 @@ def draw_grid(table: Table, effects: Effects | None, curves: Mapping[str, Curve]
     return [path for path in drawn if path]
 
 
+@drawing
 def draw_effects(table: Table, effects: Effects, path: Path) -> Path | None:
     """Draw the mean per level of each axis with its 95 % interval, and mark the levels of the best cell."""
     shown = {axis: levels for axis, levels in effects.levels.items() if len(levels) <= _MOST_LEVELS}
@@ -87,6 +99,7 @@ def _label(level: Level) -> str:
     return "none" if level.value is None else show_value(level.value)
 
 
+@drawing
 def draw_heatmap(table: Table, effects: Effects, path: Path) -> Path | None:
     """Draw the mean for each combination of the pair of axes that explains most of the variance together."""
     import numpy as np
@@ -144,7 +157,8 @@ def _places(rows: Sequence[Row], axis: str, levels: Sequence[Level]) -> list[int
     return [numbers[str(row.get(axis))] for row in rows]
 
 
-def draw_parallel(table: Table, effects: Effects, path: Path) -> Path:
+@drawing
+def draw_parallel(table: Table, effects: Effects, path: Path) -> Path | None:
     """Draw a line per run through its level on each axis to its result; on the last axis, up is better."""
     import matplotlib
     import numpy as np
@@ -174,7 +188,9 @@ def draw_parallel(table: Table, effects: Effects, path: Path) -> Path:
     colours = matplotlib.colormaps[SCALE](0.85 * (1 - np.round(heights * 6) / 6))
     for line, colour in reversed(list(zip(lines, colours, strict=True))):
         axes.plot(range(len(line)), line, color=colour, linewidth=1.1, linestyle="-")
-    axes.plot(range(lines.shape[1]), lines[0], color=ACCENT, linewidth=3, linestyle="-", label=str(rows[0]["run"]))
+    axes.plot(
+        range(lines.shape[1]), lines[0], color=ACCENT, linewidth=3, linestyle="-", label=in_legend(str(rows[0]["run"]))
+    )
     for place in np.linspace(0, 1, 5):
         value = table.select.score(low + place * (high - low))
         axes.text(lines.shape[1] - 0.95, place, f"{value:.3g}", va="center", fontsize=8.5)
@@ -191,6 +207,7 @@ def draw_parallel(table: Table, effects: Effects, path: Path) -> Path:
     return save_figure(figure, path)
 
 
+@drawing
 def draw_best_and_worst(table: Table, curves: Mapping[str, Curve], path: Path) -> Path | None:
     """Draw the curves of the best and the worst comparable runs, and the others in grey, finished or not."""
     rows = [row for row in table.ranked if len(curves.get(row["run"], ((),))[0])]
@@ -226,6 +243,7 @@ def _thinned(rows: Sequence[Row]) -> Sequence[Row]:
     return rows[:: math.ceil(len(rows) / _MOST_LINES) or 1]
 
 
+@drawing
 def draw_rank_correlation(table: Table, curves: Mapping[str, Curve], path: Path) -> Path | None:
     """Draw for each epoch how the ranking correlates with the final one, and the rank of the best cell."""
     early = how_early(table, curves)

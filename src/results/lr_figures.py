@@ -12,7 +12,7 @@ from typing import Any
 
 from src.config.yaml_file import json_text
 from src.files import replace_file
-from src.results.figures import Curve, draw_curves, new_figure, save_figure
+from src.results.figures import Curve, draw_curves, drawing, log_scale, new_figure, save_figure
 from src.runs.rundir import RunDir, SweepDir
 
 Result = Mapping[str, Any]
@@ -52,7 +52,8 @@ def suggestion_text(summary: Mapping[str, Any]) -> str:
     return f"suggested learning rates, {over}: {'; '.join(parts)}"
 
 
-def draw_lr_run(result: Result, path: Path) -> Path:
+@drawing
+def draw_lr_run(result: Result, path: Path) -> Path | None:
     """Draw one LR sweep: the loss of each step over the rate of the step, smoothed, with the suggested rates."""
     rates, losses, smoothed = result["lr"], result["loss"], result["loss_smoothed"]
     curves = [Curve("loss", rates, losses, faint=True), Curve("smoothed", rates, smoothed)]
@@ -61,7 +62,8 @@ def draw_lr_run(result: Result, path: Path) -> Path:
     return draw_curves(path, curves, "learning rate", "train loss", log_x=True, verticals=verticals, y_limits=limits)
 
 
-def draw_lr_sweep(results: Sequence[Result], path: Path) -> Path:
+@drawing
+def draw_lr_sweep(results: Sequence[Result], path: Path) -> Path | None:
     """Draw the smoothed loss over the rate: the median over the seeds, in the band from the lowest to the highest.
 
     The suggested rates are marked by their median and the span over the seeds. With one seed, this is `draw_lr_run`.
@@ -80,7 +82,8 @@ def draw_lr_sweep(results: Sequence[Result], path: Path) -> Path:
     axes.fill_between(rates, low, high, alpha=0.25, linewidth=0, label=f"{len(results)} seeds, min to max")
     axes.plot(rates, middle, label="median of the smoothed loss")
     _mark_rates(axes, suggested_rates(results))
-    axes.set(xscale="log", xlabel="learning rate", ylabel="train loss")
+    log_scale(axes)
+    axes.set(xlabel="learning rate", ylabel="train loss")
     axes.set_ylim(*_limits([low], middle[0] if middle else 1.0))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
@@ -116,14 +119,15 @@ def _limits(curves: Sequence[Sequence[float]], start: float) -> tuple[float, flo
 def write_lr_results(sweep: SweepDir) -> tuple[dict[str, Any], list[Path]] | None:
     """Write lr_finder.png and lr_suggestion.json of an LR sweep from its finished runs; None while there are none.
 
-    Returns what lr_suggestion.json holds, and the paths of both.
+    Returns what lr_suggestion.json holds, and the paths of what was written.
     """
     results = [result for run in sweep.runs() if (result := _finished(run))]
     if not results:
         return None
     summary = suggested_rates(results)
     replace_file(sweep.results_file("lr_suggestion.json"), json_text(summary))
-    return summary, [sweep.results_file("lr_suggestion.json"), draw_lr_sweep(results, sweep.figure("lr_finder"))]
+    figure = draw_lr_sweep(results, sweep.figure("lr_finder"))
+    return summary, [sweep.results_file("lr_suggestion.json"), *([figure] if figure else [])]
 
 
 def _finished(run: RunDir) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from src.errors import RunError
 from src.results.artifacts import export_figure
-from src.results.figures import MUTED, label_of, new_figure, save_figure, whole_ticks
+from src.results.figures import MUTED, drawing, label_of, new_figure, save_figure, whole_ticks
 from src.results.table import curve_of
 from src.results.terminal import show_value
 from src.runs.rundir import RunDir, SweepDir
@@ -24,12 +24,13 @@ def report_overfit(sweep: SweepDir) -> None:
     measured = result.get("train") or {}
     accuracy = measured.get("accuracy")
     count = result.get("train_images", config.train.overfit_size)
-    figure = draw_overfit(run, sweep.figure("overfit"))
     print(
         f"M3   overfit test: {count} images, {result['epochs']:g} epochs, "
         f"train loss {show_value(measured.get('loss_epoch'))}, train accuracy {show_value(accuracy)}"
     )
-    print(f"wrote {export_figure(figure, sweep, Path(config.paths.artifacts_dir))}")
+    figure = draw_overfit(run, sweep.figure("overfit"))
+    if figure:
+        print(f"wrote {export_figure(figure, sweep, Path(config.paths.artifacts_dir))}")
     if result["outcome"] == "diverged" or accuracy is None or accuracy < LEAST_ACCURACY:
         raise RunError(
             f"{run.label}: the overfit test failed: a correct pipeline memorizes {count} images, with a train "
@@ -40,7 +41,8 @@ def report_overfit(sweep: SweepDir) -> None:
     print("ok   the images are memorized")
 
 
-def draw_overfit(run: RunDir, path: Path) -> Path:
+@drawing
+def draw_overfit(run: RunDir, path: Path) -> Path | None:
     """Draw the train loss and accuracy over the epochs, and the accuracy from which on the test is passed."""
     figure = new_figure(8, 3.8)
     panels: Any = figure.subplots(1, len(_PANELS))

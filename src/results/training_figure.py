@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from src.config.schema import Config
-from src.results.figures import new_figure, save_figure, whole_ticks
+from src.results.figures import drawing, new_figure, save_figure, whole_ticks
 from src.results.table import curve_of
 from src.runs.rundir import RunDir
 
 
+@drawing
 def draw_training(run: RunDir, path: Path) -> Path | None:
     """Draw train and val loss, and the selecting metric on both, with the best epoch marked; None without any epoch.
 

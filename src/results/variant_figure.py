@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src.results.figures import new_figure, save_figure, whole_ticks
+from src.results.figures import drawing, in_legend, new_figure, save_figure, whole_ticks
 from src.results.table import curve_of
 from src.results.training_figure import loss_gaps
 from src.runs.rundir import RunDir, SweepDir
@@ -15,6 +15,7 @@ from src.runs.rundir import RunDir, SweepDir
 _MARKERS = "osD^vPX*"
 
 
+@drawing
 def draw_variants(sweep: SweepDir, column: str, path: Path) -> Path | None:
     """Overlay the curves of all runs of a sweep: train loss, val loss, the metric `column`, and the gap of the losses.
 
@@ -47,7 +48,7 @@ def _draw_run(panels: Sequence[Any], run: RunDir, column: str, number: int) -> N
         axes.plot(
             x,
             y,
-            label=run.name,
+            label=in_legend(run.name),
             color=f"C{number % 10}",
             marker=_MARKERS[number % len(_MARKERS)],
             markersize=4,

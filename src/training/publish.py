@@ -56,9 +56,9 @@ def find_rate_and_export(run: RunDir, should_stop: StopCheck, reporter: Reporter
     def publish(result: Mapping[str, Any]) -> None:
         folder = Path(run.config().paths.artifacts_dir)
         name = f"{run.sweep().name}_{run.name}"
-        figure = export_bytes(run.figure("lr_finder").read_bytes(), folder, f"{name}.png")
         export_bytes(json_text(result), folder, f"{name}.json")
-        log.info(f"wrote {figure}")
+        if run.figure("lr_finder").is_file():
+            log.info(f"wrote {export_bytes(run.figure('lr_finder').read_bytes(), folder, f'{name}.png')}")
         log.info(f"suggested learning rates: {result['suggestion']}")
 
     return sweep_rates(run, should_stop, reporter, publish)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from src.config.schema import Config
 from src.data import synthetic
@@ -17,6 +18,7 @@ from src.models.registry import build_model
 from src.outcome import show_outcome
 from src.progress import PlainReporter
 from src.requests import evaluation_request
+from src.results import evaluation_figures
 from src.results.evaluation import (
     calibration_bins,
     calibration_error,
@@ -25,6 +27,7 @@ from src.results.evaluation import (
     evaluation_of,
     intervals_of,
 )
+from src.results.evaluation_files import FIGURES
 from src.runs.attempts import attempt
 from src.runs.predictions import Predictions, read_predictions
 from src.runs.rundir import SweepDir
@@ -181,3 +184,29 @@ def test_images_that_are_new_to_the_network_need_no_warning(
 def decoded(config: Config) -> dict[str, Any]:
     prepare(config)
     return config.to_dict()
+
+
+@pytest.mark.parametrize("failing", ["confusion", "confused_pairs", "all"])
+def test_no_figure_loses_a_result(
+    small: Callable[..., Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    failing: str,
+) -> None:
+    save = evaluation_figures.save_figure
+
+    def fail(figure: Figure, path: Path) -> Path:
+        if failing in ("all", path.stem):
+            raise ValueError("Unknown symbol")
+        return save(figure, path)
+
+    monkeypatch.setattr(evaluation_figures, "save_figure", fail)
+    sweep, result = evaluated(small(evaluation__checkpoint=str(tmp_path / "a.ckpt")), {})
+    (run,) = sweep.runs()
+    assert result["n"] == 20
+    assert run.evaluation_file.is_file()
+    assert sum(run.figure(name).is_file() for name in FIGURES) == (0 if failing == "all" else 2)
+    assert "cannot be drawn: ValueError: Unknown symbol" in capsys.readouterr().err
+    show_outcome(sweep, small())
+    assert "per_class.csv" in capsys.readouterr().out

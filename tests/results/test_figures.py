@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
-from src.results import figures
-from src.results.figures import PALETTE, Curve, draw_curves, label_of, new_figure, save_figure
+from src.errors import RunError
+from src.log import log
+from src.results import check_figures, evaluation_figures, figures, lr_figures
+from src.results.figures import PALETTE, Curve, draw_curves, drawing, label_of, new_figure, save_figure
 
 
 def curves(count: int) -> list[Curve]:
@@ -73,3 +78,107 @@ def lightness(colour: str) -> float:
 @pytest.mark.parametrize("colour", PALETTE)
 def test_every_colour_stands_out_on_white(colour: str) -> None:
     assert 1.05 / (lightness(colour) + 0.05) > 2
+
+
+# What users may call a class, a cell or a sweep.
+NAMES = (
+    *("Ba$$in", "$x", "a$b_c$d", r"$\frac{1$", "cost in $ and $", r"\$", "%s {0} ^", "_hidden"),
+    *("猫", "🦊 fox", "two\nlines", "\x1b[31mred", "x" * 500, ""),
+)
+
+
+def draw_classes(names: Sequence[str], path: Path) -> Path | None:
+    rows = [{"label": n, "name": name, "train": 3, "val": 2, "test": 0} for n, name in enumerate(names)]
+    return check_figures.draw_class_counts(rows, path)
+
+
+def draw_examples(names: Sequence[str], path: Path) -> Path | None:
+    image = np.zeros((8, 8, 3), np.float32)
+    return check_figures.draw_examples([check_figures.Example(image, [image], 0) for _ in names], names, path)
+
+
+def draw_confusion(names: Sequence[str], path: Path) -> Path | None:
+    return evaluation_figures.draw_confusion(np.eye(len(names)).tolist(), names, path)
+
+
+def draw_pairs(names: Sequence[str], path: Path) -> Path | None:
+    pairs = [{"true_name": name, "predicted_name": name, "n": 1} for name in names]
+    images = [[(np.zeros((8, 8, 3), np.uint8), 0.5)] for _ in names]
+    return evaluation_figures.draw_confused_pairs(pairs, images, path)
+
+
+def draw_named_curves(names: Sequence[str], path: Path) -> Path | None:
+    return draw_curves(path, [Curve(name, [1, 2], [1, 2]) for name in names], names[0], names[0], title=names[0])
+
+
+@pytest.fixture
+def saved(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that were saved."""
+    found: list[Figure] = []
+    for module in (figures, check_figures, evaluation_figures, lr_figures):
+
+        def save(figure: Figure, path: Path) -> Path:
+            found.append(figure)
+            return save_figure(figure, path)
+
+        monkeypatch.setattr(module, "save_figure", save)
+    return found
+
+
+@pytest.mark.parametrize("draw", [draw_classes, draw_examples, draw_confusion, draw_pairs, draw_named_curves])
+def test_any_name_is_drawn_as_it_is(
+    draw: Callable[[Sequence[str], Path], Path | None],
+    tmp_path: Path,
+    saved: list[Figure],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log.addHandler(caplog.handler)
+    for name in NAMES:
+        assert draw([name, "other"], tmp_path / "a.png") == tmp_path / "a.png", name
+        texts = saved[-1].findobj(Text)
+        assert any(name in text.get_text() for text in texts)
+        assert not any(text.get_parse_math() for text in texts)
+    log.removeHandler(caplog.handler)
+    assert caplog.records == []
+
+
+def test_a_name_that_begins_with_an_underscore_is_in_the_legend(tmp_path: Path, saved: list[Figure]) -> None:
+    draw_curves(tmp_path / "a.png", [Curve("_mine", [1, 2], [1, 2]), Curve("other", [1, 2], [1, 2])], "x", "y")
+    (legend,) = (axes.get_legend() for axes in saved[-1].axes)
+    assert legend
+    assert [text.get_text() for text in legend.get_texts()] == [" _mine", "other"]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_rates_are_plain_text(tmp_path: Path, saved: list[Figure], seeds: int) -> None:
+    rates = [10 ** (-7 + 0.1 * step) for step in range(70)]
+    result = {"lr": rates, "loss": [2.0] * 70, "loss_smoothed": [2.0] * 70, "suggestion": {"steepest": 1e-3}}
+    assert lr_figures.draw_lr_sweep([{**result, "seed": seed} for seed in range(seeds)], tmp_path / "a.png")
+    labels = [label.get_text() for label in saved[-1].axes[0].get_xticklabels()]
+    assert "1e\N{MINUS SIGN}03" in labels
+    assert not any("$" in label for label in labels)
+
+
+def test_a_figure_that_cannot_be_drawn_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error in (ValueError("bad text"), MemoryError(), OSError(28, "No space left on device"), KeyError("x")):
+
+        def save(figure: Figure, path: Path, error: Exception = error) -> Path:
+            raise error
+
+        monkeypatch.setattr(check_figures, "save_figure", save)
+        path = tmp_path / "a.png"
+        path.write_bytes(b"of an earlier call")
+        assert draw_classes(["a", "b"], path) is None
+        assert f"warning: {path}: this figure is missing" in capsys.readouterr().err
+        assert not path.exists()
+
+
+def test_damaged_data_is_still_an_error(tmp_path: Path) -> None:
+    @drawing
+    def draw(path: Path) -> Path | None:
+        raise RunError("metrics.jsonl: line 3 is damaged")
+
+    with pytest.raises(RunError, match="line 3"):
+        draw(tmp_path / "a.png")

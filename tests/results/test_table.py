@@ -263,7 +263,9 @@ def test_comparisons_are_between_cells_that_differ_in_one_value(small: Callable[
     names = [[run.name[:5] for _, run, _ in c.runs] for c in compare_axes(made)]
     assert names == [["k=001", "k=003"], ["k=000", "k=001"]]
     assert "0.75" in compare_axes(made)[0].sentence()
-    assert draw_comparison(compare_axes(made)[0], tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    drawn = draw_comparison(compare_axes(made)[0], tmp_path / "x.png")
+    assert drawn
+    assert drawn.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_comparison_shows_all_metrics_and_sorts_numbers_as_numbers(

@@ -8,10 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from src import checks
 from src.config.schema import Config
 from src.data import loader, synthetic
+from src.results import check_figures
 from src.results.check_text import lines_of
 from src.training import sanity
 from src.training.sanity import measure
@@ -78,3 +80,36 @@ def test_the_command_writes_the_same_bytes_again(small_file: Path, tmp_path: Pat
     assert contents[0] == contents[1]
     figures = json.loads(contents[0]["checks.json"])["figures"]
     assert figures == {"classes": "class_distribution.png", "examples": "examples.png"}
+
+
+@pytest.mark.parametrize("name", ["Ba$$in", "$\\frac{$", "猫"])
+def test_classes_may_have_any_name(
+    small_file: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "images"
+    synthetic.write(folder, classes=4, train_per_class=24, valid_per_class=10, seed=3)
+    for split in ("train", "valid"):
+        rewrite(folder, split, lambda table: _with_name(table, name))
+    checks.main(config=str(small_file), set_=[f"dataset.name={folder}"])
+    said = capsys.readouterr()
+    assert "warning" not in said.err
+    assert name in said.out
+    assert len(list(tmp_path.glob("artifacts/checks/*/*.png"))) == 2
+
+
+def _with_name(table: pa.Table, name: str) -> pa.Table:
+    metadata = json.loads(table.schema.metadata[b"huggingface"])
+    metadata["info"]["features"]["label"]["names"][1] = name
+    return table.replace_schema_metadata({"huggingface": json.dumps(metadata)})
+
+
+def test_checks_are_written_without_their_figures(
+    small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(figure: Figure, path: Path) -> Path:
+        raise ValueError("Unknown symbol")
+
+    monkeypatch.setattr(check_figures, "save_figure", fail)
+    checks.main(config=str(small_file))
+    assert [path.name for path in tmp_path.glob("artifacts/checks/*/*")] == ["checks.json"]
+    assert capsys.readouterr().err.count("cannot be drawn") == 2
