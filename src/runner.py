@@ -66,10 +66,11 @@ def _discard_output(descriptors: Sequence[int]) -> None:
     os.close(null)
 
 
-def prepare_images(request: Request) -> Request:
+def prepare_images(request: Request, *, fresh: bool = False) -> Request:
     """Download and decode the images on this machine, because compute nodes often have no network.
 
-    Returns the request with the digest of each cell's images. Raises DataError if they cannot be had.
+    Returns the request with the digest of each cell's images. With `fresh`, the contents of the files of a folder are
+    compared with those that were decoded, and not only their sizes and times. Raises DataError if they cannot be had.
     """
     from src.data.dataset import digest, images_of, prepare
 
@@ -77,7 +78,7 @@ def prepare_images(request: Request) -> Request:
     for cell in request.cells:
         wanted = images_of(cell.config)
         if wanted not in digests:
-            digests[wanted] = digest(prepare(cell.config))
+            digests[wanted] = digest(prepare(cell.config, look_closer=fresh))
     return replace(request, data={cell.name: digests[images_of(cell.config)] for cell in request.cells})
 
 
@@ -97,7 +98,8 @@ def open_and_run(
     """
     # Read the code before the images, which may take minutes: what is edited meanwhile is not what runs here.
     code_digest()
-    request = prepare_images(request)
+    # An evaluation always makes a new sweep, which no user has asked for with --fresh.
+    request = prepare_images(request, fresh=fresh and request.kind != "evaluate")
     sweep, new = open_sweep(request, fresh=fresh)
     if not fresh:
         reuse_finished(sweep)

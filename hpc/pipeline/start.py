@@ -45,7 +45,7 @@ def start_pipeline(
         ]
     )
     refuse_above(max_slice_hours, forecast)
-    prepare_images(grid)
+    prepare_images(grid, fresh=fresh)
     is_new = pipeline is None
     if pipeline:
         check_sweep(SweepDir(pipeline.path))  # Before its profile is replaced.

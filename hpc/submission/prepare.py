@@ -17,7 +17,7 @@ def prepare_sweep(request: Request, *, fresh: bool, new_code: bool) -> tuple[Swe
 
     Raises DataError if the images have changed since it was planned, RunError if its code is missing or was changed.
     """
-    sweep, new = open_sweep(prepare_images(request), fresh=fresh)
+    sweep, new = open_sweep(prepare_images(request, fresh=fresh), fresh=fresh)
     if not fresh:
         reuse_finished(sweep)
     if not new:

@@ -38,10 +38,11 @@ _FILES = tuple(f"{role}_{name}.npy" for role in _ROLES for name in ("images", "l
 _BATCH = 256
 
 
-def ensure(config: Config, *, build: bool = True) -> Path:
+def ensure(config: Config, *, build: bool = True, look_closer: bool = False) -> Path:
     """The folder with the decoded images of a configuration, built first if it is missing.
 
-    Raises DataError, also if it is missing and `build` is false.
+    `look_closer`: built again if the content of a file of the source has changed, and not only sizes and times. Raises
+    DataError, also if it is missing and `build` is false.
     """
     source = sources.resolve(config.dataset)
     identity = {
@@ -52,20 +53,21 @@ def ensure(config: Config, *, build: bool = True) -> Path:
     }
     folder = _place(config, source, identity)
     # Without the lock: a complete cache never changes, and its disk may be read-only.
-    problem = _problem(folder)
+    contents = sources.contents(config, source) if look_closer else None
+    problem = _problem(folder, contents)
     if problem is not None:
         if not build:
             raise DataError(f"{config.dataset.name}: its images are not decoded here ({problem})")
         with _locked(folder):
-            _build_unless_whole(config, source, identity, folder)
+            _build_unless_whole(config, source, identity, folder, contents)
     return folder
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
     """The content of meta.json in a complete cache.
 
-    `class_names`, `facts` (see `_decode_split`), `identity`, `files`, and `other_splits`: the names of the splits of
-    the source that are not decoded.
+    `class_names`, `facts` (see `_decode_split`), `identity`, `files`, `other_splits`: the names of the splits of the
+    source that are not decoded, and `contents`: the digest of its files, see `sources.contents`.
     """
     meta: dict[str, Any] = json.loads((folder / "meta.json").read_bytes())
     return meta
@@ -106,10 +108,15 @@ def _place(config: Config, source: sources.Source, identity: dict[str, Any]) -> 
     return expanded(config.dataset.root) / "decoded" / f"{readable}-{height}x{width}-{key}"
 
 
-def _problem(folder: Path) -> str | None:
-    """Why the cache is unusable, checked down to the last byte; None if it is complete."""
+def _problem(folder: Path, contents: str | None) -> str | None:
+    """Why the cache is unusable, checked down to the last byte; None if it is complete.
+
+    `contents`: the digest of the source's files, if it is to be compared.
+    """
     try:
         meta = read_meta(folder)
+        if contents not in (None, meta["contents"]):
+            return "the files of the source were replaced by others of the same sizes and times"
         for name in _FILES:
             size, expected = (folder / name).stat().st_size, meta["files"][name]["size"]
             if size != expected:
@@ -155,9 +162,11 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _build_unless_whole(config: Config, source: sources.Source, identity: dict[str, Any], folder: Path) -> None:
+def _build_unless_whole(
+    config: Config, source: sources.Source, identity: dict[str, Any], folder: Path, contents: str | None
+) -> None:
     """Under the lock: check again, since the previous holder may have built it; remove what a killed process left."""
-    problem = _problem(folder)
+    problem = _problem(folder, contents)
     if problem is None:
         return
     if folder.exists():
@@ -203,6 +212,7 @@ def _build(config: Config, source: sources.Source, identity: dict[str, Any], fol
         "identity": identity,
         "class_names": class_names,
         "other_splits": others,
+        "contents": sources.contents(config, source),
         "facts": facts,
         "files": files,
     }

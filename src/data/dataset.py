@@ -67,14 +67,14 @@ class ImageData:
     facts: dict[str, Any]
 
 
-def prepare(config: Config, *, build: bool = True) -> Path:
+def prepare(config: Config, *, build: bool = True, look_closer: bool = False) -> Path:
     """The folder of the decoded data set, which is built first if it is missing, unless `build` is false.
 
-    Imports no torch.
+    Imports no torch. `look_closer`: also built again if only the content of a source file has changed, see `ensure`.
     Raises DataError if the source cannot be read, if the configuration does not fit its classes and images, or if
     images would be measured that are trained on.
     """
-    folder = ensure(config, build=build)
+    folder = ensure(config, build=build, look_closer=look_closer)
     meta = read_meta(folder)
     check_test_split(config, meta["other_splits"])
     train, valid = read_arrays(folder)

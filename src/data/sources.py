@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -97,11 +98,35 @@ def _synthetic_sizes(config: Config) -> dict[str, int]:
     }
 
 
-def _fingerprint(folder: Path, root: Path) -> str:
-    """A digest of the relative path, size and modification time of every file that is not hidden."""
-    # Sizes and times, not content: every command computes this, and reading all images would delay each one.
-    own = {root / "decoded", root / "hub"}  # Relay's own files, if dataset.root is inside the folder
+def contents(config: Config, source: Source) -> str | None:
+    """A digest of the content of every file of a folder; None for other sources, whose name decides their content.
+
+    It reads all files: it is computed when they are decoded, and for --fresh.
+    """
+    if source.kind != "folder":
+        return None
     digest = hashlib.sha256()
+    for path, _ in _files(Path(source.name), Path(config.dataset.root).expanduser().resolve()):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _fingerprint(folder: Path, root: Path) -> str:
+    """A digest of the relative path, size and modification time of every file that is not hidden.
+
+    Sizes and times, not content: every command computes this, and reading all images would delay each one. A file that
+    is replaced by one of the same size and time is not seen; `contents` sees it.
+    """
+    digest = hashlib.sha256()
+    for path, facts in _files(folder, root):
+        digest.update(json.dumps([str(path.relative_to(folder)), facts.st_size, facts.st_mtime_ns]).encode())
+    return digest.hexdigest()
+
+
+def _files(folder: Path, root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Every file of `folder` that is not hidden, in order, without Relay's own in dataset.root."""
+    own = {root / "decoded", root / "hub"}
     for parent, subfolders, files in os.walk(folder, onerror=_cannot_read):
         subfolders[:] = sorted(name for name in subfolders if name[0] != "." and Path(parent, name) not in own)
         for name in sorted(name for name in files if name[0] != "."):
@@ -110,8 +135,7 @@ def _fingerprint(folder: Path, root: Path) -> str:
                 facts = path.stat()
             except OSError as error:
                 raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-            digest.update(json.dumps([str(path.relative_to(folder)), facts.st_size, facts.st_mtime_ns]).encode())
-    return digest.hexdigest()
+            yield path, facts
 
 
 def _cannot_read(error: OSError) -> None:

@@ -34,6 +34,8 @@ from src.data import sources, synthetic
 from src.data.decoding import decode
 from src.errors import DataError
 from src.log import log
+from src.requests import train_request
+from src.runner import prepare_images
 from tests.data.images import CLASSES, encode, make, replace_image, rewrite, rows_of
 from tests.fork_server import fork_python
 
@@ -219,6 +221,72 @@ def test_another_size_revision_or_content_is_another_folder(folder: Path, tmp_pa
         sources.identity(make("a/b", root, {"dataset.revision": r}), sources.Source("hub", "a/b")) for r in (None, "x")
     ]
     assert hub[0] != hub[1]
+
+
+def write_bitmaps(folder: Path, first: int) -> None:
+    """Images 0 and 1 of train are files of one size."""
+    images = [{"bytes": None, "path": f"{number}.bmp"} for number in range(2)]
+    for number in range(2):
+        Image.new("RGB", (64, 64), (first + 9 * number, 2, 3)).save(folder / f"{number}.bmp")
+
+    def change(table: pa.Table) -> pa.Table:
+        column = table.schema.field("image")
+        return table.set_column(0, column, pa.array([*images, *table["image"].to_pylist()[2:]], type=column.type))
+
+    if not any(row["image"]["path"] for row in rows_of(folder, "train")):
+        rewrite(folder, "train", change)
+
+
+def exchange_bitmaps(folder: Path) -> None:
+    first, second = (folder / f"{number}.bmp" for number in range(2))
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+
+
+def change_a_byte_of_the_parquet(folder: Path) -> None:
+    """Of a JPEG file in it; its last bytes are the end of the picture's data."""
+    (path,) = (folder / "data").glob("train-*")
+    content = path.read_bytes()
+    end = content.index(b"\xff\xd9", len(content) // 2)
+    path.write_bytes(content[: end - 9] + bytes([content[end - 9] ^ 8]) + content[end - 8 :])
+
+
+@pytest.mark.parametrize(
+    "change", [lambda folder: write_bitmaps(folder, 77), exchange_bitmaps, change_a_byte_of_the_parquet]
+)
+def test_fresh_sees_images_of_the_same_size_and_time(
+    folder: Path, tmp_path: Path, change: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+):
+    write_bitmaps(folder, 10)
+    (path,) = (folder / "data").glob("train-*")
+    pq.write_table(pq.read_table(path), path, compression="none")
+    config = make(folder, tmp_path / "root")
+    place, before = data.prepare(config), data.digest(data.prepare(config))
+    times = {each: each.stat() for each in folder.rglob("*") if each.is_file()}
+    change(folder)
+    for each, facts in times.items():
+        assert each.stat().st_size == facts.st_size
+        os.utime(each, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert data.digest(data.prepare(config)) == before
+    capsys.readouterr()
+    assert data.prepare(config, look_closer=True) == place
+    assert "were replaced by others of the same sizes and times; decoding again" in capsys.readouterr().err
+    assert data.digest(place) != before
+    data.prepare(config, look_closer=True)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_fresh_request_looks_closer(folder: Path, tmp_path: Path):
+    write_bitmaps(folder, 10)
+    request = train_request(make(folder, tmp_path / "root"))
+    before = prepare_images(request).data
+    times = [(path, path.stat()) for path in folder.glob("*.bmp")]
+    exchange_bitmaps(folder)
+    for path, facts in times:
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert prepare_images(request).data == before
+    assert prepare_images(request, fresh=True).data != before
 
 
 def test_a_data_set_inside_its_own_root_is_found_again(folder: Path):
