@@ -111,10 +111,10 @@ def _verdict(report: Report, effects: Effects, axis: str, select: Select) -> str
     if main.p_value is not None:
         numbers = f"p {_p_value(main, sign=True)}, {numbers}"
     others = ", ".join(next(other for other in pair.axes if other != axis) for pair in pairs)
-    lowest = shown(worst.value)
+    lowest = worst.shown
     if len(levels) > 2:
         lowest = report.texts("effect_worst", value=lowest)
-    values = {"axis": axis, "best": shown(best.value), "worst": lowest, "numbers": numbers}
+    values = {"axis": axis, "best": best.shown, "worst": lowest, "numbers": numbers}
     values |= {"difference": f"{abs(best.mean - worst.mean):.4f}", "runs": str(effects.runs), "others": others}
     if main.p_value is None:
         return report.texts("effect_untested", **values)

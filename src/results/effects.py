@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from src.results.intervals import LEVEL, Interval, selection_quantile
 from src.results.table import SEED_AXIS, Table
+from src.results.terminal import show_value
+from src.runs.hparams import axis_key
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,6 +64,11 @@ class Level:
     n: int
     mean: float
     interval: Interval | None
+
+    @property
+    def shown(self) -> str:
+        """The value in a sentence or a figure, where an empty text would say nothing."""
+        return "none" if self.value is None else show_value(self.value)
 
 
 @dataclass(frozen=True)
@@ -109,19 +116,21 @@ def effects_of(table: Table) -> Effects | None:
     import numpy as np
 
     rows = [row for row in table.rows if table.is_comparable(row)]
-    axes = [axis for axis in table.axes if axis != SEED_AXIS and len({str(row.get(axis)) for row in rows}) > 1]
+    axes = [axis for axis in table.axes if axis != SEED_AXIS and len({axis_key(row.get(axis)) for row in rows}) > 1]
     if not axes:
         return None
     values = np.array([row[table.select.column] for row in rows], dtype="float64")
     sorted_levels = {axis: _levels_of([row.get(axis) for row in rows]) for axis in axes}
-    places = {axis: {str(value): place for place, value in enumerate(found)} for axis, found in sorted_levels.items()}
-    codes = np.array([[places[axis][str(row.get(axis))] for axis in axes] for row in rows])
+    places = {
+        axis: {axis_key(value): place for place, value in enumerate(found)} for axis, found in sorted_levels.items()
+    }
+    codes = np.array([[places[axis][axis_key(row.get(axis))] for axis in axes] for row in rows])
     return _Analysis(axes, sorted_levels, codes, values).effects()
 
 
 def _levels_of(values: Sequence[Any]) -> list[Any]:
     """The different values: numbers in order, then the others by their text."""
-    different = list({str(value): value for value in values}.values())
+    different = list({axis_key(value): value for value in values}.values())
     return sorted(different, key=lambda value: (0, value, "") if isinstance(value, int | float) else (1, 0, str(value)))
 
 

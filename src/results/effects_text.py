@@ -9,7 +9,6 @@ from src.config.schema import Select
 from src.files import replace_file
 from src.results.effects import Effects, Term
 from src.results.table_files import markdown, write_rows
-from src.results.terminal import show_value
 from src.text import counted
 
 SIGNIFICANT = 0.05
@@ -91,17 +90,17 @@ def verdict(effects: Effects, axis: str, select: Select) -> str:
     best, worst = levels[0], levels[-1]
     if main.share is None:
         return f"{axis}: cannot be told apart from the other axes in these {counted(effects.runs, 'run')}"
-    between = f"by {abs(best.mean - worst.mean):.4f} against {show_value(worst.value)}"
+    between = f"by {abs(best.mean - worst.mean):.4f} against {worst.shown}"
     between += ", the worst" if len(levels) > 2 else ""
     if main.p_value is None:
         return (
-            f"{axis}: {show_value(best.value)} is best on average, {between}; there are too few runs to say whether "
+            f"{axis}: {best.shown} is best on average, {between}; there are too few runs to say whether "
             f"this is more than noise ({_numbers(main)})"
         )
     depends = " and ".join(next(other for other in pair.axes if other != axis) for pair in pairs)
     if _is_clear(main):
         more = f"; how much depends on {depends}" if depends else ""
-        return f"{axis}: {show_value(best.value)} is best on average, {between} ({_numbers(main)}){more}"
+        return f"{axis}: {best.shown} is best on average, {between} ({_numbers(main)}){more}"
     if depends:
         return f"{axis}: no effect on average, but one that depends on {depends} ({_numbers(main)})"
     return f"{axis}: no effect that these {effects.runs} runs can show ({_numbers(main)})"

@@ -7,7 +7,9 @@ the same bytes but for time, step and value, that is those of one tag, in one go
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    # A tag, and its steps, int64 (points,), and values, float64 (points,).
-    Points = tuple[str, NDArray[np.int64], NDArray[np.float64]]
+    # A tag, or None for the start of a session; where its points are in the file, int64 (points,), their steps, int64
+    # (points,), and values, float64 (points,).
+    Points = tuple[str | None, NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 
 PATTERN = "*tfevents*"
 _HEADER, _FOOTER = 12, 4
@@ -34,6 +37,8 @@ _SCALAR = re.compile(rb"\x09.{8}(?:\x10([\x80-\xff]*[\x00-\x7f]))?\x2a.\x0a.\x0a
 _TIME = slice(1, 9)
 # DT_FLOAT and DT_DOUBLE of tensorflow/core/framework/types.proto.
 _FLOATS = (1, 2)
+# Up to here, a double holds every whole number.
+_MOST_WHOLE = 2**53
 
 
 @dataclass(frozen=True)
@@ -50,30 +55,40 @@ class Events:
 
 
 def read_events(files: Sequence[Path]) -> Events:
-    """Read the event files of one run. Where two values have the same step, the later one in the later name counts.
+    """Read the event files of one run, in the order of their names.
 
-    Raises RunError if a file cannot be opened.
+    A run that went back overwrites what it had logged, as in TensorBoard: a value replaces those of its tag that were
+    logged before it with the same or a later step; a restart (`purge_step`) does so for all tags. Raises RunError if a
+    file cannot be opened.
     """
     points: dict[str, list[Points]] = {}
+    restarts: list[Points] = []
     hparams: dict[str, Any] = {}
     notes: list[str] = []
+    offset = 0
     for path in sorted(files):
         try:
             content = path.read_bytes()
         except OSError as error:
             raise RunError(f"{path}: cannot be read: {error.strerror}") from None
-        for chunk in _scalars_of(content, *_records(path, content, notes), hparams):
-            points.setdefault(chunk[0], []).append(chunk)
-    return Events({tag: _joined(points[tag]) for tag in sorted(points)}, hparams, notes)
+        for tag, places, steps, values in _scalars_of(content, *_records(path, content, notes), hparams):
+            chunks = restarts if tag is None else points.setdefault(tag, [])
+            chunks.append((tag, places + offset, steps, values))
+        offset += len(content)
+    return Events({tag: _joined(points[tag], restarts) for tag in sorted(points)}, hparams, notes)
 
 
-def _joined(chunks: Sequence[Points]) -> tuple[list[int], list[float]]:
+def _joined(chunks: Sequence[Points], restarts: Sequence[Points]) -> tuple[list[int], list[float]]:
     import numpy as np
 
-    steps, values = (np.concatenate([chunk[place] for chunk in chunks]) for place in (1, 2))
-    # unique() keeps the first of equal steps, so the order is turned around.
-    different, first = np.unique(steps[::-1], return_index=True)
-    return different.tolist(), values[::-1][first].tolist()
+    logged = sum(len(chunk[1]) for chunk in chunks)
+    places, steps, values = (np.concatenate([chunk[part] for chunk in (*chunks, *restarts)]) for part in (1, 2, 3))
+    order = np.argsort(places, kind="stable")
+    # The lowest step at each place or after it.
+    lowest = np.minimum.accumulate(steps[order][::-1])[::-1]
+    kept = order[np.append(steps[order[:-1]] < lowest[1:], True)]
+    kept = kept[kept < logged]  # The others are restarts.
+    return steps[kept].tolist(), values[kept].tolist()
 
 
 def _records(path: Path, content: bytes, notes: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -145,11 +160,13 @@ def _scalars_of(
             if scalar and scalar[2][0] == len(scalar[3]):
                 alike = _alike(left, slice(*scalar.span(1)))
                 values = np.ascontiguousarray(left[alike, -4:]).view("<f4").ravel().astype("float64")
-                yield scalar[3].decode(errors="replace"), _varints(left[alike, slice(*scalar.span(1))]), values
-                left = left[~alike]
+                steps = _varints(left[alike, slice(*scalar.span(1))])
+                yield scalar[3].decode(errors="replace"), own[alike], steps, values
+                left, own = left[~alike], own[~alike]
             else:
-                yield from _decoded(first, hparams)
-                left = left[1:]
+                for tag, step, value in _decoded(first, hparams):
+                    yield tag, own[:1], np.array([step]), np.array([value])
+                left, own = left[1:], own[1:]
 
 
 def _alike(records: NDArray[np.uint8], step: slice) -> NDArray[np.bool_]:
@@ -173,27 +190,32 @@ def _varints(text: NDArray[np.uint8]) -> NDArray[np.int64]:
     return numbers
 
 
-def _decoded(record: bytes, hparams: dict[str, Any]) -> Iterator[Points]:
-    """The scalars of an Event that is not a single scalar in the old style; hyperparameters are added to `hparams`."""
-    import numpy as np
+def _decoded(record: bytes, hparams: dict[str, Any]) -> Iterator[tuple[str | None, int, float]]:
+    """Tag, step and value of the scalars of an Event that is not a single scalar in the old style; hyperparameters are
+    added to `hparams`. The start of a session has no tag.
+    """
     from google.protobuf.message import DecodeError
-    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
     from tensorboard.util import tensor_util
 
     try:
         event = Event.FromString(record)
     except DecodeError:
         return
+    if event.session_log.status == SessionLog.START:
+        yield None, event.step, 0.0
     for value in event.summary.value:
         kind, number = value.WhichOneof("value"), None
         if kind == "simple_value":
             number = value.simple_value
         elif kind == "tensor" and not value.tensor.tensor_shape.dim and value.tensor.dtype in _FLOATS:
-            number = float(tensor_util.make_ndarray(value.tensor))
+            # ValueError: the tensor has no value, or bytes of another size.
+            with contextlib.suppress(ValueError):
+                number = float(tensor_util.make_ndarray(value.tensor))
         elif value.tag == "_hparams_/session_start_info":
             hparams |= _hparams_of(value.metadata.plugin_data.content)
         if number is not None:
-            yield value.tag, np.array([event.step]), np.array([number])
+            yield value.tag, event.step, number
 
 
 def _hparams_of(content: bytes) -> dict[str, Any]:
@@ -204,9 +226,24 @@ def _hparams_of(content: bytes) -> dict[str, Any]:
         given = HParamsPluginData.FromString(content).session_start_info.hparams
     except DecodeError:
         return {}
-    values = {name: getattr(value, value.WhichOneof("kind") or "number_value") for name, value in given.items()}
-    # Their only type of number is a double.
-    return {
-        name: int(value) if isinstance(value, float) and value.is_integer() else value
-        for name, value in sorted(values.items())
-    }
+    return {name: _plain(value) for name, value in sorted(given.items())}
+
+
+def _plain(value: Any) -> Any:
+    """A protobuf Value as JSON has it; infinity and NaN, which JSON lacks, as texts."""
+    kind = value.WhichOneof("kind")
+    if kind == "list_value":
+        return [_plain(item) for item in value.list_value.values]
+    if kind == "struct_value":
+        return {name: _plain(item) for name, item in sorted(value.struct_value.fields.items())}
+    if kind == "number_value":
+        return plain_number(value.number_value)
+    # bool and string; null_value is 0, and no kind at all has no value.
+    return None if kind in (None, "null_value") else getattr(value, kind)
+
+
+def plain_number(value: float) -> int | float | str:
+    """A hyperparameter stored as a double: whole numbers as int, infinity and NaN, which JSON lacks, as text."""
+    if not math.isfinite(value):
+        return str(value)
+    return int(value) if value.is_integer() and abs(value) < _MOST_WHOLE else value

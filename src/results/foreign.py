@@ -13,8 +13,9 @@ from src import hints
 from src.config.schema import Select
 from src.config.yaml_file import parse_yaml
 from src.errors import RelayError, RunError
-from src.results.event_files import PATTERN, Events, read_events
+from src.results.event_files import PATTERN, Events, plain_number, read_events
 from src.results.table import Row, Table
+from src.runs.hparams import axis_key
 from src.text import shortlist
 
 # add_hparams of torch.utils.tensorboard writes to a directory of its own, which is named after the time.
@@ -82,10 +83,15 @@ def _read_runs(directory: Path) -> tuple[dict[str, _Run], list[str]]:
     folders = {path.parent for path in directory.rglob(PATTERN) if path.is_file()}
     runs: dict[str, _Run] = {}
     notes: list[str] = []
-    for folder in sorted(folders):
-        events = read_events([path for path in folder.glob(PATTERN) if path.is_file()])
+
+    def owner_of(folder: Path) -> Path:
         joined = folder != directory and _SUB_RUN.fullmatch(folder.name) and folder.parent in folders
-        owner = folder.parent if joined else folder
+        return folder.parent if joined else folder
+
+    # A run after its sub-runs: of one tag, add_hparams repeats a single value, which does not replace the curve.
+    for folder in sorted(folders, key=lambda folder: (owner_of(folder) == folder, folder)):
+        events = read_events([path for path in folder.glob(PATTERN) if path.is_file()])
+        owner = owner_of(folder)
         name = str(owner.relative_to(directory)) if owner != directory else directory.resolve().name
         runs.setdefault(name, _Run()).add(events)
         notes += events.notes
@@ -107,15 +113,19 @@ def _value(text: str) -> Any:
         return text
     # YAML reads 1e-4, without a dot, as a text.
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", value):
-        return float(value)
-    return value if isinstance(value, int | float) else text
+        value = float(value)
+    if isinstance(value, float):
+        return plain_number(value)
+    return value if isinstance(value, int) else text
 
 
 def _axes(hparams: Sequence[Mapping[str, Any]]) -> list[str]:
     """The names whose values vary, in the order of the runs; without a number that counts the runs."""
     names = dict.fromkeys(name for each in hparams for name in each)
     values = {name: [each.get(name) for each in hparams] for name in names}
-    return [name for name, own in values.items() if len({str(value) for value in own}) > 1 and not _counts_runs(own)]
+    return [
+        name for name, own in values.items() if len({axis_key(value) for value in own}) > 1 and not _counts_runs(own)
+    ]
 
 
 def _counts_runs(values: Sequence[Any]) -> bool:

@@ -25,7 +25,7 @@ from src.results.figures import (
     whole_ticks,
 )
 from src.results.table import Row, Table
-from src.results.terminal import show_value
+from src.runs.hparams import axis_key
 
 _MOST_PANELS = 6
 # An axis with more levels than these is left out: nobody could read it. effects.md has all of them.
@@ -71,7 +71,7 @@ def draw_effects(table: Table, effects: Effects, path: Path) -> Path | None:
         means = [level.mean for level in levels]
         axes.plot(range(len(levels)), means, color=PALETTE[0], linewidth=1.0, linestyle=":")
         for x, level in enumerate(levels):
-            mine = str(level.value) == str(best.get(axis))
+            mine = axis_key(level.value) == axis_key(best.get(axis))
             reach = level.interval and [[means[x] - level.interval[0]], [level.interval[1] - means[x]]]
             colour, marker = (ACCENT, "D") if mine else (PALETTE[0], "o")
             axes.errorbar(x, means[x], yerr=reach, color=colour, marker=marker, capsize=4, linestyle="none")
@@ -90,13 +90,9 @@ def draw_effects(table: Table, effects: Effects, path: Path) -> Path | None:
 
 
 def _name_levels(axes: Any, levels: Sequence[Level]) -> None:
-    labels = [_label(level) for level in levels]
+    labels = [level.shown for level in levels]
     long = sum(len(label) for label in labels) > 16
     axes.set_xticks(range(len(levels)), labels, rotation=30 if long else 0, ha="right" if long else "center")
-
-
-def _label(level: Level) -> str:
-    return "none" if level.value is None else show_value(level.value)
 
 
 @drawing
@@ -135,8 +131,8 @@ def draw_heatmap(table: Table, effects: Effects, path: Path) -> Path | None:
     # The rows are ranked.
     y, x = at[0][0], at[1][0]
     axes.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fill=False, edgecolor=ACCENT, linewidth=3))
-    axes.set_xticks(range(width), [_label(level) for level in effects.levels[across]])
-    axes.set_yticks(range(height), [_label(level) for level in effects.levels[down]])
+    axes.set_xticks(range(width), [level.shown for level in effects.levels[across]])
+    axes.set_yticks(range(height), [level.shown for level in effects.levels[down]])
     hatched = "; hatched: no runs" if np.isnan(means).any() else ""
     axes.set(xlabel=across.replace("_", " "), ylabel=down.replace("_", " "))
     axes.set_title(f"{table.name}: mean per pair of levels\nframed: the best cell{hatched}", fontsize=10)
@@ -153,8 +149,8 @@ def _strongest_pair(effects: Effects) -> tuple[str, ...] | None:
 
 def _places(rows: Sequence[Row], axis: str, levels: Sequence[Level]) -> list[int]:
     """The number of the level of each row on an axis."""
-    numbers = {str(level.value): number for number, level in enumerate(levels)}
-    return [numbers[str(row.get(axis))] for row in rows]
+    numbers = {axis_key(level.value): number for number, level in enumerate(levels)}
+    return [numbers[axis_key(row.get(axis))] for row in rows]
 
 
 @drawing
@@ -181,7 +177,7 @@ def draw_parallel(table: Table, effects: Effects, path: Path) -> Path | None:
             lines[members, number] = position + np.linspace(band, -band, len(members)) * (len(members) > 1)
             # Of many levels, every few are named.
             if place % math.ceil(len(levels) / _MOST_LEVELS) == 0:
-                name = _label(levels[place])
+                name = levels[place].shown
                 axes.text(number - 0.07, position, name, ha="right", va="center", fontsize=9, bbox=_PAPER)
     # Not to the end of the scale, whose yellow would draw the eye to the worst run.
     # In steps: fewer colours make a smaller file.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,12 @@ from src.config.schema import Select
 from src.errors import RunError
 from src.runs.attempts import reached_step
 from src.runs.environment import EnvironmentMark, environment_marks, environments_of
-from src.runs.hparams import axis_name, axis_value, varying_paths
+from src.runs.hparams import axis_key, axis_name, axis_value, varying_paths
 from src.runs.kinds import kind_of
 from src.runs.rundir import RunDir, SweepDir
 
 Row = dict[str, Any]
-Setting = tuple[str, ...]
+Setting = tuple[Hashable, ...]
 Result = Mapping[str, Any]
 SEED_AXIS = axis_name("train.seed")
 
@@ -64,8 +64,7 @@ class Table:
 
     def setting(self, row: Row) -> Setting:
         """The values of the axes except the seed. Rows with equal settings are repetitions of one experiment."""
-        # As text, because a value may be a section, which cannot be the key of a mapping.
-        return tuple(str(row.get(axis)) for axis in self.axes if axis != SEED_AXIS)
+        return tuple(axis_key(row.get(axis)) for axis in self.axes if axis != SEED_AXIS)
 
     def comparable_rows(self) -> dict[Setting, list[Row]]:
         """The comparable rows of each setting that has one, both in the order of the rows."""

@@ -27,11 +27,11 @@ _GAP = 2
 
 
 def show_value(value: Any) -> str:
-    """A value as tables show it: at most four decimals, six digits if it is tiny, nothing for None."""
+    """A value as tables show it: at most four decimals, six digits if it is tiny or huge, nothing for None."""
     if value is None:
         return ""
     if isinstance(value, float):
-        if value and abs(value) < 0.001:
+        if value and not 0.001 <= abs(value) < 1e15:
             return f"{value:.6g}"
         return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4f}".rstrip("0").rstrip(".")
     return str(value)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,11 +43,20 @@ def axis_value(value: Any) -> Any:
     return "-".join(map(str, value)) if isinstance(value, list) else value
 
 
+def axis_key(value: Any) -> Hashable:
+    """Equal for values of an axis that are the same: numbers by their value, all others by their type and text, so that
+    null, "None", 0 and false are four values.
+    """
+    if type(value) is int or (type(value) is float and math.isfinite(value)):
+        return value
+    # A value may be a list or a section, which no set can hold.
+    return f"{type(value).__name__} {value}"
+
+
 def varying_paths(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """The key paths whose values differ between the cells of a manifest, in the order of the overrides."""
     paths = dict.fromkeys(path for cell in cells for path in cell["overrides"])
-    # Compared as text, because a value may be a list, which a set cannot hold.
-    return [path for path in paths if len({str(cell["overrides"].get(path)) for cell in cells}) > 1]
+    return [path for path in paths if len({axis_key(cell["overrides"].get(path)) for cell in cells}) > 1]
 
 
 def hparams_of(run: RunDir, config: Config) -> Hparams:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
+from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import ListValue, Value
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.plugins.hparams import summary_v2 as hparams_summary
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
@@ -221,3 +226,132 @@ def test_the_command_writes_beside_the_artifacts_and_never_into_the_logs(
     assert {"table.csv", "aggregate.json", "effects.md", "curves.png"} <= {path.name for path in written.iterdir()}
     with (written / "table.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 8
+
+
+def session_start(step: int) -> Event:
+    return Event(wall_time=1.5, step=step, session_log=SessionLog(status=SessionLog.START))
+
+
+def curve(tag: str, points: dict[int, float]) -> list[Event]:
+    return [scalar(tag, step, value) for step, value in points.items()]
+
+
+@pytest.mark.parametrize(
+    ("second", "steps"),
+    [
+        # The issue's: a restart at 60, and fewer points than before.
+        ([session_start(60), *curve("val/acc", {65: 0.5, 75: 0.5, 85: 0.5})], [0, 20, 40, 65, 75, 85]),
+        # A restart before anything is logged again.
+        ([session_start(60)], [0, 20, 40]),
+        # No restart is recorded, but the steps go back; so for torch without purge_step.
+        (curve("val/acc", {65: 0.5, 75: 0.5}), [0, 20, 40, 60, 65, 75]),
+        (curve("val/acc", {60: 0.5}), [0, 20, 40, 60]),
+        # A restart purges every tag, steps that go back only their own.
+        ([session_start(30), *curve("other", {31: 1.0})], [0, 20]),
+        (curve("other", {31: 1.0}), [0, 20, 40, 60, 80, 100]),
+        # Twice; the second time further back, from the start, or at a step after all others.
+        ([session_start(60), *curve("val/acc", {70: 0.5}), session_start(20), *curve("val/acc", {25: 0.5})], [0, 25]),
+        ([session_start(0), *curve("val/acc", {300: 0.5})], [300]),
+        ([session_start(101), *curve("val/acc", {200: 0.5})], [0, 20, 40, 60, 80, 100, 200]),
+    ],
+)
+def test_a_run_that_went_back_has_overwritten_what_it_logged_after(
+    tmp_path: Path, second: list[Event], steps: list[int]
+) -> None:
+    first = {0: 0.1, 20: 0.2, 40: 0.3, 60: 0.4, 80: 0.5, 100: 0.9}
+    run = tmp_path / "logs" / "run"
+    write(run, session_start(0), *curve("val/acc", first), name="events.out.tfevents.1.host")
+    write(run, *second, name="events.out.tfevents.2.host")
+    found = read_events(sorted(run.iterdir())).scalars["val/acc"]
+    assert found[0] == steps
+    expected = {**first, **{event.step: 0.5 for event in second if event.step not in (20, 31) and event.summary.value}}
+    assert found[1] == pytest.approx([expected[step] for step in steps])
+
+
+def test_a_restart_with_purge_step_changes_which_run_is_the_best(tmp_path: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    def log(name: str, points: dict[int, float], purge_step: int | None = None, suffix: str = "") -> None:
+        with SummaryWriter(tmp_path / "logs" / name, purge_step=purge_step, filename_suffix=suffix) as writer:
+            for step, value in points.items():
+                writer.add_scalar("val/acc", value, step)
+
+    log("restarted", {step: step / 100 * 0.9 for step in range(0, 101, 10)}, suffix=".1")
+    log("restarted", {65: 0.5, 75: 0.5, 85: 0.5}, purge_step=60, suffix=".2")
+    log("straight", {10: 0.6})
+    best = read_foreign(tmp_path / "logs", Select()).table.best()
+    assert best is not None
+    assert (best["run"], best["val/accuracy"]) == ("straight", 0.6)
+
+
+def test_a_sub_run_does_not_replace_the_curve_of_its_run(tmp_path: Path) -> None:
+    run = tmp_path / "logs" / "run"
+    write(run, scalar("val/acc", 1, 0.5), scalar("val/acc", 2, 0.25))
+    write(run / "1766863586.89", hparams(lr=0.1), scalar("val/acc", 0, 0.25))
+    (row,) = read_foreign(tmp_path / "logs", Select()).table.rows
+    assert (row["val/accuracy"], row["best_step"]) == (0.5, 1)
+
+
+def raw_hparams(**values: Any) -> Event:
+    """Hyperparameters of the types that TensorBoard's own writer refuses."""
+    made = HParamsPluginData(version=0)
+    for name, value in values.items():
+        made.session_start_info.hparams[name].CopyFrom(
+            ParseDict(value, Value()) if not isinstance(value, Value) else value
+        )
+    metadata = SummaryMetadata(plugin_data={"plugin_name": "hparams", "content": made.SerializeToString()})
+    return Event(summary=Summary(value=[Summary.Value(tag="_hparams_/session_start_info", metadata=metadata)]))
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([None, 0], [None, 0]),
+        ([None, "None"], [None, "None"]),
+        ([False, 0], [False, 0]),
+        (["1", 1], ["1", 1]),
+        ([[64, 64], [8, None]], [[64, 64], [8, None]]),
+        ([{"a": [1, {"b": None}]}, {}], [{"a": [1, {"b": None}]}, {}]),
+        ([Value(number_value=math.inf), 1], ["inf", 1]),
+        ([Value(number_value=math.nan), Value(number_value=-math.inf)], ["nan", "-inf"]),
+        ([[Value(number_value=math.inf)], 1], [["inf"], 1]),
+        ([Value(), 0], [None, 0]),
+        ([1e300, 2.0**53 + 2], [1e300, 2.0**53 + 2]),
+    ],
+)
+def test_hyperparameters_of_any_type_are_values_of_their_own(
+    small: Callable[..., Config], tmp_path: Path, values: list[Any], shown: list[Any]
+) -> None:
+    (tmp_path / "config.yaml").write_text(dump_yaml(small().to_dict()))
+    for number, value in enumerate(values):
+        if isinstance(value, list) and isinstance(value[0], Value):
+            value = Value(list_value=ListValue(values=value))
+        given = raw_hparams(x=value, y=1.0)
+        write(tmp_path / "logs" / f"run{'ab'[number]}", given, *curve("val/acc", {1: 0.1, 2: 0.5 + number / 10}))
+    table = read_foreign(tmp_path / "logs", Select()).table
+    assert [row["x"] for row in table.rows] == shown
+    assert [len(rows) for rows in table.comparable_rows().values()] == [1, 1]
+    aggregate.main([str(tmp_path / "logs")], config=str(tmp_path / "config.yaml"))
+    written = tmp_path / "artifacts" / "logs"
+    answer = json.loads((written / "aggregate.json").read_text())
+    assert len(answer["effects"]["levels"]["x"]) == 2
+    assert None not in shown or any("none" in verdict for verdict in answer["effects"]["verdicts"])
+    assert {"table.csv", "table.parquet", "effects.md"} <= {path.name for path in written.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["lr=.inf", "lr=1e999", "lr=.nan", "clip=-.inf"])
+def test_numbers_in_names_that_json_lacks_are_texts(small: Callable[..., Config], tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.yaml").write_text(dump_yaml(small().to_dict()))
+    for each in (name, f"{name.partition('=')[0]}=1"):
+        write(tmp_path / "logs" / each, scalar("val/acc", 1, 0.5))
+    aggregate.main([str(tmp_path / "logs")], config=str(tmp_path / "config.yaml"))
+    assert "Infinity" not in (tmp_path / "artifacts" / "logs" / "aggregate.json").read_text()
+
+
+def test_a_tensor_without_a_value_is_skipped(tmp_path: Path) -> None:
+    empty = Event(step=1, summary=Summary(value=[Summary.Value(tag="a", tensor=TensorProto(dtype=1))]))
+    short = Event(
+        step=2, summary=Summary(value=[Summary.Value(tag="a", tensor=TensorProto(dtype=2, tensor_content=b"xyz"))])
+    )
+    path = write(tmp_path, empty, short, scalar("a", 3, 1.0))
+    assert values_of(path) == {"a": ([3], [1.0])}
