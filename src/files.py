@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from src.errors import RunError
 
@@ -85,15 +85,20 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def encode_lines(records: Sequence[Mapping[str, Any]]) -> bytes:
+    """One JSON line per record, as `append_lines` writes them."""
+    # Lone surrogates, such as the bytes of a file name that is not UTF-8, become "?": other JSON readers reject them.
+    return b"".join(json.dumps(record, ensure_ascii=False).encode(errors="replace") + b"\n" for record in records)
+
+
 def append_lines(path: Path, records: Sequence[Mapping[str, Any]], *, check: Callable[[], None] = _no_check) -> int:
     """Append one JSON line per record in a single write, and fsync. Returns the size of the file in bytes.
 
-    If a crash has left an incomplete last line, it is terminated first, so that it does not swallow the next one.
-    `check` may veto by raising before anything is written. Raises DiskError, in which case some of the lines may be
-    written.
+    An incomplete last line, which a crash has left, is removed first: a line that is not JSON is then damage, unless it
+    is the last one. `check` may veto by raising before anything is written. Raises DiskError, in which case some of the
+    lines may be written.
     """
-    # Lone surrogates, such as the bytes of a file name that is not UTF-8, become "?": other JSON readers reject them.
-    text = b"".join(json.dumps(record, ensure_ascii=False).encode(errors="replace") + b"\n" for record in records)
+    text = encode_lines(records)
     with _naming(path):
         check()
         with path.open("ab+") as file:
@@ -103,7 +108,7 @@ def append_lines(path: Path, records: Sequence[Mapping[str, Any]], *, check: Cal
             if not new:
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
-                    text = b"\n" + text
+                    text = _end_last_line(file, path) + text
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -113,8 +118,19 @@ def append_lines(path: Path, records: Sequence[Mapping[str, Any]], *, check: Cal
         return size
 
 
+def _end_last_line(file: BinaryIO, path: Path) -> bytes:
+    """Remove an incomplete last line. Returns what ends the line before the next one."""
+    file.seek(0)
+    content = file.read()
+    last = content.rpartition(b"\n")[2]
+    if any_object(path, last) is not None:
+        return b"\n"  # Only the line break was lost.
+    file.truncate(len(content) - len(last))
+    return b""
+
+
 Record = dict[str, Any]
-# (file, text, line number) -> the record, or None if the text is not complete.
+# (file, text, line number) -> the record, or None if the text is not one.
 Parse = Callable[[Path, bytes, int | None], Record | None]
 
 
@@ -128,13 +144,24 @@ def any_object(path: Path, text: bytes, line: int | None = None) -> Record | Non
 
 
 def read_lines(path: Path, parse: Parse = any_object) -> list[Record]:
-    """The complete JSON lines of a file, in order; [] if there is no file. Incomplete lines are skipped."""
+    """The JSON lines of a file, in order; [] if there is no file. An incomplete last line is skipped: a crash left it,
+    or another process is writing it. Raises RunError if any other line is damaged.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return []
-    records = (parse(path, text, number) for number, text in enumerate(content.split(b"\n"), start=1) if text)
-    return [record for record in records if record is not None]
+    lines = content.split(b"\n")
+    if any_object(path, lines[-1]) is None:
+        lines.pop()
+    return [_parsed(path, text, number, parse) for number, text in enumerate(lines, start=1) if text]
+
+
+def _parsed(path: Path, text: bytes, number: int, parse: Parse) -> Record:
+    record = parse(path, text, number)
+    if record is None:
+        raise RunError(f"{path}: line {number}: is no JSON object; it was damaged: restore it, or remove the line")
+    return record
 
 
 def size_of(path: Path) -> int:
@@ -149,23 +176,24 @@ def size_of(path: Path) -> int:
 
 
 def last_line(path: Path, parse: Parse = any_object) -> Record | None:
-    """The last complete JSON line of a file, read from its end; None if there is none."""
+    """The last complete JSON line of a file, read from its end; None if there is none. Raises RunError if the end of
+    the file is damaged.
+    """
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _TAIL_BYTES))
-            lines = file.read().split(b"\n")
+            tail = file.read()
     except FileNotFoundError:
         return None
-    for text in reversed(lines):
-        try:
-            record = parse(path, text, None) if text else None
-        except RunError:
-            read_lines(path, parse)  # Raises the same error with the line number in it.
-            raise
-        if record is not None:
-            return record
-    return None
+    try:
+        # The first of the lines may have begun before the tail.
+        records = (parse(path, text, None) for text in reversed(tail.split(b"\n")[:-1]) if text)
+        record = next(records, None)
+    except RunError:
+        record = None
+    # Slower, but it has every case and names the line.
+    return record or next(iter(reversed(read_lines(path, parse))), None)
 
 
 def read_json(path: Path, parse: Parse = any_object) -> Record | None:

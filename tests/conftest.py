@@ -206,7 +206,7 @@ def final_state(run: RunDir) -> dict[str, Any]:
 
     newest = list_states(run.checkpoints)[0]
     state: dict[str, Any] = torch.load(newest, weights_only=True)
-    del state["train_seconds"], state["metrics_bytes"]
+    del state["train_seconds"], state["metrics_bytes"], state["metrics_digest"]
     rows = [{k: v for k, v in row.items() if k not in _TIMING_KEYS} for row in read_lines(run.metrics_file)]
     result = run.result() or {}
     measured = {k: v for k, v in result.items() if k not in ("train_seconds", "images_per_s", "host_mb", "gpu_mb")}

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from src.errors import RunError
-from src.files import read_json
 from src.runs.records import Shape
 
 _record = with_config(ConfigDict(extra="allow", strict=True, defer_build=True))
@@ -203,11 +200,3 @@ class Evaluated(TypedDict):
 
 CHECKS = Shape(Checks, "run the checks again")
 EVALUATED = Shape(Evaluated, "evaluate again")
-
-
-def read_known(path: Path, shape: Shape) -> dict[str, Any] | None:
-    """The content of a JSON file; None if there is none. Raises RunError if it is damaged."""
-    content = read_json(path, shape)
-    if content is None and path.exists():
-        raise RunError(f"{path}: holds no JSON; it was damaged: restore it, or remove it and make it again")
-    return content

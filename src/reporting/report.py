@@ -11,9 +11,10 @@ from typing import Any
 from src import hints
 from src.config.schema import Config
 from src.errors import RelayError
+from src.files import read_json
 from src.reporting.blocks import Block, Comment, Figure, Gap, Heading, Items, Origin, Paragraph, Table
 from src.reporting.finding import Found, Sweeps, changed_values
-from src.reporting.records import CHECKS, read_known
+from src.reporting.records import CHECKS
 from src.reporting.texts import Texts
 from src.results.artifacts import checks_folder
 from src.results.terminal import show_value
@@ -149,7 +150,7 @@ class Report:
 
     def checks(self) -> dict[str, Any]:
         """The content of checks.json. Raises MissingRunError if there is none, RunError if it is damaged."""
-        found = read_known(self.checks_file, CHECKS)
+        found = read_json(self.checks_file, CHECKS)
         if found is None:
             raise MissingRunError(self.gap("checks", "src.checks"))
         return found

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from src.files import read_json
 from src.reporting.blocks import Block, Table, Verdicts
 from src.reporting.model import training_facts
-from src.reporting.records import EVALUATED, read_known
+from src.reporting.records import EVALUATED
 from src.reporting.report import Report, percent, shown, signed
 from src.results.evaluation_files import FIGURES
 from src.results.table import curve_of
@@ -84,7 +85,8 @@ def _m9(report: Report) -> Iterator[Block]:
     found = report.need(report.sweeps.evaluation(trained), "evaluation", "src.evaluate", *words)
     (run,) = found.done()
     result, best = run.result() or {}, (trained.result() or {}).get("best") or {}
-    content = read_known(run.evaluation_file, EVALUATED)
+    run.check_files()
+    content = read_json(run.evaluation_file, EVALUATED)
     facts = {"checkpoint": result.get("checkpoint", ""), "split": result.get("split", ""), "images": result.get("n")}
     yield report.facts(facts)
     yield _measured(report, result, best)

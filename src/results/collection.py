@@ -15,7 +15,6 @@ from src.results.foreign import read_foreign
 from src.results.grid_figures import draw_grid
 from src.results.table import curve_of, read_table
 from src.results.view import View
-from src.runs.predictions import read_predictions
 from src.runs.rundir import SweepDir
 
 # The epochs and values of the selecting metric, by the name of a run.
@@ -28,7 +27,7 @@ def answer_of_sweep(sweep: SweepDir) -> Answer:
     """What the results of a sweep say. Damaged results per image are noted, and not used. Raises RunError."""
     table, is_grid = read_table(sweep), sweep.kind == "grid"
     try:
-        predictions_of = lambda name: read_predictions(sweep.run(name).predictions_file)  # noqa: E731
+        predictions_of = lambda name: sweep.run(name).predictions()  # noqa: E731
         return answer_of(table, predictions_of, is_grid=is_grid)
     except RunError as error:
         return answer_of(table, lambda _: None, [str(error)], is_grid=is_grid)

@@ -107,6 +107,7 @@ def _row(run: RunDir, cell: Mapping[str, Any], axes: Sequence[str], columns: Cal
     try:
         result, attempts = run.result(), run.attempts()
         state = state_of_run(run, result, attempts)
+        run.check_files()
         if attempts and not result:
             steps, error = reached_step(run), str(attempts[-1].get("error") or "")
     except RunError as damage:

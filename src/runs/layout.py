@@ -72,6 +72,11 @@ class RunPaths:
         return self.path / "evaluation.json"
 
     @property
+    def sealed_files(self) -> tuple[Path, ...]:
+        """The files that belong to the result, see src/runs/seal.py; not every kind of run has all of them."""
+        return self.metrics_file, self.predictions_file, self.evaluation_file
+
+    @property
     def result_file(self) -> Path:
         """Written last: a run is done once this file is valid."""
         return self.path / "result.json"

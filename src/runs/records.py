@@ -1,7 +1,6 @@
 """The schema of each file in a run directory, validated whenever the file is read. Unknown keys are kept.
 
-A line that is not JSON is what a crash in the middle of a write leaves behind; it is skipped. JSON that does not fit
-the schema is an error: the message names the file, the line and what to do.
+What does not fit is an error: the message names the file, the line and what to do.
 """
 
 from __future__ import annotations
@@ -149,9 +148,10 @@ class Measured(TypedDict, total=False):
 
 @_record
 class Result(Measured, total=False):
-    """result.json."""
+    """result.json. `seal`: see src/runs/seal.py."""
 
     status: Required[str]
+    seal: Required[dict[str, str]]
 
 
 @_record
@@ -231,15 +231,13 @@ class Shape:
 
     def __init__(self, shape: Any, advice: str, config: ConfigDict | None = None) -> None:
         self._adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(shape, config=config)
-        self._advice = advice
+        self.advice = advice
 
-    def __call__(self, path: Path, text: bytes, line: int | None = None) -> dict[str, Any] | None:
-        """Parse and validate `text`, which is `line` of the file. None if it is not JSON. Raises RunError."""
+    def __call__(self, path: Path, text: bytes, line: int | None = None) -> dict[str, Any]:
+        """Parse and validate `text`, which is `line` of the file. Raises RunError."""
         try:
             return self._adapter.validate_json(text)
         except ValidationError as error:
-            if error.errors(include_url=False)[0]["type"] == "json_invalid":
-                return None
             raise self._refusal(path if line is None else f"{path}: line {line}", error) from None
 
     def build(self) -> None:
@@ -256,6 +254,8 @@ class Shape:
     def _refusal(self, where: object, error: ValidationError) -> RunError:
         first = error.errors(include_url=False)[0]
         parts = [str(part) for part in first["loc"]]
+        if first["type"] == "json_invalid":
+            return RunError(f"{where}: is not JSON; {self.advice}")
         if parts and parts[-1] in ("float", "constrained-int", "constrained-float"):
             first["msg"] = "must be a number or null"
             parts.pop()
@@ -264,7 +264,7 @@ class Shape:
         key = ".".join(parts)
         message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         given = "" if first["type"] in ("missing", "value_error") else f", and is {_shown(first['input'])}"
-        return RunError(f"{where}: {f'{key}: ' if key else ''}{message}{given}; {self._advice}")
+        return RunError(f"{where}: {f'{key}: ' if key else ''}{message}{given}; {self.advice}")
 
 
 def _shown(value: Any) -> str:

@@ -66,9 +66,10 @@ def _origins(sweep: SweepDir, missing: Mapping[str, Mapping[str, Any]]) -> Itera
 
 
 def _is_complete(run: RunDir) -> bool:
-    """Whether the run is done, and its best weights, if it has any, were not removed since."""
+    """Whether the run is done with whole files, and its best weights, if it has any, were not removed since."""
     try:
         result = run.result()
+        run.check_files()
     except RelayError:
         return False
     return result is not None and (not result.get("best") or run.best_file.is_file())

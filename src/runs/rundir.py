@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -20,10 +21,12 @@ from src.config import yaml_file
 from src.config.loading import make_config
 from src.config.schema import Config
 from src.errors import RunError
-from src.files import append_lines, last_line, read_json, read_lines, replace_file
+from src.files import append_lines, last_line, read_lines, replace_file
 from src.runs import records
 from src.runs.layout import RunPaths, SweepPaths
 from src.runs.ownership import Ownership, heart_beats, hold_lock, is_locked
+from src.runs.predictions import Predictions, read_predictions
+from src.runs.seal import check_content, read_sealed, sealed_text
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,19 @@ class RunDir(RunPaths):
         return SweepDir(self.path.parent)
 
     def result(self) -> dict[str, Any] | None:
-        """The run's result; None while it is not done. Raises RunError if the file is damaged."""
-        result = read_json(self.result_file, records.RESULT)
-        return result if result and result["status"] == "done" else None
+        """The run's result; None while it is not done. Raises RunError if the file is damaged or was edited."""
+        return self._sealed()[0]
+
+    def _sealed(self) -> tuple[dict[str, Any] | None, Mapping[str, str]]:
+        result, seal = read_sealed(self.result_file) or (None, {})
+        return (result, seal) if result and result["status"] == "done" else (None, {})
+
+    def check_files(self) -> None:
+        """Raise RunError if the run is done and a file that belongs to its result was damaged or exchanged since."""
+        seal = self._sealed()[1]
+        for path in self.sealed_files:
+            if seal and path.is_file():
+                check_content(path, path.read_bytes(), seal)
 
     def is_done(self) -> bool:
         """Whether there is a valid result. A damaged one does not count; `damage` describes it."""
@@ -65,16 +78,28 @@ class RunDir(RunPaths):
         return ""
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of the metrics log, in order. Raises RunError if the file is damaged."""
-        return read_lines(self.metrics_file, records.METRICS)
+        """The rows of the metrics log, in order. Raises RunError if it is damaged, or not the one of the result."""
+        rows = read_lines(self.metrics_file, records.METRICS)
+        self.check_files()
+        if any(after["step"] < before["step"] for before, after in itertools.pairwise(rows)):
+            raise RunError(f"{self.metrics_file}: its steps go back; {records.METRICS.advice}")
+        return rows
+
+    def predictions(self) -> Predictions | None:
+        """What the best epoch predicted for each image of val, or an evaluated network for its split; None if there is
+        no file. Raises RunError if it is damaged, or not the one of the result.
+        """
+        self.check_files()
+        return read_predictions(self.predictions_file)
 
     def last_metrics(self) -> dict[str, Any] | None:
         """The last row of the metrics log. Raises RunError if it is damaged."""
         return last_line(self.metrics_file, records.METRICS)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """Write result.json, which makes the run done."""
-        replace_file(self.result_file, yaml_file.json_text({"status": "done", **result}), check=self.check_owner)
+        """Write result.json, which makes the run done. The files that belong to it are complete."""
+        content = sealed_text({"status": "done", **result}, self.sealed_files)
+        replace_file(self.result_file, content, check=self.check_owner)
 
     def check_owner(self) -> None:
         """Raises TakenOverError if this process executes the run and another one has taken it over."""

@@ -7,18 +7,26 @@ checkpoint has seen. The TensorBoard file is a copy of it, rewritten by each att
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from src.config.schema import Config
 from src.errors import RunError
-from src.files import append_lines, remove_leftovers, replace_file
+from src.files import append_lines, encode_lines, remove_leftovers, replace_file
 from src.runs.hparams import hparams_of
 from src.runs.rundir import RunDir
 from src.training.event_file import EventFile
 from src.training.hparams_summary import best_scalars, end_summary, start_summaries
+
+
+class Seen(NamedTuple):
+    """The rows of the log that a checkpoint has seen: their size in bytes, and their SHA-256."""
+
+    size: int = 0
+    digest: str = hashlib.sha256().hexdigest()
 
 
 class MetricsLog:
@@ -27,11 +35,11 @@ class MetricsLog:
     Raises RunError if the disk refuses a row or its copy; the last checkpoint stays intact.
     """
 
-    def __init__(self, run: RunDir, keep_bytes: int, config: Config | None = None) -> None:
-        """Truncate the log to its first `keep_bytes` bytes, those that the restored state has seen, and open it.
+    def __init__(self, run: RunDir, seen: Seen = Seen(), config: Config | None = None) -> None:  # noqa: B008
+        """Truncate the log to what the restored state has `seen`, and open it.
 
-        With `config`, the run takes part in TensorBoard's HParams. Raises RunError if the log is shorter than that
-        (later steps cannot replace the lost rows), or if the manifest is damaged.
+        With `config`, the run takes part in TensorBoard's HParams. Raises RunError if these rows are not in the log as
+        the state has seen them (later steps cannot replace lost rows), or if the manifest is damaged.
         """
         self._run = run
         self._hparams = hparams_of(run, config) if config else None
@@ -41,7 +49,8 @@ class MetricsLog:
         # A failed write of an open file does not name it.
         self._written = run.path
         with self._naming_the_file():
-            self.size_bytes = _truncate(run, keep_bytes)
+            self._digest = _truncate(run, seen)
+            self._size = seen.size
             self._events = EventFile(run)
             self._written = self._events.path
             self._copy_what_is_known()
@@ -96,13 +105,14 @@ class MetricsLog:
                 self._events.scalars(int(best["step"]), best_scalars(self._hparams, best))
             self._events.summary(end_summary(diverged=diverged))
 
-    def flush(self) -> int:
-        """Make all rows durable. Returns the size of the log in bytes, for the next checkpoint."""
+    def flush(self) -> Seen:
+        """Make all rows durable. Returns what the next checkpoint has seen."""
         if self._pending:
             with self._naming_the_file():
-                self.size_bytes = append_lines(self._run.metrics_file, list(self._pending), check=self._run.check_owner)
-                self._pending.clear()
-        return self.size_bytes
+                self._size = append_lines(self._run.metrics_file, list(self._pending), check=self._run.check_owner)
+            self._digest.update(encode_lines(self._pending))
+            self._pending.clear()
+        return Seen(self._size, self._digest.hexdigest())
 
     def _copy_what_is_known(self) -> None:
         try:
@@ -121,15 +131,22 @@ class MetricsLog:
         self._events.scalars(row["step"], values, row["time"])
 
 
-def _truncate(run: RunDir, keep_bytes: int) -> int:
+def _truncate(run: RunDir, seen: Seen) -> hashlib._Hash:
+    """Remove the rows after those that were seen. Returns their running digest."""
     path = run.metrics_file
     content = path.read_bytes() if path.exists() else b""
-    if len(content) < keep_bytes:
+    if len(content) < seen.size:
         raise RunError(
-            f"{path}: has {len(content)} bytes, but the checkpoint has seen {keep_bytes}: rows were lost; "
+            f"{path}: has {len(content)} bytes, but the checkpoint has seen {seen.size}: rows were lost; "
             "restore the file"
+        )
+    digest = hashlib.sha256(content[: seen.size])
+    if digest.hexdigest() != seen.digest:
+        raise RunError(
+            f"{path}: its first {seen.size} bytes are not those that the checkpoint has seen: rows were damaged or "
+            "changed; restore the file, or start the run over with --fresh"
         )
     if content:
         # A new file even if nothing is removed: an earlier owner on a node that hung may still have the old one open.
-        replace_file(path, content[:keep_bytes])
-    return keep_bytes
+        replace_file(path, content[: seen.size])
+    return digest

@@ -17,7 +17,7 @@ from src.runs.rundir import RunDir
 from src.training.checkpoint import load_newest, restoring, save_state
 from src.training.device import device_facts
 from src.training.learner import Learner
-from src.training.metric_log import MetricsLog
+from src.training.metric_log import MetricsLog, Seen
 
 
 class Session:
@@ -41,8 +41,8 @@ class Session:
         check_as_planned(run, self.config, kind, self.data.digest)
         self.key = content_key(self.config, kind)
         self.learner = Learner(self.config, self.data.train)
-        # Size of the metrics that the restored state has seen. Later rows belong to steps that are repeated.
-        self._metrics_bytes = 0
+        # The metrics that the restored state has seen. Later rows belong to steps that are repeated.
+        self._seen = Seen()
         self._has_begun = False
         # Those in which the state was computed; the last one is not always that of this process.
         self._environments: list[Environment] = []
@@ -63,7 +63,7 @@ class Session:
         with restoring(self.run.checkpoints, saved):
             self.learner.load_state_dict(saved)
             restore(saved)
-        self._metrics_bytes = saved["metrics_bytes"]
+        self._seen = Seen(saved["metrics_bytes"], saved["metrics_digest"])
         environment = self._environment()
         self._environments = saved["environments"]
         changes = [differences(earlier, environment) for earlier in self._environments]
@@ -85,7 +85,7 @@ class Session:
         `in_hparams`: whether the run takes part in TensorBoard's HParams.
         """
         note_steps(self.run, first_step, total_steps, self._environments)
-        self.log = MetricsLog(self.run, self._metrics_bytes, self.config if in_hparams else None)
+        self.log = MetricsLog(self.run, self._seen, self.config if in_hparams else None)
         return self.log
 
     def note_work(self) -> None:
@@ -96,13 +96,15 @@ class Session:
 
     def save(self, step: int, content: Mapping[str, Any], keep: int) -> None:
         """Save the state after `step` steps: the learner's and `content`. Keeps the newest `keep` states."""
+        # Flushed before the state is written: a state must not refer to rows that a power cut can lose.
+        seen = self.log.flush()
         state = {
             "key": self.key,
             "environments": self._environments,
             **self.learner.state_dict(),
             **content,
-            # Flushed before the state is written: a state must not refer to rows that a power cut can lose.
-            "metrics_bytes": self.log.flush(),
+            "metrics_bytes": seen.size,
+            "metrics_digest": seen.digest,
         }
         save_state(self.run.checkpoints, step, state, keep, self.run.check_owner)
 

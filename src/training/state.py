@@ -34,6 +34,7 @@ class SavedState(BaseModel):
     numerics: dict[str, Any]
     losses: list[float]
     metrics_bytes: Count
+    metrics_digest: str
 
 
 @dataclass

@@ -22,6 +22,7 @@ import jobs
 from src.config.loading import load_config
 from src.runs.predictions import Predictions, encode_predictions
 from src.runs.rundir import RunDir, SweepDir
+from src.runs.seal import sealed_text
 from src.runs.sweeps import open_sweep
 from tests.benchmarks.scale import FakeSite, measure, run, show, write_grid
 
@@ -45,7 +46,7 @@ def finish(made: RunDir, pattern: bytes, accuracy: float, more: int = 0) -> None
     made.attempts_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     made.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     made.predictions_file.write_bytes(pattern)
-    made.result_file.write_text(json.dumps(facts))
+    made.result_file.write_text(sealed_text(facts, made.sealed_files))
 
 
 def patterns(images: int) -> list[tuple[bytes, float]]:
@@ -56,7 +57,7 @@ def patterns(images: int) -> list[tuple[bytes, float]]:
     for number in range(PATTERNS):
         correct = difficulty + 0.1 * random.standard_normal(images) < 0.1 + 0.4 * number / PATTERNS
         predicted = np.where(correct, label, (label + 1) % 200)
-        columns = label, predicted, random.random(images), random.random(images) * 5, correct
+        columns = label, predicted, random.random(images), random.random(images) * 5, correct, "images"
         made.append((encode_predictions(Predictions(*columns)), float(correct.mean())))
     return made
 

@@ -248,7 +248,7 @@ def test_what_is_damaged_is_a_gap_with_its_message(project: Project, copied: Pro
     else:
         copied.checks.write_text('{"data')
         damage_result(copied, "evaluate_")
-        expected = {"M2": "checks.json: holds no JSON", "M9": "result.json: steps: must be"}
+        expected = {"M2": "checks.json: is not JSON", "M9": "result.json: steps: must be"}
     markdown, html = copied.report()
     Page(html)
     for place, message in expected.items():

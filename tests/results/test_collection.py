@@ -150,10 +150,54 @@ def test_the_keys_of_the_answer_are_those_that_its_description_names(
     assert all(f" {key} " in text for key in answer["as_good"])
 
 
-def test_damaged_results_per_image_are_noted_and_not_used(
-    sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def _edited(path: Path, old: bytes, new: bytes) -> None:
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda best, other: best.predictions_file.write_bytes(b"PK"),
+        # Whole, but of another run.
+        lambda best, other: best.predictions_file.write_bytes(other.predictions_file.read_bytes()),
+        lambda best, other: best.result_file.write_bytes(other.result_file.read_bytes()),
+        lambda best, other: _edited(best.result_file, b'"accuracy": 0.', b'"accuracy": 0.9'),
+        lambda best, other: _edited(best.result_file, b'"loss": ', b'"loss": 1'),
+        # A row in the middle that was changed, is no JSON, or is gone.
+        lambda best, other: _edited(best.metrics_file, b'"step": 5', b'"step": 7'),
+        lambda best, other: _edited(best.metrics_file, b'{"step"', b'{"st\x00ep'),
+        lambda best, other: best.metrics_file.write_bytes(best.metrics_file.read_bytes().partition(b"\n")[2]),
+    ],
+    ids=["torn", "exchanged", "result exchanged", "accuracy", "loss", "row", "no JSON", "row lost"],
+)
+def test_a_run_whose_files_do_not_belong_together_is_damaged_and_nothing_of_it_is_believed(
+    sweep: SweepDir,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[RunDir, RunDir], object],
 ) -> None:
-    sweep.runs()[1].predictions_file.write_bytes(b"PK")
+    best, second, other = sweep.runs()[:3]
+    damage(best, other)
     ask(tmp_path)
-    assert "predictions.npz: is damaged" in capsys.readouterr().out
-    assert json.loads((sweep.path / "aggregate.json").read_text())["notes"]
+    with sweep.table_file("csv").open() as file:
+        rows = {row["run"]: row for row in csv.DictReader(file)}
+    assert (rows[best.name]["state"], rows[best.name]["val/accuracy"], rows[best.name]["verdict"]) == (
+        "damaged",
+        "",
+        "",
+    )
+    assert "restore it" in rows[best.name]["error"]
+    assert (rows[second.name]["state"], rows[second.name]["verdict"]) == ("done", "best")
+    assert json.loads((sweep.path / "aggregate.json").read_text())["best"]["run"] == second.name
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_files_that_a_user_removed_are_no_damage(sweep: SweepDir, tmp_path: Path) -> None:
+    for run in sweep.runs()[:2]:
+        run.predictions_file.unlink()
+        run.metrics_file.unlink()
+    ask(tmp_path)
+    with sweep.table_file("csv").open() as file:
+        assert [row["state"] for row in csv.DictReader(file)][:3] == ["done"] * 3

@@ -22,7 +22,7 @@ from hpc.submission.launching import launch
 from hpc.submission.submissions import submissions
 from src.config.schema import Config
 from src.errors import RunError
-from src.files import append_lines
+from src.files import append_lines, read_lines
 from src.requests import grid_request, train_request
 from src.results.collection import collect
 from src.results.table import read_table
@@ -48,9 +48,9 @@ def sweep(small: Callable[..., Config]) -> SweepDir:
 
 
 def write_line(path: Path, content: object, line: int = 2) -> None:
-    """Replace a line by other JSON, or add one. An incomplete line before it counts, too."""
+    """Replace a line by other JSON, or add one. An empty line before it counts, too."""
     lines = path.read_text().splitlines() if path.exists() else []
-    lines += ['{"torn'] * (line - 1 - len(lines))
+    lines += [""] * (line - 1 - len(lines))
     path.write_text("\n".join([*lines[: line - 1], json.dumps(content), *lines[line:]]) + "\n")
 
 
@@ -147,13 +147,49 @@ def test_an_owner_file_of_another_shape_stops_what_nobody_can_tell_the_owner_of(
             run.record_attempt(1, start=1.0)
 
 
-def test_unknown_keys_are_kept_and_torn_lines_passed_over(sweep: SweepDir) -> None:
+def test_unknown_keys_are_kept_and_a_torn_last_line_is_passed_over(sweep: SweepDir) -> None:
     run = sweep.runs()[2]
     run.record_attempt(1, start=1.0, new={"a": [1]})
-    with run.attempts_file.open("ab") as file:
-        file.write(b'{"attempt": 2, "sta\n\0\0\0\n\xff\xfe\n' + b"[" * 9000 + b"\n")
+    for torn in (b'{"attempt": 2, "sta', b"\0\0\0", b"\xff\xfe", b"[" * 9000):
+        with run.attempts_file.open("ab") as file:
+            file.write(torn)
+        assert run.attempts() == [{"attempt": 1, "start": 1.0, "new": {"a": [1]}}]
+        run.record_attempt(1, first_step=1)
+        assert run.attempts() == [{"attempt": 1, "start": 1.0, "new": {"a": [1]}, "first_step": 1}]
+        run.attempts_file.write_bytes(run.attempts_file.read_bytes().partition(b"\n")[0] + b"\n")
+    run.attempts_file.write_bytes(run.attempts_file.read_bytes().rstrip())  # Only the line break is lost.
     run.record_attempt(1, end=2.0, cause="TIMEOUT")
     assert run.attempts() == [{"attempt": 1, "start": 1.0, "new": {"a": [1]}, "end": 2.0, "cause": "TIMEOUT"}]
+
+
+@pytest.mark.parametrize("damage", [b'{"attempt": 2, "sta', b"\0\0\0", b"\xff\xfe", b"[" * 9000, b"null", b"7"])
+@pytest.mark.parametrize("after", [b"\n", b'\n{"attempt": 1, "step": 1, "epoch": 1.0, "time": 1.0, "job_name": "x"'])
+def test_only_the_last_line_may_be_torn(sweep: SweepDir, damage: bytes, after: bytes) -> None:
+    run = sweep.runs()[2]
+    readers: dict[Path, Callable[[], object]] = {
+        run.attempts_file: run.attempts,
+        run.metrics_file: run.metrics,
+        sweep.submissions_file: lambda: submissions(sweep),
+        sweep.cells_file: sweep.cells,
+        run.provenance_file: lambda: read_lines(run.provenance_file),
+    }
+    for path, read in readers.items():
+        whole = path.read_bytes() if path.exists() else b""
+        path.write_bytes(whole + damage + after)
+        number = whole.count(b"\n") + 1
+        with pytest.raises(RunError, match=rf"{path.name}: line {number}: .*restore it"):
+            read()
+        path.write_bytes(whole)
+    run.metrics_file.write_bytes(damage + after)
+    with pytest.raises(RunError, match=r"metrics\.jsonl: line 1: "):
+        run.last_metrics()
+
+
+def test_steps_that_go_back_are_damage(sweep: SweepDir) -> None:
+    run = sweep.runs()[2]
+    append_lines(run.metrics_file, [{**ROW, "step": step} for step in (1, 3, 3, 2)])
+    with pytest.raises(RunError, match=r"metrics\.jsonl: its steps go back"):
+        run.metrics()
 
 
 def test_an_error_that_names_a_file_of_no_text_is_read_back(sweep: SweepDir) -> None:
@@ -332,7 +368,8 @@ def test_axes_of_several_types_fit_into_the_tables(sweep: SweepDir, tmp_path: Pa
 
 
 def test_values_that_no_figure_can_show_are_refused(sweep: SweepDir) -> None:
-    run = sweep.runs()[0]
+    run = sweep.runs()[2]
+    write_line(run.metrics_file, ROW, 1)
     write_line(run.metrics_file, {**ROW, "val/accuracy": 1e308})
     with pytest.raises(RunError, match=r"line 2: val/accuracy: must be from -1e\+39 to 1e\+39"):
         run.metrics()

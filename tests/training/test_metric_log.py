@@ -25,7 +25,7 @@ def scalars(run: RunDir, tag: str) -> list[tuple[int, float]]:
 
 
 def test_rows_are_in_the_log_and_in_tensorboard(run: RunDir) -> None:
-    with MetricsLog(run, 0) as log:
+    with MetricsLog(run) as log:
         log.log(1, 0.5, {"train/loss": 2.0})
         log.log(2, 1.0, {"train/loss": 1.0, "val/accuracy": 0.25})
         log.flush()
@@ -35,7 +35,7 @@ def test_rows_are_in_the_log_and_in_tensorboard(run: RunDir) -> None:
 
 
 def test_a_resumed_log_equals_one_of_a_single_attempt(run: RunDir) -> None:
-    with MetricsLog(run, 0) as log:
+    with MetricsLog(run) as log:
         log.log(1, 0.5, {"train/loss": 2.0})
         kept = log.flush()
         log.log(2, 1.0, {"train/loss": 9.0})
@@ -49,8 +49,28 @@ def test_a_resumed_log_equals_one_of_a_single_attempt(run: RunDir) -> None:
 
 
 def test_a_log_shorter_than_the_state_has_seen_is_refused(run: RunDir) -> None:
-    with MetricsLog(run, 0) as log:
+    with MetricsLog(run) as log:
         log.log(1, 0.5, {"train/loss": 2.0})
-        size = log.flush()
+        seen = log.flush()
     with pytest.raises(RunError, match="rows were lost"):
-        MetricsLog(run, size + 1)
+        MetricsLog(run, seen._replace(size=seen.size + 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b'"train/loss": 2.0', b'"train/loss": 0.2'), (b'"step": 1', b'"step": 2'), (b'"epoch": 0.5', b'"epoch": x.5')],
+)
+def test_rows_that_were_changed_since_the_state_saw_them_are_refused(run: RunDir, old: bytes, new: bytes) -> None:
+    with MetricsLog(run) as log:
+        log.log(1, 0.5, {"train/loss": 2.0})
+        log.log(2, 1.0, {"train/loss": 1.0})
+        seen = log.flush()
+        log.log(3, 1.5, {"train/loss": 0.5})
+        log.flush()
+    whole = run.metrics_file.read_bytes()
+    run.metrics_file.write_bytes(whole.replace(old, new, 1))
+    with pytest.raises(RunError, match=r"metrics\.jsonl: its first \d+ bytes are not those .* restore the file"):
+        MetricsLog(run, seen)
+    run.metrics_file.write_bytes(whole[:-3])
+    with MetricsLog(run, seen) as log:
+        assert log.flush() == seen

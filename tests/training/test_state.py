@@ -15,6 +15,7 @@ from tests.training.test_trainer import execute, new_run
 # The entries of a checkpoint of format 1.
 FORMAT_1 = {
     *("format", "key", "total_steps", "model_state_dict", "optimizer", "random", "threads", "metrics_bytes"),
+    "metrics_digest",
     *("step", "evaluated_step", "losses", "epoch_sums", "train", "last", "best", "best_weights", "train_seconds"),
     "diverged",
     "best_predictions",
