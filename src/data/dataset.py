@@ -8,6 +8,7 @@ load(config)       prepare, then return the three parts
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,12 @@ class ImageSubset:
     def count_shared(self, other: ImageSubset) -> int:
         """How many of these images are also in `other`, pixel for pixel."""
         return count_shared(self.digests[self.indices], other.digests[other.indices])
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits, equal for two parts with the same images and labels in the same order."""
+        content = self.digests[self.indices].tobytes() + self.labels[self.indices].tobytes()
+        return hashlib.sha256(content).hexdigest()[:16]
 
     def take(self, positions: npt.NDArray[np.int64] | Tensor) -> tuple[Tensor, Tensor]:
         """Copies of the images uint8 (B, 3, H, W) and labels int64 (B,) at `positions`, int (B,), of this part."""

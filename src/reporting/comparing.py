@@ -87,6 +87,8 @@ def _seen(report: Report, row: Row, base: Row) -> list[str]:
         parts.append(f"val/{metric} {signed(row[f'{metric}_difference'])} ({verdict})")
     if row["p_value"] is not None:
         parts.append(report.texts("mcnemar", p=f"{row['p_value']:.3g}"))
+    if row["paired"] is False:
+        parts.append(report.texts("unpaired"))
     if row["gap"] is not None and base["gap"] is not None:
         parts.append(report.texts("m7_gap", gap=signed(row["gap"]), base=signed(base["gap"])))
     return [row["run"], expected, "; ".join(parts)]

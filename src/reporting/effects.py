@@ -34,6 +34,8 @@ def best_set_blocks(report: Report, answer: Answer) -> Iterator[Block]:
     if found.method == "bootstrap":
         seeds = max(len(each.values) for each in answer.settings) > 1
         yield report.say("bootstrap_seeds" if seeds else "bootstrap_one_seed")
+        if found.image_sets > 1:
+            yield report.say("bootstrap_sets", sets=found.image_sets)
     elif answer.effects and answer.effects.threshold is not None:
         threshold = {"column": column, "threshold": f"{answer.effects.threshold:.4f}"}
         yield report.say("threshold", **threshold, noise=_noise(report, answer.effects))

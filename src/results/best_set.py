@@ -1,6 +1,6 @@
 """Which settings of a sweep are as good as the best one, as far as the data can tell.
 
-With results per image: a bootstrap over the images, paired between the settings (all were measured on the same images),
+With results per image: a bootstrap over the images, paired between the settings that were measured on the same images,
 to which the noise between seeds is added where a setting was trained with several.
 
 - A setting stays in the set unless a test rejects that it is the best. Its statistic is the largest of its studentised
@@ -24,6 +24,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from src.config.schema import Select
+from src.results.image_scores import SCORES, ImageGroup, kept_of, read_groups
 from src.results.intervals import LEVEL
 from src.results.seeds import SettingResults, pooled_sd
 from src.runs.predictions import Predictions
@@ -39,13 +40,6 @@ _WINNER_RESAMPLES = 500
 _BATCH = 100
 # The test takes time in proportion to the square of the number of settings. Beyond this many, the screening decides.
 _MOST_TESTED = 300
-
-# The score of each image, by selecting metric: higher is better, float (N,).
-_SCORES: dict[str, Callable[[Predictions], NDArray[np.float64]]] = {
-    "accuracy": lambda found: found.correct.astype("float64"),
-    "top5_accuracy": lambda found: found.in_top5.astype("float64"),
-    "loss": lambda found: -found.loss,
-}
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,8 @@ class BestSet:
     """The settings that cannot be told from the best one, by the names of their first runs; the best one is first.
 
     `method`: "bootstrap" or "threshold". `probability`: of being the best, by name, only with the bootstrap. `winner`:
-    likewise. `sentence`: the method, and what it does not cover.
+    likewise. `sentence`: the method, and what it does not cover. `image_sets`: how many different sets of images the
+    bootstrap is over; 0 without it.
     """
 
     method: str
@@ -72,6 +67,7 @@ class BestSet:
     probability: dict[str, float]
     winner: Winner | None
     sentence: str
+    image_sets: int = 0
 
 
 def best_set_by_threshold(settings: Sequence[SettingResults], select: Select, threshold: float, note: str) -> BestSet:
@@ -85,26 +81,28 @@ def best_set_by_threshold(settings: Sequence[SettingResults], select: Select, th
 def best_set_by_images(
     settings: Sequence[SettingResults], select: Select, predictions_of: Callable[[str], Predictions | None]
 ) -> BestSet | None:
-    """The set by the bootstrap over images; None if the metric is no mean over images, or a run that counts has no
-    predictions on the same images as the others.
+    """The set by the bootstrap over images; None if the metric is no mean over images, a run that counts has no
+    predictions, or the runs of one setting were measured on different images.
 
     `settings`: the best first. `predictions_of`: from a run's name. Raises RunError if a file is damaged.
     """
-    score_of = _SCORES.get(select.name)
+    score_of = SCORES.get(select.name)
     first = predictions_of(settings[0].name) if score_of else None
     if score_of is None or first is None:
         return None
     noise, degrees = pooled_sd(settings)
     limit = _limit(1 - (1 - LEVEL) / len(settings), degrees)
     # The standard deviation of a difference of two shares is at most 1: the files of hopeless runs need not be read.
-    widest = (1 / math.sqrt(len(first.label)) + 2 * noise) * limit if select.name != "loss" else math.inf
+    # Their images may be fewer if the data set is an axis.
+    bounded = select.name != "loss" and not any(name.startswith("dataset.") for name in settings[0].rows[0])
+    widest = (1 / math.sqrt(len(first.label)) + 2 * noise) * limit if bounded and len(first.label) else math.inf
     top = select.score(settings[0].mean)
     chosen = [each for each in settings if top - select.score(each.mean) <= widest]
-    scores = _read_scores(chosen, first, score_of, predictions_of)
-    if scores is None:
+    groups = read_groups(chosen, score_of, predictions_of)
+    if groups is None or not all(len(group.scores) for group in groups):
         return None
-    chosen, scores = _screened(chosen, scores, noise, limit)
-    return _Bootstrap(chosen, scores, noise, degrees).best_set(len(settings), select)
+    chosen, groups = kept_of(groups, chosen, _screened(chosen, groups, noise, limit))
+    return _Bootstrap(chosen, groups, noise, degrees).best_set(len(settings), select)
 
 
 def _limit(level: float, degrees: int) -> float:
@@ -116,67 +114,39 @@ def _limit(level: float, degrees: int) -> float:
     return float(stats.t.ppf(level, degrees))
 
 
-def _read_scores(
-    settings: Sequence[SettingResults],
-    first: Predictions,
-    score_of: Callable[[Predictions], NDArray[np.float64]],
-    predictions_of: Callable[[str], Predictions | None],
-) -> NDArray[np.float32] | None:
-    """The scores of all runs, float (N, runs), setting by setting; None if one was not measured on the same images."""
-    import numpy as np
-
-    columns = []
-    for row in (row for each in settings for row in each.rows):
-        found = predictions_of(str(row["run"]))
-        if found is None or not np.array_equal(found.label, first.label):
-            return None
-        columns.append(score_of(found).astype("float32"))
-    return np.stack(columns, axis=1)
-
-
 def _screened(
-    settings: Sequence[SettingResults], scores: NDArray[np.float32], noise: float, limit: float
-) -> tuple[list[SettingResults], NDArray[np.float32]]:
-    """Without the settings that already a test against the best alone excludes, at a level divided by the number of
-    settings. The test of the maximum would exclude them too, with more work.
+    settings: Sequence[SettingResults], groups: Sequence[ImageGroup], noise: float, limit: float
+) -> list[int]:
+    """The numbers of the settings without those that already a test against the best alone excludes, at a level divided
+    by the number of settings. The test of the maximum would exclude them too, with more work.
     """
-    import numpy as np
-
-    means, starts = _setting_means(settings, scores)
-    kept: list[SettingResults] = []
-    columns: list[int] = []
-    for number, each in enumerate(settings):
-        difference = means[:, 0] - means[:, number]
-        seeds = noise**2 * (1 / len(settings[0].values) + 1 / len(each.values))
-        error = math.sqrt(float(difference.var()) / len(difference) + seeds)
-        if float(difference.mean()) <= limit * error:
-            kept.append(each)
-            columns += range(starts[number], starts[number] + len(each.values))
-    return kept, np.take(scores, columns, axis=1)
-
-
-def _setting_means(
-    settings: Sequence[SettingResults], scores: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], list[int]]:
-    """The mean over the seeds of each setting, float (N, settings), and the first column of each setting."""
-    import numpy as np
-
-    counts = [len(each.values) for each in settings]
-    starts = [sum(counts[:number]) for number in range(len(counts))]
-    return np.add.reduceat(scores, starts, axis=1) / np.array(counts, dtype="float32"), starts
+    first, kept = groups[0], []
+    best, best_seeds = first.means[:, 0], 1 / len(settings[0].values)
+    for group in groups:
+        for place, number in enumerate(group.members):
+            own = group.means[:, place]
+            if group is first:
+                variance = float((best - own).var()) / len(own)
+            else:
+                variance = float(best.var()) / len(best) + float(own.var()) / len(own)
+            error = math.sqrt(variance + noise**2 * (best_seeds + 1 / len(settings[number].values)))
+            if float(best.mean()) - float(own.mean()) <= limit * error:
+                kept.append(number)
+    return sorted(kept)
 
 
 class _Bootstrap:
-    """Resamples of the images. `scores`: float (N, runs), setting by setting, the best setting first."""
+    """Resamples of the images of each group; the settings of one group are resampled together."""
 
     def __init__(
-        self, settings: Sequence[SettingResults], scores: NDArray[np.float32], noise: float, degrees: int
+        self, settings: Sequence[SettingResults], groups: Sequence[ImageGroup], noise: float, degrees: int
     ) -> None:
         import numpy as np
 
-        self._settings, self._scores, self._noise, self._degrees = settings, scores, noise, degrees
+        self._settings, self._groups, self._noise, self._degrees = settings, groups, noise, degrees
         self._random = np.random.default_rng(0)
-        self._means, self._starts = _setting_means(settings, scores)
+        self._sizes = np.array([len(each.values) for each in settings])
+        self._starts = np.cumsum([0, *self._sizes[:-1]])
 
     def best_set(self, compared: int, select: Select) -> BestSet:
         """The set, out of `compared` settings."""
@@ -192,10 +162,15 @@ class _Bootstrap:
         winner = Winner(select.score(float(values[0])), select.score(float(selected.mean())), low, high)
         probability = {name: float(share) for name, share in zip(names, shares, strict=True)}
         chosen = [name for name, member in zip(names, members, strict=True) if member]
-        return BestSet("bootstrap", chosen, compared, probability, winner, self._sentence())
+        return BestSet("bootstrap", chosen, compared, probability, winner, self._sentence(), len(self._groups))
 
     def _sentence(self) -> str:
-        images = f"{len(self._scores):,} images of val"
+        images = f"{len(self._groups[0].scores):,} images of val"
+        if len(self._groups) > 1:
+            images = (
+                f"images of val, of which there are {len(self._groups)} different sets: only settings with the same "
+                "images are paired"
+            )
         if self._degrees:
             covers = "The noise between seeds is part of it, taken as equal in all settings."
         else:
@@ -211,16 +186,25 @@ class _Bootstrap:
         """
         import numpy as np
 
-        n = len(self._scores)
         drawn, selected = [], []
         for start in range(0, _RESAMPLES, _BATCH):
-            indices = self._random.integers(0, n, (_BATCH, n)) + n * np.arange(_BATCH)[:, None]
-            counts = np.bincount(indices.ravel(), minlength=n * _BATCH).reshape(_BATCH, n).astype("float32")
-            drawn.append((counts @ self._means) / n)
+            draws = [self._draw(len(group.scores)) for group in self._groups]
+            drawn.append(np.empty((_BATCH, len(self._settings))))
+            for group, counts in zip(self._groups, draws, strict=True):
+                drawn[-1][:, group.members] = (counts @ group.means) / len(group.scores)
             if start < _WINNER_RESAMPLES:
-                selected.append(self._value_of_winner(counts))
-        noisy = np.concatenate(drawn).astype("float64") + self._seed_noise()
-        return self._means.mean(axis=0, dtype="float64"), noisy, np.concatenate(selected)
+                selected.append(self._value_of_winner(draws))
+        values = np.empty(len(self._settings))
+        for group in self._groups:
+            values[group.members] = group.means.mean(axis=0, dtype="float64")
+        return values, np.concatenate(drawn) + self._seed_noise(), np.concatenate(selected)
+
+    def _draw(self, n: int) -> NDArray[np.float32]:
+        """How often each of `n` images is drawn in each resample of a batch, (batch, n)."""
+        import numpy as np
+
+        indices = self._random.integers(0, n, (_BATCH, n)) + n * np.arange(_BATCH)[:, None]
+        return np.bincount(indices.ravel(), minlength=n * _BATCH).reshape(_BATCH, n).astype("float32")
 
     def _seed_noise(self) -> NDArray[np.float64]:
         import numpy as np
@@ -230,21 +214,23 @@ class _Bootstrap:
             return np.zeros(shape)
         # The spread between seeds is itself an estimate: the heavier tails of Student's distribution.
         spread = self._noise * np.sqrt(self._degrees / self._random.chisquare(self._degrees, (_RESAMPLES, 1)))
-        counts = np.array([len(each.values) for each in self._settings])
-        noise: NDArray[np.float64] = self._random.standard_normal(shape) * spread / np.sqrt(counts)
+        noise: NDArray[np.float64] = self._random.standard_normal(shape) * spread / np.sqrt(self._sizes)
         return noise
 
-    def _value_of_winner(self, counts: NDArray[np.float32]) -> NDArray[np.float64]:
-        """For each row of `counts` (resamples, N), the winner's mean over the images with count 0, (resamples,)."""
+    def _value_of_winner(self, draws: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """For each resample, of which `draws` has the counts of each group (resamples, N), the winner's mean over the
+        images with count 0, (resamples,).
+        """
         import numpy as np
 
-        n, rows = counts.shape[1], np.arange(len(counts))
-        outside = (counts == 0).astype("float32")
-        inside = (counts @ self._scores) / n
-        left_out = (outside @ self._scores) / outside.sum(axis=1, keepdims=True)
-        sizes = np.array([len(each.values) for each in self._settings])
+        rows, sizes = np.arange(_BATCH), self._sizes
+        inside, left_out = np.empty((2, _BATCH, int(sizes.sum())))
+        for group, counts in zip(self._groups, draws, strict=True):
+            outside = (counts == 0).astype("float32")
+            inside[:, group.runs] = (counts @ group.scores) / counts.shape[1]
+            left_out[:, group.runs] = (outside @ group.scores) / outside.sum(axis=1, keepdims=True)
         # One seed of each setting measures, the others select; a single seed does both.
-        measuring = np.array(self._starts) + self._random.integers(0, sizes, (len(counts), len(sizes)))
+        measuring = self._starts + self._random.integers(0, sizes, (_BATCH, len(sizes)))
         totals, own = np.add.reduceat(inside, self._starts, axis=1), np.take_along_axis(inside, measuring, axis=1)
         selecting = np.where(sizes > 1, (totals - own) / np.maximum(sizes - 1, 1), own)
         found: NDArray[np.float64] = left_out[rows, measuring[rows, selecting.argmax(axis=1)]].astype("float64")
@@ -257,9 +243,10 @@ class _Bootstrap:
         count = len(values)
         if count > _MOST_TESTED:
             return [True] * count
-        sizes = np.array([len(each.values) for each in self._settings])
-        covariance = np.cov(self._means, rowvar=False).reshape(count, count) / len(self._means)
-        covariance += np.diag(self._noise**2 / sizes)
+        covariance = np.diag(self._noise**2 / self._sizes)
+        for group in self._groups:
+            own = np.cov(group.means, rowvar=False).reshape(2 * (len(group.members),)) / len(group.means)
+            covariance[np.ix_(group.members, group.members)] += own
         variance, deviations, members = np.diag(covariance), resampled - values, []
         for number in range(count):
             differences = deviations - deviations[:, [number]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from src.results.pairs import paired_difference, verdict
+from src.results.pairs import UNPAIRED, difference_of, verdict
 from src.results.table import read_table
 from src.runs.rundir import SweepDir
 
@@ -12,8 +12,9 @@ from src.runs.rundir import SweepDir
 def improvement(refined: SweepDir, first: SweepDir) -> dict[str, Any] | None:
     """The best cell of `refined` minus that of `first`; None while one of them has no finished cell.
 
-    Keys: `first`, `refined` ({sweep, run, value, epochs}), `metric`, `difference`, `low` and `high` (95 %, paired over
-    the images of val; None without results per image, or if the metric is neither accuracy nor the loss), `sentence`.
+    Keys: `first`, `refined` ({sweep, run, value, epochs}), `metric`, `difference`, `low` and `high` (95 %, over the
+    images of val; None without results per image, or if the metric is neither accuracy nor the loss), `paired` (whether
+    both are of the same images), `sentence`.
     """
     tables = read_table(first), read_table(refined)
     best = [table.best() for table in tables]
@@ -28,12 +29,14 @@ def improvement(refined: SweepDir, first: SweepDir) -> dict[str, Any] | None:
     if sides[0]["value"] is None:
         return None
     difference = sides[1]["value"] - sides[0]["value"]
-    paired = paired_difference(refined.run(str(best[1]["run"])), first.run(str(best[0]["run"])))
-    low, high = paired.get(f"{select.name}_low"), paired.get(f"{select.name}_high")
+    found = difference_of(refined.run(str(best[1]["run"])), first.run(str(best[0]["run"])))
+    low, high = found.get(f"{select.name}_low"), found.get(f"{select.name}_high")
     unequal = "" if sides[0]["epochs"] == sides[1]["epochs"] else " The two also differ in their epochs."
+    seen = verdict(difference, low, high, select.column)
+    seen += f" ({UNPAIRED})" if found["paired"] is False else ""
     sentence = (
         f"best of {refined.name} ({sides[1]['run']}, {sides[1]['epochs']:g} epochs) minus best of {first.name} "
-        f"({sides[0]['run']}, {sides[0]['epochs']:g} epochs): {verdict(difference, low, high, select.column)}.{unequal}"
+        f"({sides[0]['run']}, {sides[0]['epochs']:g} epochs): {seen}.{unequal}"
     )
     return {
         "first": sides[0],
@@ -42,5 +45,6 @@ def improvement(refined: SweepDir, first: SweepDir) -> dict[str, Any] | None:
         "difference": difference,
         "low": low,
         "high": high,
+        "paired": found["paired"],
         "sentence": sentence,
     }

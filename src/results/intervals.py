@@ -5,6 +5,7 @@ t_interval(values)                 the mean of a few values, such as the accurac
 bootstrap(statistic, n)            any statistic of n images
 difference_of_shares(...)          two shares of different images, such as test against val
 mcnemar(first, second)             two networks on the same images
+welch(first, second)               two means of different images
 selection_quantile(count, degrees) how far the best of equal settings is above one of them
 """
 
@@ -87,6 +88,24 @@ def difference_of_shares(hits_a: int, n_a: int, hits_b: int, n_b: int, level: fl
     (low_a, high_a), (low_b, high_b) = wilson(hits_a, n_a, level), wilson(hits_b, n_b, level)
     a, b = hits_a / n_a, hits_b / n_b
     return a - b - math.hypot(a - low_a, high_b - b), a - b + math.hypot(high_a - a, b - low_b)
+
+
+def welch(first: Sequence[float], second: Sequence[float], level: float = LEVEL) -> Interval | None:
+    """The interval for the mean of `first` minus that of `second`, two independent samples whose variances may differ
+    (Welch 1947, Biometrika 34:28). None for fewer than two values in one of them.
+    """
+    import numpy as np
+    from scipy import stats
+
+    if min(len(first), len(second)) < 2:
+        return None
+    a, b = (float(np.var(values, ddof=1)) / len(values) for values in (first, second))
+    difference = float(np.mean(first)) - float(np.mean(second))
+    if a + b == 0:
+        return difference, difference
+    degrees = (a + b) ** 2 / (a**2 / (len(first) - 1) + b**2 / (len(second) - 1))
+    half = float(stats.t.ppf((1 + level) / 2, degrees)) * math.sqrt(a + b)
+    return difference - half, difference + half
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from src.runs.rundir import SweepDir
 
 NOTE = (
     "Differences are variant minus base, of the best epoch of each, on val. Intervals and McNemar's exact test are "
-    "paired over the images; one seed per variant, so they do not cover the spread between seeds. The gap is val loss "
-    "minus train loss at the last epoch; the train loss is a mean over the epoch, with augmentation."
+    "paired over the images, unless the two were measured on different ones; one seed per variant, so they do not "
+    "cover the spread between seeds. The gap is val loss minus train loss at the last epoch; the train loss is a mean "
+    "over the epoch, with augmentation."
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from src.config.schema import Select
 from src.config.validation import BASE
-from src.results.pairs import paired_difference, verdict
+from src.results.pairs import UNPAIRED, difference_of, verdict
 from src.results.table import Row, Table, read_table
 from src.results.terminal import show_value
 from src.results.training_figure import loss_gaps
@@ -15,7 +15,7 @@ from src.runs.hparams import axis_name, axis_value
 from src.runs.rundir import RunDir, SweepDir
 
 _DIFFERENCES = (
-    *("difference", "accuracy_difference", "accuracy_low", "accuracy_high", "p_value"),
+    *("difference", "paired", "accuracy_difference", "accuracy_low", "accuracy_high", "p_value"),
     *("loss_difference", "loss_low", "loss_high", "gap_difference"),
 )
 
@@ -25,8 +25,9 @@ def compare_variants(sweep: SweepDir, expected: Mapping[str, str | None]) -> lis
 
     Keys: `run`, `changed` (what differs from the base, as text), `state`, the selecting metric and `val/loss` (of the
     best epoch), `train/loss` (of the last epoch), `gap`; against the base: `difference` of the selecting metric,
-    `accuracy_difference` with `_low`, `_high` and `p_value`, `loss_difference` with `_low`, `_high`, `gap_difference`;
-    `expected` and `seen`. Also `environment`, if the table has that column.
+    `paired` (whether both were measured on the same images), `accuracy_difference` with `_low`, `_high` and `p_value`,
+    `loss_difference` with `_low`, `_high`, `gap_difference`; `expected` and `seen`. Also `environment`, if the table
+    has that column.
     """
     table = read_table(sweep)
     cells = {str(cell["name"]): cell["overrides"] for cell in sweep.cells()}
@@ -58,8 +59,8 @@ def _differences(
     result: dict[str, Any] = dict.fromkeys(_DIFFERENCES)
     if row is base or not (table.is_comparable(row) and table.is_comparable(base)):
         return result
-    paired = paired_difference(sweep.run(str(row["run"])), sweep.run(BASE))
-    result |= {name: paired[name] for name in _DIFFERENCES if name in paired}
+    found = difference_of(sweep.run(str(row["run"])), sweep.run(BASE))
+    result |= {name: found[name] for name in _DIFFERENCES if name in found}
     result["difference"] = row[table.select.column] - base[table.select.column]
     # Without results per image the differences are known all the same, but not their intervals.
     for name in ("accuracy", "loss"):
@@ -88,6 +89,8 @@ def _sentence(row: Row, against: Row, base_gap: float | None, select: Select) ->
     test = "" if against["p_value"] is None else f", McNemar p = {against['p_value']:.3g}"
     parts.append(verdict(against["accuracy_difference"], *bounds, "val accuracy") + test)
     parts.append(verdict(against["loss_difference"], against["loss_low"], against["loss_high"], "val loss"))
+    if against["paired"] is False:
+        parts.append(UNPAIRED)
     if row["gap"] is not None and base_gap is not None:
         parts.append(f"gap between val and train loss {row['gap']:+.3f}, base {base_gap:+.3f}")
     return f"against the base: {'; '.join(parts)}."

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from src.errors import RunError
 from src.files import replace_file
@@ -23,7 +23,7 @@ class Predictions:
 
     `label`, `predicted`: class numbers, int (N,). `confidence`: the softmax probability of `predicted`, float (N,).
     `loss`: the cross-entropy in nats, float (N,). `in_top5`: whether `label` is one of the five most probable, bool
-    (N,).
+    (N,). `images`: a digest, equal for the same images in the same order, see src/data/dataset.py.
     """
 
     label: NDArray[np.int64]
@@ -31,6 +31,7 @@ class Predictions:
     confidence: NDArray[np.float64]
     loss: NDArray[np.float64]
     in_top5: NDArray[np.bool_]
+    images: str
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -39,9 +40,21 @@ class Predictions:
 
         return np.equal(self.label, self.predicted)
 
+    def same_images(self, other: Predictions) -> bool:
+        """Whether both are of the same images, so that they can be paired."""
+        return self.images == other.images and len(self.label) == len(other.label)
 
-# Half precision has three digits, enough for means over images, and halves the file.
-_ON_DISK = {"label": "uint16", "predicted": "uint16", "confidence": "float16", "loss": "float32", "in_top5": "bool"}
+
+# By name, its type on disk and in memory. Half precision has three digits, enough for means over images, and halves the
+# file.
+_COLUMNS = {
+    "label": ("uint16", "int64"),
+    "predicted": ("uint16", "int64"),
+    "confidence": ("float16", "float64"),
+    "loss": ("float32", "float64"),
+    "in_top5": ("bool", "bool"),
+}
+_IMAGES = "images"
 
 
 def encode_predictions(predictions: Predictions) -> bytes:
@@ -49,7 +62,8 @@ def encode_predictions(predictions: Predictions) -> bytes:
     import numpy as np
 
     buffer = io.BytesIO()
-    columns = {name: getattr(predictions, name).astype(kind) for name, kind in _ON_DISK.items()}
+    columns = {name: getattr(predictions, name).astype(kind) for name, (kind, _) in _COLUMNS.items()}
+    columns[_IMAGES] = np.frombuffer(predictions.images.encode(), dtype="uint8")
     np.savez_compressed(buffer, **columns)
     return buffer.getvalue()
 
@@ -61,17 +75,36 @@ def write_predictions(path: Path, predictions: Predictions, check: Callable[[], 
 
 def read_predictions(path: Path) -> Predictions | None:
     """The content of a file that `write_predictions` wrote; None if there is none. Raises RunError if it is damaged."""
-    import numpy as np
-
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as content:
-            columns = {each.name: content[each.name] for each in fields(Predictions)}
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            columns = {name: _column(archive, name, *kinds) for name, kinds in _COLUMNS.items()}
+            images = _column(archive, _IMAGES, "uint8", "uint8").tobytes().decode()
+        if len({len(column) for column in columns.values()}) != 1:
+            raise ValueError("its columns differ in length")
+    # zipfile, zlib, struct and numpy's parser of headers raise almost anything for bytes that they did not write.
+    except Exception as error:
         raise RunError(f"{path}: is damaged ({error}); restore it, or evaluate the checkpoint again") from None
-    shapes = {column.shape for column in columns.values()}
-    if len(shapes) != 1 or len(next(iter(shapes))) != 1:
-        raise RunError(f"{path}: its columns differ in length; restore it, or evaluate the checkpoint again")
-    wide = {"uint16": "int64", "float16": "float64", "float32": "float64", "bool": "bool"}
-    return Predictions(**{name: columns[name].astype(wide[kind]) for name, kind in _ON_DISK.items()})
+    return Predictions(**columns, images=images)
+
+
+def _column(archive: zipfile.ZipFile, name: str, kind: str, wide: str) -> NDArray[Any]:
+    """A column of type `kind`, one-dimensional, as `wide`."""
+    import numpy as np
+
+    # Reads to the end, which checks the checksum.
+    raw = io.BytesIO(archive.read(f"{name}.npy"))
+    version = np.lib.format.read_magic(raw)
+    if version != (1, 0):
+        raise ValueError(f"{name} has version {version}")
+    shape, _, found = np.lib.format.read_array_header_1_0(raw)
+    data = raw.read()
+    # Before anything is made of this shape, which may say 10^12.
+    if found != np.dtype(kind) or shape != (len(data) // found.itemsize,) or len(data) % found.itemsize:
+        raise ValueError(f"{name} has type {found} and shape {shape}")
+    return np.frombuffer(data, dtype=found).astype(wide)

@@ -57,7 +57,12 @@ def evaluate_split(
             )
     label, predicted, confidence, loss, in_top5 = (column.cpu() for column in columns)
     predictions = Predictions(
-        label.numpy(), predicted.numpy(), confidence.double().numpy(), loss.double().numpy(), in_top5.numpy()
+        label.numpy(),
+        predicted.numpy(),
+        confidence.double().numpy(),
+        loss.double().numpy(),
+        in_top5.numpy(),
+        part.digest,
     )
     computed = metrics_of(predictions, config.model.num_classes)
     return {name: computed[name] for name in ("loss", *config.metrics.measured)}, predictions

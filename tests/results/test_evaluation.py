@@ -43,7 +43,7 @@ def predictions() -> Predictions:
     label = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
     predicted = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 2])
     confidence = np.array([0.9, 0.9, 0.9, 0.6, 0.9, 0.9, 0.5, 0.7, 0.9, 0.9])
-    return Predictions(label, predicted, confidence, -np.log(confidence), np.ones(10, dtype=bool))
+    return Predictions(label, predicted, confidence, -np.log(confidence), np.ones(10, dtype=bool), "images")
 
 
 def test_an_evaluation_counts_classes_and_pairs() -> None:

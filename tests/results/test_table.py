@@ -324,7 +324,7 @@ def test_refining_says_when_other_cells_may_be_as_good(
     for run in sweep.runs()[:3]:
         correct = random.random(100) < 0.5
         label = np.zeros(100, dtype=np.int64)
-        found = Predictions(label, np.where(correct, 0, 1), np.full(100, 0.5), np.full(100, 1.0), correct)
+        found = Predictions(label, np.where(correct, 0, 1), np.full(100, 0.5), np.full(100, 1.0), correct, "images")
         write_predictions(run.predictions_file, found, lambda: None)
         finish(run, float(correct.mean()))
     finish(sweep.runs()[3], None)

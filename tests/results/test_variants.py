@@ -15,13 +15,16 @@ from src.config.schema import Config
 from src.errors import ConfigError
 from src.files import append_lines
 from src.outcome import show_outcome
+from src.progress import PlainReporter
 from src.requests import compare_request, grid_request, train_request
 from src.results.improvement import improvement
+from src.runs.attempts import attempt
 from src.runs.environment import computing_versions
 from src.runs.predictions import Predictions, write_predictions
 from src.runs.reuse import reuse_finished
 from src.runs.rundir import RunDir
 from src.runs.sweeps import Request, open_sweep
+from src.training.trainer import train
 from tests.conftest import ROOT
 from tests.results.test_table import finish
 
@@ -36,18 +39,18 @@ def predict(run: RunDir, hits: int) -> None:
     right = np.arange(20) < hits
     zeros = np.zeros(20, dtype=np.int64)
     loss = np.where(right, 0.5, 1.5)
-    content = Predictions(zeros, (~right).astype(np.int64), np.full(20, 0.5), loss, np.full(20, True))
+    content = Predictions(zeros, (~right).astype(np.int64), np.full(20, 0.5), loss, np.full(20, True), "images")
     write_predictions(run.predictions_file, content, lambda: None)
 
 
 def finished(run: RunDir, hits: int, *environments: dict[str, str]) -> None:
     append_lines(run.metrics_file, [{"step": 6, "epoch": 2.0, "time": 0.5, "train/loss_epoch": 0.5}])
+    predict(run, hits)
     finish(run, hits / 20)
     here = {**computing_versions(), "device": "cpu", "cpu": "EPYC 7763"}
     run.write_result({**(run.result() or {}), "environments": [{**here, **each} for each in environments or ({},)]})
     run.checkpoints.mkdir(exist_ok=True)
     run.best_file.write_bytes(b"weights")
-    predict(run, hits)
 
 
 def test_a_finished_training_is_reused_and_no_step_is_trained(small: Callable[..., Config]) -> None:
@@ -139,6 +142,35 @@ def test_variants_are_compared_with_what_was_expected(
     for name in ("compare.csv", "compare.md", "compare.json", "compare.png"):
         copied = Path(config.paths.artifacts_dir) / f"{sweep.name}_{name}"
         assert copied.read_bytes() == sweep.results_file(name).read_bytes()
+
+
+def test_variants_on_other_images_are_not_paired(
+    small: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The labels of all of them are equal: as many images of each class, class by class."""
+    others = {
+        "data": {"dataset.synthetic_seed": 5},
+        "split": {"dataset.split.seed": 7},
+        "fewer": {"dataset.split.val": 16},
+        "more": {"dataset.synthetic_valid_per_class": 12},
+    }
+    variants = {"rate": {"lr": 1e-4}, "train": {"dataset.train_per_class": 12}, **others}
+    config = small(compare={"variants": variants}, train__max_steps=2)
+    sweep, _ = open_sweep(compare_request(config))
+    for run in sweep.runs():
+        attempt(run, train, lambda: False, PlainReporter())
+    show_outcome(sweep, config)
+    rows = {row["run"]: row for row in json.loads(sweep.results_file("compare.json").read_text())["rows"]}
+    assert {name: row["paired"] for name, row in rows.items()} == {
+        **{"base": None, "rate": True, "train": True},
+        **dict.fromkeys(others, False),
+    }
+    for name, row in rows.items():
+        assert (row["p_value"] is None) == (name in ("base", *others))
+        assert name == "base" or row["accuracy_low"] < row["accuracy_difference"] < row["accuracy_high"]
+        assert name == "base" or row["loss_low"] < row["loss_difference"] < row["loss_high"]
+        assert ("different images, so the intervals are not paired" in (row["seen"] or "")) == (name in others)
+    assert capsys.readouterr().out.count("not paired") == len(others)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import io
+import random
+import resource
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +20,7 @@ def made(count: int = 8000) -> Predictions:
     label = random.integers(0, 200, count)
     predicted = np.where(random.random(count) < 0.5, label, random.integers(0, 200, count))
     loss = random.exponential(2.0, count)
-    return Predictions(label, predicted, random.random(count), loss, random.random(count) < 0.7)
+    return Predictions(label, predicted, random.random(count), loss, random.random(count) < 0.7, "a1" * 8)
 
 
 def test_what_was_written_is_read_and_8000_images_take_tens_of_kilobytes(tmp_path: Path) -> None:
@@ -27,6 +33,7 @@ def test_what_was_written_is_read_and_8000_images_take_tens_of_kilobytes(tmp_pat
     assert (read.in_top5 == written.in_top5).all()
     assert read.loss.mean() == pytest.approx(written.loss.mean(), rel=1e-6)
     assert read.confidence.mean() == pytest.approx(written.confidence.mean(), rel=1e-4)
+    assert read.images == written.images
     assert path.stat().st_size < 70_000
 
 
@@ -42,6 +49,72 @@ def test_a_missing_file_is_none_and_a_damaged_one_is_named(tmp_path: Path) -> No
 def test_columns_of_different_length_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "predictions.npz"
     whole = made(10)
-    np.savez(path, **{**vars(whole), "label": whole.label[:9]})
-    with pytest.raises(RunError, match="its columns differ in length"):
+    write_predictions(path, replace(whole, label=whole.label[:9]), lambda: None)
+    with pytest.raises(RunError, match="columns differ in length"):
+        read_predictions(path)
+
+
+def test_no_flipped_bit_leads_to_a_traceback_or_to_other_values(tmp_path: Path) -> None:
+    path, written = tmp_path / "predictions.npz", made(200)
+    write_predictions(path, written, lambda: None)
+    content, whole = path.read_bytes(), read_predictions(path)
+    assert whole is not None
+    choose = random.Random(0)
+    for place in choose.sample(range(8 * len(content)), 1500):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            found = read_predictions(path)
+        except RunError as error:
+            assert "predictions.npz: is damaged (" in str(error)  # noqa: PT017
+        else:
+            assert found is not None
+            # Dates and other fields of the archive that nobody reads.
+            assert all(np.array_equal(getattr(found, name), value) for name, value in vars(whole).items())
+
+
+def member(header: str, data: bytes = b"", version: bytes = b"\x01\x00") -> bytes:
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY" + version + len(text).to_bytes(2, "little") + text + data
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        member("{'descr': '<u2', 'fortran_order': False, 'shape': (1000000000000,), }"),
+        member("{'descr': '<u2', 'fortran_order': False, 'shape': (10, 100000000000), }", bytes(20)),
+        member("{'descr': '<u2', 'fortran_order': False, 'shape': (-10,), }", bytes(20)),
+        member("{'descr': '|O', 'fortran_order': False, 'shape': (10,), }", bytes(80)),
+        member("{'descr': '<f8', 'fortran_order': False, 'shape': (10,), }", bytes(80)),
+        member("{'descr': '<u2', 'fortran_order': False, 'shape': (), }", bytes(2)),
+        member("{'descr': '<u2', 'fortran_order': False, 'shape': (9.0,), }", bytes(18)),
+        member("[" * 5000),
+        member("{'descr': '<u2', 'fortran_order': False, 'shape': (10,), }", bytes(20), b"\x09\x00"),
+        member("{'descr': '<u2', 'fortran_order': False, 'shape': (10,), }", bytes(19)),
+        b"",
+    ],
+)
+def test_a_header_of_any_shape_and_type_is_refused_before_memory_is_taken(tmp_path: Path, label: bytes) -> None:
+    path, before = tmp_path / "predictions.npz", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    write_predictions(path, made(10), lambda: None)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**members, "label.npy": label}.items():
+            archive.writestr(name, content)
+    with pytest.raises(RunError, match=r"predictions\.npz: is damaged \("):
+        read_predictions(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+@pytest.mark.parametrize("change", [lambda names: names - {"images.npy"}, lambda names: names - {"loss.npy"}])
+def test_a_file_without_one_of_its_columns_is_refused(tmp_path: Path, change: Callable[[set[str]], set[str]]) -> None:
+    path, buffer = tmp_path / "predictions.npz", io.BytesIO()
+    write_predictions(path, made(10), lambda: None)
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(buffer, "w") as changed:
+        for name in sorted(change(set(archive.namelist()))):
+            changed.writestr(name, archive.read(name))
+    path.write_bytes(buffer.getvalue())
+    with pytest.raises(RunError, match=r"predictions\.npz: is damaged \("):
         read_predictions(path)
