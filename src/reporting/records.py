@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from src.runs.records import Shape
+from src.runs.shape import Shape
 
 _record = with_config(ConfigDict(extra="allow", strict=True, defer_build=True))
 

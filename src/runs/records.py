@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Required
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, with_config
 from typing_extensions import TypedDict
 
 from src.errors import RunError
+from src.runs.shape import Shape
 
 # Strict: "3" is not 3. Validators are built on first use: `--help` reads no file and should not pay for them.
 _CONFIG = ConfigDict(extra="allow", strict=True, defer_build=True)
@@ -31,6 +32,18 @@ Number = Whole | Annotated[float, Field(ge=-_MOST, le=_MOST)] | None
 RunName = Annotated[str, StringConstraints(pattern=r"^[^/\x00]*[^/\x00.][^/\x00]*$", max_length=255)]
 Word = Annotated[str, StringConstraints(pattern=r"^\w[\w.+-]*$", max_length=200)]
 KeyPath = Annotated[str, StringConstraints(pattern=r"^\w+(\.\w+)+$")]
+
+
+# Read by pieces, also before it is validated as a whole.
+Sections = dict[str, dict[str, Any]]
+
+
+@_record
+class Code(TypedDict, total=False):
+    """The version of the code, in sweep.yaml; null without git."""
+
+    commit: str | None
+    dirty: bool | None
 
 
 @_record
@@ -59,11 +72,11 @@ class Meta(TypedDict, total=False):
     key: Required[str]
     number: Required[SweepNumber]
     created: Required[str]
-    config: Required[dict[str, Any]]
+    config: Required[Sections]
     call: Required[Call]
     tag: str
     cells: Annotated[int, Field(ge=0)] | None
-    code: dict[str, Any]
+    code: Code
     snapshot: Word | None
     origin: Origin | None
 
@@ -199,7 +212,7 @@ class PipelineMeta(TypedDict, total=False):
     folder: Required[str]
     fresh: Required[bool]
     lr_factors: Required[list[float]]
-    config: Required[dict[str, Any]]
+    config: Required[Sections]
     call: Required[Call]
     snapshot: Word
 
@@ -224,52 +237,6 @@ def _positioned(row: dict[str, Any]) -> dict[str, Any]:
         if value is not None and _MOST < abs(value) < float("inf"):
             raise ValueError(f"{key}: must be from {-_MOST:g} to {_MOST:g}")
     return row
-
-
-class Shape:
-    """The schema of one kind of file, and what a user can do when the file is damaged."""
-
-    def __init__(self, shape: Any, advice: str, config: ConfigDict | None = None) -> None:
-        self._adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(shape, config=config)
-        self.advice = advice
-
-    def __call__(self, path: Path, text: bytes, line: int | None = None) -> dict[str, Any]:
-        """Parse and validate `text`, which is `line` of the file. Raises RunError."""
-        try:
-            return self._adapter.validate_json(text)
-        except ValidationError as error:
-            raise self._refusal(path if line is None else f"{path}: line {line}", error) from None
-
-    def build(self) -> None:
-        """Build the validator now, so that forks of this process have it."""
-        self._adapter.rebuild()
-
-    def check(self, path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-        """Validate an object that was parsed already. Raises RunError."""
-        try:
-            return self._adapter.validate_python(dict(content))
-        except ValidationError as error:
-            raise self._refusal(path, error) from None
-
-    def _refusal(self, where: object, error: ValidationError) -> RunError:
-        first = error.errors(include_url=False)[0]
-        parts = [str(part) for part in first["loc"]]
-        if first["type"] == "json_invalid":
-            return RunError(f"{where}: is not JSON; {self.advice}")
-        if parts and parts[-1] in ("float", "constrained-int", "constrained-float"):
-            first["msg"] = "must be a number or null"
-            parts.pop()
-        elif first["type"] == "string_pattern_mismatch":
-            first["msg"] = "must be a name"
-        key = ".".join(parts)
-        message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        given = "" if first["type"] in ("missing", "value_error") else f", and is {_shown(first['input'])}"
-        return RunError(f"{where}: {f'{key}: ' if key else ''}{message}{given}; {self.advice}")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 _BACK = "it was damaged or written by something else: restore it"

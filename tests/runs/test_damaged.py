@@ -22,6 +22,7 @@ from typing import Any, cast
 import pytest
 import torch
 import typer
+import yaml
 
 from hpc.pipeline.directory import make_pipeline
 from hpc.submission.profile import load_profile
@@ -30,7 +31,7 @@ from src.config import yaml_file
 from src.config.loading import load_config
 from src.files import append_lines
 from src.progress import PlainReporter
-from src.requests import grid_request
+from src.requests import compare_request, grid_request
 from src.results.artifacts import export_best
 from src.runs.attempts import AttemptHooks, attempt
 from src.runs.checkpoint_names import list_states, state_name
@@ -41,7 +42,8 @@ from tests.conftest import fake, small_config
 
 CASES = 60
 CHANGES = {
-    "hparams": {"lr": [0.001, 0.01]},
+    "hparams": {"lr": [0.001, 0.002, 0.01]},
+    "compare__variants": {"low": {"lr": 0.0001}},
     "train__max_steps": 4,
     "checkpoint__every_steps": 1,
     "metrics__log_every_steps": 1,
@@ -89,7 +91,9 @@ class OfAJob(AttemptHooks):
 
 @pytest.fixture(scope="module")
 def whole(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a grid of which one cell is done and one interrupted, its best weights, and a pipeline."""
+    """A folder with a grid of which two cells are done and one is interrupted, its best weights, a comparison of two
+    trainings, and a pipeline.
+    """
     folder = tmp_path_factory.mktemp("whole")
     # Every case restores it under this name, because the files of a run hold its path.
     place = folder / "case"
@@ -97,8 +101,10 @@ def whole(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place.mkdir()
     (place / "config.yaml").write_text(yaml_file.dump_yaml(config.to_dict()))
     sweep, _ = open_sweep(grid_request(config))
-    first, second = sweep.runs()
-    attempt(first, train, lambda: False, PlainReporter())
+    first, other, second = sweep.runs()
+    comparison, _ = open_sweep(compare_request(config))
+    for run in (first, other, *comparison.runs()):
+        attempt(run, train, lambda: False, PlainReporter())
     export_best(first, first.result() or {})
     asked = iter([False, False, True])
     attempt(second, train, lambda: next(asked, True), PlainReporter(), OfAJob())
@@ -173,6 +179,10 @@ def change_json(content: bytes, choose: random.Random) -> bytes:
 
 
 def change_yaml(content: bytes, choose: random.Random) -> bytes:
+    if choose.random() < 0.5:
+        # Anything that YAML can say, at any depth.
+        changed = change_value(yaml.safe_load(content), choose)
+        return yaml.safe_dump(changed, allow_unicode=True).encode(errors="surrogateescape")
     lines = content.decode().splitlines()
     at = choose.randrange(len(lines))
     name, colon, _ = lines[at].partition(":")
@@ -195,9 +205,17 @@ def _saved(content: Any, path: Path) -> bytes:
     return path.read_bytes()
 
 
+def flip(content: bytes, choose: random.Random) -> bytes:
+    changed = bytearray(content)
+    changed[choose.randrange(len(content))] ^= 1 << choose.randrange(8)
+    return bytes(changed)
+
+
 def damage(path: Path, choose: random.Random) -> None:
     content = path.read_bytes()
-    if choose.random() < 0.4 or not content or path.suffix == ".npz":
+    if path.suffix == ".npz" and choose.random() < 0.5:
+        changed = flip(content, choose)
+    elif choose.random() < 0.4 or not content or path.suffix == ".npz":
         changed = change_bytes(content, choose)
     elif path.suffix == ".ckpt":
         changed = change_pickle(content, choose, path)
@@ -215,7 +233,7 @@ def files_of(place: Path) -> list[Path]:
     run_files = [
         path for path in sorted(place.glob("runs/*/*")) if path.is_file() and not path.name.startswith("table")
     ]
-    for run in sorted(place.glob("runs/*/k=*")):
+    for run in sorted(path.parent for path in place.glob("runs/*/*/config.yaml")):
         run_files += [path for path in sorted(run.iterdir()) if path.is_file() and "events" not in path.name]
         run_files += [*list_states(run / "checkpoints"), run / "checkpoints" / "best.ckpt"]
     files = [*run_files, *sorted(place.glob("artifacts/best.*")), place / "config.yaml"]
@@ -233,11 +251,11 @@ def commands_of(place: Path) -> dict[str, Callable[[], object]]:
     from hpc import aggregate
     from hpc.commands import manage, submit
     from hpc.monitor import logs, retry
-    from src import compare_runs, evaluate
+    from src import compare_runs, evaluate, report
 
     config = str(place / "config.yaml")
     load = functools.partial(load_config, config)
-    run = next(iter(place.glob("runs/*/k=001*")))
+    run = next(iter(place.glob("runs/*/k=002*")))
     label = f"{run.parent.name}/{run.name}"
     return {
         "status": lambda: manage.status(config=config),
@@ -247,7 +265,9 @@ def commands_of(place: Path) -> dict[str, Callable[[], object]]:
         "retry": lambda: retry.retry(load(), label, "h100-mig", None),
         "grid --dry-run": lambda: submit.grid(config=config, cluster="h100-mig", dry_run=True),
         "train --best": lambda: submit.train(config=config, cluster="local", best=True, unfinished=True, dry_run=True),
-        "compare": lambda: compare_runs.main(config=config),
+        "compare": lambda: compare_runs.main("compare", config=config),
+        "neighbours": lambda: compare_runs.main(run.parent.name, config=config),
+        "report": lambda: report.main(config=config),
         "evaluate": lambda: evaluate.main(config=config),
         "resume": lambda: resume(place),
     }
@@ -271,7 +291,9 @@ def try_case(whole: Path, seed: int) -> str:
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(whole / "kept", place, symlinks=True)
     files = files_of(place)
-    path = choose.choice(files)
+    # More often what several cells are compared by, and what all commands read.
+    often = [path for path in files if path.name in ("predictions.npz", "sweep.yaml")]
+    path = choose.choice(often if choose.random() < 0.3 else files)
     if path.suffix == ".ckpt":
         names = ["evaluate"] if path.parent.name == "artifacts" else ["resume"]
     elif path.name == "config.yaml" and path.parent.name.startswith("k="):
@@ -286,6 +308,7 @@ def try_case(whole: Path, seed: int) -> str:
             "grid --dry-run",
             "train --best",
             "compare",
+            "neighbours",
             "resume",
         ]
     name = choose.choice(names)

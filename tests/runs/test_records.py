@@ -312,6 +312,7 @@ def test_the_sweep_of_another_program_is_passed_over_in_one_line(
     launch("grid", config, "local", dry_run=True)
 
 
+CALL = {"module": "hpc.launch", "arguments": ["grid"], "options": [], "cluster": None}
 DAMAGES = {
     "created: 5": {"created": 5},
     "number: 0": {"number": 0},
@@ -320,6 +321,19 @@ DAMAGES = {
     "kind: list": {"kind": ["grid"]},
     "config: text": {"config": "x"},
     "snapshot: path": {"snapshot": "../../x"},
+    "config: list": {"config": [1]},
+    "config: a section that is none": {"config": {"metrics": [1]}},
+    "created: section": {"created": {}},
+    "key: number": {"key": 5},
+    "tag: list": {"tag": ["a"]},
+    "code: list": {"code": [1]},
+    "code: a commit that is none": {"code": {"commit": {}}},
+    "origin: text": {"origin": "x"},
+    "origin: a run that is none": {"origin": {"sweep": "x", "run": [1]}},
+    "call: list": {"call": [1]},
+    "call: words that are none": {"call": {**CALL, "arguments": [[1]]}},
+    "call: options that are none": {"call": {**CALL, "options": {"a": 1}}},
+    "call: a profile that is none": {"call": {**CALL, "cluster": [1]}},
 }
 
 
@@ -334,7 +348,7 @@ def test_a_damaged_sweep_is_named_with_what_to_do_and_blocks_no_other(
     sweep.meta_file.write_text(dump_yaml({**sweep.meta(), **change}))
     assert sweeps(sweep.path.parent) == [whole]
     said = capsys.readouterr().err
-    assert said[len("12:30:59 ") :].startswith(f"warning: skipped: {sweep.meta_file}: {key}: must be ")
+    assert re.match(rf"warning: skipped: {sweep.meta_file}: {key}(\.\w+)*: must be ", said[len("12:30:59 ") :])
     assert said.count("\n") == 1
     assert "restore it, or move the folder away" in said
 
