@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from src import hints
+from src.console import clean_output
 from src.errors import ConfigError, RelayError
 from src.log import set_verbosity, start_log
 
@@ -109,6 +110,7 @@ def run_command(function: Callable[..., Any]) -> None:
 
 def run_app(app: typer.Typer) -> None:
     """Run an app. A mistake that the user can fix prints one message on stderr and exits with 2."""
+    clean_output()
     start_log()
     try:
         app()

@@ -8,6 +8,8 @@ import logging
 import os
 import sys
 
+from src.text import printable
+
 # --verbose sets it, too, so that the jobs of a verbose command are verbose.
 LEVEL_VARIABLE = "RELAY_LOG_LEVEL"
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -30,7 +32,8 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        return f"{self.formatTime(record, '%H:%M:%S')} {level}{super().format(record)}"
+        # Cleaned here, too: jobs log without a command, and rich's progress bar replaces sys.stderr.
+        return printable(f"{self.formatTime(record, '%H:%M:%S')} {level}{super().format(record)}")
 
 
 def start_log(level: int | None = None) -> None:

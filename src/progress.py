@@ -9,7 +9,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
+from src.console import terminal_of
 from src.log import log
+from src.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -61,7 +63,7 @@ class BarReporter:
             TimeRemainingColumn(),
         ]
         # On stderr: stdout holds only results.
-        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._progress = Progress(*columns, console=Console(file=terminal_of(sys.stderr)))
         self._task: TaskID | None = None
 
     def __enter__(self) -> BarReporter:
@@ -77,7 +79,7 @@ class BarReporter:
         """Move the bar. The first call creates it, because only then its length is known."""
         if self._task is None:
             self._task = self._progress.add_task("", total=total)
-        self._progress.update(self._task, completed=done, total=total, description=f"{unit}s  {text}")
+        self._progress.update(self._task, completed=done, total=total, description=printable(f"{unit}s  {text}"))
 
 
 def make_reporter() -> PlainReporter | BarReporter:

@@ -1,8 +1,21 @@
-"""Phrases that several messages use."""
+"""Phrases that several messages use, and texts of others that are safe to show."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+# What moves the cursor, changes colours, or reorders what is read: control characters but line breaks and tabs, C1
+# controls (a terminal may take U+009B for ESC [), marks of direction, invisible characters, and lone surrogates, which
+# no encoding has. The joiners U+200C and U+200D stay: several scripts need them.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def printable(text: str) -> str:
+    """The text with a space in place of each character that is not shown as it is. Line breaks and tabs stay."""
+    return _UNSAFE.sub(" ", text)
 
 
 def counted(number: int, noun: str) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from src.console import terminal_of
+from src.text import printable
 
 Level = Literal["ok", "warning", "problem"]
 _COLOURS: dict[Level, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
@@ -28,9 +32,10 @@ def print_page(title: str, lines: Sequence[Line]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    stream = terminal_of(sys.stdout)
+    console = Console(file=stream, highlight=False)
     width = min(console.width, _WIDEST) if console.is_terminal else _WIDEST
-    console = Console(width=width, highlight=False)
+    console = Console(file=stream, width=width, highlight=False)
     topics = max((len(line.topic) for line in lines), default=0)
     indent = len("problem") + topics + 4
     console.print(Text(title, style="bold"))
@@ -58,6 +63,6 @@ def _wrapped(text: str, width: int) -> list[str]:
     # Users copy paths and commands from the page, so neither is broken in the middle.
     parts = [
         textwrap.wrap(line, max(width, 30), break_long_words=False, break_on_hyphens=False)
-        for line in text.splitlines()
+        for line in printable(text).splitlines()
     ]
     return [piece for part in parts for piece in part] or [""]

@@ -17,6 +17,7 @@ from src.config.schema import Config
 from src.results.terminal import print_rows, table_console, table_of
 from src.runs.names import find_named
 from src.runs.rundir import SweepDir
+from src.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -82,7 +83,7 @@ def _page(status: SweepStatus, title: str, console: Console, width: int | None) 
 
     rows = sorted(status.rows, key=lambda row: row["state"] in FINISHED)
     # Text: rich would read the brackets of an error message as markup.
-    summary = Text(status.summary())
+    summary = Text(printable(status.summary()))
     # A row may wrap over several lines, so the page is rendered to learn its height.
     for count in range(min(len(rows), _MAX_WATCHED_ROWS), 0, -1):
         more = [Text(f"({len(rows) - count} more)")] if count < len(rows) else []

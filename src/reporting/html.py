@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src.reporting.blocks import Block, Figure, Heading, is_numeric
 from src.reporting.texts import Texts
+from src.text import printable
 
 
 def render_html(blocks: Sequence[Block], texts: Texts) -> str:
@@ -22,7 +23,7 @@ def render_html(blocks: Sequence[Block], texts: Texts) -> str:
         lstrip_blocks=True,
     )
     sections = [block for block in blocks if isinstance(block, Heading) and block.level == 2]
-    return environment.get_template("report.html.jinja").render(
+    text = environment.get_template("report.html.jinja").render(
         blocks=[(type(block).__name__, block) for block in blocks],
         title=next(block.text for block in blocks if isinstance(block, Heading)),
         sections=sections,
@@ -30,6 +31,7 @@ def render_html(blocks: Sequence[Block], texts: Texts) -> str:
         is_numeric=is_numeric,
         embedded=_embedded,
     )
+    return printable(text)
 
 
 def _embedded(figure: Figure) -> str:

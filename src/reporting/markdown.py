@@ -21,6 +21,7 @@ from src.reporting.blocks import (
     is_numeric,
 )
 from src.reporting.texts import Texts
+from src.text import printable
 
 # Anything that GitHub's Markdown interprets inside a line. An underscore within a word is not among them.
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$#]|(?<![^\W_])_|_(?![^\W_])")
@@ -32,7 +33,7 @@ _AT_START = re.compile(r"^([-+=]|\d+(?=[.)]( |$)))")
 
 def render_markdown(blocks: Sequence[Block], texts: Texts, folder: Path) -> str:
     """The Markdown text. Links to figures are relative to `folder`."""
-    return "\n\n".join(_render(block, texts, folder) for block in blocks) + "\n"
+    return printable("\n\n".join(_render(block, texts, folder) for block in blocks) + "\n")
 
 
 def _render(block: Block, texts: Texts, folder: Path) -> str:

@@ -9,6 +9,7 @@ from src.config.yaml_file import json_text
 from src.files import replace_file
 from src.results.evaluation import compare_with_val, evaluation_of
 from src.results.evaluation_figures import chosen_pairs, draw_calibration, draw_confused_pairs, draw_confusion
+from src.results.table_files import csv_text
 from src.runs.predictions import Predictions, read_predictions, write_predictions
 from src.runs.rundir import RunDir
 
@@ -33,8 +34,6 @@ def write_evaluation(
     of the split. Returns the content of evaluation.json, see `evaluation_of`, with `against_val`, see
     `compare_with_val`.
     """
-    import pandas as pd
-
     write_predictions(run.predictions_file, predictions, run.check_owner)
     # Read back, so that whoever reads the file finds the same numbers: it has fewer digits.
     predictions = read_predictions(run.predictions_file) or predictions
@@ -42,15 +41,21 @@ def write_evaluation(
     found["against_val"] = compare_with_val(found["metrics"]["accuracy"], found["n"], val) if val else None
     names = [row["name"] for row in found["classes"]]
     tables = {
-        "per_class": pd.DataFrame(found["classes"]).to_csv(index=False),
-        "confused_pairs": pd.DataFrame(found["pairs"]).to_csv(index=False) if found["pairs"] else "",
-        "confusion": pd.DataFrame(found["confusion"], index=names, columns=names).to_csv(index_label="true"),
+        "per_class": _table(found["classes"]),
+        "confused_pairs": _table(found["pairs"]),
+        "confusion": csv_text(
+            ["true", *names], ([name, *row] for name, row in zip(names, found["confusion"], strict=True))
+        ),
     }
     for name, text in tables.items():
         replace_file(run.path / f"{name}.csv", text, check=run.check_owner)
     replace_file(run.evaluation_file, json_text(found), check=run.check_owner)
     _draw(run, predictions, found, image_of)
     return found
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    return csv_text(list(rows[0]), (list(row.values()) for row in rows)) if rows else ""
 
 
 def _draw(

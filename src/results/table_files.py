@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from src.files import replace_file
 from src.results.terminal import print_rows, show_value
+from src.text import printable
 
 SUFFIXES = ("csv", "md", "parquet")
 # Columns that only the files need.
@@ -26,7 +28,7 @@ def write_rows(rows: Sequence[Mapping[str, Any]], path: Path, suffixes: Sequence
     contents: dict[str, bytes | str] = {}
     names = list(rows[0]) if rows else []
     if "csv" in suffixes:
-        contents["csv"] = _csv(rows, names)
+        contents["csv"] = csv_text(names, ([row[name] for name in names] for row in rows))
     if "md" in suffixes:
         contents["md"] = markdown([{name: row[name] for name in names if name != "index"} for row in rows])
     if "parquet" in suffixes:
@@ -37,12 +39,29 @@ def write_rows(rows: Sequence[Mapping[str, Any]], path: Path, suffixes: Sequence
     return files
 
 
-def _csv(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+def csv_text(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A header and rows as CSV. A text that spreadsheets would take for a formula gets an apostrophe before it, which
+    tells them that it is a text (OWASP, CSV Injection).
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([_as_text(value) for value in row] for row in (names, *rows))
     return text.getvalue()
+
+
+def _as_text(value: Any) -> Any:
+    if value is None or isinstance(value, int | float):
+        return value
+    text = printable(str(value))
+    # A tab or carriage return before it is skipped by some of them.
+    return f"'{text}" if text.strip()[:1] in ("=", "+", "-", "@") and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -61,7 +80,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return " ".join(printable(text).split()).replace("|", "\\|")
 
 
 def _parquet(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes:

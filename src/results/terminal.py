@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from src.console import terminal_of
+from src.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,9 +53,11 @@ def table_console() -> tuple[Console, int | None]:
     """The console for tables and the width of the terminal; None for the width if stdout is no terminal."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(file=terminal_of(sys.stdout), highlight=False)
+    if console.is_terminal:
+        return console, console.width
     # rich assumes 80 columns in a pipe and would cut rows there.
-    return (console, console.width) if console.is_terminal else (Console(highlight=False, width=100_000), None)
+    return Console(file=console.file, highlight=False, width=100_000), None
 
 
 def table_of(rows: Sequence[Row], title: str, width: int | None = None) -> Table:
@@ -91,8 +97,8 @@ def table_of(rows: Sequence[Row], title: str, width: int | None = None) -> Table
 
 
 def _printable(text: str) -> str:
-    """Replace line breaks and control characters, which could move the cursor or change colours, by spaces."""
-    return "".join(char if char.isprintable() else " " for char in text)
+    """The text on one line, without what could move the cursor or change colours."""
+    return printable(text).replace("\n", " ").replace("\t", " ")
 
 
 def _widths(cells: Mapping[str, Sequence[str]], width: int | None) -> dict[str, int]:

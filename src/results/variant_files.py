@@ -15,7 +15,7 @@ from src.config.validation import BASE
 from src.config.yaml_file import json_text
 from src.files import replace_file
 from src.results.table import Row, read_table
-from src.results.terminal import show_value
+from src.results.table_files import csv_text, markdown
 from src.results.variant_figure import draw_variants
 from src.results.variants import compare_variants
 from src.runs.rundir import SweepDir
@@ -35,16 +35,12 @@ def planned_variants(sweep: SweepDir) -> Mapping[str, Variant]:
 
 def write_comparison(sweep: SweepDir, expected: Mapping[str, str | None]) -> tuple[list[Row], list[Path]]:
     """Write compare.csv, compare.md, compare.json and compare.png of a sweep; returns the rows and the paths."""
-    import pandas as pd
-
     rows = compare_variants(sweep, expected)
-    frame = pd.DataFrame(rows)
-    shown = frame.astype(object).where(frame.notna(), "").map(show_value)
     select = read_table(sweep).select
     answer = {"sweep": sweep.name, "select": select.column, "base": BASE, "rows": rows, "note": NOTE}
     contents = {
-        "compare.csv": frame.to_csv(index=False),
-        "compare.md": f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n{NOTE}\n",
+        "compare.csv": csv_text(list(rows[0]), (list(row.values()) for row in rows)),
+        "compare.md": f"{markdown(rows)}\n{NOTE}\n",
         "compare.json": json_text(answer),
     }
     files = [sweep.results_file(name) for name in contents]
