@@ -120,10 +120,15 @@ def infer_end_cause(attempt: Mapping[str, Any], ends: Sequence[slurm.JobEnd]) ->
 def _execution(attempt: Mapping[str, Any], ends: Sequence[slurm.JobEnd]) -> slurm.JobEnd | None:
     """The execution of its job in which an attempt was made; None if accounting does not have it. `ends` are in order.
 
-    Found by the number of restarts, because clocks cannot tell two executions within minutes apart. SLURM gives an id
-    again when its counter starts over: what ended long before the attempt began, or began long after, is another job's.
+    Found by the start of the execution, which SLURM 23.02 and newer give their jobs; else by the number of restarts,
+    because clocks cannot tell two executions within minutes apart. SLURM gives an id again when its counter starts
+    over: what ended long before the attempt began, or began long after, is another job's.
     """
     own = [end for end in ends if end.job_id == attempt.get("job")]
+    started = attempt.get("job_start")
+    exact = [end for end in own if started is not None and end.start and abs(end.start.timestamp() - started) < 1]
+    if exact:
+        return exact[-1]
     begun, margin = datetime.fromtimestamp(float(attempt["start"])), timedelta(seconds=_CLOCKS_S)
     # Records of other jobs come before those of this one: its own are never further to the left.
     candidates = (

@@ -109,6 +109,14 @@ def test_a_record_of_another_job_with_the_same_id_is_no_explanation(
         assert infer_end_cause({**attempt, "start": start}, ends)[0] == (cause or "PREEMPTED")
 
 
+def test_the_start_of_an_execution_tells_it_from_all_others() -> None:
+    ends = [ended("OUT_OF_MEMORY", YEARS, YEARS + 5), ended("NODE_FAIL", -3, -2.5), ended("PREEMPTED", 0, 3)]
+    attempt = {"job": "5_1", "cluster": "c", "restarts": 1, "start": NOW.timestamp() + 20}
+    assert infer_end_cause({**attempt, "job_start": NOW.timestamp()}, ends)[0] == "PREEMPTED"
+    unknown = (NOW - timedelta(minutes=1)).timestamp()
+    assert infer_end_cause({**attempt, "job_start": unknown}, ends[2:])[0] == "KILLED"
+
+
 def test_a_stop_is_not_explained_by_another_job_with_the_same_id(
     commands: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
