@@ -77,7 +77,7 @@ def test_the_order_of_what_names_a_profile(
     put_on(open_sweep(grid_request(small(dataset__synthetic_seed=7)))[0], "h100-mig")
     assert choose_name(config, None) == ("demo", "RELAY_CLUSTER")
     older = put_on(open_sweep(grid_request(config), fresh=True)[0], "one-machine")
-    newer = put_on(open_sweep(grid_request(small(train__epochs=9)))[0], "local")
+    newer = put_on(open_sweep(grid_request(small(train__epochs=9)), fresh=True)[0], "local")
     assert choose_name(config, None) == ("local", f"as {newer.name}, on the same images")
     assert choose_name(config, None, older.meta()) == ("one-machine", "as before")
     assert choose_name(config, "h100-mig", older.meta()) == ("h100-mig", "")
