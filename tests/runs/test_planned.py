@@ -108,7 +108,7 @@ def test_an_edited_configuration_is_refused_from_the_first_step(
         assert execute(run, questions) == "stopped"
     text = run.config_file.read_text()
     run.config_file.write_text(text.replace("lr: 0.002", "lr: 0.9"))
-    with pytest.raises(RunError, match=r"config\.yaml: is not what the run was planned with; restore it"):
+    with pytest.raises(RunError, match=r"config\.yaml: is not what the run was planned with; remove it"):
         execute(run)
     run.config_file.write_text(text.replace("device: cpu", "device: auto"))
     assert execute(run) == "done"

@@ -53,12 +53,12 @@ _SCRIPT = """
 @pytest.mark.parametrize(
     ("images", "change"),
     [
-        (1000, {}),
-        (1003, {"metrics.test_time_flip": True}),
-        (1000, {"metrics.classification": ["accuracy", "top5_accuracy", "macro_f1"], "model.num_classes": 4}),
+        (3000, {}),
+        (3003, {"metrics.test_time_flip": True}),
+        (3000, {"metrics.classification": ["accuracy", "top5_accuracy", "macro_f1"], "model.num_classes": 4}),
     ],
 )
-def test_memory_does_not_grow_with_the_number_of_images(images: int, change: dict[str, Any]):
+def test_memory_does_not_grow_with_the_number_of_images(images: int, change: dict[str, Any]) -> None:
     content = {
         "dataset": {"name": "synthetic", "split": {"val": 200, "test": 0}},
         "preprocess": {"resize": [16, 16]},
@@ -73,4 +73,5 @@ def test_memory_does_not_grow_with_the_number_of_images(images: int, change: dic
     assert run.returncode == 0, run.stderr
     before, *batches = json.loads(run.stdout)
     assert len(batches) == -(-images // 10) + 1
-    assert batches[-1] - batches[10] <= 0.1 * (batches[10] - before)
+    # The first hundred batches find their places in the heap.
+    assert batches[-1] - batches[100] <= 0.1 * (batches[100] - before)
