@@ -9,6 +9,7 @@ from hpc import slurm
 from hpc.pipeline.directory import Pipeline, all_pipelines
 from hpc.pipeline.names import find_pipeline, resolve_stage_name
 from hpc.pipeline.stage_job import cancel_stage_jobs
+from hpc.submission.plan import is_job_of
 from hpc.submission.submissions import queues_of, submissions
 from src.config.schema import Config
 from src.errors import RunError
@@ -43,7 +44,7 @@ def cancel_runs(config: Config, name: str) -> None:
     for run in runs:
         run.cancel()
     queues, _ = queues_of([sweep for sweep, _ in selected])
-    tasks = {run: queues[run.path.parent].get(run.name, ()) for run in runs}
+    tasks = {run: _own_jobs(run, queues[run.path.parent]) for run in runs}
     others = _others_in_tasks(selected, queues)
     needed = {job.job_id for jobs in others.values() for job in jobs}
     # A task that has other runs to execute goes on without this one, which the task itself stops.
@@ -75,6 +76,10 @@ def cancel_runs(config: Config, name: str) -> None:
     if sharing:
         print("the task goes on with its other runs:")
         print_names(sharing)
+
+
+def _own_jobs(run: RunDir, queue: slurm.Queue) -> list[slurm.QueuedJob]:
+    return [job for job in queue.get(run.name, ()) if is_job_of(run.path.parent, job.name)]
 
 
 def _others_in_tasks(

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hpc.submission.plan import is_job_of
 from hpc.submission.profile import Profile
 from src import hints
 from src.config import yaml_file
@@ -129,7 +130,8 @@ class Pipeline:
 
     def job_names(self) -> list[str]:
         """The names of the jobs that were submitted to continue the pipeline."""
-        return [line["job_name"] for line in read_lines(self.stages_file, records.STAGE) if "job_name" in line]
+        lines = read_lines(self.stages_file, records.STAGE)
+        return [line["job_name"] for line in lines if is_job_of(self.path, line.get("job_name", ""))]
 
 
 def find_same_pipeline(config: Config, lr_factors: Sequence[float]) -> Pipeline | None:

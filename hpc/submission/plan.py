@@ -157,4 +157,16 @@ def job_name(folder: Path, number: int) -> str:
     """The job name of the `number`-th submission of the sweep or pipeline in `folder`."""
     # With a hash of the path: squeue is asked by name, and another runs directory may have a sweep of the same name.
     place = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:4]
-    return re.sub(r"[^A-Za-z0-9._-]", "-", f"relay-{folder.name}-{place}.{number}")
+    return f"{_prefix(folder)}{place}.{number}"
+
+
+def is_job_of(folder: Path, name: str) -> bool:
+    """Whether a job with this name may be one of the sweep or pipeline in `folder`, wherever that lay then.
+
+    What a run directory names need not be: it must not end another job of the user.
+    """
+    return name.startswith(_prefix(folder))
+
+
+def _prefix(folder: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", f"relay-{folder.name}-")

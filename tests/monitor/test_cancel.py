@@ -16,9 +16,11 @@ from hpc.monitor.logs import show_logs
 from hpc.monitor.status import show_status
 from hpc.node import task as lifecycle
 from hpc.node.task import execute_runs, requeue_if_allowed
+from hpc.pipeline.directory import make_pipeline
 from hpc.recovery.diagnosis import StopRequest
 from hpc.submission import queue_cleanup
 from hpc.submission.arrays import submit_missing
+from hpc.submission.plan import job_name
 from hpc.submission.profile import Profile
 from hpc.submission.site import SiteLimits
 from hpc.submission.submit import show_in_logs
@@ -47,16 +49,16 @@ def sweep(small: Callable[..., Config]) -> SweepDir:
 def queue(sweep: SweepDir, commands: Path) -> Path:
     """What squeue answers; scancel writes down what it is given."""
     tasks = [[run.name] for run in sweep.runs()]
-    append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "tasks": tasks}])
+    append_lines(sweep.submissions_file, [{"job_name": job_name(sweep.path, 1), "tasks": tasks}])
     path = commands / "queue"
     path.touch()
-    fake(commands, "squeue", f"cat '{path}'")
+    fake(commands, "squeue", f"sed 's/NAME/{job_name(sweep.path, 1)}/' '{path}'")
     fake(commands, "scancel", f'echo "$@" >> "{commands}/cancelled"')
     return path
 
 
 def waiting(*ids: str, state: str = "PENDING") -> str:
-    return "".join(f"{job}|relay-x.1|{state}|Resources|1:00\n" for job in ids)
+    return "".join(f"{job}|NAME|{state}|Resources|1:00\n" for job in ids)
 
 
 @pytest.fixture
@@ -93,7 +95,9 @@ def test_a_task_goes_on_with_the_runs_that_were_not_cancelled(
 ) -> None:
     runs = sweep.runs()
     sweep.submissions_file.unlink()
-    append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "tasks": [[runs[0].name, runs[1].name]]}])
+    append_lines(
+        sweep.submissions_file, [{"job_name": job_name(sweep.path, 1), "tasks": [[runs[0].name, runs[1].name]]}]
+    )
     queue.write_text(waiting("70_0", state="RUNNING"))
     cancel_runs(small(), runs[0].label)
     assert not (queue.parent / "cancelled").exists()
@@ -147,7 +151,7 @@ def test_a_task_that_ended_before_its_run_began_says_why(
     small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, runs = small(), sweep.runs()
-    append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "job_id": "70"}])
+    append_lines(sweep.submissions_file, [{"job_name": job_name(sweep.path, 1), "job_id": "70"}])
     queue.write_text(waiting("70_3"))
     # The second one was to come back after its time limit, the third one was a crash that said so itself.
     for number, end in ((1, {"cause": "TIMEOUT"}), (2, {"cause": "CRASHED", "error": "its own"})):
@@ -194,7 +198,7 @@ def test_a_task_that_ended_before_its_run_began_is_not_blamed_for_what_came_afte
     small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, (first, second, third, _) = small(), sweep.runs()
-    append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "job_id": "70"}])
+    append_lines(sweep.submissions_file, [{"job_name": job_name(sweep.path, 1), "job_id": "70"}])
     # Begun by its task, then on this machine; only on this machine, after the task and before it.
     first.record_attempt(1, start=1.0, end=2.0, job="70_0", cluster="c", cause="CRASHED", first_step=0, last_step=1)
     first.record_attempt(2, start=3.0, end=4.0, job="555", cause="CRASHED", error="of here", first_step=1, last_step=2)
@@ -361,7 +365,7 @@ def test_a_cancelled_run_that_waited_is_cancelled_in_every_table(
 def test_a_task_that_somebody_took_out_of_the_queue_is_shown_as_cancelled(
     small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "job_id": "70"}])
+    append_lines(sweep.submissions_file, [{"job_name": job_name(sweep.path, 1), "job_id": "70"}])
     queue.write_text(waiting("70_0", state="CANCELLED") + waiting("70_1", "70_2", "70_3"))
     show_status(small(), sweep.name)
     shown = [line for line in capsys.readouterr().out.splitlines() if "k=00" in line]
@@ -373,7 +377,7 @@ def test_logs_are_labelled_stdout_before_stderr(
     small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, run = small(), sweep.runs()[0]
-    append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "job_id": "70"}])
+    append_lines(sweep.submissions_file, [{"job_name": job_name(sweep.path, 1), "job_id": "70"}])
     folder = Path(config.paths.logs_dir).absolute() / sweep.name
     folder.mkdir(parents=True)
     (folder / "70_0_0_log.err").write_text("said on stderr\n")
@@ -402,3 +406,19 @@ def test_a_task_that_does_not_come_to_its_end_is_left_to_the_next_call(
     sweep.runs()[0].write_result({"steps": 3})
     submit_missing(sweep, PROFILE, SITE, small())
     assert "waiting" not in capsys.readouterr().out, "a run that is done is not waited for"
+
+
+@pytest.mark.parametrize("name", ["my-own-job", "relay-another_20300101-000000-0123.1", "relay-", "bash"])
+def test_a_job_that_is_not_of_the_sweep_is_left_alone(
+    sweep: SweepDir, queue: Path, small: Callable[..., Config], commands: Path, name: str
+) -> None:
+    """Whoever can write to a run directory could otherwise end any job of the user who cancels."""
+    tasks = [[run.name] for run in sweep.runs()]
+    append_lines(sweep.submissions_file, [{"job_name": name, "tasks": tasks}, {"job_name": name, "job_id": "90"}])
+    pipeline = make_pipeline(small(), [], fresh=False)
+    pipeline.record(job_name=name, after="grid")
+    queue.write_text(waiting("70_0") + f"90_0|{name}|RUNNING|None|1:00\n91|{name}|PENDING|None|1:00\n")
+    cancel_runs(small(), "all")
+    cancelled = (commands / "cancelled").read_text().split()
+    assert "70_0" in cancelled
+    assert not {"90", "90_0", "91"} & set(cancelled)
