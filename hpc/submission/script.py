@@ -57,19 +57,34 @@ def _checked(setup: Sequence[str], *, ignored: bool) -> list[str]:
         return list(setup)
     # Not `set -e`: functions such as `module` and files that are sourced fail inside without harm. bash calls the ERR
     # trap in files, too (BASH_SOURCE then has an entry more), but not in functions. EXIT catches `exit`, `set -u` and
-    # errors of syntax.
+    # errors of syntax. ERR is not called where `a` of `a && b` fails: the code of each line is looked at, too. But
+    # `[ -f a ] && source a` is no failure.
     return [
         "relay_files=${#BASH_SOURCE[@]}",
         "relay_setup_failed() {",
-        "    trap - ERR EXIT",
+        "    trap - ERR EXIT DEBUG",
         '    echo "error: setup: $relay_line: failed with exit code $1; correct setup in the profile, or set'
         ' ignore_setup_errors: true" >&2',
         f"    exit {_NOT_STARTED}",
         "}",
+        "relay_check() {",
+        '    case $relay_last in "[ "*|"[[ "*|"test "*) return 0;; esac',
+        "    [ $1 = 0 ] || relay_setup_failed $1",
+        "}",
+        "relay_last=",
+        "trap 'case $BASH_COMMAND in relay_*) ;; *) relay_last=$BASH_COMMAND;; esac' DEBUG",
         "trap 'relay_code=$?; [ ${#BASH_SOURCE[@]} -gt $relay_files ] || relay_setup_failed $relay_code' ERR",
         "trap 'relay_setup_failed $?' EXIT",
-        *(text for line in setup for text in (f"relay_line={shlex.quote('; '.join(line.strip().splitlines()))}", line)),
-        "trap - ERR EXIT",
+        *(
+            text
+            for line in setup
+            for text in (
+                f"relay_line={shlex.quote('; '.join(line.strip().splitlines()))}",
+                line,
+                "relay_check $?",
+            )
+        ),
+        "trap - ERR EXIT DEBUG",
     ]
 
 
