@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from hpc.slurm_command import ARGUMENT_BYTES, PATIENT_WAITS_S, WAITS_S, run_slurm
 from src.errors import ClusterError
@@ -99,10 +99,19 @@ def check_programs() -> None:
         )
 
 
-def max_array_size() -> int:
-    """MaxArraySize of this site's slurm.conf: array indices go from 0 to this minus 1. Raises ClusterError."""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", run_slurm(["scontrol", "show", "config"]), re.M)
-    return int(found.group(1)) if found else 1001  # SLURM's default, slurm.conf(5).
+class SiteSettings(NamedTuple):
+    """MaxArraySize of slurm.conf: array indices go from 0 to this minus 1; and ClusterName, "" if it is not known."""
+
+    array_size: int
+    cluster: str
+
+
+def site_settings() -> SiteSettings:
+    """What slurm.conf says about this site. Raises ClusterError."""
+    text = run_slurm(["scontrol", "show", "config"])
+    size, name = (re.search(rf"^{key}\s*=\s*(\S+)", text, re.M) for key in ("MaxArraySize", "ClusterName"))
+    # 1001 is SLURM's default, slurm.conf(5).
+    return SiteSettings(int(size.group(1)) if size else 1001, name.group(1) if name else "")
 
 
 def squeue(names: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> list[QueuedJob]:

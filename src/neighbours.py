@@ -7,7 +7,7 @@ from pathlib import Path
 from src import hints
 from src.config.schema import Config
 from src.errors import RunError
-from src.requests import grid_request
+from src.requests import best_cell, grid_request
 from src.results.artifacts import export_figure
 from src.results.comparison import compare_axes, draw_comparison
 from src.runs.rundir import SweepDir
@@ -32,6 +32,8 @@ def show_neighbours(config: Config, named: SweepDir | None) -> None:
         if comparisons:
             break
     else:
+        if named:
+            best_cell(named)  # Raises RunError if its cells are damaged.
         raise RunError(
             f"{paths.runs_dir}: no grid{f' named {named.name}' if named else ''} has two finished cells; "
             f"to run one: {hints.command('hpc.launch', 'grid')}"

@@ -28,10 +28,10 @@ def retry(config: Config, name: str | None, cluster: str | None, cause: str | No
     """
     runs_dir = Path(config.paths.runs_dir)
     sweep, run = find_named(runs_dir, resolve_stage_name(runs_dir, name))
+    check_sweep(sweep)  # Before the hints, which should name this command.
     hints.use(sweep.meta())
     placement = place(config, cluster, sweep.meta())
     profile_name, profile = placement.name, placement.profile
-    check_sweep(sweep)
     # Before anything is written: a site that refuses must leave the budgets as they are.
     site = None if profile.executor == "local" else ask_site(profile_name, profile)
     chosen = failed_runs(sweep, run, cause, on_slurm=site is not None)

@@ -33,6 +33,13 @@ def query_status(config: Config, sweep: SweepDir, only: str | None = None) -> Sw
     return status
 
 
+def _own_cluster() -> str:
+    try:
+        return slurm.site_settings().cluster
+    except ClusterError:
+        return ""
+
+
 def _explain_unstarted(
     rows: Sequence[dict[str, Any]], sweep: SweepDir, queue: slurm.Queue, config: Config, cancelled: Collection[str]
 ) -> None:
@@ -40,7 +47,9 @@ def _explain_unstarted(
 
     Such a task leaves nothing in the run directory, so the error shown is the last line of its log.
     """
-    tasks = last_tasks(submissions(sweep))
+    known = submissions(sweep)
+    tasks, clusters = last_tasks(known), {name: each.cluster for each in known for runs in each.tasks for name in runs}
+    here = _own_cluster() if any(clusters.values()) else ""
     for row in rows:
         name = row["run"]
         if name not in tasks or name in queue or row["state"] in (*FINISHED, "running", "cancelled", "damaged"):
@@ -58,7 +67,13 @@ def _explain_unstarted(
             and last.get("cluster")
             and not last.get("error")
         )
-        if not started or lost_after_requeue:
+        if here and clusters[name] not in ("", here):
+            row |= {
+                "state": f"on {clusters[name]}",
+                "job": task,
+                "error": f"submitted to the cluster {clusters[name]}; the queue of {here} does not show it",
+            }
+        elif not started or lost_after_requeue:
             row |= {
                 "state": "cancelled" if task in cancelled else "not started",
                 "job": task,

@@ -155,6 +155,9 @@ def _state(
 ) -> str:
     if result or job is None:
         return state_of_run(run, result, attempts)
+    # The task passes it by, whatever else it executes.
+    if run.cancelled() and not unfinished_attempt(attempts):
+        return "cancelled"
     job_phase = phase(job.state)
     if job.state == "RUNNING":
         return "running" if alone or unfinished_attempt(attempts) else "waiting in task"

@@ -14,11 +14,10 @@ from hpc.pipeline.stage_execution import advance_stage
 from hpc.slurm_command import retry
 from hpc.submission.profile import read_profile
 from hpc.submission.site import ask_site
-from hpc.submission.trust import check_sweep
+from hpc.submission.trust import check_folder
 from src import hints
 from src.errors import RelayError, RunError
 from src.runs.planning_lock import folder_lock
-from src.runs.rundir import SweepDir
 
 # A question to a controller that is away takes half a minute by itself (slurm_command.WAITS_S), so these retries need
 # no wait in between: together they take ten minutes.
@@ -31,7 +30,7 @@ def advance(pipeline: Pipeline, *, by_stage_job: bool, new_code: bool = False) -
     `by_stage_job`: called by the pipeline's own job, which does not submit again what a user has stopped.
     """
     hints.use(pipeline.meta())
-    check_sweep(SweepDir(pipeline.path))
+    check_folder(pipeline.path, pipeline.meta())
     profile = read_profile(pipeline.profile_file)
     name = str(pipeline.meta()["call"]["cluster"])
     site = None

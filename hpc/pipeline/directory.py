@@ -117,7 +117,11 @@ class Pipeline:
 
     def stage_records(self) -> dict[str, dict[str, Any]]:
         """Stage -> its newest line in links.jsonl; stages without a line are missing."""
-        return {line["link"]: line for line in read_lines(self.stages_file, records.STAGE) if "link" in line}
+        return {line["link"]: line for line in self.lines() if "link" in line}
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines of links.jsonl, in order. Raises RunError if it is damaged."""
+        return read_lines(self.stages_file, records.STAGE)
 
     def stage_sweep(self, stage: str) -> SweepDir | None:
         """The sweep of a stage. None if the stage is not planned yet."""
@@ -130,8 +134,8 @@ class Pipeline:
 
     def job_names(self) -> list[str]:
         """The names of the jobs that were submitted to continue the pipeline."""
-        lines = read_lines(self.stages_file, records.STAGE)
-        return [line["job_name"] for line in lines if is_job_of(self.path, line.get("job_name", ""))]
+        names = dict.fromkeys(line.get("job_name", "") for line in self.lines())
+        return [name for name in names if is_job_of(self.path, name)]
 
 
 def find_same_pipeline(config: Config, lr_factors: Sequence[float]) -> Pipeline | None:

@@ -12,6 +12,8 @@ from hpc.submission.profile import Profile
 from hpc.submission.script import script_text, setup_lines
 from hpc.submission.submit import show_in_logs
 from hpc.submission.trust import trust_option
+from src import hints
+from src.errors import ClusterError
 from src.files import replace_file
 from src.log import log
 
@@ -23,6 +25,7 @@ def submit_stage_job(pipeline: Pipeline, stage: str, queued_tasks: set[str], pro
     if waiting:
         print(f"job {waiting[0].job_id} continues {pipeline.name} after {stage}")
         return
+    _refuse_unseen(pipeline)
     name = job_name(pipeline.path, len(pipeline.job_names()) + 1)
     # Before sbatch, as in submit.py: a job whose id was never written down is found in the queue by its name.
     pipeline.record(job_name=name, after=stage)
@@ -36,8 +39,31 @@ def submit_stage_job(pipeline: Pipeline, stage: str, queued_tasks: set[str], pro
     )
     script = pipeline.jobs / f"{name}.sh"
     replace_file(script, script_text({**options, "job-name": name}, _lines(pipeline, profile)))
-    job = sbatch.submit(name, script)
+    try:
+        job = sbatch.submit(name, script)
+    except sbatch.UnseenError as error:
+        pipeline.record(job_name=name, unseen=str(error))
+        raise
     log.info(f"job {job} continues {pipeline.name} when the jobs of {stage} are over")
+
+
+def _refuse_unseen(pipeline: Pipeline) -> None:
+    """Raise ClusterError if the newest job that continues the pipeline was accepted and never seen: it may still run.
+
+    A cancel of the pipeline settles it.
+    """
+    unseen = ""
+    for line in pipeline.lines():
+        if "job_name" in line:
+            unseen = line.get("unseen", "")
+        elif line.get("state") == "cancelled":
+            unseen = ""
+    if unseen:
+        cancel = hints.command("hpc.launch", "cancel", pipeline.name)
+        raise ClusterError(
+            f"a job that continues {pipeline.name} may still run, so it is not submitted again: {unseen}. Once it is "
+            f"cancelled: {cancel}, then: {hints.again()}"
+        )
 
 
 def _lines(pipeline: Pipeline, profile: Profile) -> list[str]:

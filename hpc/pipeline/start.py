@@ -10,7 +10,7 @@ from hpc.pipeline.stages import requests_at_start
 from hpc.submission.forecast import cells_left, forecast_of, refuse_above, total_of
 from hpc.submission.placement import choose_name, place
 from hpc.submission.site import check_job_folder
-from hpc.submission.trust import check_sweep
+from hpc.submission.trust import check_folder, check_sweep
 from src.config.schema import Config
 from src.runner import prepare_images
 from src.runs.code_snapshot import change_since, new_code_hint
@@ -38,17 +38,17 @@ def start_pipeline(
     earlier = pipeline or (None if fresh else find_sweep(grid.runs_dir, grid.kind, grid.key))
     placement = place(config, cluster, earlier.meta() if earlier else None)
     profile = placement.profile
+    continued = {name: _sweep_to_continue(pipeline, request, fresh=fresh) for name, request in requests.items()}
+    for sweep in filter(None, continued.values()):
+        check_sweep(sweep)  # Not only when its stage comes, which may be hours later, in a job.
     forecast = total_of(
-        [
-            forecast_of(request, cells_left(request, _sweep_to_continue(pipeline, request, fresh=fresh)), profile)
-            for request in requests.values()
-        ]
+        [forecast_of(request, cells_left(request, continued[name]), profile) for name, request in requests.items()]
     )
     refuse_above(max_slice_hours, forecast)
     prepare_images(grid, fresh=fresh)
     is_new = pipeline is None
     if pipeline:
-        check_sweep(SweepDir(pipeline.path))  # Before its profile is replaced.
+        check_folder(pipeline.path, pipeline.meta())  # Before its profile is replaced.
     pipeline = pipeline or make_pipeline(config, lr_factors, fresh=fresh)
     pipeline.use_profile(placement.name, profile)
     state = "new" if is_new else "continued"

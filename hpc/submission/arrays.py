@@ -39,8 +39,12 @@ def submit_missing(
         by_state = classify_runs(sweep, queue)
         candidates = [*by_state.to_submit, *(by_state.cancelled if by_user else [])]
         to_submit = [run for run in candidates if only is None or run.name in only]
-        refuse_unseen(sweep, to_submit)
+        refuse_unseen(sweep, to_submit, site.cluster)
         for run in to_submit if by_user else []:
+            run.lift_cancel()
+        # Their tasks hold the slice for other runs: those that have not come to them yet will execute them.
+        lifted = [run for run in by_state.queued if by_user and run.cancelled() and (only is None or run.name in only)]
+        for run in lifted:
             run.lift_cancel()
         queued_tasks = {job.job_id for jobs in queue.values() for job in jobs}
         submitted = 0
@@ -48,6 +52,9 @@ def submit_missing(
             show_in_logs(config, sweep.jobs)
             submitted = submit_runs(to_submit, Target(sweep, profile, site, sweep_code(sweep)), queued_tasks)
     print(f"{len(by_state.done)} done, {len(by_state.queued)} in the queue before, {submitted} submitted")
+    if lifted:
+        later = f"to start them if those have passed them by, once those are over: {hints.again()}"
+        print(f"cancelled before, and asked for again: {counted(len(lifted), 'run')} of tasks in the queue; {later}")
     if by_state.running_elsewhere:
         print(f"executed by processes outside of SLURM: {counted(len(by_state.running_elsewhere), 'run')}")
     if by_state.blocked:

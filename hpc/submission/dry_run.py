@@ -55,7 +55,7 @@ def print_plan(request: Request, existing: SweepDir | None, placement: Placement
 def _ask_site(existing: SweepDir | None, profile: Profile, runs: int) -> tuple[SiteLimits, slurm.Queue]:
     """The site's limits and the sweep's queue. If SLURM does not answer: the profile as it is, and one array."""
     try:
-        return SiteLimits(choose_gres(profile), slurm.max_array_size()), in_queue(existing) if existing else {}
+        return SiteLimits(choose_gres(profile), *slurm.site_settings()), in_queue(existing) if existing else {}
     except ClusterError as error:
         log.warning(f"the site could not be asked; this plan takes the profile as it is: {error}")
         return SiteLimits(profile.gres or (profile.slice and f"gpu:{profile.slice}:1"), runs), {}

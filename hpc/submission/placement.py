@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hpc.submission.profile import Profile, load_profile
@@ -47,7 +48,7 @@ def choose_name(config: Config, cluster: str | None, saved: dict[str, Any] | Non
 def place(config: Config, cluster: str | None, saved: dict[str, Any] | None = None) -> Placement:
     """`choose_name` with the profile. Raises ConfigError if it does not exist or is not valid."""
     name, reason = choose_name(config, cluster, saved)
-    name, profile = load_profile(name, reason or "--cluster")
+    name, profile = load_profile(name, reason or "--cluster", Path(config.paths.runs_dir))
     hints.placed(name)
     return Placement(name, profile, reason)
 

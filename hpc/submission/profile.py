@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,9 @@ class Profile(Section):
     def _can_be_followed(self) -> Profile:
         given = {option: field for field, option, _ in self._own_options()}
         given |= {"gres": "slice"} if self.slice else {}
+        # The count at the end, of `gpu:2` and `gpu:1g.12gb:2`.
+        if self.gres and re.search(r"^gpu(:[^:,]+)?:0*([2-9]|[1-9]\d+)\b", self.gres):
+            raise ValueError(f"gres: {self.gres}: a task computes on one GPU; ask for one, and raise max_parallel")
         if found := problems(self.sbatch, given):
             raise ValueError("\n  ".join(f"sbatch: {each}" for each in found))
         return self
@@ -139,12 +143,12 @@ def profile_names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
-def load_profile(name: str, origin: str = "--cluster") -> tuple[str, Profile]:
+def load_profile(name: str, origin: str = "--cluster", runs_dir: Path | None = None) -> tuple[str, Profile]:
     """The profile with this name in configs/clusters, or at this path if it ends in .yaml or .yml.
 
     Returns it with the name that finds it again from any folder. `origin`: who gave the name, for messages. Raises
-    ConfigError if there is none, if it is invalid, or if it lies in a run directory, RunError if it belongs to another
-    user.
+    ConfigError if there is none, if it is invalid, or if it lies in `runs_dir` or another run directory, RunError if it
+    belongs to another user.
     """
     by_path = name.endswith((".yaml", ".yml"))
     path = Path(name) if by_path else _FOLDER / f"{name}.yaml"
@@ -153,7 +157,7 @@ def load_profile(name: str, origin: str = "--cluster") -> tuple[str, Profile]:
             f"{origin}: {name}: there is no such profile; in {_FOLDER} there are "
             f"{', '.join(profile_names()) or 'none'}; choose one with --cluster NAME, or give the path of a .yaml file"
         )
-    _refuse_in_run_directory(path, origin)
+    _refuse_in_run_directory(path, origin, runs_dir)
     check_profile(path)
     profile = read_profile(path)
     if profile.executor == "slurm" and (ignored := ignored_variables(os.environ, _option_fields())):
@@ -183,10 +187,12 @@ def _option_fields() -> dict[str, str]:
     }
 
 
-def _refuse_in_run_directory(path: Path, origin: str) -> None:
+def _refuse_in_run_directory(path: Path, origin: str, runs_dir: Path | None) -> None:
     # What a run directory names must not make Relay execute the `setup:` of a file that came with it.
     for folder in path.resolve().parents:
-        if any((folder / name).exists() for name in ("sweep.yaml", "chain.yaml")):
+        if (runs_dir and folder == runs_dir.resolve()) or any(
+            (folder / name).exists() for name in ("sweep.yaml", "chain.yaml")
+        ):
             raise ConfigError(
                 f"{origin}: {path}: lies in the run directory {folder}; a profile is a name in {_FOLDER} or a file of "
                 "yours; copy it there"

@@ -10,6 +10,7 @@ Value = str | int | bool
 _OURS = "Relay sets it"
 _NOTHING = "sbatch would submit nothing"
 _ELSEWHERE = "Relay asks the queue of one cluster; to use another one, set SLURM_CONF to its slurm.conf"
+_GPU = "slice or gres of the profile asks for the one GPU of a task"
 _ONE = "a task is one process on one node; leave it at 1"
 # sbatch(1). Options after which the job is not what was planned, or cannot be followed.
 _REFUSED: Mapping[str, str] = {
@@ -17,6 +18,11 @@ _REFUSED: Mapping[str, str] = {
     "cluster-constraint": _ELSEWHERE,
     "clusters": _ELSEWHERE,
     "error": _OURS,
+    "gid": _OURS,
+    "gpus": _GPU,
+    "gpus-per-node": _GPU,
+    "gpus-per-socket": _GPU,
+    "gpus-per-task": _GPU,
     "help": _NOTHING,
     "job-name": _OURS,
     "nodes": _ONE,
@@ -30,6 +36,9 @@ _REFUSED: Mapping[str, str] = {
     "parsable": _OURS,
     "signal": "signal_lead_s sets it",
     "test-only": _NOTHING,
+    "tres-per-job": _GPU,
+    "tres-per-task": _GPU,
+    "uid": _OURS,
     "usage": _NOTHING,
     "version": _NOTHING,
     "wait": "a launch would wait until its jobs are over",

@@ -14,16 +14,19 @@ from src.errors import ClusterError
 
 @dataclass(frozen=True)
 class SiteLimits:
-    """What a plan must know about a site: the slice under the site's name for it, and the most tasks of one array."""
+    """What a plan must know about a site: the slice under the site's name for it, the most tasks of one array, and the
+    name of the cluster ("": unknown).
+    """
 
     gres: str | None
     array_size: int
+    cluster: str = ""
 
 
 def ask_site(profile_name: str, profile: Profile) -> SiteLimits:
     """Ask SLURM for the limits, before a launch writes anything. Raises ClusterError if it does not answer."""
     try:
-        site = SiteLimits(choose_gres(profile), slurm.max_array_size())
+        site = SiteLimits(choose_gres(profile), *slurm.site_settings())
         slurm.check_programs()
         return site
     except ClusterError as error:

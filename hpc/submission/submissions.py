@@ -15,6 +15,7 @@ from src import hints
 from src.errors import ClusterError
 from src.files import read_lines
 from src.runs import records
+from src.runs.causes import REQUEUED_AFTER
 from src.runs.rundir import RunDir, SweepDir
 
 # Of several tasks of one run, the first in this order counts.
@@ -26,7 +27,7 @@ class Submission:
     """One submitted array: its job name, the runs of each task in the order of the array, and its job id.
 
     `job_id` is None if the launcher died before sbatch answered. `time`: of the intent, in seconds since 1970.
-    `unseen`: what sbatch said of a job that the queue did not show.
+    `unseen`: what sbatch said of a job that the queue did not show. `cluster`: where it went, "" if that is unknown.
     """
 
     job_name: str
@@ -34,6 +35,7 @@ class Submission:
     job_id: str | None
     time: float = 0.0
     unseen: str = ""
+    cluster: str = ""
 
     def task_id(self, position: int) -> str:
         """The id of a task: `70_3` for the fourth of an array, `70` for a single job."""
@@ -46,7 +48,8 @@ def submissions(sweep: SweepDir) -> list[Submission]:
     for line in read_lines(sweep.submissions_file, records.SUBMISSION):
         name = line["job_name"]
         if "tasks" in line:
-            merged[name] = Submission(name, tuple(tuple(runs) for runs in line["tasks"]), None, line.get("time", 0.0))
+            tasks = tuple(tuple(runs) for runs in line["tasks"])
+            merged[name] = Submission(name, tasks, None, line.get("time", 0.0), cluster=line.get("cluster", ""))
         elif name in merged:
             known = merged[name]
             merged[name] = replace(known, job_id=line.get("job_id"), unseen=line.get("unseen", known.unseen))
@@ -82,20 +85,28 @@ def match_queue(known: Sequence[Submission], jobs: Sequence[slurm.QueuedJob]) ->
     return by_run
 
 
-def refuse_unseen(sweep: SweepDir, runs: Sequence[RunDir]) -> None:
-    """Raise ClusterError if one of these runs, none of which is in the queue, may be executed by a job on another
-    cluster: its last submission was accepted, never seen, and it has not begun since. A cancel settles it.
+def refuse_unseen(sweep: SweepDir, runs: Sequence[RunDir], here: str) -> None:
+    """Raise ClusterError if one of these runs may be executed by a job that cannot be seen in this queue.
+
+    None of them is in the queue of the cluster `here`. But its last submission may have gone to another one, or have
+    been accepted and never seen; and it has not come to an end since. A cancel settles it.
     """
     last = {name: each for each in submissions(sweep) for names in each.tasks for name in names}
     for run in runs:
         sent = last.get(run.name)
-        if not (sent and sent.unseen) or run.cancelled():
+        if sent is None or run.cancelled():
             continue
-        if not any(attempt.get("start", 0) >= sent.time for attempt in run.attempts()):
+        elsewhere = here and sent.cluster not in ("", here)
+        why = sent.unseen or (f"it went to the cluster {sent.cluster}, and this is {here}" if elsewhere else "")
+        since = [attempt for attempt in run.attempts() if attempt.get("start", 0) >= sent.time]
+        # A task that began was a task that this queue has shown. One of another cluster may come back after a requeue.
+        came_to_end = since and ("retried" in since[-1] or since[-1].get("cause") not in (None, *REQUEUED_AFTER))
+        settled = came_to_end if elsewhere else since
+        if why and not settled:
             cancel = hints.command("hpc.launch", "cancel", sweep.name)
             raise ClusterError(
                 f"{sweep.name}: job {sent.job_name} may still execute these runs, so they are not submitted again: "
-                f"{sent.unseen}. Once it is cancelled: {cancel}, then: {hints.again()}"
+                f"{why}. Once it is cancelled: {cancel}, then: {hints.again()}"
             )
 
 

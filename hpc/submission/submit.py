@@ -37,7 +37,7 @@ def submit_runs(runs: Sequence[RunDir], target: Target, queued_tasks: Collection
     while plans:
         plan = plans[0].with_ids(ids)
         try:
-            submission = submit(plan, sweep)
+            submission = submit(plan, sweep, target.site.cluster)
         except ClusterError as error:
             # The limit may still leave room for a smaller array. Halving needs log2(tasks) calls at most.
             if _SUBMIT_LIMIT.search(str(error)) and len(plan.tasks) > 1:
@@ -65,13 +65,15 @@ def _jobs_are(ids: Sequence[str]) -> str:
     return f"job {ids[0]} is" if len(ids) == 1 else f"jobs {shortlist(ids)} are"
 
 
-def submit(plan: SubmitPlan, sweep: SweepDir) -> Submission:
-    """Submit the plan as one array. Raises ClusterError, with SLURM's own message, if SLURM refuses.
+def submit(plan: SubmitPlan, sweep: SweepDir, cluster: str = "") -> Submission:
+    """Submit the plan as one array to `cluster`, the one whose queue is asked here.
 
-    A busy controller is waited for. Before sbatch is repeated, squeue tells whether the first call was taken.
+    Raises ClusterError, with SLURM's own message, if SLURM refuses. A busy controller is waited for. Before
+    sbatch is repeated, squeue tells whether the first call was taken.
     """
     tasks = tuple(tuple(path.name for path in runs) for runs in plan.tasks)
-    append_lines(sweep.submissions_file, [{"job_name": plan.job_name, "tasks": tasks, "time": round(time.time(), 3)}])
+    intent = {"job_name": plan.job_name, "tasks": tasks, "time": round(time.time(), 3), "cluster": cluster}
+    append_lines(sweep.submissions_file, [intent])
     # Under the job's name and before sbatch: whatever becomes of this process, the tasks that SLURM takes find them.
     plan.log_folder.mkdir(parents=True, exist_ok=True)
     replace_file(plan.tasks_file, json.dumps([[str(path) for path in runs] for runs in plan.tasks]))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from src import hints
 from src.errors import RunError
@@ -33,8 +34,16 @@ def trust_option() -> list[str]:
 
 
 def check_sweep(sweep: SweepDir) -> None:
-    """Raise RunError if the sweep, or the code in it, belongs to another user and --trust was not given."""
-    _check(_of_sweep(sweep.path), {os.geteuid()}, f"to start your own: {hints.again('--fresh')}")
+    """`check_folder` for a sweep."""
+    check_folder(sweep.path, sweep.meta())
+
+
+def check_folder(folder: Path, saved: Mapping[str, Any]) -> None:
+    """Raise RunError if a sweep or pipeline, or the code in it, belongs to another user and --trust was not given.
+
+    `saved`: its sweep.yaml or chain.yaml.
+    """
+    _check(_of_sweep(folder), {os.geteuid()}, f"to start your own: {hints.again('--fresh', saved=saved)}")
 
 
 def check_profile(path: Path) -> None:

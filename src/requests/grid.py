@@ -16,7 +16,7 @@ from src.results.table import Row, Table, read_table
 from src.runs.cells import expand_grid, refine_grid
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request, find_sweep
-from src.text import counted
+from src.text import counted, shortlist
 
 
 def grid_request(config: Config, *, refined: int = 0, unfinished: bool = False) -> Request:
@@ -112,12 +112,22 @@ def _best_of(request: Request, option: str, *, unfinished: bool) -> BestCell | N
             f"{option}: only {done} of {len(runs)} cells of {sweep.name} are done; to finish that grid: "
             f"{hints.again(saved=sweep.meta())}; to take the best finished cell: {hints.again('--unfinished')}"
         )
-    return best_cell(sweep)
+    return best_cell(sweep, unfinished=unfinished)
 
 
-def best_cell(sweep: SweepDir) -> BestCell | None:
-    """The best finished cell of a sweep; None if no cell has a result."""
+def best_cell(sweep: SweepDir, *, unfinished: bool = False) -> BestCell | None:
+    """The best finished cell of a sweep; None if no cell has a result.
+
+    Raises RunError if cells are damaged and `unfinished` is false: one of them may have been the best.
+    """
     table = read_table(sweep)
+    damaged = {str(row["run"]): row["error"] for row in table.rows if row["state"] == "damaged"}
+    if damaged and not unfinished:
+        raise RunError(
+            f"{sweep.name}: {counted(len(damaged), 'cell')} cannot be compared with the others: "
+            f"{shortlist(list(damaged.values()), 1)}; once they are restored, or their folders are deleted, to repeat "
+            f"what is missing: {hints.again(saved=sweep.meta())}"
+        )
     best = table.best()
     if best is None:
         return None

@@ -10,8 +10,7 @@ from src.console import terminal_of
 from src.text import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.console import Console, Group
 
 Row = Mapping[str, Any]
 # The columns that a narrow terminal shows first, in this order. Further metrics, axes and other columns follow.
@@ -60,12 +59,13 @@ def table_console() -> tuple[Console, int | None]:
     return Console(file=console.file, highlight=False, width=100_000), None
 
 
-def table_of(rows: Sequence[Row], title: str, width: int | None = None) -> Table:
-    """The rows as a table without its empty columns.
+def table_of(rows: Sequence[Row], title: str, width: int | None = None) -> Group:
+    """The title, and below it the rows as a table without its empty columns.
 
     Columns that do not fit into `width` characters are left out, and the caption names them. The run's name, state,
     step and accuracy are always shown in full.
     """
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
@@ -75,8 +75,6 @@ def table_of(rows: Sequence[Row], title: str, width: int | None = None) -> Table
     hidden = [name for name in columns if name not in widths]
     # rich parses a str as markup, and errors, names and paths may contain brackets: give it Text.
     table = Table(
-        title=Text(_printable(title), style="table.title"),
-        title_justify="left",
         caption=Text(f"no room for: {', '.join(hidden)}", style="table.caption") if hidden else None,
         caption_justify="left",
         box=None,
@@ -93,7 +91,8 @@ def table_of(rows: Sequence[Row], title: str, width: int | None = None) -> Table
         )
     for number in range(len(rows)):
         table.add_row(*(Text(cells[name][number]) for name in shown))
-    return table
+    # Not as the table's own title, which is wrapped at the width of the table.
+    return Group(Text(_printable(title), style="table.title"), table)
 
 
 def _printable(text: str) -> str:

@@ -200,6 +200,7 @@ class Submission(TypedDict, total=False):
     unseen: str
     tasks: list[list[RunName]]
     time: Seconds
+    cluster: str
 
 
 @_record
@@ -225,6 +226,7 @@ class Stage(TypedDict, total=False):
     state: str
     sweep: RunName
     job_name: Word
+    unseen: str
 
 
 def _positioned(row: dict[str, Any]) -> dict[str, Any]:

@@ -43,8 +43,8 @@ def check_content(path: Path, content: bytes, seal: Mapping[str, str]) -> None:
     """Raise RunError if `content`, that of the file at `path`, is not what the run left."""
     if digest_of(content) != seal.get(path.name):
         raise RunError(
-            f"{path}: is not the file that belongs to result.json: it was damaged or exchanged; restore it, or start "
-            "the run over with --fresh"
+            f"{path}: is not the file that belongs to result.json: it was damaged or exchanged; restore it, or delete "
+            f"the folder {path.parent}: the command that made the run then repeats it"
         )
 
 

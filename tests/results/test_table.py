@@ -330,3 +330,19 @@ def test_refining_says_when_other_cells_may_be_as_good(
     finish(sweep.runs()[3], None)
     grid_request(small(), refined=1)
     assert "the data cannot tell it from 2 of the 2 other settings; the next one is k=00" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "predictions.npz", "result.json"])
+def test_a_damaged_cell_may_have_been_the_best(small: Callable[..., Config], name: str) -> None:
+    sweep = open_sweep(grid_request(small()))[0]
+    for number, run in enumerate(sweep.runs()):
+        run.metrics_file.write_text('{"step": 1, "epoch": 1.0, "time": 1.0}\n')
+        run.predictions_file.write_bytes(b"content")
+        finish(run, 0.1 * number)
+    best = sweep.runs()[-1]
+    path = best.path / name
+    path.write_bytes(path.read_bytes().replace(b"1", b"2").replace(b"content", b"changed"))
+    for ask in (with_best_cell, lambda config: grid_request(config, refined=1)):
+        with pytest.raises(RunError, match=rf"{best.name}|only 3 of 4"):
+            ask(small())
+    assert with_best_cell(small(), unfinished=True) != small()

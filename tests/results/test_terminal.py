@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from src.config import yaml_file
 from src.config.schema import Config
@@ -104,7 +105,8 @@ def test_a_pipe_gets_all_of_it(sweep: SweepDir, tmp_path: Path) -> None:
 
 def test_further_metrics_get_room_before_the_axes_that_names_show() -> None:
     row = {"run": "k=000_act=relu", "state": "done", "activation": "relu", "val/accuracy": 0.5, "val/loss": 1.0}
-    table = table_of([{**row, "val/macro_f1": 0.25, "best_epoch": 3.0}], "grid", width=65)
+    _, table = table_of([{**row, "val/macro_f1": 0.25, "best_epoch": 3.0}], "grid", width=65).renderables
+    assert isinstance(table, Table)
     assert [str(column.header) for column in table.columns] == [
         *("run", "state", "val/accuracy", "val/loss", "val/macro_f1")
     ]
@@ -132,3 +134,9 @@ def test_the_bar_shows_what_is_said_as_it_is_and_no_length_that_it_does_not_know
     assert said.count(ERROR) >= 2
     assert "?" not in said
     assert "1/3" in said
+
+
+def test_a_title_is_not_wrapped_at_the_width_of_its_table(capsys: pytest.CaptureFixture[str]) -> None:
+    title = "grid_search_20261130-005928"
+    print_rows([{"run": "k=000", "state": "new"}], title)
+    assert capsys.readouterr().out.splitlines()[0].rstrip() == title

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.submission.placement import choose_name
+from hpc.submission.placement import choose_name, place
 from hpc.submission.profile import load_profile
 from src.config import yaml_file
 from src.config.schema import Config
@@ -145,3 +145,17 @@ def test_no_profile_is_taken_from_a_run_directory(tmp_path: Path, place: str, ma
         path = tmp_path / "site.yaml"
     with pytest.raises(ConfigError, match="lies in the run directory"):
         load_profile(str(path))
+
+
+@pytest.mark.parametrize("name", ["evil/p.yaml", "p.yaml", "a/b/c.yaml"])
+def test_no_profile_is_taken_from_the_runs_folder(small: Callable[..., Config], tmp_path: Path, name: str) -> None:
+    """A sweep.yaml that came with somebody's runs may name a profile that came with them."""
+    config = small()
+    sweep = open_sweep(grid_request(config))[0]
+    path = tmp_path / "runs" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("executor: local\n")
+    put_on(sweep, str(path))
+    for saved in (None, sweep.meta()):
+        with pytest.raises(ConfigError, match="lies in the run directory"):
+            place(config, None, saved)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -416,6 +417,70 @@ def test_a_pipeline_whose_job_cannot_be_seen_stops(
         assert stopped.returncode == 2
         assert said in stopped.stderr
     assert len((tmp_path / "queue.calls").read_text().splitlines()) == 1
+
+
+def test_the_job_that_continues_a_pipeline_is_not_submitted_twice_either(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    away = 'case "$name" in relay-pipeline*) echo "Submitted batch job 777 on cluster other"; exit 0;; esac'
+    site(f"{away}; {TAKE}", "--dry-run", change=lambda folder: fake(folder, "scancel", "exit 1"))
+    env = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{tmp_path / 'bin-tools'}", "QUEUE": str(tmp_path / "queue")}
+    words = ["pipeline", "--config", str(tmp_path / "small.yaml"), "--cluster", str(tmp_path / "profile.yaml")]
+    for said in ("777 is not in the queue of this cluster", "is not submitted again", "is not submitted again"):
+        stopped = fork_python("hpc.launch", *words, env=env)
+        assert stopped.returncode == 2
+        assert said in stopped.stderr
+    # The array of the LR sweep, and the job after it.
+    assert len((tmp_path / "queue.calls").read_text().splitlines()) == 2
+
+
+def on_cluster(name: str) -> Callable[[Path], None]:
+    settings = f"echo 'ClusterName             = {name}'; echo 'MaxArraySize            = 1001'"
+    return lambda folder: fake(folder, "scontrol", settings)
+
+
+def test_a_second_cluster_with_the_same_folder_does_not_submit_what_the_first_has(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    other = {"QUEUE": str(tmp_path / "other")}
+    assert "4 submitted" in site(change=on_cluster("alpha")).stdout
+    refused = site(change=on_cluster("beta"), **other)
+    assert refused.returncode == 2
+    assert "they are not submitted again: it went to the cluster alpha, and this is beta" in refused.stderr
+    env = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{tmp_path / 'bin-tools'}", **other}
+    given = ["--config", str(tmp_path / "small.yaml")]
+    assert "4 on alpha" in fork_python("hpc.launch", "status", *given, env=env).stdout
+    (sweep,) = sweeps(tmp_path / "runs")
+    first, second, third, _ = sweep.runs()
+    # A task that came to its end there does not come back; one that requeued itself does.
+    for run, cause in ((first, "CRASHED"), (second, "TIMEOUT")):
+        run.record_attempt(1, start=time.time() + 1, job="101_0", cluster="alpha")
+        run.record_attempt(1, end=time.time() + 2, cause=cause, first_step=0, last_step=1)
+    retried = fork_python(
+        "hpc.launch", "retry", first.label, *given, "--cluster", str(tmp_path / "profile.yaml"), env=env
+    )
+    assert "1 submitted" in retried.stdout, retried.stderr
+    assert site(change=on_cluster("beta"), **other).returncode == 2
+    fake(tmp_path / "bin", "scancel", "exit 0")
+    assert fork_python("hpc.launch", "cancel", sweep.name, *given, env=env).returncode == 0
+    assert "3 submitted" in site(change=on_cluster("beta"), **other).stdout
+    assert not third.cancelled()
+
+
+def test_a_cancelled_run_of_a_task_that_goes_on_is_asked_for_again(
+    site: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml({**PROFILE, "cells_per_job": 2}))
+    assert "4 submitted" in site().stdout
+    (sweep,) = sweeps(tmp_path / "runs")
+    first, *_ = sweep.runs()
+    first.cancel()
+    env = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{tmp_path / 'bin-tools'}", "QUEUE": str(tmp_path / "queue")}
+    shown = fork_python("hpc.launch", "status", "--config", str(tmp_path / "small.yaml"), env=env)
+    assert "4 runs: 1 cancelled, 3 queued" in shown.stdout
+    again = site()
+    assert "cancelled before, and asked for again: 1 run of tasks in the queue" in again.stdout
+    assert not first.cancelled()
 
 
 def test_a_job_that_is_seen_late_is_taken_over(

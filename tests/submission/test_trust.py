@@ -15,7 +15,7 @@ from src.config import yaml_file
 from src.config.schema import Config
 from src.requests import grid_request
 from src.runs.rundir import SweepDir
-from src.runs.sweeps import open_sweep
+from src.runs.sweeps import open_sweep, sweeps
 from tests.fork_server import fork_python
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
@@ -94,3 +94,23 @@ def test_a_pipeline_of_another_user_is_not_continued(small: Callable[..., Config
         assert refused.returncode == 2
         assert f"{pipeline.profile_file}: belongs to" in refused.stderr
     shutil.rmtree(pipeline.path)
+
+
+def test_a_pipeline_sees_at_its_start_that_a_later_stage_is_of_another_user(
+    small: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = small()
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml_file.dump_yaml(config.to_dict()))
+    give_away(open_sweep(grid_request(config))[0].path)
+    refused = fork_python("hpc.launch", "pipeline", "--config", str(path), "--cluster", "local")
+    assert refused.returncode == 2
+    assert "belongs to user id" in refused.stderr
+    assert len(sweeps(tmp_path / "runs")) == 1
+
+
+def test_a_refused_retry_suggests_itself(one_cell: tuple[SweepDir, list[str]]) -> None:
+    sweep, given = one_cell
+    give_away(sweep.path)
+    refused = fork_python("hpc.launch", "retry", sweep.name, "--failed", *given, "--cluster", "local")
+    assert "retry" in refused.stderr.rpartition("if you trust that user: ")[2]
