@@ -73,5 +73,6 @@ def test_memory_does_not_grow_with_the_number_of_images(images: int, change: dic
     assert run.returncode == 0, run.stderr
     before, *batches = json.loads(run.stdout)
     assert len(batches) == -(-images // 10) + 1
-    # The first hundred batches find their places in the heap.
-    assert batches[-1] - batches[100] <= 0.1 * (batches[100] - before)
+    # The first hundred batches find their places in the heap. After that, it grew by 0 to 0.3 of what they had taken;
+    # with results that are kept between the batches, by 1.5 to 2.7.
+    assert batches[-1] - batches[100] <= 0.6 * (batches[100] - before)
