@@ -89,7 +89,12 @@ class EncodedSplit:
                 f"{self.where}: split {self.name!r}, image {index} is the file {image['path']}, which is outside of "
                 f"{self._linked}; copy the file there, or store its bytes in the row"
             )
-        return path.read_bytes() if path.is_file() else None
+        if not path.is_file():
+            raise DataError(
+                f"{self.where}: split {self.name!r}, image {index} is the file {image['path']}, which is not in "
+                f"{self._folder}; copy it there, or store its bytes in the row"
+            )
+        return path.read_bytes()
 
     def decoder(self, size: tuple[int, int]) -> Callable[[int, bytes | None], Decoded]:
         """A function (index, bytes) -> Decoded at `size` (height, width). It raises DataError for damaged images."""

@@ -144,6 +144,13 @@ def test_a_row_names_no_file_outside_the_folder(
         data.prepare(make(folder, tmp_path / "root"))
 
 
+@pytest.mark.parametrize("named", ["file:///etc/hostname", "http://127.0.0.1:9/5.jpg", "pictures/none.jpg"])
+def test_a_row_that_names_no_file_says_so(folder: Path, tmp_path: Path, named: str) -> None:
+    name_file(folder, named)
+    with pytest.raises(DataError, match=rf"split 'train', image 5 is the file {named}, which is not in"):
+        data.prepare(make(folder, tmp_path / "root"))
+
+
 @pytest.mark.parametrize("named", ["pictures/5.jpg", "{folder}/pictures/5.jpg", "pictures/link.jpg"])
 def test_a_row_names_files_in_the_folder(
     folder: Path, tmp_path: Path, picture: Path, named: str, monkeypatch: pytest.MonkeyPatch
