@@ -83,7 +83,7 @@ class EncodedSplit:
         if data is not None or image["path"] is None:
             return data
         # With its links followed: a data set must not bring other files of this machine into the images.
-        path = (self._folder / image["path"]).resolve()
+        path: Path = (self._folder / image["path"]).resolve()
         if not path.is_relative_to(self._linked):
             raise DataError(
                 f"{self.where}: split {self.name!r}, image {index} is the file {image['path']}, which is outside of "
