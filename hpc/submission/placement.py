@@ -56,7 +56,7 @@ def place(config: Config, cluster: str | None, saved: dict[str, Any] | None = No
 def _choose(config: Config, cluster: str | None, saved: dict[str, Any] | None) -> tuple[str, str]:
     if cluster:
         return cluster, ""
-    if saved and (own := saved["call"].get("cluster")):
+    if saved and (own := saved["call"]["cluster"]):
         return own, "as before"
     before = newest_on_same_images(config)
     if before:

@@ -53,10 +53,13 @@ class RunDir(RunPaths):
         result, seal = read_sealed(self.result_file) or (None, {})
         return (result, seal) if result and result["status"] == "done" else (None, {})
 
-    def check_files(self) -> None:
-        """Raise RunError if the run is done and a file that belongs to its result was damaged or exchanged since."""
+    def check_files(self, *only: Path) -> None:
+        """Raise RunError if the run is done and a file that belongs to its result was damaged or exchanged since.
+
+        `only`: the files to look at, if not all of them.
+        """
         seal = self._sealed()[1]
-        for path in self.sealed_files:
+        for path in only or self.sealed_files:
             if seal and path.is_file():
                 check_content(path, path.read_bytes(), seal)
 
@@ -80,7 +83,7 @@ class RunDir(RunPaths):
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of the metrics log, in order. Raises RunError if it is damaged, or not the one of the result."""
         rows = read_lines(self.metrics_file, records.METRICS)
-        self.check_files()
+        self.check_files(self.metrics_file)
         if any(after["step"] < before["step"] for before, after in itertools.pairwise(rows)):
             raise RunError(f"{self.metrics_file}: its steps go back; {records.METRICS.advice}")
         return rows
@@ -89,7 +92,7 @@ class RunDir(RunPaths):
         """What the best epoch predicted for each image of val, or an evaluated network for its split; None if there is
         no file. Raises RunError if it is damaged, or not the one of the result.
         """
-        self.check_files()
+        self.check_files(self.predictions_file)
         return read_predictions(self.predictions_file)
 
     def last_metrics(self) -> dict[str, Any] | None:
