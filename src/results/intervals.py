@@ -1,6 +1,8 @@
 """Intervals and tests for shares, means and differences. An interval is (low, high), with 95 % confidence by default.
 
 wilson(hits, n)                    a share, such as an accuracy
+around(value, half, ...)           a share or another value whose 95 % half-width is known
+holm(p_values)                     p values of several tests, corrected for their number
 t_interval(values)                 the mean of a few values, such as the accuracies of several seeds
 bootstrap(statistic, n)            any statistic of n images
 difference_of_shares(...)          two shares of different images, such as test against val
@@ -43,6 +45,42 @@ def wilson(hits: int, n: int, level: float = LEVEL) -> Interval:
     half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
     # Exact at the ends, where rounding would give values like -1e-18.
     return (0.0 if hits == 0 else centre - half), (1.0 if hits == n else centre + half)
+
+
+def around(value: float, half: float, *, is_share: bool, n: float = math.inf, level: float = LEVEL) -> Interval:
+    """The interval of `value` whose half-width with `level` is `half`.
+
+    A share gets Wilson's interval with the number of images that would give this half-width, at most `n` (the effective
+    sample size, Korn and Graubard 1998, Survey Methodology 24:193), so that it stays in [0, 1] and has a width at 0
+    and 1.
+    """
+    if not is_share:
+        return value - half, value + half
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, variance = min(1.0, max(0.0, value)), (half / z) ** 2
+    spread = share * (1 - share)
+    effective = min(n, spread / variance) if variance > 0 and spread > 0 else n
+    if effective == math.inf:
+        return max(0.0, value - half), min(1.0, value + half)
+    parts = z * z / effective if effective > 0 else math.inf
+    if parts == math.inf:
+        return 0.0, 1.0
+    centre, reach = share + parts / 2, math.sqrt(spread * parts + parts * parts / 4)
+    low, high = (centre - reach) / (1 + parts), (centre + reach) / (1 + parts)
+    return (0.0 if share == 0 else max(0.0, low)), (1.0 if share == 1 else min(1.0, high))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """The adjusted p values of tests of which all that are below a level are right together (Holm 1979, Scandinavian
+    Journal of Statistics 6:65). None stays None, and is no test.
+    """
+    tested = sorted((value, place) for place, value in enumerate(p_values) if value is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (value, place) in enumerate(tested):
+        largest = max(largest, min(1.0, value * (len(tested) - rank)))
+        adjusted[place] = largest
+    return adjusted
 
 
 def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:

@@ -24,6 +24,9 @@ class Predictions:
     `label`, `predicted`: class numbers, int (N,). `confidence`: the softmax probability of `predicted`, float (N,).
     `loss`: the cross-entropy in nats, float (N,). `in_top5`: whether `label` is one of the five most probable, bool
     (N,). `images`: a digest, equal for the same images in the same order, see src/data/dataset.py.
+
+    `crossed`: the same images, each as predicted at an epoch that it did not select: those at even positions at the
+    epoch that is the best one on the odd positions, and the reverse. None if no epoch was selected.
     """
 
     label: NDArray[np.int64]
@@ -32,6 +35,7 @@ class Predictions:
     loss: NDArray[np.float64]
     in_top5: NDArray[np.bool_]
     images: str
+    crossed: Predictions | None = None
 
     @property
     def correct(self) -> NDArray[np.bool_]:

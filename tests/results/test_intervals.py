@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.results.intervals import bootstrap, difference_of_shares, mcnemar, t_interval, wilson
+from src.results.intervals import around, bootstrap, difference_of_shares, holm, mcnemar, t_interval, wilson
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 7), (1, 10), (10, 100), (100, 100), (3211, 8000)])
@@ -69,3 +69,22 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     pairs = [(int(random.binomial(300, 0.5)), int(random.binomial(80, 0.6))) for _ in range(1000)]
     gaps = [difference_of_shares(a, 300, b, 80) for a, b in pairs]
     assert np.mean([low <= -0.1 <= high for low, high in gaps]) == pytest.approx(0.95, abs=0.025)
+
+
+def test_the_interval_around_a_share_is_wilsons_with_the_effective_number_of_images() -> None:
+    half = 1.959963984540054 * np.sqrt(0.3 * 0.7 / 200)
+    assert around(0.3, half, is_share=True) == pytest.approx(wilson(60, 200))
+    assert around(0.3, half, is_share=True, n=50) == pytest.approx(wilson(15, 50))
+    assert around(0.3, half, is_share=False) == pytest.approx((0.3 - half, 0.3 + half))
+    assert around(1.0, 0.0, is_share=True, n=50) == pytest.approx(wilson(50, 50))
+    assert around(1.2, 0.5, is_share=True) == (0.7, 1.0)
+    low, high = around(0.66, 0.9, is_share=True)
+    assert 0 <= low < 0.66 < high <= 1
+
+
+def test_holm_is_the_published_correction() -> None:
+    assert holm([0.01, 0.04, None, 0.03, 0.005]) == [
+        pytest.approx(p) if p else None for p in (0.03, 0.06, None, 0.06, 0.02)
+    ]
+    assert holm([0.4, 0.9]) == [0.8, 0.9]
+    assert holm([]) == []
