@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from src.config.schema import Select
 from src.reporting.blocks import Block, Items, Paragraph
 from src.reporting.report import Report, percent, shown
 from src.results.answer import Answer
 from src.results.early import Early
 from src.results.effects import Effects, Term
 from src.results.effects_text import SIGNIFICANT
+from src.results.ranking import Ranking
 from src.results.seeds import seed_rows
 
 # Of the settings that cannot be told from the best one; the table marks all.
@@ -101,7 +101,7 @@ def _noise(report: Report, effects: Effects) -> str:
     return report.texts(sources[effects.noise_source], noise=f"{effects.noise:.4f}", degrees=effects.degrees)
 
 
-def _verdict(report: Report, effects: Effects, axis: str, select: Select) -> str:
+def _verdict(report: Report, effects: Effects, axis: str, select: Ranking) -> str:
     """What an axis did, in one sentence: that of src/results/effects_text.py in the report's language."""
     (main,) = (term for term in effects.terms if term.axes == (axis,))
     pairs = [term for term in effects.terms if axis in term.axes and len(term.axes) > 1 and _is_clear(term)]

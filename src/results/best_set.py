@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from src.config.schema import Select
 from src.results.image_scores import SCORES, ImageGroup, kept_of, read_groups
 from src.results.intervals import LEVEL
+from src.results.ranking import Ranking
 from src.results.seeds import SettingResults, pooled_sd
 from src.runs.predictions import Predictions
 
@@ -70,7 +70,7 @@ class BestSet:
     image_sets: int = 0
 
 
-def best_set_by_threshold(settings: Sequence[SettingResults], select: Select, threshold: float, note: str) -> BestSet:
+def best_set_by_threshold(settings: Sequence[SettingResults], select: Ranking, threshold: float, note: str) -> BestSet:
     """The settings whose mean is at most `threshold` worse than the best mean. `settings`: the best first."""
     best = select.score(settings[0].mean)
     names = [each.name for each in settings if best - select.score(each.mean) <= threshold]
@@ -79,7 +79,7 @@ def best_set_by_threshold(settings: Sequence[SettingResults], select: Select, th
 
 
 def best_set_by_images(
-    settings: Sequence[SettingResults], select: Select, predictions_of: Callable[[str], Predictions | None]
+    settings: Sequence[SettingResults], select: Ranking, predictions_of: Callable[[str], Predictions | None]
 ) -> BestSet | None:
     """The set by the bootstrap over images; None if the metric is no mean over images, a run that counts has no
     predictions, or the runs of one setting were measured on different images.
@@ -148,7 +148,7 @@ class _Bootstrap:
         self._sizes = np.array([len(each.values) for each in settings])
         self._starts = np.cumsum([0, *self._sizes[:-1]])
 
-    def best_set(self, compared: int, select: Select) -> BestSet:
+    def best_set(self, compared: int, select: Ranking) -> BestSet:
         """The set, out of `compared` settings."""
         import numpy as np
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from src.config.schema import Select
 from src.files import replace_file
 from src.results.effects import Effects, Term
+from src.results.ranking import Ranking
 from src.results.table_files import markdown, write_rows
 from src.text import counted
 
 SIGNIFICANT = 0.05
 
 
-def effects_json(effects: Effects, select: Select) -> dict[str, Any]:
+def effects_json(effects: Effects, select: Ranking) -> dict[str, Any]:
     """The effects for aggregate.json, see src/results/answer.py."""
     return {
         "complete": effects.complete,
@@ -28,7 +28,7 @@ def effects_json(effects: Effects, select: Select) -> dict[str, Any]:
     }
 
 
-def write_effects(effects: Effects, select: Select, folder: Path) -> list[Path]:
+def write_effects(effects: Effects, select: Ranking, folder: Path) -> list[Path]:
     """Write effects.csv, one line per term, and effects.md, with the means of the levels and a verdict per axis."""
     terms = _terms(effects)
     parts = [f"# What each hyperparameter did to {select.column}\n", method(effects) + "\n", markdown(terms)]
@@ -77,12 +77,12 @@ def noise_sentence(effects: Effects) -> str:
     return f"{size} {what} ({degrees}): with one seed per setting, the noise between seeds is mixed into it."
 
 
-def verdicts(effects: Effects, select: Select) -> list[str]:
+def verdicts(effects: Effects, select: Ranking) -> list[str]:
     """One sentence per axis."""
     return [verdict(effects, axis, select) for axis in effects.levels]
 
 
-def verdict(effects: Effects, axis: str, select: Select) -> str:
+def verdict(effects: Effects, axis: str, select: Ranking) -> str:
     """What the axis did, in one sentence."""
     (main,) = (term for term in effects.terms if term.axes == (axis,))
     pairs = [term for term in effects.terms if axis in term.axes and len(term.axes) > 1 and _is_clear(term)]

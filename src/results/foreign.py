@@ -14,6 +14,7 @@ from src.config.schema import Select
 from src.config.yaml_file import parse_yaml
 from src.errors import RelayError, RunError
 from src.results.event_files import PATTERN, Events, plain_number, read_events
+from src.results.ranking import ranking_of
 from src.results.table import Row, Table
 from src.runs.hparams import axis_key
 from src.text import shortlist
@@ -76,7 +77,8 @@ def read_foreign(directory: Path, select: Select) -> ForeignLogs:
         measured = _measured(scalars, list(dict.fromkeys(names.values())), select)
         rows.append({"index": index, "run": name, "state": "logged", **hparams, **measured})
         curves[name] = scalars.get(select.column, ([], []))
-    return ForeignLogs(Table(directory.resolve().name, rows, axes, select), curves, notes)
+    ranking = ranking_of(select.column, select.direction, (row[select.column] for row in rows))
+    return ForeignLogs(Table(directory.resolve().name, rows, axes, ranking), curves, notes)
 
 
 def _read_runs(directory: Path) -> tuple[dict[str, _Run], list[str]]:

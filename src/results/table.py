@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from src.config.loading import make_config
-from src.config.schema import Select
 from src.errors import RunError
+from src.results.ranking import Ranking, ranking_of
 from src.runs.attempts import reached_step
 from src.runs.environment import EnvironmentMark, environment_marks, environments_of
 from src.runs.hparams import axis_key, axis_name, axis_value, varying_paths
@@ -34,7 +34,7 @@ class Table:
     name: str
     rows: Sequence[Row]
     axes: Sequence[str]
-    select: Select
+    select: Ranking
 
     def best(self) -> Row | None:
         """The first of `ranked`; None if it is not comparable."""
@@ -98,7 +98,9 @@ def read_table(sweep: SweepDir) -> Table:
         rows = [{**row, "error": row.get("error")} for row in rows]
     if marks:
         rows = [{**row, "environment": _shown(marks.get(row["run"]))} for row in rows]
-    return Table(sweep.name, rows, [axis_name(path) for path in axes], metrics.select)
+    column = metrics.select.column
+    select = ranking_of(column, metrics.select.direction, (row.get(column) for row in rows))
+    return Table(sweep.name, rows, [axis_name(path) for path in axes], select)
 
 
 def _row(run: RunDir, cell: Mapping[str, Any], axes: Sequence[str], columns: Callable[[Result], Row]) -> Row:

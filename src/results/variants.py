@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from src.config.schema import Select
 from src.config.validation import BASE
 from src.results.pairs import UNPAIRED, difference_of, verdict
+from src.results.ranking import Ranking
 from src.results.table import Row, Table, read_table
 from src.results.terminal import show_value
 from src.results.training_figure import loss_gaps
@@ -78,7 +78,7 @@ def _last_gap(run: RunDir, row: Row) -> float | None:
     return gaps[max(gaps)] if gaps else None
 
 
-def _sentence(row: Row, against: Row, base_gap: float | None, select: Select) -> str:
+def _sentence(row: Row, against: Row, base_gap: float | None, select: Ranking) -> str:
     """What was seen, as facts, in one sentence."""
     if against["difference"] is None:
         return f"no comparison: one of the two runs has no finite result (state {row['state']})"

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from src.config.loading import make_config
-from src.config.schema import Select
 from src.reporting.blocks import Items, Paragraph
 from src.reporting.effects import best_set_blocks, effects_blocks, seed_blocks
 from src.reporting.finding import Sweeps
@@ -16,9 +15,10 @@ from src.reporting.report import Report
 from src.reporting.texts import LANGUAGES, Texts
 from src.results.answer import Answer, answer_of
 from src.results.effects import Effects, Level, Term
+from src.results.ranking import Ranking
 from src.results.table import Table
 
-SELECT = Select()
+SELECT = Ranking()
 
 
 def report_in(language: str, folder: Path) -> Report:

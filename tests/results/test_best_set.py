@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.config.schema import Select
 from src.results.answer import answer_of
 from src.results.best_set import best_set_by_images, best_set_by_threshold
+from src.results.ranking import Ranking
 from src.results.seeds import settings_of
 from src.results.table import Row, Table
 from src.runs.predictions import Predictions
@@ -44,7 +44,7 @@ class Trained:
                         "val/loss": float(np.where(correct, 0.5, 2.0).mean()),
                     }
                 )
-        self.table = Table("simulated", rows, ["lr", *(["seed"] if seeds > 1 else [])], Select())
+        self.table = Table("simulated", rows, ["lr", *(["seed"] if seeds > 1 else [])], Ranking())
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_the_truly_best_setting_is_in_the_set_and_the_winner_is_not_overrated(
     # Each repetition is right with 95 %: fewer than 91 of 100 have a probability of 2 %, and the seed is fixed.
     for _ in range(100):
         trained = Trained(random, accuracies, seeds, seed_sd)
-        found = best_set_by_images(settings_of(trained.table), Select(), trained.predictions.get)
+        found = best_set_by_images(settings_of(trained.table), Ranking(), trained.predictions.get)
         assert found is not None
         assert found.winner is not None
         kept += f"cell{np.argmax(accuracies)}-0" in found.names
@@ -76,7 +76,7 @@ def test_clearly_worse_settings_are_not_in_the_set_and_equal_ones_share_the_prob
     trained = Trained(np.random.default_rng(2), [0.3, 0.6, 0.1, 0.3])
     trained.predictions["cell3-0"] = trained.predictions["cell1-0"]
     trained.table.rows[3]["val/accuracy"] = trained.table.rows[1]["val/accuracy"]
-    found = best_set_by_images(settings_of(trained.table), Select(), trained.predictions.get)
+    found = best_set_by_images(settings_of(trained.table), Ranking(), trained.predictions.get)
     assert found is not None
     assert (found.method, found.compared) == ("bootstrap", 4)
     assert sorted(found.names) == ["cell1-0", "cell3-0"]
@@ -99,13 +99,13 @@ def test_the_pairing_sees_what_two_shares_cannot() -> None:
     )
     trained.table.rows[1]["val/accuracy"] = float(better.mean())
     trained.table.rows[0]["val/accuracy"] = float(better.mean()) - 12 / IMAGES
-    found = best_set_by_images(settings_of(trained.table), Select(), trained.predictions.get)
+    found = best_set_by_images(settings_of(trained.table), Ranking(), trained.predictions.get)
     assert found is not None
     assert list(found.names) == ["cell1-0"]
     assert (found.image_sets, found.sentence[:27]) == (1, "A paired bootstrap over the")
     # The labels are equal, the images are not.
     trained.predictions["cell1-0"] = replace(trained.predictions["cell1-0"], images="others")
-    found = best_set_by_images(settings_of(trained.table), Select(), trained.predictions.get)
+    found = best_set_by_images(settings_of(trained.table), Ranking(), trained.predictions.get)
     assert found is not None
     assert list(found.names) == ["cell1-0", "cell0-0"]
     assert found.image_sets == 2
@@ -127,7 +127,7 @@ def test_settings_on_several_sets_of_images_are_told_apart_by_more_than_the_luck
             own = Predictions(label, np.where(correct, 0, 1), label / 2, label / 2, correct, f"set {number % 3}")
             trained.predictions[row["run"]] = own
             row |= {"val/accuracy": float(correct.mean()), "dataset.split.seed": number % 3}
-        found = best_set_by_images(settings_of(trained.table), Select(), trained.predictions.get)
+        found = best_set_by_images(settings_of(trained.table), Ranking(), trained.predictions.get)
         assert found is not None
         kept += "cell0-0" in found.names
     # 95 %: fewer than 53 of 60 have a probability of 2 %, and the seed is fixed.
@@ -136,7 +136,7 @@ def test_settings_on_several_sets_of_images_are_told_apart_by_more_than_the_luck
 
 def test_a_loss_is_better_if_it_is_lower() -> None:
     trained = Trained(np.random.default_rng(4), [0.3, 0.7])
-    select = Select(name="loss", direction="min")
+    select = Ranking("val/loss", "min")
     table = Table("simulated", trained.table.rows, ["lr"], select)
     found = best_set_by_images(settings_of(table), select, trained.predictions.get)
     assert found is not None
@@ -149,13 +149,13 @@ def test_a_loss_is_better_if_it_is_lower() -> None:
 @pytest.mark.parametrize("reason", ["missing", "seeds on different images", "no mean over images"])
 def test_without_results_per_image_there_is_no_bootstrap(reason: str) -> None:
     trained = Trained(np.random.default_rng(5), [0.5, 0.5], seeds=2)
-    select, rows = Select(), trained.table.rows
+    select, rows = Ranking(), trained.table.rows
     if reason == "missing":
         del trained.predictions["cell1-0"]
     elif reason == "seeds on different images":
         trained.predictions["cell1-0"] = replace(trained.predictions["cell1-0"], images="others")
     else:
-        select, rows = Select(name="macro_f1"), [{**row, "val/macro_f1": 0.5} for row in rows]
+        select, rows = Ranking("val/macro_f1"), [{**row, "val/macro_f1": 0.5} for row in rows]
     table = Table("simulated", rows, ["lr"], select)
     assert best_set_by_images(settings_of(table), select, trained.predictions.get) is None
 
@@ -163,7 +163,7 @@ def test_without_results_per_image_there_is_no_bootstrap(reason: str) -> None:
 def test_a_threshold_keeps_what_is_close_to_the_best_mean() -> None:
     trained = Trained(np.random.default_rng(6), [0.2, 0.5, 0.8], seeds=2)
     settings = settings_of(trained.table)
-    found = best_set_by_threshold(settings, Select(), 0.4, "One seed each.")
+    found = best_set_by_threshold(settings, Ranking(), 0.4, "One seed each.")
     assert list(found.names) == ["cell2-0", "cell1-0"]
     assert (found.method, found.compared, found.winner) == ("threshold", 3, None)
     assert found.sentence.endswith("One seed each.")
@@ -172,7 +172,7 @@ def test_a_threshold_keeps_what_is_close_to_the_best_mean() -> None:
 def test_the_rows_of_a_table_are_marked() -> None:
     trained = Trained(np.random.default_rng(7), [0.6, 0.6, 0.2])
     missing = {**trained.table.rows[0], "index": 3, "run": "cell3-0", "state": "missing", "val/accuracy": None}
-    table = Table("simulated", [*trained.table.rows, missing], ["lr"], Select())
+    table = Table("simulated", [*trained.table.rows, missing], ["lr"], Ranking())
     rows = answer_of(table, trained.predictions.get).rows()
     assert list(rows[0])[:5] == ["index", "run", "state", "verdict", "p_best"]
     assert [row["verdict"] for row in rows] == ["best", "as good", "worse", None]

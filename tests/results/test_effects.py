@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.config.schema import Select
 from src.results.answer import answer_of
 from src.results.effects import Effects, effects_of
 from src.results.effects_text import method, verdicts, write_effects
 from src.results.intervals import selection_quantile
+from src.results.ranking import Ranking
 from src.results.table import Row, Table
 
 
@@ -24,7 +24,7 @@ def grid(values: Sequence[float | None], **axes: Sequence[Any]) -> Table:
         state = "running" if value is None else "done"
         cell = dict(zip(axes, point, strict=True))
         rows.append({"index": len(rows), "run": f"k={len(rows)}", "state": state, **cell, "val/accuracy": value})
-    return Table("grid", rows, list(axes), Select())
+    return Table("grid", rows, list(axes), Ranking())
 
 
 def found(table: Table) -> Effects:
@@ -77,7 +77,7 @@ def test_with_one_axis_and_one_seed_nothing_can_be_tested() -> None:
     assert shares(effects) == {"lr": pytest.approx(1.0)}
     assert p_values(effects) == {"lr": None}
     assert "too few runs to estimate the noise" in method(effects)
-    assert "too few runs to say whether this is more than noise" in verdicts(effects, Select())[0]
+    assert "too few runs to say whether this is more than noise" in verdicts(effects, Ranking())[0]
 
 
 def test_two_axes_without_repetitions_are_tested_against_their_interaction() -> None:
@@ -113,7 +113,7 @@ def test_what_cannot_be_told_apart_is_empty() -> None:
     values: list[float | None] = [0.1, None, None, 0.2]
     effects = found(grid(values, lr=[1, 2], wd=[0, 1]))
     assert shares(effects) == {"lr": None, "wd": None, "lr x wd": None}
-    assert verdicts(effects, Select())[0] == "lr: cannot be told apart from the other axes in these 2 runs"
+    assert verdicts(effects, Ranking())[0] == "lr: cannot be told apart from the other axes in these 2 runs"
 
 
 def test_no_axis_that_varies_has_no_effects() -> None:
@@ -166,21 +166,21 @@ def test_the_verdicts_are_sentences_and_know_the_direction() -> None:
     table = grid(
         [value + 0.001 * float(random.normal()) for value in base], lr=[1e-4, 1e-3, 1e-2], wd=[0, 1], bs=[8, 16, 32, 64]
     )
-    lr, wd, bs = verdicts(found(table), Select())
+    lr, wd, bs = verdicts(found(table), Ranking())
     assert lr.startswith("lr: 0.01 is best on average, by 0.2998 against 0.0001, the worst (p < 0.001, ")
     assert "; how much depends on wd" in lr
     assert wd.startswith("wd: 1 is best on average, by 0.06")
     assert "against 0 (p" in wd
     assert bs.startswith("bs: no effect that these 24 runs can show (p = ")
-    lowest = verdicts(found(table), Select(name="accuracy", direction="min"))
+    lowest = verdicts(found(table), Ranking("val/accuracy", "min"))
     assert lowest[0].startswith("lr: 0.0001 is best on average")
 
 
 def test_the_files_hold_every_term_and_level_and_are_the_same_every_time(tmp_path: Path) -> None:
     effects = found(grid([0.2, 0.2, 0.3, 0.5], lr=[1, 2], wd=[0, 1]))
-    files = write_effects(effects, Select(), tmp_path)
+    files = write_effects(effects, Ranking(), tmp_path)
     before = [path.read_bytes() for path in files]
-    assert [path.read_bytes() for path in write_effects(effects, Select(), tmp_path)] == before
+    assert [path.read_bytes() for path in write_effects(effects, Ranking(), tmp_path)] == before
     lines = (tmp_path / "effects.csv").read_text().splitlines()
     assert lines[0].startswith("term,share,p_value")
     assert [line.split(",")[0] for line in lines[1:]] == ["lr", "wd", "lr x wd"]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from src.config.schema import Select
 from src.results import grid_figures
 from src.results.early import Curve, how_early
 from src.results.effects import effects_of
 from src.results.grid_figures import draw_grid, draw_heatmap, draw_parallel
+from src.results.ranking import Ranking
 from src.results.table import Table
 
 
@@ -23,20 +23,20 @@ def grid(response: Callable[..., float], **axes: list[Any]) -> list[dict[str, An
     return [{**point, "y": response(*point.values())} for point in points]
 
 
-def table_of(rows: list[dict[str, Any]], select: Select | None = None) -> Table:
+def table_of(rows: list[dict[str, Any]], select: Ranking | None = None) -> Table:
     """A table with `y` as val accuracy, and every other key as an axis."""
     axes = [name for name in rows[0] if name != "y"]
     made = [
         {"index": n, "run": f"run_{n}", "state": "done", **row, "val/accuracy": row["y"]} for n, row in enumerate(rows)
     ]
-    return Table("grid", made, axes, select or Select())
+    return Table("grid", made, axes, select or Ranking())
 
 
 FIGURES = ["effects.png", "heatmap.png", "parallel.png", "curves.png", "rank_correlation.png"]
 Texts = Callable[[], list[str]]
 
 
-def grid_of_48(select: Select | None = None) -> tuple[Table, dict[str, Curve]]:
+def grid_of_48(select: Ranking | None = None) -> tuple[Table, dict[str, Curve]]:
     """48 cells with null, text and numbers on the axes, and curves of ten epochs."""
     random = np.random.default_rng(0)
 
@@ -81,7 +81,7 @@ def test_what_cannot_be_drawn_is_left_out(tmp_path: Path) -> None:
     curves = {"run_0": ([1, 2], [0.1, 0.2])}
     names = [path.name for path in draw_grid(one_axis, None, curves, tmp_path)]
     assert names == ["curves.png"]
-    assert draw_grid(Table("empty", [], [], Select()), None, {}, tmp_path) == []
+    assert draw_grid(Table("empty", [], [], Ranking()), None, {}, tmp_path) == []
 
 
 def test_runs_without_a_result_are_in_no_figure(tmp_path: Path, texts: Texts) -> None:
@@ -105,7 +105,7 @@ def test_a_pair_of_levels_without_runs_has_no_value_in_the_heat_map(tmp_path: Pa
 
 
 def test_the_result_axis_has_the_better_end_above(tmp_path: Path, texts: Texts) -> None:
-    table = table_of(grid(lambda lr: float(lr), lr=[1, 5]), Select(name="loss", direction="min"))
+    table = table_of(grid(lambda lr: float(lr), lr=[1, 5]), Ranking("val/loss", "min"))
     for row in table.rows:
         row["val/loss"] = row["y"]
     effects = effects_of(table)
@@ -114,7 +114,7 @@ def test_the_result_axis_has_the_better_end_above(tmp_path: Path, texts: Texts) 
     assert texts()[-5:] == ["5", "4", "3", "2", "1"]
 
 
-def early_table(finals: list[float], select: Select | None = None) -> Table:
+def early_table(finals: list[float], select: Ranking | None = None) -> Table:
     return table_of([{"lr": n, "y": final} for n, final in enumerate(finals)], select)
 
 
@@ -145,7 +145,7 @@ def test_a_ranking_that_settles_late_is_called_that() -> None:
 
 
 def test_rankings_follow_the_best_value_so_far_in_the_direction_of_the_metric() -> None:
-    select = Select(name="loss", direction="min")
+    select = Ranking("val/loss", "min")
     table = early_table([1.0, 2.0, 3.0], select)
     for row in table.rows:
         row["val/loss"] = row["y"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from src.config.schema import Select
+from src.results.ranking import Ranking
 from src.results.seeds import pooled_sd, seed_rows, settings_of
 from src.results.table import Table
 
@@ -19,7 +19,7 @@ ROWS = [row(0, 0.1, 1, 0.5), row(1, 0.1, 2, 0.7), row(2, 0.2, 1, 0.65), row(3, 0
 
 
 def test_rows_that_differ_only_in_the_seed_are_one_setting_and_ranked_by_their_mean() -> None:
-    table = Table("t", ROWS, ["lr", "seed"], Select())
+    table = Table("t", ROWS, ["lr", "seed"], Ranking())
     found = seed_rows(table)
     assert [(each["lr"], each["n"]) for each in found] == [(0.2, 2), (0.1, 2)]
     assert found[1]["mean"] == pytest.approx(0.6)
@@ -33,18 +33,18 @@ def test_rows_that_differ_only_in_the_seed_are_one_setting_and_ranked_by_their_m
 
 
 def test_one_seed_has_a_mean_and_no_spread() -> None:
-    found = seed_rows(Table("t", [ROWS[0], ROWS[2], ROWS[3]], ["lr", "seed"], Select()))
+    found = seed_rows(Table("t", [ROWS[0], ROWS[2], ROWS[3]], ["lr", "seed"], Ranking()))
     assert [(each["n"], each["sd"] is None, each["low"]) for each in found][1] == (1, True, None)
 
 
 def test_without_the_seed_as_an_axis_there_are_no_repetitions() -> None:
-    table = Table("t", ROWS[:1] + ROWS[2:3], ["lr"], Select())
+    table = Table("t", ROWS[:1] + ROWS[2:3], ["lr"], Ranking())
     assert seed_rows(table) == []
     assert len(settings_of(table)) == 2
     assert pooled_sd(settings_of(table)) == (0.0, 0)
 
 
 def test_the_spread_between_seeds_is_pooled_over_the_settings() -> None:
-    spread, degrees = pooled_sd(settings_of(Table("t", ROWS, ["lr", "seed"], Select())))
+    spread, degrees = pooled_sd(settings_of(Table("t", ROWS, ["lr", "seed"], Ranking())))
     assert degrees == 2
     assert spread == pytest.approx(math.sqrt((0.02 + 0.0002) / 2))

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.config.schema import Config, Select
+from src.config.schema import Config
 from src.errors import RunError
 from src.files import append_lines
 from src.requests import best_of_all, evaluation_request, first_grid_of, grid_request, with_best_cell
 from src.results.collection import collect
+from src.results.ranking import Ranking
 from src.results.table import Table, read_table
 from src.results.table_files import print_table, write_rows
 from src.runs.predictions import Predictions, write_predictions
@@ -122,12 +123,12 @@ def test_best_and_ranking() -> None:
         {"index": 5, "state": "done", "val/accuracy": 0.5, "val/loss": float("nan")},
         {"index": 6, "state": "diverged", "val/accuracy": 0.9, "val/loss": 0.1},
     ]
-    table = Table("a", rows, [], Select())
+    table = Table("a", rows, [], Ranking())
     assert [row["index"] for row in table.ranked] == [2, 1, 3, 0, 4, 5, 6]
     best = table.best()
     assert best is not None
     assert best["index"] == 2
-    assert Table("a", rows[:1], [], Select()).best() is None
+    assert Table("a", rows[:1], [], Ranking()).best() is None
 
 
 def test_the_best_is_that_of_the_metric_and_direction_that_the_configuration_selects_by() -> None:
@@ -136,7 +137,7 @@ def test_the_best_is_that_of_the_metric_and_direction_that_the_configuration_sel
         {"index": 1, "state": "done", "val/accuracy": 0.4, "val/loss": 2.0, "val/macro_f1": 0.3},
         {"index": 2, "state": "done", "val/accuracy": 0.3, "val/loss": 0.5, "val/macro_f1": 0.2},
     ]
-    selects = Select(), Select(name="macro_f1"), Select(name="loss", direction="min")
+    selects = Ranking(), Ranking("val/macro_f1"), Ranking("val/loss", "min")
     assert [Table("a", rows, [], select).ranked[0]["index"] for select in selects] == [0, 1, 2]
 
 
