@@ -87,7 +87,7 @@ def _ranked(report: Report, answer: Answer) -> Iterator[Block]:
     """The rows of a grid, best first, with the best one emphasised."""
     results, rows = answer.table, answer.rows()
     measured = dict.fromkeys([results.select.column, "val/loss", "val/accuracy", "train/loss"])
-    marks = [name for name in ("error", "verdict", "p_best") if any(name in row for row in rows)]
+    marks = [name for name in ("error", "verdict") if any(name in row for row in rows)]
     # The values of the axes are also in the names of the runs, so they may be out of sight.
     columns = ["run", *marks, *measured, *results.axes, "state"]
     cells = [[_cell(report, name, row.get(name)) for name in columns] for row in rows[:_MOST_ROWS]]

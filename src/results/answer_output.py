@@ -8,8 +8,8 @@ from pathlib import Path
 
 from src.files import replace_file
 from src.results.answer import Answer
-from src.results.effects_text import write_effects
-from src.results.seeds import seed_rows
+from src.results.effects_files import write_effects
+from src.results.statements import Say, english
 from src.results.table import Row
 from src.results.table_files import print_table, write_rows
 from src.results.terminal import print_rows
@@ -20,12 +20,17 @@ def write_answer(answer: Answer, rows: Sequence[Row], folder: Path) -> list[Path
     files = write_rows(rows, folder / "table")
     files.append(folder / "aggregate.json")
     replace_file(files[-1], json.dumps(answer.to_json(rows), allow_nan=False) + "\n")
-    seeds = seed_rows(answer.table)
-    if seeds:
-        files += write_rows(seeds, folder / "seeds", ("csv", "md"))
+    if answer.seeds:
+        files += write_rows(answer.seeds, folder / "seeds", ("csv", "md"))
     if answer.effects:
         files += write_effects(answer.effects, answer.table.select, folder)
     return files
+
+
+def seeds_title(answer: Answer, say: Say) -> str:
+    """What the table of the settings over their seeds shows."""
+    scope = say("scope_both" if answer.best_set and answer.best_set.scope == "both" else "scope_seeds")
+    return say("over_seeds", column=answer.table.select.column, scope=scope)
 
 
 def print_answer(answer: Answer, shown: Sequence[Row]) -> None:
@@ -34,8 +39,7 @@ def print_answer(answer: Answer, shown: Sequence[Row]) -> None:
         print_table(shown, answer.table.name)
     else:
         print(f"{answer.table.name}: no row is as --where asks")
-    seeds = seed_rows(answer.table)
-    if seeds:
-        print_rows(seeds, f"{answer.table.select.column} over the seeds")
+    if answer.seeds:
+        print_rows(answer.seeds, seeds_title(answer, english()))
     for line in answer.sentences():
         print(line)

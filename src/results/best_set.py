@@ -1,258 +1,186 @@
-"""Which settings of a sweep are as good as the best one, as far as the data can tell.
+"""Which settings of a sweep may be the best one, and what to expect of the one that leads.
 
-With results per image: a bootstrap over the images, paired between the settings that were measured on the same images,
-to which the noise between seeds is added where a setting was trained with several.
+- A step-down test of all pairs at once: a setting leaves the set if it is clearly behind another one; the quantile of
+  the largest of all studentised differences decides what is clear. With 95 %, every setting that is as good as the best
+  one stays in the set, so that all others are worse (Hsu, Multiple Comparisons, 1996; Romano and Wolf 2005,
+  Econometrica 73:1237; Hansen, Lunde and Nason 2011, Econometrica 79:453).
+- The leader's value as measured is too good, because it was selected for it. In each resample, the leader is selected
+  on the drawn images and measured on those that were not drawn (Efron and Tibshirani 1997, JASA 92:548); a draw of the
+  noise between seeds is added to the first and subtracted from the second, which makes both independent (Oliveira, Lei
+  and Tibshirani 2021, arXiv:2111.09447).
 
-- A setting stays in the set unless a test rejects that it is the best. Its statistic is the largest of its studentised
-  differences to the other settings; the bootstrap gives the distribution of this maximum if all were equal, so that the
-  truly best setting is in the set with 95 % (a subset selection as in Hsu, Multiple Comparisons, 1996, chapter 4;
-  studentised as in Romano and Wolf 2005, Econometrica 73:1237).
-- The probability of being the best is the share of the resamples in which a setting has the best mean.
-- The value of the winner as measured is too good, because it was selected for its value. In each resample, the winner
-  is selected on the drawn images and measured on those that were not drawn (Efron and Tibshirani 1997, JASA 92:548);
-  with several seeds also on a seed that did not take part in the selection. The mean is free of that bias.
-
-Without results per image: the difference beyond which a setting is worse than the best, from src/results/effects.py.
+Both stand on src/results/noise.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from src.results.image_scores import SCORES, ImageGroup, kept_of, read_groups
-from src.results.intervals import LEVEL
+from src.results.intervals import LEVEL, Interval, around
+from src.results.noise import Noise
 from src.results.ranking import Ranking
-from src.results.seeds import SettingResults, pooled_sd
-from src.runs.predictions import Predictions
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_RESAMPLES = 1000
-# The bias of the winner is a mean, which needs fewer resamples than the tails of a distribution.
-_WINNER_RESAMPLES = 500
-# Memory: a batch has this many resamples x images.
-_BATCH = 100
-# The test takes time in proportion to the square of the number of settings. Beyond this many, the screening decides.
+# The pairs are tested with draws up to this many settings. Beyond, a test against the leader alone comes first.
 _MOST_TESTED = 300
+_WINNER_RESAMPLES = 300
+# Memory: resamples of all images at a time, and draws times pairs of settings at a time.
+_BATCH = 50
+_BLOCK = 4_000_000
+
+
+@dataclass(frozen=True)
+class Contenders:
+    """The settings that may be the best one, as the numbers `members`, in order.
+
+    `threshold`: how far apart two settings must typically be, to be told apart. `decided`: False if that is more than
+    the range of all values, so that nothing can be said about any of them.
+    """
+
+    members: Sequence[int]
+    threshold: float
+    decided: bool
 
 
 @dataclass(frozen=True)
 class Winner:
-    """The best setting's value: as `measured`, and free of the bias of its selection with a 95 % interval."""
+    """What to expect of the leading setting on new images, with a new seed, and its 95 % interval."""
 
-    measured: float
-    unbiased: float
-    low: float
-    high: float
+    expected: float
+    interval: Interval
 
 
-@dataclass(frozen=True)
-class BestSet:
-    """The settings that cannot be told from the best one, by the names of their first runs; the best one is first.
+def contenders_of(noise: Noise) -> Contenders | None:
+    """The settings that may be the best; None if there is no estimate of any noise, or only one setting."""
+    import numpy as np
 
-    `method`: "bootstrap" or "threshold". `probability`: of being the best, by name, only with the bootstrap. `winner`:
-    likewise. `sentence`: the method, and what it does not cover. `image_sets`: how many different sets of images the
-    bootstrap is over; 0 without it.
-    """
-
-    method: str
-    names: Sequence[str]
-    compared: int
-    probability: dict[str, float]
-    winner: Winner | None
-    sentence: str
-    image_sets: int = 0
-
-
-def best_set_by_threshold(settings: Sequence[SettingResults], select: Ranking, threshold: float, note: str) -> BestSet:
-    """The settings whose mean is at most `threshold` worse than the best mean. `settings`: the best first."""
-    best = select.score(settings[0].mean)
-    names = [each.name for each in settings if best - select.score(each.mean) <= threshold]
-    sentence = f"A setting counts as worse if its {select.column} is more than {threshold:.4f} from the best. {note}"
-    return BestSet("threshold", names, len(settings), {}, None, sentence)
-
-
-def best_set_by_images(
-    settings: Sequence[SettingResults], select: Ranking, predictions_of: Callable[[str], Predictions | None]
-) -> BestSet | None:
-    """The set by the bootstrap over images; None if the metric is no mean over images, a run that counts has no
-    predictions, or the runs of one setting were measured on different images.
-
-    `settings`: the best first. `predictions_of`: from a run's name. Raises RunError if a file is damaged.
-    """
-    score_of = SCORES.get(select.name)
-    first = predictions_of(settings[0].name) if score_of else None
-    if score_of is None or first is None:
+    if len(noise.values) < 2 or not (noise.has_images or noise.spread.degrees):
         return None
-    noise, degrees = pooled_sd(settings)
-    limit = _limit(1 - (1 - LEVEL) / len(settings), degrees)
-    # The standard deviation of a difference of two shares is at most 1: the files of hopeless runs need not be read.
-    # Their images may be fewer if the data set is an axis.
-    bounded = select.name != "loss" and not any(name.startswith("dataset.") for name in settings[0].rows[0])
-    widest = (1 / math.sqrt(len(first.label)) + 2 * noise) * limit if bounded and len(first.label) else math.inf
-    top = select.score(settings[0].mean)
-    chosen = [each for each in settings if top - select.score(each.mean) <= widest]
-    groups = read_groups(chosen, score_of, predictions_of)
-    if groups is None or not all(len(group.scores) for group in groups):
-        return None
-    chosen, groups = kept_of(groups, chosen, _screened(chosen, groups, noise, limit))
-    return _Bootstrap(chosen, groups, noise, degrees).best_set(len(settings), select)
+    # The noise may be larger among the better settings, of which the best one is.
+    noise = noise.of_better_half()
+    kept, threshold = _screened(noise)
+    if len(kept) > _MOST_TESTED:
+        return Contenders(kept, threshold, decided=True)
+    screened = len(kept) < len(noise.values)
+    noise = noise.restricted(kept)
+    contrasts = np.eye(len(kept))
+    variance, drawn = noise.covariance(contrasts), noise.draws(contrasts)
+    errors = _errors(variance)
+    members = np.arange(len(kept))
+    while len(members) > 1:
+        quantile = _quantile(drawn[:, members], errors[np.ix_(members, members)])
+        if len(members) == len(kept) and not screened:
+            threshold = quantile * float(np.median(errors[np.triu_indices(len(kept), 1)]))
+        behind = (noise.values[members].max() - noise.values[members]) > 0
+        distances = noise.values[members][:, None] - noise.values[members][None, :]
+        worse = behind & ((distances / errors[np.ix_(members, members)]).max(axis=0) > quantile)
+        if not worse.any():
+            break
+        members = members[~worse]
+    found = [kept[number] for number in members]
+    nothing = len(found) == len(kept) and not screened
+    decided = not (nothing and threshold > float(np.ptp(noise.values)))
+    return Contenders(found, threshold, decided)
 
 
-def _limit(level: float, degrees: int) -> float:
-    """The quantile of Student's distribution; of the normal one without repetitions, whose spread is known."""
-    if not degrees:
-        return NormalDist().inv_cdf(level)
-    from scipy import stats
-
-    return float(stats.t.ppf(level, degrees))
-
-
-def _screened(
-    settings: Sequence[SettingResults], groups: Sequence[ImageGroup], noise: float, limit: float
-) -> list[int]:
-    """The numbers of the settings without those that already a test against the best alone excludes, at a level divided
-    by the number of settings. The test of the maximum would exclude them too, with more work.
+def _screened(noise: Noise) -> tuple[list[int], float]:
+    """The settings without those that a test against the leader excludes, at a level divided by the number of pairs;
+    and the distance at which it does so. All of them, if there are few.
     """
-    first, kept = groups[0], []
-    best, best_seeds = first.means[:, 0], 1 / len(settings[0].values)
-    for group in groups:
-        for place, number in enumerate(group.members):
-            own = group.means[:, place]
-            if group is first:
-                variance = float((best - own).var()) / len(own)
-            else:
-                variance = float(best.var()) / len(best) + float(own.var()) / len(own)
-            error = math.sqrt(variance + noise**2 * (best_seeds + 1 / len(settings[number].values)))
-            if float(best.mean()) - float(own.mean()) <= limit * error:
-                kept.append(number)
-    return sorted(kept)
+    import numpy as np
+
+    count = len(noise.values)
+    if count <= _MOST_TESTED:
+        return list(range(count)), math.nan
+    level = 1 - (1 - LEVEL) / (count * (count - 1))
+    limit = NormalDist().inv_cdf(level)
+    if noise.spread.degrees:
+        from scipy import stats
+
+        limit = float(stats.t.ppf(level, noise.spread.degrees))
+    leader = int(noise.values.argmax())
+    variance = noise.spread.of_seeds * (1 / noise.seeds + 1 / noise.seeds[leader])
+    images = noise.images()
+    variance += 0.5 / images**2 + 0.5 / images[leader] ** 2
+    (own,) = (group for group in noise.groups if leader in group.members) if noise.groups else (None,)
+    for group in noise.groups:
+        scale = len(group.means)
+        if group is own:
+            best = group.means[:, [group.members.index(leader)]]
+            variance[group.members] += (best - group.means).var(axis=0, dtype="float64") / scale
+        elif own is not None:
+            best = own.means[:, own.members.index(leader)]
+            variance[group.members] += group.means.var(axis=0, dtype="float64") / scale
+            variance[group.members] += float(best.var(dtype="float64")) / len(best)
+    reach = limit * np.sqrt(variance)
+    kept = np.flatnonzero(noise.values[leader] - noise.values <= reach)
+    return [int(number) for number in kept], float(np.median(reach))
 
 
-class _Bootstrap:
-    """Resamples of the images of each group; the settings of one group are resampled together."""
+def _errors(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The standard error of each difference of two settings, (K, K); not less than rounding."""
+    import numpy as np
 
-    def __init__(
-        self, settings: Sequence[SettingResults], groups: Sequence[ImageGroup], noise: float, degrees: int
-    ) -> None:
-        import numpy as np
+    variance = np.diag(covariance)
+    return np.sqrt(np.maximum(variance[:, None] + variance[None, :] - 2 * covariance, 1e-18))
 
-        self._settings, self._groups, self._noise, self._degrees = settings, groups, noise, degrees
-        self._random = np.random.default_rng(0)
-        self._sizes = np.array([len(each.values) for each in settings])
-        self._starts = np.cumsum([0, *self._sizes[:-1]])
 
-    def best_set(self, compared: int, select: Ranking) -> BestSet:
-        """The set, out of `compared` settings."""
-        import numpy as np
+def _quantile(drawn: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
+    """The quantile of the largest studentised difference of any two settings, of their draws (draws, K)."""
+    import numpy as np
 
-        values, resampled, selected = self._resample()
-        names = [each.name for each in self._settings]
-        members = self._members(values, resampled)
-        tops = resampled >= resampled.max(axis=1, keepdims=True)
-        shares = (tops / tops.sum(axis=1, keepdims=True)).mean(axis=0)
-        ends = np.quantile(resampled[:, 0] - values[0], ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-        low, high = sorted(select.score(float(selected.mean() + end)) for end in ends)
-        winner = Winner(select.score(float(values[0])), select.score(float(selected.mean())), low, high)
-        probability = {name: float(share) for name, share in zip(names, shares, strict=True)}
-        chosen = [name for name, member in zip(names, members, strict=True) if member]
-        return BestSet("bootstrap", chosen, compared, probability, winner, self._sentence(), len(self._groups))
+    first, second = np.triu_indices(drawn.shape[1], 1)
+    scale = errors[first, second].astype("float32")
+    rows, largest = drawn.astype("float32"), []
+    step = max(1, _BLOCK // len(first))
+    for start in range(0, len(rows), step):
+        block = rows[start : start + step]
+        largest.append((np.abs(block[:, first] - block[:, second]) / scale).max(axis=1))
+    return float(np.quantile(np.concatenate(largest), LEVEL))
 
-    def _sentence(self) -> str:
-        images = f"{len(self._groups[0].scores):,} images of val"
-        if len(self._groups) > 1:
-            images = (
-                f"images of val, of which there are {len(self._groups)} different sets: only settings with the same "
-                "images are paired"
-            )
-        if self._degrees:
-            covers = "The noise between seeds is part of it, taken as equal in all settings."
-        else:
-            covers = (
-                "It compares these trained networks. With one seed per setting, it cannot say how much of a difference "
-                "another seed would change."
-            )
-        return f"A paired bootstrap over the {images}; the best setting is among the marked ones with 95 %. {covers}"
 
-    def _resample(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """The means of the settings (settings,), of each resample (resamples, settings), and of each resample's winner
-        on images and seeds that did not select it (winner resamples,).
-        """
-        import numpy as np
+def winner_of(noise: Noise, members: Sequence[int], leader: int, select: Ranking) -> Winner | None:
+    """What to expect of the leading one of the contenders; None without results per image. `leader`: its number."""
+    import numpy as np
 
-        drawn, selected = [], []
-        for start in range(0, _RESAMPLES, _BATCH):
-            draws = [self._draw(len(group.scores)) for group in self._groups]
-            drawn.append(np.empty((_BATCH, len(self._settings))))
-            for group, counts in zip(self._groups, draws, strict=True):
-                drawn[-1][:, group.members] = (counts @ group.means) / len(group.scores)
-            if start < _WINNER_RESAMPLES:
-                selected.append(self._value_of_winner(draws))
-        values = np.empty(len(self._settings))
-        for group in self._groups:
-            values[group.members] = group.means.mean(axis=0, dtype="float64")
-        return values, np.concatenate(drawn) + self._seed_noise(), np.concatenate(selected)
+    if not noise.has_images or len(members) > _MOST_TESTED:
+        return None
+    own = noise.restricted(members)
+    at = list(members).index(leader)
+    of_seeds = own.spread.of_seeds / own.seeds
+    random, measures = np.random.default_rng(0), []
+    for _ in range(0, _WINNER_RESAMPLES, _BATCH):
+        inside, outside = np.empty((2, _BATCH, len(members)))
+        for group in own.groups:
+            n = len(group.means)
+            drawn = random.integers(0, n, (_BATCH, n)) + n * np.arange(_BATCH)[:, None]
+            counts = np.bincount(drawn.ravel(), minlength=n * _BATCH).reshape(_BATCH, n).astype("float32")
+            left_out = (counts == 0).astype("float32")
+            inside[:, group.members] = (counts @ group.means) / n
+            outside[:, group.members] = (left_out @ group.means) / np.maximum(left_out.sum(axis=1, keepdims=True), 1)
+        luck = random.standard_normal(inside.shape) * np.sqrt(of_seeds)
+        selected = (inside + luck).argmax(axis=1)[:, None]
+        measures.append(np.take_along_axis(outside - luck, selected, axis=1))
+    expected = select.score(min(float(np.mean(measures)), float(own.values.max())))
+    seeds = float(of_seeds[at])
+    row = np.zeros((1, len(members)))
+    row[0, at] = 1
+    variance = float(own.covariance(row)[0, 0])
+    if select.is_share:
+        share = min(1.0, max(0.0, expected))
+        variance = share * (1 - share) / float(own.images()[at]) + seeds
+    quantile = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    if seeds > 0:
+        from scipy import stats
 
-    def _draw(self, n: int) -> NDArray[np.float32]:
-        """How often each of `n` images is drawn in each resample of a batch, (batch, n)."""
-        import numpy as np
-
-        indices = self._random.integers(0, n, (_BATCH, n)) + n * np.arange(_BATCH)[:, None]
-        return np.bincount(indices.ravel(), minlength=n * _BATCH).reshape(_BATCH, n).astype("float32")
-
-    def _seed_noise(self) -> NDArray[np.float64]:
-        import numpy as np
-
-        shape = (_RESAMPLES, len(self._settings))
-        if not self._degrees:
-            return np.zeros(shape)
-        # The spread between seeds is itself an estimate: the heavier tails of Student's distribution.
-        spread = self._noise * np.sqrt(self._degrees / self._random.chisquare(self._degrees, (_RESAMPLES, 1)))
-        noise: NDArray[np.float64] = self._random.standard_normal(shape) * spread / np.sqrt(self._sizes)
-        return noise
-
-    def _value_of_winner(self, draws: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
-        """For each resample, of which `draws` has the counts of each group (resamples, N), the winner's mean over the
-        images with count 0, (resamples,).
-        """
-        import numpy as np
-
-        rows, sizes = np.arange(_BATCH), self._sizes
-        inside, left_out = np.empty((2, _BATCH, int(sizes.sum())))
-        for group, counts in zip(self._groups, draws, strict=True):
-            outside = (counts == 0).astype("float32")
-            inside[:, group.runs] = (counts @ group.scores) / counts.shape[1]
-            left_out[:, group.runs] = (outside @ group.scores) / outside.sum(axis=1, keepdims=True)
-        # One seed of each setting measures, the others select; a single seed does both.
-        measuring = self._starts + self._random.integers(0, sizes, (_BATCH, len(sizes)))
-        totals, own = np.add.reduceat(inside, self._starts, axis=1), np.take_along_axis(inside, measuring, axis=1)
-        selecting = np.where(sizes > 1, (totals - own) / np.maximum(sizes - 1, 1), own)
-        found: NDArray[np.float64] = left_out[rows, measuring[rows, selecting.argmax(axis=1)]].astype("float64")
-        return found
-
-    def _members(self, values: NDArray[np.float64], resampled: NDArray[np.float64]) -> list[bool]:
-        """Whether it cannot be rejected, for each setting, that it is the best."""
-        import numpy as np
-
-        count = len(values)
-        if count > _MOST_TESTED:
-            return [True] * count
-        covariance = np.diag(self._noise**2 / self._sizes)
-        for group in self._groups:
-            own = np.cov(group.means, rowvar=False).reshape(2 * (len(group.members),)) / len(group.means)
-            covariance[np.ix_(group.members, group.members)] += own
-        variance, deviations, members = np.diag(covariance), resampled - values, []
-        for number in range(count):
-            differences = deviations - deviations[:, [number]]
-            # Not less than rounding: two settings may have predicted the same.
-            errors = np.sqrt(np.maximum(variance + variance[number] - 2 * covariance[number], 1e-12))
-            statistic = float(((values - values[number]) / errors).max())
-            largest = (differences / errors).max(axis=1)
-            members.append(statistic <= 0 or float((largest >= statistic).mean()) > 1 - LEVEL)
-        return members
+        degrees = own.spread.degrees * max(1.0, variance / seeds) ** 2
+        quantile = float(stats.t.ppf((1 + LEVEL) / 2, degrees))
+    half = quantile * math.sqrt(variance)
+    return Winner(expected, around(expected, half, is_share=select.is_share, n=float(own.images()[at])))

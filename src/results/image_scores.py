@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from src.results.seeds import SettingResults
+from src.results.settings import SettingResults
 from src.runs.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -35,54 +35,63 @@ class ImageGroup:
     means: NDArray[np.float32]
 
 
-def read_groups(
-    settings: Sequence[SettingResults],
-    score_of: Callable[[Predictions], NDArray[np.float64]],
-    predictions_of: Callable[[str], Predictions | None],
-) -> list[ImageGroup] | None:
-    """The groups, that of the first setting first; None if a run has no predictions, or the runs of one setting were
-    measured on different images.
+@dataclass(frozen=True)
+class ImageScores:
+    """The `groups`, that of the first setting first. `crossed`: whether each image was scored at an epoch that it did
+    not select.
     """
-    columns: dict[tuple[str, int], dict[int, list[NDArray[np.float32]]]] = {}
-    for number, each in enumerate(settings):
-        found = [predictions_of(str(row["run"])) for row in each.rows]
-        first = found[0]
-        if first is None or any(other is None or not first.same_images(other) for other in found):
-            return None
-        columns.setdefault((first.images, len(first.label)), {})[number] = [
-            score_of(one).astype("float32") for one in found if one
-        ]
-    return [_group(settings, members) for members in columns.values()]
+
+    groups: Sequence[ImageGroup]
+    crossed: bool
 
 
-def kept_of(
-    groups: Sequence[ImageGroup], settings: Sequence[SettingResults], kept: Sequence[int]
-) -> tuple[list[SettingResults], list[ImageGroup]]:
-    """The settings with the numbers `kept`, numbered anew, and their groups."""
-    place = {number: new for new, number in enumerate(kept)}
-    chosen = [settings[number] for number in kept]
-    remaining = []
-    for group in groups:
-        columns = _columns(settings, group)
-        members = {place[number]: columns[number] for number in group.members if number in place}
-        if members:
-            remaining.append(_group(chosen, members))
-    return chosen, remaining
-
-
-def _columns(settings: Sequence[SettingResults], group: ImageGroup) -> dict[int, list[NDArray[np.float32]]]:
-    found, start = {}, 0
-    for number in group.members:
-        end = start + len(settings[number].values)
-        found[number] = [group.scores[:, column] for column in range(start, end)]
-        start = end
-    return found
-
-
-def _group(settings: Sequence[SettingResults], members: dict[int, list[NDArray[np.float32]]]) -> ImageGroup:
+def read_scores(
+    settings: Sequence[SettingResults], metric: str, predictions_of: Callable[[str], Predictions | None]
+) -> ImageScores | None:
+    """The scores of all runs; None if the metric is no mean over images, a run has no predictions or no finite ones, or
+    the runs of one setting were measured on different images. `predictions_of`: from a run's name.
+    """
     import numpy as np
 
-    starts = np.cumsum([0, *(len(each.values) for each in settings)])
+    score_of = SCORES.get(metric)
+    if score_of is None:
+        return None
+    columns: dict[tuple[str, int], dict[int, list[NDArray[np.float32]]]] = {}
+    crossed = True
+    for number, each in enumerate(settings):
+        images = None
+        for row in each.rows:
+            found = predictions_of(str(row["run"]))
+            if found is None or len(found.label) < 2 or images not in (None, (found.images, len(found.label))):
+                return None
+            images = found.images, len(found.label)
+            crossed = crossed and found.crossed is not None
+            scores = score_of(found.crossed or found).astype("float32")
+            if not np.isfinite(scores).all():
+                return None
+            columns.setdefault(images, {}).setdefault(number, []).append(scores)
+    starts = np.cumsum([0, *(len(each.rows) for each in settings)])
+    return ImageScores([_group(members, starts) for members in columns.values()], crossed)
+
+
+def kept_of(groups: Sequence[ImageGroup], kept: Sequence[int]) -> list[ImageGroup]:
+    """The groups of the settings with the numbers `kept`, numbered anew; of their runs, only the means remain."""
+    place = {number: new for new, number in enumerate(kept)}
+    remaining = []
+    for group in groups:
+        columns = [column for column, number in enumerate(group.members) if number in place]
+        if columns:
+            members = [place[group.members[column]] for column in columns]
+            means = group.means[:, columns]
+            remaining.append(ImageGroup(members, members, means, means))
+    return remaining
+
+
+def _group(members: dict[int, list[NDArray[np.float32]]], starts: NDArray[np.int64]) -> ImageGroup:
+    import numpy as np
+
     runs = [run for number in members for run in range(starts[number], starts[number + 1])]
-    means = np.stack([np.mean(columns, axis=0) for columns in members.values()], axis=1)
-    return ImageGroup(list(members), runs, np.stack([c for own in members.values() for c in own], axis=1), means)
+    scores = np.stack([column for own in members.values() for column in own], axis=1)
+    single = len(runs) == len(members)
+    means = scores if single else np.stack([np.mean(own, axis=0) for own in members.values()], axis=1)
+    return ImageGroup(list(members), runs, scores, means)

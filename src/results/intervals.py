@@ -8,12 +8,10 @@ bootstrap(statistic, n)            any statistic of n images
 difference_of_shares(...)          two shares of different images, such as test against val
 mcnemar(first, second)             two networks on the same images
 welch(first, second)               two means of different images
-selection_quantile(count, degrees) how far the best of equal settings is above one of them
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -81,6 +79,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         largest = max(largest, min(1.0, value * (len(tested) - rank)))
         adjusted[place] = largest
     return adjusted
+
+
+def p_text(p_value: float) -> str:
+    """`p = 0.041`, or `p < 0.001`."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
 def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
@@ -183,24 +186,3 @@ def mcnemar(first: NDArray[Any], second: NDArray[Any], level: float = LEVEL) -> 
     error = math.sqrt(b_plus + c_plus - (b_plus - c_plus) ** 2 / n_plus) / n_plus
     half = NormalDist().inv_cdf((1 + level) / 2) * error
     return PairedTest(n, b, c, (b - c) / n, max(-1.0, centre - half), min(1.0, centre + half), p_value)
-
-
-@functools.cache
-def selection_quantile(count: int, degrees: int, level: float = LEVEL) -> float:
-    """How many standard deviations the best of `count` >= 2 equal settings is above a given one, at most, with `level`.
-
-    The errors are normal; their standard deviation is estimated with `degrees` degrees of freedom (Gupta 1965,
-    Technometrics 7:225).
-    """
-    import numpy as np
-    from scipy import optimize, special, stats
-
-    # The middles of as many parts of equal probability: of one's own error, and of the estimated standard deviation.
-    places = (np.arange(400) + 0.5) / 400
-    own, spread = stats.norm.ppf(places), np.sqrt(stats.chi2.ppf(places, degrees) / degrees)
-
-    def missing(distance: float) -> float:
-        inside = special.log_ndtr(own[:, None] + distance * spread[None, :]) * (count - 1)
-        return float(np.exp(inside).mean()) - level
-
-    return float(optimize.brentq(missing, 0.0, 1000.0))

@@ -1,0 +1,206 @@
+"""The sentences about the results of a sweep, for the terminal, the files and the report: statements.LANGUAGE.yaml.
+
+`say(name, **values)` gives the sentence `name` of one language.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from src.results.best_set import Winner
+from src.results.effects import Effects, Level, Slope, Term
+from src.results.failures import LevelFailures
+from src.results.intervals import p_text
+from src.results.ranking import Ranking
+from src.results.terminal import show_value
+from src.texts import Texts
+
+Say = Callable[..., str]
+STATEMENTS = Path(__file__).with_name("statements")
+# Of the settings, or values, in a sentence; the tables have all.
+_MOST_NAMES = 6
+
+
+@dataclass(frozen=True)
+class BestSet:
+    """The settings that may be the best one, by the names of their first runs, the leading one first.
+
+    `compared`: how many there are. `threshold`, `decided`: see `Contenders`; `range`: of all values. `scope`:
+    whether it holds for new images and new seeds, or for one of them. `noise`: the standard deviation between seeds
+    (of a run on these images, if the scope is seeds), its `degrees` of freedom, and its source: seeds, pairs,
+    mains, or "" if it is not known. `image_sets`: how many different sets of images there are. `crossed`: whether
+    no image took part in the choice of its epoch. `collapsed`, `far`: names of runs that do not fit the others.
+    `measured`: the leading setting's value. `best_of_epochs`: whether the luck of the best epoch is left in all
+    values.
+    """
+
+    names: Sequence[str]
+    compared: int
+    decided: bool
+    threshold: float
+    range: float
+    scope: Literal["both", "images", "seeds"]
+    noise_source: str
+    noise: float | None
+    degrees: float
+    image_sets: int
+    crossed: bool
+    collapsed: Sequence[str]
+    far: Sequence[str]
+    winner: Winner | None
+    measured: float
+    best_of_epochs: bool
+
+    def verdict(self, name: str | None) -> str | None:
+        """`best`, `as good`, `worse` or `collapsed`, of the setting whose first run has this name; None if unknown."""
+        if name is None:
+            return None
+        if name in self.collapsed:
+            return "collapsed"
+        if name == self.names[0]:
+            return "best"
+        return "as good" if name in self.names else "worse"
+
+
+@functools.cache
+def english() -> Texts:
+    """The sentences in English."""
+    return Texts("en", STATEMENTS)
+
+
+def best_set_statements(found: BestSet, select: Ranking, say: Say) -> list[str]:
+    """Which settings may be the best one, why, and what to expect of the leading one."""
+    column = select.column
+    others, total = found.names[1:], found.compared - 1
+    lines = []
+    if not found.decided:
+        lines.append(say("undecided", column=column, threshold=f"{found.threshold:.4f}", range=f"{found.range:.4f}"))
+    elif others:
+        lines.append(say("best_set", count=len(others), total=total, names=_shortened(others)))
+    elif total:
+        lines.append(say("best_set_alone", total=total))
+    if found.decided and total:
+        lines.append(say(f"guarantee_{found.scope}"))
+    if found.noise_source:
+        kind = "seed" if found.scope == "both" else "run"
+        values = {"noise": f"{found.noise:.4f}", "degrees": f"{found.degrees:.0f}"}
+        lines.append(say(f"{kind}_noise_{found.noise_source}", **values))
+    if found.image_sets > 1:
+        lines.append(say("image_sets", sets=found.image_sets))
+    if found.collapsed:
+        lines.append(say("collapsed", column=column, runs=_shortened(found.collapsed)))
+    if found.far:
+        lines.append(say("far", runs=_shortened(found.far)))
+    if found.winner:
+        low, high = found.winner.interval
+        numbers = {"expected": found.winner.expected, "low": low, "high": high, "measured": found.measured}
+        shown = {name: f"{value:.4f}" for name, value in numbers.items()}
+        lines.append(say(f"winner_{found.scope}", column=column, **shown))
+    if found.best_of_epochs:
+        lines.append(say("best_of_epochs"))
+    return lines
+
+
+def method_statements(effects: Effects, select: Ranking, say: Say) -> list[str]:
+    """How the effects were found, and what they do not cover."""
+    counts = {"cells": effects.cells, "runs": effects.runs, "planned": effects.planned}
+    lines = [say("effects_complete" if effects.complete else "effects_incomplete", column=select.column, **counts)]
+    if all(term.p_value is None for term in effects.terms):
+        return [*lines, say("no_noise")]
+    lines.append(say("tests_both" if effects.new_images else "tests_seeds"))
+    if effects.lsd is not None:
+        lines.append(say("lsd", lsd=f"{effects.lsd:.4f}"))
+    return lines
+
+
+def effect_statements(effects: Effects, select: Ranking, say: Say) -> list[str]:
+    """One sentence per axis."""
+    axes = dict.fromkeys([*effects.failures, *effects.levels])
+    return [_effect(effects, axis, select, say) for axis in axes]
+
+
+def _effect(effects: Effects, axis: str, select: Ranking, say: Say) -> str:
+    failures = [_failure(level, say) for level in effects.failures.get(axis, ())]
+    main, levels = effects.main(axis), effects.levels.get(axis, ())
+    if main is None:
+        return say("effect_plain", axis=axis, finding="; ".join(failures))
+    if main.share is None:
+        finding = "; ".join([*failures, say("effect_aliased")])
+        return say("effect_plain", axis=axis, finding=finding)
+    clear = [term for term in effects.terms if axis in term.axes and len(term.axes) > 1 and term.is_clear]
+    depends = ", ".join(next(other for other in pair.axes if other != axis) for pair in clear)
+    if axis in effects.slopes:
+        finding = _slope(effects.slopes[axis], main, select, say)
+    else:
+        finding = _levels(levels, main, select, say)
+    if depends and not effects.complete:
+        # The main effect of an incomplete grid has no unique meaning beside an interaction.
+        finding = say("effect_incomplete", others=depends)
+    elif depends:
+        finding = say("effect_depends" if main.is_clear else "effect_only_with", finding=finding, others=depends)
+    return say("effect", axis=axis, finding="; ".join([*failures, finding]), numbers=_numbers(effects, main, say))
+
+
+def _levels(levels: Sequence[Level], main: Term, select: Ranking, say: Say) -> str:
+    """What the comparison of the values of an axis says."""
+    numbers = sorted(range(len(levels)), key=lambda number: -select.score(levels[number].mean))
+    best, worst = levels[numbers[0]], levels[numbers[-1]]
+    if main.adjusted is None:
+        difference = f"{abs(best.mean - worst.mean):.4f}"
+        return say("effect_untested", best=best.shown, worst=worst.shown, difference=difference)
+    if not main.is_clear:
+        return say("effect_none")
+    behind = [number for number in numbers if numbers[0] in (levels[number].worse_than or ())]
+    if not behind:
+        return say("effect_unclear")
+    leading = [number for number in numbers if number not in behind]
+    shown = {number: levels[number].shown for number in numbers}
+    others = _joined([shown[number] for number in behind], say)
+    if len(leading) == 1:
+        return say("effect_one", best=best.shown, others=others)
+    if all(set(leading) <= (levels[number].worse_than or frozenset()) for number in behind):
+        leaders = _joined([shown[number] for number in leading], say)
+        return say("effect_two" if len(leading) == 2 else "effect_several", leaders=leaders, others=others)
+    rest = _joined([shown[number] for number in leading[1:]], say)
+    return say("effect_mixed", best=best.shown, others=others, rest=rest)
+
+
+def _slope(slope: Slope, main: Term, select: Ranking, say: Say) -> str:
+    if slope.interval is None:
+        return say("no_noise").rstrip(".")
+    if not main.is_clear:
+        return say("effect_none")
+    numbers = {"change": slope.change, "low": slope.interval[0], "high": slope.interval[1]}
+    unit = say("unit_factor" if slope.trend.logarithmic else "unit_one")
+    shown = {name: f"{value:+.4f}" for name, value in numbers.items()}
+    finding = say("effect_slope", column=select.column, unit=unit, **shown)
+    return finding if slope.peak is None else say("effect_peak", finding=finding, peak=f"{slope.peak:.2g}")
+
+
+def _failure(level: LevelFailures, say: Say) -> str:
+    value = "none" if level.value is None else show_value(level.value)
+    values = {"value": value, "failed": level.failed, "runs": level.runs, "p": p_text(level.p_value)}
+    if level.dropped:
+        return say("failed_dropped", **values)
+    return say("failed_more" if level.p_value < 0.05 else "failed", **values)
+
+
+def _numbers(effects: Effects, main: Term, say: Say) -> str:
+    share = say("numbers_share", share=f"{100 * (main.share or 0):.1f}")
+    if main.adjusted is None:
+        return share
+    return say("numbers_p" if effects.new_images else "numbers_p_here", p=p_text(main.adjusted), share=share)
+
+
+def _joined(names: Sequence[str], say: Say) -> str:
+    if len(names) > _MOST_NAMES:
+        return _shortened(names)
+    return f" {say('and')} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST_NAMES]) + (", …" if len(names) > _MOST_NAMES else "")
