@@ -128,7 +128,7 @@ def _summary(config: Config, grid: SweepDir, training: SweepDir, evaluation: Swe
     table = answer.table
     print("\n=== Results\n")
     print_answer(answer, answer.rows())
-    best = table.best()
+    best = answer.best_row()
     assert best
     trained = training.runs()[0].result() or {}
     tested = evaluation.runs()[0].result() or {}

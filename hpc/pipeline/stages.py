@@ -85,5 +85,10 @@ def stage_result(stage: str, sweep: SweepDir) -> str:
     if stage == "evaluate":
         loss = show_value(rows[0]["loss"]) or "not finite"
         return f"{rows[0]['split']} accuracy {show_value(rows[0]['accuracy'])}, loss {loss}"
+    if stage == "grid":
+        leading = best_cell(sweep, unfinished=True)
+        return (
+            f"best {leading.row['run']}, {column} {show_value(leading.setting.mean)}" if leading else "nothing measured"
+        )
     best = table.best()
     return f"best {best['run']}, {column} {show_value(best[column])}" if best else "nothing measured"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from src.reporting.blocks import Block, Origin, Paragraph
@@ -15,6 +15,7 @@ from src.results.answer import Answer
 from src.results.collection import answer_of_sweep, curves_of_sweep, draw_answer
 from src.results.early import how_early
 from src.results.improvement import improvement
+from src.results.table import SEED_AXIS, Row
 from src.runs.hparams import axis_name
 
 # Of a grid's table; table.md of the sweep has all of them.
@@ -46,8 +47,12 @@ def _m5(report: Report) -> Iterator[Block]:
 def _results(report: Report, found: Found, folder: str) -> Iterator[Block]:
     """What a grid says: its table, the best cells, the effects, and its figures, which go into `folder`."""
     answer = answer_of_sweep(found.sweep)
-    results, best = answer.table, answer.table.best()
-    if best:
+    results, setting, best = answer.table, answer.best(), answer.best_row()
+    if setting and best and len(setting.values) > 1:
+        axes = ", ".join(f"{axis} {shown(best[axis])}" for axis in results.axes if axis != SEED_AXIS)
+        metrics = {"metric": results.select.column, "value": shown(setting.mean)}
+        yield report.say("best_setting", axes=axes, seeds=len(setting.values), **metrics)
+    elif best:
         metrics = {"metric": results.select.column, "value": shown(best[results.select.column])}
         yield report.say("best_cell", run=best["run"], **metrics, loss=shown(best["val/loss"]))
     else:
@@ -91,9 +96,16 @@ def _ranked(report: Report, answer: Answer) -> Iterator[Block]:
     # The values of the axes are also in the names of the runs, so they may be out of sight.
     columns = ["run", *marks, *measured, *results.axes, "state"]
     cells = [[_cell(report, name, row.get(name)) for name in columns] for row in rows[:_MOST_ROWS]]
-    yield report.table(columns, cells, marked=[0] if results.best() else [])
+    yield report.table(columns, cells, marked=_marked(answer, rows))
     if len(rows) > _MOST_ROWS:
         yield report.say("more_rows", shown=_MOST_ROWS, total=len(rows))
+
+
+def _marked(answer: Answer, rows: Sequence[Row]) -> list[int]:
+    """The places of the runs of the leading setting."""
+    best = answer.best()
+    names = {row["run"] for row in best.rows} if best else set()
+    return [place for place, row in enumerate(rows[:_MOST_ROWS]) if row["run"] in names]
 
 
 def _cell(report: Report, column: str, value: Any) -> str:

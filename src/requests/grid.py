@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,10 @@ from src.config.schema import Config
 from src.errors import RunError
 from src.log import log
 from src.results.collection import answer_of_sweep
-from src.results.table import Row, Table, read_table
+from src.results.ranking import Ranking
+from src.results.settings import SettingResults
+from src.results.statements import BestSet
+from src.results.table import SEED_AXIS, Row
 from src.runs.cells import expand_grid, refine_grid
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request, find_sweep
@@ -40,9 +44,8 @@ def grid_request(config: Config, *, refined: int = 0, unfinished: bool = False) 
             )
         best = _better(best, narrower)
     log.info(f"--refined: around {best}")
-    undecided = _undecided(best.sweep)
-    if undecided:
-        log.info(f"--refined: {undecided}")
+    if best.undecided:
+        log.info(f"--refined: {best.undecided}")
     return _grid_around(best, config)
 
 
@@ -51,34 +54,36 @@ def _grid_around(best: BestCell | None, config: Config) -> Request:
     return Request("grid", config.refine.tag, cells, config, origin=best.origin() if best else None)
 
 
-def _undecided(sweep: SweepDir) -> str:
-    """Which other settings may be as good as the best one, in a sentence; "" if there is none, or it is not known."""
-    found = answer_of_sweep(sweep).best_set
-    if found is None or len(found.names) < 2:
-        return ""
-    return (
-        f"the data cannot tell it from {len(found.names) - 1} of the {counted(found.compared - 1, 'other setting')}; "
-        f"the next one is {found.names[1]}"
-    )
-
-
 @dataclass(frozen=True)
 class BestCell:
-    """The best finished cell of a grid: its row of the table and its overrides, except the number of epochs."""
+    """The leading setting of a grid, as its statements name it: its best run, and the overrides of its cells, except
+    the number of epochs and an axis of seeds.
+    """
 
     sweep: SweepDir
-    table: Table
+    select: Ranking
+    setting: SettingResults
     row: Row
     overrides: Mapping[str, Any]
+    best_set: BestSet | None
+
+    @property
+    def undecided(self) -> str:
+        """Which other settings may be as good, in a sentence; "" if there are none, or it is not known."""
+        found = self.best_set
+        if found is None or len(found.names) < 2:
+            return ""
+        others = counted(found.compared - 1, "other setting")
+        return f"{len(found.names) - 1} of the {others} may be as good; the next one is {found.names[1]}"
 
     def origin(self) -> dict[str, Any]:
         """Where a narrower grid around it came from, for its sweep.yaml."""
-        column = self.table.select.column
-        return {"sweep": self.sweep.name, "run": self.row["run"], column: self.row[column]}
+        return {"sweep": self.sweep.name, "run": self.row["run"], self.select.column: self.row[self.select.column]}
 
     def __str__(self) -> str:
-        column = self.table.select.column
-        return f"{self.row['run']} of {self.sweep.name}, {column} {self.row[column]:.4f}"
+        seeds = len(self.setting.values)
+        mean = f", the mean of {seeds} seeds" if seeds > 1 else ""
+        return f"{self.row['run']} of {self.sweep.name}, {self.select.column} {self.setting.mean:.4f}{mean}"
 
 
 def best_of_grid(config: Config, option: str, *, unfinished: bool) -> BestCell | None:
@@ -120,7 +125,8 @@ def best_cell(sweep: SweepDir, *, unfinished: bool = False) -> BestCell | None:
 
     Raises RunError if cells are damaged and `unfinished` is false: one of them may have been the best.
     """
-    table = read_table(sweep)
+    answer = answer_of_sweep(sweep)
+    table = answer.table
     damaged = {str(row["run"]): row["error"] for row in table.rows if row["state"] == "damaged"}
     if damaged and not unfinished:
         raise RunError(
@@ -128,13 +134,14 @@ def best_cell(sweep: SweepDir, *, unfinished: bool = False) -> BestCell | None:
             f"{shortlist(list(damaged.values()), 1)}; once they are restored, or their folders are deleted, to repeat "
             f"what is missing: {hints.again(saved=sweep.meta())}"
         )
-    best = table.best()
-    if best is None:
+    setting, row = answer.best(), answer.best_row()
+    if setting is None or row is None:
         return None
-    chosen = next(cell for cell in sweep.cells() if cell["name"] == best["run"])
-    # A full training of the best cell has its own number of epochs.
-    overrides = {path: value for path, value in chosen["overrides"].items() if path != "train.epochs"}
-    return BestCell(sweep, table, best, overrides)
+    chosen = next(cell for cell in sweep.cells() if cell["name"] == row["run"])
+    # A full training of the best cell has its own number of epochs; and its setting was chosen, not the luckiest seed.
+    own = ("train.epochs", *(["train.seed"] if SEED_AXIS in table.axes else []))
+    overrides = {path: value for path, value in chosen["overrides"].items() if path not in own}
+    return BestCell(sweep, table.select, setting, row, overrides, answer.best_set)
 
 
 def best_of_all(config: Config, *, unfinished: bool = False) -> BestCell:
@@ -158,9 +165,12 @@ def best_of_all(config: Config, *, unfinished: bool = False) -> BestCell:
 
 def _better(first: BestCell, second: BestCell) -> BestCell:
     """The better one of the best cells of two grids; the first, if they are equal."""
-    # Each is a setting of its own; cells of two grids may have the same name and index.
-    rows = [{**cell.row, "index": number} for number, cell in enumerate((first, second))]
-    return first if Table("both", rows, ["index"], first.table.select).best() == rows[0] else second
+
+    def rank(cell: BestCell) -> tuple[float, float]:
+        loss = cell.row.get("val/loss")
+        return cell.select.score(cell.setting.mean), -math.inf if loss is None else -loss
+
+    return second if rank(second) > rank(first) else first
 
 
 def first_grid_of(refined: SweepDir) -> SweepDir | None:

@@ -92,4 +92,4 @@ def draw_answer(answer: Answer, curves: Curves, folder: Path) -> list[Path]:
         return []
     names = [str(row["run"]) for row in table.ranked]
     chosen = names[:: max(1, len(names) // _CURVES)]
-    return draw_grid(table, answer.effects, {name: curves(name) for name in chosen}, folder)
+    return draw_grid(answer, {name: curves(name) for name in chosen}, folder)

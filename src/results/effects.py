@@ -75,8 +75,13 @@ class Level:
 
     @property
     def shown(self) -> str:
-        """The value in a sentence or a figure, where an empty text would say nothing."""
-        return "none" if self.value is None else show_value(self.value)
+        """The value in a sentence or a figure."""
+        return shown_level(self.value)
+
+
+def shown_level(value: Any) -> str:
+    """A value of an axis in a sentence or a figure, where an empty text would say nothing."""
+    return "none" if value is None else show_value(value)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ The best cell is marked in each. What cannot be drawn, such as a heat map of a s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from src.results.answer import Answer
+from src.results.design import levels_of
 from src.results.early import Curve, epochs_trained, how_early
-from src.results.effects import Effects, Level
+from src.results.effects import Effects, Level, shown_level
 from src.results.figures import (
     ACCENT,
     MUTED,
@@ -24,6 +26,7 @@ from src.results.figures import (
     save_figure,
     whole_ticks,
 )
+from src.results.settings import SettingResults
 from src.results.table import Row, Table
 from src.runs.hparams import axis_key
 
@@ -41,15 +44,16 @@ _COLOURS = (ACCENT, PALETTE[0], PALETTE[2], PALETTE[3], PALETTE[4], PALETTE[5])
 _PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0}
 
 
-def draw_grid(table: Table, effects: Effects | None, curves: Mapping[str, Curve], folder: Path) -> list[Path]:
+def draw_grid(answer: Answer, curves: Mapping[str, Curve], folder: Path) -> list[Path]:
     """Draw all figures that the data allow into `folder`, and return their paths.
 
     `curves`: by the name of the run, its epochs and the values of the selecting metric.
     """
+    table, effects, best = answer.table, answer.effects, answer.best()
     drawn = [
-        effects and draw_effects(table, effects, folder / "effects.png"),
-        effects and draw_heatmap(table, effects, folder / "heatmap.png"),
-        effects and draw_parallel(table, effects, folder / "parallel.png"),
+        effects and best and draw_effects(table, effects, best, folder / "effects.png"),
+        effects and best and draw_heatmap(table, effects, best, folder / "heatmap.png"),
+        effects and best and draw_parallel(table, effects, best, folder / "parallel.png"),
         draw_best_and_worst(table, curves, folder / "curves.png"),
         draw_rank_correlation(table, curves, folder / "rank_correlation.png"),
     ]
@@ -57,8 +61,8 @@ def draw_grid(table: Table, effects: Effects | None, curves: Mapping[str, Curve]
 
 
 @drawing
-def draw_effects(table: Table, effects: Effects, path: Path) -> Path | None:
-    """Draw the mean per level of each axis with its 95 % interval, and mark the levels of the best cell."""
+def draw_effects(table: Table, effects: Effects, best: SettingResults, path: Path) -> Path | None:
+    """Draw the mean per level of each axis with its 95 % interval, and mark the levels of the best setting."""
     shown = {axis: levels for axis, levels in effects.levels.items() if len(levels) <= _MOST_LEVELS}
     if not shown:
         return None
@@ -66,12 +70,11 @@ def draw_effects(table: Table, effects: Effects, path: Path) -> Path | None:
     lines = math.ceil(len(shown) / columns)
     figure = new_figure(max(4.5, 1.9 * columns + 0.6), 3.4 * lines)
     panels: Any = figure.subplots(lines, columns, sharey=True, squeeze=False)
-    best = table.best() or {}
     for axes, (axis, levels) in zip(panels.flat, shown.items(), strict=False):
         means = [level.mean for level in levels]
         axes.plot(range(len(levels)), means, color=PALETTE[0], linewidth=1.0, linestyle=":")
         for x, level in enumerate(levels):
-            mine = axis_key(level.value) == axis_key(best.get(axis))
+            mine = axis_key(level.value) == axis_key(best.rows[0].get(axis))
             reach = level.interval and [[means[x] - level.interval[0]], [level.interval[1] - means[x]]]
             colour, marker = (ACCENT, "D") if mine else (PALETTE[0], "o")
             axes.errorbar(x, means[x], yerr=reach, color=colour, marker=marker, capsize=4, linestyle="none")
@@ -84,7 +87,7 @@ def draw_effects(table: Table, effects: Effects, path: Path) -> Path | None:
         # In two lines: the axis is short.
         line[0].set_ylabel(f"mean {label_of(table.select.column)}".replace(" (", "\n("))
     known = "with 95 % intervals" if effects.noise is not None else "one run per cell, no intervals"
-    title = f"{table.name}: mean per level,\n{known}; diamond: the best cell"
+    title = f"{table.name}: mean per level,\n{known}; diamond: the best setting"
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     return save_figure(figure, path)
 
@@ -96,7 +99,7 @@ def _name_levels(axes: Any, levels: Sequence[Level]) -> None:
 
 
 @drawing
-def draw_heatmap(table: Table, effects: Effects, path: Path) -> Path | None:
+def draw_heatmap(table: Table, effects: Effects, best: SettingResults, path: Path) -> Path | None:
     """Draw the mean for each combination of the pair of axes that explains most of the variance together."""
     import numpy as np
     from matplotlib.patches import Rectangle
@@ -104,11 +107,12 @@ def draw_heatmap(table: Table, effects: Effects, path: Path) -> Path | None:
     pair = _strongest_pair(effects)
     if pair is None:
         return None
-    # The axis with more levels goes along the wider side.
-    down, across = sorted(pair, key=lambda axis: len(effects.levels[axis]))
     rows = [row for row in table.ranked if table.is_comparable(row)]
-    at = [_places(rows, axis, effects.levels[axis]) for axis in (down, across)]
-    means = np.full((len(effects.levels[down]), len(effects.levels[across])), np.nan)
+    levels = _levels(rows, pair)
+    # The axis with more levels goes along the wider side.
+    down, across = sorted(pair, key=lambda axis: len(levels[axis]))
+    at = [_places(rows, axis, levels[axis]) for axis in (down, across)]
+    means = np.full((len(levels[down]), len(levels[across])), np.nan)
     values = np.array([row[table.select.column] for row in rows], dtype=float)
     for y, x in np.ndindex(means.shape):
         here = (np.array(at[0]) == y) & (np.array(at[1]) == x)
@@ -128,14 +132,13 @@ def draw_heatmap(table: Table, effects: Effects, path: Path) -> Path | None:
             axes.text(
                 x, y, f"{means[y, x]:#.3g}".rstrip("."), ha="center", va="center", color="white" if dark else "black"
             )
-    # The rows are ranked.
-    y, x = at[0][0], at[1][0]
+    (y,), (x,) = (_places(best.rows[:1], axis, levels[axis]) for axis in (down, across))
     axes.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fill=False, edgecolor=ACCENT, linewidth=3))
-    axes.set_xticks(range(width), [level.shown for level in effects.levels[across]])
-    axes.set_yticks(range(height), [level.shown for level in effects.levels[down]])
+    axes.set_xticks(range(width), [shown_level(level) for level in levels[across]])
+    axes.set_yticks(range(height), [shown_level(level) for level in levels[down]])
     hatched = "; hatched: no runs" if np.isnan(means).any() else ""
     axes.set(xlabel=across.replace("_", " "), ylabel=down.replace("_", " "))
-    axes.set_title(f"{table.name}: mean per pair of levels\nframed: the best cell{hatched}", fontsize=10)
+    axes.set_title(f"{table.name}: mean per pair of levels\nframed: the best setting{hatched}", fontsize=10)
     axes.spines[:].set_visible(False)
     return save_figure(figure, path)
 
@@ -147,15 +150,22 @@ def _strongest_pair(effects: Effects) -> tuple[str, ...] | None:
     return max(pairs, key=lambda axes: shares[axes] + sum(shares[axis,] for axis in axes), default=None)
 
 
-def _places(rows: Sequence[Row], axis: str, levels: Sequence[Level]) -> list[int]:
+def _levels(rows: Sequence[Row], axes: Iterable[str]) -> dict[str, list[Any]]:
+    """The values of each axis, in order, also of those that failed too often to be compared."""
+    return {axis: levels_of([row.get(axis) for row in rows]) for axis in axes}
+
+
+def _places(rows: Sequence[Row], axis: str, levels: Sequence[Any]) -> list[int]:
     """The number of the level of each row on an axis."""
-    numbers = {axis_key(level.value): number for number, level in enumerate(levels)}
+    numbers = {axis_key(level): number for number, level in enumerate(levels)}
     return [numbers[axis_key(row.get(axis))] for row in rows]
 
 
 @drawing
-def draw_parallel(table: Table, effects: Effects, path: Path) -> Path | None:
-    """Draw a line per run through its level on each axis to its result; on the last axis, up is better."""
+def draw_parallel(table: Table, effects: Effects, best: SettingResults, path: Path) -> Path | None:
+    """Draw a line per run through its level on each axis to its result; on the last axis, up is better. The runs of the
+    best setting are marked.
+    """
     import matplotlib
     import numpy as np
 
@@ -164,36 +174,40 @@ def draw_parallel(table: Table, effects: Effects, path: Path) -> Path | None:
     scores = np.array([table.select.score(row[table.select.column]) for row in rows])
     low, high = float(scores.min()), float(scores.max())
     heights = (scores - low) / ((high - low) or 1)
-    lines = np.empty((len(rows), len(effects.levels) + 1))
+    levels_by_axis = _levels(rows, effects.levels)
+    lines = np.empty((len(rows), len(levels_by_axis) + 1))
     lines[:, -1] = heights
-    figure = new_figure(max(6.0, 1.4 * len(effects.levels) + 1.6), 4.4)
+    figure = new_figure(max(6.0, 1.4 * len(levels_by_axis) + 1.6), 4.4)
     axes: Any = figure.add_subplot()
-    for number, (axis, levels) in enumerate(effects.levels.items()):
+    for number, (axis, levels) in enumerate(levels_by_axis.items()):
         places, positions = np.array(_places(rows, axis, levels)), np.linspace(0.14, 0.86, len(levels))
         # Runs of one level are fanned out, the better ones above, or their lines would hide each other.
-        band = min(0.14, 0.3 * (positions[1] - positions[0]))
+        band = min(0.14, 0.3 * (positions[1] - positions[0])) if len(levels) > 1 else 0.14
         for place, position in enumerate(positions):
             members = np.flatnonzero(places == place)
             lines[members, number] = position + np.linspace(band, -band, len(members)) * (len(members) > 1)
             # Of many levels, every few are named.
             if place % math.ceil(len(levels) / _MOST_LEVELS) == 0:
-                name = levels[place].shown
+                name = shown_level(levels[place])
                 axes.text(number - 0.07, position, name, ha="right", va="center", fontsize=9, bbox=_PAPER)
     # Not to the end of the scale, whose yellow would draw the eye to the worst run.
     # In steps: fewer colours make a smaller file.
     colours = matplotlib.colormaps[SCALE](0.85 * (1 - np.round(heights * 6) / 6))
     for line, colour in reversed(list(zip(lines, colours, strict=True))):
         axes.plot(range(len(line)), line, color=colour, linewidth=1.1, linestyle="-")
-    axes.plot(
-        range(lines.shape[1]), lines[0], color=ACCENT, linewidth=3, linestyle="-", label=in_legend(str(rows[0]["run"]))
-    )
+    chosen = [number for number, row in enumerate(rows) if any(row is own for own in best.rows)]
+    several = f"{len(best.rows)} seeds of the best setting, mean {best.mean:.3g}"
+    label = in_legend(several if len(best.rows) > 1 else best.name)
+    for number in chosen:
+        axes.plot(range(lines.shape[1]), lines[number], color=ACCENT, linewidth=3, linestyle="-", label=label)
+        label = "_"
     for place in np.linspace(0, 1, 5):
         value = table.select.score(low + place * (high - low))
         axes.text(lines.shape[1] - 0.95, place, f"{value:.3g}", va="center", fontsize=8.5)
     for number in range(lines.shape[1]):
         axes.axvline(number, color=MUTED, linewidth=0.8, linestyle="-", zorder=0)
     shown = str(len(rows)) if len(rows) == len(comparable) else f"{len(rows)} of {len(comparable)}"
-    names = [*(axis.replace("_", " ") for axis in effects.levels), label_of(table.select.column).replace(" (", "\n(")]
+    names = [*(axis.replace("_", " ") for axis in levels_by_axis), label_of(table.select.column).replace(" (", "\n(")]
     axes.set_xticks(range(len(names)), names)
     axes.set(xlim=(-0.6, len(names) - 0.6), yticks=[])
     axes.set_title(f"{table.name}: {shown} runs, the darker the better")

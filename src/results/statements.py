@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from src.results.best_set import Winner
-from src.results.effects import Effects, Level, Slope, Term
+from src.results.effects import Effects, Level, Slope, Term, shown_level
 from src.results.failures import LevelFailures
 from src.results.intervals import p_text
 from src.results.ranking import Ranking
-from src.results.terminal import show_value
 from src.texts import Texts
 
 Say = Callable[..., str]
@@ -182,8 +181,7 @@ def _slope(slope: Slope, main: Term, select: Ranking, say: Say) -> str:
 
 
 def _failure(level: LevelFailures, say: Say) -> str:
-    value = "none" if level.value is None else show_value(level.value)
-    values = {"value": value, "failed": level.failed, "runs": level.runs, "p": p_text(level.p_value)}
+    values = {"value": shown_level(level.value), "failed": level.failed, "runs": level.runs, "p": p_text(level.p_value)}
     if level.dropped:
         return say("failed_dropped", **values)
     return say("failed_more" if level.p_value < 0.05 else "failed", **values)

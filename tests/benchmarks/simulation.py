@@ -83,8 +83,8 @@ def sweep_of(
 ) -> Sweep:
     """Draw the results of settings.
 
-    `images`: 0 for none, in which case `sd` is the noise of a run on these images. `sd`: of a seed, or of each setting's
-    seeds. `luck`: shifts of the latent variable that settings share on an image, (N, K).
+    `images`: 0 for none, in which case `sd` is the noise of a run on these images. `sd`: of a seed, or of each
+    setting's seeds. `luck`: shifts of the latent variable that settings share on an image, (N, K).
     """
     truths = np.asarray(truths, dtype="float64")
     count = len(truths)

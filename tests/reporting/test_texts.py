@@ -15,6 +15,7 @@ from src.reporting.texts import Texts
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "src" / "reporting"
+RESULTS = ROOT / "src" / "results"
 
 
 def placeholders(text: str) -> set[str]:
@@ -22,7 +23,10 @@ def placeholders(text: str) -> set[str]:
 
 
 def test_both_languages_have_the_same_sentences_with_the_same_placeholders() -> None:
-    english, french = (read_mapping(FOLDER / f"texts.{language}.yaml") for language in ("en", "fr"))
+    english, french = (
+        read_mapping(FOLDER / f"texts.{language}.yaml") | read_mapping(RESULTS / f"statements.{language}.yaml")
+        for language in ("en", "fr")
+    )
     assert list(english) == list(french)
     for name, text in english.items():
         assert placeholders(text) == placeholders(french[name]), name
@@ -30,7 +34,9 @@ def test_both_languages_have_the_same_sentences_with_the_same_placeholders() -> 
 
 
 def test_every_sentence_is_used() -> None:
-    code = "\n".join(path.read_text() for path in [*FOLDER.glob("*.py"), *FOLDER.glob("*.jinja")])
+    code = "\n".join(
+        path.read_text() for path in [*FOLDER.glob("*.py"), *FOLDER.glob("*.jinja"), *RESULTS.glob("*.py")]
+    )
     # `f"prompt_{name}"` uses all that begin with prompt_.
     prefixes = (*re.findall(r'f"(\w+_)\{', code), "column_", "question_", "gap_", "fact_", "figure_")
     unused = [

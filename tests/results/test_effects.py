@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from src.results.effects_text import method, verdicts, write_effects
 
 from src.results.answer import answer_of
 from src.results.effects import Effects, effects_of
-from src.results.effects_text import method, verdicts, write_effects
 from src.results.intervals import selection_quantile
 from src.results.ranking import Ranking
 from src.results.table import Row, Table
