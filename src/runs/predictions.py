@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predictions:
-    """One entry per image, in the order of the split. About 7 bytes per image on disk.
+    """One entry per image, in the order of the split. About 7 bytes per image on disk, twice that with `crossed`.
 
     `label`, `predicted`: class numbers, int (N,). `confidence`: the softmax probability of `predicted`, float (N,).
     `loss`: the cross-entropy in nats, float (N,). `in_top5`: whether `label` is one of the five most probable, bool
@@ -59,6 +59,9 @@ _COLUMNS = {
     "in_top5": ("bool", "bool"),
 }
 _IMAGES = "images"
+# What a network says about an image; crossed predictions have their own, under names with a prefix.
+PREDICTED = ("predicted", "confidence", "loss", "in_top5")
+_CROSSED = "crossed_"
 
 
 def encode_predictions(predictions: Predictions) -> bytes:
@@ -67,6 +70,8 @@ def encode_predictions(predictions: Predictions) -> bytes:
 
     buffer = io.BytesIO()
     columns = {name: getattr(predictions, name).astype(kind) for name, (kind, _) in _COLUMNS.items()}
+    if predictions.crossed:
+        columns |= {_CROSSED + n: getattr(predictions.crossed, n).astype(_COLUMNS[n][0]) for n in PREDICTED}
     columns[_IMAGES] = np.frombuffer(predictions.images.encode(), dtype="uint8")
     np.savez_compressed(buffer, **columns)
     return buffer.getvalue()
@@ -86,15 +91,28 @@ def read_predictions(path: Path) -> Predictions | None:
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from None
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            columns = {name: _column(archive, name, *kinds) for name, kinds in _COLUMNS.items()}
-            images = _column(archive, _IMAGES, "uint8", "uint8").tobytes().decode()
-        if len({len(column) for column in columns.values()}) != 1:
-            raise ValueError("its columns differ in length")
+        return decode_predictions(content)
     # zipfile, zlib, struct and numpy's parser of headers raise almost anything for bytes that they did not write.
     except Exception as error:
         raise RunError(f"{path}: is damaged ({error}); restore it, or evaluate the checkpoint again") from None
-    return Predictions(**columns, images=images)
+
+
+def decode_predictions(content: bytes) -> Predictions:
+    """What `encode_predictions` encoded, with the digits that the file has.
+
+    Damaged content can raise almost any exception.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        columns: dict[str, Any] = {name: _column(archive, name, *kinds) for name, kinds in _COLUMNS.items()}
+        images = _column(archive, _IMAGES, "uint8", "uint8").tobytes().decode()
+        crossed: dict[str, Any] = {}
+        # Whichever column has lost its name, another one still shows that there were some.
+        if len(archive.namelist()) > len(_COLUMNS) + 1:
+            crossed = {name: _column(archive, _CROSSED + name, *_COLUMNS[name]) for name in PREDICTED}
+    if len({len(column) for column in (*columns.values(), *crossed.values())}) != 1:
+        raise ValueError("its columns differ in length")
+    ordinary = Predictions(**columns, images=images)
+    return replace(ordinary, crossed=replace(ordinary, **crossed)) if crossed else ordinary
 
 
 def _column(archive: zipfile.ZipFile, name: str, kind: str, wide: str) -> NDArray[Any]:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, get_type_hints
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from torch import Tensor
 
-from src.runs.predictions import Predictions, encode_predictions
+from src.runs.predictions import Predictions, decode_predictions, encode_predictions
+from src.training.crossed import cross
 
-FORMAT = 1
+FORMAT = 2
 Count = Annotated[int, Field(ge=0, le=10**15)]
-# Not in the states of earlier versions. A run that is resumed from one has no predictions until a better epoch.
-_ADDED_LATER = {"best_predictions"}
 
 
 class SavedState(BaseModel):
@@ -44,7 +43,8 @@ class TrainingState:
     `losses`: of the steps since the last logged row; scalars on the device, floats in a checkpoint.
     `epoch_sums`: loss (float64) and correct predictions (int64), on the device, and images, of the epoch so far.
     `train`, `last`: the latest metrics on train and val. `best`: step, epoch and metrics of the best epoch.
-    `best_predictions`: the bytes of its predictions file, uint8 (bytes,).
+    `best_predictions`: the bytes of the predictions file, uint8 (bytes,), with the crossed ones.
+    `half_scores`: of the epochs that are best on the even and on the odd positions of val, see src/training/crossed.py.
     """
 
     step: Count = 0
@@ -56,6 +56,7 @@ class TrainingState:
     best: dict[str, float] | None = None
     best_weights: dict[str, Tensor] | None = None
     best_predictions: Tensor | None = None
+    half_scores: list[float] = field(default_factory=list)
     train_seconds: float = 0.0
     diverged: bool = False
 
@@ -95,11 +96,24 @@ class TrainingState:
         loss_sum, correct, seen = map(float, self.epoch_sums)
         return {"loss_epoch": loss_sum / seen, "accuracy": correct / seen}
 
-    def keep_best(self, best: dict[str, float], weights: dict[str, Tensor], predictions: Predictions) -> None:
-        """Keep the metrics, weights and predictions on val of the epoch that is the best so far."""
-        self.best, self.best_weights = best, weights
+    def keep_predictions(self, predictions: Predictions, scores: list[float], *, is_best: bool) -> bool:
+        """Keep what an epoch predicted on val, if it is the best so far on all of val or on one of its halves.
+
+        `scores`: on the halves, see src/training/crossed.py. `is_best`: on all of val. Returns whether
+        `best_predictions` has changed.
+        """
+        before = self.half_scores or [-math.inf] * len(scores)
+        improved = [math.isfinite(new) and new > old for new, old in zip(scores, before, strict=True)]
+        if not is_best and not any(improved):
+            return False
+        kept = None if self.best_predictions is None else decode_predictions(self.best_predictions.numpy().tobytes())
+        self.half_scores = [new if found else old for found, new, old in zip(improved, scores, before, strict=True)]
+        best = predictions if is_best or kept is None else kept
+        if scores:
+            best = replace(best, crossed=cross(kept.crossed if kept else None, predictions, improved))
         # As bytes, because torch.load reads no numpy arrays, and so that the file is the same after a resume.
-        self.best_predictions = torch.frombuffer(bytearray(encode_predictions(predictions)), dtype=torch.uint8)
+        self.best_predictions = torch.frombuffer(bytearray(encode_predictions(best)), dtype=torch.uint8)
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         """All fields by name, as a checkpoint holds them."""
@@ -109,13 +123,13 @@ class TrainingState:
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Restore all fields from a checkpoint; the sums go to `device`."""
         for each in fields(self):
-            setattr(self, each.name, state.get(each.name) if each.name in _ADDED_LATER else state[each.name])
+            setattr(self, each.name, state[each.name])
         if self.epoch_sums is not None:
             self.epoch_sums = [part.to(device) if isinstance(part, Tensor) else part for part in self.epoch_sums]
 
 
 _TRAINING_FIELDS: dict[str, Any] = {
-    name: (hint, None if name in _ADDED_LATER else ...)
+    name: (hint, ...)
     for name, hint in get_type_hints(TrainingState, include_extras=True).items()
     if name not in SavedState.model_fields
 }

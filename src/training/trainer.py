@@ -17,7 +17,9 @@ from src.files import replace_file, size_of
 from src.log import log
 from src.progress import Reporter, StopCheck
 from src.runs.attempts import Outcome, Publish
+from src.runs.predictions import Predictions
 from src.runs.rundir import RunDir
+from src.training.crossed import half_scores
 from src.training.examples import examples_png
 from src.training.metrics import evaluate_split
 from src.training.optim import scheduled_lr
@@ -65,9 +67,10 @@ class Trainer:
     def _resume(self) -> None:
         """Restore the newest checkpoint, if there is one."""
         self.session.resume(self._problem_of, lambda saved: self.state.load_state_dict(saved, self.learner.device))
-        # best.ckpt may be of a later epoch than this state, if the previous attempt was killed.
-        if self.state.best_weights is not None:
+        # These files may be of a later epoch than this state, if the previous attempt was killed.
+        if self.state.best is not None:
             self._write_best()
+            self._write_predictions()
         if self.state.step:
             log.info(f"{self.run.label}: resumes from step {self.state.step} of {self.total_steps}")
 
@@ -154,16 +157,25 @@ class Trainer:
         epoch = state.step / self.loader.per_epoch
         finite = {f"val/{name}": value for name, value in values.items() if math.isfinite(value)}
         self.log.log(state.step, epoch, finite)
-        if math.isfinite(values["loss"]) and self._is_best(values):
-            best = {"step": state.step, "epoch": epoch, **values}
-            state.keep_best(best, self.learner.copy_weights(), predictions)
-            # Durable first: best.ckpt must not name an epoch that the metrics do not have.
-            self.log.flush()
-            self._write_best()
+        if math.isfinite(values["loss"]):
+            self._keep_if_best(values, predictions)
         shown = "  ".join(f"val/{name} {values[name]:.4f}" for name in self.config.metrics.columns[:2])
         log.info(f"{self.run.label}: epoch {round(epoch, 2):g}  {shown}")
         self._restart_clock()
         return True
+
+    def _keep_if_best(self, values: Mapping[str, float], predictions: Predictions) -> None:
+        state, epoch = self.state, self.state.step / self.loader.per_epoch
+        is_best = self._is_best(values)
+        scores = half_scores(predictions, self.config.metrics.select, self.config.model.num_classes)
+        kept = state.keep_predictions(predictions, scores, is_best=is_best)
+        if is_best:
+            state.best, state.best_weights = {"step": state.step, "epoch": epoch, **values}, self.learner.copy_weights()
+            # Durable first: best.ckpt must not name an epoch that the metrics do not have.
+            self.log.flush()
+            self._write_best()
+        if kept:
+            self._write_predictions()
 
     def _is_best(self, values: Mapping[str, float]) -> bool:
         best, select = self.state.best, self.config.metrics.select
@@ -180,10 +192,11 @@ class Trainer:
             "run": self.run.label,
         }
         save_weights(self.run.best_file, content, self.run.check_owner)
-        if state.best_predictions is not None:
-            replace_file(
-                self.run.predictions_file, state.best_predictions.numpy().tobytes(), check=self.run.check_owner
-            )
+
+    def _write_predictions(self) -> None:
+        predictions = self.state.best_predictions
+        assert predictions is not None
+        replace_file(self.run.predictions_file, predictions.numpy().tobytes(), check=self.run.check_owner)
 
     def _save_due(self) -> bool:
         every = self.config.checkpoint

@@ -12,16 +12,14 @@ from src.training.state import TrainingState, state_problem
 from tests.conftest import differences
 from tests.training.test_trainer import execute, new_run
 
-# The entries of a checkpoint of format 1.
-FORMAT_1 = {
+# The entries of a checkpoint of format 2.
+FORMAT_2 = {
     *("format", "key", "total_steps", "model_state_dict", "optimizer", "random", "threads", "metrics_bytes"),
     "metrics_digest",
     *("step", "evaluated_step", "losses", "epoch_sums", "train", "last", "best", "best_weights", "train_seconds"),
     "diverged",
-    "best_predictions",
-    *("numerics", "environments"),
+    *("best_predictions", "half_scores", "numerics", "environments"),
 }
-ADDED_LATER = {"best_predictions"}
 
 
 def state_in_use() -> TrainingState:
@@ -34,6 +32,7 @@ def state_in_use() -> TrainingState:
         best={"step": 6, "accuracy": 0.25},
         best_weights={"weight": torch.ones(2)},
         best_predictions=torch.ones(2, dtype=torch.uint8),
+        half_scores=[0.5, 0.25],
         train_seconds=1.25,
         diverged=True,
     )
@@ -65,11 +64,10 @@ def test_a_checkpoint_holds_the_entries_of_its_format_and_none_may_be_missing(sm
     run = new_run(small())
     assert execute(run, 9) == "stopped"
     state = torch.load(list_states(run.checkpoints)[0], weights_only=True)
-    assert state.keys() == FORMAT_1
+    assert state.keys() == FORMAT_2
+    assert state["format"] == 2
     assert state_problem(state, training=True) == ""
-    earlier = {name: value for name, value in state.items() if name not in ADDED_LATER}
-    assert state_problem(earlier, training=True) == ""
-    for name in FORMAT_1 - {"total_steps", *ADDED_LATER}:
+    for name in FORMAT_2 - {"total_steps"}:
         without = {other: value for other, value in state.items() if other != name}
         assert name in state_problem(without, training=True)
 
