@@ -229,7 +229,10 @@ def kept_s(attempts: Attempts) -> float:
 
 
 def _interruptions(attempts: Attempts) -> Iterator[tuple[float, float]]:
-    """The seconds of each interrupted attempt, and how many of them were for steps that were lost."""
+    """The seconds since the first step of each interrupted attempt, and how many of them were for steps that were lost.
+
+    An attempt that ended before its first step lost none: all of it is overhead, see src/runs/slice_time.py.
+    """
     for attempt, following in zip_longest(attempts, attempts[1:]):
         if attempt.get("cause") in (None, "DONE") or "last_step" not in attempt or not attempt.get("end"):
             continue
@@ -238,5 +241,6 @@ def _interruptions(attempts: Attempts) -> Iterator[tuple[float, float]]:
         # The next attempt resumed from an earlier step if the newest state was damaged.
         if following is not None and "first_step" in following:
             saved = min(saved, following["first_step"])
-        seconds = attempt["end"] - attempt["start"]
+        begun = attempt.get("first_step_at", attempt["start"])
+        seconds = 0.0 if begun is None else max(0.0, attempt["end"] - begun)
         yield seconds, seconds * (reached - saved) / (reached - first) if reached > first else seconds

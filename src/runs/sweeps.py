@@ -144,11 +144,11 @@ def find_sweep(runs_dir: Path, kind: str, key: str | None = None) -> SweepDir | 
 
 
 def describe_progress(sweep: SweepDir, *, new: bool) -> str:
-    """`new, 3 runs`; `continued, 1 of 3 runs is done`. A new sweep has finished runs if it reuses those of another."""
+    """`new, 3 runs`; `continued, 0 of 1 runs are done`. A new sweep has finished runs if it reuses those of another."""
     runs = sweep.runs()
     done = sum(run.is_done() for run in runs)
     verb = "is" if done == 1 else "are"
-    progress = f"{done} of {counted(len(runs), 'run')} {verb} done" if done or not new else counted(len(runs), "run")
+    progress = f"{done} of {len(runs)} runs {verb} done" if done or not new else counted(len(runs), "run")
     return f"{'new' if new else 'continued'}, {progress}"
 
 

@@ -107,3 +107,14 @@ def test_used_and_wasted_seconds() -> None:
     # The newest state is damaged, so the next attempt begins at an earlier step.
     assert wasted_s([timeout, {**done, "first_step": 30}]) == 40.0
     assert kept_s([timeout, {**done, "first_step": 30}]) == 60.0
+
+
+def test_a_run_that_crashed_before_any_step_repeated_nothing() -> None:
+    crashed = {"start": 0.0, "end": 100.0, "cause": "CRASHED", "first_step": 0, "last_step": 0, "reached_step": 0}
+    assert wasted_s([{**crashed, "first_step_at": None}] * 2) == 0.0
+    assert kept_s([{**crashed, "first_step_at": None}] * 2) == 0.0
+    # It had made steps, and was killed before it logged one of them.
+    assert wasted_s([{**crashed, "first_step_at": 60.0}]) == 40.0
+    # Neither overhead nor steps that were saved are repeated steps.
+    assert wasted_s([{**crashed, "first_step_at": 60.0, "last_step": 30, "reached_step": 40}]) == 10.0
+    assert kept_s([{**crashed, "first_step_at": 60.0, "last_step": 30, "reached_step": 40}]) == 30.0

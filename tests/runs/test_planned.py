@@ -23,7 +23,7 @@ from src.results.table import read_table
 from src.runner import prepare_images
 from src.runs.names import find_named
 from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import Request, open_sweep
+from src.runs.sweeps import Request, describe_progress, open_sweep
 from src.training.lr_range import sweep_rates
 from src.training.trainer import train
 from tests.conftest import ROOT, assert_same_run
@@ -209,3 +209,15 @@ def test_a_damaged_sweep_stands_in_nobody_elses_way(
     damaged.meta_file.write_text("")
     assert find_named(Path(config.paths.runs_dir), None)[0] == other
     assert f"skipped: {damaged.meta_file}" in capsys.readouterr().err
+
+
+def test_progress_is_the_number_of_done_runs_among_all(small: Callable[..., Config]) -> None:
+    one, four = open_sweep(train_request(small()))[0], open_sweep(grid_request(small()))[0]
+    assert describe_progress(one, new=True) == "new, 1 run"
+    assert describe_progress(one, new=False) == "continued, 0 of 1 runs are done"
+    assert describe_progress(four, new=True) == "new, 4 runs"
+    assert describe_progress(four, new=False) == "continued, 0 of 4 runs are done"
+    four.runs()[0].write_result({"steps": 3})
+    assert describe_progress(four, new=False) == "continued, 1 of 4 runs is done"
+    four.runs()[1].write_result({"steps": 3})
+    assert describe_progress(four, new=False) == "continued, 2 of 4 runs are done"

@@ -143,12 +143,13 @@ def test_halves_with_one_image_or_none_select_nothing(images: int, there: bool) 
 
 
 # By epoch: which images are predicted right. The first epoch is the best one of all; the second, of the odd positions;
-# the fourth, of the even ones.
+# the fourth, of the even ones; the last, of nothing.
 SCRIPT = [
     (EVEN & (np.arange(20) < 14)) | (ODD & (np.arange(20) < 14)),
     ODD & (np.arange(20) < 18),
     np.zeros(20, dtype=bool),
     EVEN & (np.arange(20) < 18),
+    np.zeros(20, dtype=bool),
 ]
 
 
@@ -174,11 +175,13 @@ def test_the_file_of_a_run_has_them_although_they_are_of_epochs_after_the_best_a
         return measured and ({name: values[name] for name in measured[0]}, found)
 
     monkeypatch.setattr(trainer, "evaluate_split", scripted)
-    start = functools.partial(small, train__epochs=4)
+    start = functools.partial(small, train__epochs=5)
     whole, broken = (new_run(start(paths__runs_dir=str(tmp_path / name))) for name in ("whole", "broken"))
     assert execute(whole) == "done"
-    for questions in (8, 9, 2, 6):
+    for questions in (8, 9, 2, 6, 6):
         assert execute(broken, questions) == "stopped"
+    # As if a killed attempt had gone on, in an environment that computed other predictions.
+    broken.predictions_file.write_bytes(b"of an epoch that was lost")
     assert execute(broken) == "done"
     assert_same_run(whole, broken)
 
