@@ -26,7 +26,6 @@ from src.results.figures import (
     save_figure,
     whole_ticks,
 )
-from src.results.settings import SettingResults
 from src.results.table import Row, Table
 from src.runs.hparams import axis_key
 
@@ -49,11 +48,11 @@ def draw_grid(answer: Answer, curves: Mapping[str, Curve], folder: Path) -> list
 
     `curves`: by the name of the run, its epochs and the values of the selecting metric.
     """
-    table, effects, best = answer.table, answer.effects, answer.best()
+    table = answer.table
     drawn = [
-        effects and best and draw_effects(table, effects, best, folder / "effects.png"),
-        effects and best and draw_heatmap(table, effects, best, folder / "heatmap.png"),
-        effects and best and draw_parallel(table, effects, best, folder / "parallel.png"),
+        draw_effects(answer, folder / "effects.png"),
+        draw_heatmap(answer, folder / "heatmap.png"),
+        draw_parallel(answer, folder / "parallel.png"),
         draw_best_and_worst(table, curves, folder / "curves.png"),
         draw_rank_correlation(table, curves, folder / "rank_correlation.png"),
     ]
@@ -61,8 +60,11 @@ def draw_grid(answer: Answer, curves: Mapping[str, Curve], folder: Path) -> list
 
 
 @drawing
-def draw_effects(table: Table, effects: Effects, best: SettingResults, path: Path) -> Path | None:
+def draw_effects(answer: Answer, path: Path) -> Path | None:
     """Draw the mean per level of each axis with its 95 % interval, and mark the levels of the best setting."""
+    table, effects, best = answer.table, answer.effects, answer.best()
+    if effects is None or best is None:
+        return None
     shown = {axis: levels for axis, levels in effects.levels.items() if len(levels) <= _MOST_LEVELS}
     if not shown:
         return None
@@ -99,13 +101,14 @@ def _name_levels(axes: Any, levels: Sequence[Level]) -> None:
 
 
 @drawing
-def draw_heatmap(table: Table, effects: Effects, best: SettingResults, path: Path) -> Path | None:
+def draw_heatmap(answer: Answer, path: Path) -> Path | None:
     """Draw the mean for each combination of the pair of axes that explains most of the variance together."""
     import numpy as np
     from matplotlib.patches import Rectangle
 
-    pair = _strongest_pair(effects)
-    if pair is None:
+    table, effects, best = answer.table, answer.effects, answer.best()
+    pair = _strongest_pair(effects) if effects else None
+    if pair is None or best is None:
         return None
     rows = [row for row in table.ranked if table.is_comparable(row)]
     levels = _levels(rows, pair)
@@ -162,13 +165,16 @@ def _places(rows: Sequence[Row], axis: str, levels: Sequence[Any]) -> list[int]:
 
 
 @drawing
-def draw_parallel(table: Table, effects: Effects, best: SettingResults, path: Path) -> Path | None:
+def draw_parallel(answer: Answer, path: Path) -> Path | None:
     """Draw a line per run through its level on each axis to its result; on the last axis, up is better. The runs of the
     best setting are marked.
     """
     import matplotlib
     import numpy as np
 
+    table, effects, best = answer.table, answer.effects, answer.best()
+    if effects is None or best is None:
+        return None
     comparable = [row for row in table.ranked if table.is_comparable(row)]
     rows = _thinned(comparable)
     scores = np.array([table.select.score(row[table.select.column]) for row in rows])

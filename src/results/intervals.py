@@ -59,7 +59,7 @@ def around(value: float, half: float, *, is_share: bool, n: float = math.inf, le
     spread = share * (1 - share)
     effective = min(n, spread / variance) if variance > 0 and spread > 0 else n
     if effective == math.inf:
-        return max(0.0, value - half), min(1.0, value + half)
+        return max(0.0, share - half), min(1.0, share + half)
     parts = z * z / effective if effective > 0 else math.inf
     if parts == math.inf:
         return 0.0, 1.0

@@ -87,7 +87,7 @@ def best_set_statements(found: BestSet, select: Ranking, say: Say) -> list[str]:
     if found.noise_source:
         kind = "seed" if found.scope == "both" else "run"
         values = {"noise": f"{found.noise:.4f}", "degrees": f"{found.degrees:.0f}"}
-        lines.append(say(f"{kind}_noise_{found.noise_source}", **values))
+        lines.append(say(f"noise_{kind}_{found.noise_source}", **values))
     if found.image_sets > 1:
         lines.append(say("image_sets", sets=found.image_sets))
     if found.collapsed:
@@ -126,9 +126,9 @@ def _effect(effects: Effects, axis: str, select: Ranking, say: Say) -> str:
     failures = [_failure(level, say) for level in effects.failures.get(axis, ())]
     main, levels = effects.main(axis), effects.levels.get(axis, ())
     if main is None:
-        return say("effect_plain", axis=axis, finding="; ".join(failures))
+        return say("effect_plain", axis=axis, finding=_chained(failures, say))
     if main.share is None:
-        finding = "; ".join([*failures, say("effect_aliased")])
+        finding = _chained([*failures, say("effect_aliased")], say)
         return say("effect_plain", axis=axis, finding=finding)
     clear = [term for term in effects.terms if axis in term.axes and len(term.axes) > 1 and term.is_clear]
     depends = ", ".join(next(other for other in pair.axes if other != axis) for pair in clear)
@@ -141,7 +141,7 @@ def _effect(effects: Effects, axis: str, select: Ranking, say: Say) -> str:
         finding = say("effect_incomplete", others=depends)
     elif depends:
         finding = say("effect_depends" if main.is_clear else "effect_only_with", finding=finding, others=depends)
-    return say("effect", axis=axis, finding="; ".join([*failures, finding]), numbers=_numbers(effects, main, say))
+    return say("effect", axis=axis, finding=_chained([*failures, finding], say), numbers=_numbers(effects, main, say))
 
 
 def _levels(levels: Sequence[Level], main: Term, select: Ranking, say: Say) -> str:
@@ -192,6 +192,10 @@ def _numbers(effects: Effects, main: Term, say: Say) -> str:
     if main.adjusted is None:
         return share
     return say("numbers_p" if effects.new_images else "numbers_p_here", p=p_text(main.adjusted), share=share)
+
+
+def _chained(parts: Sequence[str], say: Say) -> str:
+    return functools.reduce(lambda first, second: say("next", first=first, second=second), parts)
 
 
 def _joined(names: Sequence[str], say: Say) -> str:

@@ -14,8 +14,11 @@ from src.reporting.finding import Sweeps
 from src.reporting.report import Report
 from src.reporting.texts import LANGUAGES, Texts
 from src.results.answer import Answer, answer_of
-from src.results.effects import Effects, Level, Term
+from src.results.design import Trend
+from src.results.effects import Effects, Level, Slope, Term
+from src.results.failures import LevelFailures
 from src.results.ranking import Ranking
+from src.results.statements import effect_statements
 from src.results.table import Table
 
 SELECT = Ranking()
@@ -26,47 +29,83 @@ def report_in(language: str, folder: Path) -> Report:
     return Report(config, "a.yaml", Texts(language), folder, {}, Sweeps(config))
 
 
-def effects(main: dict[str, Any], pair_p: float | None = None) -> Effects:
-    """Two axes; `lr` has `main`, and the pair has `pair_p`."""
+def effects(
+    p_value: float | None, *, share: float | None = 0.61, pair_p: float | None = None, **changed: Any
+) -> Effects:
+    """Two axes; `lr` has this adjusted p value and share, and the pair has `pair_p`."""
     terms = [
-        Term(("lr",), main["share"], main["p"], 1),
-        Term(("num_modules",), 0.1, 0.5, 1),
-        Term(("lr", "num_modules"), 0.2, pair_p, 1),
+        Term(("lr",), share, p_value, 2, p_value),
+        Term(("num_modules",), 0.1, 0.5, 1, 0.5),
+        Term(("lr", "num_modules"), 0.2, pair_p, 2, pair_p),
     ]
+    clear = p_value is not None and p_value < 0.05
+    worse = changed.pop("worse", [{1, 2}, (), ()])
+    means = (0.30, 0.45, 0.46)
     levels = {
-        "lr": [Level(0.001, 2, 0.40, (0.3, 0.5)), Level(0.002, 2, 0.46, None)],
-        "num_modules": [Level(4, 2, 0.43, None), Level(6, 2, 0.43, None)],
+        "lr": [
+            Level(value, 2, mean, (mean - 0.1, mean + 0.1), frozenset(own) if clear else None)
+            for value, mean, own in zip((0.0001, 0.001, 0.002), means, worse, strict=True)
+        ],
+        "num_modules": [Level(4, 3, 0.43, None), Level(6, 3, 0.43, None)],
     }
-    return Effects(8, 4, True, terms, levels, 0.01, 4, "seeds", 2.0)
+    options: dict[str, Any] = {"complete": True, "new_images": False, "noise": 0.01, "planned": 6, **changed}
+    return Effects(
+        runs=6,
+        cells=6,
+        terms=terms,
+        levels=levels,
+        degrees=6,
+        noise_source="seeds",
+        pairs=True,
+        repetitions=1,
+        **options,
+    )
 
 
-def sentence(language: str, folder: Path, found: Effects) -> str:
-    table = Table("grid", [], ["lr", "num_modules"], SELECT)
-    blocks = list(effects_blocks(report_in(language, folder), Answer(table, [], None, found)))
-    (items,) = (block for block in blocks if isinstance(block, Items))
-    return items.items[0].replace("\u00a0", " ")
+FAILED = {"lr": [LevelFailures(0.1, 5, 6, 0.002, dropped=True), LevelFailures(0.01, 1, 6, 1.0, dropped=False)]}
+SLOPE = {"lr": Slope(Trend(True, -3, 2), 0.02, (0.01, 0.03), 0.003)}
 
 
 @pytest.mark.parametrize(
-    ("main", "pair_p", "english", "french"),
+    ("found", "english", "french"),
     [
-        ({"share": 0.61, "p": 0.0001}, None, "0.002 is best on average, by 0.0600 against 0.001", "p < 0.001, 61.0 %"),
-        ({"share": 0.61, "p": 0.02}, 0.01, "how much depends on num_modules (p = 0.020", "l'ampleur dépend de num"),
-        ({"share": 0.003, "p": 0.41}, None, "no effect that these 8 runs can show (p = 0.410", "runs puissent montrer"),
-        ({"share": 0.003, "p": 0.41}, 0.01, "one that depends on num_modules", "un effet qui dépend de num_modules"),
-        ({"share": 0.61, "p": None}, None, "too few runs to say whether", "trop peu de runs pour dire si"),
-        ({"share": None, "p": None}, None, "cannot be told apart", "ne se distingue pas des autres axes"),
+        (effects(0.0001), "0.002 and 0.001 cannot be told apart; both are better than 0.0001 (adjusted p < 0.001 on",
+         "0.002 et 0.001 ne se distinguent pas ; les deux sont meilleurs que 0.0001 (p < 0.001 ajusté sur ces images"),
+        (effects(0.02, worse=[{1, 2}, {2}, ()]), "lr: 0.002 is better than 0.001 and 0.0001 (adjusted p = 0.020",
+         "lr : 0.002 est meilleur que 0.001 et 0.0001 (p = 0.020 ajusté"),
+        (effects(0.02, worse=[{2}, (), ()]), "0.002 is better than 0.0001, and cannot be told from 0.001",
+         "0.002 est meilleur que 0.0001, et ne se distingue pas de 0.001"),
+        (effects(0.02, worse=[(), (), ()]), "has an effect, but no two of its values can be told apart",
+         "aucune de ses valeurs ne se distingue"),
+        (effects(0.02, pair_p=0.01), "; how much depends on num_modules (", "l'ampleur dépend de num"),
+        (effects(0.02, pair_p=0.01, complete=False), "lr: its effect depends on num_modules (", "effet dépend de num"),
+        (effects(0.41), "lr: no difference between its values can be shown (adjusted p = 0.410 on these images,",
+         "aucune différence entre ses valeurs n'est visible"),
+        (effects(0.41, new_images=True), "shown (adjusted p = 0.410, 61.0 %", "visible (p = 0.410 ajusté, 61.0 %"),
+        (effects(0.41, pair_p=0.01), "one that depends on num_modules", "un effet qui dépend de num_modules"),
+        (effects(None), "0.002 is best on average, by 0.1600 against 0.0001; there are too few", "trop peu de runs"),
+        (effects(None, share=None), "cannot be told apart from the other axes", "distingue pas des autres axes"),
+        (effects(0.41, failures=FAILED), "lr: 0.1 failed in 5 of 6 runs and is left out; 0.01 failed in 1 of",
+         "0.1 a échoué dans 5 runs sur 6 et n'est pas comparé ; 0.01 a échoué dans 1 runs sur 6 ; aucune"),
+        (effects(0.01, slopes=SLOPE), "by +0.0200 (95 %: +0.0100 to +0.0300) per factor of ten at the middle "
+         "of its range, and is best near 0.003 (", "par facteur dix au milieu de son étendue, et est le meilleur"),
     ],
 )  # fmt: skip
-def test_a_verdict_for_each_axis(
-    tmp_path: Path, main: dict[str, Any], pair_p: float | None, english: str, french: str
-) -> None:
-    assert english in sentence("en", tmp_path, effects(main, pair_p))
-    assert french in sentence("fr", tmp_path, effects(main, pair_p))
+def test_a_verdict_for_each_axis(tmp_path: Path, found: Effects, english: str, french: str) -> None:
+    table = Table("grid", [], ["lr", "num_modules"], SELECT)
+    for language, expected in (("en", english), ("fr", french)):
+        blocks = list(effects_blocks(report_in(language, tmp_path), Answer(table, [], None, found)))
+        (items,) = (block for block in blocks if isinstance(block, Items))
+        assert expected in items.items[0].replace("\u00a0", " ")
+
+
+def test_an_axis_with_one_value_left_is_not_compared() -> None:
+    only = effects(0.4, failures={"wd": [LevelFailures(0.1, 3, 3, 0.01, dropped=True)]})
+    assert effect_statements(only, SELECT, Texts("en"))[0] == "wd: 0.1 failed in 3 of 3 runs and is left out."
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_seeds_and_a_threshold_have_sentences(tmp_path: Path, language: str) -> None:
+def test_seeds_and_the_best_set_have_sentences(tmp_path: Path, language: str) -> None:
     values = {(lr, seed): 0.5 + 10 * lr + 0.001 * seed for lr in (0.001, 0.002, 0.02) for seed in (1, 2)}
     rows = [
         {"index": n, "run": f"k={n}", "state": "done", "lr": lr, "seed": seed, "val/accuracy": value, "val/loss": 1.0}
@@ -76,6 +115,11 @@ def test_seeds_and_a_threshold_have_sentences(tmp_path: Path, language: str) -> 
     assert answer.best_set
     report = report_in(language, tmp_path)
     said = [block.text for block in best_set_blocks(report, answer) if isinstance(block, Paragraph)]
-    assert said[0] == report.texts("best_set_alone", count=0, total=2)
-    assert f"{answer.effects.threshold:.4f}" in said[1] if answer.effects and answer.effects.threshold else False
-    assert len(list(seed_blocks(report, answer))) == 2
+    assert said == [
+        report.texts("best_set_alone", total=2),
+        report.texts("guarantee_seeds"),
+        report.texts("noise_run_seeds", noise="0.0007", degrees="3"),
+    ]
+    title, _ = seed_blocks(report, answer)
+    assert isinstance(title, Paragraph)
+    assert report.texts("scope_seeds") in title.text

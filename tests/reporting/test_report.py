@@ -114,7 +114,7 @@ def test_numbers_are_those_of_the_runs(project: Project, english: tuple[str, str
     assert answer.best_set.winner
     for term in answer.effects.terms:
         assert f"| {term.name} | {percent(term.share or 0.0, 1)} |" in m5
-    assert f"selected: {answer.best_set.winner.unbiased:.4f} (" in m5
+    assert f"val/accuracy {answer.best_set.winner.expected:.4f} (95" in m5
     assert all(name in m5.replace("*", "") for name in answer.best_set.names)
     for figure in ("curves", "parallel", "effects", "heatmap"):
         assert f"(figures/grid/{figure}.png)" in m5

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from src.results.answer import SCHEMA
 from src.runs.predictions import write_predictions
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import open_sweep
+from tests.benchmarks.simulation import sweep_of
 from tests.results.test_best_set import Trained
 
 
@@ -36,14 +38,14 @@ def finish(run: RunDir, trained: Trained, number: int) -> None:
 
 @pytest.fixture
 def sweep(small: Callable[..., Config], tmp_path: Path) -> SweepDir:
-    """2 rates x 2 seeds, one cell still running, and a config file beside it."""
-    config = small(hparams={"lr": [0.001, 0.01], "seed": [1, 2]})
+    """2 rates x 3 seeds, one cell still running, and a config file beside it."""
+    config = small(hparams={"lr": [0.001, 0.01], "seed": [1, 2, 3]})
     (tmp_path / "config.yaml").write_text(dump_yaml(config.to_dict()))
     made, _ = open_sweep(grid_request(config))
-    trained = Trained(np.random.default_rng(0), [0.6, 0.3], seeds=2, seed_sd=0.01)
-    for number, run in enumerate(made.runs()[:3]):
+    trained = Trained(sweep_of(np.random.default_rng(0), [0.6, 0.3], 600, seeds=3, sd=0.01))
+    for number, run in enumerate(made.runs()[:5]):
         finish(run, trained, number)
-    run = made.runs()[3]
+    run = made.runs()[5]
     run.record_attempt(1, start=1.0)
     run.record_attempt(1, end=2.0, cause="OUT_OF_MEMORY", error="no room\nfor 3 GiB", first_step=0, last_step=4)
     append_lines(run.metrics_file, [{"step": 4, "epoch": 1.0, "time": 1.0, "train/loss": 1.0}])
@@ -62,9 +64,9 @@ def test_an_unfinished_run_has_a_row_with_its_step_its_cause_and_its_error(sweep
     ask(tmp_path)
     with sweep.table_file("csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["verdict"] for row in rows] == ["best", "best", "worse", ""]
-    assert (rows[3]["state"], rows[3]["steps"], rows[3]["error"]) == ("out_of_memory", "4", "no room for 3 GiB")
-    assert (rows[3]["val/accuracy"], rows[3]["p_best"], rows[3]["images_per_s"]) == ("", "", "")
+    assert [row["verdict"] for row in rows] == ["best", "best", "best", "worse", "worse", ""]
+    assert (rows[5]["state"], rows[5]["steps"], rows[5]["error"]) == ("out_of_memory", "4", "no room for 3 GiB")
+    assert (rows[5]["val/accuracy"], rows[5]["verdict"], rows[5]["images_per_s"]) == ("", "", "")
 
 
 def test_the_settings_are_shown_over_their_seeds_and_the_best_is_named(
@@ -72,9 +74,9 @@ def test_the_settings_are_shown_over_their_seeds_and_the_best_is_named(
 ) -> None:
     ask(tmp_path, sweep.name[-6:])
     shown = capsys.readouterr().out
-    assert "val/accuracy over the seeds" in shown
-    assert "better than the 1 other setting, with 95 % confidence" in shown
-    assert "free of the bias of having been selected" in shown
+    assert "val/accuracy over the seeds of each setting, with 95 % intervals for new images and new seeds:" in shown
+    assert "The best setting is better than all others (1)." in shown
+    assert "Expected of the selected setting on new images and with a new seed" in shown
     assert (sweep.path / "seeds.md").read_text().count("\n") == 4
 
 
@@ -126,10 +128,10 @@ def test_json_is_the_whole_answer_on_one_line_and_nothing_is_written(
     assert answer["select"] == {"name": "accuracy", "direction": "max", "column": "val/accuracy"}
     assert answer["axes"] == ["lr", "seed"]
     assert answer["rows"][0]["run"] == answer["best"]["run"]
-    assert [each["n"] for each in answer["seeds"]] == [2, 1]
+    assert [each["n"] for each in answer["seeds"]] == [3, 2]
     found = answer["as_good"]
-    assert (found["method"], found["compared"], found["runs"]) == ("bootstrap", 2, [sweep.runs()[0].name])
-    assert set(found["winner"]) == {"measured", "unbiased", "low", "high"}
+    assert (found["scope"], found["compared"], found["runs"]) == ("both", 2, [sweep.runs()[0].name])
+    assert set(found["winner"]) == {"measured", "expected", "low", "high"}
 
 
 def test_json_and_a_folder_exclude_each_other(sweep: SweepDir, tmp_path: Path) -> None:
@@ -147,7 +149,7 @@ def test_the_keys_of_the_answer_are_those_that_its_description_names(
     answer = json.loads(capsys.readouterr().out)
     text = module.__doc__ or ""
     assert {line.split()[0] for line in text.splitlines() if line.startswith("    ") and line[4] != " "} == set(answer)
-    assert all(f" {key} " in text for key in answer["as_good"])
+    assert all(re.search(rf"\b{key}\b", text) for part in ("as_good", "effects") for key in answer[part])
 
 
 def _edited(path: Path, old: bytes, new: bytes) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from src.results import grid_figures
+from src.results.answer import Answer, answer_of
 from src.results.early import Curve, how_early
-from src.results.effects import effects_of
 from src.results.grid_figures import draw_grid, draw_heatmap, draw_parallel
 from src.results.ranking import Ranking
 from src.results.table import Table
@@ -30,6 +31,10 @@ def table_of(rows: list[dict[str, Any]], select: Ranking | None = None) -> Table
         {"index": n, "run": f"run_{n}", "state": "done", **row, "val/accuracy": row["y"]} for n, row in enumerate(rows)
     ]
     return Table("grid", made, axes, select or Ranking())
+
+
+def answered(table: Table) -> Answer:
+    return answer_of(table, lambda _: None)
 
 
 FIGURES = ["effects.png", "heatmap.png", "parallel.png", "curves.png", "rank_correlation.png"]
@@ -67,8 +72,8 @@ def texts(monkeypatch: pytest.MonkeyPatch) -> Texts:
 
 def test_all_figures_of_48_cells_are_small_and_the_same_every_time(tmp_path: Path) -> None:
     table, curves = grid_of_48()
-    drawn = draw_grid(table, effects_of(table), curves, tmp_path / "a")
-    again = draw_grid(table, effects_of(table), curves, tmp_path / "b")
+    drawn = draw_grid(answered(table), curves, tmp_path / "a")
+    again = draw_grid(answered(table), curves, tmp_path / "b")
     assert [path.name for path in drawn] == FIGURES
     assert [path.read_bytes() for path in drawn] == [path.read_bytes() for path in again]
     assert max(path.stat().st_size for path in drawn) < 150_000
@@ -76,19 +81,19 @@ def test_all_figures_of_48_cells_are_small_and_the_same_every_time(tmp_path: Pat
 
 def test_what_cannot_be_drawn_is_left_out(tmp_path: Path) -> None:
     one_axis = table_of(grid(lambda lr: float(lr), lr=[1, 2]))
-    names = [path.name for path in draw_grid(one_axis, effects_of(one_axis), {}, tmp_path)]
+    names = [path.name for path in draw_grid(answered(one_axis), {}, tmp_path)]
     assert names == ["effects.png", "parallel.png"]
     curves = {"run_0": ([1, 2], [0.1, 0.2])}
-    names = [path.name for path in draw_grid(one_axis, None, curves, tmp_path)]
+    names = [path.name for path in draw_grid(replace(answered(one_axis), effects=None), curves, tmp_path)]
     assert names == ["curves.png"]
-    assert draw_grid(Table("empty", [], [], Ranking()), None, {}, tmp_path) == []
+    assert draw_grid(answered(Table("empty", [], [], Ranking())), {}, tmp_path) == []
 
 
 def test_runs_without_a_result_are_in_no_figure(tmp_path: Path, texts: Texts) -> None:
     table, curves = grid_of_48()
     for row in table.rows[:5]:
         row |= {"state": "running", "val/accuracy": None}
-    drawn = draw_grid(table, effects_of(table), {name: curves[name] for name in list(curves)[5:]}, tmp_path)
+    drawn = draw_grid(answered(table), {name: curves[name] for name in list(curves)[5:]}, tmp_path)
     assert [path.name for path in drawn] == FIGURES
     early = how_early(table, curves)
     assert early is not None
@@ -98,9 +103,7 @@ def test_runs_without_a_result_are_in_no_figure(tmp_path: Path, texts: Texts) ->
 def test_a_pair_of_levels_without_runs_has_no_value_in_the_heat_map(tmp_path: Path, texts: Texts) -> None:
     rows = grid(lambda lr, wd: lr + wd / 10, lr=[1, 2, 3], wd=[0, 1])
     table = table_of([row for row in rows if (row["lr"], row["wd"]) != (3, 0)])
-    effects = effects_of(table)
-    assert effects is not None
-    draw_heatmap(table, effects, tmp_path / "a.png")
+    draw_heatmap(answered(table), tmp_path / "a.png")
     assert texts() == ["1.00", "2.00", "1.10", "2.10", "3.10"]
 
 
@@ -108,9 +111,7 @@ def test_the_result_axis_has_the_better_end_above(tmp_path: Path, texts: Texts) 
     table = table_of(grid(lambda lr: float(lr), lr=[1, 5]), Ranking("val/loss", "min"))
     for row in table.rows:
         row["val/loss"] = row["y"]
-    effects = effects_of(table)
-    assert effects is not None
-    draw_parallel(table, effects, tmp_path / "a.png")
+    draw_parallel(answered(table), tmp_path / "a.png")
     assert texts()[-5:] == ["5", "4", "3", "2", "1"]
 
 
@@ -166,8 +167,26 @@ def test_epochs_without_a_ranking_or_that_not_all_runs_have_are_left_out() -> No
 
 def test_an_axis_with_too_many_levels_to_read_is_in_no_figure_of_levels(tmp_path: Path, texts: Texts) -> None:
     table = table_of(grid(lambda lr, wd: lr + wd / 10, lr=list(range(60)), wd=[0, 1]))
-    names = [path.name for path in draw_grid(table, effects_of(table), {}, tmp_path)]
+    names = [path.name for path in draw_grid(answered(table), {}, tmp_path)]
     assert names == ["effects.png", "parallel.png"]
     labels = texts()
     assert "57" in labels
     assert "58" not in labels
+
+
+def test_all_seeds_of_the_best_setting_are_marked_and_not_the_luckiest_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {(0.1, 1): 0.6, (0.1, 2): 0.1, (0.4, 1): 0.4, (0.4, 2): 0.42}
+    table = table_of([{"lr": lr, "seed": seed, "y": value} for (lr, seed), value in values.items()])
+    figures: list[Figure] = []
+
+    def save(figure: Figure, path: Path) -> Path:
+        figures.append(figure)
+        return path
+
+    monkeypatch.setattr(grid_figures, "save_figure", save)
+    draw_parallel(answered(table), tmp_path / "a.png")
+    marked = [line for line in figures[0].axes[0].lines if line.get_linewidth() == 3]
+    assert len(marked) == 2
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["2 seeds of the best setting, mean 0.41"]
