@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from src.results.design import LEAST_DEGREES, Design, Trend, Which, span
+from src.results.design import Design, Trend, Which, span
 from src.results.failures import LevelFailures
 from src.results.intervals import LEVEL, Interval, around, holm
 from src.results.noise import DRAWS, Noise
@@ -214,7 +214,7 @@ class _Analysis:
         from scipy import stats
 
         noise, spread = self._noise, self._noise.spread
-        if spread.degrees < LEAST_DEGREES or spread.variance == 0:
+        if not spread.degrees or spread.variance == 0:
             return None
         if not noise.has_images:
             scale = (rows / noise.seeds) @ rows.T

@@ -7,7 +7,7 @@ higher is better. Its covariance has two parts:
   measured on the same images share their luck; those of different image sets do not;
 - the seeds: the variance of a run on these images, less the part of it that is noise of the images and therefore in the
   first part already, divided by the number of seeds. It comes from the repetitions, or, with one seed per setting, from
-  what the main effects and pairs of the grid leave.
+  what the main effects and pairs of the grid leave, if that has at least four degrees of freedom.
 
 The variance of a run is itself an estimate: each draw of the noise takes another plausible one from the chi-squared
 distribution (Weerahandi 1993, JASA 88:899), which gives contrasts of images and seeds together the right tails. Images
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from src.results.design import LEAST_DEGREES
 from src.results.image_scores import ImageGroup, kept_of
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def noise_of(
     means = np.bincount(setting, weights=runs) / sizes
     if len(runs) > len(values):
         pooled, better = _of_repetitions(runs, setting, sizes, means, groups)
-    elif basis is not None and basis.shape[1] < len(values):
+    elif basis is not None and len(values) - basis.shape[1] >= LEAST_DEGREES:
         pooled, better = _of_residual(means, basis, groups)
     else:
         pooled = better = NO_SPREAD

