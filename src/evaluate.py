@@ -48,7 +48,6 @@ def main(
         for name in METRICS
         for low, high in [intervals.get(name, (None, None))]
     ]
-    rows += [{"metric": "ECE", "value": result.get("ece"), "low": None, "high": None}]
     print_rows(rows, f"{result['split']}: n {result['n']}, 95 % intervals")
     show_outcome(sweep, loaded)
 

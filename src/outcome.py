@@ -70,6 +70,8 @@ def _show_comparison(sweep: SweepDir, config: Config) -> None:
 def _show_evaluation(sweep: SweepDir, config: Config) -> None:
     (run,) = sweep.runs()
     result = run.result() or {}
+    if result.get("ece"):
+        print(f"M9   {result['ece']['sentence']}")
     if result.get("against_val"):
         print(f"M9   {result['against_val']['sentence']}")
     if result.get("leak"):

@@ -83,7 +83,10 @@ _REFERENCES = {
     "Batch normalization: Ioffe & Szegedy 2015": "arXiv:1502.03167",
     "Calibration: Guo et al. 2017": "arXiv:1706.04599",
     "Wilson interval: Wilson 1927": "doi:10.1080/01621459.1927.10502953",
-    "McNemar's test: McNemar 1947": "doi:10.1007/BF02295996",
+    "Calibrated networks for comparison: Bröcker & Smith 2007": "doi:10.1175/WAF993.1",
+    "Paired shares: Agresti & Min 2005": "doi:10.1002/sim.1781",
+    "Two shares: Newcombe 1998": "Statistics in Medicine 17:873",
+    "Several comparisons: Holm 1979": "Scandinavian Journal of Statistics 6:65",
 }
 
 

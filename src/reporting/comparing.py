@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from src import hints
+from src.config.schema import Select
 from src.models.registry import reads
 from src.reporting.blocks import Block, Gap, Origin, Table
 from src.reporting.report import Report, shown, signed, told
@@ -14,7 +15,7 @@ from src.results.comparison import compare_axes, draw_comparison
 from src.results.table import Row, read_table
 from src.results.variant_figure import draw_variants
 from src.results.variant_files import planned_variants
-from src.results.variants import compare_variants
+from src.results.variants import compare_variants, described_metrics
 
 
 def comparison_section(report: Report) -> Iterator[Block]:
@@ -37,11 +38,11 @@ def _m7(report: Report) -> Iterator[Block]:
     # An expectation that was edited since the runs were planned counts: it changes none of them.
     variants = {**planned_variants(found.sweep), **report.config.compare.variants}
     rows = compare_variants(found.sweep, {name: variant.expect for name, variant in variants.items()})
-    column = read_table(found.sweep).select.column
+    select = read_table(found.sweep).select
     yield report.say("m7_intro", sweep=found.sweep.name)
-    yield from report.drawn("comparison", lambda path: draw_variants(found.sweep, column, path))
-    yield _variant_table(report, rows, column)
-    yield report.table(["run", "expected", "seen"], [_seen(report, row, rows[0]) for row in rows[1:]])
+    yield from report.drawn("comparison", lambda path: draw_variants(found.sweep, select.column, path))
+    yield _variant_table(report, rows, select.column)
+    yield report.table(["run", "expected", "seen"], [_seen(report, row, rows[0], select) for row in rows[1:]])
     yield report.say("m7_note")
     yield Origin(found.sweep.name)
 
@@ -76,17 +77,16 @@ def _variant_table(report: Report, rows: list[Row], column: str) -> Table:
     return report.table(["run", "changed", "state", *names, "gap"], table)
 
 
-def _seen(report: Report, row: Row, base: Row) -> list[str]:
+def _seen(report: Report, row: Row, base: Row, select: Select) -> list[str]:
     """The name of a variant, what was expected of it, and what was seen, from the numbers of `compare_variants`."""
     expected = row["expected"] or report.texts("nothing_expected")
     if row["difference"] is None:
         return [row["run"], expected, report.texts("m7_none", state=row["state"])]
-    parts = []
-    for metric in ("accuracy", "loss"):
-        verdict = told(report, row[f"{metric}_low"], row[f"{metric}_high"])
-        parts.append(f"val/{metric} {signed(row[f'{metric}_difference'])} ({verdict})")
-    if row["p_value"] is not None:
-        parts.append(report.texts("mcnemar", p=f"{row['p_value']:.3g}"))
+    parts = [f"{select.column} {signed(row['difference'])} ({told(report, row)})"]
+    for metric in described_metrics(select.name):
+        low, high = signed(row[f"{metric}_low"]), signed(row[f"{metric}_high"])
+        interval = f" ({report.texts('interval_only', low=low, high=high)})" if low else ""
+        parts.append(f"val/{metric} {signed(row[f'{metric}_difference'])}{interval}")
     if row["paired"] is False:
         parts.append(report.texts("unpaired"))
     if row["gap"] is not None and base["gap"] is not None:

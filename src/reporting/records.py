@@ -178,12 +178,26 @@ class Pair(TypedDict):
 
 @_record
 class AgainstVal(TypedDict):
-    """The accuracy minus that of the best epoch on `n` images of val."""
+    """The accuracy minus that on `n` images of val, where `accuracy` is that of the best of `epochs`."""
 
     n: int
+    accuracy: float
+    epochs: int
+    crossed: float | None
     gap: float
     interval: tuple[float, float]
-    explained: bool
+    explained: bool | None
+
+
+@_record
+class Calibrated(TypedDict):
+    """The calibration error, see src/results/calibration.py."""
+
+    value: float
+    floor: float
+    bound: float
+    interval: tuple[float, float]
+    miscalibrated: bool
 
 
 @_record
@@ -193,7 +207,7 @@ class Evaluated(TypedDict):
     n: int
     metrics: dict[str, float | None]
     intervals: dict[str, list[float]]
-    ece: float | None
+    ece: Calibrated | None
     pairs: list[Pair]
     against_val: AgainstVal | None
 

@@ -181,9 +181,11 @@ def signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.4f}"
 
 
-def told(report: Report, low: float | None, high: float | None) -> str:
-    """Whether a difference with this 95 % interval can be told from 0."""
+def told(report: Report, found: Mapping[str, Any]) -> str:
+    """Whether a difference can be told from 0: `estimate`, `low`, `high` and `crossed` of src/results/pairs.py."""
+    low, high = found["low"], found["high"]
     if low is None or high is None:
         return report.texts("no_interval")
     sentence = "not_told" if low <= 0 <= high else "told"
-    return report.texts(sentence, low=signed(low), high=signed(high))
+    said = report.texts(sentence, low=signed(low), high=signed(high))
+    return report.texts("corrected", estimate=signed(found["estimate"]), verdict=said) if found["crossed"] else said

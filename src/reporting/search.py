@@ -132,7 +132,9 @@ def _m8(report: Report) -> Iterator[Block]:
     ]
     yield report.table(["grid", "run", "epochs", better["metric"]], sides)
     values = {"metric": better["metric"], "difference": signed(better["difference"])}
-    yield report.say("m8_difference", **values, verdict=told(report, better["low"], better["high"]))
+    yield report.say("m8_difference", **values, verdict=told(report, better))
+    if better["low"] is not None:
+        yield report.say("m8_selected")
     if better["paired"] is False:
         yield report.say("m8_unpaired")
     if better["first"]["epochs"] != better["refined"]["epochs"]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.files import read_json
-from src.reporting.blocks import Block, Table, Verdicts
+from src.reporting.blocks import Block, Paragraph, Table, Verdicts
 from src.reporting.model import training_facts
 from src.reporting.records import EVALUATED
 from src.reporting.report import Report, percent, shown, signed
@@ -90,6 +90,8 @@ def _m9(report: Report) -> Iterator[Block]:
     facts = {"checkpoint": result.get("checkpoint", ""), "split": result.get("split", ""), "images": result.get("n")}
     yield report.facts(facts)
     yield _measured(report, result, best)
+    if result.get("ece"):
+        yield _calibration(report, result["ece"])
     if result.get("leak"):
         yield Verdicts([(False, result["leak"])])
     if content:
@@ -109,7 +111,7 @@ def _measured(report: Report, result: Mapping[str, Any], best: Mapping[str, Any]
     """Each metric of the evaluation with its 95 % interval, beside that of the best epoch on val."""
     intervals = result.get("intervals") or {}
     rows = []
-    for name in ("accuracy", "top5_accuracy", "macro_f1", "loss", "ece"):
+    for name in ("accuracy", "top5_accuracy", "macro_f1", "loss"):
         if result.get(name) is None:
             continue
         interval = " – ".join(shown(bound) for bound in intervals.get(name) or ())
@@ -118,17 +120,24 @@ def _measured(report: Report, result: Mapping[str, Any], best: Mapping[str, Any]
     return report.table(["metric", "measured", "interval", "on_val", "difference"], rows)
 
 
+def _calibration(report: Report, ece: Mapping[str, Any]) -> Paragraph:
+    low, high = map(shown, ece["interval"])
+    values = {name: shown(ece[name]) for name in ("value", "floor", "bound")}
+    return report.say("m9_miscalibrated" if ece["miscalibrated"] else "m9_calibrated", **values, low=low, high=high)
+
+
 def _against_val(report: Report, content: Mapping[str, Any]) -> Iterator[Block]:
     against = content["against_val"]
     if not against:
         return
-    low, high = against["interval"]
-    values = {"gap": signed(against["gap"]), "low": signed(low), "high": signed(high)}
-    counts = {"n": content["n"], "val_n": against["n"]}
-    yield report.say("m9_explained" if against["explained"] else "m9_not_explained", **values, **counts)
-    if against["gap"] < 0:
-        # The epoch was chosen because val happened to be good on it.
-        yield report.say("m9_chosen_on_val")
+    verdicts = {True: "m9_explained", False: "m9_not_explained", None: "m9_chosen_on_val"}
+    counts = {"n": content["n"], "val_n": against["n"], "epochs": against["epochs"]}
+    low, high = map(signed, against["interval"])
+    yield report.say(
+        "m9_gap" if against["crossed"] is None else "m9_gap_crossed",
+        **{"gap": signed(against["gap"]), "low": low, "high": high},
+        verdict=report.texts(verdicts[against["explained"]], **counts),
+    )
 
 
 def checkpoint_copy(report: Report, trained: RunDir) -> Path | None:

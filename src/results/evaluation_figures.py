@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.results.calibration import MIN_IN_BIN, Bin, CalibrationError
 from src.results.figures import ACCENT, MUTED, SCALE, drawing, new_figure, save_figure
 from src.results.terminal import show_value
 
@@ -40,17 +41,26 @@ def draw_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], pat
 
 
 @drawing
-def draw_calibration(bins: Sequence[Any], ece: float, path: Path) -> Path | None:
-    """Draw accuracy over confidence, a point per bin (src/results/evaluation.py), and the number of images of each."""
-    known = [b for b in bins if b["n"]]
-    figure = new_figure(5.2, 5.4)
+def draw_calibration(bins: Sequence[Bin], ece: CalibrationError, path: Path) -> Path | None:
+    """Draw accuracy over confidence, a point per bin, and the number of images of each.
+
+    Bins with few images are hollow, and no part of the line.
+    """
+    figure = new_figure(5.6, 5.4)
     panels: Any = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above, below = panels
     above.plot([0, 1], [0, 1], color=MUTED, linestyle="--", label="perfectly calibrated")
-    above.plot(
-        [b["confidence"] for b in known], [b["accuracy"] for b in known], color=ACCENT, marker="o", label="this network"
-    )
-    above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=f"calibration, ECE {ece:.4f}")
+    # None breaks the line.
+    line = [b["accuracy"] if b["n"] >= MIN_IN_BIN else None for b in bins]
+    above.plot([b["confidence"] for b in bins], line, color=ACCENT, marker="o", label="this network")
+    few = [b for b in bins if 0 < b["n"] < MIN_IN_BIN]
+    if few:
+        points = [b["confidence"] for b in few], [b["accuracy"] for b in few]
+        style = {"color": ACCENT, "linestyle": "none", "marker": "o", "fillstyle": "none"}
+        above.plot(*points, **style, label=f"fewer than {MIN_IN_BIN} images")
+    title = f"ECE {ece['value']:.4f}; calibrated: {ece['floor']:.4f} on average, at most {ece['bound']:.4f} (95 %)"
+    above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    above.set_title(title, fontsize="medium")
     above.legend()
     centres = [(b["low"] + b["high"]) / 2 for b in bins]
     below.bar(centres, [b["n"] for b in bins], width=0.9 / len(bins), color=ACCENT)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.config.yaml_file import json_text
+from src.errors import RelayError
 from src.files import replace_file
+from src.log import log
 from src.results.evaluation import compare_with_val, evaluation_of
 from src.results.evaluation_figures import chosen_pairs, draw_calibration, draw_confused_pairs, draw_confusion
 from src.results.table_files import csv_text
@@ -30,8 +33,8 @@ def write_evaluation(
 ) -> dict[str, Any]:
     """Write predictions.npz, evaluation.json, the tables and the figures.
 
-    `val`: run, accuracy and n of the best epoch on val, if it is known. `image_of`: the image (H, W, 3) at a position
-    of the split. Returns the content of evaluation.json, see `evaluation_of`, with `against_val`, see
+    `val`: what the checkpoint knows of val, if anything, see `compare_with_val`. `image_of`: the image (H, W, 3) at a
+    position of the split. Returns the content of evaluation.json, see `evaluation_of`, with `against_val`, see
     `compare_with_val`.
     """
     write_predictions(run.predictions_file, predictions, run.check_owner)
@@ -52,6 +55,26 @@ def write_evaluation(
     replace_file(run.evaluation_file, json_text(found), check=run.check_owner)
     _draw(run, predictions, found, image_of)
     return found
+
+
+def crossed_on_val(val: Mapping[str, Any], runs_dir: Path) -> float | None:
+    """The accuracy on val of the run that wrote a checkpoint, each image predicted at an epoch that it did not select.
+
+    `val`: see `compare_with_val`. None if that run has no crossed predictions, is not in `runs_dir`, is damaged, or
+    found a better epoch since the checkpoint was copied.
+    """
+    label = Path(val["run"] or "")
+    if len(label.parts) != 2 or ".." in label.parts:  # The file may hold anything.
+        return None
+    try:
+        kept = RunDir(runs_dir / label).predictions()
+    except (RelayError, OSError) as error:
+        log.info(f"whether val is too high by the choice of the epoch is not known: {error}")
+        return None
+    if kept is None or kept.crossed is None or len(kept.label) != val["n"]:
+        return None
+    same = abs(float(kept.correct.mean()) - val["accuracy"]) < 0.5 / val["n"]
+    return float(kept.crossed.correct.mean()) if same else None
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

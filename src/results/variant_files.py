@@ -21,10 +21,13 @@ from src.results.variants import compare_variants
 from src.runs.rundir import SweepDir
 
 NOTE = (
-    "Differences are variant minus base, of the best epoch of each, on val. Intervals and McNemar's exact test are "
-    "paired over the images, unless the two were measured on different ones; one seed per variant, so they do not "
-    "cover the spread between seeds. The gap is val loss minus train loss at the last epoch; the train loss is a mean "
-    "over the epoch, with augmentation."
+    "Differences are variant minus base, of the best epoch of each, on val. `estimate` leaves out the luck of having "
+    "chosen the epochs on these images, where the runs have crossed predictions; `low` and `high` are its 95 % "
+    "interval. The interval and `p_adjusted` are corrected for the number of variants (Holm): `p_adjusted` is below "
+    "0.05 exactly where the interval excludes 0. The other metrics are described, without a correction. Intervals are "
+    "paired over the images, unless the two were measured on different ones. With one seed per variant, all of this is "
+    "about these networks on other images; another seed may change it. The gap is val loss minus train loss at the "
+    "last epoch; the train loss is a mean over the epoch, with augmentation."
 )
 
 

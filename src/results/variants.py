@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from src.config.validation import BASE
-from src.results.pairs import UNPAIRED, difference_of, verdict
-from src.results.ranking import Ranking
+from src.results.intervals import Interval
+from src.results.pairs import UNPAIRED, Difference, Verdict, described, difference_of, told, verdicts
 from src.results.table import Row, Table, read_table
 from src.results.terminal import show_value
 from src.results.training_figure import loss_gaps
 from src.runs.hparams import axis_name, axis_value
 from src.runs.rundir import RunDir, SweepDir
 
-_DIFFERENCES = (
-    *("difference", "paired", "accuracy_difference", "accuracy_low", "accuracy_high", "p_value"),
-    *("loss_difference", "loss_low", "loss_high", "gap_difference"),
-)
+# Described beside the selecting metric, without a verdict: one test for each variant.
+_DESCRIBED = ("accuracy", "loss")
+
+
+def described_metrics(select: str) -> list[str]:
+    """The metrics that are described if `select` is the selecting one."""
+    return [name for name in _DESCRIBED if name != select]
 
 
 def compare_variants(sweep: SweepDir, expected: Mapping[str, str | None]) -> list[Row]:
@@ -25,15 +29,16 @@ def compare_variants(sweep: SweepDir, expected: Mapping[str, str | None]) -> lis
 
     Keys: `run`, `changed` (what differs from the base, as text), `state`, the selecting metric and `val/loss` (of the
     best epoch), `train/loss` (of the last epoch), `gap`; against the base: `difference` of the selecting metric,
-    `paired` (whether both were measured on the same images), `accuracy_difference` with `_low`, `_high` and `p_value`,
-    `loss_difference` with `_low`, `_high`, `gap_difference`; `expected` and `seen`. Also `environment`, if the table
-    has that column.
+    `estimate`, `crossed`, `low`, `high` and `p_adjusted` (see `Found`), `paired` (whether both were measured on the
+    same images), `accuracy_difference` and `loss_difference` with `_low` and `_high` unless they are the selecting
+    metric, `gap_difference`; `expected` and `seen`. Also `environment`, if the table has that column.
     """
     table = read_table(sweep)
     cells = {str(cell["name"]): cell["overrides"] for cell in sweep.cells()}
     rows = {str(row["run"]): row for row in table.rows}
     gaps = {name: _last_gap(sweep.run(name), rows[name]) for name in rows}
     base = rows[BASE]
+    found = _compare_all(sweep, table, rows)
     compared = []
     for name, row in rows.items():
         changed = {path: value for path, value in cells[name].items() if value != cells[BASE].get(path)}
@@ -47,27 +52,71 @@ def compare_variants(sweep: SweepDir, expected: Mapping[str, str | None]) -> lis
             "gap": gaps[name],
             **({"environment": row["environment"]} if "environment" in row else {}),
         }
-        against = _differences(sweep, table, row, base, gaps)
-        seen = _sentence(measured, against, gaps[BASE], table.select) if name != BASE else None
+        against = _numbers(table, row, base, found.get(name))
+        gap, base_gap = gaps[name], gaps[BASE]
+        if name in found and gap is not None and base_gap is not None:
+            against["gap_difference"] = gap - base_gap
+        seen = None
+        if name in found:
+            seen = _sentence(table, measured, against, found[name], base_gap)
+        elif name != BASE:
+            seen = f"no comparison: one of the two runs has no finite result (state {row['state']})"
         compared.append({**measured, **against, "expected": expected.get(name), "seen": seen})
     return compared
 
 
-def _differences(
-    sweep: SweepDir, table: Table, row: Row, base: Row, gaps: Mapping[str, float | None]
-) -> dict[str, Any]:
-    result: dict[str, Any] = dict.fromkeys(_DIFFERENCES)
-    if row is base or not (table.is_comparable(row) and table.is_comparable(base)):
+@dataclass(frozen=True)
+class Found:
+    """A variant minus the base: the selecting metric with its verdict among `tests` variants, and what is described.
+
+    The estimate and its interval are of the crossed predictions where both runs have them: the best epoch of each was
+    chosen on these images.
+    """
+
+    selecting: Difference | None
+    verdict: Verdict | None
+    tests: int
+    described: Mapping[str, Interval | None]
+    paired: bool | None
+
+
+def _compare_all(sweep: SweepDir, table: Table, rows: Mapping[str, Row]) -> dict[str, Found]:
+    """What was found for each variant that can be compared."""
+    base = sweep.run(BASE)
+    names = [name for name, row in rows.items() if name != BASE and table.is_comparable(row)]
+    if not table.is_comparable(rows[BASE]):
+        return {}
+    selecting = [difference_of(sweep.run(name), base, table.select.name) for name in names]
+    all_verdicts = verdicts(selecting)
+    tests = sum(verdict is not None for verdict in all_verdicts)
+    found = {}
+    for name, difference, verdict in zip(names, selecting, all_verdicts, strict=True):
+        others = {
+            metric: difference_of(sweep.run(name), base, metric, crossed=False)
+            for metric in described_metrics(table.select.name)
+        }
+        known = [each for each in (difference, *others.values()) if each]
+        intervals = {metric: each.interval() if each else None for metric, each in others.items()}
+        found[name] = Found(difference, verdict, tests, intervals, known[0].paired if known else None)
+    return found
+
+
+def _numbers(table: Table, row: Row, base: Row, found: Found | None) -> dict[str, Any]:
+    """The columns of a variant against the base; all of them None if the two cannot be compared."""
+    metrics = described_metrics(table.select.name)
+    names = ["difference", "estimate", "crossed", "low", "high", "p_adjusted", "paired"]
+    names += [f"{metric}_{part}" for metric in metrics for part in ("difference", "low", "high")]
+    result: dict[str, Any] = dict.fromkeys([*names, "gap_difference"])
+    if not found:
         return result
-    found = difference_of(sweep.run(str(row["run"])), sweep.run(BASE))
-    result |= {name: found[name] for name in _DIFFERENCES if name in found}
     result["difference"] = row[table.select.column] - base[table.select.column]
-    # Without results per image the differences are known all the same, but not their intervals.
-    for name in ("accuracy", "loss"):
-        result[f"{name}_difference"] = row[f"val/{name}"] - base[f"val/{name}"]
-    gap, base_gap = gaps[str(row["run"])], gaps[BASE]
-    if gap is not None and base_gap is not None:
-        result["gap_difference"] = gap - base_gap
+    result["paired"] = found.paired
+    if found.selecting and found.verdict:
+        result |= {"estimate": found.selecting.value, "low": found.verdict.low, "high": found.verdict.high}
+        result |= {"crossed": found.selecting.crossed, "p_adjusted": found.verdict.p_value}
+    for metric in metrics:
+        result[f"{metric}_difference"] = row[f"val/{metric}"] - base[f"val/{metric}"]
+        result[f"{metric}_low"], result[f"{metric}_high"] = found.described[metric] or (None, None)
     return result
 
 
@@ -78,18 +127,12 @@ def _last_gap(run: RunDir, row: Row) -> float | None:
     return gaps[max(gaps)] if gaps else None
 
 
-def _sentence(row: Row, against: Row, base_gap: float | None, select: Ranking) -> str:
+def _sentence(table: Table, row: Row, against: Row, found: Found, base_gap: float | None) -> str:
     """What was seen, as facts, in one sentence."""
-    if against["difference"] is None:
-        return f"no comparison: one of the two runs has no finite result (state {row['state']})"
-    parts = []
-    if select.name not in ("accuracy", "loss"):
-        parts.append(f"{select.column} {against['difference']:+.4f}")
-    bounds = against["accuracy_low"], against["accuracy_high"]
-    test = "" if against["p_value"] is None else f", McNemar p = {against['p_value']:.3g}"
-    parts.append(verdict(against["accuracy_difference"], *bounds, "val accuracy") + test)
-    parts.append(verdict(against["loss_difference"], against["loss_low"], against["loss_high"], "val loss"))
-    if against["paired"] is False:
+    parts = [told(table.select.column, against["difference"], found.selecting, found.verdict, found.tests)]
+    for metric, interval in found.described.items():
+        parts.append(described(f"val/{metric}", against[f"{metric}_difference"], interval))
+    if found.paired is False:
         parts.append(UNPAIRED)
     if row["gap"] is not None and base_gap is not None:
         parts.append(f"gap between val and train loss {row['gap']:+.3f}, base {base_gap:+.3f}")

@@ -152,7 +152,7 @@ class Measured(TypedDict, total=False):
     split: str
     n: Step
     accuracy: Number
-    ece: Number
+    ece: dict[str, Any] | None
     intervals: dict[str, list[float]]
     # An LR sweep has one loss per step.
     loss: Number | list[Number]

@@ -11,7 +11,7 @@ from src.data.dataset import ImageSubset, digest, images_of, load, prepare
 from src.errors import DataError
 from src.log import log
 from src.progress import Reporter, StopCheck
-from src.results.evaluation_files import FIGURES, write_evaluation
+from src.results.evaluation_files import FIGURES, crossed_on_val, write_evaluation
 from src.runs.attempts import Outcome, memory_of_attempts, note_first_step, write_provenance
 from src.runs.environment import environment_of
 from src.runs.planned import check_as_planned
@@ -62,6 +62,8 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
         return image
 
     on_val = pretrained.val if config.evaluation.split == "test" else None
+    if on_val:
+        on_val = {**on_val, "crossed": crossed_on_val(on_val, run.path.parent.parent)}
     found = write_evaluation(run, measured[1], data.class_names, on_val, image_of)
     write_images(run, {name: run.figure(name) for name in FIGURES if run.figure(name).is_file()})
     source = {

@@ -23,7 +23,8 @@ class Pretrained:
     """A network with the weights of the checkpoint at `path`, on the CPU.
 
     `config`: the configuration to use it with. `trained_by`: the run that wrote the checkpoint, None if it names none.
-    `val`: that run, and the accuracy and number of images of its best epoch on val, if the checkpoint has them.
+    `val`: that run, the accuracy of its best epoch on val, and the numbers of images there and of epochs, if the
+    checkpoint has them.
     `trained_on`: the configuration of the images that it was trained on, if the checkpoint has it.
     """
 
@@ -78,10 +79,12 @@ def load_pretrained(config: Config, say: Callable[[str], None] = lambda text: No
 
 def _on_val(content: dict[str, Any], trained_by: str | None) -> dict[str, Any] | None:
     try:
-        accuracy, n = float(content["metrics"]["accuracy"]), int(content["config"]["dataset"]["split"]["val"])
+        accuracy, config = float(content["metrics"]["accuracy"]), content["config"]
+        n, epochs = int(config["dataset"]["split"]["val"]), int(config["train"]["epochs"])
     except (KeyError, TypeError, ValueError):  # The report's program writes neither, and the file may hold anything.
         return None
-    return {"run": trained_by, "accuracy": accuracy, "n": n} if 0 <= accuracy <= 1 and n > 0 else None
+    found = {"run": trained_by, "accuracy": accuracy, "n": n, "epochs": epochs}
+    return found if 0 <= accuracy <= 1 and n > 0 else None
 
 
 def _trained_on(config: Config, content: dict[str, Any]) -> Config | None:
