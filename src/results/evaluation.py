@@ -8,7 +8,16 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from src.results.calibration import calibration_bins, calibration_error
-from src.results.intervals import LEVEL, Interval, around, bootstrap_error, difference_of_shares, t_interval, wilson
+from src.results.intervals import (
+    CROSSED_VARIANCE,
+    LEVEL,
+    Interval,
+    around,
+    bootstrap_error,
+    difference_of_shares,
+    t_interval,
+    wilson,
+)
 from src.results.pairs import has_loss_interval
 from src.runs.predictions import Predictions
 
@@ -179,9 +188,10 @@ def compare_with_val(accuracy: float, n: int, val: Mapping[str, Any]) -> dict[st
     minus that of the best epoch), `interval` (95 %, method 10 of Newcombe 1998), `explained` (whether it includes 0;
     None if only the choice of the epoch is known to favour val) and `sentence`, which says it in words.
     """
-    crossed = val.get("crossed")
+    crossed = val["crossed"]
     reference = val["accuracy"] if crossed is None else crossed
-    low, high = difference_of_shares(round(accuracy * n), n, round(reference * val["n"]), val["n"])
+    val_n = val["n"] if crossed is None or val["epochs"] == 1 else val["n"] / CROSSED_VARIANCE
+    low, high = difference_of_shares(round(accuracy * n), n, reference * val_n, val_n)
     gap = accuracy - reference
     explained: bool | None = low <= 0 <= high
     # The best epoch is the one on which val happened to be good, so a network is expected below it on new images.

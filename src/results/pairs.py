@@ -12,7 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from src.results.intervals import LEVEL, Estimate, Interval, adjusted_wald, agresti_caffo, holm, student, welch
+from src.results.intervals import (
+    CROSSED_VARIANCE,
+    LEVEL,
+    Estimate,
+    Interval,
+    adjusted_wald,
+    agresti_caffo,
+    holm,
+    student,
+    welch,
+)
 from src.runs.predictions import Predictions
 from src.runs.rundir import RunDir
 
@@ -76,22 +86,18 @@ def compare_scores(
     *,
     paired: bool,
     is_share: bool,
-    seed_variance: float = 0.0,
 ) -> Estimate | None:
     """The mean of `first` minus that of `second`, one score per image, float (N,) and (M,), with N = M if `paired`.
 
-    `is_share`: the scores are between 0 and 1. `seed_variance`: of the difference, if the statement is to hold for
-    other seeds, too. None for fewer than two images.
+    `is_share`: the scores are between 0 and 1. None for fewer than two images.
     """
-    found: Estimate | None
     if is_share and _is_binary(first) and _is_binary(second):
-        found = (adjusted_wald if paired else agresti_caffo)(first > 0, second > 0)
-    else:
-        found = student(first - second) if paired else welch(first, second)
-        # Networks that agree on all images may differ on others: a width as that of `adjusted_wald`.
-        spread = 1 / min(len(first), len(second)) if is_share else 0.0
-        found = replace(found, error=math.hypot(found.error, spread)) if found else None
-    return replace(found, error=math.sqrt(found.error**2 + seed_variance)) if found else None
+        return (adjusted_wald if paired else agresti_caffo)(first > 0, second > 0)
+    found = student(first - second) if paired else welch(first, second)
+    if found is None or not is_share:
+        return found
+    # Networks that agree on all images may differ on others: a width as that of `adjusted_wald`.
+    return replace(found, error=math.hypot(found.error, 1 / min(len(first), len(second))))
 
 
 def _is_binary(scores: NDArray[np.float64]) -> bool:
@@ -104,8 +110,9 @@ def difference_of(
     """`run` minus `base` in `metric` on val, in the metric's own sign.
 
     Of the crossed predictions if both have them and `crossed` is true, otherwise of the best epoch of each, which was
-    chosen on these images. `seed_variance`: see `compare_scores`. None without results per image, or if the metric is
-    not the mean of a value of each image. Raises RunError if a file is damaged.
+    chosen on these images. `seed_variance`: what the seeds of both add to the variance of the difference, for a
+    statement that holds for other seeds, too. None without results per image, or if the metric is not the mean of a
+    value of each image. Raises RunError if a file is damaged.
     """
     both = run.predictions(), base.predictions()
     if metric not in _VALUES or both[0] is None or both[1] is None:
@@ -126,9 +133,13 @@ def compare_predictions(
     if not (len(first) and len(second) and np.isfinite(first).all() and np.isfinite(second).all()):
         return None
     paired = own.same_images(theirs)
-    known = is_share or all(has_loss_interval(side) for side in sides)
-    estimate = compare_scores(first, second, paired=paired, is_share=is_share, seed_variance=seed_variance)
-    return Difference(float(first.mean() - second.mean()), estimate if known else None, paired, crossed, is_share)
+    estimate = None
+    if is_share or all(has_loss_interval(side) for side in sides):
+        estimate = compare_scores(first, second, paired=paired, is_share=is_share)
+    if estimate:
+        variance = estimate.error**2 * (CROSSED_VARIANCE if crossed else 1.0) + seed_variance
+        estimate = replace(estimate, error=math.sqrt(variance))
+    return Difference(float(first.mean() - second.mean()), estimate, paired, crossed, is_share)
 
 
 def has_loss_interval(predictions: Predictions) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,24 @@ from matplotlib.figure import Figure
 from src.config.schema import Config
 from src.data import synthetic
 from src.data.dataset import load, prepare
+from src.errors import RunError
 from src.models.registry import build_model
 from src.outcome import show_outcome
 from src.progress import PlainReporter
 from src.requests import evaluation_request
 from src.results import evaluation_figures
+from src.results.calibration import CalibrationError, calibration_bins, calibration_error
 from src.results.evaluation import (
-    calibration_bins,
-    calibration_error,
     compare_with_val,
     confused_pairs,
     evaluation_of,
     intervals_of,
 )
-from src.results.evaluation_files import FIGURES
+from src.results.evaluation_files import FIGURES, crossed_on_val
+from src.results.intervals import t_interval, wilson
 from src.runs.attempts import attempt
 from src.runs.predictions import Predictions, read_predictions
-from src.runs.rundir import SweepDir
+from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import open_sweep
 from src.training.evaluation import evaluate
 from src.training.weights import save_weights
@@ -64,27 +66,130 @@ def test_an_evaluation_counts_classes_and_pairs() -> None:
 
 def test_the_intervals_hold_the_values_and_the_same_predictions_give_the_same_intervals() -> None:
     found = evaluation_of(predictions(), NAMES)
+    assert set(found["intervals"]) == {"accuracy", "top5_accuracy", "macro_f1"}
     for name, (low, high) in found["intervals"].items():
         assert low <= found["metrics"][name] <= high, name
     assert intervals_of(predictions(), 3) == found["intervals"]
     assert found["intervals"]["accuracy"] == pytest.approx([0.3968, 0.8922], abs=1e-4)
 
 
+def test_few_images_have_a_width_or_no_interval() -> None:
+    right = np.repeat([0, 1], [30, 20])
+    perfect = Predictions(right, right, np.ones(50), np.zeros(50), np.ones(50, dtype=bool), "images")
+    found = intervals_of(perfect, 2)
+    # Two classes of 30 and 20 images are as precise as 4 / (1 / 30 + 1 / 20) = 48.
+    assert found["macro_f1"] == pytest.approx(wilson(48, 48))
+    assert "loss" not in found
+    wrong = replace(perfect, predicted=np.where(np.arange(50) < 10, 1 - right, right), loss=np.arange(50) / 50)
+    assert intervals_of(wrong, 2)["loss"] == pytest.approx(t_interval(wrong.loss))
+    assert "loss" not in intervals_of(replace(wrong, predicted=np.where(np.arange(50) < 9, 1 - right, right)), 2)
+
+
 def test_the_calibration_error_is_the_mean_gap_of_the_bins() -> None:
     bins = calibration_bins(predictions())
     assert sum(b["n"] for b in bins) == 10
+    found = calibration_error(predictions())
+    assert found
     # Seven images with confidence 0.9 are all correct; 0.5, 0.6 and 0.7 are wrong: (7 * 0.1 + 0.5 + 0.6 + 0.7) / 10.
-    assert calibration_error(bins) == pytest.approx(0.25)
+    assert found["value"] == pytest.approx(0.25)
+    assert found == calibration_error(predictions())
+    assert found["interval"][0] == 0
+    assert "no miscalibration can be shown" in found["sentence"]
 
 
-def test_a_gap_is_explained_by_the_numbers_of_images_or_not() -> None:
-    small = compare_with_val(0.48, 100, {"run": "a/b", "accuracy": 0.5, "n": 100})
-    assert small["explained"]
-    assert "0.0200 below the 0.5000 on val" in small["sentence"]
-    large = compare_with_val(0.40, 2000, {"run": "a/b", "accuracy": 0.5, "n": 8000})
-    assert not large["explained"]
-    assert "do not explain this gap" in large["sentence"]
-    assert "is equal to the 0.5000 on val" in compare_with_val(0.5, 10, {"accuracy": 0.5, "n": 10})["sentence"]
+def test_the_calibration_error_is_compared_with_that_of_a_calibrated_network() -> None:
+    # One bin of n images with confidence 0.65: the error is |hits / n - 0.65|, a half-normal value.
+    n, share = 10_000, 0.65
+    zeros = np.zeros(n, dtype=np.int64)
+
+    def found(hits: int) -> CalibrationError:
+        predicted = (np.arange(n) >= hits).astype(np.int64)
+        error = calibration_error(Predictions(zeros, predicted, np.full(n, share), zeros + 0.5, zeros == 0, "images"))
+        assert error
+        return error
+
+    deviation = np.sqrt(share * (1 - share) / n)
+    calibrated = found(6510)
+    assert calibrated["floor"] == pytest.approx(deviation * np.sqrt(2 / np.pi), rel=0.1)
+    assert calibrated["bound"] == pytest.approx(1.96 * deviation, rel=0.1)
+    assert not calibrated["miscalibrated"]
+    confident = found(6000)
+    assert confident["interval"] == pytest.approx([0.05 - 1.96 * deviation, 0.05 + 1.96 * deviation], rel=0.05)
+    assert confident["miscalibrated"]
+    assert "this network is miscalibrated" in confident["sentence"]
+
+
+def test_a_confidence_that_is_not_finite_has_no_calibration() -> None:
+    found = evaluation_of(replace(predictions(), confidence=np.full(10, np.nan)), NAMES)
+    assert (found["ece"], found["calibration"]) == (None, [])
+
+
+def test_the_line_of_the_calibration_leaves_out_bins_of_few_images(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(evaluation_figures, "save_figure", lambda figure, path: drawn.append(figure))
+    counts = [10, 9, 30, 12]
+    confidence = np.repeat([0.1, 0.3, 0.5, 0.9], counts)
+    n = len(confidence)
+    half = (np.arange(n) % 2).astype(np.int64)
+    content = Predictions(half * 0, half, confidence, confidence, half == 0, "images")
+    found = evaluation_of(content, ["a", "b"])
+    evaluation_figures.draw_calibration(found["calibration"], found["ece"], tmp_path / "calibration.png")
+    axes = drawn[0].axes[0]
+    line, few = axes.lines[1:]
+    points = np.asarray(line.get_xydata(), dtype=float)
+    assert points[np.isfinite(points).all(1), 0] == pytest.approx([0.1, 0.5, 0.9])
+    # The line is broken where the bin of nine images is.
+    assert np.isnan(points[4, 1])
+    assert np.asarray(few.get_xdata()) == pytest.approx([0.3])
+    assert (few.get_linestyle(), few.get_fillstyle()) == ("None", "none")
+    assert f"{found['ece']['floor']:.4f} on average, at most {found['ece']['bound']:.4f}" in axes.get_title("left")
+
+
+def test_a_gap_has_a_verdict_unless_the_epoch_was_chosen_on_val() -> None:
+    val = {"run": "a/b", "accuracy": 0.5, "n": 8000, "epochs": 40, "crossed": None}
+    below = compare_with_val(0.40, 2000, val)
+    assert below["explained"] is None
+    assert "0.1000 below that on val (95" in below["sentence"]
+    assert "no verdict, because the 0.5000 on val is the best of 40 epochs" in below["sentence"]
+    assert compare_with_val(0.40, 2000, {**val, "epochs": 1})["explained"] is False
+    assert compare_with_val(0.60, 2000, val)["explained"] is False
+    assert compare_with_val(0.51, 2000, val)["explained"] is True
+    crossed = compare_with_val(0.465, 2000, {**val, "crossed": 0.48})
+    assert crossed["gap"] == pytest.approx(-0.015)
+    assert crossed["explained"] is True
+    assert "0.0150 below that on val, corrected for the choice of the epoch (95" in crossed["sentence"]
+    assert "compatible with chance" in crossed["sentence"]
+    large = compare_with_val(0.40, 2000, {**val, "crossed": 0.48})
+    assert large["explained"] is False
+    assert "more than chance explains with 2000 images here and 8000 on val" in large["sentence"]
+    assert "is equal to that on val" in compare_with_val(0.5, 10, val)["sentence"]
+
+
+def test_the_crossed_value_of_val_is_that_of_the_run_that_wrote_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = replace(predictions(), crossed=replace(predictions(), predicted=np.zeros(10, dtype=np.int64)))
+    found: dict[str, Predictions | None] = {"s/train": kept, "s/older": predictions()}
+    monkeypatch.setattr(RunDir, "predictions", lambda run: found.get(f"{run.path.parent.name}/{run.path.name}"))
+    val = {"run": "s/train", "accuracy": 0.7, "n": 10, "epochs": 5}
+    assert crossed_on_val(val, tmp_path) == pytest.approx(0.4)
+    for change in (
+        {"run": "s/older"},
+        {"run": "s/gone"},
+        {"run": None},
+        {"run": "../s/train"},
+        {"accuracy": 0.6},
+        {"n": 11},
+    ):
+        assert crossed_on_val({**val, **change}, tmp_path) is None, change
+
+    def damaged(run: RunDir) -> None:
+        raise RunError("damaged")
+
+    monkeypatch.setattr(RunDir, "predictions", damaged)
+    assert crossed_on_val(val, tmp_path) is None
 
 
 def test_an_evaluation_leaves_tables_figures_and_its_gap_to_val(
@@ -104,14 +209,17 @@ def test_an_evaluation_leaves_tables_figures_and_its_gap_to_val(
     assert len(kept.label) == result["n"] == config.dataset.split.test
     assert result["accuracy"] == float(kept.correct.mean())
     assert result["against_val"]["run"] == "s/train"
-    assert not result["against_val"]["explained"]
+    against = result["against_val"]
+    assert (against["epochs"], against["crossed"]) == (config.train.epochs, None)
+    assert result["ece"]["floor"] <= result["ece"]["bound"]
     assert len(pd.read_csv(run.path / "per_class.csv")) == config.model.num_classes
     assert pd.read_csv(run.path / "confusion.csv", index_col=0).to_numpy().sum() == result["n"]
     assert len(list(run.path.glob("events.out.tfevents.*"))) == 1
     capsys.readouterr()
     show_outcome(sweep, config)
     said = capsys.readouterr().out
-    assert "on val" in said
+    assert f"M9   {against['sentence']}" in said
+    assert f"M9   {result['ece']['sentence']}" in said
     copies = {path.name for path in Path(config.paths.artifacts_dir).glob(f"{sweep.name}_*")}
     assert copies >= {f"{sweep.name}_{name}" for name in ("confusion.png", "calibration.png", "confused_pairs.png")}
 

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.results.intervals import around, bootstrap, difference_of_shares, holm, mcnemar, t_interval, wilson
+from src.results.intervals import (
+    adjusted_wald,
+    agresti_caffo,
+    around,
+    bootstrap_error,
+    difference_of_shares,
+    holm,
+    student,
+    t_interval,
+    welch,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 7), (1, 10), (10, 100), (100, 100), (3211, 8000)])
@@ -38,28 +49,50 @@ def test_the_interval_of_a_mean_is_that_of_scipy() -> None:
     assert t_interval([0.5]) is None
 
 
-def test_the_paired_test_is_the_published_one() -> None:
+def test_the_interval_of_paired_shares_is_the_published_one() -> None:
     # Agresti, Categorical Data Analysis, table 10.1: approval of the prime minister, 1600 voters asked twice.
     first = np.repeat([True, True, False, False], [794, 150, 86, 570])
     second = np.repeat([True, False, True, False], [794, 150, 86, 570])
-    found = mcnemar(first, second)
-    assert (found.n, found.only_first, found.only_second) == (1600, 150, 86)
-    assert found.difference == pytest.approx(0.04)
-    assert (found.low, found.high) == pytest.approx((0.0213, 0.0586), abs=2e-4)
-    assert found.p_value == pytest.approx(stats.binomtest(86, 236).pvalue)
-    same = mcnemar(first, first)
-    assert (same.difference, same.p_value) == (0, 1)
-    assert same.low < 0 < same.high
+    found = adjusted_wald(first, second)
+    assert found.interval() == pytest.approx((0.0213, 0.0586), abs=2e-4)
+    # McNemar's statistic is (150 - 86) / sqrt(236), without the half images that are added here.
+    assert found.p_value == pytest.approx(2 * stats.norm.sf(64 / np.sqrt(236)), rel=0.1)
+    low, high = adjusted_wald(first, first).interval()
+    assert low < 0 < high
+    assert adjusted_wald(first, first).p_value == 1
     with pytest.raises(ValueError, match="cannot be paired"):
-        mcnemar(first, second[1:])
+        adjusted_wald(first, second[1:])
 
 
-def test_the_bootstrap_of_a_mean_has_its_known_width_and_is_the_same_each_time() -> None:
+def test_the_interval_of_unpaired_shares_is_the_published_one() -> None:
+    # Agresti and Caffo 2000: 0 of 10 against 4 of 10 is taken for 1 of 12 against 5 of 12.
+    none, four = np.zeros(10, dtype=bool), np.arange(10) < 4
+    half = 1.959964 * np.sqrt((11 + 35) / 12**3)
+    assert agresti_caffo(none, four).interval() == pytest.approx((-4 / 12 - half, -4 / 12 + half))
+
+
+def test_a_p_value_is_below_the_level_exactly_where_the_interval_excludes_0() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        first, second = random.normal(0.5, 1, 12), random.exponential(1, 9)
+        found, one = welch(first, second), student(first)
+        assert found
+        assert one
+        assert found.p_value == pytest.approx(stats.ttest_ind(first, second, equal_var=False).pvalue)
+        assert one.p_value == pytest.approx(stats.ttest_1samp(first, 0).pvalue)
+        for estimate in (found, one, adjusted_wald(first[:9] > 0.5, second > 0.5)):
+            low, high = estimate.interval(1 - estimate.p_value * 1.001)
+            assert not low <= 0 <= high
+            low, high = estimate.interval(1 - estimate.p_value * 0.999)
+            assert low <= 0 <= high
+    assert welch(first[:1], second) is None
+
+
+def test_the_bootstrap_error_of_a_mean_is_the_known_one_and_the_same_each_time() -> None:
     values = np.random.default_rng(0).exponential(2.0, 8000)
-    low, high = bootstrap(lambda drawn: float(values[drawn].mean()), 8000)
-    half = 1.96 * values.std() / np.sqrt(8000)
-    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), rel=0.01)
-    assert bootstrap(lambda drawn: float(values[drawn].mean()), 8000) == (low, high)
+    error = bootstrap_error(lambda drawn: float(values[drawn].mean()), 8000)
+    assert error == pytest.approx(values.std() / np.sqrt(8000), rel=0.05)
+    assert bootstrap_error(lambda drawn: float(values[drawn].mean()), 8000) == error
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:

@@ -134,11 +134,13 @@ def test_variants_are_compared_with_what_was_expected(
     assert "expected: a lower train loss" in said
     base, low, deep = json.loads(sweep.results_file("compare.json").read_text())["rows"]
     assert base["seen"] is None
-    assert low["accuracy_difference"] == pytest.approx(-0.7)
-    assert low["p_value"] == pytest.approx(2 * 0.5**14)
-    assert "differs from 0" in low["seen"]
-    assert "val accuracy -0.0500" in deep["seen"]
-    assert "cannot be told from 0" in deep["seen"]
+    assert low["difference"] == pytest.approx(-0.7)
+    assert (low["crossed"], low["estimate"]) == (False, pytest.approx(-0.7))
+    assert "differs from 0 for these two networks on other images; another seed may change it" in low["seen"]
+    assert "val/accuracy -0.0500 (95" in deep["seen"]
+    assert "both for 2 variants together): cannot be told from 0" in deep["seen"]
+    assert "val/loss +0.0500;" in deep["seen"]
+    assert base["p_adjusted"] is None
     for name in ("compare.csv", "compare.md", "compare.json", "compare.png"):
         copied = Path(config.paths.artifacts_dir) / f"{sweep.name}_{name}"
         assert copied.read_bytes() == sweep.results_file(name).read_bytes()
@@ -166,8 +168,8 @@ def test_variants_on_other_images_are_not_paired(
         **dict.fromkeys(others, False),
     }
     for name, row in rows.items():
-        assert (row["p_value"] is None) == (name in ("base", *others))
-        assert name == "base" or row["accuracy_low"] < row["accuracy_difference"] < row["accuracy_high"]
+        assert (row["p_adjusted"] is None) == (name == "base")
+        assert name == "base" or row["low"] < row["difference"] < row["high"]
         assert name == "base" or row["loss_low"] < row["loss_difference"] < row["loss_high"]
         assert ("different images, so the intervals are not paired" in (row["seen"] or "")) == (name in others)
     assert capsys.readouterr().out.count("not paired") == len(others)
@@ -209,4 +211,5 @@ def test_a_refined_grid_has_a_line_against_the_first(small: Callable[..., Config
     assert found is not None
     assert found["difference"] == pytest.approx(0.1)
     assert found["low"] < 0.1 < found["high"]
-    assert "cannot be told from 0" in found["sentence"]
+    assert "cannot be told from 0 for these two networks on other images" in found["sentence"]
+    assert "another seed may change it, and both were selected for their values" in found["sentence"]
