@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from src import hints
-from src.config.schema import Select
 from src.models.registry import reads
 from src.reporting.blocks import Block, Gap, Origin, Table
 from src.reporting.report import Report, shown, signed, told
 from src.results.comparison import compare_axes, draw_comparison
+from src.results.ranking import Ranking
 from src.results.table import Row, read_table
 from src.results.variant_figure import draw_variants
 from src.results.variant_files import planned_variants
@@ -77,7 +77,7 @@ def _variant_table(report: Report, rows: list[Row], column: str) -> Table:
     return report.table(["run", "changed", "state", *names, "gap"], table)
 
 
-def _seen(report: Report, row: Row, base: Row, select: Select) -> list[str]:
+def _seen(report: Report, row: Row, base: Row, select: Ranking) -> list[str]:
     """The name of a variant, what was expected of it, and what was seen, from the numbers of `compare_variants`."""
     expected = row["expected"] or report.texts("nothing_expected")
     if row["difference"] is None:
