@@ -7,13 +7,17 @@ from pathlib import Path
 
 from src.config.schema import Config
 from src.requests import first_grid_of
-from src.results.artifacts import export_figure
+from src.results.artifacts import better_training_statements, export_figure
 from src.results.collection import collect
 from src.results.evaluation_files import FIGURES, TABLES
 from src.results.improvement import improvement
 from src.results.lr_figures import suggestion_text, write_lr_results
+from src.results.next_steps import last_epoch_statements
+from src.results.statements import english
+from src.results.table import read_table
 from src.results.training_figure import draw_training, gap_text
 from src.results.variant_files import planned_variants, write_comparison
+from src.runs.kinds import kind_of
 from src.runs.rundir import SweepDir
 
 
@@ -28,12 +32,16 @@ def show_outcome(sweep: SweepDir, config: Config) -> None:
 
     An LR sweep: its figure and suggestion over all seeds. A training: its curves and its gap. A comparison: the
     differences to the base. An evaluation: its gap to val, its tables and figures. A refined grid: its best cell
-    against that of the first grid. `config` says where the files are copied to, and what is expected of variants.
+    against that of the first grid. All trainings: one that is better than artifacts/best.ckpt. `config` says where the
+    files are copied to, and what is expected of variants.
     Raises RelayError if files are damaged.
     """
     show = _OUTCOMES.get(sweep.kind)
     if show and any(run.is_done() for run in sweep.runs()):
         show(sweep, config)
+        if kind_of(sweep.kind).work == "train":
+            for sentence in better_training_statements(config, english()):
+                print(sentence)
 
 
 def _show_rates(sweep: SweepDir, config: Config) -> None:
@@ -51,6 +59,9 @@ def _show_training(sweep: SweepDir, config: Config) -> None:
         return
     if gap:
         print(gap)
+    (row,) = read_table(sweep).rows
+    for sentence in last_epoch_statements(run.label, row, english()):
+        print(sentence)
     if figure:
         _export([figure], sweep, config)
 

@@ -13,6 +13,7 @@ from src.reporting.model import training_facts
 from src.reporting.records import EVALUATED
 from src.reporting.report import Report, percent, shown, signed
 from src.results.evaluation_files import FIGURES
+from src.results.next_steps import last_epoch_statements
 from src.results.table import curve_of
 from src.results.training_figure import draw_training, loss_gaps
 from src.runs.rundir import RunDir
@@ -68,6 +69,8 @@ def _epochs(report: Report, run: RunDir, result: Mapping[str, Any]) -> Iterator[
         for mark, epoch in marks.items()
     ]
     yield report.table(["", "epoch", *names], rows)
+    for sentence in last_epoch_statements(run.label, {"best_epoch": best, "epochs": max(val)}, report.texts):
+        yield Paragraph(sentence)
     lowest, last = min(val, key=lambda epoch: val[epoch]), max(val)
     values = {"epoch": f"{lowest:g}", "loss": shown(val[lowest]), "above": f"{val[last] - val[lowest]:.4f}"}
     yield report.say("m6_lowest_last" if lowest == last else "m6_lowest", **values)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ from filelock import FileLock
 
 from src.config import yaml_file
 from src.config.schema import Config, Select
-from src.errors import RunError
+from src.errors import RelayError, RunError
 from src.files import read_json, replace_file
 from src.runs import records
-from src.runs.kinds import content_key
+from src.runs.kinds import KINDS, content_key
 from src.runs.planned import planned_row
 from src.runs.rundir import RunDir, SweepDir
+from src.runs.sweeps import sweeps, with_whole_manifests
 
 
 def export_best(run: RunDir, result: Mapping[str, Any], *, replace: bool = False) -> str:
@@ -56,6 +59,8 @@ def export_best(run: RunDir, result: Mapping[str, Any], *, replace: bool = False
         replace_file(target.with_suffix(".json"), yaml_file.json_text(source))
         replace_file(target.with_suffix(".yaml"), yaml_file.dump_yaml(config.to_dict()))
     replaced = f", in place of {_shown(before, select)}" if before and before["run"] != source["run"] else ""
+    if before and replaced and _is_better(before, source, select):
+        replaced += ", which is better"
     return f"best weights: {target}, {_shown(source, select)}{replaced}"
 
 
@@ -92,11 +97,83 @@ def _why_kept(before: Mapping[str, Any] | None, source: Mapping[str, Any], selec
     return f"{_shown(before, select)} is not worse than {_shown(source, select)}"
 
 
+def _value(source: Mapping[str, Any], select: Select) -> float:
+    return float(source["result"]["best"][select.name])
+
+
 def _score(source: Mapping[str, Any], select: Select) -> tuple[float, float]:
     best = (source.get("result") or {}).get("best") or {}
     value, loss = best.get(select.name), best.get("loss")
     # Below everything that was measured.
     return (-math.inf, 0.0) if value is None or loss is None else (select.score(value), -loss)
+
+
+def _is_better(one: Mapping[str, Any], other: Mapping[str, Any], select: Select) -> bool:
+    """Whether both were measured on the same images, and `one` has the better value."""
+    same = one.get("measured_on") == other.get("measured_on") and (one.get("measured_on") or {}).get("data") is not None
+    return same and _score(one, select)[0] > _score(other, select)[0]
+
+
+@dataclass(frozen=True)
+class BetterTraining:
+    """A finished training that is better than the one whose weights `file`, artifacts/best.ckpt, holds.
+
+    `kept`, `run`: their labels. `column`, `kept_value`, `value`: the selecting metric of both. `weights`: of the better
+    one.
+    """
+
+    file: Path
+    kept: str
+    kept_value: float
+    column: str
+    run: str
+    value: float
+    weights: Path
+
+
+def better_training(config: Config) -> BetterTraining | None:
+    """The best of all finished trainings if it is better than artifacts/best.ckpt on the same images and split, and
+    still has its weights; cells of grids and comparisons, whose weights are not exported, are among them.
+
+    None if there is none, or nothing is known about artifacts/best.ckpt. Damaged runs are passed by.
+    """
+    file, select = Path(config.paths.artifacts_dir) / "best.ckpt", config.metrics.select
+    kept = _source_of(file)
+    data = ((kept or {}).get("measured_on") or {}).get("data")
+    if kept is None or data is None:
+        return None
+    better: list[tuple[float, RunDir, dict[str, Any]]] = []
+    for run in _trainings_on(data, Path(config.paths.runs_dir)):
+        with contextlib.suppress(RelayError):
+            result = run.result() or {}
+            source = {"run": str(run.path), "result": result}
+            score = _score(source, select)[0]
+            ended_well = result.get("outcome") != "diverged" and run.best_file.is_file()
+            if ended_well and score > _score(kept, select)[0]:
+                better.append((score, run, source))
+    # The configuration of a run takes long to read: only of those that are better, and the best one first.
+    for _, run, source in sorted(better, key=lambda each: each[0], reverse=True):
+        with contextlib.suppress(RelayError):
+            if _is_better({**source, "measured_on": _measured_on(run, run.config())}, kept, select):
+                label, values = RunDir(Path(kept["run"])).label, (_value(kept, select), _value(source, select))
+                return BetterTraining(file, label, values[0], select.column, run.label, values[1], run.best_file)
+    return None
+
+
+def _trainings_on(data: str, runs_dir: Path) -> Iterator[RunDir]:
+    """The runs of trainings that were planned on the images with this digest."""
+    for sweep in with_whole_manifests(sweeps(runs_dir)):
+        if sweep.kind in KINDS and KINDS[sweep.kind].work == "train":
+            yield from (sweep.run(cell["name"]) for cell in sweep.cells() if cell.get("data") == data)
+
+
+def better_training_statements(config: Config, say: Callable[..., str]) -> list[str]:
+    """A sentence if artifacts/best.ckpt is not the best of the finished trainings."""
+    found = better_training(config)
+    if found is None:
+        return []
+    facts = {**asdict(found), "kept_value": f"{found.kept_value:.4f}", "value": f"{found.value:.4f}"}
+    return [say("better_training", **facts)]
 
 
 def _shown(source: Mapping[str, Any], select: Select) -> str:

@@ -196,6 +196,34 @@ def test_runs_that_share_a_slice_use_it_once(copied: Project) -> None:
     assert "| 2 | 2 |" in costs, costs
 
 
+@pytest.mark.parametrize(
+    ("language", "last", "better"),
+    [
+        ("en", "is its last one (3 of 3)", "is better on the same"),
+        ("fr", "est la dernière (3 sur 3)", "est meilleur sur"),
+    ],
+)
+def test_what_the_search_leaves_open_is_said(copied: Project, language: str, last: str, better: str) -> None:
+    run = copied.run_of("train_")
+    result = run.result() or {}
+    assert result["epochs"] == 3
+    exported = copied.folder / "artifacts" / "best.json"
+    source = json.loads(exported.read_text())
+
+    def write(epoch: float, accuracy: float) -> str:
+        run.write_result({**result, "best": {**result["best"], "epoch": epoch}})
+        best = {"accuracy": accuracy, "loss": 1.0}
+        exported.write_text(json.dumps({**source, "run": "runs/another_1/run", "result": {"best": best}}))
+        return copied.report(language)[0].replace("\\", "")
+
+    text = write(3.0, -1.0)
+    assert f"{run.label} {last}" in between(text, "M6", "M7")
+    assert f"{run.label} {better}" in text
+    text = write(2.0, 1.0)
+    assert last not in text
+    assert better not in text
+
+
 def resume_elsewhere(run: RunDir, **changes: str) -> None:
     result = run.result() or {}
     first = result["environments"][0]

@@ -14,13 +14,15 @@ from src.config.schema import Config
 from src.config.yaml_file import dump_yaml
 from src.errors import CheckpointError
 from src.progress import PlainReporter
-from src.requests import evaluation_request, train_request
-from src.results.artifacts import export_best
+from src.requests import evaluation_request, grid_request, train_request
+from src.results.artifacts import better_training, better_training_statements, export_best
+from src.results.statements import STATEMENTS
 from src.runner import prepare_images
 from src.runs.attempts import attempt
 from src.runs.planned import check_as_planned, planned_row
 from src.runs.rundir import RunDir
 from src.runs.sweeps import open_sweep
+from src.texts import Texts
 from src.training.evaluation import evaluate
 from src.training.publish import replace_best_by
 
@@ -66,6 +68,59 @@ def test_only_better_weights_take_the_place_of_those_that_are_there(
         assert target.read_bytes() == better.best_file.read_bytes()
         assert json.loads(target.with_suffix(".json").read_text())["run"] == str(better.path)
     assert [path.name for path in target.parent.glob("best-*")] == [], "each run keeps its own"
+
+
+def test_a_better_training_beside_the_exported_one_is_said(
+    trained: Callable[..., RunDir], small: Callable[..., Config], target: Path
+) -> None:
+    def said(language: str = "en") -> list[str]:
+        return better_training_statements(small(), Texts(language, STATEMENTS))
+
+    assert said() == [], "nothing is exported"
+    first = trained(0.6)
+    export(first)
+    trained(0.6, loss=0.5), trained(0.5), trained(None)
+    assert said() == []
+    cell = trained(0.7)
+    assert said() == [
+        f"{target} holds the weights of {first.label} (val/accuracy 0.6000); {cell.label} is better on the same images "
+        f"(0.7000), and its weights are {cell.best_file}."
+    ]
+    assert f"{cell.label} est meilleur sur les mêmes images (0.7000)" in said("fr")[0]
+    trained(0.65)
+    assert f"{cell.label} is better" in said()[0], "the best one of them"
+    for changes in ({"dataset__split": {"val": 12, "test": 20}}, {"dataset__synthetic_seed": 5}):
+        trained(0.9, **changes)
+        assert f"{cell.label} is better" in said()[0], "other images or another split say nothing"
+    export(cell)
+    assert said() == []
+    # On purpose; the message names what was lost.
+    assert f"in place of {cell.label} (val/accuracy 0.7000), which is better" in export(first, replace=True)
+    assert "which is better" not in export(cell, replace=True)
+    export(first, replace=True)
+    cell.best_file.unlink()
+    assert "(0.6500)" in said()[0], "weights that were removed help nobody"
+
+
+def test_a_grid_and_a_diverged_run_beside_the_exported_weights(
+    trained: Callable[..., RunDir], small: Callable[..., Config]
+) -> None:
+    export(trained(0.6))
+    cells = open_sweep(prepare_images(grid_request(small())))[0].runs()
+    for cell, outcome, accuracy in zip(cells, ("diverged", "completed", "completed"), (0.9, 0.5, 0.8), strict=False):
+        cell.checkpoints.mkdir()
+        cell.best_file.write_text("weights")
+        cell.write_result({"outcome": outcome, "best": {"accuracy": accuracy, "loss": 1.0}})
+    found = better_training(small())
+    assert found
+    assert (found.run, found.value, found.kept_value) == (cells[2].label, 0.8, 0.6)
+    cells[2].result_file.write_text("{}")
+    assert better_training(small()) is None, "a damaged run is passed by"
+    by_loss = small(metrics__select={"name": "loss", "direction": "min"})
+    cells[1].write_result({"outcome": "completed", "best": {"accuracy": 0.5, "loss": 0.25}})
+    found = better_training(by_loss)
+    assert found
+    assert (found.run, found.column, found.value) == (cells[1].label, "val/loss", 0.25)
 
 
 def test_a_run_may_replace_its_own(trained: Callable[..., RunDir], target: Path) -> None:
