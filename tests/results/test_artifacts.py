@@ -129,6 +129,7 @@ def test_a_run_may_replace_its_own(trained: Callable[..., RunDir], target: Path)
     run.best_file.write_text("after it went on")
     assert "best weights" in export(run)
     assert target.read_text() == "after it went on"
+    assert "is better" not in export_best(run, {"best": {"accuracy": 0.5, "loss": 1.0}})
 
 
 @pytest.mark.parametrize(
