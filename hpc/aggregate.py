@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ from src.runs.rundir import SweepDir
 
 if TYPE_CHECKING:
     from src.config.schema import Config
+    from src.results.ranking import Direction
     from src.results.view import View
 
 
@@ -37,6 +38,14 @@ def main(
     ] = None,
     top: Annotated[int | None, typer.Option(metavar="N", min=1, help="Show the first N rows.")] = None,
     columns: Annotated[str | None, typer.Option(metavar="A,B,...", help="Show these columns.")] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="TAG", help="Rank by this column of a sweep, or this tag of another program's logs."),
+    ] = None,
+    direction: Annotated[
+        Literal["min", "max"] | None,
+        typer.Option(help="Which values of --metric are better. Default: what its name says, else max."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write what is shown to DIR, and nothing into the sweep's directory."),
@@ -54,15 +63,17 @@ def main(
 
     if as_json and out:
         raise RunError("--json writes no file, so it cannot be combined with --out; leave one of them out")
+    if direction and not metric:
+        raise RunError(f"--direction {direction} says which values of --metric are better: give --metric TAG, too")
     loaded = load_config(config, overrides_of(set_))
     view = View(where or (), sort, top, columns.split(",") if columns else ())
     chosen = _named(names, Path(loaded.paths.runs_dir))
     for each in chosen:
         folder = out / each.name if out and len(chosen) > 1 else out
         if isinstance(each, SweepDir):
-            _show(each, loaded, view, folder, as_json=as_json)
+            _show(each, loaded, view, folder, metric, direction, as_json=as_json)
         else:
-            _show_foreign(each, loaded, view, folder, as_json=as_json)
+            _show_foreign(each, loaded, view, folder, metric, direction, as_json=as_json)
 
 
 def _named(names: Sequence[str] | None, runs_dir: Path) -> list[SweepDir | Path]:
@@ -81,10 +92,19 @@ def _is_foreign(path: Path, runs_dir: Path) -> bool:
     return path.is_dir() and not ours
 
 
-def _show_foreign(directory: Path, config: Config, view: View, out: Path | None, *, as_json: bool) -> None:
+def _show_foreign(
+    directory: Path,
+    config: Config,
+    view: View,
+    out: Path | None,
+    metric: str | None,
+    direction: Direction | None,
+    *,
+    as_json: bool,
+) -> None:
     from src.results.collection import answer_of_logs, collect_into
 
-    answer, curves = answer_of_logs(directory, config.metrics.select)
+    answer, curves = answer_of_logs(directory, metric, direction)
     if as_json:
         print(json.dumps(answer.to_json(view.of(answer.rows()))))
     else:
@@ -92,16 +112,28 @@ def _show_foreign(directory: Path, config: Config, view: View, out: Path | None,
         collect_into(answer, view, out or Path(config.paths.artifacts_dir) / answer.table.name, curves)
 
 
-def _show(sweep: SweepDir, config: Config, view: View, out: Path | None, *, as_json: bool) -> None:
+def _show(
+    sweep: SweepDir,
+    config: Config,
+    view: View,
+    out: Path | None,
+    metric: str | None,
+    direction: Direction | None,
+    *,
+    as_json: bool,
+) -> None:
     from src.outcome import show_outcome
     from src.results.collection import answer_of_sweep, collect, collect_into, curves_of_sweep
 
     if as_json:
-        answer = answer_of_sweep(sweep)
+        answer = answer_of_sweep(sweep, metric, direction)
         print(json.dumps(answer.to_json(view.of(answer.rows()))))
-    elif out:
-        answer = answer_of_sweep(sweep)
-        collect_into(answer, view, out, curves_of_sweep(sweep, answer.table.select.column))
+    elif out or metric:
+        answer = answer_of_sweep(sweep, metric, direction)
+        column = answer.table.select.column
+        # Never into the sweep's directory, whose files are of the metric by which its runs were chosen.
+        folder = out or Path(config.paths.artifacts_dir) / f"{sweep.name}_by_{column.replace('/', '_')}"
+        collect_into(answer, view, folder, curves_of_sweep(sweep, column))
     else:
         collect(sweep, Path(config.paths.artifacts_dir), view)
         show_outcome(sweep, config)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from src.config.schema import Select
 from src.errors import RunError
 from src.log import log
 from src.results.answer import Answer, answer_of
@@ -13,6 +12,8 @@ from src.results.answer_output import print_answer, write_answer
 from src.results.artifacts import export_figure
 from src.results.foreign import read_foreign
 from src.results.grid_figures import draw_grid
+from src.results.other_metric import ranked_by
+from src.results.ranking import Direction
 from src.results.table import curve_of, read_table
 from src.results.view import View
 from src.runs.rundir import SweepDir
@@ -23,19 +24,27 @@ Curves = Callable[[str], tuple[Sequence[float], Sequence[float]]]
 _CURVES = 200
 
 
-def answer_of_sweep(sweep: SweepDir) -> Answer:
-    """What the results of a sweep say. Damaged results per image are noted, and not used. Raises RunError."""
-    table, is_grid = read_table(sweep), sweep.kind == "grid"
+def answer_of_sweep(sweep: SweepDir, metric: str | None = None, direction: Direction | None = None) -> Answer:
+    """What the results of a sweep say, ranked by its own metric or by the column `metric`.
+
+    Damaged results per image are noted, and not used. Raises RunError.
+    """
+    table, is_grid, notes = read_table(sweep), sweep.kind == "grid", []
+    if metric:
+        table, sentence = ranked_by(table, metric, direction)
+        notes.append(sentence)
     try:
         predictions_of = lambda name: sweep.run(name).predictions()  # noqa: E731
-        return answer_of(table, predictions_of, is_grid=is_grid)
+        return answer_of(table, predictions_of, notes, is_grid=is_grid)
     except RunError as error:
-        return answer_of(table, lambda _: None, [str(error)], is_grid=is_grid)
+        return answer_of(table, lambda _: None, [*notes, str(error)], is_grid=is_grid)
 
 
-def answer_of_logs(directory: Path, select: Select) -> tuple[Answer, Curves]:
+def answer_of_logs(
+    directory: Path, metric: str | None = None, direction: Direction | None = None
+) -> tuple[Answer, Curves]:
     """What another program's TensorBoard logs say, and their curves. Raises RunError as `read_foreign` does."""
-    logs = read_foreign(directory, select)
+    logs = read_foreign(directory, metric, direction)
     return answer_of(logs.table, lambda _: None, logs.notes), logs.curves.__getitem__
 
 

@@ -1,4 +1,4 @@
-"""Reads TensorBoard's event files of any program: scalars and hyperparameters, without images and histograms.
+"""Reads TensorBoard's event files of any program: scalars and settings, without images and histograms.
 
 The format is a sequence of records (https://www.tensorflow.org/tutorials/load_data/tfrecord): length, its checksum, a
 serialized Event, its checksum. TensorBoard's own reader decodes each Event by itself. This one decodes all records with
@@ -7,9 +7,7 @@ the same bytes but for time, step and value, that is those of one tag, in one go
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import math
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.errors import RunError
+from src.results.event_values import decoded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,24 +28,23 @@ if TYPE_CHECKING:
 
 PATTERN = "*tfevents*"
 _HEADER, _FOOTER = 12, 4
-# Larger records hold images, which are not read.
+# Larger records hold images, which are not read, or settings.
 _MOST_CHECKED = 1024
 # An Event as writers serialize a single scalar: wall_time (1), step (2) if it is not 0, summary (5) with one value (1),
 # which has a tag (1) and a simple_value (2).
 _SCALAR = re.compile(rb"\x09.{8}(?:\x10([\x80-\xff]*[\x00-\x7f]))?\x2a.\x0a.\x0a(.)(.+)\x15.{4}", re.DOTALL)
 _TIME = slice(1, 9)
-# DT_FLOAT and DT_DOUBLE of tensorflow/core/framework/types.proto.
-_FLOATS = (1, 2)
-# Up to here, a double holds every whole number.
-_MOST_WHOLE = 2**53
+# The tags of larger records that are read nevertheless, near their beginning: see src/results/event_values.py.
+_SETTINGS = re.compile(rb"_hparams_/|/text_summary")
+_HEAD = 256
 
 
 @dataclass(frozen=True)
 class Events:
     """What a run logged.
 
-    `scalars`: by tag, the steps in order and the values. `hparams`: {} if there are none. `notes`: a sentence for each
-    file that was read only in part.
+    `scalars`: by tag, the steps in order and the values. `hparams`: the settings, {} if there are none. `notes`: a
+    sentence for each file that was read only in part.
     """
 
     scalars: Mapping[str, tuple[Sequence[int], Sequence[float]]]
@@ -151,8 +149,8 @@ def _scalars_of(
     raw = np.frombuffer(content, dtype=np.uint8)
     for size in np.unique(sizes):
         own = begins[sizes == size]
-        if size > _MOST_CHECKED and not any(b"_hparams_/" in content[each : each + 256] for each in own):
-            continue
+        if size > _MOST_CHECKED:
+            own = own[[_SETTINGS.search(content, each, each + min(size, _HEAD)) is not None for each in own]]
         left = raw[own[:, None] + np.arange(size)]
         while len(left):
             first = left[0].tobytes()
@@ -164,7 +162,7 @@ def _scalars_of(
                 yield scalar[3].decode(errors="replace"), own[alike], steps, values
                 left, own = left[~alike], own[~alike]
             else:
-                for tag, step, value in _decoded(first, hparams):
+                for tag, step, value in decoded(first, hparams):
                     yield tag, own[:1], np.array([step]), np.array([value])
                 left, own = left[1:], own[1:]
 
@@ -188,62 +186,3 @@ def _varints(text: NDArray[np.uint8]) -> NDArray[np.int64]:
     places = 7 * np.arange(text.shape[1], dtype="int64")
     numbers: NDArray[np.int64] = ((text & 0x7F).astype("int64") << places).sum(axis=1)
     return numbers
-
-
-def _decoded(record: bytes, hparams: dict[str, Any]) -> Iterator[tuple[str | None, int, float]]:
-    """Tag, step and value of the scalars of an Event that is not a single scalar in the old style; hyperparameters are
-    added to `hparams`. The start of a session has no tag.
-    """
-    from google.protobuf.message import DecodeError
-    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-    from tensorboard.util import tensor_util
-
-    try:
-        event = Event.FromString(record)
-    except DecodeError:
-        return
-    if event.session_log.status == SessionLog.START:
-        yield None, event.step, 0.0
-    for value in event.summary.value:
-        kind, number = value.WhichOneof("value"), None
-        if kind == "simple_value":
-            number = value.simple_value
-        elif kind == "tensor" and not value.tensor.tensor_shape.dim and value.tensor.dtype in _FLOATS:
-            # ValueError: the tensor has no value, or bytes of another size.
-            with contextlib.suppress(ValueError):
-                number = float(tensor_util.make_ndarray(value.tensor))
-        elif value.tag == "_hparams_/session_start_info":
-            hparams |= _hparams_of(value.metadata.plugin_data.content)
-        if number is not None:
-            yield value.tag, event.step, number
-
-
-def _hparams_of(content: bytes) -> dict[str, Any]:
-    from google.protobuf.message import DecodeError
-    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-
-    try:
-        given = HParamsPluginData.FromString(content).session_start_info.hparams
-    except DecodeError:
-        return {}
-    return {name: _plain(value) for name, value in sorted(given.items())}
-
-
-def _plain(value: Any) -> Any:
-    """A protobuf Value as JSON has it; infinity and NaN, which JSON lacks, as texts."""
-    kind = value.WhichOneof("kind")
-    if kind == "list_value":
-        return [_plain(item) for item in value.list_value.values]
-    if kind == "struct_value":
-        return {name: _plain(item) for name, item in sorted(value.struct_value.fields.items())}
-    if kind == "number_value":
-        return plain_number(value.number_value)
-    # bool and string; null_value is 0, and no kind at all has no value.
-    return None if kind in (None, "null_value") else getattr(value, kind)
-
-
-def plain_number(value: float) -> int | float | str:
-    """A hyperparameter stored as a double: whole numbers as int, infinity and NaN, which JSON lacks, as text."""
-    if not math.isfinite(value):
-        return str(value)
-    return int(value) if value.is_integer() and abs(value) < _MOST_WHOLE else value

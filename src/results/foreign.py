@@ -1,159 +1,154 @@
-"""The table of another program's TensorBoard logs: one row for each directory that holds event files."""
+"""The table of another program's TensorBoard logs: one row for each run."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src import hints
-from src.config.schema import Select
-from src.config.yaml_file import parse_yaml
-from src.errors import RelayError, RunError
-from src.results.event_files import PATTERN, Events, plain_number, read_events
-from src.results.ranking import ranking_of
+from src.results.foreign_axes import RESERVED, axes_of
+from src.results.foreign_metric import metric_of
+from src.results.foreign_runs import ForeignRun, Series, read_runs
+from src.results.ranking import Direction, Ranking, ranking_of, words_of
 from src.results.table import Row, Table
 from src.runs.hparams import axis_key
-from src.text import shortlist
-
-# add_hparams of torch.utils.tensorboard writes to a directory of its own, which is named after the time.
-_SUB_RUN = re.compile(r"\d{9,}(\.\d+)?")
-# lr=0.001 or weight_decay=1e-4, in a name whose parts are separated by any of "_,/ ".
-_ASSIGNED = re.compile(r"(?:^|[_,/ ])([A-Za-z][A-Za-z0-9.]*(?:_[A-Za-z][A-Za-z0-9.]*)*)=([^_,/ ]+)")
-# lr0.001, lr-0.001 or lr_0.001, in a name without "=".
-_NUMBERED = re.compile(r"(?:^|[_,/ ])([A-Za-z]+)[_-]?(\d[\d.]*(?:e[+-]?\d+)?)(?=$|[_,/ ])")
-_SYNONYMS = {"acc": "accuracy", "valid": "val", "validation": "val"}
-_TAGS_SHOWN = 12
-
-
-@dataclass
-class _Run:
-    scalars: dict[str, tuple[Sequence[int], Sequence[float]]] = field(default_factory=dict)
-    hparams: dict[str, Any] = field(default_factory=dict)
-
-    def add(self, events: Events) -> None:
-        self.scalars |= events.scalars
-        self.hparams |= events.hparams
+from src.text import counted, shortlist
 
 
 @dataclass(frozen=True)
 class ForeignLogs:
-    """The table; `curves`: the steps and values of the selecting metric, by run; `notes`: what could not be read."""
+    """The table; `curves`: the steps and values of the metric, by run; `notes`: how the runs are ranked, what was not
+    taken as it is, and what could not be read.
+    """
 
     table: Table
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     notes: Sequence[str]
 
 
-def read_foreign(directory: Path, select: Select) -> ForeignLogs:
+def read_foreign(directory: Path, metric: str | None = None, direction: Direction | None = None) -> ForeignLogs:
     """Read all event files below `directory`.
 
-    A row has `index`, `run` (the path below `directory`) and `state` (`logged`: logs do not say whether a run was
-    finished), the hyperparameters that vary, a value of each tag, and `best_step`, where the selecting metric was best.
-    The value is the one at that step if the tag was logged at the same steps, else the last one. Hyperparameters are
-    those of the HParams summaries; for a run without, those in its name. Raises RunError if there are no event files,
-    or no run has logged the selecting metric.
+    A row has `index`, `run` (the path below `directory`), `state`, the hyperparameters that vary, a value of each tag,
+    and `best_step`, where the metric was best. The values are those at that step; a column whose tag was not logged
+    there by all runs has the last values, and is marked: `train/loss (last)`.
+
+    The state is `logged` (logs do not say whether a run was finished); `diverged` if the last value of a loss is not
+    finite; `partial` if the run has no value of an axis; or `rerun`, if another run with the same hyperparameters and
+    seed went further, or as far and later: such runs are restarts, and no repetitions. Only rows that are `logged` are
+    compared.
+
+    Hyperparameters are those of the HParams summaries, those logged as a text, or those in hparams.yaml; for a run
+    without, those in its name. Raises RunError if there are no event files, or the metric is not clear.
     """
-    runs, notes = _read_runs(directory)
-    if not runs:
-        raise RunError(f"{directory}: no sweep and no TensorBoard event files (*tfevents*) in it or below")
-    tags = sorted({tag for run in runs.values() for tag in run.scalars})
-    names = {tag: _column(tag, select) for tag in tags}
-    if select.column not in names.values():
-        by_loss = ("--set", "metrics.select.name=loss", "--set", "metrics.select.direction=min")
-        raise RunError(
-            f"{directory}: no run has logged {select.column}, by which runs are chosen; tags: "
-            f"{shortlist(tags, _TAGS_SHOWN)}; to choose by val/loss: "
-            f"{hints.python('hpc.aggregate', str(directory), *by_loss)}"
-        )
-    axes = _axes([run.hparams for run in runs.values()])
+    runs, damages = read_runs(directory)
+    tag, direction, sentence = metric_of(directory, runs, metric, direction)
+    axes = axes_of(list(runs.values()))
+    best = {name: _best(run.scalars.get(tag), Ranking(tag, direction)) for name, run in runs.items()}
+    columns = _columns(runs, best, tag, list(axes.values))
     rows, curves = [], {}
     for index, (name, run) in enumerate(runs.items()):
-        scalars = {names[tag]: series for tag, series in run.scalars.items()}
-        hparams = {axis: run.hparams.get(axis) for axis in axes}
-        measured = _measured(scalars, list(dict.fromkeys(names.values())), select)
-        rows.append({"index": index, "run": name, "state": "logged", **hparams, **measured})
-        curves[name] = scalars.get(select.column, ([], []))
-    ranking = ranking_of(select.column, select.direction, (row[select.column] for row in rows))
-    return ForeignLogs(Table(directory.resolve().name, rows, axes, ranking), curves, notes)
+        hparams = {axis: values[index] for axis, values in axes.values.items()}
+        row = {"index": index, "run": name, "state": "logged", **hparams, **_measured(run, best[name], columns)}
+        rows.append({**row, "best_step": best[name]})
+        curves[name] = run.scalars.get(tag, ([], []))
+    notes = [sentence, *axes.notes, *_with_states(rows, runs, list(axes.values), tag), *damages]
+    if len(rows) > 1 and not axes.values:
+        notes.append("no hyperparameter that differs between the runs was logged, so that nothing follows about them")
+    ranking = ranking_of(columns[tag], direction, (value for run in runs.values() for value in _values(run, tag)))
+    return ForeignLogs(Table(directory.resolve().name, rows, list(axes.values), ranking), curves, notes)
 
 
-def _read_runs(directory: Path) -> tuple[dict[str, _Run], list[str]]:
-    folders = {path.parent for path in directory.rglob(PATTERN) if path.is_file()}
-    runs: dict[str, _Run] = {}
-    notes: list[str] = []
-
-    def owner_of(folder: Path) -> Path:
-        joined = folder != directory and _SUB_RUN.fullmatch(folder.name) and folder.parent in folders
-        return folder.parent if joined else folder
-
-    # A run after its sub-runs: of one tag, add_hparams repeats a single value, which does not replace the curve.
-    for folder in sorted(folders, key=lambda folder: (owner_of(folder) == folder, folder)):
-        events = read_events([path for path in folder.glob(PATTERN) if path.is_file()])
-        owner = owner_of(folder)
-        name = str(owner.relative_to(directory)) if owner != directory else directory.resolve().name
-        runs.setdefault(name, _Run()).add(events)
-        notes += events.notes
-    for name, run in runs.items():
-        run.hparams = run.hparams or _hparams_in(name)
-    return dict(sorted(runs.items())), notes
+def _values(run: ForeignRun, tag: str) -> list[float]:
+    return [value for value in run.scalars.get(tag, ((), ()))[1] if math.isfinite(value)]
 
 
-def _hparams_in(name: str) -> dict[str, Any]:
-    """The hyperparameters in the name of a run."""
-    found = _ASSIGNED.findall(name) or _NUMBERED.findall(name)
-    return {key: _value(text) for key, text in found}
+def _best(series: Series | None, ranking: Ranking) -> int | None:
+    """The step at which the metric was best; None if it never was a number."""
+    points = [(step, value) for step, value in zip(*(series or ((), ())), strict=True) if math.isfinite(value)]
+    return max(points, key=lambda point: ranking.score(point[1]))[0] if points else None
 
 
-def _value(text: str) -> Any:
-    try:
-        value = parse_yaml(text, "")
-    except RelayError:
-        return text
-    # YAML reads 1e-4, without a dot, as a text.
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", value):
-        value = float(value)
-    if isinstance(value, float):
-        return plain_number(value)
-    return value if isinstance(value, int) else text
+def _columns(
+    runs: Mapping[str, ForeignRun], best: Mapping[str, int | None], tag: str, axes: list[str]
+) -> dict[str, str]:
+    """The column of each tag, in order."""
+    taken, columns = {*axes, *RESERVED}, {}
+    for each in {each for run in runs.values() for each in run.scalars}:
+        logged = [
+            _has_step(run.scalars[each][0], best[name], run.scalars[tag][0])
+            for name, run in runs.items()
+            if each in run.scalars and tag in run.scalars
+        ]
+        column = each if each == tag or (logged and all(logged)) else f"{each} (last)"
+        columns[each] = f"{column} (logged)" if column in taken else column
+    return dict(sorted(columns.items(), key=lambda item: item[1]))
 
 
-def _axes(hparams: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names whose values vary, in the order of the runs; without a number that counts the runs."""
-    names = dict.fromkeys(name for each in hparams for name in each)
-    values = {name: [each.get(name) for each in hparams] for name in names}
-    return [
-        name for name, own in values.items() if len({axis_key(value) for value in own}) > 1 and not _counts_runs(own)
-    ]
+def _has_step(steps: Sequence[int], best: int | None, ranked: Sequence[int]) -> bool:
+    """Whether a tag was logged at the best step.
+
+    Some programs count epochs for one tag and steps for another one, which then goes much further.
+    """
+    return best is None or (best in steps and steps[-1] <= 2 * max(1, ranked[-1]))
 
 
-def _counts_runs(values: Sequence[Any]) -> bool:
-    return len(values) > 2 and {str(value) for value in values} in (
-        {str(number) for number in range(start, start + len(values))} for start in (0, 1)
-    )
-
-
-def _column(tag: str, select: Select) -> str:
-    """The column of a tag: that of Relay's tables for the selecting metric and the loss on val, else the tag."""
-    words = [_SYNONYMS.get(word, word) for word in re.split(r"[/_. -]", tag.lower())]
-    # Both val/acc and Accuracy/val are in use.
-    usual = "/".join(["val", "_".join(word for word in words if word != "val")]) if "val" in words else tag
-    return usual if usual in (select.column, "val/loss") else tag
-
-
-def _measured(
-    scalars: Mapping[str, tuple[Sequence[int], Sequence[float]]], columns: Sequence[str], select: Select
-) -> Row:
-    """The value of each column when the selecting metric was best; None if there is none."""
-    steps, values = scalars.get(select.column, ([], []))
-    finite = [number for number, value in enumerate(values) if math.isfinite(value)]
-    best = max(finite, key=lambda number: select.score(values[number]), default=None)
-    row: Row = dict.fromkeys(columns)
-    for name, (own, found) in scalars.items():
-        value = found[-1 if best is None or own != steps else best]
+def _measured(run: ForeignRun, best: int | None, columns: Mapping[str, str]) -> Row:
+    row: Row = {}
+    for tag, column in columns.items():
+        steps, values = run.scalars.get(tag, ((), ()))
+        value = math.nan
+        if values and column.startswith(f"{tag} (last)"):
+            value = values[-1]
+        elif best in steps:
+            value = values[steps.index(best)]
         # float32 on disk: 0.2973 is stored as 0.29730001091957.
-        row[name] = float(f"{value:.7g}") if math.isfinite(value) else None
-    return {**row, "best_step": None if best is None else steps[best]}
+        row[column] = float(f"{value:.7g}") if math.isfinite(value) else None
+    return row
+
+
+def _with_states(rows: list[Row], runs: Mapping[str, ForeignRun], axes: list[str], tag: str) -> list[str]:
+    """Set the states of the rows, and say which are not `logged`."""
+    notes = []
+    for row in rows:
+        if any(_is_lost(series) for each, series in runs[row["run"]].scalars.items() if _is_loss(each)):
+            row["state"] = "diverged"
+        elif any(row[axis] is None for axis in axes):
+            row["state"] = "partial"
+    for row in _reruns(
+        [row for row in rows if row["state"] == "logged" and row["best_step"] is not None], runs, axes, tag
+    ):
+        row["state"] = "rerun"
+    for state, what in {
+        "diverged": "diverged: the last value of a loss is not finite",
+        "partial": f"lacks a value of an axis ({', '.join(axes)}), and is in no statement",
+        "rerun": "repeats the hyperparameters of another one, and is in no statement: without a seed that differs, a "
+        "restart cannot be told from a repetition; the run that went furthest, then the latest one counts",
+    }.items():
+        names = [str(row["run"]) for row in rows if row["state"] == state]
+        if names:
+            notes.append(f"{counted(len(names), 'run')} with state {state} ({shortlist(names)}): it {what}")
+    return notes
+
+
+def _is_loss(tag: str) -> bool:
+    return any(word.endswith("loss") for word in words_of(tag))
+
+
+def _is_lost(series: Series) -> bool:
+    return not math.isfinite(series[1][-1])
+
+
+def _reruns(rows: list[Row], runs: Mapping[str, ForeignRun], axes: list[str], tag: str) -> list[Row]:
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(axis_key(row[axis]) for axis in axes), []).append(row)
+
+    def reached(row: Row) -> tuple[int, int, int]:
+        run = runs[row["run"]]
+        return run.scalars[tag][0][-1], run.started, row["index"]
+
+    # Without an axis, nothing says that the runs are the same.
+    return [row for group in groups.values() if axes for row in sorted(group, key=reached)[:-1]]

@@ -21,6 +21,8 @@ Row = dict[str, Any]
 Setting = tuple[Hashable, ...]
 Result = Mapping[str, Any]
 SEED_AXIS = axis_name("train.seed")
+# The last two are those of other programs' logs, see src/results/foreign.py.
+_NOT_COMPARED = ("diverged", "partial", "rerun")
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,13 @@ class Table:
         return found
 
     def is_comparable(self, row: Row) -> bool:
-        """Whether the run is done with a finite selecting metric and, where it has one, a finite loss on val."""
-        value, loss = row.get(self.select.column), row.get("val/loss", 0.0)
-        return row["state"] != "diverged" and all(each is not None and math.isfinite(each) for each in (value, loss))
+        """Whether the run is done with a finite selecting metric and, where it has one, a finite loss on val.
+
+        Of other programs' logs, where not every run has logged the same, only rows that are `logged` are compared.
+        """
+        value, loss = row.get(self.select.column), row.get("val/loss", 0.0) if row["state"] != "logged" else 0.0
+        finite = all(each is not None and math.isfinite(each) for each in (value, loss))
+        return finite and row["state"] not in _NOT_COMPARED
 
 
 def read_table(sweep: SweepDir) -> Table:

@@ -16,7 +16,7 @@ from src.text import printable
 SUFFIXES = ("csv", "md", "parquet")
 # Columns that only the files need.
 _HIDDEN = {"index", "steps", "train_s", "train/accuracy", "interruptions"}
-_FINISHED = {"done", "diverged", "logged"}
+_FINISHED = {"done", "diverged", "logged", "partial", "rerun"}
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:

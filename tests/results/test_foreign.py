@@ -20,7 +20,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from hpc import aggregate
-from src.config.schema import Config, Select
+from src.config.schema import Config
 from src.config.yaml_file import dump_yaml
 from src.errors import RunError
 from src.results.event_files import read_events
@@ -71,7 +71,7 @@ def values_of(path: Path) -> dict[str, tuple[list[int], list[float]]]:
 
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason="the logs of the report are not on this machine")
 def test_the_reports_48_runs_have_the_numbers_of_its_section_5() -> None:
-    logs = read_foreign(REFERENCE, Select())
+    logs = read_foreign(REFERENCE)
     table = logs.table
     assert (len(table.rows), list(logs.notes)) == (48, [])
     assert sorted(table.axes) == ["batch_size", "branch_channels", "lr", "num_modules", "weight_decay"]
@@ -150,7 +150,7 @@ def test_hyperparameters_come_from_the_sub_run_of_add_hparams(tmp_path: Path) ->
         run = tmp_path / "logs" / f"run{number}"
         write(run, scalar("val/acc", 1, 0.5), scalar("val/acc", 2, 0.25 + number), scalar("train/loss", 100, 3.0))
         write(run / "1766863586.89", hparams(lr=rate, layers=4, name="x", deep=bool(number)), scalar("best", 0, 0.5))
-    table = read_foreign(tmp_path / "logs", Select()).table
+    table = read_foreign(tmp_path / "logs").table
     assert [row["run"] for row in table.rows] == ["run0", "run1"]
     assert list(table.axes) == ["lr", "deep"] or sorted(table.axes) == ["deep", "lr"]
     assert [(row["lr"], row["val/accuracy"], row["best_step"]) for row in table.rows] == [
@@ -172,7 +172,7 @@ def test_hyperparameters_come_from_the_sub_run_of_add_hparams(tmp_path: Path) ->
 def test_without_hparams_they_come_from_the_names(tmp_path: Path, names: list[str], axes: dict[str, list[Any]]) -> None:
     for name in names:
         write(tmp_path / "logs" / name, scalar("Accuracy/val", 1, 0.5))
-    rows = {row["run"]: row for row in read_foreign(tmp_path / "logs", Select()).table.rows}
+    rows = {row["run"]: row for row in read_foreign(tmp_path / "logs").table.rows}
     for axis, values in axes.items():
         assert [rows[name][axis] for name in names] == values
     assert all("k" not in row for row in rows.values())
@@ -181,7 +181,7 @@ def test_without_hparams_they_come_from_the_names(tmp_path: Path, names: list[st
 def test_a_value_that_is_not_known_is_empty(tmp_path: Path) -> None:
     write(tmp_path / "logs" / "a", scalar("val/acc", 1, 0.5), scalar("val/acc", 2, math.nan), scalar("x", 1, math.inf))
     write(tmp_path / "logs" / "b", scalar("other", 1, 0.5))
-    table = read_foreign(tmp_path / "logs", Select()).table
+    table = read_foreign(tmp_path / "logs").table
     shown = [[row[name] for name in ("val/accuracy", "x", "other")] for row in table.rows]
     assert shown == [[0.5, None, None], [None, None, 0.5]]
     best = table.best()
@@ -191,18 +191,18 @@ def test_a_value_that_is_not_known_is_empty(tmp_path: Path) -> None:
 
 def test_the_directory_itself_may_be_the_run(tmp_path: Path) -> None:
     write(tmp_path / "logs", scalar("val/accuracy", 1, 0.5))
-    assert [row["run"] for row in read_foreign(tmp_path / "logs", Select()).table.rows] == ["logs"]
+    assert [row["run"] for row in read_foreign(tmp_path / "logs").table.rows] == ["logs"]
 
 
 def test_what_is_missing_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     with pytest.raises(RunError, match="no sweep and no TensorBoard event files"):
-        read_foreign(tmp_path / "logs", Select())
+        read_foreign(tmp_path / "logs")
     write(tmp_path / "logs" / "a", scalar("Loss/valid", 1, 0.5))
     with pytest.raises(
         RunError, match=r"no run has logged val/accuracy.*tags: Loss/valid;.*metrics\.select\.name=loss"
     ):
-        read_foreign(tmp_path / "logs", Select())
+        read_foreign(tmp_path / "logs")
     by_loss = read_foreign(tmp_path / "logs", Select(name="loss", direction="min"))
     assert by_loss.table.rows[0]["val/loss"] == 0.5
 
@@ -279,7 +279,7 @@ def test_a_restart_with_purge_step_changes_which_run_is_the_best(tmp_path: Path)
     log("restarted", {step: step / 100 * 0.9 for step in range(0, 101, 10)}, suffix=".1")
     log("restarted", {65: 0.5, 75: 0.5, 85: 0.5}, purge_step=60, suffix=".2")
     log("straight", {10: 0.6})
-    best = read_foreign(tmp_path / "logs", Select()).table.best()
+    best = read_foreign(tmp_path / "logs").table.best()
     assert best is not None
     assert (best["run"], best["val/accuracy"]) == ("straight", 0.6)
 
@@ -288,7 +288,7 @@ def test_a_sub_run_does_not_replace_the_curve_of_its_run(tmp_path: Path) -> None
     run = tmp_path / "logs" / "run"
     write(run, scalar("val/acc", 1, 0.5), scalar("val/acc", 2, 0.25))
     write(run / "1766863586.89", hparams(lr=0.1), scalar("val/acc", 0, 0.25))
-    (row,) = read_foreign(tmp_path / "logs", Select()).table.rows
+    (row,) = read_foreign(tmp_path / "logs").table.rows
     assert (row["val/accuracy"], row["best_step"]) == (0.5, 1)
 
 
@@ -328,7 +328,7 @@ def test_hyperparameters_of_any_type_are_values_of_their_own(
             value = Value(list_value=ListValue(values=value))
         given = raw_hparams(x=value, y=1.0)
         write(tmp_path / "logs" / f"run{'ab'[number]}", given, *curve("val/acc", {1: 0.1, 2: 0.5 + number / 10}))
-    table = read_foreign(tmp_path / "logs", Select()).table
+    table = read_foreign(tmp_path / "logs").table
     assert [row["x"] for row in table.rows] == shown
     assert [len(rows) for rows in table.comparable_rows().values()] == [1, 1]
     aggregate.main([str(tmp_path / "logs")], config=str(tmp_path / "config.yaml"))
