@@ -113,10 +113,10 @@ def _with_states(rows: list[Row], runs: Mapping[str, ForeignRun], axes: list[str
     """Set the states of the rows, and say which are not `logged`."""
     notes = []
     for row in rows:
-        if any(_is_lost(series) for each, series in runs[row["run"]].scalars.items() if _is_loss(each)):
-            row["state"] = "diverged"
-        elif any(row[axis] is None for axis in axes):
+        if any(row[axis] is None for axis in axes):
             row["state"] = "partial"
+        elif any(_is_lost(series) for each, series in runs[row["run"]].scalars.items() if _is_loss(each)):
+            row["state"] = "diverged"
     for row in _reruns(
         [row for row in rows if row["state"] == "logged" and row["best_step"] is not None], runs, axes, tag
     ):
