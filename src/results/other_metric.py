@@ -10,7 +10,7 @@ from src.results.table import Table
 from src.text import shortlist
 
 # Columns of numbers that measure nothing.
-_NO_METRICS = frozenset({"index", "attempts", "steps", "epochs", "best_epoch"})
+_NO_METRICS = frozenset({"index", "attempts", "steps", "epochs", "best_epoch", "n"})
 
 
 def ranked_by(table: Table, column: str, direction: Direction | None) -> tuple[Table, str]:
@@ -28,12 +28,14 @@ def ranked_by(table: Table, column: str, direction: Direction | None) -> tuple[T
     own = table.select
     known_direction = own.direction if column == own.column else direction_of(column)
     found = direction or known_direction
-    sentence = f"ranked by {column}, {'lower' if found == 'min' else 'higher'} is better"
+    sentence = f"Ranked by {column}: {'lower' if found == 'min' else 'higher'} is better"
     if found is None:
-        sentence += "; its name does not say so: for the opposite, add --direction min"
-    if column != own.column:
+        sentence += ", though its name does not say so: for the opposite, add --direction min"
+    if column.startswith("val/") and column != own.column:
         sentence += f"; the values are those of the epoch with the best {own.column}"
-    return dataclasses.replace(table, select=ranking_of(column, found or "max", values[column])), sentence
+    if column.startswith("train/"):
+        sentence += "; the values are those of the last epoch"
+    return dataclasses.replace(table, select=ranking_of(column, found or "max", values[column])), f"{sentence}."
 
 
 def _is_number(value: object) -> bool:
