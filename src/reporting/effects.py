@@ -20,6 +20,8 @@ def best_set_blocks(report: Report, answer: Answer) -> Iterator[Block]:
             yield Paragraph(sentence)
     elif len(answer.settings) > 1:
         yield report.say("best_set_unknown")
+    for sentence in answer.next_steps(report.texts):
+        yield Paragraph(sentence)
 
 
 def seed_blocks(report: Report, answer: Answer) -> Iterator[Block]:

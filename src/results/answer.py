@@ -31,6 +31,7 @@ aggregate.json is one object. Unknown values are null.
                 slopes      by axis of numbers that nearly all differ, {change, low, high, per, peak}
                 failures    by axis, {value, failed, runs, p_value, dropped} of each value with failures
                 verdicts    one sentence per axis
+    next_steps  what the search leaves open: a best value at the edge of an axis, a best epoch that is the last one
     notes       what could not be read
 """
 
@@ -47,10 +48,11 @@ from src.results.effects import Effects, effects_of
 from src.results.effects_files import effects_json
 from src.results.failures import Outliers, failures_of, find_outliers
 from src.results.image_scores import ImageScores, kept_of, read_scores
+from src.results.next_steps import search_statements
 from src.results.noise import Noise, noise_of
 from src.results.seeds import seed_rows
 from src.results.settings import SettingResults, settings_of
-from src.results.statements import BestSet, best_set_statements, effect_statements, english
+from src.results.statements import BestSet, Say, best_set_statements, effect_statements, english
 from src.results.table import SEED_AXIS, Row, Table
 from src.runs.hparams import axis_key
 from src.runs.predictions import Predictions
@@ -113,6 +115,7 @@ class Answer:
             else None,
             "as_good": self._as_good() if self.settings else None,
             "effects": effects_json(self.effects, table.select) if self.effects else None,
+            "next_steps": self.next_steps(english()),
             "notes": list(self.notes),
         }
 
@@ -154,7 +157,13 @@ class Answer:
             lines += best_set_statements(self.best_set, select, say)
         elif len(self.settings) > 1:
             lines.append(say("best_set_unknown"))
-        return [*lines, *(effect_statements(self.effects, select, say) if self.effects else []), *self.notes]
+        effects = effect_statements(self.effects, select, say) if self.effects else []
+        return [*lines, *effects, *self.next_steps(say), *self.notes]
+
+    def next_steps(self, say: Say) -> list[str]:
+        """What the search leaves open, in sentences."""
+        row = self.best_row()
+        return search_statements(self.table, row, say) if row and self.table.axes else []
 
 
 def answer_of(
