@@ -120,25 +120,23 @@ class Answer:
         }
 
     def _as_good(self) -> dict[str, Any]:
-        found = self.best_set
+        found, say = self.best_set, english()
+        names = ("decided", "scope", "threshold", "noise", "noise_degrees", "crossed", "collapsed", "far", "winner")
+        facts: dict[str, Any] = {"compared": len(self.settings), "runs": None, **dict.fromkeys(names)}
         if found is None:
-            return {"compared": len(self.settings), "runs": None, "sentences": [english()("best_set_unknown")]}
-        names = ("compared", "decided", "scope", "crossed", "collapsed", "far")
-        facts = {name: getattr(found, name) for name in names}
-        winner = found.winner and {
-            "expected": found.winner.expected,
-            "low": found.winner.interval[0],
-            "high": found.winner.interval[1],
-            "measured": found.measured,
-        }
+            return {**facts, "sentences": [say("best_set_unknown")] if len(self.settings) > 1 else []}
+        facts |= {name: getattr(found, name) for name in ("compared", "decided", "scope", "noise", "crossed")}
+        if found.winner:
+            low, high = found.winner.interval
+            facts["winner"] = {"expected": found.winner.expected, "low": low, "high": high, "measured": found.measured}
         return {
             **facts,
             "runs": list(found.names),
             "threshold": found.threshold if math.isfinite(found.threshold) else None,
-            "noise": found.noise,
             "noise_degrees": found.degrees,
-            "winner": winner,
-            "sentences": best_set_statements(found, self.table.select, english()),
+            "collapsed": list(found.collapsed),
+            "far": list(found.far),
+            "sentences": best_set_statements(found, self.table.select, say),
         }
 
     def sentences(self) -> list[str]:
