@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-BEGIN, END = "<!-- begin: written by make bench, {} -->", "<!-- end: written by make bench, {} -->"
+BEGIN, END = "<!-- begin: written by {}, {} -->", "<!-- end: written by {}, {} -->"
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,11 @@ def as_markdown(rows: Iterable[Row], title: str, command: str) -> str:
     return f"{title}\n\n    {command}\n\n{table}\n"
 
 
-def write_into(path: Path, kind: str, text: str) -> None:
-    """Replace the table of this kind of device in a Markdown file; at the end if it has none yet."""
-    begin, end = BEGIN.format(kind), END.format(kind)
+def write_into(path: Path, kind: str, text: str, by: str = "make bench") -> None:
+    """Replace the table that the command `by` wrote for this kind of device, or part, in a Markdown file; at the end if
+    it has none yet.
+    """
+    begin, end = BEGIN.format(by, kind), END.format(by, kind)
     content = path.read_text()
     before, found, rest = content.partition(begin)
     after = rest.partition(end)[2] if found else "\n"
