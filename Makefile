@@ -18,6 +18,7 @@ MINUTES ?=
 FRESH ?=
 REPORT_LANG ?=
 ONLY ?=
+REPLICATIONS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -32,7 +33,7 @@ PLACED = $(OPTIONS) $(if $(CLUSTER),--cluster $(CLUSTER))
 ASKED = $(PLACED) $(if $(FRESH),--fresh)
 
 .PHONY: help setup demo check format lint type test test-slurm slurm-install slurm-up slurm-down train lr grid refine \
-	bench evaluate compare aggregate report status tensorboard clean doctor plan retry pipeline chaos
+	bench coverage evaluate compare aggregate report status tensorboard clean doctor plan retry pipeline chaos
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
@@ -110,6 +111,9 @@ aggregate: $(READY) ## write tables and figures of all sweeps; SWEEP=NAME for on
 
 bench: $(READY) ## measure against the conventional way and write the table into docs/performance.md; ONLY=NAME for a part
 	@$(PY) -m tests.benchmarks.bench $(OPTIONS) $(if $(ONLY),--only $(ONLY),--write)
+
+coverage: $(READY) ## simulate how often the statements about results are right (30 minutes) and write the tables into docs/statistics.md; ONLY=NAME for a part, REPLICATIONS=100 for a quick look that writes nothing
+	@$(PY) -m tests.benchmarks.coverage $(if $(ONLY),--only $(ONLY)) $(if $(REPLICATIONS),--replications $(REPLICATIONS),--write)
 
 report: $(READY) ## write the report of the experiment from its runs; REPORT_LANG=fr for French, SET= and CONFIG= as with the runs
 	@$(PY) -m src.report $(OPTIONS) $(if $(REPORT_LANG),--lang $(REPORT_LANG))
