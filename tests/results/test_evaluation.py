@@ -119,6 +119,16 @@ def test_the_calibration_error_is_compared_with_that_of_a_calibrated_network() -
     assert "this network is miscalibrated" in confident["sentence"]
 
 
+def test_two_wrong_images_are_no_miscalibration() -> None:
+    """A calibrated network with this confidence has none or one, but the interval of an accuracy of 48 of 50 has 1."""
+    zeros = np.zeros(50, dtype=np.int64)
+    content = Predictions(zeros, (np.arange(50) < 2).astype(np.int64), zeros + 0.995, zeros + 0.5, zeros == 0, "images")
+    found = calibration_error(content)
+    assert found
+    assert found["value"] == pytest.approx(0.035)
+    assert (found["miscalibrated"], found["interval"][0]) == (False, 0)
+
+
 def test_a_confidence_that_is_not_finite_has_no_calibration() -> None:
     found = evaluation_of(replace(predictions(), confidence=np.full(10, np.nan)), NAMES)
     assert (found["ece"], found["calibration"]) == (None, [])
@@ -171,7 +181,7 @@ def test_the_crossed_value_of_val_is_that_of_the_run_that_wrote_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = replace(predictions(), crossed=replace(predictions(), predicted=np.zeros(10, dtype=np.int64)))
-    found: dict[str, Predictions | None] = {"s/train": kept, "s/older": predictions()}
+    found: dict[str, Predictions | None] = {"s/train": kept, "s/older": predictions(), "../train": kept}
     monkeypatch.setattr(RunDir, "predictions", lambda run: found.get(f"{run.path.parent.name}/{run.path.name}"))
     val = {"run": "s/train", "accuracy": 0.7, "n": 10, "epochs": 5}
     assert crossed_on_val(val, tmp_path) == pytest.approx(0.4)
@@ -179,7 +189,7 @@ def test_the_crossed_value_of_val_is_that_of_the_run_that_wrote_the_checkpoint(
         {"run": "s/older"},
         {"run": "s/gone"},
         {"run": None},
-        {"run": "../s/train"},
+        {"run": "../train"},
         {"accuracy": 0.6},
         {"n": 11},
     ):

@@ -103,23 +103,28 @@ def test_a_loss_of_few_wrong_images_has_no_interval() -> None:
 
 
 def test_every_verdict_agrees_with_its_interval_and_is_corrected_for_their_number() -> None:
-    random = np.random.default_rng(3)
-    base = random.random(300) < 0.6
-    changed = [np.where(random.random(300) < share, random.random(300) < 0.8, base) for share in (0.02, 0.3, 0.5, 0.9)]
-    found = [compare_predictions(network(right), network(base), "accuracy") for right in changed]
+    base = first_of(300, 100)
+    # Right on so many more images, and wrong on eight that the base has right.
+    found = [
+        compare_predictions(network(first_of(300, 100 + more) & ~first_of(300, 8)), network(base), "accuracy")
+        for more in (8, 14, 20, 80)
+    ]
     together = verdicts([*found, None])
     assert together[-1] is None
-    single = [verdicts([each])[0] for each in found]
-    raised = 0
-    for verdict, alone in zip(together, single, strict=False):
-        assert verdict
-        assert alone
-        assert verdict.differs == (verdict.p_value < 0.05)
-        assert (verdict.low <= alone.low, verdict.high >= alone.high) == (True, True)
-        raised += verdict.p_value > alone.p_value
-    # Holm leaves the largest p value as it is.
-    assert raised == 3
-    assert {verdict.differs for verdict in together if verdict} == {True, False}
+    alone = [verdicts([each])[0] for each in found]
+    assert [each.differs for each in alone if each] == [False, False, True, True]
+    assert [each.differs for each in together if each] == [False, False, False, True]
+    for corrected, single in zip(together, alone, strict=False):
+        assert corrected
+        assert single
+        assert corrected.differs == (corrected.p_value < 0.05)
+        assert corrected.low <= single.low
+        assert corrected.high >= single.high
+    third = alone[2], together[2]
+    assert third[0]
+    assert third[1]
+    # The second smallest of four.
+    assert third[1].p_value == pytest.approx(3 * third[0].p_value)
     certain = compare_predictions(network(first_of(9000, 9000)), network(first_of(9000, 0)), "accuracy")
     extreme = verdicts([certain, found[0]])[0]
     assert extreme
