@@ -94,11 +94,11 @@ def _m9(report: Report) -> Iterator[Block]:
     yield report.facts(facts)
     yield _measured(report, result, best)
     if result.get("ece"):
-        yield _calibration(report, result["ece"])
+        yield calibration(report, result["ece"])
     if result.get("leak"):
         yield Verdicts([(False, result["leak"])])
     if content:
-        yield from _against_val(report, content)
+        yield from against_val(report, content)
         pairs = [
             [pair["true_name"], pair["predicted_name"], shown(pair["n"]), percent(pair["share"])]
             for pair in content["pairs"][:_MOST_PAIRS]
@@ -123,13 +123,15 @@ def _measured(report: Report, result: Mapping[str, Any], best: Mapping[str, Any]
     return report.table(["metric", "measured", "interval", "on_val", "difference"], rows)
 
 
-def _calibration(report: Report, ece: Mapping[str, Any]) -> Paragraph:
+def calibration(report: Report, ece: Mapping[str, Any]) -> Paragraph:
+    """The calibration error beside what a calibrated network would have, see src/results/calibration.py."""
     low, high = map(shown, ece["interval"])
     values = {name: shown(ece[name]) for name in ("value", "floor", "bound")}
     return report.say("m9_miscalibrated" if ece["miscalibrated"] else "m9_calibrated", **values, low=low, high=high)
 
 
-def _against_val(report: Report, content: Mapping[str, Any]) -> Iterator[Block]:
+def against_val(report: Report, content: Mapping[str, Any]) -> Iterator[Block]:
+    """The gap to val, if evaluation.json, `content`, has one."""
     against = content["against_val"]
     if not against:
         return

@@ -234,10 +234,32 @@ def test_an_evaluation_leaves_tables_figures_and_its_gap_to_val(
     assert copies >= {f"{sweep.name}_{name}" for name in ("confusion.png", "calibration.png", "confused_pairs.png")}
 
 
-def evaluated(config: Config, trained_with: dict[str, Any]) -> tuple[SweepDir, dict[str, Any]]:
-    """The evaluation of a checkpoint that has `trained_with` as its configuration, and the content of result.json."""
+def test_an_evaluation_asks_the_run_of_the_checkpoint_for_its_crossed_predictions(
+    small: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(evaluation__checkpoint=str(tmp_path / "a.ckpt"))
+    asked = []
+
+    def crossed(val: dict[str, Any], runs_dir: Path) -> float:
+        asked.append((val["run"], runs_dir))
+        return 0.625
+
+    monkeypatch.setattr("src.training.evaluation.crossed_on_val", crossed)
+    _, result = evaluated(config, config.to_dict(), {"accuracy": 0.9})
+    assert asked == [("s/train", Path(config.paths.runs_dir))]
+    assert (result["against_val"]["accuracy"], result["against_val"]["crossed"]) == (0.9, 0.625)
+    assert result["against_val"]["gap"] == pytest.approx(result["accuracy"] - 0.625)
+
+
+def evaluated(
+    config: Config, trained_with: dict[str, Any], best: dict[str, float] | None = None
+) -> tuple[SweepDir, dict[str, Any]]:
+    """The evaluation of a checkpoint that has `trained_with` as its configuration and `best` as the metrics of its best
+    epoch, and the content of result.json.
+    """
     assert config.evaluation.checkpoint
     content = {"model_state_dict": build_model(config.model).state_dict(), "config": trained_with, "run": "s/train"}
+    content |= {"metrics": best} if best else {}
     save_weights(Path(config.evaluation.checkpoint), content)
     sweep, _ = open_sweep(evaluation_request(config), fresh=True)
     (run,) = sweep.runs()
