@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,13 @@ def _has_step(steps: Sequence[int], best: int | None, ranked: Sequence[int]) -> 
 
     Some programs count epochs for one tag and steps for another one, which then goes much further.
     """
-    return best is None or (best in steps and steps[-1] <= 2 * max(1, ranked[-1]))
+    return best is None or (_place(steps, best) is not None and steps[-1] <= 2 * max(1, ranked[-1]))
+
+
+def _place(steps: Sequence[int], step: int) -> int | None:
+    """Where a step is among ascending ones."""
+    place = bisect_left(steps, step)
+    return place if place < len(steps) and steps[place] == step else None
 
 
 def _measured(run: ForeignRun, best: int | None, columns: Mapping[str, str]) -> Row:
@@ -102,8 +109,8 @@ def _measured(run: ForeignRun, best: int | None, columns: Mapping[str, str]) -> 
         value = math.nan
         if values and column.startswith(f"{tag} (last)"):
             value = values[-1]
-        elif best in steps:
-            value = values[steps.index(best)]
+        elif best is not None and (place := _place(steps, best)) is not None:
+            value = values[place]
         # float32 on disk: 0.2973 is stored as 0.29730001091957.
         row[column] = float(f"{value:.7g}") if math.isfinite(value) else None
     return row

@@ -57,6 +57,8 @@ def metric_of(
         sentences.append("Its name does not say which way is better: for the opposite, add --direction min.")
     if not asked and not set(words_of(tag)) & _ALL_HELD_OUT:
         sentences.append("Its name does not say that it was measured on held-out data.")
+    if set(words_of(tag)) & _ALL_HELD_OUT and set(words_of(tag)) & _ALL_HELD_OUT <= _HELD_OUT[-1]:
+        sentences.append("Runs that are chosen by their results on test look better there than they are.")
     if not asked and len(tags) > 1:
         sentences.append(f"For another tag: {_command(directory, 'TAG')}")
     return tag, found or "max", " ".join(sentences)

@@ -88,17 +88,20 @@ def read_runs(directory: Path) -> tuple[dict[str, ForeignRun], list[str]]:
     events = {folder: read_events(files[folder]) for folder in folders}
     places = {folder: _place_of(folder, directory, events) for folder in folders}
     runs: dict[str, ForeignRun] = {}
+
+    def name_of(folder: Path) -> str:
+        return str(folder.relative_to(directory)) if folder != directory else directory.resolve().name
+
     # A run after its sub-runs: of one tag, add_hparams repeats a single value, which does not replace the curve.
     for folder in sorted(folders, key=lambda folder: (places[folder][0] == folder, folder)):
         owner, prefix = places[folder]
-        name = str(owner.relative_to(directory)) if owner != directory else directory.resolve().name
+        name = name_of(owner)
         runs.setdefault(name, ForeignRun()).add(events[folder], prefix, max(map(_opened, files[folder])))
         if not runs[name].hparams:
             runs[name].hparams |= _saved_in(folder)
     # A writer whose sub-runs stand for themselves has logged nothing.
-    owners = {owner for owner, _ in places.values()}
-    for owner in owners & {folder.parent for folder in owners}:
-        runs = {name: run for name, run in runs.items() if not (run.is_empty and directory / name == owner)}
+    parents = {name_of(owner.parent) for owner, _ in places.values() if owner != directory}
+    runs = {name: run for name, run in runs.items() if not (run.is_empty and name in parents)}
     for name, run in runs.items():
         if not run.hparams:
             run.hparams, run.is_from_name = _hparams_in(name), True
@@ -148,11 +151,10 @@ def _is_sub_run(folder: Path, events: Mapping[Path, Events]) -> bool:
     """
     if folder not in events or not _SUB_RUN.fullmatch(folder.name):
         return False
-    beside = [
-        each for other, each in events.items() if other.parent == folder.parent and _SUB_RUN.fullmatch(other.name)
-    ]
-    different = any(each.hparams != events[folder].hparams for each in beside)
-    return bool(events[folder.parent].scalars) or not different
+    if events[folder.parent].scalars:
+        return True
+    beside = (each for each in events if each.parent == folder.parent and _SUB_RUN.fullmatch(each.name))
+    return all(events[each].hparams == events[folder].hparams for each in beside)
 
 
 def _opened(path: Path) -> int:

@@ -56,6 +56,7 @@ def test_numbers_that_count_runs_are_no_axes(tmp_path: Path, names: list[str]) -
         (["net_learning_rate_0.1", "net_learning_rate_1e-4"], {"learning_rate": [0.1, 1e-4]}),
         (["zeta0.1_run1", "zeta0.2_run2"], {"zeta": [0.1, 0.2]}),
         (["lr=0.1/seed=1", "lr=0.1/seed=2"], {"seed": [1, 2]}),
+        (["lr=0.1_run=1", "lr=0.1_run=2", "lr=0.2_run=1"], {"lr": [0.1, 0.1, 0.2]}),
     ],
 )
 def test_hyperparameters_in_names_are_axes(tmp_path: Path, names: list[str], axes: dict[str, list[Any]]) -> None:
@@ -123,8 +124,9 @@ def test_of_equal_reruns_the_latest_counts(tmp_path: Path) -> None:
 def test_a_missing_value_is_no_level(tmp_path: Path) -> None:
     log(tmp_path / "logs" / "without", {1: 0.9})
     for number in range(3):
-        log(tmp_path / "logs" / f"net{'abc'[number]}", {1: 0.5}, lr=0.1**number)
+        log(tmp_path / "logs" / f"net{'abc'[number]}", {1: 0.5}, lr=0.1**number, batch_size=8)
     logs = read(tmp_path)
+    assert list(logs.table.axes) == ["lr"]
     assert column(logs.table, "state") == ["logged", "logged", "logged", "partial"]
     assert len(logs.table.comparable_rows()) == 3
     assert any("1 run with state partial (without): it lacks a value of an axis (lr)" in note for note in logs.notes)
@@ -176,13 +178,16 @@ def test_a_loss_that_ended_as_no_number_is_a_run_that_diverged(tmp_path: Path) -
     assert (best["run"], column(logs.table, "state")) == ("a", ["logged", "diverged"])
 
 
-def test_sub_runs_of_one_writer_with_different_hyperparameters_are_runs_of_their_own(tmp_path: Path) -> None:
-    with SummaryWriter(tmp_path / "logs" / "all") as writer:
+@pytest.mark.parametrize("below", ["", "all/"])
+def test_sub_runs_of_one_writer_with_different_hyperparameters_are_runs_of_their_own(
+    tmp_path: Path, below: str
+) -> None:
+    with SummaryWriter(tmp_path / "logs" / below) as writer:
         for number in range(3):
             writer.add_hparams({"lr": 0.1**number}, {"val/accuracy": number / 10}, run_name=f"170000000{number}.5")
     table = read(tmp_path).table
     assert (column(table, "run"), column(table, "lr")) == (
-        [f"all/170000000{number}.5" for number in range(3)],
+        [f"{below}170000000{number}.5" for number in range(3)],
         [pytest.approx(0.1**number) for number in range(3)],
     )
 

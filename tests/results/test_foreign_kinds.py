@@ -117,6 +117,13 @@ def test_the_direction_is_in_the_name_or_given_and_is_said() -> None:
     assert "does not say which way is better: for the opposite, add --direction min." in unknown.notes[0]
 
 
+def test_what_a_choice_by_test_costs_is_said() -> None:
+    runs = {"a": ForeignRun({"test/acc": ([1], [0.5]), "val/acc": ([1], [0.5])})}
+    warning = "Runs that are chosen by their results on test look better there than they are."
+    assert warning in metric_of(Path("logs"), runs, "test/acc", None)[2]
+    assert warning not in metric_of(Path("logs"), runs, None, None)[2]
+
+
 def obvious(*tags: str) -> str:
     runs = {"a": ForeignRun({tag: ([1], [0.5]) for tag in tags})}
     return metric_of(Path("logs"), runs, None, None)[0]
