@@ -26,7 +26,7 @@ from tests.benchmarks.coverage_row import Outcome, Row, Tally, replicate, shared
 
 DOCUMENT = Path("docs/statistics.md")
 # Each is a module of this package with ROWS.
-PARTS = ("best_set", "winner", "effects", "seeds")
+PARTS = ("best_set", "winner", "effects", "seeds", "evaluation")
 HEAD = ["claim", "situation", "nominal", "simulated", "width", "bias"]
 # Several for each row, so that both processes are busy until the end.
 _CHUNK = 125

@@ -8,8 +8,8 @@ is drawn for each network, and for each epoch of it, so the truth about a networ
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,27 +20,10 @@ from src.results.calibration import calibration_error
 from src.results.evaluation import compare_with_val, intervals_of
 from src.results.pairs import compare_predictions, verdicts
 from src.runs.predictions import Predictions
+from tests.benchmarks.coverage_row import Random, Row
+from tests.benchmarks.simulation import crossed_bits
 
-Random = np.random.Generator
 Bits = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A claim in a situation. `nominal`: 0.95 for a coverage, 0.05 for an error.
-
-    `simulate`: one replication: whether the interval covered the truth, or whether the verdict was wrong.
-    """
-
-    claim: str
-    situation: str
-    nominal: float
-    simulate: Callable[[Random], bool]
-
-    def rate(self, replications: int, seed: int = 0) -> float:
-        """The share of replications in which `simulate` is true."""
-        random = np.random.default_rng(seed)
-        return sum(self.simulate(random) for _ in range(replications)) / replications
 
 
 def network_bits(random: Random, n: int, accuracies: Sequence[float] | NDArray[np.float64], share: float = 0.5) -> Bits:
@@ -48,17 +31,6 @@ def network_bits(random: Random, n: int, accuracies: Sequence[float] | NDArray[n
     difficulty = random.normal(size=n) * np.sqrt(share)
     noise = random.normal(size=(len(accuracies), n)) * np.sqrt(1 - share)
     found: Bits = difficulty + noise < special.ndtri(np.asarray(accuracies))[:, None]
-    return found
-
-
-def crossed_bits(epochs: Bits) -> Bits:
-    """What is stored as crossed, bool (n,): even images at the epoch that is best on the odd ones, and the reverse.
-
-    `epochs`: bool (epochs, n).
-    """
-    found = np.empty(epochs.shape[1], dtype=bool)
-    for half in (0, 1):
-        found[half::2] = epochs[epochs[:, 1 - half :: 2].mean(1).argmax(), half::2]
     return found
 
 

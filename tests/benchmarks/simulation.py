@@ -81,7 +81,7 @@ class Sweep:
 
     def design(self) -> Design:
         """The model of the grid."""
-        return Design(self.points, list(self.points[0]), repeated=self.repeated)
+        return _design(tuple(tuple(point.items()) for point in self.points), self.repeated)
 
     def noise(self, *, is_grid: bool = True) -> Noise:
         """The noise, as the results of a sweep have it."""
@@ -137,6 +137,12 @@ class Sweep:
     @property
     def _ends(self) -> NDArray[np.int64]:
         return np.cumsum([len(own) for own in self.values])
+
+
+@functools.lru_cache(maxsize=16)
+def _design(points: tuple[tuple[tuple[str, Any], ...], ...], repeated: bool) -> Design:
+    """The model of a grid, which many replications share."""
+    return Design([dict(point) for point in points], [axis for axis, _ in points[0]], repeated=repeated)
 
 
 def _predictions(correct: NDArray[np.float32]) -> Predictions:

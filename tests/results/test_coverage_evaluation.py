@@ -12,11 +12,11 @@ import pytest
 
 from tests.benchmarks.coverage_evaluation import (
     ROWS,
-    Row,
-    crossed_bits,
     gap_is_wrong,
     network_bits,
 )
+from tests.benchmarks.coverage_row import Row
+from tests.benchmarks.simulation import crossed_bits
 
 # The others take minutes.
 SLOW = ("8000 images", "val 8000, test 2000", "classes", "the true loss", "best of 40 epochs, 600", "confidence 0.9")
