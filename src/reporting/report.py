@@ -182,10 +182,13 @@ def signed(value: float | None) -> str:
 
 
 def told(report: Report, found: Mapping[str, Any]) -> str:
-    """Whether a difference can be told from 0: `estimate`, `low`, `high` and `crossed` of src/results/pairs.py."""
+    """Whether a difference can be told from 0: `estimate`, `low`, `high` and `crossed` of src/results/pairs.py; and
+    `scope`, if that is not these two networks.
+    """
     low, high = found["low"], found["high"]
     if low is None or high is None:
         return report.texts("no_interval")
     sentence = "not_told" if low <= 0 <= high else "told"
+    sentence += "_settings" if found.get("scope") == "settings" else ""
     said = report.texts(sentence, low=signed(low), high=signed(high))
     return report.texts("corrected", estimate=signed(found["estimate"]), verdict=said) if found["crossed"] else said

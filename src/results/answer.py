@@ -72,6 +72,7 @@ class Answer:
     effects: Effects | None
     seeds: Sequence[Row] = ()
     notes: Sequence[str] = ()
+    noise: Noise | None = None
 
     def best(self) -> SettingResults | None:
         """The leading setting: the best mean of those that may be the best one. None while nothing is done."""
@@ -207,7 +208,7 @@ class _Reader:
         seeds = seed_rows(self._table, [self._settings[number] for number in kept], noise)
         effects = self._effects(kept, design, noise, outliers) if design else None
         best_set = self._best_set(kept, design, noise, outliers)
-        return Answer(self._table, self._settings, best_set, effects, seeds, notes)
+        return Answer(self._table, self._settings, best_set, effects, seeds, notes, noise)
 
     def _design(self, kept: Sequence[int]) -> Design:
         return Design([self._settings[number].rows[0] for number in kept], self._axes, repeated=self._repeated)

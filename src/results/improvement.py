@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from src.results.pairs import UNPAIRED, difference_of, told, verdicts
-from src.results.table import read_table
+from src.results.answer import Answer
+from src.results.collection import answer_of_sweep
+from src.results.image_scores import read_scores
+from src.results.intervals import LEVEL, Estimate
+from src.results.noise import noise_of
+from src.results.pairs import UNPAIRED, Difference, Scope, difference_of, told, verdicts
+from src.results.settings import SettingResults
+from src.runs.predictions import Predictions
 from src.runs.rundir import SweepDir
 
 
 def improvement(refined: SweepDir, first: SweepDir) -> dict[str, Any] | None:
-    """The best cell of `refined` minus that of `first`; None while one of them has no finished cell.
+    """The best setting of `refined` minus that of `first`; None while one of them has no finished cell.
 
     Keys: `first`, `refined` ({sweep, run, value, epochs}), `metric`, `difference` (of the best values), `estimate`,
-    `low` and `high` (95 %, over the images of val, corrected for the choice of the epochs where `crossed`; None without
-    results per image), `paired` (whether both are of the same images), `sentence`.
+    `low` and `high` (95 %, corrected for the choice of the epochs where `crossed`; None without results per image),
+    `scope` (whether they hold for new images and seeds, "settings", or for these two "networks" on new images),
+    `paired` (whether both are of the same images), `sentence`.
     """
-    tables = read_table(first), read_table(refined)
-    best = [table.best() for table in tables]
-    if best[0] is None or best[1] is None:
-        return None
-    select = tables[1].select
-    sides = [
-        {"sweep": table.name, "run": row["run"], "value": row.get(select.column), "epochs": row["epochs"]}
-        for table, row in zip(tables, best, strict=True)
-        if row is not None
-    ]
-    if sides[0]["value"] is None:
-        return None
+    answers = answer_of_sweep(first), answer_of_sweep(refined)
+    sides, settings, runs = [], [], []
+    for sweep, answer in zip((first, refined), answers, strict=True):
+        setting, row = answer.best(), answer.best_row()
+        if setting is None or row is None:
+            return None
+        settings.append(setting)
+        runs.append(sweep.run(str(row["run"])))
+        sides.append({"sweep": sweep.name, "run": row["run"], "value": setting.mean, "epochs": row["epochs"]})
+    select = answers[1].table.select
     difference = sides[1]["value"] - sides[0]["value"]
-    found = difference_of(refined.run(str(best[1]["run"])), first.run(str(best[0]["run"])), select.name)
+    found, scope = _between_settings((first, refined), answers, settings), Scope.SETTINGS
+    if found is None:
+        found, scope = difference_of(runs[1], runs[0], select.name), Scope.NETWORKS
     (verdict,) = verdicts([found])
     unequal = "" if sides[0]["epochs"] == sides[1]["epochs"] else " The two also differ in their epochs."
-    seen = told(select.column, difference, found, verdict)
+    seen = told(select.column, difference, found, verdict, scope=scope)
     # Each is the best of many, so each value is too high. Simulated for 4 to 48 cells that are equally good, the
     # interval covered the difference of these networks in 94 to 100 %.
     seen += ", and both were selected for their values" if verdict else ""
@@ -49,7 +58,40 @@ def improvement(refined: SweepDir, first: SweepDir) -> dict[str, Any] | None:
         "estimate": found.value if found and verdict else None,
         "low": verdict.low if verdict else None,
         "high": verdict.high if verdict else None,
+        "scope": scope.value,
         "crossed": bool(found and found.crossed),
         "paired": found.paired if found else None,
         "sentence": sentence,
     }
+
+
+def _between_settings(
+    sweeps: Sequence[SweepDir], answers: Sequence[Answer], settings: Sequence[SettingResults]
+) -> Difference | None:
+    """The second setting minus the first, with the noise of images and seeds; None unless both sweeps have estimates of
+    the latter, and both settings results per image.
+    """
+    import numpy as np
+
+    spreads = [answer.noise.spread for answer in answers if answer.noise and answer.noise.spread.degrees]
+    # Runs of two sweeps may have the same name.
+    named = [
+        SettingResults([{**row, "run": f"{place} {row['run']}"} for row in each.rows], each.values)
+        for place, each in enumerate(settings)
+    ]
+
+    def predictions_of(name: str) -> Predictions | None:
+        place, _, run = name.partition(" ")
+        return sweeps[int(place)].run(run).predictions()
+
+    select = answers[1].table.select
+    scores = read_scores(named, select.name, predictions_of) if len(spreads) == 2 else None
+    if scores is None:
+        return None
+    noise = noise_of([list(each.values) for each in named], scores.groups, None)
+    noise = replace(noise, spread=max(spreads, key=lambda spread: spread.variance))
+    contrast = np.array([[-1.0, 1.0]])
+    half = float(np.quantile(np.abs(noise.draws(contrast)), LEVEL))
+    value = select.score(float(noise.values[1] - noise.values[0]))
+    estimate = Estimate.from_half_width(value, half)
+    return Difference(value, estimate, len(scores.groups) == 1, scores.crossed, select.is_share)

@@ -102,6 +102,11 @@ class Estimate:
     error: float
     degrees: float = math.inf
 
+    @classmethod
+    def from_half_width(cls, centre: float, half: float, level: float = LEVEL) -> Estimate:
+        """The estimate whose interval with `level` reaches `half` from the centre."""
+        return cls(centre, half / NormalDist().inv_cdf((1 + level) / 2))
+
     def interval(self, level: float = LEVEL) -> Interval:
         """The interval that holds the value with the probability `level`."""
         half = _quantile((1 + level) / 2, self.degrees) * self.error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from src.results.intervals import (
@@ -104,24 +105,21 @@ def _is_binary(scores: NDArray[np.float64]) -> bool:
     return bool(((scores == 0) | (scores == 1)).all())
 
 
-def difference_of(
-    run: RunDir, base: RunDir, metric: str, *, crossed: bool = True, seed_variance: float = 0.0
-) -> Difference | None:
+def difference_of(run: RunDir, base: RunDir, metric: str, *, crossed: bool = True) -> Difference | None:
     """`run` minus `base` in `metric` on val, in the metric's own sign.
 
     Of the crossed predictions if both have them and `crossed` is true, otherwise of the best epoch of each, which was
-    chosen on these images. `seed_variance`: what the seeds of both add to the variance of the difference, for a
-    statement that holds for other seeds, too. None without results per image, or if the metric is not the mean of a
+    chosen on these images. None without results per image, or if the metric is not the mean of a
     value of each image. Raises RunError if a file is damaged.
     """
     both = run.predictions(), base.predictions()
     if metric not in _VALUES or both[0] is None or both[1] is None:
         return None
-    return compare_predictions(both[0], both[1], metric, crossed=crossed, seed_variance=seed_variance)
+    return compare_predictions(both[0], both[1], metric, crossed=crossed)
 
 
 def compare_predictions(
-    own: Predictions, theirs: Predictions, metric: str, *, crossed: bool = True, seed_variance: float = 0.0
+    own: Predictions, theirs: Predictions, metric: str, *, crossed: bool = True
 ) -> Difference | None:
     """`own` minus `theirs`, as `difference_of`."""
     import numpy as np
@@ -137,7 +135,7 @@ def compare_predictions(
     if is_share or all(has_loss_interval(side) for side in sides):
         estimate = compare_scores(first, second, paired=paired, is_share=is_share)
     if estimate:
-        variance = estimate.error**2 * (CROSSED_VARIANCE if crossed else 1.0) + seed_variance
+        variance = estimate.error**2 * (CROSSED_VARIANCE if crossed else 1.0)
         estimate = replace(estimate, error=math.sqrt(variance))
     return Difference(float(first.mean() - second.mean()), estimate, paired, crossed, is_share)
 
@@ -168,17 +166,35 @@ def verdicts(differences: Sequence[Difference | None]) -> list[Verdict | None]:
     return found
 
 
-def told(metric: str, best: float, difference: Difference | None, verdict: Verdict | None, tests: int = 1) -> str:
+class Scope(Enum):
+    """What a difference is about: two trained networks on other images, or two settings, with other seeds, too."""
+
+    NETWORKS = "networks"
+    SETTINGS = "settings"
+
+
+_SCOPES = {
+    Scope.NETWORKS: "for these two networks on other images; another seed may change it",
+    Scope.SETTINGS: "for the two settings on other images and with other seeds",
+}
+
+
+def told(
+    metric: str,
+    best: float,
+    difference: Difference | None,
+    verdict: Verdict | None,
+    tests: int = 1,
+    scope: Scope = Scope.NETWORKS,
+) -> str:
     """A difference in words, with its verdict. `best`: the difference of the best epochs, as the tables have it."""
     if verdict is None or difference is None:
         return f"{metric} {best:+.4f} ({'too few wrong images' if difference else 'no results per image'}, no interval)"
     corrected = f", corrected for the choice of the epochs {difference.value:+.4f}" if difference.crossed else ""
     several = f"; p = {verdict.p_value:.3g}, both for {tests} variants together" if tests > 1 else ""
     said = "differs from 0" if verdict.differs else "cannot be told from 0"
-    return (
-        f"{metric} {best:+.4f}{corrected} (95 %: {verdict.low:+.4f} to {verdict.high:+.4f}{several}): {said} for these "
-        "two networks on other images; another seed may change it"
-    )
+    bounds = f"95 %: {verdict.low:+.4f} to {verdict.high:+.4f}{several}"
+    return f"{metric} {best:+.4f}{corrected} ({bounds}): {said} {_SCOPES[scope]}"
 
 
 def described(metric: str, value: float, interval: Interval | None) -> str:
