@@ -193,6 +193,7 @@ class _Reader:
         self._table, self._settings, self._scores, self._is_grid = table, settings, scores, is_grid
         self._axes = [axis for axis in table.axes if axis != SEED_AXIS]
         self._repeated = any(len(each.values) > 1 for each in settings)
+        self._crossed = scores is not None and scores.crossed
 
     def answer(self, notes: Sequence[str]) -> Answer:
         import numpy as np
@@ -225,7 +226,7 @@ class _Reader:
 
     def _noise(self, kept: Sequence[int], design: Design | None) -> Noise:
         basis = design.basis if design and design.axes else None
-        return noise_of(self._values(kept), self._groups(kept), basis)
+        return noise_of(self._values(kept), self._groups(kept), basis, crossed=self._crossed)
 
     def _effects(self, kept: Sequence[int], design: Design, noise: Noise, outliers: Outliers) -> Effects | None:
         names = [str(row["run"]) for number in outliers.collapsed for row in self._settings[number].rows]
@@ -257,7 +258,6 @@ class _Reader:
         source = "" if not noise.spread.degrees else "seeds" if self._repeated else "mains"
         if source == "mains" and design and len(design.tested) > len(design.mains):
             source = "pairs"
-        crossed = self._scores is not None and self._scores.crossed
         spread = noise.spread
         return BestSet(
             names=[names[kept[number]] for number in found.members],
@@ -270,11 +270,11 @@ class _Reader:
             noise=math.sqrt(spread.of_seeds if noise.has_images else spread.variance) if source else None,
             degrees=spread.degrees,
             image_sets=len(noise.groups),
-            crossed=crossed,
+            crossed=self._crossed,
             collapsed=[names[number] for number in outliers.collapsed],
             far=[names[number] for number in outliers.far],
             winner=winner,
             measured=self._settings[kept[leader]].mean,
-            best_of_epochs=not crossed
+            best_of_epochs=not self._crossed
             and any((row.get("epochs") or 0) > 1 or "best_step" in row for row in self._table.rows),
         )

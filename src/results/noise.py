@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from src.results.design import LEAST_DEGREES
 from src.results.image_scores import ImageGroup, kept_of
+from src.results.intervals import CROSSED_VARIANCE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +58,7 @@ NO_SPREAD = Spread(0.0, 0.0, 0.0)
 class Noise:
     """`values`: of the settings, higher is better, float (K,). `seeds`: runs of each setting, (K,). `groups`: the
     scores per image; empty without results per image. `spread`: that of a run. `better`: that of the better half of
-    the settings, if it is known to be larger.
+    the settings, if it is known to be larger. `image_factor`: what the covariance by the images is multiplied with.
     """
 
     values: NDArray[np.float64]
@@ -65,6 +66,7 @@ class Noise:
     groups: Sequence[ImageGroup]
     spread: Spread
     better: Spread
+    image_factor: float = 1.0
 
     @property
     def has_images(self) -> bool:
@@ -114,7 +116,9 @@ class Noise:
 
         own = self._floor().copy()
         for group in self.groups:
-            own[group.members] += _centred(group).astype("float64").var(axis=0, ddof=1) / len(group.means)
+            own[group.members] += (
+                _centred(group).astype("float64").var(axis=0, ddof=1) / len(group.means) * self.image_factor
+            )
         if not self.spread.degrees:
             from statistics import NormalDist
 
@@ -149,18 +153,23 @@ class Noise:
         total = np.zeros(2 * (len(contrasts),))
         for group in self.groups:
             own = (_centred(group) @ contrasts[:, group.members].T.astype("float32")).astype("float64")
-            total += own.T @ own / _scale(len(own))
+            total += own.T @ own / _scale(len(own)) * self.image_factor
         return total
 
 
 def noise_of(
-    values: Sequence[Sequence[float]], groups: Sequence[ImageGroup], basis: NDArray[np.float64] | None
+    values: Sequence[Sequence[float]],
+    groups: Sequence[ImageGroup],
+    basis: NDArray[np.float64] | None,
+    *,
+    crossed: bool = False,
 ) -> Noise:
     """The noise of settings. `values`: the scores of the runs of each setting; with results per image, those of
     `groups` are taken in their place.
 
     `basis`: orthonormal columns that span what the model of a grid explains, (K, P); it is used where no setting has
-    several seeds. None if the settings are no grid.
+    several seeds. None if the settings are no grid. `crossed`: whether the scores are of crossed predictions, whose
+    means vary more than those of one network. Where the spread of a run is known, it contains that.
     """
     import numpy as np
 
@@ -177,7 +186,8 @@ def noise_of(
     else:
         pooled = better = NO_SPREAD
     larger = better if better.variance > pooled.variance else pooled
-    return Noise(means, sizes.astype("float64"), groups, pooled, larger)
+    factor = CROSSED_VARIANCE if crossed and not pooled.degrees else 1.0
+    return Noise(means, sizes.astype("float64"), groups, pooled, larger, factor)
 
 
 def _of_repetitions(

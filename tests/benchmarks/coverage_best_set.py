@@ -9,7 +9,7 @@ import numpy as np
 
 from src.results.best_set import contenders_of
 from tests.benchmarks.coverage_row import Found, Outcome, Random, Row, rows_of
-from tests.benchmarks.simulation import Floats, Sweep, grid_of, losses_of, sweep_of
+from tests.benchmarks.simulation import Floats, Sweep, epochs_of, grid_of, losses_of, sweep_of
 
 ALL = "every setting that is as good as the best one is marked"
 WORSE = "a setting that is as good as the best one is called worse"
@@ -178,6 +178,7 @@ ROWS = [
     _networks("these 6 networks, n 50, accuracy 0.97", trained_networks(50, 0.97, 6)),
     _networks("these 48 networks, n 200, accuracy 0.95", trained_networks(200, 0.95, 48)),
     _networks("these 8 networks, n 1000, accuracy 0.4", trained_networks(1000, 0.4, 8)),
+    _networks("these 5 networks, best of 10 epochs, n 600", lambda r: epochs_of(r, [0.5] * 5, 600, 10)),
     _networks("these 8 networks, n 8000, seed sd 0.005", trained_networks(8000, 0.4, 8, 0.005)),
     Row(
         BETTER.replace("settings", "networks"),

@@ -86,7 +86,7 @@ class Sweep:
     def noise(self, *, is_grid: bool = True) -> Noise:
         """The noise, as the results of a sweep have it."""
         basis = self.design().basis if is_grid and self.points else None
-        return noise_of([own.tolist() for own in self.values], self.groups(), basis)
+        return noise_of([own.tolist() for own in self.values], self.groups(), basis, crossed=self.chosen is not None)
 
     def without_collapsed(self) -> Sweep:
         """The sweep that is compared: without the settings that src/results/answer.py leaves out."""

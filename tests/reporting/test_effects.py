@@ -119,6 +119,7 @@ def test_seeds_and_the_best_set_have_sentences(tmp_path: Path, language: str) ->
         report.texts("best_set_alone", total=2),
         report.texts("guarantee_seeds"),
         report.texts("noise_run_seeds", noise="0.0007", degrees="3"),
+        report.texts("edge_largest", axis="lr", value="0.02"),
     ]
     title, _ = seed_blocks(report, answer)
     assert isinstance(title, Paragraph)
