@@ -114,7 +114,7 @@ def _by_use(tags: Sequence[str]) -> list[str]:
 
 def _candidates(tags: Sequence[str]) -> list[str]:
     """The tags by which runs may be ranked: the scores of the first split that has any, else its losses."""
-    words = {tag: set(words_of(tag)) for tag in tags if not tag.endswith("_vs_iterations")}
+    words = {tag: set(words_of(tag)) for tag in tags}
     groups = [[tag for tag in words if words[tag] & split and not _is_later(words[tag], split)] for split in _HELD_OUT]
     groups.append([tag for tag in words if not words[tag] & (_ALL_HELD_OUT | _TRAIN)])
     for group in groups:
