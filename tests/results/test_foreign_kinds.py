@@ -105,6 +105,12 @@ def test_a_tag_may_be_named_by_its_end_and_only_tags_that_exist_are_suggested() 
         read_foreign(LOGS / "clu", "acc")
 
 
+def test_of_several_tags_with_the_end_that_was_asked_for_one_is_the_example() -> None:
+    runs = {"a": ForeignRun({tag: ([1], [0.5]) for tag in ("los", "one/long/folder/loss", "other/long/folder/loss")})}
+    with pytest.raises(RunError, match=r"--metric one/long/folder/loss$"):
+        metric_of(Path("logs"), runs, "loss", None)
+
+
 def test_the_direction_is_in_the_name_or_given_and_is_said() -> None:
     by_loss = read_foreign(LOGS / "determined", "validation/loss")
     assert (by_loss.table.select.direction, by_loss.table.select.is_share) == ("min", False)
