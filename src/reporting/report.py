@@ -188,7 +188,7 @@ def told(report: Report, found: Mapping[str, Any]) -> str:
     low, high = found["low"], found["high"]
     if low is None or high is None:
         return report.texts("no_interval")
-    sentence = "not_told" if low <= 0 <= high else "told"
-    sentence += "_settings" if found.get("scope") == "settings" else ""
+    names = ("told_settings", "not_told_settings") if found.get("scope") == "settings" else ("told", "not_told")
+    sentence = names[low <= 0 <= high]
     said = report.texts(sentence, low=signed(low), high=signed(high))
     return report.texts("corrected", estimate=signed(found["estimate"]), verdict=said) if found["crossed"] else said

@@ -73,7 +73,8 @@ def around(value: float, half: float, *, is_share: bool, n: float = math.inf, le
         return 0.0, 1.0
     centre, reach = share + parts / 2, math.sqrt(spread * parts + parts * parts / 4)
     low, high = (centre - reach) / (1 + parts), (centre + reach) / (1 + parts)
-    return (0.0 if share == 0 else max(0.0, low)), (1.0 if share == 1 else min(1.0, high))
+    # Rounding must not put the share outside of a narrow interval.
+    return (0.0 if share == 0 else max(0.0, min(low, share))), (1.0 if share == 1 else min(1.0, max(high, share)))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

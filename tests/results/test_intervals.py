@@ -111,6 +111,9 @@ def test_the_interval_around_a_share_is_wilsons_with_the_effective_number_of_ima
     assert around(0.3, half, is_share=False) == pytest.approx((0.3 - half, 0.3 + half))
     assert around(1.0, 0.0, is_share=True, n=50) == pytest.approx(wilson(50, 50))
     assert around(1.2, 0.5, is_share=True) == (0.5, 1.0)
+    for share in np.random.default_rng(0).random(200):
+        low, high = around(float(share), 1e-12, is_share=True)
+        assert low <= share <= high
     low, high = around(0.66, 0.9, is_share=True)
     assert 0 <= low < 0.66 < high <= 1
 

@@ -330,7 +330,7 @@ def test_refining_says_when_other_cells_may_be_as_good(
         finish(run, float(correct.mean()))
     finish(sweep.runs()[3], None)
     grid_request(small(), refined=1)
-    assert "the data cannot tell it from 2 of the 2 other settings; the next one is k=00" in capsys.readouterr().err
+    assert "2 of the 2 other settings may be as good; the next one is k=00" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "predictions.npz", "result.json"])
