@@ -193,7 +193,7 @@ class _Reader:
         self._table, self._settings, self._scores, self._is_grid = table, settings, scores, is_grid
         self._axes = [axis for axis in table.axes if axis != SEED_AXIS]
         self._repeated = any(len(each.values) > 1 for each in settings)
-        self._crossed = scores is not None and scores.crossed
+        self._is_crossed = scores is not None and scores.crossed
 
     def answer(self, notes: Sequence[str]) -> Answer:
         import numpy as np
@@ -226,7 +226,12 @@ class _Reader:
 
     def _noise(self, kept: Sequence[int], design: Design | None) -> Noise:
         basis = design.basis if design and design.axes else None
-        return noise_of(self._values(kept), self._groups(kept), basis, crossed=self._crossed)
+        crossed = self._is_crossed and self._chose_epochs()
+        return noise_of(self._values(kept), self._groups(kept), basis, crossed=crossed)
+
+    def _chose_epochs(self) -> bool:
+        """Whether each value is the best of several epochs."""
+        return any((row.get("epochs") or 0) > 1 or "best_step" in row for row in self._table.rows)
 
     def _effects(self, kept: Sequence[int], design: Design, noise: Noise, outliers: Outliers) -> Effects | None:
         names = [str(row["run"]) for number in outliers.collapsed for row in self._settings[number].rows]
@@ -270,11 +275,10 @@ class _Reader:
             noise=math.sqrt(spread.of_seeds if noise.has_images else spread.variance) if source else None,
             degrees=spread.degrees,
             image_sets=len(noise.groups),
-            crossed=self._crossed,
+            crossed=self._is_crossed,
             collapsed=[names[number] for number in outliers.collapsed],
             far=[names[number] for number in outliers.far],
             winner=winner,
             measured=self._settings[kept[leader]].mean,
-            best_of_epochs=not self._crossed
-            and any((row.get("epochs") or 0) > 1 or "best_step" in row for row in self._table.rows),
+            best_of_epochs=not self._is_crossed and self._chose_epochs(),
         )

@@ -105,7 +105,7 @@ def _screened(noise: Noise) -> tuple[list[int], float]:
 
         limit = float(stats.t.ppf(level, noise.spread.degrees))
     leader = int(noise.values.argmax())
-    variance, factor = noise.spread.of_seeds * (1 / noise.seeds + 1 / noise.seeds[leader]), noise.image_factor
+    variance = noise.spread.of_seeds * (1 / noise.seeds + 1 / noise.seeds[leader])
     images = noise.images()
     variance += 0.5 / images**2 + 0.5 / images[leader] ** 2
     (own,) = (group for group in noise.groups if leader in group.members) if noise.groups else (None,)
@@ -113,11 +113,11 @@ def _screened(noise: Noise) -> tuple[list[int], float]:
         scale = len(group.means)
         if group is own:
             best = group.means[:, [group.members.index(leader)]]
-            variance[group.members] += factor * (best - group.means).var(axis=0, dtype="float64") / scale
+            variance[group.members] += noise.crossing * (best - group.means).var(axis=0, dtype="float64") / scale
         elif own is not None:
             best = own.means[:, own.members.index(leader)]
-            variance[group.members] += factor * group.means.var(axis=0, dtype="float64") / scale
-            variance[group.members] += factor * float(best.var(dtype="float64")) / len(best)
+            variance[group.members] += noise.crossing * group.means.var(axis=0, dtype="float64") / scale
+            variance[group.members] += noise.crossing * float(best.var(dtype="float64")) / len(best)
     reach = limit * np.sqrt(variance)
     kept = np.flatnonzero(noise.values[leader] - noise.values <= reach)
     return [int(number) for number in kept], float(np.median(reach))
@@ -174,7 +174,7 @@ def winner_of(noise: Noise, members: Sequence[int], leader: int, select: Ranking
     variance = float(own.covariance(row)[0, 0])
     if select.is_share:
         share = min(1.0, max(0.0, expected))
-        variance = own.image_factor * share * (1 - share) / float(own.images()[at]) + seeds
+        variance = own.crossing * share * (1 - share) / float(own.images()[at]) + seeds
     quantile = NormalDist().inv_cdf((1 + LEVEL) / 2)
     if seeds > 0:
         from scipy import stats

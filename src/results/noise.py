@@ -58,7 +58,8 @@ NO_SPREAD = Spread(0.0, 0.0, 0.0)
 class Noise:
     """`values`: of the settings, higher is better, float (K,). `seeds`: runs of each setting, (K,). `groups`: the
     scores per image; empty without results per image. `spread`: that of a run. `better`: that of the better half of
-    the settings, if it is known to be larger. `image_factor`: what the covariance by the images is multiplied with.
+    the settings, if it is known to be larger. `crossing`: the variance of a mean over images, as a multiple of that of
+    one network on these images.
     """
 
     values: NDArray[np.float64]
@@ -66,7 +67,7 @@ class Noise:
     groups: Sequence[ImageGroup]
     spread: Spread
     better: Spread
-    image_factor: float = 1.0
+    crossing: float = 1.0
 
     @property
     def has_images(self) -> bool:
@@ -116,9 +117,8 @@ class Noise:
 
         own = self._floor().copy()
         for group in self.groups:
-            own[group.members] += (
-                _centred(group).astype("float64").var(axis=0, ddof=1) / len(group.means) * self.image_factor
-            )
+            variance = _centred(group).astype("float64").var(axis=0, ddof=1)
+            own[group.members] += self.crossing * variance / len(group.means)
         if not self.spread.degrees:
             from statistics import NormalDist
 
@@ -153,7 +153,7 @@ class Noise:
         total = np.zeros(2 * (len(contrasts),))
         for group in self.groups:
             own = (_centred(group) @ contrasts[:, group.members].T.astype("float32")).astype("float64")
-            total += own.T @ own / _scale(len(own)) * self.image_factor
+            total += self.crossing * (own.T @ own) / _scale(len(own))
         return total
 
 
@@ -168,8 +168,7 @@ def noise_of(
     `groups` are taken in their place.
 
     `basis`: orthonormal columns that span what the model of a grid explains, (K, P); it is used where no setting has
-    several seeds. None if the settings are no grid. `crossed`: whether the scores are of crossed predictions, whose
-    means vary more than those of one network. Where the spread of a run is known, it contains that.
+    several seeds. None if the settings are no grid. `crossed`: the scores are crossed ones, of several epochs.
     """
     import numpy as np
 
@@ -186,8 +185,9 @@ def noise_of(
     else:
         pooled = better = NO_SPREAD
     larger = better if better.variance > pooled.variance else pooled
-    factor = CROSSED_VARIANCE if crossed and not pooled.degrees else 1.0
-    return Noise(means, sizes.astype("float64"), groups, pooled, larger, factor)
+    # The choice of the epochs adds to the noise of a run. An estimate of that noise has it already.
+    crossing = CROSSED_VARIANCE if crossed and not pooled.degrees else 1.0
+    return Noise(means, sizes.astype("float64"), groups, pooled, larger, crossing)
 
 
 def _of_repetitions(

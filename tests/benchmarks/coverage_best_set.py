@@ -60,12 +60,17 @@ def null_grid(random: Random) -> Sequence[Found]:
     return found, not found.said
 
 
-def level_luck(random: Random, images: int, points: Sequence[Mapping[str, Any]], sd: float) -> Sweep:
-    """Equal settings whose levels share some luck with the images, as networks of one architecture do."""
+def level_luck(
+    random: Random, images: int, points: Sequence[Mapping[str, Any]], sd: float, size: float = 0.25
+) -> Sweep:
+    """Equal settings whose levels share some luck with the images, as networks of one architecture do.
+
+    `size`: the standard deviation of a level's luck; that of an image's difficulty is 0.77.
+    """
     luck = np.zeros((images, len(points)), dtype="float32")
     for axis in points[0]:
         codes = np.array([point[axis] for point in points])
-        luck += (random.standard_normal((images, codes.max() + 1)) * 0.15)[:, codes]
+        luck += (random.standard_normal((images, codes.max() + 1)) * size)[:, codes]
     return sweep_of(random, [0.4] * len(points), images, sd=sd, points=points, luck=luck)
 
 
@@ -166,6 +171,11 @@ ROWS = [
         0.95,
         lambda r: kept_through_answer(sweep_of(r, [0.5] * 8, 600, sd=0.01, seeds=3, points=EIGHT)),
     ),
+    _grid("best of 40 epochs, n 600, 16 cells", lambda r: epochs_of(r, [0.4] * 16, 600, 40, points=SIXTEEN)),
+    _grid(
+        "best of 10 epochs, 3 seeds, n 600, 8 cells, seed sd 0.005",
+        lambda r: epochs_of(r, [0.4] * 8, 600, 10, seeds=3, sd=0.005, points=EIGHT),
+    ),
     _two("2 seeds, n 1000, seed sd 0.03", equal(2, 1000, sd=0.03, seeds=2, points=TWO)),
     _two("2 seeds, n 1000, seed sd 0.01", equal(2, 1000, sd=0.01, seeds=2, points=TWO)),
     _two("3 seeds, n 1000, seed sd 0.01", equal(2, 1000, sd=0.01, seeds=3, points=TWO)),
@@ -178,7 +188,8 @@ ROWS = [
     _networks("these 6 networks, n 50, accuracy 0.97", trained_networks(50, 0.97, 6)),
     _networks("these 48 networks, n 200, accuracy 0.95", trained_networks(200, 0.95, 48)),
     _networks("these 8 networks, n 1000, accuracy 0.4", trained_networks(1000, 0.4, 8)),
-    _networks("these 5 networks, best of 10 epochs, n 600", lambda r: epochs_of(r, [0.5] * 5, 600, 10)),
+    _networks("these 8 networks, best of 40 epochs, n 600", lambda r: epochs_of(r, [0.4] * 8, 600, 40, points=EIGHT)),
+    _networks("these 8 networks, best of 10 epochs, n 600", lambda r: epochs_of(r, [0.4] * 8, 600, 10, points=EIGHT)),
     _networks("these 8 networks, n 8000, seed sd 0.005", trained_networks(8000, 0.4, 8, 0.005)),
     Row(
         BETTER.replace("settings", "networks"),

@@ -53,6 +53,7 @@ ROWS = [
     _network("8 networks, n 200, accuracy 0.99", trained_networks(200, 0.99, 8)),
     _network("6 networks, n 50, accuracy 0.97", trained_networks(50, 0.97, 6)),
     _network("8 networks, n 1000, accuracy 0.4", trained_networks(1000, 0.4, 8)),
+    _network("8 networks, best of 10 epochs, n 600", lambda r: epochs_of(r, [0.4] * 8, 600, 10, points=EIGHT)),
     _setting("n 8000, 24 cells, seed sd 0.005", lambda r: sweep_of(r, [0.4] * 24, 8000, sd=0.005, points=HALF)),
     _setting("n 8000, 16 cells, seed sd 0.004", lambda r: sweep_of(r, [0.4] * 16, 8000, sd=0.004, points=SIXTEEN)),
     _setting("n 1000, 8 cells, seed sd 0.007", lambda r: sweep_of(r, [0.4] * 8, 1000, sd=0.007, points=EIGHT)),

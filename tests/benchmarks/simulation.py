@@ -39,14 +39,14 @@ class Sweep:
     """The results of settings with a known truth.
 
     `truths`: the accuracy of each setting on all images, mean over all seeds, (K,). `networks`: that of each run, by
-    setting. `scores`: (N, runs) float32, setting by setting, higher is better; None without results per image.
-    `values`: the displayed value of each run, by setting. `points`: the values of its axes, by setting. `chosen`: the
-    scores of the displayed epoch, where `scores` are the crossed ones.
+    setting. `correct`: (N, runs) float32, setting by setting, or other scores for which higher is better; None without
+    results per image. `values`: the displayed value of each run, by setting. `points`: the values of its axes, by
+    setting. `chosen`: as `correct`, of the displayed epoch, where `correct` are the crossed ones.
     """
 
     truths: Floats
     networks: Sequence[Floats]
-    scores: NDArray[np.float32] | None
+    correct: NDArray[np.float32] | None
     values: Sequence[Floats]
     points: Sequence[Mapping[str, Any]]
     chosen: NDArray[np.float32] | None = None
@@ -73,7 +73,7 @@ class Sweep:
             self,
             truths=self.truths[list(kept)],
             networks=[self.networks[number] for number in kept],
-            scores=None if self.scores is None else self.scores[:, columns],
+            correct=None if self.correct is None else self.correct[:, columns],
             values=[self.values[number] for number in kept],
             points=[self.points[number] for number in kept] if self.points else (),
             chosen=None if self.chosen is None else self.chosen[:, columns],
@@ -86,25 +86,26 @@ class Sweep:
     def noise(self, *, is_grid: bool = True) -> Noise:
         """The noise, as the results of a sweep have it."""
         basis = self.design().basis if is_grid and self.points else None
-        return noise_of([own.tolist() for own in self.values], self.groups(), basis, crossed=self.chosen is not None)
+        values = [own.tolist() for own in self.values]
+        return noise_of(values, self.groups(), basis, crossed=self.chosen is not None)
 
     def without_collapsed(self) -> Sweep:
         """The sweep that is compared: without the settings that src/results/answer.py leaves out."""
         if self.repeated or not self.points:
             return self
-        values = np.array([own.mean() for own in self.values]) if self.scores is None else self.scores.mean(axis=0)
+        values = np.array([own.mean() for own in self.values]) if self.correct is None else self.correct.mean(axis=0)
         everything = range(len(self.values))
         collapsed = find_outliers(values.astype("float64"), lambda kept: self.restricted(kept).design()).collapsed
         return self.restricted([number for number in everything if number not in collapsed]) if collapsed else self
 
     def groups(self) -> list[ImageGroup]:
         """The scores per image."""
-        if self.scores is None:
+        if self.correct is None:
             return []
         sizes = [len(own) for own in self.values]
-        parts = np.split(self.scores, np.cumsum(sizes)[:-1], axis=1)
+        parts = np.split(self.correct, np.cumsum(sizes)[:-1], axis=1)
         means = np.stack([part.mean(axis=1) for part in parts], axis=1)
-        return [ImageGroup(list(range(len(sizes))), list(range(sum(sizes))), self.scores, means)]
+        return [ImageGroup(list(range(len(sizes))), list(range(sum(sizes))), self.correct, means)]
 
     def table(self, failed: Sequence[int] = ()) -> Table:
         """The table of the runs, `s0` or `s0-1` (setting and seed). `failed`: numbers of settings that crashed."""
@@ -112,7 +113,7 @@ class Sweep:
         for number, own in enumerate(self.values):
             for seed, value in enumerate(own.tolist()):
                 row: Row = {"index": len(rows), "run": f"s{number}-{seed}", "state": "done", **self.points[number]}
-                row |= {SEED_AXIS: seed, "val/accuracy": value}
+                row |= {SEED_AXIS: seed, "val/accuracy": value, "epochs": 1.0 if self.chosen is None else 2.0}
                 if number in failed:
                     row |= {"state": "crashed", "val/accuracy": None}
                 rows.append(row)
@@ -125,9 +126,9 @@ class Sweep:
         columns = {row["run"]: number for number, row in enumerate(table.rows)}
 
         def predictions_of(run: str) -> Predictions | None:
-            if self.scores is None:
+            if self.correct is None:
                 return None
-            scores = self.scores[:, columns[run]]
+            scores = self.correct[:, columns[run]]
             if self.chosen is None:
                 return _predictions(scores)
             return replace(_predictions(self.chosen[:, columns[run]]), crossed=_predictions(scores))
@@ -228,7 +229,9 @@ def epochs_of(
         scores[:, run] = crossed_bits(bits) if crossed else bits[best]
     gain = _gain(images, epochs, epoch_sd, float(truths.max()))
     values = chosen.mean(axis=0, dtype="float64")
-    return Sweep(truths + gain, np.split(networks, ends), scores, np.split(values, ends), points, chosen)
+    return Sweep(
+        truths + gain, np.split(networks, ends), scores, np.split(values, ends), points, chosen if crossed else None
+    )
 
 
 def crossed_bits(epochs: NDArray[np.bool_]) -> NDArray[np.bool_]:

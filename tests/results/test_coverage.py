@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from tests.benchmarks.coverage import PARTS, rows_of_part
-from tests.benchmarks.coverage_best_set import ALL, EIGHT, kept_best, noisy_half
+from tests.benchmarks.coverage_best_set import ALL, EIGHT, SIXTEEN, kept_best, level_luck, noisy_half
+from tests.benchmarks.coverage_effects import any_clear, effects_in, first_p_value
 from tests.benchmarks.coverage_row import Outcome, Row, Tally, held, replicate, shared
 from tests.benchmarks.coverage_winner import through_answer
 from tests.benchmarks.simulation import epochs_of, grid_of, sweep_of
@@ -27,6 +28,7 @@ SITUATIONS = {
         "2 seeds, n 1000, seed sd 0.03": 150,
         "3 seeds, n 200, accuracy 0.99, seed sd 0.003": 100,
         "these 8 networks, n 1000, accuracy 0.4": 100,
+        "these 8 networks, best of 10 epochs, n 600": 150,
     },
     "winner": {
         "8 networks, n 200, accuracy 0.99": 80,
@@ -40,7 +42,6 @@ SITUATIONS = {
         "48 cells, five axes, no images": 60,
         "48 cells, 40 % missing, no images": 60,
         "two of four axes interact, 36 cells, 20 % missing": 60,
-        "levels share luck, 16 cells, n 600": 60,
         "random search, 12 runs, three numbers, no images": 100,
         "one axis of 8 learning rates, no images": 100,
         "three values, 48 cells, 20 % missing, no images": 60,
@@ -79,6 +80,14 @@ def test_a_statement_is_right_as_often_as_it_says(part: str, situation: str, cou
 def test_the_noise_of_the_better_settings_decides_if_it_is_larger() -> None:
     row = Row(ALL, "no images, 8 cells, 3 seeds", 0.95, lambda random: kept_best(noisy_half(random, 0, EIGHT, 3)))
     assert row.rate(300) > 0.9
+
+
+def test_the_luck_of_a_level_with_the_images_is_no_effect() -> None:
+    random = np.random.default_rng(4)
+    found = [effects_in(level_luck(random, 600, SIXTEEN, 0.0, size=0.5)) for _ in range(60)]
+    # 3 are expected. Without the noise of the images, 11 are found.
+    assert sum(first_p_value(effects) < 0.05 for effects in found) <= 6
+    assert sum(any_clear(effects, 1) for effects in found) <= 6
 
 
 def test_the_value_of_the_best_of_many_epochs_is_too_high_unless_it_is_crossed() -> None:

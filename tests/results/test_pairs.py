@@ -64,17 +64,13 @@ def test_a_difference_of_shares_stays_within_minus_1_and_1() -> None:
     assert found.estimate.interval(0.9999)[1] > 1
 
 
-def test_seeds_and_crossed_predictions_widen_the_interval() -> None:
+def test_crossed_predictions_widen_the_interval() -> None:
     own, theirs = network(first_of(200, 120)), network(first_of(200, 100))
     plain = compare_predictions(own, theirs, "accuracy")
     error = adjusted_wald(own.correct, theirs.correct).error
     assert plain
     assert plain.estimate
     assert plain.estimate.error == pytest.approx(error)
-    seeds = compare_predictions(own, theirs, "accuracy", seed_variance=2e-4)
-    assert seeds
-    assert seeds.estimate
-    assert seeds.estimate.error == pytest.approx(np.sqrt(error**2 + 2e-4))
     crossed = replace(own, crossed=network(first_of(200, 110)))
     found = compare_predictions(crossed, replace(theirs, crossed=theirs), "accuracy")
     assert found
