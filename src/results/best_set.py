@@ -70,7 +70,7 @@ def contenders_of(noise: Noise) -> Contenders | None:
     screened = len(kept) < len(noise.values)
     noise = noise.restricted(kept)
     contrasts = np.eye(len(kept))
-    variance, drawn = noise.covariance(contrasts), noise.draws(contrasts)
+    variance, drawn = noise.sample(contrasts)
     errors = _errors(variance)
     members = np.arange(len(kept))
     while len(members) > 1:
@@ -171,7 +171,7 @@ def winner_of(noise: Noise, members: Sequence[int], leader: int, select: Ranking
     seeds = float(of_seeds[at])
     row = np.zeros((1, len(members)))
     row[0, at] = 1
-    variance = float(own.covariance(row)[0, 0])
+    variance = float(own.sample(row)[0][0, 0])
     if select.is_share:
         share = min(1.0, max(0.0, expected))
         variance = own.crossing * share * (1 - share) / float(own.images()[at]) + seeds

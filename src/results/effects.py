@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from src.results.design import Design, Trend, Which, span
 from src.results.failures import LevelFailures
 from src.results.intervals import LEVEL, Interval, around, holm
-from src.results.noise import DRAWS, Noise
+from src.results.noise import Noise
 from src.results.ranking import Ranking
 from src.results.terminal import show_value
 
@@ -220,7 +220,8 @@ class _Analysis:
             scale = (rows / noise.seeds) @ rows.T
             ratio = float(found @ np.linalg.solve(scale, found)) / len(rows) / spread.variance
             return float(stats.f.sf(ratio, len(rows), spread.degrees))
-        inverse, drawn = np.linalg.pinv(noise.covariance(rows), hermitian=True), noise.draws(rows)
+        covariance, drawn = noise.sample(rows)
+        inverse = np.linalg.pinv(covariance, hermitian=True)
         return float(((drawn @ inverse) * drawn).sum(axis=1).__ge__(found @ inverse @ found).mean())
 
     def levels(self, number: int, *, compare: bool) -> list[Level]:
@@ -251,7 +252,7 @@ class _Analysis:
         if not noise.has_images:
             errors = np.sqrt(spread.variance * (rows**2 / noise.seeds).sum(axis=1))
             return [float(half) for half in stats.t.ppf((1 + LEVEL) / 2, spread.degrees) * errors]
-        return [float(half) for half in np.quantile(np.abs(noise.draws(rows)), LEVEL, axis=0)]
+        return [float(half) for half in np.quantile(np.abs(noise.sample(rows)[1]), LEVEL, axis=0)]
 
     def _worse(self, rows: NDArray[np.float64]) -> list[frozenset[int]] | None:
         """For each level, those that are better, of all differences at once."""
@@ -261,13 +262,14 @@ class _Analysis:
         if count > _MOST_COMPARED:
             return None
         first, second = np.triu_indices(count, 1)
-        pairs, noise = rows[first] - rows[second], self._noise
-        errors = np.sqrt(np.maximum(np.diag(noise.covariance(pairs)), 1e-18))
-        drawn = noise.draws(rows, DRAWS)
+        covariance, drawn = self._noise.sample(rows)
+        variance = np.diag(covariance)
+        errors = np.sqrt(np.maximum(variance[first] + variance[second] - 2 * covariance[first, second], 1e-18))
         largest = np.max(
             [np.abs(drawn[:, a] - drawn[:, b]) / e for a, b, e in zip(first, second, errors, strict=True)], 0
         )
-        distances = (pairs @ noise.values) / errors / np.quantile(largest, LEVEL)
+        means = rows @ self._noise.values
+        distances = (means[first] - means[second]) / errors / np.quantile(largest, LEVEL)
         better: list[set[int]] = [set() for _ in range(count)]
         for one, other, distance in zip(first.tolist(), second.tolist(), distances, strict=True):
             if distance > 1:

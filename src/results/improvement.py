@@ -91,7 +91,7 @@ def _between_settings(
     noise = noise_of([list(each.values) for each in named], scores.groups, None)
     noise = replace(noise, spread=max(spreads, key=lambda spread: spread.variance))
     contrast = np.array([[-1.0, 1.0]])
-    half = float(np.quantile(np.abs(noise.draws(contrast)), LEVEL))
+    half = float(np.quantile(np.abs(noise.sample(contrast)[1]), LEVEL))
     value = select.score(float(noise.values[1] - noise.values[0]))
     estimate = Estimate.from_half_width(value, half)
     return Difference(value, estimate, len(scores.groups) == 1, scores.crossed, select.is_share)

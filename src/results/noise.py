@@ -92,24 +92,21 @@ class Noise:
         groups = kept_of(self.groups, kept)
         return replace(self, values=self.values[kept], seeds=self.seeds[kept], groups=groups)
 
-    def covariance(self, contrasts: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The covariance of contrasts (C, K) of the values, (C, C)."""
-        own = (contrasts * (self.spread.of_seeds / self.seeds + self._floor())) @ contrasts.T
-        total: NDArray[np.float64] = own + self._of_images(contrasts)
-        return total
-
-    def draws(self, contrasts: NDArray[np.float64], count: int = DRAWS) -> NDArray[np.float64]:
-        """Draws of the noise of contrasts (C, K), (count, C). The same each time."""
+    def sample(
+        self, contrasts: NDArray[np.float64], count: int = DRAWS
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The covariance (C, C) of contrasts (C, K) of the values, and draws of their noise, (count, C). The same draws
+        each time.
+        """
         import numpy as np
 
-        random = np.random.default_rng(0)
-        size = count, len(contrasts)
-        floor = (contrasts * self._floor()) @ contrasts.T
-        drawn = random.standard_normal(size) @ _root(self._of_images(contrasts) + floor)
+        random, size = np.random.default_rng(0), (count, len(contrasts))
+        by_images = self._of_images(contrasts) + (contrasts * self._floor()) @ contrasts.T
+        by_seeds = (contrasts / self.seeds) @ contrasts.T
+        drawn = random.standard_normal(size) @ _root(by_images)
         if self.spread.degrees:
-            of_seeds = _root((contrasts / self.seeds) @ contrasts.T)
-            drawn += self._drawn_sd(random, count)[:, None] * (random.standard_normal(size) @ of_seeds)
-        return drawn
+            drawn += self._drawn_sd(random, count)[:, None] * (random.standard_normal(size) @ _root(by_seeds))
+        return by_images + self.spread.of_seeds * by_seeds, drawn
 
     def half_widths(self, level: float) -> NDArray[np.float64]:
         """How far the value of each setting is from the truth, at most, with `level`: of new images and seeds, (K,)."""
@@ -117,7 +114,7 @@ class Noise:
 
         own = self._floor().copy()
         for group in self.groups:
-            variance = _centred(group).astype("float64").var(axis=0, ddof=1)
+            variance = group.means.var(axis=0, dtype="float64", ddof=1)
             own[group.members] += self.crossing * variance / len(group.means)
         if not self.spread.degrees:
             from statistics import NormalDist
@@ -152,7 +149,7 @@ class Noise:
 
         total = np.zeros(2 * (len(contrasts),))
         for group in self.groups:
-            own = (_centred(group) @ contrasts[:, group.members].T.astype("float32")).astype("float64")
+            own = _centred(group, contrasts[:, group.members].T)
             total += self.crossing * (own.T @ own) / _scale(len(own))
         return total
 
@@ -256,18 +253,18 @@ def _residual_of_images(basis: NDArray[np.float64], groups: Sequence[ImageGroup]
 
     own, across = np.zeros(count), np.zeros_like(basis)
     for group in groups:
-        centred = _centred(group)
-        inside = centred @ basis[group.members].astype("float32")
-        own[group.members] += np.square(centred, dtype="float64").sum(axis=0) / _scale(len(centred))
-        across[group.members] += (centred.T @ inside).astype("float64") / _scale(len(centred))
+        images, inside = len(group.means), _centred(group, basis[group.members])
+        own[group.members] += group.means.var(axis=0, dtype="float64") * images / _scale(images)
+        across[group.members] += (group.means.T @ inside.astype("float32")).astype("float64") / _scale(images)
     explained = basis.T @ across
     found: NDArray[np.float64] = own - 2 * (across * basis).sum(axis=1) + ((basis @ explained) * basis).sum(axis=1)
     return np.maximum(found, 0.0)
 
 
-def _centred(group: ImageGroup) -> NDArray[np.float32]:
-    """The settings' scores less their means, (N, members)."""
-    centred: NDArray[np.float32] = group.means - group.means.mean(axis=0, dtype="float64").astype("float32")
+def _centred(group: ImageGroup, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums of the settings' scores with weights (members, C), less their means over the images, (N, C)."""
+    sums = (group.means @ weights.astype("float32")).astype("float64")
+    centred: NDArray[np.float64] = sums - sums.mean(axis=0)
     return centred
 
 

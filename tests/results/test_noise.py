@@ -12,12 +12,12 @@ def test_the_covariance_by_images_is_that_of_the_means() -> None:
     assert sweep.correct is not None
     noise = sweep.noise()
     expected = np.cov(sweep.correct, rowvar=False) / 400 + np.eye(3) * 0.5 / 400**2
-    assert noise.covariance(np.eye(3)) == pytest.approx(expected, rel=1e-4)
-    drawn = noise.draws(np.eye(3), 40_000)
+    assert noise.sample(np.eye(3))[0] == pytest.approx(expected, rel=1e-4)
+    drawn = noise.sample(np.eye(3), 40_000)[1]
     assert np.cov(drawn, rowvar=False) == pytest.approx(expected, rel=0.05)
     difference = np.array([[1.0, -1.0, 0.0]])
     paired = float((sweep.correct[:, 0] - sweep.correct[:, 1]).var(ddof=1)) / 400 + 1.0 / 400**2
-    assert float(noise.covariance(difference)[0, 0]) == pytest.approx(paired, rel=1e-4)
+    assert float(noise.sample(difference)[0][0, 0]) == pytest.approx(paired, rel=1e-4)
 
 
 @pytest.mark.parametrize(("seeds", "points"), [(4, grid_of(2, 2, 2)), (1, grid_of(2, 3, 4))])
@@ -64,8 +64,8 @@ def test_a_noisier_better_half_gives_the_larger_spread() -> None:
 def test_draws_are_the_same_each_time_and_have_the_tails_of_few_degrees_of_freedom() -> None:
     noise = noise_of([[0.5, 0.52], [0.6, 0.58]], [], None)
     contrast = np.array([[1.0, -1.0]])
-    drawn = noise.draws(contrast, 50_000)
-    assert np.array_equal(drawn, noise.draws(contrast, 50_000))
+    covariance, drawn = noise.sample(contrast, 50_000)
+    assert np.array_equal(drawn, noise.sample(contrast, 50_000)[1])
     # 4.3027: Student's quantile with two degrees of freedom.
-    error = float(np.sqrt(noise.covariance(contrast)[0, 0]))
+    error = float(np.sqrt(covariance[0, 0]))
     assert np.quantile(np.abs(drawn), 0.95) == pytest.approx(4.3027 * error, rel=0.03)
