@@ -112,7 +112,7 @@ aggregate: $(READY) ## write tables and figures of all sweeps; SWEEP=NAME for on
 bench: $(READY) ## measure against the conventional way and write the table into docs/performance.md; ONLY=NAME for a part
 	@$(PY) -m tests.benchmarks.bench $(OPTIONS) $(if $(ONLY),--only $(ONLY),--write)
 
-coverage: $(READY) ## simulate how often the statements about results are right (30 minutes) and write the tables into docs/statistics.md; ONLY=NAME for a part, REPLICATIONS=100 for a quick look that writes nothing
+coverage: $(READY) ## simulate how often the statements about results are right (25 to 40 minutes) and write the tables into docs/statistics.md; ONLY=NAME for a part, REPLICATIONS=100 for a quick look that writes nothing
 	@$(PY) -m tests.benchmarks.coverage $(if $(ONLY),--only $(ONLY)) $(if $(REPLICATIONS),--replications $(REPLICATIONS),--write)
 
 report: $(READY) ## write the report of the experiment from its runs; REPORT_LANG=fr for French, SET= and CONFIG= as with the runs
