@@ -8,10 +8,11 @@ from typing import Any
 
 from src.results.answer import Answer
 from src.results.collection import answer_of_sweep
-from src.results.image_scores import read_scores
+from src.results.image_scores import ImageScores, read_scores
 from src.results.intervals import LEVEL, Estimate
-from src.results.noise import noise_of
+from src.results.noise import Spread, noise_of
 from src.results.pairs import UNPAIRED, Difference, Scope, difference_of, told, verdicts
+from src.results.ranking import Ranking
 from src.results.settings import SettingResults
 from src.runs.predictions import Predictions
 from src.runs.rundir import SweepDir
@@ -71,8 +72,6 @@ def _between_settings(
     """The second setting minus the first, with the noise of images and seeds; None unless both sweeps have estimates of
     the latter, and both settings results per image.
     """
-    import numpy as np
-
     spreads = [answer.noise.spread for answer in answers if answer.noise and answer.noise.spread.degrees]
     # Runs of two sweeps may have the same name.
     named = [
@@ -88,7 +87,19 @@ def _between_settings(
     scores = read_scores(named, select.name, predictions_of) if len(spreads) == 2 else None
     if scores is None:
         return None
-    noise = noise_of([list(each.values) for each in named], scores.groups, None)
+    return difference_of_settings(scores, [len(each.values) for each in named], spreads, select)
+
+
+def difference_of_settings(
+    scores: ImageScores, seeds: Sequence[int], spreads: Sequence[Spread], select: Ranking
+) -> Difference:
+    """The second of two settings minus the first one, in the metric's own sign, with the noise of images and seeds.
+
+    `seeds`: of each. `spreads`: estimates of that of a run; the largest counts.
+    """
+    import numpy as np
+
+    noise = noise_of([[0.0] * count for count in seeds], scores.groups, None)
     noise = replace(noise, spread=max(spreads, key=lambda spread: spread.variance))
     contrast = np.array([[-1.0, 1.0]])
     half = float(np.quantile(np.abs(noise.sample(contrast)[1]), LEVEL))

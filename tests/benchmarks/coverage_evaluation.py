@@ -17,11 +17,15 @@ from numpy.typing import NDArray
 from scipy import special
 
 from src.results.calibration import calibration_error
+from src.results.design import Design
 from src.results.evaluation import compare_with_val, intervals_of
+from src.results.image_scores import ImageGroup, ImageScores
+from src.results.improvement import difference_of_settings
+from src.results.noise import noise_of
 from src.results.pairs import compare_predictions, verdicts
 from src.runs.predictions import Predictions
 from tests.benchmarks.coverage_row import Random, Row
-from tests.benchmarks.simulation import crossed_bits
+from tests.benchmarks.simulation import SELECT, crossed_bits, grid_of, sweep_of
 
 Bits = NDArray[np.bool_]
 
@@ -130,6 +134,25 @@ def improvement_covers(random: Random, n: int, first: int, refined: int, spread:
     return bool(low <= accuracies[places[1]] - accuracies[places[0]] <= high)
 
 
+def settings_cover(random: Random, n: int, spread: float) -> bool:
+    """Whether the interval for the best settings of two grids, whose settings are all equal, includes 0."""
+    whole = sweep_of(random, [0.4] * 57, n, sd=spread)
+    assert whole.correct is not None
+    best, spreads = [], []
+    for place, points in ((slice(48), grid_of(2, 2, 3, 2, 2)), (slice(48, 57), grid_of(3, 3))):
+        scores, numbers = whole.correct[:, place], list(range(len(points)))
+        basis = Design(points, list(points[0]), repeated=False).basis
+        noise = noise_of([[0.0]] * len(points), [ImageGroup(numbers, numbers, scores, scores)], basis)
+        best.append(scores[:, int(noise.values.argmax())])
+        spreads.append(noise.spread)
+    both = np.stack(best, axis=1)
+    found = difference_of_settings(
+        ImageScores([ImageGroup([0, 1], [0, 1], both, both)], False), [1, 1], spreads, SELECT
+    )
+    low, high = found.interval() or (0.0, 0.0)
+    return low <= 0 <= high
+
+
 def macro_f1_covers(random: Random, sizes: Sequence[int], accuracy: float) -> bool:
     """Whether the interval of macro F1 holds the true one, with wrong predictions spread evenly over the classes."""
     classes, counts = len(sizes), np.asarray(sizes)
@@ -169,6 +192,7 @@ ECE = "the interval holds the true calibration error"
 PAIR = "the interval holds the difference of these two networks"
 VARIANTS = "one of 4 variants differs from the base, where all networks are equal"
 BETTER = "the interval holds the difference of the best networks of two grids"
+SETTINGS = "the interval holds the difference of the best settings of two grids"
 F1 = "the interval holds the true macro F1"
 LOSS = "the interval holds the true loss, where one is given"
 UNEVEN = tuple(round(4 * 1.6**place) for place in range(10))
@@ -195,6 +219,12 @@ ROWS = (
     Row(VARIANTS, "best of 40 epochs, 600 images", 0.05, lambda r: any_variant_differs(r, 600, 0.5, 40)),
     Row(BETTER, "48 and 9 equal cells, 1000 images", 0.95, lambda r: improvement_covers(r, 1000, 48, 9, 0.0)),
     Row(BETTER, "48 and 9 cells, sd 0.005, 8000 images", 0.95, lambda r: improvement_covers(r, 8000, 48, 9, 0.005)),
+    Row(
+        SETTINGS,
+        "48 and 9 cells, seed sd 0.005, 8000 images",
+        0.95,
+        lambda r: settings_cover(r, 8000, 0.005),
+    ),
     Row(F1, "2 classes of 50 images, accuracy 0.99", 0.95, lambda r: macro_f1_covers(r, [50] * 2, 0.99)),
     Row(F1, "10 classes of 20 images, accuracy 0.99", 0.95, lambda r: macro_f1_covers(r, [20] * 10, 0.99)),
     Row(F1, "10 classes of 4 to 275 images, accuracy 0.9", 0.95, lambda r: macro_f1_covers(r, UNEVEN, 0.9)),
