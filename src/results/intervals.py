@@ -2,6 +2,7 @@
 
 wilson(hits, n)                    a share, such as an accuracy
 around(value, half, ...)           a share or another value whose 95 % half-width is known
+exact_around(share, half, n)       the same of a share, of which few may be wrong
 holm(p_values)                     p values of several tests, corrected for their number
 t_interval(values)                 the mean of a few values, such as the accuracies of several seeds
 bootstrap_error(statistic, n)      the standard error of any statistic of n images
@@ -75,6 +76,19 @@ def around(value: float, half: float, *, is_share: bool, n: float = math.inf, le
     low, high = (centre - reach) / (1 + parts), (centre + reach) / (1 + parts)
     # Rounding must not put the share outside of a narrow interval.
     return (0.0 if share == 0 else max(0.0, min(low, share))), (1.0 if share == 1 else min(1.0, max(high, share)))
+
+
+def exact_around(share: float, half: float, n: float, level: float = LEVEL) -> Interval:
+    """The exact interval (Clopper and Pearson 1934, Biometrika 26:404) of a share whose half-width with `level` is
+    `half`, with its effective sample size, at most `n`. Wilson's covers less than it says where few are wrong.
+    """
+    from scipy import stats
+
+    variance, spread = (half / NormalDist().inv_cdf((1 + level) / 2)) ** 2, share * (1 - share)
+    size = min(n, spread / variance) if variance > 0 and spread > 0 else n
+    hits, tail = share * size, (1 - level) / 2
+    low = float(stats.beta.ppf(tail, hits, size - hits + 1)) if hits > 0 else 0.0
+    return low, float(stats.beta.ppf(1 - tail, hits + 1, size - hits)) if hits < size else 1.0
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
