@@ -19,6 +19,8 @@ FAILED = ("diverged", "crashed", "out_of_memory")
 _COLLAPSED = 0.01
 _MOST_COLLAPSED = 0.1
 _NAMED = 4.0
+# Residuals that differ by less are equal up to rounding.
+_TIED = 1e-6
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def find_outliers(values: NDArray[np.float64], design_of: Callable[[Sequence[int
     kept, collapsed = list(range(len(values))), list[int]()
     while True:
         design = design_of(kept)
-        if design.degrees <= LEAST_DEGREES:
+        if design.degrees < LEAST_DEGREES:
             return Outliers(collapsed, [])
         own, basis = values[kept], design.basis
         residuals = own - basis @ (basis.T @ own)
@@ -68,11 +70,14 @@ def find_outliers(values: NDArray[np.float64], design_of: Callable[[Sequence[int
             return Outliers(collapsed, [])
         rest = np.maximum((total - squares) / (design.degrees - 1), 1e-12 * total)
         distances = np.sqrt(squares / rest)
-        worst = int(distances.argmax())
+        # A complete pair of values has two residuals of one size: the cell that is far from the others is the worst one.
+        largest = np.flatnonzero(distances >= (1 - _TIED) * distances.max())
+        worst = int(largest[np.abs(own[largest] - np.median(own)).argmax()])
         p_value = 2 * float(stats.t.sf(distances[worst], design.degrees - 1))
         most = max(1, int(_MOST_COLLAPSED * len(values)))
         if p_value >= _COLLAPSED / len(kept) or residuals[worst] > 0 or len(collapsed) >= most:
-            return Outliers(collapsed, [kept[number] for number in np.flatnonzero(distances > _NAMED)])
+            far = [number for number in np.flatnonzero(distances > _NAMED) if number == worst or number not in largest]
+            return Outliers(collapsed, [kept[number] for number in far])
         collapsed.append(kept.pop(worst))
 
 

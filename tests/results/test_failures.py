@@ -107,3 +107,30 @@ def test_noise_alone_collapses_in_at_most_one_grid_of_fifty() -> None:
         assert answer.best_set is not None
         found += bool(answer.best_set.collapsed)
     assert found <= 3
+
+
+@pytest.mark.parametrize(("value", "collapsed", "far"), [(0.1, [3], []), (0.9, [], [3])])
+@pytest.mark.parametrize("seed", range(4))
+def test_of_a_pair_of_cells_with_equal_residuals_the_odd_one_is_named(
+    seed: int, value: float, collapsed: list[int], far: list[int]
+) -> None:
+    """With an axis of two values, each cell's residual is that of its partner with the other sign."""
+    points = grid_of(3, 4, 2)
+    values = [0.7 + 0.001 * each for each in np.random.default_rng(seed).standard_normal(len(points))]
+    values[3] = value
+    found = answer_of(table_of([float(each) for each in values], points), lambda _: None).best_set
+    assert found is not None
+    assert list(found.collapsed) == [f"k={n}" for n in collapsed]
+    assert list(found.far) == [f"k={n}" for n in far]
+
+
+def test_a_cell_that_collapsed_is_found_with_four_degrees_of_freedom() -> None:
+    """Without it, the noise would be that of the collapse, and nothing could be said about the others."""
+    points = grid_of(3, 3, 2)
+    values = [0.7 + 0.005 * float(each) for each in np.random.default_rng(0).standard_normal(len(points))]
+    values[3] = 0.1
+    found = answer_of(table_of([*values], points), lambda _: None).best_set
+    assert found is not None
+    assert list(found.collapsed) == ["k=3"]
+    assert found.noise is not None
+    assert found.noise < 0.02
