@@ -38,6 +38,10 @@ def effects_blocks(report: Report, answer: Answer) -> Iterator[Block]:
         return
     for sentence in method_statements(effects, select, report.texts):
         yield Paragraph(sentence)
+    if not effects.terms:
+        # One value of each axis is left: only what failed can be said.
+        yield Items(effect_statements(effects, select, report.texts))
+        return
     terms = [
         [
             term.name,

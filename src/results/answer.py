@@ -46,13 +46,13 @@ from src.results.best_set import Winner, contenders_of, winner_of
 from src.results.design import Design
 from src.results.effects import Effects, effects_of
 from src.results.effects_files import effects_json
-from src.results.failures import Outliers, failures_of, find_outliers
+from src.results.failures import FAILED, Outliers, failures_of, find_outliers
 from src.results.image_scores import ImageScores, kept_of, read_scores
 from src.results.next_steps import search_statements
 from src.results.noise import Noise, noise_of
 from src.results.seeds import seed_rows
 from src.results.settings import SettingResults, settings_of
-from src.results.statements import BestSet, Say, best_set_statements, effect_statements, english
+from src.results.statements import BestSet, Say, best_set_statements, digits, effect_statements, english
 from src.results.table import SEED_AXIS, Row, Table
 from src.runs.hparams import axis_key
 from src.runs.predictions import Predictions
@@ -144,13 +144,16 @@ class Answer:
         """What to print below the table."""
         best, row, select, say = self.best(), self.best_row(), self.table.select, english()
         if best is None or row is None:
-            return [*self.notes]
+            states = [row["state"] for row in self.table.rows]
+            failed = sum(state in FAILED for state in states)
+            return [*([say("all_failed", failed=failed, runs=len(states))] if failed else []), *self.notes]
         if len(best.values) > 1:
             axes = "  ".join(f"{axis}={row.get(axis)}" for axis in self.table.axes if axis != SEED_AXIS)
-            lines = [f"best: {axes}  {select.column} {best.mean:.4f}, the mean of {len(best.values)} seeds"]
+            mean = f"{select.column} {digits(best.mean)}, the mean of {len(best.values)} seeds"
+            lines = [f"best: {axes}  {mean}" if axes else f"all seeds: {mean}"]
         else:
             values = dict.fromkeys((select.column, "val/loss"))
-            known = [f"{name} {row[name]:.4f}" for name in values if row.get(name) is not None]
+            known = [f"{name} {digits(row[name])}" for name in values if row.get(name) is not None]
             lines = ["  ".join([f"best: {row['run']}", *known])]
         if self.best_set:
             lines += best_set_statements(self.best_set, select, say)

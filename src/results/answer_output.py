@@ -29,7 +29,7 @@ def write_answer(answer: Answer, rows: Sequence[Row], folder: Path) -> list[Path
 
 def seeds_title(answer: Answer, say: Say) -> str:
     """What the table of the settings over their seeds shows."""
-    scope = say("scope_both" if answer.best_set and answer.best_set.scope == "both" else "scope_seeds")
+    scope = say("scope_both" if answer.noise and answer.noise.has_images else "scope_seeds")
     return say("over_seeds", column=answer.table.select.column, scope=scope)
 
 

@@ -1,8 +1,8 @@
 """The linear model of a grid: main effects and pairs of axes, as columns of a design matrix with one row per setting.
 
 An axis is a factor, with a mean for each of its values. An axis of numbers that nearly all differ, as in a random
-search, is a trend: a slope, and a curvature where there are settings enough, on a logarithmic scale if the values span
-a factor of ten.
+search, is a trend: a slope, and a curvature where that leaves four degrees of freedom, on a logarithmic scale if the
+values span a factor of ten.
 
 A term is tested after everything in the model that does not contain it (type II, also for main effects: Langsrud 2003,
 Statistics and Computing 13:163).
@@ -30,8 +30,6 @@ LEAST_DEGREES = 4
 _MOST_COLUMNS, _MOST_OF_INCOMPLETE = 1000, 400
 # A trend has at least as many values, and more than half as many as there are settings.
 _LEAST_OF_TREND = 5
-# A curve instead of a line, if this many degrees of freedom remain.
-_LEAST_OF_CURVE = 8
 _LOGARITHMIC = 10.0
 _ROUNDING = 1e-9
 
@@ -74,7 +72,7 @@ class Design:
         self._sizes = [len(self.levels[axis]) for axis in self.axes]
         self.trends = {} if repeated else self._found_trends()
         self.is_complete = not self.trends and self.count == math.prod(self._sizes)
-        self._curved = self.count - 1 - self._width(curved=True) >= _LEAST_OF_CURVE
+        self._curved = self.count - 1 - self._width(curved=True) >= LEAST_DEGREES
         self.mains: list[Which] = [(number,) for number in range(len(self.axes))]
         factors = [number for number, axis in enumerate(self.axes) if axis not in self.trends]
         self.pairs: list[Which] = list(itertools.combinations(factors, 2))

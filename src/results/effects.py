@@ -81,7 +81,7 @@ class Level:
 
 def shown_level(value: Any) -> str:
     """A value of an axis in a sentence or a figure, where an empty text would say nothing."""
-    return "none" if value is None else show_value(value)
+    return "null" if value is None else show_value(value)
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,10 @@ def effects_of(
     planned: int = 0,
     failures: Mapping[str, Sequence[LevelFailures]] | None = None,
 ) -> Effects | None:
-    """The effects of the axes of a design; None if no axis varies. Values are in the unit of the metric."""
-    if not design.axes:
+    """The effects of the axes of a design; None if no axis varies and none has failures. Values are in the unit of the
+    metric.
+    """
+    if not design.axes and not failures:
         return None
     spread = noise.spread
     known = spread.degrees > 0

@@ -70,12 +70,14 @@ def find_outliers(values: NDArray[np.float64], design_of: Callable[[Sequence[int
             return Outliers(collapsed, [])
         rest = np.maximum((total - squares) / (design.degrees - 1), 1e-12 * total)
         distances = np.sqrt(squares / rest)
-        # A complete pair of values has two residuals of one size: the cell that is far from the others is the worst one.
+        # An axis of two values gives both cells residuals of one size: the worst is the one far from all others.
         largest = np.flatnonzero(distances >= (1 - _TIED) * distances.max())
         worst = int(largest[np.abs(own[largest] - np.median(own)).argmax()])
         p_value = 2 * float(stats.t.sf(distances[worst], design.degrees - 1))
         most = max(1, int(_MOST_COLLAPSED * len(values)))
-        if p_value >= _COLLAPSED / len(kept) or residuals[worst] > 0 or len(collapsed) >= most:
+        fits = p_value >= _COLLAPSED / len(kept) or residuals[worst] > 0 or len(collapsed) >= most
+        # Without it, the noise of the others must still be known.
+        if fits or design_of([*kept[:worst], *kept[worst + 1 :]]).degrees < LEAST_DEGREES:
             far = [number for number in np.flatnonzero(distances > _NAMED) if number == worst or number not in largest]
             return Outliers(collapsed, [kept[number] for number in far])
         collapsed.append(kept.pop(worst))

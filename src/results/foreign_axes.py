@@ -46,7 +46,7 @@ class Axes:
 def axes_of(runs: Sequence[ForeignRun]) -> Axes:
     """The axes of the runs, in the order in which they were logged.
 
-    A value that was logged as null is `none`. A seed is called `seed`; other names that tables use are marked.
+    A value that was logged as null is `null`. A seed is called `seed`; other names that tables use are marked.
     """
     names = dict.fromkeys(name for run in runs for name in run.hparams)
     logged = {name: _numbers([run.hparams.get(name, _MISSING) for run in runs]) for name in names}
@@ -61,7 +61,7 @@ def axes_of(runs: Sequence[ForeignRun]) -> Axes:
     for name, own in kept.items():
         if name not in (*twice, *seeds[1:]):
             column = SEED_AXIS if name in seeds[:1] else f"{name} (hparam)" if name in RESERVED else name
-            values[column] = [None if value is _MISSING else "none" if value is None else value for value in own]
+            values[column] = [None if value is _MISSING else "null" if value is None else value for value in own]
             if column != name:
                 notes.append(f"the hyperparameter {name} is the column {column}")
     if labels:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from src.results.table import SEED_AXIS, Row, Table
 from src.results.terminal import show_value
+from src.runs.hparams import axis_key
 
 Say = Callable[..., str]
 # Of two values, one is always at the edge, whatever the results are.
@@ -28,13 +29,14 @@ def edges_of(table: Table, best: Row) -> list[Edge]:
     """The axes with at least three numbers on which `best`, a row of the best setting, has the largest or smallest.
 
     All rows count, finished or not: values that failed, or are still to come, were searched, too. A smallest value of
-    0, or of 1 among whole numbers, is no edge: nothing lies beyond it.
+    0, or of 1 among whole numbers, is no edge: nothing lies beyond it. Nor is a value that is not better than any
+    other one yet.
     """
     found = []
     for axis in table.axes:
         values = {number for row in table.rows if (number := _number(row.get(axis))) is not None}
         own = _number(best.get(axis))
-        if axis == SEED_AXIS or own is None or len(values) < _LEAST_VALUES:
+        if axis == SEED_AXIS or own is None or len(values) < _LEAST_VALUES or not _is_better(table, best, axis):
             continue
         ends_there = own == 0 or (own == 1 and all(value == round(value) for value in values))
         if own == max(values):
@@ -42,6 +44,13 @@ def edges_of(table: Table, best: Row) -> list[Edge]:
         elif own == min(values) and not ends_there:
             found.append(Edge(axis, own, "smallest"))
     return found
+
+
+def _is_better(table: Table, best: Row, axis: str) -> bool:
+    """Whether `best` is better than a run with another value of an axis."""
+    column, score = table.select.column, table.select.score
+    others = (row for row in table.rows if table.is_comparable(row) and axis_key(row[axis]) != axis_key(best[axis]))
+    return any(score(row[column]) < score(best[column]) for row in others)
 
 
 def _number(value: Any) -> float | None:

@@ -175,9 +175,9 @@ def noise_of(
     for group in groups:
         runs[group.runs] = group.scores.mean(axis=0, dtype="float64")
     means = np.bincount(setting, weights=runs) / sizes
-    if len(runs) > len(values):
+    if len(runs) > len(values) and not _are_equal(runs, means[setting]):
         pooled, better = _of_repetitions(runs, setting, sizes, means, groups)
-    elif basis is not None and len(values) - basis.shape[1] >= LEAST_DEGREES:
+    elif len(runs) == len(values) and basis is not None and len(values) - basis.shape[1] >= LEAST_DEGREES:
         pooled, better = _of_residual(means, basis, groups)
     else:
         pooled = better = NO_SPREAD
@@ -185,6 +185,13 @@ def noise_of(
     # The choice of the epochs adds to the noise of a run. An estimate of that noise has it already.
     crossing = CROSSED_VARIANCE if crossed and not pooled.degrees else 1.0
     return Noise(means, sizes.astype("float64"), groups, pooled, larger, crossing)
+
+
+def _are_equal(runs: NDArray[np.float64], means: NDArray[np.float64]) -> bool:
+    """Whether all repetitions have the same value, up to rounding: they then say nothing about the noise."""
+    import numpy as np
+
+    return bool(np.abs(runs - means).max() <= 1e-12 * np.abs(means).max())
 
 
 def _of_repetitions(

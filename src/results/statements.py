@@ -22,6 +22,8 @@ Say = Callable[..., str]
 STATEMENTS = Path(__file__).with_name("statements")
 # Of the settings, or values, in a sentence; the tables have all.
 _MOST_NAMES = 6
+# Values that differ by less of their size are equal up to rounding.
+_EQUAL = 1e-12
 
 
 @dataclass(frozen=True)
@@ -71,22 +73,31 @@ def english() -> Texts:
     return Texts("en", STATEMENTS)
 
 
+def digits(value: float, sign: str = "") -> str:
+    """A number in a sentence: four decimals, or two digits if it is tiny."""
+    return f"{value:{sign}.4f}" if value == 0 or abs(value) >= 0.0001 else f"{value:{sign}.2g}"
+
+
 def best_set_statements(found: BestSet, select: Ranking, say: Say) -> list[str]:
     """Which settings may be the best one, why, and what to expect of the leading one."""
     column = select.column
     others, total = found.names[1:], found.compared - 1
     lines = []
-    if not found.decided:
-        lines.append(say("undecided", column=column, threshold=f"{found.threshold:.4f}", range=f"{found.range:.4f}"))
+    kind = "networks" if found.scope == "images" else "settings"
+    if found.range <= _EQUAL * abs(found.measured):
+        lines.append(say("all_equal", column=column))
+    elif not found.decided:
+        sentence = "undecided_share" if select.is_share and found.threshold >= 1 else "undecided"
+        lines.append(say(sentence, column=column, threshold=digits(found.threshold), range=digits(found.range)))
     elif others:
-        lines.append(say("best_set", count=len(others), total=total, names=_shortened(others)))
+        lines.append(say(f"best_set_{kind}", count=len(others), total=total, names=_shortened(others)))
     elif total:
-        lines.append(say("best_set_alone", total=total))
+        lines.append(say(f"best_set_alone_{kind}", total=total))
     if found.decided and total:
         lines.append(say(f"guarantee_{found.scope}"))
     if found.noise_source:
         kind = "seed" if found.scope == "both" else "run"
-        values = {"noise": f"{found.noise:.4f}", "degrees": f"{found.degrees:.0f}"}
+        values = {"noise": digits(found.noise or 0.0), "degrees": f"{found.degrees:.0f}"}
         lines.append(say(f"noise_{kind}_{found.noise_source}", **values))
     if found.image_sets > 1:
         lines.append(say("image_sets", sets=found.image_sets))
@@ -97,7 +108,7 @@ def best_set_statements(found: BestSet, select: Ranking, say: Say) -> list[str]:
     if found.winner:
         low, high = found.winner.interval
         numbers = {"expected": found.winner.expected, "low": low, "high": high, "measured": found.measured}
-        shown = {name: f"{value:.4f}" for name, value in numbers.items()}
+        shown = {name: digits(value) for name, value in numbers.items()}
         lines.append(say(f"winner_{found.scope}", column=column, **shown))
     if found.best_of_epochs:
         lines.append(say("best_of_epochs"))
@@ -107,12 +118,17 @@ def best_set_statements(found: BestSet, select: Ranking, say: Say) -> list[str]:
 def method_statements(effects: Effects, select: Ranking, say: Say) -> list[str]:
     """How the effects were found, and what they do not cover."""
     counts = {"cells": effects.cells, "runs": effects.runs, "planned": effects.planned}
-    lines = [say("effects_complete" if effects.complete else "effects_incomplete", column=select.column, **counts)]
+    if not effects.terms:
+        return []
+    complete = "effects_part" if effects.cells < effects.planned else "effects_complete"
+    lines = [say(complete if effects.complete else "effects_incomplete", column=select.column, **counts)]
+    if effects.slopes:
+        lines.append(say("effects_fitted", axes=", ".join(effects.slopes)))
     if all(term.p_value is None for term in effects.terms):
         return [*lines, say("no_noise")]
     lines.append(say("tests_both" if effects.new_images else "tests_seeds"))
     if effects.lsd is not None:
-        lines.append(say("lsd", lsd=f"{effects.lsd:.4f}"))
+        lines.append(say("lsd", lsd=digits(effects.lsd)))
     return lines
 
 
@@ -149,7 +165,9 @@ def _levels(levels: Sequence[Level], main: Term, select: Ranking, say: Say) -> s
     numbers = sorted(range(len(levels)), key=lambda number: -select.score(levels[number].mean))
     best, worst = levels[numbers[0]], levels[numbers[-1]]
     if main.adjusted is None:
-        difference = f"{abs(best.mean - worst.mean):.4f}"
+        if abs(best.mean - worst.mean) <= _EQUAL * abs(best.mean):
+            return say("effect_none")
+        difference = digits(abs(best.mean - worst.mean))
         return say("effect_untested", best=best.shown, worst=worst.shown, difference=difference)
     if not main.is_clear:
         return say("effect_none")
@@ -169,15 +187,18 @@ def _levels(levels: Sequence[Level], main: Term, select: Ranking, say: Say) -> s
 
 
 def _slope(slope: Slope, main: Term, select: Ranking, say: Say) -> str:
+    unit = say("unit_factor" if slope.trend.logarithmic else "unit_one")
     if slope.interval is None:
-        return say("no_noise").rstrip(".")
+        return say("effect_slope_untested", column=select.column, unit=unit, change=digits(slope.change, "+"))
     if not main.is_clear:
         return say("effect_none")
-    numbers = {"change": slope.change, "low": slope.interval[0], "high": slope.interval[1]}
-    unit = say("unit_factor" if slope.trend.logarithmic else "unit_one")
-    shown = {name: f"{value:+.4f}" for name, value in numbers.items()}
+    low, high = slope.interval
+    shown = {"change": digits(slope.change, "+"), "low": digits(low, "+"), "high": digits(high, "+")}
     finding = say("effect_slope", column=select.column, unit=unit, **shown)
-    return finding if slope.peak is None else say("effect_peak", finding=finding, peak=f"{slope.peak:.2g}")
+    if slope.peak is not None:
+        return say("effect_peak", finding=finding, peak=f"{slope.peak:.2g}")
+    # What is clear is then the curvature.
+    return say("effect_curved", finding=finding) if low <= 0 <= high else finding
 
 
 def _failure(level: LevelFailures, say: Say) -> str:

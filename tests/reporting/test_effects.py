@@ -87,8 +87,8 @@ SLOPE = {"lr": Slope(Trend(True, -3, 2), 0.02, (0.01, 0.03), 0.003)}
         (effects(None, share=None), "cannot be told apart from the other axes", "distingue pas des autres axes"),
         (effects(0.41, failures=FAILED), "lr: 0.1 failed in 5 of 6 runs and is left out; 0.01 failed in 1 of",
          "0.1 a échoué dans 5 runs sur 6 et n'est pas comparé ; 0.01 a échoué dans 1 runs sur 6 ; aucune"),
-        (effects(0.01, slopes=SLOPE), "by +0.0200 (95 %: +0.0100 to +0.0300) per factor of ten at the middle "
-         "of its range, and is best near 0.003 (", "par facteur dix au milieu de son étendue, et est le meilleur"),
+        (effects(0.01, slopes=SLOPE), "lr: best near 0.003 on a fitted curve; at the middle of its range, "
+         "val/accuracy changes by +0.0200 (95 %: +0.0100 to +0.0300) per", "lr : le meilleur est vers 0.003 sur une"),
     ],
 )  # fmt: skip
 def test_a_verdict_for_each_axis(tmp_path: Path, found: Effects, english: str, french: str) -> None:
@@ -116,7 +116,7 @@ def test_seeds_and_the_best_set_have_sentences(tmp_path: Path, language: str) ->
     report = report_in(language, tmp_path)
     said = [block.text for block in best_set_blocks(report, answer) if isinstance(block, Paragraph)]
     assert said == [
-        report.texts("best_set_alone", total=2),
+        report.texts("best_set_alone_settings", total=2),
         report.texts("guarantee_seeds"),
         report.texts("noise_run_seeds", noise="0.0007", degrees="3"),
         report.texts("edge_largest", axis="lr", value="0.02"),

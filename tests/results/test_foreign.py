@@ -306,8 +306,8 @@ def raw_hparams(**values: Any) -> Event:
 @pytest.mark.parametrize(
     ("values", "shown"),
     [
-        ([None, 0], ["none", 0]),
-        ([None, "None"], ["none", "None"]),
+        ([None, 0], ["null", 0]),
+        ([None, "None"], ["null", "None"]),
         ([False, 0], [False, 0]),
         (["1", 1], ["1", 1]),
         ([[64, 64], [8, None]], [[64, 64], [8, None]]),
@@ -315,7 +315,7 @@ def raw_hparams(**values: Any) -> Event:
         ([Value(number_value=math.inf), 1], ["inf", 1]),
         ([Value(number_value=math.nan), Value(number_value=-math.inf)], ["nan", "-inf"]),
         ([[Value(number_value=math.inf)], 1], [["inf"], 1]),
-        ([Value(), 0], ["none", 0]),
+        ([Value(), 0], ["null", 0]),
         ([1e300, 2.0**53 + 2], [1e300, 2.0**53 + 2]),
     ],
 )
@@ -335,7 +335,7 @@ def test_hyperparameters_of_any_type_are_values_of_their_own(
     written = tmp_path / "artifacts" / "logs"
     answer = json.loads((written / "aggregate.json").read_text())
     assert len(answer["effects"]["levels"]["x"]) == 2
-    assert "none" not in shown or any("none" in verdict for verdict in answer["effects"]["verdicts"])
+    assert "null" not in shown or any("null" in verdict for verdict in answer["effects"]["verdicts"])
     assert {"table.csv", "table.parquet", "effects.md"} <= {path.name for path in written.iterdir()}
 
 

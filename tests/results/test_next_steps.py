@@ -81,7 +81,7 @@ def test_what_is_open_is_said_in_both_languages() -> None:
         "lr: the best setting has 0.01, the largest value that was searched; a larger one may be better.",
         "The best epoch of run2 is its last one (2 of 2); a longer training may be better.",
     ]
-    lowest = {**table.rows[0], "epochs": 3.0}
+    lowest = {**table.rows[0], "epochs": 3.0, "val/accuracy": 1.0}
     assert search_statements(table, lowest, english()) == [
         "lr: the best setting has 0.0001, the smallest value that was searched; a smaller one may be better."
     ]
