@@ -125,7 +125,10 @@ class Answer:
         names = ("decided", "scope", "threshold", "noise", "noise_degrees", "crossed", "collapsed", "far", "winner")
         facts: dict[str, Any] = {"compared": len(self.settings), "runs": None, **dict.fromkeys(names)}
         if found is None:
-            return {**facts, "sentences": [say("best_set_unknown")] if len(self.settings) > 1 else []}
+            return {
+                **facts,
+                "sentences": [say("best_set_unknown")] if len(self.settings) > 1 and self.table.axes else [],
+            }
         facts |= {name: getattr(found, name) for name in ("compared", "decided", "scope", "noise", "crossed")}
         if found.winner:
             low, high = found.winner.interval
@@ -157,7 +160,7 @@ class Answer:
             lines = ["  ".join([f"best: {row['run']}", *known])]
         if self.best_set:
             lines += best_set_statements(self.best_set, select, say)
-        elif len(self.settings) > 1:
+        elif len(self.settings) > 1 and self.table.axes:
             lines.append(say("best_set_unknown"))
         effects = effect_statements(self.effects, select, say) if self.effects else []
         return [*lines, *effects, *self.next_steps(say), *self.notes]
@@ -203,7 +206,7 @@ class _Reader:
 
         everything = list(range(len(self._settings)))
         outliers = Outliers([], [])
-        if self._is_grid and not self._repeated and len(everything) > 1:
+        if self._is_grid and self._axes and not self._repeated and len(everything) > 1:
             values = noise_of(self._values(everything), self._groups(everything), None).values
             outliers = find_outliers(np.asarray(values), self._design)
         kept = [number for number in everything if number not in set(outliers.collapsed)]

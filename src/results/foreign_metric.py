@@ -10,7 +10,7 @@ from pathlib import Path
 from src import hints
 from src.errors import RunError
 from src.results.foreign_runs import ForeignRun
-from src.results.ranking import Direction, direction_of, words_of
+from src.results.ranking import Direction, direction_of, has_word, words_of
 from src.text import counted
 
 Runs = Mapping[str, ForeignRun]
@@ -87,7 +87,9 @@ def _obvious(directory: Path, runs: Runs, tags: Sequence[str]) -> str:
     if len(found) == 1:
         return found[0]
     several = f"{len(found)} tags could rank the runs" if found else "no tag is known to rank runs"
-    shown = found or _by_use(tags)
+    # Beside losses, scores whose names have no split.
+    scores = [] if any(has_word(tag, _SCORES) for tag in found) else [tag for tag in tags if has_word(tag, _SCORES)]
+    shown = [*found, *scores] if found else _by_use(tags)
     raise RunError(
         f"{directory}: {several}; choose one with --metric:\n{_listed(runs, shown)}\n"
         f"for example: {_command(directory, shown[0])}"
@@ -118,11 +120,17 @@ def _candidates(tags: Sequence[str]) -> list[str]:
     groups = [[tag for tag in words if words[tag] & split and not _is_later(words[tag], split)] for split in _HELD_OUT]
     groups.append([tag for tag in words if not words[tag] & (_ALL_HELD_OUT | _TRAIN)])
     for group in groups:
-        scores = [tag for tag in group if words[tag] & _SCORES and not _is_part(tag)]
+        scores = [tag for tag in group if has_word(tag, _SCORES) and not _is_part(tag)]
         losses = [tag for tag in group if any(word.endswith("loss") for word in words[tag])]
         for found in (scores, losses):
             if found:
-                return _plainest({tag: words[tag] - _NEUTRAL for tag in found})
+                # AP50 is a variant of AP.
+                return _plainest(
+                    {
+                        tag: words[tag].union(word.rstrip("0123456789") for word in words[tag]) - _NEUTRAL
+                        for tag in found
+                    }
+                )
     return []
 
 
@@ -132,7 +140,7 @@ def _is_later(words: set[str], split: frozenset[str]) -> bool:
 
 
 def _is_part(tag: str) -> bool:
-    return any(re.fullmatch(r"top\d+|loss|.*loss", word) and word != "top1" for word in words_of(tag))
+    return any(re.fullmatch(r"(top|acc|accuracy)0*([2-9]|10)|.*loss", word) for word in words_of(tag))
 
 
 def _plainest(words: Mapping[str, set[str]]) -> list[str]:

@@ -21,7 +21,8 @@ from src.results.event_values import flattened, value_in
 Series = tuple[Sequence[int], Sequence[float]]
 # add_hparams writes to a folder that is named after the time.
 _SUB_RUN = re.compile(r"\d{9,}(\.\d+)?")
-_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "eval", "evaluation", "test"})
+# train and valid, as Keras has them; train_inner of fairseq and valid_log of Catalyst.
+_SPLIT = re.compile(r"(train|training|val|valid|validation|dev|eval|evaluation|test)(_inner|_logs?)?", re.IGNORECASE)
 # Lightning saves the hyperparameters there even where it does not log them.
 _SAVED = "hparams.yaml"
 
@@ -113,7 +114,7 @@ def _place_of(folder: Path, directory: Path, events: Mapping[Path, Events]) -> t
     prefix = ""
     while folder != directory:
         parent = folder.parent
-        if folder.name.lower() in _SPLITS and (parent != directory or _is_split(folder, events)):
+        if _SPLIT.fullmatch(folder.name) and (parent != directory or _is_split(folder, events)):
             prefix = f"{folder.name}/{prefix}"
         elif folder in events and parent in events and (key := _key_of_add_scalars(folder, events[folder])):
             prefix = f"/{key}"
@@ -133,7 +134,7 @@ def _prefixed(tag: str, prefix: str) -> str:
 def _is_split(folder: Path, events: Mapping[Path, Events]) -> bool:
     """Whether a folder at the top, named `train` or `test`, is a part of a run and not one that has this name."""
     return folder.parent in events or any(
-        other != folder and other.parent == folder.parent and other.name.lower() in _SPLITS for other in events
+        other != folder and other.parent == folder.parent and _SPLIT.fullmatch(other.name) for other in events
     )
 
 

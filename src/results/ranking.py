@@ -6,7 +6,7 @@ Another program's metric is known by its name alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,8 +14,15 @@ Direction = Literal["max", "min"]
 
 
 def words_of(name: str) -> list[str]:
-    """The words of a metric's name, in lower case: `eval/top5_accuracy` has eval, top5 and accuracy."""
-    return re.findall(r"[a-z0-9]+", name.lower())
+    """The words of a metric's name, in lower case: `eval/top5_accuracy` has eval, top5 and accuracy; `BinaryAccuracy`
+    has binary and accuracy; and `mAP` is one word.
+    """
+    return re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z]{2})(?=[A-Z][a-z]{2})", " ", name).lower())
+
+
+def has_word(name: str, known: Set[str]) -> bool:
+    """Whether one of the words of a name is known, with or without a number at its end: acc1, mAP50, ndcg10."""
+    return any(word in known or word.rstrip("0123456789") in known for word in words_of(name))
 
 
 # Words of a name that say that lower is better; so does a word that ends in "loss".
@@ -56,7 +63,7 @@ class Ranking:
     @property
     def is_share(self) -> bool:
         """Whether the values are shares: nothing below 0 or above 1 is possible."""
-        return self.is_bounded and self.direction == "max" and bool(_SHARES & set(words_of(self.column)))
+        return self.is_bounded and self.direction == "max" and has_word(self.column, _SHARES)
 
     def score(self, value: float) -> float:
         """`value` with the sign for which greater is better."""
@@ -71,6 +78,6 @@ def ranking_of(column: str, direction: Direction, values: Iterable[float | None]
 def direction_of(name: str) -> Direction | None:
     """Which way is better, as far as the name says it: `min` of val_loss, `max` of eval/accuracy, None of grad_norm."""
     words = words_of(name)
-    if any(word in _LOWER or word.endswith("loss") for word in words) or "crossentropy" in "".join(words):
+    if has_word(name, _LOWER) or any(word.endswith("loss") for word in words) or "crossentropy" in "".join(words):
         return "min"
-    return "max" if _HIGHER & set(words) else None
+    return "max" if has_word(name, _HIGHER) else None

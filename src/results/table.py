@@ -65,7 +65,11 @@ class Table:
         return sorted(self.rows, key=rank)
 
     def setting(self, row: Row) -> Setting:
-        """The values of the axes except the seed. Rows with equal settings are repetitions of one experiment."""
+        """The values of the axes except the seed. Rows with equal settings are repetitions of one experiment. Without
+        an axis, nothing says that: each run is a setting of its own.
+        """
+        if not self.axes:
+            return (row["index"],)
         return tuple(axis_key(row.get(axis)) for axis in self.axes if axis != SEED_AXIS)
 
     def comparable_rows(self) -> dict[Setting, list[Row]]:
