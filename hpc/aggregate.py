@@ -80,6 +80,10 @@ def _named(names: Sequence[str] | None, runs_dir: Path) -> list[SweepDir | Path]
     from src.runs.names import find_named
     from src.runs.sweeps import sweeps, with_whole_manifests
 
+    for name in names or ():
+        # A sweep may be given by its folder, too; other names have no slash.
+        if "/" in name and not Path(name).is_dir():
+            raise RunError(f"{name}: no such directory; give a directory of TensorBoard event files, or a sweep's name")
     if names:
         return [Path(name) if _is_foreign(Path(name), runs_dir) else find_named(runs_dir, name)[0] for name in names]
     # Without any sweep, find_named raises RunError with the command that starts the first runs.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from hpc import aggregate
+from src.config.schema import Config
+from src.config.yaml_file import dump_yaml
 from src.errors import RunError
 from src.results.collection import answer_of_logs
 from src.results.foreign import read_foreign
@@ -74,3 +78,10 @@ def test_one_bad_run_of_many_without_hyperparameters_has_not_collapsed(tmp_path:
 def test_what_a_tag_says(tag: str, words: list[str], direction: str | None) -> None:
     assert words_of(tag) == words
     assert direction_of(tag) == direction
+
+
+def test_a_path_that_is_no_directory_is_named(small: Callable[..., Config], tmp_path: Path) -> None:
+    """And is not taken for the name of a sweep, of which there are none yet."""
+    (tmp_path / "config.yaml").write_text(dump_yaml(small().to_dict()))
+    with pytest.raises(RunError, match="typo: no such directory"):
+        aggregate.main([str(tmp_path / "typo")], config=str(tmp_path / "config.yaml"))
