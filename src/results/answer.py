@@ -214,6 +214,9 @@ class _Reader:
         noise = self._noise(kept, design)
         seeds = seed_rows(self._table, [self._settings[number] for number in kept], noise)
         effects = self._effects(kept, design, noise, outliers) if design else None
+        if design and design.trends and self._scores:
+            # What a line or curve misses is more than noise: with results per image, these networks are compared.
+            noise = self._noise(kept, None)
         best_set = self._best_set(kept, design, noise, outliers)
         return Answer(self._table, self._settings, best_set, effects, seeds, notes, noise)
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from src.results.collection import answer_of_sweep
 from src.results.figures import drawing, in_legend, new_figure, save_figure, whole_ticks
-from src.results.table import Row, curve_of, read_table
+from src.results.table import Row, curve_of
 from src.results.terminal import show_value
 from src.runs.hparams import axis_value
 from src.runs.rundir import RunDir, SweepDir
@@ -48,9 +49,10 @@ class Comparison:
 
 def compare_axes(sweep: SweepDir) -> list[Comparison]:
     """A comparison for each axis in which the best cell has finished neighbours; [] if no cell is done."""
-    table = read_table(sweep)
+    answer = answer_of_sweep(sweep)
+    table = answer.table
     rows = {str(row["run"]): row for row in table.rows}
-    best = table.best()
+    best = answer.best_row()
     if best is None:
         return []
     cells = {str(cell["name"]): cell["overrides"] for cell in sweep.cells()}

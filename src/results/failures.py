@@ -86,8 +86,8 @@ def find_outliers(values: NDArray[np.float64], design_of: Callable[[Sequence[int
 def failures_of(table: Table, axes: Sequence[str], collapsed: Sequence[str]) -> dict[str, list[LevelFailures]]:
     """For each axis with failures, its values that have any. `collapsed`: names of runs.
 
-    A value with at least half of its runs failed is dropped, the worst one first; what fails only together with it
-    is not blamed.
+    A value with at least half of its runs failed is dropped, the worst one first. The failures of its runs do not count
+    for the values of other axes.
     """
     from scipy import stats
 
@@ -95,23 +95,30 @@ def failures_of(table: Table, axes: Sequence[str], collapsed: Sequence[str]) -> 
     rows = [row for row in table.rows if str(row["run"]) in failed or table.is_comparable(row)]
     if not failed:
         return {}
-    dropped = _dropped(rows, axes, failed)
+    dropped, left = _dropped(rows, axes, failed)
     levels = {axis: _by_level(rows, axis) for axis in axes}
     number = sum(len(own) for own in levels.values() if len(own) > 1)
     found: dict[str, list[LevelFailures]] = {}
     for axis, own in levels.items():
+        remaining = _by_level(left, axis)
         for key, members in own.items():
-            count = sum(str(row["run"]) in failed for row in members)
+            is_dropped = (axis, key) in dropped
+            everyone = rows if is_dropped else left
+            counted = members if is_dropped else remaining.get(key, [])
+            count = _count(counted, failed)
             if count and len(own) > 1:
-                chance = float(stats.hypergeom.sf(count - 1, len(rows), len(failed), len(members)))
-                level = LevelFailures(
-                    members[0].get(axis), count, len(members), min(1.0, chance * number), (axis, key) in dropped
-                )
+                chance = float(stats.hypergeom.sf(count - 1, len(everyone), _count(everyone, failed), len(counted)))
+                level = LevelFailures(members[0].get(axis), count, len(counted), min(1.0, chance * number), is_dropped)
                 found.setdefault(axis, []).append(level)
     return found
 
 
-def _dropped(rows: Sequence[Row], axes: Sequence[str], failed: set[str]) -> set[tuple[str, Any]]:
+def _count(rows: Sequence[Row], failed: set[str]) -> int:
+    return sum(str(row["run"]) in failed for row in rows)
+
+
+def _dropped(rows: Sequence[Row], axes: Sequence[str], failed: set[str]) -> tuple[set[tuple[str, Any]], list[Row]]:
+    """The values that are dropped, as axis and key, and the rows that are left."""
     dropped: set[tuple[str, Any]] = set()
     left = list(rows)
     while True:
@@ -119,11 +126,11 @@ def _dropped(rows: Sequence[Row], axes: Sequence[str], failed: set[str]) -> set[
         for axis in axes:
             levels = _by_level(left, axis)
             for key, members in levels.items():
-                share = sum(str(row["run"]) in failed for row in members) / len(members)
+                share = _count(members, failed) / len(members)
                 if len(levels) > 1 and 2 * share >= 1 and share > worst_share:
                     worst, worst_share = (axis, key), share
         if worst is None:
-            return dropped
+            return dropped, left
         dropped.add(worst)
         left = [row for row in left if axis_key(row.get(worst[0])) != worst[1]]
 

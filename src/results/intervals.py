@@ -64,7 +64,8 @@ def around(value: float, half: float, *, is_share: bool, n: float = math.inf, le
     if not is_share:
         return value - half, value + half
     z = NormalDist().inv_cdf((1 + level) / 2)
-    share, variance = min(1.0, max(0.0, value)), (half / z) ** 2
+    # Rounded, because almost 1 would get another interval than 1.
+    share, variance = min(1.0, max(0.0, round(value, 12))), (half / z) ** 2
     spread = share * (1 - share)
     effective = min(n, spread / variance) if variance > 0 and spread > 0 else n
     if effective == math.inf:

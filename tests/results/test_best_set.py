@@ -240,6 +240,19 @@ def test_what_cannot_be_decided_gets_no_verdicts() -> None:
     assert shown["decided"] is False
 
 
+def test_a_sweep_of_one_axis_compares_its_networks_and_takes_no_misfit_for_noise() -> None:
+    """A curve cannot follow the cliff at high rates; what it misses says nothing about another seed."""
+    truths = [0.3, 0.5, 0.7, 0.78, 0.8, 0.79, 0.5, 0.1]
+    points = [{"lr": 10.0**-n} for n in range(8)]
+    answer = Trained(sweep_of(np.random.default_rng(1), truths, 2000, points=points)).answer()
+    assert answer.best_set is not None
+    assert answer.best_set.scope == "images"
+    assert answer.best_set.winner is not None
+    low, high = answer.best_set.winner.interval
+    assert 0.76 < low < 0.8 < high < 0.84
+    assert 1 <= len(answer.best_set.names) <= 4
+
+
 def test_four_single_runs_of_a_grid_cannot_decide_however_far_apart_they_are() -> None:
     rows: list[Row] = [
         {"index": n, "run": f"k={n}", "state": "done", **point, "val/accuracy": value}

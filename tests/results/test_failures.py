@@ -70,7 +70,7 @@ def test_if_everything_of_one_value_fails_the_other_axes_are_not_blamed() -> Non
     values = [0.5, 0.51, 0.52, None, None, None]
     found = failures_of(table_of(values, points), ["a", "b"], [])
     assert [(level.value, level.failed, level.dropped) for level in found["a"]] == [(1, 3, True)]
-    assert not any(level.dropped for level in found["b"])
+    assert list(found) == ["a"]
     answer = answer_of(table_of(values, points), lambda _: None)
     assert "a: 1 failed in 3 of 3 runs and is left out." in answer.sentences()
 
@@ -97,6 +97,16 @@ def test_a_cell_that_is_too_good_is_named_and_stays() -> None:
     assert (list(answer.best_set.collapsed), list(answer.best_set.far)) == ([], ["k=7"])
     assert answer.best_set.names[0] == "k=7"
     assert any(line.startswith("More than four standard deviations") and "k=7" in line for line in answer.sentences())
+
+
+def test_failures_of_a_dropped_value_are_not_told_again_for_the_other_axes() -> None:
+    values = noisy(6)
+    for n, point in enumerate(POINTS):
+        if point["c"] == 2 or n == 0:
+            values[n] = None
+    found = failures_of(table_of(values, POINTS), ["a", "b", "c"], [])
+    told = {axis: [(level.value, level.failed, level.runs) for level in levels] for axis, levels in found.items()}
+    assert told == {"a": [(0, 1, 16)], "b": [(0, 1, 16)], "c": [(0, 1, 16), (2, 16, 16)]}
 
 
 def test_noise_alone_collapses_in_at_most_one_grid_of_fifty() -> None:

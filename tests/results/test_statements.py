@@ -52,7 +52,7 @@ def test_what_failed_is_said_where_nothing_or_one_value_is_left() -> None:
     answer = answered([None] * 6, "diverged", lr=RATES, wd=[0, 1])
     assert answer.sentences() == ["None of the 6 runs can be compared: 6 diverged or crashed."]
     answer = answered([0.5, *[None] * 5], "diverged", lr=RATES, wd=[0, 1])
-    assert "wd: 0 failed in 2 of 3 runs; 1 failed in 3 of 3 runs and is left out." in answer.sentences()
+    assert "wd: 1 failed in 3 of 3 runs and is left out." in answer.sentences()
 
 
 def test_the_files_of_a_sweep_with_one_survivor_are_written(tmp_path: Path) -> None:
