@@ -33,7 +33,8 @@ ELSEWHERE = {
     "k=034": "k=003",
     "hpc.aggregate grid_search": "hpc.aggregate $(ls -d runs/demo_grid_* | head -1)",
     "--out DIR": "--out chosen",
-    "hpc.aggregate DIR": "hpc.aggregate $(mkdir logs_of_others; cp -r runs/demo_grid_*/k=003* logs_of_others; "
+    "--metric bbox/AP": "--metric val/accuracy",
+    "hpc.aggregate DIR": "hpc.aggregate $(mkdir -p logs_of_others; cp -r runs/demo_grid_*/k=003* logs_of_others; "
     "echo logs_of_others)",
 }
 SHELL = """
