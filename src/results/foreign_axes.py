@@ -17,7 +17,7 @@ from src.text import shortlist
 # Columns of tables with another meaning.
 RESERVED = frozenset(
     (
-        *("index", "run", "runs", "state", "verdict", "p_best", "wins", "best_step", "steps", "train_s"),
+        *("index", "run", "runs", "state", "verdict", "best_step", "steps", "train_s"),
         *("interruptions", "error", "environment", "attempts", "n", "mean", "sd", "low", "high", "value"),
     )
 )
