@@ -1,4 +1,4 @@
-"""Which files are the code: those that an import statement can name."""
+"""Which files are the code: those that an import statement can name, and the YAML files that they read."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ LAYERS = ("src", "jobs", "hpc")
 
 
 def code_files(root: Path) -> list[str]:
-    """The Python files below `root`, as paths from there, in order.
+    """The Python and YAML files below `root`, as paths from there, in order.
 
     Not what editors and file systems leave between them: hidden files and folders, backups, caches, and every other
-    name that is no identifier. Links are followed, as Python follows them. Raises RunError if a file cannot be code:
-    it is no regular file, its link leads nowhere, or it cannot be read.
+    name that is no identifier (of a YAML file, identifiers with dots between them: `texts.en.yaml`). Links are
+    followed, as Python follows them. Raises RunError if a file cannot be code: it is no regular file, its link
+    leads nowhere, or it cannot be read.
     """
     return sorted(name for layer in LAYERS for name in _below(root, layer, frozenset()))
 
@@ -35,13 +36,14 @@ def _below(root: Path, folder: str, parents: frozenset[tuple[int, int]]) -> Iter
     for entry in entries:
         stem, suffix = os.path.splitext(entry.name)  # noqa: PTH122
         path = f"{folder}/{entry.name}"
-        if not stem.isidentifier() or stem == "__pycache__":
+        words = stem.split(".") if suffix == ".yaml" else [stem]
+        if not all(word.isidentifier() for word in words) or stem == "__pycache__":
             continue
         # Not entry.is_dir(), which raises OSError for a link to itself.
         is_folder = os.path.isdir(root / path)  # noqa: PTH112
         if is_folder and not suffix:
             yield from _below(root, path, inside)
-        elif suffix == ".py" and not is_folder:
+        elif suffix in (".py", ".yaml") and not is_folder:
             _check(root / path)
             yield path
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from src.runs import code_snapshot
 from src.runs.code_files import code_files
 from src.runs.code_snapshot import keep_code, snapshot_problem, sweep_code
 from src.runs.sweeps import open_sweep
+from tests.conftest import ROOT
 from tests.runs.test_code_snapshot import checkout, edit, run_in_bash
 
 __all__ = ["checkout"]
@@ -30,6 +33,7 @@ LEFTOVERS = [
     *("src/__pycache__/net.py", "src/.mypy_cache/net.py", "src/.nfs0000.py", "src/lost+found/net.py"),
     # Names that no import statement can have.
     *("src/models/net-old.py", "src/models/2nets.py", "src/models/a\nb.py", "src/models/my nets/net.py"),
+    *("src/models/.#texts.en.yaml", "src/models/texts.en.yaml~", "src/models/texts (copy).en.yaml"),
     os.fsdecode(b"src/models/caf\xe9.py"),
 ]
 
@@ -137,3 +141,14 @@ def test_code_that_disappears_while_it_is_copied_was_edited(
     code_snapshot._manifest.cache_clear()
     with pytest.raises(RunError, match=edited):
         keep_code(tmp_path / "code")
+
+
+def test_a_snapshot_has_the_sentences_that_its_code_prints(tmp_path: Path) -> None:
+    """A pipeline collects the results of a stage with the code of its snapshot."""
+    for name in code_files(ROOT):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    program = "from src.reporting.texts import Texts; print(Texts('fr')('best_set_unknown'), Texts('en')('section_5'))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Ces runs ne permettent pas")
