@@ -70,10 +70,7 @@ def main(
     chosen = _named(names, Path(loaded.paths.runs_dir))
     for each in chosen:
         folder = out / each.name if out and len(chosen) > 1 else out
-        if isinstance(each, SweepDir):
-            _show(each, loaded, view, folder, metric, direction, as_json=as_json)
-        else:
-            _show_foreign(each, loaded, view, folder, metric, direction, as_json=as_json)
+        _show(each, loaded, view, folder, metric, direction, as_json=as_json)
 
 
 def _named(names: Sequence[str] | None, runs_dir: Path) -> list[SweepDir | Path]:
@@ -96,28 +93,8 @@ def _is_foreign(path: Path, runs_dir: Path) -> bool:
     return path.is_dir() and not ours
 
 
-def _show_foreign(
-    directory: Path,
-    config: Config,
-    view: View,
-    out: Path | None,
-    metric: str | None,
-    direction: Direction | None,
-    *,
-    as_json: bool,
-) -> None:
-    from src.results.collection import answer_of_logs, collect_into
-
-    answer, curves = answer_of_logs(directory, metric, direction)
-    if as_json:
-        print(json.dumps(answer.to_json(view.of(answer.rows()))))
-    else:
-        # Never into the directory, which belongs to another program.
-        collect_into(answer, view, out or Path(config.paths.artifacts_dir) / answer.table.name, curves)
-
-
 def _show(
-    sweep: SweepDir,
+    source: SweepDir | Path,
     config: Config,
     view: View,
     out: Path | None,
@@ -127,20 +104,27 @@ def _show(
     as_json: bool,
 ) -> None:
     from src.outcome import show_outcome
-    from src.results.collection import answer_of_sweep, collect, collect_into, curves_of_sweep
+    from src.results.collection import answer_of_logs, answer_of_sweep, collect, collect_into, curves_of_sweep
 
-    if as_json:
-        answer = answer_of_sweep(sweep, metric, direction)
-        print(json.dumps(answer.to_json(view.of(answer.rows()))))
-    elif out or metric:
-        answer = answer_of_sweep(sweep, metric, direction)
+    artifacts = Path(config.paths.artifacts_dir)
+    if isinstance(source, SweepDir) and not (as_json or out or metric):
+        collect(source, artifacts, view)
+        show_outcome(source, config)
+        return
+    if isinstance(source, SweepDir):
+        answer = answer_of_sweep(source, metric, direction)
         column = answer.table.select.column
+        curves = curves_of_sweep(source, column)
         # Never into the sweep's directory, whose files are of the metric by which its runs were chosen.
-        folder = out or Path(config.paths.artifacts_dir) / f"{sweep.name}_by_{column.replace('/', '_')}"
-        collect_into(answer, view, folder, curves_of_sweep(sweep, column))
+        folder = artifacts / f"{source.name}_by_{column.replace('/', '_')}"
     else:
-        collect(sweep, Path(config.paths.artifacts_dir), view)
-        show_outcome(sweep, config)
+        answer, curves = answer_of_logs(source, metric, direction)
+        # Never into the directory, which belongs to another program.
+        folder = artifacts / answer.table.name
+    if as_json:
+        print(json.dumps(answer.to_json(view.of(answer.rows()))))
+    else:
+        collect_into(answer, view, out or folder, curves)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,12 @@ from src.reporting.report import Report, percent, shown
 from src.results.answer import Answer
 from src.results.answer_output import seeds_title
 from src.results.early import Early
-from src.results.statements import best_set_statements, effect_statements, method_statements
+from src.results.statements import effect_statements, method_statements
 
 
 def best_set_blocks(report: Report, answer: Answer) -> Iterator[Block]:
     """Which settings may be the best one, what that does not cover, and what to expect of the leading one."""
-    found = answer.best_set
-    if found is not None:
-        for sentence in best_set_statements(found, answer.table.select, report.texts):
-            yield Paragraph(sentence)
-    elif len(answer.settings) > 1:
-        yield report.say("best_set_unknown")
-    for sentence in answer.next_steps(report.texts):
+    for sentence in (*answer.best_set_sentences(report.texts), *answer.next_steps(report.texts)):
         yield Paragraph(sentence)
 
 

@@ -125,10 +125,7 @@ class Answer:
         names = ("decided", "scope", "threshold", "noise", "noise_degrees", "crossed", "collapsed", "far", "winner")
         facts: dict[str, Any] = {"compared": len(self.settings), "runs": None, **dict.fromkeys(names)}
         if found is None:
-            return {
-                **facts,
-                "sentences": [say("best_set_unknown")] if len(self.settings) > 1 and self.table.axes else [],
-            }
+            return {**facts, "sentences": self.best_set_sentences(say)}
         facts |= {name: getattr(found, name) for name in ("compared", "decided", "scope", "noise", "crossed")}
         if found.winner:
             low, high = found.winner.interval
@@ -140,7 +137,7 @@ class Answer:
             "noise_degrees": found.degrees,
             "collapsed": list(found.collapsed),
             "far": list(found.far),
-            "sentences": best_set_statements(found, self.table.select, say),
+            "sentences": self.best_set_sentences(say),
         }
 
     def sentences(self) -> list[str]:
@@ -158,12 +155,15 @@ class Answer:
             values = dict.fromkeys((select.column, "val/loss"))
             known = [f"{name} {digits(row[name])}" for name in values if row.get(name) is not None]
             lines = ["  ".join([f"best: {row['run']}", *known])]
-        if self.best_set:
-            lines += best_set_statements(self.best_set, select, say)
-        elif len(self.settings) > 1 and self.table.axes:
-            lines.append(say("best_set_unknown"))
+        lines += self.best_set_sentences(say)
         effects = effect_statements(self.effects, select, say) if self.effects else []
         return [*lines, *effects, *self.next_steps(say), *self.notes]
+
+    def best_set_sentences(self, say: Say) -> list[str]:
+        """Which settings may be the best one, in sentences; none if there is nothing to compare."""
+        if self.best_set:
+            return best_set_statements(self.best_set, self.table.select, say)
+        return [say("best_set_unknown")] if len(self.settings) > 1 and self.table.axes else []
 
     def next_steps(self, say: Say) -> list[str]:
         """What the search leaves open, in sentences."""

@@ -102,9 +102,9 @@ class Effects:
     """The effects in `runs` runs of `cells` settings, of `planned` in all. `levels`: by axis, in the order of values.
 
     `noise`: the standard deviation of a run on these images around what the terms explain, with its `degrees` of
-    freedom; None if nothing is left to estimate it from. `noise_source`: `seeds` or `residual`; `pairs`: whether the
-    model has pairs. `new_images`: whether the images are part of the noise. `repetitions`: runs per setting, as their
-    harmonic mean. `slopes`: of the axes of numbers that nearly all differ. `failures`: by axis.
+    freedom; None if nothing is left to estimate it from. `new_images`: whether the images are part of the noise.
+    `repetitions`: runs per setting, as their harmonic mean. `slopes`: of the axes of numbers that nearly all
+    differ. `failures`: by axis.
     """
 
     runs: int
@@ -115,8 +115,6 @@ class Effects:
     levels: Mapping[str, Sequence[Level]]
     noise: float | None
     degrees: float
-    noise_source: str
-    pairs: bool
     new_images: bool
     repetitions: float
     slopes: Mapping[str, Slope] = field(default_factory=dict)
@@ -172,8 +170,6 @@ def effects_of(
         levels=levels,
         noise=math.sqrt(spread.variance) if known else None,
         degrees=spread.degrees,
-        noise_source=("seeds" if noise.seeds.sum() > len(noise.seeds) else "residual") if known else "",
-        pairs=len(design.tested) > len(design.mains),
         new_images=noise.has_images,
         repetitions=float(len(noise.seeds) / (1 / noise.seeds).sum()),
         slopes=slopes,

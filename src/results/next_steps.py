@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from src.results.statements import Say
 from src.results.table import SEED_AXIS, Row, Table
 from src.results.terminal import show_value
 from src.runs.hparams import axis_key
 
-Say = Callable[..., str]
 # Of two values, one is always at the edge, whatever the results are.
 _LEAST_VALUES = 3
 

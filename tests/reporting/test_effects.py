@@ -55,8 +55,6 @@ def effects(
         terms=terms,
         levels=levels,
         degrees=6,
-        noise_source="seeds",
-        pairs=True,
         repetitions=1,
         **options,
     )

@@ -115,8 +115,11 @@ def test_losing_a_run_never_makes_a_statement_stronger() -> None:
 
 def test_repetitions_give_the_noise() -> None:
     values = [0.50, 0.52, 0.54, 0.60, 0.62, 0.64]
-    effects = found(grid(values, lr=[1, 2], seed=[1, 2, 3]))
-    assert (effects.noise_source, effects.degrees, effects.repetitions) == ("seeds", 4, 3)
+    answer = answer_of(grid(values, lr=[1, 2], seed=[1, 2, 3]), lambda _: None)
+    effects, best_set = answer.effects, answer.best_set
+    assert effects is not None
+    assert best_set is not None
+    assert (best_set.noise_source, effects.degrees, effects.repetitions) == ("seeds", 4, 3)
     assert effects.noise == pytest.approx(0.02)
     # F(1, 4) = 3 x 0.1 ** 2 / 2 / 0.02 ** 2 = 37.5; sqrt(37.5) is a Student quantile.
     from scipy import stats
