@@ -120,7 +120,7 @@ def _agree_on_code(sweep: SweepDir, *, new_code: bool) -> None:
     if all(run.is_done() for run in sweep.runs()):
         if change:
             log.info(f"{started}; to start over: {hints.again('--fresh')}")
-    elif new_code or not sweep.meta().get("snapshot"):
+    elif new_code:
         log.info(f"continues with the current code, snapshot {use_new_code(sweep).name}")
     elif change:
         raise RunError(f"{started}; restore it; {new_code_hint()}")

@@ -26,7 +26,7 @@ from src.errors import RelayError, RunError
 from src.files import append_lines, read_lines, replace_file
 from src.log import warn_once
 from src.runs import records
-from src.runs.code_snapshot import check_startable, keep_code, new_code_hint, snapshot_problem
+from src.runs.code_snapshot import keep_code, new_code_hint, snapshot_problem
 from src.runs.numbering import next_number
 from src.runs.planning_lock import folder_lock
 from src.runs.rundir import SweepDir
@@ -68,20 +68,13 @@ class Pipeline:
         return self.path / "links.jsonl"
 
     def snapshot(self) -> Path:
-        """The snapshot with the code of its stages.
-
-        Raises RunError if it is missing, was changed, or was made by a version whose code this one cannot start.
-        """
-        if "snapshot" not in self.meta():
-            # The first versions kept no code for a pipeline.
-            self.use_new_code()
+        """The snapshot with the code of its stages. Raises RunError if it is missing or was changed."""
         path = self.code / str(self.meta()["snapshot"])
         problem = snapshot_problem(path)
         if problem:
             raise RunError(
                 f"{path}: is not the code that {self.name} was made with: {problem}; {new_code_hint(self.meta())}"
             )
-        check_startable(path, self.name, self.meta())
         return path
 
     def use_new_code(self) -> None:

@@ -11,23 +11,16 @@ from hpc.submission.site import SiteLimits, choose_gres
 from hpc.submission.submissions import in_queue, next_number
 from src.errors import ClusterError
 from src.log import log
-from src.runs.rundir import RunDir, SweepDir
+from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request
 from src.text import counted
 
 
-def _runs_of(request: Request, existing: SweepDir | None) -> list[RunDir]:
-    # An existing sweep keeps its own names: earlier versions named cells differently.
-    if existing:
-        return existing.runs()
-    sweep = SweepDir(request.runs_dir / request.new_name())
-    return [sweep.run(cell.name) for cell in request.cells]
-
-
 def print_plan(request: Request, existing: SweepDir | None, placement: Placement, *, new_code: bool) -> None:
     """Print each cell with its state, then the plan as sbatch would get it. Writes nothing."""
-    runs, profile = _runs_of(request, existing), placement.profile
-    sweep, undone = runs[0].sweep(), [run for run in runs if not (existing and run.is_done())]
+    sweep, profile = existing or SweepDir(request.runs_dir / request.new_name()), placement.profile
+    runs = [sweep.run(cell.name) for cell in request.cells]
+    undone = [run for run in runs if not run.is_done()]
     site, queue = _ask_site(existing, profile, len(undone)) if undone and profile.executor == "slurm" else (None, {})
     states = {run: "in the queue" if run.name in queue else "" for run in undone}
     to_submit = [run for run, state in states.items() if not state]

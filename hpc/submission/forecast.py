@@ -77,8 +77,7 @@ def show_hours(hours: float) -> str:
 
 def cells_left(request: Request, sweep: SweepDir | None) -> list[Cell]:
     """The cells of a request whose runs in `sweep` are not done; all of them if there is no sweep yet."""
-    # By position, not by name: earlier versions named cells differently, and a stage's rates change once its LR
-    # sweep is done.
+    # By position, not by name: the rates in the names of a stage change once its LR sweep is done.
     done = [run.is_done() for run in sweep.runs()] if sweep else []
     return [cell for cell, is_done in zip_longest(request.cells, done[: len(request.cells)]) if not is_done]
 
@@ -127,9 +126,8 @@ def measured_runs(runs_dir: Path, cost_keys: Collection[str], profile: Profile) 
         if all(len(runs) >= _ENOUGH for runs in by_key.values()):
             break
         for cell in sweep.cells():
-            # Manifests call the cost key "shape".
-            runs = by_key.get(str(cell.get("shape")))
-            if runs is not None and len(runs) < _ENOUGH and "units" in cell:
+            runs = by_key.get(cell["cost_key"])
+            if runs is not None and len(runs) < _ENOUGH:
                 measured = _measure(sweep.run(cell["name"]), cell["units"], profile)
                 runs += [measured] if measured else []
     return by_key

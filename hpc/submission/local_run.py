@@ -16,7 +16,7 @@ from src.errors import RunError
 from src.log import log
 from src.outcome import collect_all
 from src.progress import make_reporter
-from src.runs.code_snapshot import LOCAL_WORKER_FILE, check_startable, sweep_code
+from src.runs.code_snapshot import sweep_code
 from src.runs.rundir import SweepDir
 
 
@@ -34,7 +34,6 @@ def run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collection
     ]
     if runs:
         code = sweep_code(sweep)
-        check_startable(code, sweep.name, sweep.meta(), LOCAL_WORKER_FILE)
         for run in runs:
             run.lift_cancel()
         show_in_logs(config, sweep.jobs)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from src import hints
 from src.runner import prepare_images
-from src.runs.code_snapshot import check_startable, code_change, code_digest, new_code_hint, sweep_code, use_new_code
+from src.runs.code_snapshot import code_change, code_digest, new_code_hint, sweep_code, use_new_code
 from src.runs.reuse import reuse_finished
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request, open_sweep
@@ -28,8 +28,8 @@ def prepare_sweep(request: Request, *, fresh: bool, new_code: bool) -> tuple[Swe
 def choose_code(sweep: SweepDir, *, new_code: bool, root: Path | None = None) -> None:
     """Continue a sweep with the code it was made with, or with the current code if `new_code`; print which.
 
-    `root`: the code to compare with, if not that of this process. Raises RunError if its snapshot is missing, was
-    changed, or cannot be started by this version.
+    `root`: the code to compare with, if not that of this process. Raises RunError if its snapshot is missing or was
+    changed.
     """
     change = code_change(sweep, root)
     if not (change or new_code):
@@ -50,12 +50,6 @@ def choose_code(sweep: SweepDir, *, new_code: bool, root: Path | None = None) ->
 
 
 def code_to_use(sweep: SweepDir, *, new_code: bool) -> Path:
-    """The snapshot that a launch would use for the sweep; neither of them has to exist yet.
-
-    Raises RunError if the launch would refuse it as too old.
-    """
-    digest = sweep.meta().get("snapshot") if sweep.meta_file.is_file() and not new_code else None
-    path = (sweep.code / str(digest or code_digest())).absolute()
-    if digest:
-        check_startable(path, sweep.name, sweep.meta())
-    return path
+    """The snapshot that a launch would use for the sweep; neither of them has to exist yet."""
+    keeps = sweep.meta_file.is_file() and not new_code
+    return (sweep.code / (sweep.meta()["snapshot"] if keeps else code_digest())).absolute()

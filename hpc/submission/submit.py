@@ -93,7 +93,7 @@ def show_in_logs(config: Config, folder: Path) -> None:
     try:
         if link.is_symlink() and link.resolve() != target:
             link.unlink()  # The runs directory has moved.
-        if not os.path.lexists(link):  # A real folder is left alone: earlier versions wrote logs there.
+        if not os.path.lexists(link):  # A folder of this name is the user's.
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(os.path.relpath(target, link.parent.resolve()))
     except FileExistsError:

@@ -175,17 +175,11 @@ def _better(first: BestCell, second: BestCell) -> BestCell:
 
 def first_grid_of(refined: SweepDir) -> SweepDir | None:
     """The grid whose best cell a refined grid is around; None if `refined` is not of this kind, or there is none."""
-    meta = refined.meta()
-    if meta.get("origin"):
-        origin = SweepDir(refined.path.parent / meta["origin"]["sweep"])
-        return origin if origin.meta_file.is_file() else None
-    # Earlier versions did not write it down.
-    config = make_config(meta["config"], str(refined.meta_file))
-    if not config.hparams.axes or meta.get("tag") != config.refine.tag:
+    made_from = refined.meta().get("origin")
+    if not made_from:
         return None
-    first = grid_request(config)
-    # Where it lies now, which need not be where it was planned.
-    return find_sweep(refined.path.parent, first.kind, first.key)
+    origin = SweepDir(refined.path.parent / made_from["sweep"])
+    return origin if origin.meta_file.is_file() else None
 
 
 def with_best_cell(config: Config, *, unfinished: bool = False) -> Config:

@@ -30,18 +30,13 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of a grid: `name` is the name of its run directory, `overrides` maps key paths to values.
-
-    `former_name` is the name that earlier versions gave the cell. A request's key is computed from it, so that the
-    sweeps of earlier versions are still found.
-    """
+    """One point of a grid: `name` is the name of its run directory, `overrides` maps key paths to values."""
 
     index: int
     name: str
     key: str
     overrides: Mapping[str, Any]
     config: Config
-    former_name: str | None = None
 
 
 def expand_grid(config: Config) -> list[Cell]:
@@ -94,16 +89,13 @@ def make_cells(config: Config, axes: Mapping[str, tuple[Any, ...]], shared: Mapp
     problems: dict[str, None] = {}
     for index, point in enumerate(points):
         overrides = {**shared, **dict(zip(axes, point, strict=True))}
-        name, former_name = (
-            _file_name([f"k={index:0{digits}d}", *(f"{_label(path)}={text(path, overrides[path])}" for path in shown)])
-            for text in (_text, _former_text)
-        )
+        parts = [f"k={index:0{digits}d}", *(f"{_label(path)}={_text(path, overrides[path])}" for path in shown)]
         try:
             cell_config = variants.make(overrides)
         except ConfigError as error:
             problems.update(dict.fromkeys(str(error).splitlines()[1:]))
             continue
-        cells.append(Cell(index, name, content_key(cell_config, "grid"), overrides, cell_config, former_name))
+        cells.append(Cell(index, _file_name(parts), content_key(cell_config, "grid"), overrides, cell_config))
     problems.update(dict.fromkeys(_same_experiments(cells)))
     if problems:
         raise ConfigError("\n".join(["hparams: some cells are not valid", *problems]))
@@ -137,15 +129,10 @@ def _label(path: str) -> str:
 
 
 def _text(path: str, value: Any) -> str:
+    if isinstance(value, list):
+        return "-".join(_text(path, item) for item in value)
     if isinstance(value, float) and value and path == "train.optimizer.weight_decay":
         return _scientific(value)
-    return _former_text(path, value)
-
-
-def _former_text(path: str, value: Any) -> str:
-    # Never change this format: the keys of existing sweeps are computed from it.
-    if isinstance(value, list):
-        return "-".join(_former_text(path, item) for item in value)
     if isinstance(value, float) and path == "train.optimizer.lr":
         text = f"{value:.2e}"
         return text if float(text) == value else _scientific(value)

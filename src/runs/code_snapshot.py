@@ -31,10 +31,6 @@ from src.text import shortlist
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = "code.sha256"
 DIGEST_DIGITS = 12
-# What a task of SLURM starts.
-_TASK_FILE = "hpc/node/task.py"
-# What the local pool starts.
-LOCAL_WORKER_FILE = "hpc/node/fork_worker.py"
 # For find: files that no import statement can name.
 _HIDDEN = r"\( -name __pycache__ -o -name '.?*' \)"
 # The code that can change results. The rest names, shows, submits and reports.
@@ -122,33 +118,14 @@ def snapshot_problem(path: Path) -> str:
 
 
 def sweep_code(sweep: SweepDir) -> Path:
-    """The snapshot with which the sweep is executed. A sweep without one gets a snapshot of the current code.
-
-    Raises RunError if it is missing, was changed, or was made by a version whose code this one cannot start.
-    """
-    digest = sweep.meta().get("snapshot")
-    if not digest:
-        return use_new_code(sweep)
-    path = (sweep.code / str(digest)).absolute()
+    """The snapshot with which the sweep is executed. Raises RunError if it is missing or was changed."""
+    path: Path = (sweep.code / sweep.meta()["snapshot"]).absolute()
     problem = snapshot_problem(path)
     if problem:
         raise RunError(
             f"{path}: is no longer the code of {sweep.name}: {problem}; restore it; {new_code_hint(sweep.meta())}"
         )
-    check_startable(path, sweep.name, sweep.meta())
     return path
-
-
-def check_startable(snapshot: Path, name: str, saved: Mapping[str, Any], needed: str = _TASK_FILE) -> None:
-    """Raise RunError if `name` has a snapshot without the file `needed`, which this version starts; `saved` as in
-    `hints.again`.
-    """
-    if snapshot.is_dir() and not (snapshot / needed).is_file():
-        raise RunError(
-            f"{name}: was made by an earlier version of Relay, whose code this version cannot start; to continue with "
-            f"the current code: {hints.again('--new-code', saved=saved)}; to start over: "
-            f"{hints.again('--fresh', saved=saved)}"
-        )
 
 
 def use_new_code(sweep: SweepDir) -> Path:
@@ -160,12 +137,8 @@ def use_new_code(sweep: SweepDir) -> Path:
 
 
 def code_change(sweep: SweepDir, root: Path | None = None) -> str:
-    """Which files that can change results differ between the sweep's snapshot and the code below `root`.
-
-    "" if none does, or if the sweep has no snapshot yet.
-    """
-    digest = sweep.meta().get("snapshot")
-    return change_since(sweep.code / str(digest), root) if digest else ""
+    """Which files that can change results differ between the sweep's snapshot and the code below `root`; "" if none."""
+    return change_since(sweep.code / sweep.meta()["snapshot"], root)
 
 
 def change_since(snapshot: Path, root: Path | None = None) -> str:

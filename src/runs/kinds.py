@@ -87,18 +87,6 @@ def _evaluation_columns(metrics: Metrics, result: Mapping[str, Any]) -> dict[str
 
 
 _DEFAULTS = Config().to_dict()
-# Options that are not part of the content keys of earlier versions.
-_ADDED_LATER = (
-    "metrics.select",
-    "metrics.test_time_flip",
-    "train.precision",
-    "train.compile",
-    "train.label_smoothing",
-    "train.mixup",
-    "train.cutmix",
-    "train.ema_decay",
-    "train.optimizer.decay_norm_bias",
-)
 
 # A training, a cell of a grid and one of a comparison do the same work: with equal configurations, they share their
 # content key.
@@ -132,8 +120,25 @@ def content_key_of(content: Mapping[str, Any], kind: str) -> str:
     """`content_key` of a configuration given as plain values."""
     facts = kind_of(kind)
     extra = {facts.section: content[facts.section]} if facts.section else {}
-    text = json.dumps({**deciding_sections(content), **extra, "kind": facts.work}, sort_keys=True)
+    # Without what is at its default, so that a new option changes the key of no run that does not use it.
+    given = _unlike(_DEFAULTS, {**deciding_sections(content), **extra})
+    text = json.dumps({**given, "kind": facts.work}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _unlike(defaults: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `content` that are not those of `defaults`, in their sections."""
+    found = {}
+    for name, value in content.items():
+        default = defaults.get(name)
+        if isinstance(value, Mapping) and isinstance(default, Mapping):
+            value = _unlike(default, value)
+            if not value:
+                continue
+        elif name in defaults and value == default and type(value) is type(default):
+            continue
+        found[name] = value
+    return found
 
 
 def deciding_sections(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -144,15 +149,6 @@ def deciding_sections(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for name in ("root", "download", "num_workers", "allowed_overlap"):
         del sections["dataset"][name]
     sections["train"]["optimizer"] = dict(sections["train"]["optimizer"])
-    # At its default, an option is left out as before there was one, so that sweeps of earlier versions are found.
-    for path in _ADDED_LATER:
-        *parents, name = path.split(".")
-        values: dict[str, Any] = sections
-        default: Mapping[str, Any] = _DEFAULTS
-        for parent in parents:
-            values, default = values[parent], default[parent]
-        if values.get(name) == default[name]:
-            values.pop(name, None)
     # An overfit test is planned with its overfit_epochs as train.epochs.
     for name in ("device", "overfit_epochs"):
         del sections["train"][name]

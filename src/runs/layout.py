@@ -84,8 +84,7 @@ class RunPaths:
     @property
     def lock_file(self) -> Path:
         """Locked by the process that executes the run: with flock(2), or by its existence on a disk without flock."""
-        # An older name: all versions of Relay must lock the same file.
-        return self.path / ".claim.lock"
+        return self.path / ".run.lock"
 
     @property
     def owner_file(self) -> Path:

@@ -77,7 +77,7 @@ class Meta(TypedDict, total=False):
     tag: str
     cells: Annotated[int, Field(ge=0)] | None
     code: Code
-    snapshot: Word | None
+    snapshot: Required[Word]
     origin: Origin | None
 
 
@@ -90,8 +90,8 @@ class Cell(TypedDict, total=False):
     key: Required[str]
     overrides: Required[dict[KeyPath, Any]]
     data: str | None
-    shape: str
-    units: Annotated[float, Field(gt=0, le=1e15)]
+    cost_key: Required[str]
+    units: Required[Annotated[float, Field(gt=0, le=1e15)]]
 
 
 @_record
@@ -215,7 +215,7 @@ class PipelineMeta(TypedDict, total=False):
     lr_factors: Required[list[float]]
     config: Required[Sections]
     call: Required[Call]
-    snapshot: Word
+    snapshot: Required[Word]
 
 
 @_record

@@ -55,7 +55,7 @@ class Request:
     @property
     def key(self) -> str:
         """16 hex digits, equal for equal requests."""
-        cells = [f"{cell.former_name or cell.name} {cell.key}" for cell in self.cells]
+        cells = [f"{cell.name} {cell.key}" for cell in self.cells]
         text = "\n".join([self.kind, self.tag, self.extra, *cells])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -88,10 +88,9 @@ def open_sweep(request: Request, *, fresh: bool = False, code_root: Path | None 
 
 def check_same_images(sweep: SweepDir, request: Request) -> None:
     """Raise DataError if a cell of the sweep, done or not, was planned on other images than the request has now."""
-    # Compared in order, not by name: an earlier version may have named the cells differently.
-    now = [request.data.get(cell.name) for cell in request.cells]
-    planned = [row.get("data") for row in sweep.cells()]
-    changed = [pair for pair in zip(planned, now, strict=True) if None not in pair and pair[0] != pair[1]]
+    planned = {row["name"]: row.get("data") for row in sweep.cells()}
+    pairs = [(planned[name], now) for name, now in request.data.items()]
+    changed = [pair for pair in pairs if None not in pair and pair[0] != pair[1]]
     if changed:
         raise DataError(
             f"{sweep.path}: {len(changed)} of {len(planned)} runs were planned on other images than those of "
@@ -233,7 +232,7 @@ def _manifest_row(request: Request, cell: Cell, texts: ConfigTexts) -> dict[str,
     kind, name = request.kind, cell.name
     row = {"index": cell.index, "name": name, "key": texts.key(cell.config, kind), "overrides": dict(cell.overrides)}
     row |= {"data": request.data[name]} if name in request.data else {}
-    return {**row, "shape": cost_key(cell.config, kind), "units": kind_of(kind).units(cell.config)}
+    return {**row, "cost_key": cost_key(cell.config, kind), "units": kind_of(kind).units(cell.config)}
 
 
 def _rename_to_free(building: Path, wanted: Path) -> Path:

@@ -10,15 +10,13 @@ from typing import Any
 
 import pytest
 
-from hpc.pipeline.directory import make_pipeline
 from hpc.submission.launching import launch
 from hpc.submission.local_pool import LocalPool
 from hpc.submission.prepare import choose_code
 from hpc.submission.profile import Profile
-from src.config import yaml_file
 from src.config.schema import Config
 from src.errors import RunError
-from src.files import read_lines, replace_file
+from src.files import read_lines
 from src.progress import PlainReporter
 from src.requests import grid_request
 from src.runner import open_and_run
@@ -288,70 +286,6 @@ def grid_request_key(sweep: SweepDir) -> str:
     from src.config.loading import make_config
 
     return grid_request(make_config(sweep.meta()["config"], "sweep.yaml")).key
-
-
-def forget_snapshot(file: Path) -> None:
-    """Rewrite the sweep as an earlier version wrote it."""
-    content = {key: value for key, value in yaml_file.read_mapping(file).items() if key != "snapshot"}
-    replace_file(file, yaml_file.dump_yaml(content))
-
-
-@pytest.mark.parametrize("where", ["on SLURM", "in the foreground"])
-def test_a_sweep_of_an_earlier_version_takes_the_code_as_it_is(
-    sweep: SweepDir, small: Callable[..., Config], where: str
-) -> None:
-    forget_snapshot(sweep.meta_file)
-    assert code_change(sweep) == ""
-    if where == "on SLURM":
-        sweep_code(sweep)
-    else:
-        open_and_run(grid_request(small()), work, fresh=False)
-    assert sweep.meta()["snapshot"] == code_digest()
-    assert snapshot_problem(sweep_code(sweep)) == ""
-
-
-def test_a_pipeline_of_an_earlier_version_takes_the_code_as_it_is(checkout: Path, small: Callable[..., Config]) -> None:
-    chain = make_pipeline(small(), [], fresh=False)
-    forget_snapshot(chain.path / "chain.yaml")
-    assert chain.snapshot().name == chain.meta()["snapshot"] == code_digest()
-
-
-def move_task_here(checkout: Path) -> None:
-    """What the version did that moved the class of a task: other code, and a file that was not there before."""
-    edit(checkout, "src/models/net.py")
-    edit(checkout, "hpc/node/task.py")
-
-
-def test_a_snapshot_without_the_tasks_module_is_refused_before_anything_starts(
-    checkout: Path,
-    small: Callable[..., Config],
-    commands: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Pickles name a task's class by its module: the tasks of such a sweep would end with ModuleNotFoundError."""
-    monkeypatch.chdir(ROOT)
-    (checkout / "hpc" / "node" / "task.py").unlink()
-    code_snapshot._manifest.cache_clear()
-    sweep, _ = open_sweep(grid_request(small()))
-    pipeline = make_pipeline(small(), [], fresh=False)
-    move_task_here(checkout)
-    message = r"{}: was made by an earlier version of Relay, .*: .* --new-code; to start over: .* --fresh"
-    for use in (
-        lambda: sweep_code(sweep),
-        lambda: choose_code(sweep, new_code=False),
-        lambda: launch("grid", small(), "local"),
-        lambda: launch("grid", small(), "h100-mig", dry_run=True),
-    ):
-        with pytest.raises(RunError, match=message.format(sweep.name)):
-            use()
-    with pytest.raises(RunError, match=message.format(pipeline.name)):
-        pipeline.snapshot()
-    assert all(run.attempts() == [] for run in sweep.runs())
-    choose_code(sweep, new_code=True)
-    assert sweep_code(sweep).name == code_digest()
-    pipeline.use_new_code()
-    assert pipeline.snapshot().name == code_digest()
 
 
 def test_the_diff_against_the_commit_is_kept_once(checkout: Path, tmp_path: Path) -> None:

