@@ -1,5 +1,16 @@
-"""What one task does: jobs/kinds.py is the table of how each kind of run is planned, checked and executed."""
+"""What can be run: one file per kind of work, with one record each, and the table of them.
 
-from jobs.kinds import check, executor_of, request_of
+Nothing here imports `src` before it is called: the engine lists and executes any work without the others.
+"""
 
-__all__ = ["check", "executor_of", "request_of"]
+from jobs.compare import COMPARE
+from jobs.evaluate import EVALUATE
+from jobs.grid import GRID
+from jobs.lr_sweep import LR_SWEEP
+from jobs.pipeline import PIPELINE
+from jobs.train import TRAIN, usual_request
+from src.runs.work import Work
+
+__all__ = ["PIPELINE", "WORKS", "usual_request"]
+
+WORKS: dict[str, Work] = {work.name: work for work in (TRAIN, LR_SWEEP, GRID, COMPARE, EVALUATE)}

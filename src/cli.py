@@ -62,6 +62,8 @@ def _with_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(*, verbose: bool, quiet: bool, **options: Any) -> Any:
         set_verbosity(verbose=verbose, quiet=quiet)
+        if "config" in options:
+            hints.typed(options["config"], options.get("set_") or ())
         return function(**options)
 
     # typer reads the options of a command from its signature.

@@ -1,14 +1,14 @@
-"""`python -m src.compare_runs --config C`: what did each change do? (M7 of the report)."""
+"""`python -m src.compare_runs [SWEEP] --config C`: what did each change do? (M7 of the report)."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from src.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, overrides_of, run_command
-from src.config.schema import Config
+from hpc.commands.submit import HereOption, door_of
+from hpc.works import WORKS
+from src.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, run_command
 
 
 def main(
@@ -18,6 +18,7 @@ def main(
     ] = None,
     config: ConfigOption = "configs/config.yaml",
     set_: SetOption = None,
+    here: HereOption = False,
     fresh: FreshOption = False,
     new_code: NewCodeOption = False,
 ) -> None:
@@ -28,34 +29,21 @@ def main(
     nothing is trained: the best cell of the configuration's newest grid is compared with the cells that differ from it
     in one value.
     """
+    if sweep is None:
+        door_of(WORKS["compare"])(config=config, set_=set_, here=here, fresh=fresh, new_code=new_code)
+        return
     from src.config.loading import load_config
+    from src.neighbours import show_neighbours
     from src.runs.names import find_named
+    from src.trainings.showing import show_comparison
 
-    loaded = load_config(config, overrides_of(set_))
-    named = find_named(Path(loaded.paths.runs_dir), sweep)[0] if sweep else None
-    if named and named.kind == "compare":
-        from src.outcome import show_outcome
-
-        show_outcome(named, loaded)
-    elif loaded.compare.variants and not named:
-        _train_variants(loaded, fresh=fresh, new_code=new_code)
+    loaded = load_config(config, set_ or ())
+    named = find_named(loaded.paths.runs, sweep)[0]
+    if named.kind == "compare":
+        # An expectation that was edited since the runs were planned counts: it changes none of them.
+        show_comparison(named, loaded.paths, loaded.compare.variants)
     else:
-        from src.neighbours import show_neighbours
-
         show_neighbours(loaded, named)
-
-
-def _train_variants(config: Config, *, fresh: bool, new_code: bool) -> None:
-    from src.requests import compare_request
-
-    request = compare_request(config)
-
-    # torch takes seconds to import: only once the request is known to be valid.
-    from src.outcome import collect_all
-    from src.runner import open_and_run
-    from src.training.trainer import train
-
-    open_and_run(request, train, lambda sweep: collect_all(sweep, config), fresh=fresh, new_code=new_code)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 """The commands that messages suggest: each one works when it is pasted into a shell in the project folder.
 
-A process knows how its user called it from its own command line and the configuration it loaded. If it acts for an
-earlier command (a retry, a job on a node), it takes the call that the sweep or pipeline has saved.
+A process knows how its user called it from its own command line. If it acts for an earlier command (a retry, a job on a
+node), it takes the call that the sweep or pipeline has saved.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,10 @@ _WITHOUT_CLUSTER = ("status", "logs", "cancel")
 
 @dataclass(frozen=True)
 class Call:
-    """How a user called Relay, as sweep.yaml and chain.yaml save it.
+    """How a user called Relay, as sweep.yaml and pipeline.yaml save it.
 
     `module` and its `arguments`, without --cluster. `options`: those of them that select the configuration. `cluster`:
-    the profile; None for runs in the foreground, or if none is chosen yet.
+    the profile, None if none was chosen.
     """
 
     module: str = ""
@@ -35,29 +36,27 @@ class Call:
     cluster: str | None = None
 
 
-# The call of this process, or of the one that it acts for. Without a module: the command line of this process.
-_call = Call()
+# --config and --set of this process; the saved call that it acts for.
+_options: Sequence[str] = ()
+_acting_for: Call | None = None
 
 
 def again(*more: str, saved: Mapping[str, Any] | None = None) -> str:
     """The user's command again, with the options `more` added.
 
-    With `saved` (the content of a sweep.yaml or chain.yaml), the command that made that sweep or pipeline.
+    With `saved` (the content of a sweep.yaml or pipeline.yaml), the command that made that sweep or pipeline.
     """
     call = _saved(saved) if saved else _current()
-    cluster = _on(call) if _CLUSTER not in more and call.module == "hpc.launch" else []
-    # A foreground evaluation is always fresh and has no such option.
-    added = [word for word in more if not (call.module == "src.evaluate" and word == "--fresh")]
+    cluster = _on(call) if _CLUSTER not in more else []
     rest = [word for word in call.arguments if word not in _FOR_ONE_CALL and word not in more]
-    return python(call.module, *rest, *cluster, *added)
+    return python(call.module, *rest, *cluster, *more)
 
 
 def command(*words: str) -> str:
     """Another command (module and arguments) with the configuration and profile of the user's command."""
     call = _current()
-    placed = _on(call) or ([_CLUSTER, "local"] if call.module.startswith("src.") else [])
     submits = words[0] == "hpc.launch" and words[1] not in _WITHOUT_CLUSTER
-    return python(*words, *call.options, *(placed if submits else []))
+    return python(*words, *call.options, *(_on(call) if submits else []))
 
 
 def python(*words: str) -> str:
@@ -72,23 +71,25 @@ def make(*words: str) -> str:
     return shlex.join(["make", *words])
 
 
-def loaded(config: str, overrides: Iterable[str]) -> None:
-    """Remember which configuration this process works on."""
-    _change(options=["--config", config, *(word for value in overrides for word in ("--set", value))])
+def typed(config: str, overrides: Iterable[str]) -> None:
+    """Remember which configuration the user named. Only the command line calls this, once."""
+    global _options
+    _options = ["--config", config, *(word for value in overrides for word in ("--set", value))]
 
 
-def placed(cluster: str | None) -> None:
-    """Remember the profile under which this process submits."""
-    _change(cluster=cluster)
-
-
-def use(saved: Mapping[str, Any]) -> None:
-    """Act for the command that made the sweep or pipeline with this sweep.yaml or chain.yaml from now on."""
-    _change(**asdict(_saved(saved)))
+@contextlib.contextmanager
+def acting_for(saved: Mapping[str, Any]) -> Iterator[None]:
+    """Within this context, act for the command that made the sweep or pipeline with this sweep.yaml or pipeline.yaml."""
+    global _acting_for
+    before, _acting_for = _acting_for, _saved(saved)
+    try:
+        yield
+    finally:
+        _acting_for = before
 
 
 def to_keep(name: str, cluster: str | None = None) -> dict[str, Any]:
-    """The user's command, to be saved as `call` in sweep.yaml or chain.yaml. `cluster`: the profile of its tasks.
+    """The user's command, to be saved as `call` in sweep.yaml or pipeline.yaml. `cluster`: the profile of its tasks.
 
     `name`: the command of hpc.launch that does the same, for a process that is none of Relay's commands.
     """
@@ -99,20 +100,17 @@ def to_keep(name: str, cluster: str | None = None) -> dict[str, Any]:
     return asdict(Call(call.module, arguments, list(call.options), cluster))
 
 
-def _change(**fields: Any) -> None:
-    global _call
-    _call = replace(_call, **fields)
-
-
 def _current() -> Call:
-    module, *words = [_call.module, *_call.arguments] if _call.module else _words_of_this_process()
-    return replace(_call, module=module, arguments=_without_cluster(words), cluster=_call.cluster or _cluster_of(words))
+    if _acting_for:
+        return _acting_for
+    module, *words = _words_of_this_process()
+    return Call(module, _without_cluster(words), _options, _cluster_of(words))
 
 
 def _saved(saved: Mapping[str, Any]) -> Call:
     call = Call(**saved["call"])
     # This process's own options come first: the configuration file may have been renamed since.
-    return replace(call, options=_call.options or call.options)
+    return replace(call, options=_options or call.options)
 
 
 def _on(call: Call) -> list[str]:

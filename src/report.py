@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from src import hints
 from src.cli import ConfigOption, SetOption, overrides_of, run_command
 
 
@@ -28,16 +27,12 @@ def main(
     from src.errors import ConfigError
     from src.reporting.compose import write_report
     from src.reporting.texts import LANGUAGES
-    from src.runs.sweeps import newest_on_same_images
 
     if language not in LANGUAGES:
         raise ConfigError(
             f"--lang {language!r}: there is no report in this language; give one of {', '.join(LANGUAGES)}"
         )
     loaded = load_config(config, overrides_of(set_))
-    before = newest_on_same_images(loaded)
-    if before:  # The commands that fill a gap submit where the runs before went.
-        hints.placed(before.meta()["call"]["cluster"])
     folder = Path(out) if out else Path(loaded.paths.artifacts_dir) / "report"
     files, gaps = write_report(loaded, config, language, folder)
     for path in files:

@@ -14,7 +14,7 @@ ClusterOption = Annotated[
         "--cluster",
         metavar="PROFILE",
         help="A profile: a name in configs/clusters/, or a YAML file. "
-        "Default: the sweep's own; for new runs that of the newest sweep on the same images, else RELAY_CLUSTER, else "
+        "Default: the sweep's own; for new runs that of the newest sweep on the same data, else RELAY_CLUSTER, else "
         "h100-mig if this machine has sbatch, or local.",
     ),
 ]

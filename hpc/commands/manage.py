@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hpc.commands import ClusterOption, NameArgument, TrustOption
-from src.cli import ConfigOption, NewCodeOption, SetOption, make_app, overrides_of
+from src.cli import ConfigOption, NewCodeOption, SetOption, make_app
 
 app = make_app()
 _WATCH_EVERY_S = 10.0
@@ -28,9 +28,9 @@ def status(
 ) -> None:
     """Show the state of runs. For a pipeline, show its stages."""
     from hpc.monitor.status import show_status
-    from src.config.loading import load_config
+    from src.config.paths import load_paths
 
-    show_status(load_config(config, overrides_of(set_)), name, every_s or (_WATCH_EVERY_S if watch else None))
+    show_status(load_paths(config, set_ or ()), name, every_s or (_WATCH_EVERY_S if watch else None))
 
 
 @app.command()
@@ -44,9 +44,9 @@ def logs(
 ) -> None:
     """Print what a run logged, in all its attempts. For a pipeline, print the logs of the jobs that continue it."""
     from hpc.monitor.logs import show_logs
-    from src.config.loading import load_config
+    from src.config.paths import load_paths
 
-    show_logs(load_config(config, overrides_of(set_)), name, follow=follow)
+    show_logs(load_paths(config, set_ or ()), name, follow=follow)
 
 
 @app.command()
@@ -57,9 +57,9 @@ def cancel(
 ) -> None:
     """Stop queued and running tasks. Running tasks save first; the command that submitted them continues them."""
     from hpc.monitor.cancel import cancel_runs
-    from src.config.loading import load_config
+    from src.config.paths import load_paths
 
-    cancel_runs(load_config(config, overrides_of(set_)), name)
+    cancel_runs(load_paths(config, set_ or ()), name)
 
 
 @app.command()
@@ -79,7 +79,7 @@ def retry(
     """Submit failed runs again and reset their budgets. If you fixed the code, add --new-code."""
     from hpc.monitor.retry import retry as retry_runs
     from src import hints
-    from src.config.loading import load_config
+    from src.config.paths import load_paths
     from src.errors import RunError
 
     if not (failed or cause or (name and "/" in name)):
@@ -87,7 +87,7 @@ def retry(
             "retry: name a run as SWEEP/RUN, or give --cause CAUSE; "
             f"to retry all failed runs of the sweep: {hints.again('--failed')}"
         )
-    retry_runs(load_config(config, overrides_of(set_)), name, cluster, cause, new_code=new_code)
+    retry_runs(load_paths(config, set_ or ()), name, cluster, cause, new_code=new_code)
 
 
 @app.command()
@@ -104,9 +104,9 @@ def doctor(
     import sys
 
     from hpc.doctor.page import show_doctor
-    from src.config.loading import load_config
+    from hpc.works import usual_request
 
-    sys.exit(show_doctor(load_config(config, overrides_of(set_)), cluster, node=not no_node))
+    sys.exit(show_doctor(usual_request(config, set_ or []), cluster, node=not no_node))
 
 
 @app.command()
@@ -123,6 +123,6 @@ def tensorboard(
 ) -> None:
     """Start TensorBoard on this machine, on all runs or on one sweep, and print how to reach it."""
     from hpc.monitor.tensorboard import show_tensorboard
-    from src.config.loading import load_config
+    from src.config.paths import load_paths
 
-    show_tensorboard(load_config(config, overrides_of(set_)), name, port)
+    show_tensorboard(load_paths(config, set_ or ()), name, port)

@@ -20,24 +20,22 @@ from hpc.submission.forecast import forecast_of
 from hpc.submission.placement import place
 from hpc.submission.profile import Profile
 from src import hints
-from src.config.schema import Config
 from src.errors import ClusterError
-from src.requests import grid_request, train_request
+from src.runs.sweeps import Request
 
 _NODE_WAIT_S = 60.0
 
 
-def show_doctor(config: Config, cluster: str | None, *, node: bool = True) -> int:
-    """Print the page. Returns the exit code: 1 if a problem was found, else 0.
+def show_doctor(request: Request, cluster: str | None, *, node: bool = True) -> int:
+    """Print the page for a request. Returns the exit code: 1 if a problem was found, else 0.
 
-    `node`: submit a short task that probes a node. Raises ConfigError if the profile or the grid is not valid.
+    `node`: submit a short task that probes a node. Raises ConfigError if the profile is not valid.
     """
-    placement = place(config, cluster)
+    placement = place(request.runs_dir, cluster, None, request.inputs)
     profile = placement.profile
-    request = grid_request(config) if config.hparams.axes else train_request(config)
     tasks = -(-len(request.cells) // profile.cells_per_job)
     save_s = forecast_of(request, request.cells, profile).save_s
-    lines = examine(Path(config.paths.runs_dir), profile, tasks, node=node, save_s=save_s)
+    lines = examine(request.runs_dir, profile, tasks, node=node, save_s=save_s)
     print_page(f"{placement}: what Relay finds at this site", lines)
     return int(any(line.level == "problem" for line in lines))
 

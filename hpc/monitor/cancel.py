@@ -11,7 +11,7 @@ from hpc.pipeline.names import find_pipeline, resolve_stage_name
 from hpc.pipeline.stage_job import cancel_stage_jobs
 from hpc.submission.plan import is_job_of
 from hpc.submission.submissions import queues_of, submissions
-from src.config.schema import Config
+from src.config.schema import Paths
 from src.errors import RunError
 from src.files import read_json
 from src.log import log
@@ -25,7 +25,7 @@ from src.text import counted
 Selection = tuple[SweepDir, RunDir | None]
 
 
-def cancel_runs(config: Config, name: str) -> None:
+def cancel_runs(paths: Paths, name: str) -> None:
     """Stop all that is queued or running of a run, a sweep or a pipeline, or of `all`. Only its user starts it again.
 
     Raises RunError if the name is unknown or ambiguous, ClusterError if SLURM does not answer.
@@ -34,7 +34,7 @@ def cancel_runs(config: Config, name: str) -> None:
         raise RunError(
             f"cancel {name}: give the name of a sweep or run, or all; to cancel a job by its id: scancel {name}"
         )
-    runs_dir = Path(config.paths.runs_dir)
+    runs_dir = paths.runs
     pipeline = None if name == "all" else find_pipeline(runs_dir, name)
     # Before its sweeps are listed: the job that continues a pipeline must not plan another sweep in between.
     stage_jobs = cancel_stage_jobs(pipeline) if pipeline else []

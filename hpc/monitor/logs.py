@@ -9,7 +9,7 @@ from pathlib import Path
 from hpc.pipeline.names import find_pipeline, resolve_stage_name
 from hpc.pipeline.overview import show_pipeline_log
 from src import hints
-from src.config.schema import Config
+from src.config.schema import Paths
 from src.errors import RunError
 from src.runs.causes import REQUEUED_AFTER
 from src.runs.names import find_named
@@ -18,17 +18,17 @@ from src.runs.rundir import RunDir, SweepDir
 _ERROR_CHARACTERS = 160
 
 
-def show_logs(config: Config, name: str | None, *, follow: bool) -> None:
+def show_logs(paths: Paths, name: str | None, *, follow: bool) -> None:
     """Print the logs of all jobs of the run `name`; a sweep's name is enough if it has one run. `follow`: wait for
     more.
 
     Each job's stdout comes before its stderr, each below the name of its file, as tail(1) prints several files.
     Raises RunError if the sweep has several runs, or if no job of the run has started.
     """
-    runs_dir = Path(config.paths.runs_dir)
+    runs_dir = paths.runs
     pipeline = find_pipeline(runs_dir, name) if name else None
     if pipeline:
-        show_pipeline_log(config, pipeline)
+        show_pipeline_log(pipeline)
         return
     sweep, run = find_named(runs_dir, resolve_stage_name(runs_dir, name))
     runs = sweep.runs()
@@ -39,7 +39,7 @@ def show_logs(config: Config, name: str | None, *, follow: bool) -> None:
     seen: dict[Path, int] = {}
     shown: Path | None = None
     while True:
-        for path in _log_files(config, sweep, chosen):
+        for path in _log_files(sweep, chosen):
             with path.open("rb") as file:
                 file.seek(seen.get(path, 0))
                 text = file.read().decode(errors="replace")
@@ -64,7 +64,7 @@ def _is_over(run: RunDir) -> bool:
     return run.is_done() or (ended is not None and ended not in REQUEUED_AFTER)
 
 
-def _log_files(config: Config, sweep: SweepDir, run: RunDir) -> list[Path]:
+def _log_files(sweep: SweepDir, run: RunDir) -> list[Path]:
     """The log files of the run's jobs, in order.
 
     The submissions also name tasks that died before they started an attempt; the attempts also name local jobs.
@@ -78,20 +78,19 @@ def _log_files(config: Config, sweep: SweepDir, run: RunDir) -> list[Path]:
         if made.job_id and run.name in names
     ]
     ids = list(dict.fromkeys([*ids, *(str(a["job"]) for a in run.attempts() if a.get("job"))]))
-    found = (_log_file(config, sweep, job, suffix) for job in ids for suffix in ("out", "err"))
+    found = (_log_file(sweep, job, suffix) for job in ids for suffix in ("out", "err"))
     return [path for path in found if path]
 
 
-def _log_file(config: Config, sweep: SweepDir, task: str, suffix: str) -> Path | None:
-    """The log of a task, with the sweep's jobs; earlier versions wrote it below logs/. None if there is none."""
-    folders = (sweep.jobs, Path(config.paths.logs_dir) / sweep.name)
-    found = (folder.absolute() / f"{task}_0_log.{suffix}" for folder in folders)
-    return next((path for path in found if path.is_file()), None)
+def _log_file(sweep: SweepDir, task: str, suffix: str) -> Path | None:
+    """The log of a task; None if there is none."""
+    path = sweep.jobs.absolute() / f"{task}_0_log.{suffix}"
+    return path if path.is_file() else None
 
 
-def last_line(config: Config, sweep: SweepDir, task: str) -> str | None:
+def last_line(sweep: SweepDir, task: str) -> str | None:
     """The last line of a task's stderr, or of its stdout if that is empty. None if both are."""
-    for path in (_log_file(config, sweep, task, suffix) for suffix in ("err", "out")):
+    for path in (_log_file(sweep, task, suffix) for suffix in ("err", "out")):
         lines = path.read_text(errors="replace").split("\n") if path else []
         texts = [line.strip() for line in lines if line.strip()]
         if texts:

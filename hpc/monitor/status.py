@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.monitor.status_query import query_status
@@ -13,7 +12,7 @@ from hpc.monitor.status_rows import FINISHED, SweepStatus
 from hpc.pipeline.names import find_pipeline, list_other_names, resolve_stage_name
 from hpc.pipeline.overview import watch_pipeline
 from src import hints
-from src.config.schema import Config
+from src.config.schema import Paths
 from src.results.terminal import print_rows, table_console, table_of
 from src.runs.names import find_named
 from src.runs.rundir import SweepDir
@@ -25,46 +24,46 @@ if TYPE_CHECKING:
 _MAX_WATCHED_ROWS = 40
 
 
-def show_status(config: Config, name: str | None, watch_s: float | None = None) -> None:
+def show_status(paths: Paths, name: str | None, watch_s: float | None = None) -> None:
     """Print the runs of the sweep, the run or the stages of the pipeline `name`; the newest if there is no name.
 
     With `watch_s`, refresh after so many seconds until nothing is queued or running, or Ctrl-C.
     """
-    runs_dir = Path(config.paths.runs_dir)
+    runs_dir = paths.runs
     pipeline = find_pipeline(runs_dir, name)
     if pipeline:
         watch_pipeline(pipeline, watch_s)
         shown = pipeline.name
     else:
         sweep, run = find_named(runs_dir, resolve_stage_name(runs_dir, name))
-        hints.use(sweep.meta())
-        _show_sweep(config, sweep, run.name if run else None, watch_s)
+        with hints.acting_for(sweep.meta()):
+            _show_sweep(sweep, run.name if run else None, watch_s)
         shown = sweep.name
     if name is None:
         list_other_names(runs_dir, shown)
 
 
-def _show_sweep(config: Config, sweep: SweepDir, only: str | None, watch_s: float | None) -> None:
+def _show_sweep(sweep: SweepDir, only: str | None, watch_s: float | None) -> None:
     console, width = table_console()
     if watch_s is None or not console.is_terminal:
-        _print_sweep(config, sweep, only, watch_s)
+        _print_sweep(sweep, only, watch_s)
         return
     from rich.live import Live
 
     with Live(console=console, auto_refresh=False) as live, contextlib.suppress(KeyboardInterrupt):
         while True:
-            status = query_status(config, sweep, only)
+            status = query_status(sweep, only)
             live.update(_page(status, _title_now(sweep), console, width), refresh=True)
             if not status.in_flight:
                 break
             time.sleep(watch_s)
 
 
-def _print_sweep(config: Config, sweep: SweepDir, only: str | None, watch_s: float | None) -> None:
+def _print_sweep(sweep: SweepDir, only: str | None, watch_s: float | None) -> None:
     """Print the table once; with `watch_s`, print page after page, for a pipe or a file."""
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            status = query_status(config, sweep, only)
+            status = query_status(sweep, only)
             print_rows(status.rows, sweep.name if watch_s is None else _title_now(sweep))
             print(status.summary(), flush=True)
             if watch_s is None or not status.in_flight:

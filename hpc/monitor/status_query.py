@@ -9,7 +9,6 @@ from hpc import slurm
 from hpc.monitor.logs import last_line
 from hpc.monitor.status_rows import FINISHED, SweepStatus, sweep_status
 from hpc.submission.submissions import last_tasks, queues_of, submissions
-from src.config.schema import Config
 from src.errors import ClusterError
 from src.log import log
 from src.runs.causes import REQUEUED_AFTER
@@ -18,7 +17,7 @@ from src.runs.rundir import SweepDir
 _NO_LOG = "no log: the task was cancelled before it started, or its log folder was moved, deleted or full"
 
 
-def query_status(config: Config, sweep: SweepDir, only: str | None = None) -> SweepStatus:
+def query_status(sweep: SweepDir, only: str | None = None) -> SweepStatus:
     """The status of all runs of the sweep, or of the run `only`. If SLURM does not answer, from disk alone."""
     try:
         queues, known = queues_of([sweep])
@@ -29,7 +28,7 @@ def query_status(config: Config, sweep: SweepDir, only: str | None = None) -> Sw
     status = sweep_status(sweep, queue, only)
     # squeue still shows a cancelled job for MinJobAge (300 s by default, slurm.conf(5)).
     cancelled = {job.job_id for job in known if job.state == "CANCELLED"}
-    _explain_unstarted(status.rows, sweep, queue, config, cancelled)
+    _explain_unstarted(status.rows, sweep, queue, cancelled)
     return status
 
 
@@ -41,7 +40,7 @@ def _own_cluster() -> str:
 
 
 def _explain_unstarted(
-    rows: Sequence[dict[str, Any]], sweep: SweepDir, queue: slurm.Queue, config: Config, cancelled: Collection[str]
+    rows: Sequence[dict[str, Any]], sweep: SweepDir, queue: slurm.Queue, cancelled: Collection[str]
 ) -> None:
     """Mark the runs whose newest task left the queue before it started an attempt: `cancelled` or `not started`.
 
@@ -77,5 +76,5 @@ def _explain_unstarted(
             row |= {
                 "state": "cancelled" if task in cancelled else "not started",
                 "job": task,
-                "error": last_line(config, sweep, task) or row["error"] or _NO_LOG,
+                "error": last_line(sweep, task) or row["error"] or _NO_LOG,
             }

@@ -10,19 +10,19 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from hpc.pipeline.names import resolve_stage_name
-from src.config.schema import Config
+from src.config.schema import Paths
 from src.errors import RunError
 from src.runs.names import find_named
 from src.user import user_name
 
 
-def show_tensorboard(config: Config, name: str | None, port: int | None) -> None:
+def show_tensorboard(paths: Paths, name: str | None, port: int | None) -> None:
     """Serve the sweep, run or stage `name`, or all runs, on localhost until Ctrl-C or SIGTERM.
 
     Without `port`, TensorBoard takes 6006, or a free one where that is taken. Raises RunError if `port` is taken, or if
     no or several sweeps have `name` in their name.
     """
-    logdir = logdir_of(Path(config.paths.runs_dir), name)
+    logdir = logdir_of(paths.runs, name)
     url = start(logdir, port)
     print(access_lines(url, logdir), flush=True)
     with contextlib.suppress(KeyboardInterrupt):

@@ -7,11 +7,11 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-import jobs
 from hpc.node.gpu_check import check_slice
 from hpc.node.run_lock import wait_for_run_lock
 from hpc.recovery.diagnosis import LOCAL_JOB, StopRequest, ends_of, infer_end_cause, own_job_id, restart_count
 from hpc.slurm_command import WAITS_S
+from hpc.works import work_of
 from src import hints
 from src.errors import RelayError, TakenOverError
 from src.log import log
@@ -29,11 +29,15 @@ def execute_run(run: RunDir, stop: StopRequest, reporter: Reporter, at_once: int
     """
     if run.is_done():
         return "DONE"
-    hints.use(run.sweep().meta())
+    with hints.acting_for(run.sweep().meta()):
+        return _execute(run, stop, reporter, at_once)
+
+
+def _execute(run: RunDir, stop: StopRequest, reporter: Reporter, at_once: int) -> str:
 
     def on_the_right_device(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
         log.info(f"{run.label}: on {check_slice()}")
-        return jobs.executor_of(run.sweep().kind)(run, should_stop, reporter)
+        return work_of(run.sweep().kind, run.sweep().path).execute(run, should_stop, reporter)
 
     try:
         if not wait_for_run_lock(run, lambda: stop.requested() or run.cancelled()):

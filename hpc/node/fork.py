@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import importlib
 import mmap
 import os
 import signal
@@ -23,21 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from hpc.recovery.diagnosis import StopRequest
+from hpc.works import work_of
 from src.errors import RelayError
 from src.log import log
 from src.runs import records
 from src.runs.attempts import close_orphaned_attempt, unfinished_attempt
 from src.runs.rundir import RunDir
+from src.runs.work import Work
 
-# What each run would import: first our own modules, then what libraries import when they first write something.
-_IMPORTED_ONCE = (
-    *("src.models.inception", "src.models.residual", "src.training.publish", "src.training.trainer"),
-    *(f"PIL.{kind}ImagePlugin" for kind in ("Bmp", "Gif", "Jpeg", "Png", "Ppm")),
-    "tensorboard.compat.proto.event_pb2",
-    "tensorboard.plugins.hparams.summary_v2",
-    "tensorboard.summary.writer.record_writer",
-    *("torch.nested._internal.nested_tensor", "torch.utils.serialization.config"),
-)
 POLL_S = 0.02
 _LOCK_WAIT_S = 5.0
 _STATE_BYTES = 64
@@ -45,10 +37,9 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
-def import_once() -> None:
-    """Import and build what runs need, so that forks of this process have it."""
-    for name in _IMPORTED_ONCE:
-        importlib.import_module(name)
+def import_once(work: Work) -> None:
+    """Import and build what runs of the work need, so that forks of this process have it."""
+    work.preload()
     for shape in (records.CELL, records.ATTEMPT, records.OWNER):
         shape.build()
     # Otherwise the garbage collector of each fork writes to, and so copies, the pages of all imported objects.
@@ -116,7 +107,8 @@ class Forks:
         """Execute the runs until all have ended, or until a stop is requested. Returns the state of each by its
         label, FAILED for one whose process died.
         """
-        import_once()
+        for kind in dict.fromkeys(run.sweep().kind for run in runs if not run.is_done()):
+            import_once(work_of(kind))
         states, waiting = dict[str, str](), deque(runs)
         while self._active or (waiting and not self._stop.requested()):
             while waiting and len(self._active) < self._at_once and not self._stop.requested():

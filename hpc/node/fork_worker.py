@@ -21,6 +21,7 @@ from typing import Any
 from hpc.node.fork import POLL_S, fork, import_once
 from hpc.node.task import execute_runs
 from hpc.recovery.diagnosis import LOCAL_JOB
+from hpc.works import work_of
 from src.log import start_log
 from src.runs.rundir import RunDir
 
@@ -53,7 +54,7 @@ class _Job:
 
 def serve() -> None:
     """Execute requests until stdin is closed: `run`, `job`, `stdout`, `stderr`, `limit_s`, `lead_s`."""
-    import_once()
+    imported = set[str]()
     noted: list[int] = []
     for number in _FORWARDED:
         signal.signal(number, lambda number, _: noted.append(number))
@@ -66,7 +67,12 @@ def serve() -> None:
             read = os.read(sys.stdin.fileno(), 65536)
             is_open = bool(read)
             *lines, text = (text + read).split(b"\n")
-            jobs += [_start(json.loads(line)) for line in lines]
+            for request in map(json.loads, lines):
+                kind = RunDir(Path(request["run"])).sweep().kind
+                if kind not in imported:
+                    import_once(work_of(kind))
+                    imported.add(kind)
+                jobs.append(_start(request))
         elif not is_open:
             time.sleep(POLL_S)
         for job in jobs:

@@ -29,7 +29,11 @@ def advance(pipeline: Pipeline, *, by_stage_job: bool, new_code: bool = False) -
 
     `by_stage_job`: called by the pipeline's own job, which does not submit again what a user has stopped.
     """
-    hints.use(pipeline.meta())
+    with hints.acting_for(pipeline.meta()):
+        _advance(pipeline, by_stage_job=by_stage_job, new_code=new_code)
+
+
+def _advance(pipeline: Pipeline, *, by_stage_job: bool, new_code: bool) -> None:
     check_folder(pipeline.path, pipeline.meta())
     profile = read_profile(pipeline.profile_file)
     name = str(pipeline.meta()["call"]["cluster"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +18,11 @@ from typing import Any
 
 from hpc.submission.plan import is_job_of
 from hpc.submission.profile import Profile
+from hpc.works import PIPELINE
 from src import hints
 from src.config import yaml_file
-from src.config.loading import make_config
-from src.config.schema import Config
+from src.config.paths import paths_of
+from src.config.schema import Paths
 from src.errors import RelayError, RunError
 from src.files import append_lines, read_lines, replace_file
 from src.log import warn_once
@@ -30,10 +31,9 @@ from src.runs.code_snapshot import keep_code, new_code_hint, snapshot_problem
 from src.runs.numbering import next_number
 from src.runs.planning_lock import folder_lock
 from src.runs.rundir import SweepDir
+from src.runs.sweeps import Request
 
-# The files on disk keep the words of earlier versions, so that pipelines made then can be continued: a pipeline was
-# called a chain (chain.yaml) and a stage a link (links.jsonl, key "link").
-STAGES = ("lr_sweep", "grid", "train", "evaluate")
+STAGES = PIPELINE.names
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class Pipeline:
         replace_file(self.path / "chain.yaml", yaml_file.dump_yaml(meta))
 
     def meta(self) -> dict[str, Any]:
-        """The content of chain.yaml: key, number, created, folder (the working directory), fresh, lr_factors, config,
-        snapshot and call (the command line and the profile).
+        """The content of chain.yaml: key, number, created, folder (the working directory), fresh, config and options (what
+        was asked for), snapshot and call (the command line and the profile).
 
         Raises RunError if this is not the directory of a pipeline.
         """
@@ -100,9 +100,13 @@ class Pipeline:
             raise RunError(f"{self.path}: not the directory of a pipeline, there is no {path.name} in it")
         return records.PIPELINE.check(path, yaml_file.read_mapping(path))
 
-    def config(self) -> Config:
-        """The configuration that the pipeline was started with."""
-        return make_config(self.meta()["config"], f"{self.path}/chain.yaml")
+    def paths(self) -> Paths:
+        """Where results go, as in the configuration that the pipeline was started with."""
+        return paths_of(self.meta()["config"], self.path / "chain.yaml")
+
+    def request(self, stage: str) -> Request:
+        """The request of a stage. Raises RunError if an earlier stage gave no usable result, or is not planned yet."""
+        return PIPELINE[stage].request(self.meta(), _Planned(self))
 
     def record(self, **facts: Any) -> None:
         """Append one line about a stage or a job, with the current time."""
@@ -131,38 +135,53 @@ class Pipeline:
         return [name for name in names if is_job_of(self.path, name)]
 
 
-def find_same_pipeline(config: Config, lr_factors: Sequence[float]) -> Pipeline | None:
-    """The newest pipeline with the same configuration and factors. None if there is none."""
-    key = _key_of(config, lr_factors)
-    same = [pipeline for pipeline in all_pipelines(Path(config.paths.runs_dir)) if pipeline.meta()["key"] == key]
+class _Planned(Mapping[str, SweepDir]):
+    """The sweeps of a pipeline by stage. A stage that is not planned yet raises RunError."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    def __getitem__(self, stage: str) -> SweepDir:
+        sweep = self._pipeline.stage_sweep(stage)
+        if sweep is None:
+            raise RunError(f"{self._pipeline.name}: its stage {stage} is not planned yet")
+        return sweep
+
+    def __iter__(self) -> Iterator[str]:
+        return (stage for stage in STAGES if self._pipeline.stage_sweep(stage))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def find_same_pipeline(asked: Mapping[str, Any]) -> Pipeline | None:
+    """The newest pipeline of which the same was asked. None if there is none."""
+    key, runs_dir = _key_of(asked), paths_of(asked["config"], "config").runs
+    same = [pipeline for pipeline in all_pipelines(runs_dir) if pipeline.meta()["key"] == key]
     return same[-1] if same else None
 
 
-def make_pipeline(config: Config, lr_factors: Sequence[float], *, fresh: bool) -> Pipeline:
+def make_pipeline(asked: Mapping[str, Any], *, fresh: bool) -> Pipeline:
     """Make the directory of a new pipeline. With `fresh`, its stages never continue sweeps that exist already."""
-    runs_dir, created = Path(config.paths.runs_dir).absolute(), datetime.now(UTC)
+    runs_dir, created = paths_of(asked["config"], "config").runs.absolute(), datetime.now(UTC)
     with folder_lock(runs_dir):
         pipeline = Pipeline(_make_directory(runs_dir / f"pipeline_{created:%Y%m%d-%H%M%S}"))
         meta: dict[str, Any] = {
-            "key": _key_of(config, lr_factors),
+            "key": _key_of(asked),
             "number": next_number(runs_dir),
             "created": created.isoformat(timespec="seconds"),
             "folder": str(Path.cwd()),
             "fresh": fresh,
             "snapshot": keep_code(pipeline.code).name,
             "call": hints.to_keep("pipeline"),
-            **_request_of(config, lr_factors),
+            **asked,
         }
         replace_file(pipeline.path / "chain.yaml", yaml_file.dump_yaml(meta))
     return pipeline
 
 
-def _request_of(config: Config, lr_factors: Sequence[float]) -> dict[str, Any]:
-    return {"config": config.to_dict(), "lr_factors": [float(factor) for factor in lr_factors]}
-
-
-def _key_of(config: Config, lr_factors: Sequence[float]) -> str:
-    return hashlib.sha256(json.dumps(_request_of(config, lr_factors), sort_keys=True).encode()).hexdigest()[:16]
+def _key_of(asked: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(dict(asked), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def all_pipelines(runs_dir: Path) -> list[Pipeline]:

@@ -6,14 +6,12 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from hpc import slurm
 from hpc.pipeline.directory import STAGES, Pipeline
 from hpc.submission.submissions import in_queue, submissions
 from src import hints
-from src.config.schema import Config
 from src.errors import ClusterError, RunError
 from src.log import log
 from src.results.terminal import print_rows
@@ -25,7 +23,6 @@ def show_pipeline(pipeline: Pipeline) -> bool:
 
     Returns False if no job and no process is working on it.
     """
-    hints.use(pipeline.meta())
     stages, stage_jobs = pipeline.stage_records(), ""
     try:
         queued = [job for job in slurm.squeue(pipeline.job_names()) if slurm.in_flight(job.state)]
@@ -55,7 +52,7 @@ def show_pipeline(pipeline: Pipeline) -> bool:
 
 def watch_pipeline(pipeline: Pipeline, every_s: float | None) -> None:
     """Show the pipeline; with `every_s`, again every `every_s` seconds until nothing works on it, or Ctrl-C."""
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), hints.acting_for(pipeline.meta()):
         while show_pipeline(pipeline) and every_s:
             time.sleep(every_s)
 
@@ -82,10 +79,9 @@ def _row(pipeline: Pipeline, stage: str, line: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def show_pipeline_log(config: Config, pipeline: Pipeline) -> None:
+def show_pipeline_log(pipeline: Pipeline) -> None:
     """Print the output of the jobs that continue the pipeline. Raises RunError if none has started yet."""
-    folder = Path(config.paths.logs_dir).absolute() / pipeline.name
-    files = sorted(folder.glob("*.out"), key=lambda path: path.stat().st_mtime)
+    files = sorted(pipeline.jobs.glob("*.out"), key=lambda path: path.stat().st_mtime)
     for path in files:
         print(f"=== {path}\n{path.read_text(errors='replace').rstrip()}")
     planned = _planned_stages(pipeline)

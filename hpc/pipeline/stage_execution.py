@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from hpc.pipeline.directory import Pipeline
 from hpc.pipeline.stage_job import submit_stage_job
 from hpc.pipeline.stage_sweep import classify_stage, open_stage_sweep
-from hpc.pipeline.stages import stage_request, stage_result
 from hpc.submission.execute import execute
+from hpc.submission.outcome import refuse_unfinished, show_outcome
 from hpc.submission.placement import remember_profile
 from hpc.submission.prepare import choose_code
 from hpc.submission.profile import Profile
 from hpc.submission.site import SiteLimits
 from hpc.submission.submissions import in_queue
+from hpc.works import PIPELINE, work_of
 from src import hints
 from src.errors import RunError
-from src.results.collection import collect
 
 
 def advance_stage(
@@ -26,14 +24,16 @@ def advance_stage(
 
     Raises RunError if runs of it failed, or if a user stopped them and this is the pipeline's own job.
     """
-    request = stage_request(pipeline, stage)
+    request = pipeline.request(stage)
     sweep = open_stage_sweep(pipeline, stage, request)
     by_state = classify_stage(sweep, in_queue(sweep) if site else {}, by_stage_job=by_stage_job)
-    choose_code(sweep, new_code=new_code, root=pipeline.snapshot())
+    choose_code(sweep, work_of(sweep.kind).deciding, new_code=new_code, root=pipeline.snapshot())
     if len(by_state.done) < len(request.cells):
         print(f"{stage}: {sweep.path}", flush=True)
         remember_profile(sweep, pipeline.meta()["call"]["cluster"])
-        execute(sweep, profile, site, request.config, by_user=not by_stage_job)
+        execute(sweep, profile, site, request.paths, by_user=not by_stage_job)
+        if site is None:
+            refuse_unfinished(sweep)
         if site and any(not run.is_done() for run in sweep.runs()):
             queued_tasks = {job.job_id for jobs in in_queue(sweep).values() for job in jobs}
             if not queued_tasks:
@@ -44,11 +44,9 @@ def advance_stage(
             pipeline.record(link=stage, state="submitted", sweep=sweep.name)
             submit_stage_job(pipeline, stage, queued_tasks, profile)
             return False
-    result = stage_result(stage, sweep)
+    result = PIPELINE[stage].found(sweep)
     if pipeline.stage_records()[stage]["state"] != "done":
-        # The local profile has collected the table already.
-        if site:
-            collect(sweep, Path(request.config.paths.artifacts_dir))
+        show_outcome(sweep, request.paths)
         pipeline.record(link=stage, state="done", sweep=sweep.name, found=result)
     profile_name = sweep.meta()["call"].get("cluster")
     is_elsewhere = profile_name not in (None, pipeline.meta()["call"]["cluster"])

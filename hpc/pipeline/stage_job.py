@@ -30,7 +30,7 @@ def submit_stage_job(pipeline: Pipeline, stage: str, queued_tasks: set[str], pro
     # Before sbatch, as in submit.py: a job whose id was never written down is found in the queue by its name.
     pipeline.record(job_name=name, after=stage)
     pipeline.jobs.mkdir(exist_ok=True)
-    show_in_logs(pipeline.config(), pipeline.jobs)
+    show_in_logs(pipeline.paths(), pipeline.jobs)
     options = options_without_slice(
         profile,
         # afterany (sbatch(1), --dependency): a failed task still lets the job start, which then says what failed.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from hpc.pipeline.directory import Pipeline
 from hpc.recovery.reconcile import RunsByState, blocked_by_cause, classify_runs, last_cause
 from hpc.slurm import Queue
+from hpc.submission.prepare import prepare_inputs
 from hpc.submission.submissions import submissions
 from hpc.submission.trust import check_sweep
 from src import hints
 from src.errors import RunError
-from src.runner import prepare_images
 from src.runs.causes import STOPPED_BY_USER
 from src.runs.rundir import SweepDir
-from src.runs.sweeps import Request, check_same_images, open_sweep
+from src.runs.sweeps import Request, check_same_inputs, open_sweep
 
 
 def open_stage_sweep(pipeline: Pipeline, stage: str, request: Request) -> SweepDir:
@@ -21,14 +21,14 @@ def open_stage_sweep(pipeline: Pipeline, stage: str, request: Request) -> SweepD
     Unless the pipeline is --fresh, an earlier sweep of the same content counts as planned. Raises DataError if the
     images have changed, RunError if it is another user's and --trust was not given.
     """
-    request = prepare_images(request)
+    request = prepare_inputs(request)
     sweep = pipeline.stage_sweep(stage)
     # The key differs if an earlier stage was run again and gave another result.
     if sweep is None or sweep.meta()["key"] != request.key:
         sweep, _ = open_sweep(request, fresh=bool(pipeline.meta()["fresh"]), code_root=pipeline.snapshot())
         pipeline.record(link=stage, state="planned", sweep=sweep.name)
     check_sweep(sweep)
-    check_same_images(sweep, request)
+    check_same_inputs(sweep, request)
     return sweep
 
 

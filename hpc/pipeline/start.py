@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from hpc.pipeline.advance import advance
 from hpc.pipeline.directory import STAGES, Pipeline, find_same_pipeline, make_pipeline
-from hpc.pipeline.stages import requests_at_start
 from hpc.submission.forecast import cells_left, forecast_of, refuse_above, total_of
-from hpc.submission.placement import choose_name, place
+from hpc.submission.placement import place
+from hpc.submission.prepare import prepare_inputs
 from hpc.submission.site import check_job_folder
 from hpc.submission.trust import check_folder, check_sweep
-from src.config.schema import Config
-from src.runner import prepare_images
+from hpc.works import PIPELINE, work_of
 from src.runs.code_snapshot import change_since, new_code_hint
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request, find_sweep
 
 
 def start_pipeline(
-    config: Config,
+    asked: Mapping[str, Any],
     cluster: str | None,
-    lr_factors: Sequence[float],
     *,
     fresh: bool,
     new_code: bool = False,
     max_slice_hours: float | None = None,
 ) -> None:
-    """Start a pipeline, or continue the one with the same configuration. Raises RunError if a stage has failed."""
-    choose_name(config, cluster)  # First, for the messages of the requests.
-    pipeline = None if fresh else find_same_pipeline(config, lr_factors)
+    """Start a pipeline, or continue the one of which the same was `asked`. Raises RunError if a stage has failed."""
+    pipeline = None if fresh else find_same_pipeline(asked)
     # Every stage is planned once before the first one is submitted: a mistake in the training's settings should not
     # surface only after the LR sweep and the grid have run. The rate is a placeholder until the LR sweep is done.
-    requests = requests_at_start(config, lr_factors)
-    grid = requests["grid"]
-    check_job_folder(grid.runs_dir)
-    earlier = pipeline or (None if fresh else find_sweep(grid.runs_dir, grid.kind, grid.key))
-    placement = place(config, cluster, earlier.meta() if earlier else None)
+    requests = PIPELINE.at_start(asked)
+    first = next(iter(requests.values()))
+    check_job_folder(first.runs_dir)
+    # The sweep that it continues says where it went before, and so does a pipeline.
+    earlier = [None if fresh else find_sweep(each.runs_dir, each.kind, each.key) for each in requests.values()]
+    saved = pipeline or next(filter(None, earlier), None)
+    placement = place(first.runs_dir, cluster, saved.meta() if saved else None, first.inputs)
     profile = placement.profile
     continued = {name: _sweep_to_continue(pipeline, request, fresh=fresh) for name, request in requests.items()}
     for sweep in filter(None, continued.values()):
@@ -45,19 +45,24 @@ def start_pipeline(
         [forecast_of(request, cells_left(request, continued[name]), profile) for name, request in requests.items()]
     )
     refuse_above(max_slice_hours, forecast)
-    prepare_images(grid, fresh=fresh)
+    for request in requests.values():
+        prepare_inputs(request, fresh=fresh)
     is_new = pipeline is None
     if pipeline:
         check_folder(pipeline.path, pipeline.meta())  # Before its profile is replaced.
-    pipeline = pipeline or make_pipeline(config, lr_factors, fresh=fresh)
+    pipeline = pipeline or make_pipeline(asked, fresh=fresh)
     pipeline.use_profile(placement.name, profile)
     state = "new" if is_new else "continued"
     print(f"{pipeline.path}: {state}: {' -> '.join(STAGES)}; {placement}\n{forecast}", flush=True)
     if new_code and not is_new:
         pipeline.use_new_code()
-    elif change := change_since(pipeline.snapshot()):
+    elif change := change_since(pipeline.snapshot(), _deciding(requests)):
         print(f"continues with the code it was made with; {change}; {new_code_hint()}", flush=True)
     advance(pipeline, by_stage_job=False, new_code=new_code)
+
+
+def _deciding(requests: Mapping[str, Request]) -> list[str]:
+    return [prefix for request in requests.values() for prefix in work_of(request.kind).deciding]
 
 
 def _sweep_to_continue(pipeline: Pipeline | None, request: Request, *, fresh: bool) -> SweepDir | None:

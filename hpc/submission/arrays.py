@@ -12,7 +12,7 @@ from hpc.submission.site import SiteLimits
 from hpc.submission.submissions import refuse_unseen
 from hpc.submission.submit import show_in_logs, submit_runs
 from src import hints
-from src.config.schema import Config
+from src.config.schema import Paths
 from src.runs.code_snapshot import sweep_code
 from src.runs.planning_lock import folder_lock
 from src.runs.rundir import SweepDir
@@ -23,7 +23,7 @@ def submit_missing(
     sweep: SweepDir,
     profile: Profile,
     site: SiteLimits,
-    config: Config,
+    paths: Paths,
     only: Collection[str] | None = None,
     *,
     by_user: bool = True,
@@ -49,7 +49,7 @@ def submit_missing(
         queued_tasks = {job.job_id for jobs in queue.values() for job in jobs}
         submitted = 0
         if to_submit:
-            show_in_logs(config, sweep.jobs)
+            show_in_logs(paths, sweep.jobs)
             submitted = submit_runs(to_submit, Target(sweep, profile, site, sweep_code(sweep)), queued_tasks)
     print(f"{len(by_state.done)} done, {len(by_state.queued)} in the queue before, {submitted} submitted")
     if lifted:

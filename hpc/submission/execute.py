@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from hpc.submission.arrays import submit_missing
-from hpc.submission.local_run import run_here
+from hpc.submission.local_run import run_in_pool
 from hpc.submission.profile import Profile
 from hpc.submission.site import SiteLimits
-from src.config.schema import Config
+from src.config.schema import Paths
 from src.runs.rundir import SweepDir
 
 
@@ -16,7 +16,7 @@ def execute(
     sweep: SweepDir,
     profile: Profile,
     site: SiteLimits | None,
-    config: Config,
+    paths: Paths,
     only: Collection[str] | None = None,
     *,
     by_user: bool = True,
@@ -26,6 +26,6 @@ def execute(
     `by_user`: a user's command called this, and not a pipeline's own job. Only the former submits cancelled runs again.
     """
     if site is None:
-        run_here(sweep, profile, config, only)
+        run_in_pool(sweep, profile, paths, only)
     else:
-        submit_missing(sweep, profile, site, config, only, by_user=by_user)
+        submit_missing(sweep, profile, site, paths, only, by_user=by_user)

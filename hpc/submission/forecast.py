@@ -15,7 +15,6 @@ from src.errors import RunError
 from src.log import log
 from src.runs.causes import Attempts
 from src.runs.cells import Cell
-from src.runs.kinds import cost_key, kind_of
 from src.runs.memory import most_memory
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import Request, sweeps, with_whole_manifests
@@ -84,15 +83,13 @@ def cells_left(request: Request, sweep: SweepDir | None) -> list[Cell]:
 
 def forecast_of(request: Request, left: Sequence[Cell], profile: Profile) -> Forecast:
     """Forecast the cells in `left` under the profile."""
-    wanted = {cell.name: cost_key(cell.config, request.kind) for cell in left}
-    history = measured_runs(request.runs_dir, set(wanted.values()), profile)
+    history = measured_runs(request.runs_dir, {cell.cost_key for cell in left}, profile)
     rates = {
         key: fmean(rates)
         for key, runs in history.items()
         if (rates := [run.seconds_per_unit for run in runs if run.seconds_per_unit is not None])
     }
-    units = kind_of(request.kind).units
-    known = [units(c.config) * rates[wanted[c.name]] for c in left if wanted[c.name] in rates]
+    known = [cell.units * rates[cell.cost_key] for cell in left if cell.cost_key in rates]
     saves = [run.save_s for runs in history.values() for run in runs if run.save_s is not None]
     return Forecast(
         slice_hours=sum(known) / 3600 if known else None,

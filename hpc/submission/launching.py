@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import jobs
 from hpc.submission.dry_run import print_plan
 from hpc.submission.execute import execute
 from hpc.submission.forecast import cells_left, forecast_of, refuse_above, warn_of_memory, warn_of_short_lead
-from hpc.submission.placement import choose_name, place, remember_profile
-from hpc.submission.prepare import prepare_sweep
+from hpc.submission.here import execute_here
+from hpc.submission.outcome import refuse_unfinished, show_outcome
+from hpc.submission.placement import Placement, place, remember_profile
+from hpc.submission.prepare import choose_code, prepare_sweep
 from hpc.submission.site import ask_site, check_job_folder
 from hpc.submission.trust import check_sweep
+from hpc.works import work_of
 from src import hints
-from src.config.schema import Config
 from src.runs.rundir import SweepDir
-from src.runs.sweeps import describe_progress, find_sweep
+from src.runs.sweeps import Request, describe_progress, find_sweep
 from src.text import counted, shortlist
 
 
 def launch(
-    kind: str,
-    config: Config,
+    request: Request,
     cluster: str | None,
     *,
     dry_run: bool = False,
     fresh: bool = False,
     new_code: bool = False,
     max_slice_hours: float | None = None,
-    **options: Any,
+    here: bool = False,
+    one_at_a_time: bool = False,
 ) -> SweepDir | None:
-    """Plan the requested runs and execute those that are neither done nor in the queue. Returns their sweep.
+    """Execute the requested runs that are neither done nor in the queue. Returns their sweep.
 
-    `options` are those of the kind's request, such as `refined` for a grid. A dry run prints the plan, writes nothing,
-    and returns None. Raises RunError if the forecast is above `max_slice_hours`, ClusterError if SLURM does not answer.
+    On this machine, it waits for them, and shows their results. A dry run prints the plan, writes nothing, and returns
+    None. `here`: execute the current code in this process, one run after the other. `one_at_a_time`: of the runs on
+    this machine. Raises RunError if the forecast is above `max_slice_hours`, or if runs on this machine are not done,
+    ClusterError if SLURM does not answer.
     """
-    choose_name(config, cluster)  # First, for the messages of the request.
-    request = jobs.request_of(kind, config, **options)
+    work = work_of(request.kind)
     existing = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
-    placement = place(config, cluster, existing.meta() if existing else None)
-    profile_name, profile = placement.name, placement.profile
+    placement = place(request.runs_dir, cluster, existing.meta() if existing else None, request.inputs)
+    profile = placement.profile
+    if one_at_a_time and profile.executor == "local":
+        profile = profile.model_copy(update={"max_parallel": 1})
     left = cells_left(request, existing)
     forecast = forecast_of(request, left, profile)
     check_job_folder(request.runs_dir)
@@ -57,19 +59,32 @@ def launch(
     warn_of_short_lead(profile, forecast)
     warn_of_memory(profile, forecast)
     # Only now: this may load a checkpoint with torch, and a dry run must stay fast.
-    jobs.check(request)
-    site = None if profile.executor == "local" else ask_site(profile_name, profile)
-    sweep, new = prepare_sweep(request, fresh=fresh, new_code=new_code)
+    request.check()
+    site = None if here or profile.executor == "local" else ask_site(placement.name, profile)
+    sweep, new = prepare_sweep(work, request, fresh=fresh)
+    if not new:
+        choose_code(sweep, work.deciding, new_code=new_code)
     undone = [run.name for run in sweep.runs() if not run.is_done()]
     if undone:
-        print(f"{sweep.path}: {describe_progress(sweep, new=new)}; {placement}", flush=True)
-        if kind == "compare":
-            print(f"compare trains {counted(len(undone), 'run')} in full: {shortlist(undone)}", flush=True)
+        where = "in this process" if here else str(placement)
+        print(f"{sweep.path}: {describe_progress(sweep, new=new)}; {where}", flush=True)
+        if work.reuses:
+            print(f"to execute in full: {counted(len(undone), 'run')}: {shortlist(undone)}", flush=True)
         print(forecast, flush=True)
-        remember_profile(sweep, profile_name)
+        remember_profile(sweep, placement.name)
     else:
-        used = sweep.meta()["call"].get("cluster")
-        start_over = f"to run it again from the start on profile {profile_name}: {hints.again('--fresh')}"
-        print(f"{sweep.path}: done before{f', on profile {used}' if used else ''}; {start_over}", flush=True)
-    execute(sweep, profile, site, config)
+        _say_done_before(sweep, placement)
+    if here:
+        execute_here(sweep, work)
+    else:
+        execute(sweep, profile, site, request.paths)
+    if site is None:
+        show_outcome(sweep, request.paths)
+        refuse_unfinished(sweep)
     return sweep
+
+
+def _say_done_before(sweep: SweepDir, placement: Placement) -> None:
+    used = sweep.meta()["call"].get("cluster")
+    start_over = f"to run it again from the start on profile {placement.name}: {hints.again('--fresh')}"
+    print(f"{sweep.path}: done before{f', on profile {used}' if used else ''}; {start_over}", flush=True)

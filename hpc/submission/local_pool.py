@@ -9,10 +9,10 @@ from pathlib import Path
 
 from hpc.submission.local_worker import LocalJob, LocalWorker
 from hpc.submission.profile import Profile
+from hpc.submission.stop_signals import stop_on_signal
 from src.log import log
 from src.progress import Reporter
 from src.results.table import state_of_run
-from src.runner import stop_on_signal
 from src.runs.attempts import unfinished_attempt
 from src.runs.causes import REQUEUED_AFTER, Attempts, why_blocked
 from src.runs.code_snapshot import new_code_hint, snapshot_problem

@@ -1,29 +1,27 @@
-"""Execute the runs of a sweep on this machine with the local pool, then collect them into the table."""
+"""Execute the runs of a sweep on this machine with the local pool."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Collection
 
-from hpc.recovery.reconcile import blocked_by_cause, classify_runs
+from hpc.recovery.reconcile import classify_runs
 from hpc.submission.local_pool import LocalPool
 from hpc.submission.profile import Profile
 from hpc.submission.submit import show_in_logs
 from src import hints
 from src.cli import EXIT_STOPPED
-from src.config.schema import Config
-from src.errors import RunError
+from src.config.schema import Paths
 from src.log import log
-from src.outcome import collect_all
 from src.progress import make_reporter
 from src.runs.code_snapshot import sweep_code
 from src.runs.rundir import SweepDir
 
 
-def run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collection[str] | None) -> None:
-    """Execute the missing runs of a sweep on this machine (of those named in `only`), and collect its table.
+def run_in_pool(sweep: SweepDir, profile: Profile, paths: Paths, only: Collection[str] | None) -> None:
+    """Execute the missing runs of a sweep on this machine (of those named in `only`), until all have ended.
 
-    Exits with 130 if Ctrl-C stopped it. Raises RunError if runs are not done at the end.
+    Exits with 130 if Ctrl-C stopped it.
     """
     by_state = classify_runs(sweep, {})
     # Runs that another process executes are included: the pool waits for that process, and takes over what it leaves.
@@ -32,20 +30,14 @@ def run_here(sweep: SweepDir, profile: Profile, config: Config, only: Collection
         for run in (*by_state.to_submit, *by_state.cancelled, *by_state.running_elsewhere)
         if only is None or run.name in only
     ]
-    if runs:
-        code = sweep_code(sweep)
-        for run in runs:
-            run.lift_cancel()
-        show_in_logs(config, sweep.jobs)
-        with make_reporter() as reporter:
-            complete = LocalPool(profile, sweep.jobs.absolute(), reporter, code).execute(runs)
-        if not complete:
-            log.info(f"stopped; to continue: {hints.again()}")
-            sys.exit(EXIT_STOPPED)
-    collect_all(sweep, config)
-    after = classify_runs(sweep, {})
-    undone = [*after.blocked, *after.cancelled, *after.to_submit]
-    if undone:
-        logs = f"to see the log: {hints.command('hpc.launch', 'logs', undone[0].label)}"
-        causes = blocked_by_cause(after.blocked)
-        raise RunError(f"{len(undone)} of {len(sweep.runs())} runs are not done; {logs}\n{causes}".rstrip())
+    if not runs:
+        return
+    code = sweep_code(sweep)
+    for run in runs:
+        run.lift_cancel()
+    show_in_logs(paths, sweep.jobs)
+    with make_reporter() as reporter:
+        complete = LocalPool(profile, sweep.jobs.absolute(), reporter, code).execute(runs)
+    if not complete:
+        log.info(f"stopped; to continue: {hints.again()}")
+        sys.exit(EXIT_STOPPED)

@@ -1,6 +1,6 @@
 """Which profile a command submits under, and why.
 
-In this order: --cluster; the profile of the sweep that it continues; that of the newest sweep on the same images, so
+In this order: --cluster; the profile of the sweep that it continues; that of the newest sweep on the same data, so
 that what follows a grid goes where the grid went; RELAY_CLUSTER; `h100-mig` where sbatch exists, else `local`.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,9 @@ from typing import Any
 from hpc.submission.profile import Profile, load_profile
 from src import hints
 from src.config import yaml_file
-from src.config.schema import Config
 from src.files import replace_file
 from src.runs.rundir import SweepDir
-from src.runs.sweeps import newest_on_same_images
+from src.runs.sweeps import newest_on_same_inputs
 
 _VARIABLE = "RELAY_CLUSTER"
 
@@ -35,32 +35,30 @@ class Placement:
         return f"profile {self.name}{f' ({self.reason})' if self.reason else ''}"
 
 
-def choose_name(config: Config, cluster: str | None, saved: dict[str, Any] | None = None) -> tuple[str, str]:
-    """The name of the profile and where it came from. The messages of this process suggest it from now on.
+def place(
+    runs_dir: Path, cluster: str | None, saved: Mapping[str, Any] | None = None, inputs: str | None = None
+) -> Placement:
+    """The profile of a command. Raises ConfigError if it does not exist or is not valid.
 
-    `cluster`: the value of --cluster. `saved`: the sweep.yaml or chain.yaml that the command continues.
+    `cluster`: the value of --cluster. `saved`: the sweep.yaml or pipeline.yaml that the command continues. `inputs`:
+    those of the request, if it has any.
     """
-    name, reason = _choose(config, cluster, saved)
-    hints.placed(name)
-    return name, reason
-
-
-def place(config: Config, cluster: str | None, saved: dict[str, Any] | None = None) -> Placement:
-    """`choose_name` with the profile. Raises ConfigError if it does not exist or is not valid."""
-    name, reason = choose_name(config, cluster, saved)
-    name, profile = load_profile(name, reason or "--cluster", Path(config.paths.runs_dir))
-    hints.placed(name)
+    name, reason = choose_name(runs_dir, cluster, saved, inputs)
+    name, profile = load_profile(name, reason or "--cluster", runs_dir)
     return Placement(name, profile, reason)
 
 
-def _choose(config: Config, cluster: str | None, saved: dict[str, Any] | None) -> tuple[str, str]:
+def choose_name(
+    runs_dir: Path, cluster: str | None, saved: Mapping[str, Any] | None = None, inputs: str | None = None
+) -> tuple[str, str]:
+    """The name of the profile and where it came from, as for `place`."""
     if cluster:
         return cluster, ""
     if saved and (own := saved["call"]["cluster"]):
         return own, "as before"
-    before = newest_on_same_images(config)
+    before = newest_on_same_inputs(runs_dir, inputs) if inputs else None
     if before:
-        return str(before.meta()["call"]["cluster"]), f"as {before.name}, on the same images"
+        return str(before.meta()["call"]["cluster"]), f"as {before.name}, on the same data"
     if os.environ.get(_VARIABLE):
         return os.environ[_VARIABLE], _VARIABLE
     return default_name(), "the default of this machine"

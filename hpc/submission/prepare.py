@@ -1,37 +1,49 @@
-"""Prepare a sweep for its launch: decode its images, make its directories, choose its code."""
+"""Prepare a sweep for its launch: bring its data here, make its directories, choose its code."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from src import hints
-from src.runner import prepare_images
 from src.runs.code_snapshot import code_change, code_digest, new_code_hint, sweep_code, use_new_code
 from src.runs.reuse import reuse_finished
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request, open_sweep
+from src.runs.work import Work
 
 
-def prepare_sweep(request: Request, *, fresh: bool, new_code: bool) -> tuple[SweepDir, bool]:
-    """The sweep of a request, ready to be executed: the existing one, or a new one. True if it is new.
+def prepare_inputs(request: Request, *, fresh: bool = False) -> Request:
+    """The request with the digest of each cell's data, which is brought to this machine.
 
-    Raises DataError if the images have changed since it was planned, RunError if its code is missing or was changed.
+    With `fresh`, the content of files is compared with what was prepared before, and not only their sizes and times.
+    Raises DataError if the data cannot be had.
     """
-    sweep, new = open_sweep(prepare_images(request, fresh=fresh), fresh=fresh)
-    if not fresh:
+    return replace(request, data=request.prepare(fresh))
+
+
+def prepare_sweep(work: Work, request: Request, *, fresh: bool) -> tuple[SweepDir, bool]:
+    """The sweep of a request: the existing one, or a new one. True if it is new.
+
+    Raises DataError if its data has changed since it was planned.
+    """
+    # Read the code before the data, which may take minutes: what is edited meanwhile is not what was asked for.
+    code_digest()
+    sweep, new = open_sweep(prepare_inputs(request, fresh=fresh), fresh=fresh)
+    if work.reuses and not fresh:
         reuse_finished(sweep)
-    if not new:
-        choose_code(sweep, new_code=new_code)
+    request.opened(sweep)
     return sweep, new
 
 
-def choose_code(sweep: SweepDir, *, new_code: bool, root: Path | None = None) -> None:
+def choose_code(sweep: SweepDir, deciding: Sequence[str], *, new_code: bool, root: Path | None = None) -> None:
     """Continue a sweep with the code it was made with, or with the current code if `new_code`; print which.
 
-    `root`: the code to compare with, if not that of this process. Raises RunError if its snapshot is missing or was
-    changed.
+    `deciding`: how the paths of the code begin that can change results. `root`: the code to compare with, if not that of
+    this process. Raises RunError if its snapshot is missing or was changed.
     """
-    change = code_change(sweep, root)
+    change = code_change(sweep, deciding, root)
     if not (change or new_code):
         return
     # Results of two versions of the code should not be mixed in one table, so the code of a finished sweep stays too.

@@ -14,7 +14,7 @@ from hpc import sbatch
 from hpc.submission.plan import SubmitPlan, Target, plan_arrays
 from hpc.submission.submissions import Submission, next_number
 from src import hints
-from src.config.schema import Config
+from src.config.schema import Paths
 from src.errors import ClusterError
 from src.files import append_lines, replace_file
 from src.log import log
@@ -87,9 +87,9 @@ def submit(plan: SubmitPlan, sweep: SweepDir, cluster: str = "") -> Submission:
     return Submission(plan.job_name, tasks, job_id)
 
 
-def show_in_logs(config: Config, folder: Path) -> None:
+def show_in_logs(paths: Paths, folder: Path) -> None:
     """Link logs/<sweep> to `folder`, in which a sweep's jobs write. Jobs use the folder itself and never the link."""
-    link, target = Path(config.paths.logs_dir).absolute() / folder.parent.name, folder.resolve()
+    link, target = paths.logs.absolute() / folder.parent.name, folder.resolve()
     try:
         if link.is_symlink() and link.resolve() != target:
             link.unlink()  # The runs directory has moved.

@@ -13,15 +13,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from src import hints
 from src.config import yaml_file
 from src.config.messages import describe, listed
+from src.config.overrides import parse_override, set_key
 from src.config.schema import Compare, Config, Hparams, Variant
 from src.config.validation import AXES, BASE, disagreements, is_same_experiment, plain
 from src.errors import ConfigError
+from src.runs.rundir import RunDir
 from src.section import Section
-
-__all__ = ["Config", "Variants", "load_config", "make_config", "parse_override", "set_key", "variant_overrides"]
 
 
 def _tuples(value: Any) -> Any:
@@ -31,27 +30,6 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_tuples(item) for item in value)
     return value
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """`a.b=1` -> ("a.b", 1), the value read as YAML. Raises ConfigError if `text` is not of that form."""
-    path, equals, value = text.partition("=")
-    if not equals or not path.strip():
-        raise ConfigError(f"--set {text!r}: write it as key.path=value, for example --set train.optimizer.lr=3e-4")
-    return path.strip(), yaml_file.parse_yaml(value, f"--set {text!r}") if value.strip() else None
-
-
-def set_key(content: dict[str, Any], path: str, value: Any) -> None:
-    """Set `path` ("train.optimizer.lr") in nested dicts, and create sections that are absent or null."""
-    names = path.split(".")
-    # The name of an axis may be a key path itself: hparams.train.scheduler.gamma is one key of hparams.
-    if names[0] == "hparams" and len(names) > 2:
-        names = ["hparams", ".".join(names[1:])]
-    for name in names[:-1]:
-        if not isinstance(content.get(name), dict):
-            content[name] = {}
-        content = content[name]
-    content[names[-1]] = value
 
 
 def make_config(content: Mapping[str, Any], source: str, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -74,6 +52,11 @@ def make_config(content: Mapping[str, Any], source: str, overrides: Mapping[str,
     if problems:
         raise ConfigError(listed(problems, source))
     return config
+
+
+def config_of(run: RunDir) -> Config:
+    """The configuration of a run. Raises RunError if there is none, ConfigError if it is invalid."""
+    return make_config(run.config(), str(run.config_file))
 
 
 def variant_overrides(variant: Variant) -> dict[str, Any]:
@@ -144,9 +127,7 @@ class Variants:
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read a YAML file and apply `overrides` such as "train.optimizer.lr=3e-4". Raises ConfigError."""
-    given = list(overrides)
-    hints.loaded(str(path), given)
-    parsed = dict(parse_override(text) for text in given)
+    parsed = dict(map(parse_override, overrides))
     config = make_config(yaml_file.read_mapping(Path(path)), str(path), parsed)
     # Not in make_config: a variant may not fit, or be, the best cell of a grid, and no longer matters then.
     problems = list(_variant_problems(config, overridden=any(not name.startswith("compare.") for name in parsed)))

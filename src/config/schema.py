@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -241,6 +242,21 @@ class Paths(Section):
     runs_dir: str = "./runs"
     artifacts_dir: str = "./artifacts"
     logs_dir: str = "./logs"
+
+    @property
+    def runs(self) -> Path:
+        """The folder of sweeps and pipelines."""
+        return Path(self.runs_dir)
+
+    @property
+    def artifacts(self) -> Path:
+        """The folder of best.ckpt, figures and reports."""
+        return Path(self.artifacts_dir)
+
+    @property
+    def logs(self) -> Path:
+        """The folder of links to the jobs' output."""
+        return Path(self.logs_dir)
 
 
 class Config(Section):

@@ -6,8 +6,9 @@ from src.config.loading import Variants, variant_overrides
 from src.config.schema import Config
 from src.config.validation import BASE
 from src.errors import ConfigError
+from src.requests.facts import TRAINING
+from src.requests.plan import Plan
 from src.runs.cells import Cell
-from src.runs.kinds import content_key
 from src.runs.sweeps import Request
 
 
@@ -24,13 +25,12 @@ def compare_request(config: Config) -> Request:
     content, variants = config.to_dict(), Variants(config, "compare.variants")
     given = {name: variant_overrides(variant) for name, variant in config.compare.variants.items()}
     base = {path: _value_at(content, path) for overrides in given.values() for path in overrides}
-    cells: list[Cell] = []
-    for index, (name, changed) in enumerate({BASE: {}, **given}.items()):
+    plan = Plan(TRAINING, config)
+    for name, changed in ({BASE: {}, **given}).items():
         overrides = {**base, **changed}
-        made = variants.make(overrides)
-        cells.append(Cell(index, name, content_key(made, "compare"), overrides, made))
-    _refuse_equals(cells)
-    return Request("compare", config.compare.tag, cells, config)
+        plan.add(name, overrides, variants.make(overrides))
+    _refuse_equals(plan.cells)
+    return plan.request("compare", config.compare.tag)
 
 
 def _value_at(content: object, path: str) -> object:

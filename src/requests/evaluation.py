@@ -12,10 +12,10 @@ from src.config.loading import make_config
 from src.config.schema import Config
 from src.errors import CheckpointError
 from src.files import read_json
+from src.requests.facts import EVALUATION, with_absolute_paths
+from src.requests.plan import single
 from src.requests.training import train_request
-from src.runs.cells import single_cell
 from src.runs.checkpoint_names import missing_checkpoint
-from src.runs.config_texts import with_absolute_paths
 from src.runs.sweeps import Request, find_sweep
 
 # The longest name of a file or directory in bytes: NAME_MAX of limits.h.
@@ -48,8 +48,14 @@ def evaluation_request(config: Config) -> Request:
     name = f"{named.evaluation.split}-{path.stem}-{digest[:8]}"
     if len(name.encode()) > _LONGEST_NAME:
         name = f"{named.evaluation.split}-{digest[:8]}"
-    cell = single_cell(named, "evaluate", name)
-    return Request("evaluate", "evaluate", [cell], named, extra=digest)
+
+    def check() -> None:
+        """Raise RelayError if the checkpoint does not fit. Imports torch, which takes seconds."""
+        from src.training.pretrained import check_fits
+
+        check_fits(named)
+
+    return single(named, EVALUATION, name).request("evaluate", "evaluate", extra=digest, check=check)
 
 
 def _check_same_experiment(path: Path, config: Config) -> None:

@@ -12,12 +12,12 @@ from src.config.loading import make_config
 from src.config.schema import Config
 from src.errors import RunError
 from src.log import log
+from src.requests.cells import expand_grid, refine_grid
 from src.results.collection import answer_of_sweep
 from src.results.ranking import Ranking
 from src.results.settings import SettingResults
 from src.results.statements import BestSet
 from src.results.table import SEED_AXIS, Row
-from src.runs.cells import expand_grid, refine_grid
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request, find_sweep
 from src.text import counted, shortlist
@@ -31,7 +31,7 @@ def grid_request(config: Config, *, refined: int = 0, unfinished: bool = False) 
     grids is incomplete and `unfinished` is false, or if a narrower one before the last was never started.
     """
     if not refined:
-        return Request("grid", config.hparams.tag, expand_grid(config), config)
+        return expand_grid(config).request("grid", config.hparams.tag)
     best = best_of_grid(config, "--refined", unfinished=unfinished)
     if best is None:
         return _grid_around(None, config)
@@ -50,8 +50,8 @@ def grid_request(config: Config, *, refined: int = 0, unfinished: bool = False) 
 
 
 def _grid_around(best: BestCell | None, config: Config) -> Request:
-    cells = refine_grid(config, best.overrides if best else {})
-    return Request("grid", config.refine.tag, cells, config, origin=best.origin() if best else None)
+    plan = refine_grid(config, best.overrides if best else {})
+    return plan.request("grid", config.refine.tag, origin=best.origin() if best else None)
 
 
 @dataclass(frozen=True)

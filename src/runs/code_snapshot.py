@@ -14,7 +14,7 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,6 @@ MANIFEST = "code.sha256"
 DIGEST_DIGITS = 12
 # For find: files that no import statement can name.
 _HIDDEN = r"\( -name __pycache__ -o -name '.?*' \)"
-# The code that can change results. The rest names, shows, submits and reports.
-_DECIDING = ("src/config/", "src/data/", "src/models/", "src/training/")
 
 
 def new_code_hint(saved: Mapping[str, Any] | None = None) -> str:
@@ -136,12 +134,14 @@ def use_new_code(sweep: SweepDir) -> Path:
     return path
 
 
-def code_change(sweep: SweepDir, root: Path | None = None) -> str:
-    """Which files that can change results differ between the sweep's snapshot and the code below `root`; "" if none."""
-    return change_since(sweep.code / sweep.meta()["snapshot"], root)
+def code_change(sweep: SweepDir, deciding: Sequence[str], root: Path | None = None) -> str:
+    """Which files differ between the sweep's snapshot and the code below `root`, of those whose path begins as one of
+    `deciding`: those that can change results. "" if none does.
+    """
+    return change_since(sweep.code / sweep.meta()["snapshot"], deciding, root)
 
 
-def change_since(snapshot: Path, root: Path | None = None) -> str:
+def change_since(snapshot: Path, deciding: Sequence[str], root: Path | None = None) -> str:
     """`code_change` for the folder of a snapshot. A damaged snapshot counts as different."""
     if snapshot.name == code_digest(root):
         return ""
@@ -149,7 +149,9 @@ def change_since(snapshot: Path, root: Path | None = None) -> str:
     if problem:
         return f"{snapshot} cannot tell what changed since: {problem}"
     then, now = _read((snapshot / MANIFEST).read_bytes()), _read(_manifest(root or PROJECT_ROOT))
-    changed = [name for name in sorted({*then, *now}) if name.startswith(_DECIDING) and then.get(name) != now.get(name)]
+    changed = [
+        name for name in sorted({*then, *now}) if name.startswith(tuple(deciding)) and then.get(name) != now.get(name)
+    ]
     return f"{shortlist(changed)} changed since" if changed else ""
 
 

@@ -1,6 +1,6 @@
 """The path of every file in a run or sweep directory; other code takes them from here.
 
-    runs/<sweep>/    sweep.yaml  cells.jsonl  submissions.jsonl  code/  jobs/  table.*  aggregate.json
+    runs/<sweep>/    sweep.yaml  cells.jsonl  configs.jsonl.gz  submissions.jsonl  code/  jobs/  table.*  aggregate.json
                      seeds.*  effects.*  compare*.*  lr_suggestion.json  figures
         <run>/       config.yaml  provenance.jsonl  attempts.jsonl  metrics.jsonl  events.out.tfevents.*
                      checkpoints/  predictions.npz  result.json  cancelled.json (while a cancel holds)
@@ -121,6 +121,11 @@ class SweepPaths:
     def cells_file(self) -> Path:
         """The manifest: one line per cell."""
         return self.path / "cells.jsonl"
+
+    @property
+    def configs_file(self) -> Path:
+        """The config.yaml of every run, compressed, from which a lost one is written again."""
+        return self.path / "configs.jsonl.gz"
 
     @property
     def submissions_file(self) -> Path:

@@ -1,65 +1,78 @@
-"""What a run was planned with: its configuration, written again if it is lost, and its images.
+"""What a run was planned with: its configuration, written again if it is lost, and the digest of its data.
 
 Both are compared with what the run finds when it starts.
 """
 
 from __future__ import annotations
 
+import gzip
+import json
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
 from src import hints
-from src.config.loading import Variants, make_config
-from src.config.schema import Config
 from src.errors import DataError, RunError
 from src.files import replace_file
 from src.log import log
-from src.runs.config_texts import ConfigTexts
-from src.runs.kinds import content_key
-from src.runs.rundir import RunDir
+from src.runs.rundir import RunDir, SweepDir
 
 
-def check_as_planned(run: RunDir, config: Config, kind: str, data: str) -> None:
-    """Compare the run's configuration and `data`, the digest of its images, with its line of the sweep's manifest.
+def check_as_planned(run: RunDir, key: str, data: str, data_name: str) -> None:
+    """Compare the `key` of the run's configuration and the digest of its `data` with its line of the sweep's manifest.
 
-    Raises RunError if config.yaml was edited after planning or the manifest is damaged, DataError if the images
-    have changed. A run directory outside its sweep is not checked.
+    Raises RunError if config.yaml was edited after planning or the manifest is damaged, DataError if the data, which
+    messages call `data_name`, has changed. A run directory outside its sweep is not checked.
     """
     row = planned_row(run)
     if row is None:
         return
-    if row["key"] != content_key(config, kind):
+    if row["key"] != key:
         raise RunError(
             f"{run.config_file}: is not what the run was planned with; remove it, and the same command writes it "
             "again as planned; start a changed experiment as a sweep of its own"
         )
     if row.get("data") not in (None, data):
         raise DataError(
-            f"{run.label}: the images of dataset.name {config.dataset.name} have changed since it was planned (digest "
-            f"{row['data']}, now {data}); restore the images, or start over with these: "
-            f"{hints.again('--fresh', saved=run.sweep().meta())}"
+            f"{run.label}: {data_name} changed after it was planned (digest {row['data']}, now {data}); restore what "
+            f"was there, or start over with what is there now: {hints.again('--fresh', saved=run.sweep().meta())}"
         )
 
 
-def restore_config(run: RunDir) -> None:
-    """Write config.yaml again, from its sweep's manifest, if it is missing, with its directory or without, or cut off.
+def write_planned(sweep: SweepDir, texts: Mapping[str, str]) -> None:
+    """Keep the text of the config.yaml of each run, by the name of the run."""
+    lines = "".join(json.dumps({"name": name, "config": text}) + "\n" for name, text in texts.items())
+    # Level 1: the texts of a grid differ in a few words, so more effort gains little. Without a time, so that the same
+    # plan is the same file.
+    replace_file(sweep.configs_file, gzip.compress(lines.encode(), compresslevel=1, mtime=0))
 
-    Raises RunError if the manifest does not have what the run was planned with.
+
+def _planned_text(run: RunDir) -> str | None:
+    """The text of config.yaml that the run was planned with; None if it is not known any more."""
+    try:
+        lines = gzip.decompress(run.sweep().configs_file.read_bytes()).splitlines()
+        planned = (json.loads(line) for line in lines)
+        return next((str(each["config"]) for each in planned if each["name"] == run.name), None)
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError):
+        return None
+
+
+def restore_config(run: RunDir) -> None:
+    """Write config.yaml again if it is missing, with its directory or without, or cut off.
+
+    Raises RunError if the sweep does not have it any more.
     """
     sweep = run.sweep()
     if not sweep.meta_file.is_file() or _is_whole(run, sweep.meta()["config"]):
         return
-    row, meta, source, texts = planned_row(run), sweep.meta(), str(sweep.meta_file), ConfigTexts()
-    config = make_config(meta["config"], source)
-    if row and row["overrides"]:
-        config = Variants(config, source).make(row["overrides"])
-    if row and row["key"] != texts.key(config, meta["kind"]):
+    text = _planned_text(run)
+    if text is None:
         raise RunError(
-            f"{run.config_file}: is missing or damaged, and {sweep.meta_file.name} no longer says what it was; restore "
-            f"it, or start over: {hints.again('--fresh', saved=meta)}"
+            f"{run.config_file}: is missing or damaged, and so is its copy in {sweep.configs_file.name}; restore it, or "
+            f"start over: {hints.again('--fresh', saved=sweep.meta())}"
         )
     run.path.mkdir(exist_ok=True)
-    replace_file(run.config_file, texts.text(config))
+    replace_file(run.config_file, text)
     log.warning(f"{run.label}: its {run.config_file.name} was missing or damaged; it is written again as planned")
 
 

@@ -74,6 +74,7 @@ class Meta(TypedDict, total=False):
     created: Required[str]
     config: Required[Sections]
     call: Required[Call]
+    inputs: Required[str]
     tag: str
     cells: Annotated[int, Field(ge=0)] | None
     code: Code
@@ -212,8 +213,8 @@ class PipelineMeta(TypedDict, total=False):
     created: Required[str]
     folder: Required[str]
     fresh: Required[bool]
-    lr_factors: Required[list[float]]
     config: Required[Sections]
+    options: Required[dict[str, Any]]
     call: Required[Call]
     snapshot: Required[Word]
 

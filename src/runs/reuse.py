@@ -1,4 +1,4 @@
-"""Runs of a kind that `reuses` take the result of a finished run of the same training, instead of repeating it."""
+"""Runs whose work reuses take the result of a finished run of the same training, instead of repeating it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from src.errors import RelayError
 from src.files import replace_file
 from src.log import log
 from src.runs.environment import computing_versions, differences, environments_of, resumed_under
-from src.runs.kinds import kind_of
 from src.runs.planned import restore_config
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import sweeps, with_whole_manifests
@@ -22,16 +21,13 @@ _FILES = ("metrics_file", "provenance_file", "predictions_file", "best_file")
 
 
 def reuse_finished(sweep: SweepDir) -> list[RunDir]:
-    """Complete the missing runs of `sweep` from finished runs with the same content key, images and versions of the
+    """Complete the missing runs of `sweep` from finished runs with the same content key, data and versions of the
     packages that compute; returns them.
 
     Such a run gets a copy of the files of the finished one, and its result names it as `reused_from`. On which device
-    the others will be trained is not known here: tables say which runs differ in it. Only kinds with `reuses` do this.
+    the others will be trained is not known here: tables say which runs differ in it. Only works that reuse do this.
     Raises RunError if files cannot be read or written.
     """
-    kind = kind_of(sweep.kind, sweep.path)
-    if not kind.reuses:
-        return []
     missing = {cell["name"]: cell for cell in sweep.cells() if not sweep.run(cell["name"]).is_done()}
     reused = []
     for run, origin in _origins(sweep, missing):
@@ -47,14 +43,11 @@ def reuse_finished(sweep: SweepDir) -> list[RunDir]:
 
 def _origins(sweep: SweepDir, missing: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[RunDir, RunDir]]:
     """Each missing run that a finished one equals, with the newest such run."""
-    work = kind_of(sweep.kind).work
     left = {(cell["key"], cell.get("data")): name for name, cell in missing.items() if cell.get("data")}
     others = (other for other in reversed(sweeps(sweep.path.parent)) if other != sweep)
     for other in with_whole_manifests(others):
         if not left:
             return
-        if kind_of(other.kind).work != work:
-            continue
         for cell in other.cells():
             wanted = (cell["key"], cell.get("data"))
             if wanted not in left or not _is_complete(origin := other.run(cell["name"])):

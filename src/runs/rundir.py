@@ -18,8 +18,6 @@ from typing import Any
 
 from src import hints
 from src.config import yaml_file
-from src.config.loading import make_config
-from src.config.schema import Config
 from src.errors import RunError
 from src.files import append_lines, last_line, read_lines, replace_file
 from src.runs import records
@@ -35,11 +33,11 @@ class RunDir(RunPaths):
 
     owner: Ownership | None = field(default=None, compare=False, repr=False)
 
-    def config(self) -> Config:
-        """The run's configuration. Raises RunError if there is none, ConfigError if it is invalid."""
+    def config(self) -> dict[str, Any]:
+        """The run's configuration as plain values. Raises RunError if there is none, ConfigError if it is not YAML."""
         if not self.config_file.is_file():
             raise RunError(f"{self.path}: not a run directory, there is no {self.config_file.name} in it")
-        return make_config(yaml_file.read_mapping(self.config_file), str(self.config_file))
+        return yaml_file.read_mapping(self.config_file)
 
     def sweep(self) -> SweepDir:
         """The sweep that the run belongs to."""

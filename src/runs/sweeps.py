@@ -17,15 +17,14 @@ from typing import Any
 
 from src import hints
 from src.config import yaml_file
-from src.config.schema import Config
+from src.config.schema import Paths
 from src.errors import DataError, RelayError, RunError
 from src.files import append_lines, replace_file, sync_directory
 from src.log import warn_once
 from src.runs.cells import Cell
 from src.runs.code_snapshot import keep_code
-from src.runs.config_texts import ConfigTexts
-from src.runs.kinds import cost_key, kind_of
 from src.runs.numbering import next_number
+from src.runs.planned import write_planned
 from src.runs.planning_lock import folder_lock, unwritable
 from src.runs.provenance import code_version
 from src.runs.rundir import SweepDir
@@ -36,21 +35,43 @@ _MAKING = ".making-"
 _SYNCED_ONE_BY_ONE = 200
 
 
+def _no_inputs(look_closer: bool) -> Mapping[str, str]:
+    return {}
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Request:
-    """The runs that a command requests: one kind, and a cell for each run.
+    """The runs that a command requests: the name of their work, and a cell for each run.
 
-    `extra` distinguishes requests whose cells are equal. `data` maps the name of each cell to the digest of its images,
-    once they are prepared. `origin`: the sweep and run that the cells were derived from, and its result.
+    `config`: the configuration that they came from, as plain values, which sweep.yaml keeps. `extra` distinguishes
+    requests whose cells are equal. `origin`: the sweep and run that the cells were derived from, and its result.
+
+    `inputs`: equal for requests on the same data; what is requested next on it goes where this went. `inputs_name`: what
+    messages call it. `prepare`: bring the data of all cells here, because compute nodes often have no network; returns a
+    digest of it for each cell by name. With true, it looks at the content of files that seem unchanged. `data`: what
+    `prepare` has returned.
+
+    `check`: raise RelayError if the runs could only crash; it may take seconds. `opened`: called with the sweep before
+    anything is executed.
     """
 
     kind: str
     tag: str
     cells: Sequence[Cell]
-    config: Config
+    paths: Paths
+    config: Mapping[str, Any]
     extra: str = ""
-    data: Mapping[str, str] = field(default_factory=dict)
     origin: Mapping[str, Any] | None = None
+    inputs: str = ""
+    inputs_name: str = "its data"
+    prepare: Callable[[bool], Mapping[str, str]] = _no_inputs
+    data: Mapping[str, str] = field(default_factory=dict)
+    check: Callable[[], None] = _nothing
+    opened: Callable[[SweepDir], None] = _nothing
 
     @property
     def key(self) -> str:
@@ -62,7 +83,7 @@ class Request:
     @property
     def runs_dir(self) -> Path:
         """The folder of its sweep."""
-        return Path(self.config.paths.runs_dir)
+        return self.paths.runs
 
     def new_name(self) -> str:
         """The name of a sweep that is created for it now: its tag and the time in UTC."""
@@ -81,21 +102,21 @@ def open_sweep(request: Request, *, fresh: bool = False, code_root: Path | None 
             shutil.rmtree(draft, ignore_errors=True)
         existing = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
         if existing:
-            check_same_images(existing, request)
+            check_same_inputs(existing, request)
             return existing, False
         return _make_sweep(request, code_root), True
 
 
-def check_same_images(sweep: SweepDir, request: Request) -> None:
-    """Raise DataError if a cell of the sweep, done or not, was planned on other images than the request has now."""
+def check_same_inputs(sweep: SweepDir, request: Request) -> None:
+    """Raise DataError if a cell of the sweep, done or not, was planned on other data than the request has now."""
     planned = {row["name"]: row.get("data") for row in sweep.cells()}
     pairs = [(planned[name], now) for name, now in request.data.items()]
     changed = [pair for pair in pairs if None not in pair and pair[0] != pair[1]]
     if changed:
         raise DataError(
-            f"{sweep.path}: {len(changed)} of {len(planned)} runs were planned on other images than those of "
-            f"dataset.name {request.config.dataset.name} now (digest {changed[0][0]}, now {changed[0][1]}); restore "
-            f"the images, or start over with these: {hints.again('--fresh')}"
+            f"{sweep.path}: {len(changed)} of {len(planned)} runs were planned on other content of "
+            f"{request.inputs_name} (digest {changed[0][0]}, now {changed[0][1]}); restore it, or start over with what "
+            f"is there: {hints.again('--fresh')}"
         )
 
 
@@ -114,10 +135,8 @@ def sweeps(runs_dir: Path) -> list[SweepDir]:
 
 
 def with_whole_manifests(candidates: Iterable[SweepDir]) -> Iterator[SweepDir]:
-    """Those of a known kind whose cells can be read. The others are skipped with a warning, because the user did not
-    name them.
-    """
-    return _readable(candidates, lambda sweep: (kind_of(sweep.kind, sweep.path), sweep.cells()))
+    """Those whose cells can be read. The others are skipped with a warning, because the user did not name them."""
+    return _readable(candidates, SweepDir.cells)
 
 
 def _readable(candidates: Iterable[SweepDir], read: Callable[[SweepDir], object]) -> Iterator[SweepDir]:
@@ -151,14 +170,11 @@ def describe_progress(sweep: SweepDir, *, new: bool) -> str:
     return f"{'new' if new else 'continued'}, {progress}"
 
 
-def newest_on_same_images(config: Config) -> SweepDir | None:
-    """The newest sweep that was submitted under a profile, on the images that the configuration has; None if there is
-    none.
-    """
-    images = config.to_dict()["dataset"]
-    for sweep in reversed(sweeps(Path(config.paths.runs_dir))):
+def newest_on_same_inputs(runs_dir: Path, inputs: str) -> SweepDir | None:
+    """The newest sweep that was submitted under a profile and has these `Request.inputs`; None if there is none."""
+    for sweep in reversed(sweeps(runs_dir)):
         meta = sweep.meta()
-        if meta["call"].get("cluster") and meta["config"].get("dataset") == images:
+        if meta["call"].get("cluster") and meta["inputs"] == inputs:
             return sweep
     return None
 
@@ -189,13 +205,13 @@ def _make_sweep(request: Request, code_root: Path | None) -> SweepDir:
 
 
 def _write_sweep(draft: SweepDir, request: Request, code_root: Path | None) -> None:
-    texts = ConfigTexts()
     for cell in request.cells:
         run = draft.run(cell.name)
         run.path.mkdir()
         # Without fsync here; _make_durable does it for all files at the end.
-        run.config_file.write_text(texts.text(cell.config), encoding="utf-8")
-    append_lines(draft.cells_file, [_manifest_row(request, cell, texts) for cell in request.cells])
+        run.config_file.write_text(cell.config, encoding="utf-8")
+    write_planned(draft, {cell.name: cell.config for cell in request.cells})
+    append_lines(draft.cells_file, [_manifest_row(request, cell) for cell in request.cells])
     snapshot = keep_code(draft.code, code_root)
     meta = {
         "kind": request.kind,
@@ -208,7 +224,8 @@ def _write_sweep(draft: SweepDir, request: Request, code_root: Path | None) -> N
         "snapshot": snapshot.name,
         **({"origin": dict(request.origin)} if request.origin else {}),
         "call": hints.to_keep(request.kind),
-        "config": request.config.to_dict(),
+        "inputs": request.inputs,
+        "config": dict(request.config),
     }
     replace_file(draft.meta_file, yaml_file.dump_yaml(meta))
     _make_durable([draft.run(cell.name).config_file for cell in request.cells])
@@ -228,11 +245,10 @@ def _make_durable(files: Sequence[Path]) -> None:
         sync_directory(path.parent)
 
 
-def _manifest_row(request: Request, cell: Cell, texts: ConfigTexts) -> dict[str, Any]:
-    kind, name = request.kind, cell.name
-    row = {"index": cell.index, "name": name, "key": texts.key(cell.config, kind), "overrides": dict(cell.overrides)}
-    row |= {"data": request.data[name]} if name in request.data else {}
-    return {**row, "cost_key": cost_key(cell.config, kind), "units": kind_of(kind).units(cell.config)}
+def _manifest_row(request: Request, cell: Cell) -> dict[str, Any]:
+    row = {"index": cell.index, "name": cell.name, "key": cell.key, "overrides": dict(cell.overrides)}
+    row |= {"data": request.data[cell.name]} if cell.name in request.data else {}
+    return {**row, "cost_key": cell.cost_key, "units": cell.units}
 
 
 def _rename_to_free(building: Path, wanted: Path) -> Path:

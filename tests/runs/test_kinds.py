@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable
 
 import pytest
-
 from jobs.kinds import JOBS
+from src.runs.kinds import KINDS, content_key, cost_key, kind_of
+
 from src.config.loading import load_config, make_config
 from src.config.schema import Config
 from src.errors import ConfigError, RunError
 from src.requests import grid_request, lr_sweep_request, train_request
 from src.results.table import read_table
-from src.runs.kinds import KINDS, content_key, cost_key, kind_of
 from src.runs.sweeps import open_sweep, with_whole_manifests
 from tests.conftest import ROOT
 

@@ -1,0 +1,32 @@
+"""What a command shows of a sweep whose runs have ended: its table and figures, what its work adds, and what is missing."""
+
+from __future__ import annotations
+
+from hpc.recovery.reconcile import blocked_by_cause, classify_runs
+from hpc.works import work_of
+from src import hints
+from src.config.schema import Paths
+from src.errors import RunError
+from src.results.collection import collect
+from src.results.view import View
+from src.runs.rundir import SweepDir
+
+
+def show_outcome(sweep: SweepDir, paths: Paths, view: View | None = None) -> None:
+    """Write and print the tables and figures of a sweep, as far as `view` shows them, and what its work adds.
+
+    Raises RunError if files are damaged.
+    """
+    collect(sweep, paths.artifacts, view)
+    if any(run.is_done() for run in sweep.runs()):
+        work_of(sweep.kind, sweep.path).show(sweep, paths)
+
+
+def refuse_unfinished(sweep: SweepDir) -> None:
+    """Raise RunError if runs of a sweep that was executed on this machine are not done."""
+    by_state = classify_runs(sweep, {})
+    undone = [*by_state.blocked, *by_state.cancelled, *by_state.to_submit]
+    if undone:
+        logs = f"to see the log: {hints.command('hpc.launch', 'logs', undone[0].label)}"
+        causes = blocked_by_cause(by_state.blocked)
+        raise RunError(f"{len(undone)} of {len(sweep.runs())} runs are not done; {logs}\n{causes}".rstrip())

@@ -1,0 +1,53 @@
+"""`lr_sweep`: a range test that suggests a learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jobs.images import DECIDING, load, preload
+from src.progress import Reporter, StopCheck
+from src.runs.attempts import Outcome
+from src.runs.rundir import RunDir, SweepDir
+from src.runs.sweeps import Request
+from src.runs.work import Work
+
+if TYPE_CHECKING:
+    from src.config.schema import Paths
+
+
+def request(config: str, set_: Sequence[str]) -> Request:
+    """One LR sweep for each seed."""
+    from src.requests import lr_sweep_request
+
+    return lr_sweep_request(load(config, set_))
+
+
+def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
+    """Execute an LR sweep, and export its figure and its suggested rates to artifacts/."""
+    from src.artifacts import export_rates
+
+    from src.training.lr_range import sweep_rates
+
+    def publish(result: Mapping[str, Any]) -> None:
+        export_rates(run, result)
+
+    return sweep_rates(run, should_stop, reporter, publish)
+
+
+def show(sweep: SweepDir, paths: Paths) -> None:
+    """Print the suggestion over all seeds, and draw it."""
+    from src.trainings.showing import show_rates
+
+    show_rates(sweep, paths)
+
+
+LR_SWEEP = Work(
+    "lr_sweep",
+    "Suggest a learning rate. The rate rises step by step while the loss is watched (a range test).",
+    request,
+    execute,
+    preload,
+    show,
+    DECIDING,
+)
