@@ -15,13 +15,13 @@ def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -
 
     Prints the answers; writes them as checks.json, and the figures, to artifacts/checks/.
     """
+    from src.artifacts import checks_folder
+    from src.checking.figures import draw_class_counts, draw_examples
+    from src.checking.sanity import measure
+    from src.checking.text import lines_of
     from src.config.loading import load_config
     from src.config.yaml_file import json_text
     from src.files import replace_file
-    from src.results.artifacts import checks_folder
-    from src.results.check_figures import draw_class_counts, draw_examples
-    from src.results.check_text import lines_of
-    from src.training.sanity import measure
 
     loaded = load_config(config, overrides_of(set_))
     folder = checks_folder(loaded, config)

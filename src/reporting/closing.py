@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from src import hints
+from src.artifacts import better_training_statements
 from src.config.yaml_file import dump_yaml
 from src.files import read_lines
 from src.reporting.blocks import Block, Code, Heading, Items, Paragraph, Verdicts
 from src.reporting.finding import changed_values
 from src.reporting.report import Report
 from src.reporting.training import checkpoint_copy, trained_run
-from src.results.artifacts import better_training_statements
 from src.runs.attempts import kept_s, last_activity, wasted_s
 from src.runs.causes import Attempts
 from src.runs.rundir import RunDir, SweepDir

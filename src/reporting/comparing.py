@@ -10,12 +10,12 @@ from src import hints
 from src.models.registry import reads
 from src.reporting.blocks import Block, Gap, Origin, Table
 from src.reporting.report import Report, shown, signed, told
-from src.results.comparison import compare_axes, draw_comparison
 from src.results.ranking import Ranking
 from src.results.table import Row, read_table
-from src.results.variant_figure import draw_variants
-from src.results.variant_files import planned_variants
-from src.results.variants import compare_variants, described_metrics
+from src.trainings.comparison import compare_axes, draw_comparison
+from src.trainings.variant_figure import draw_variants
+from src.trainings.variant_files import planned_variants
+from src.trainings.variants import compare_variants, described_metrics
 
 
 def comparison_section(report: Report) -> Iterator[Block]:

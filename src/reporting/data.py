@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from src.checking.text import call_of
 from src.reporting.blocks import Block, Items, Origin, Verdicts
 from src.reporting.report import Report, percent, shown
-from src.results.check_text import call_of
 
 # Of the table of classes; the figure shows all, and checks.json lists them.
 _MOST_CLASSES = 25

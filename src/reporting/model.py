@@ -9,7 +9,7 @@ from src.config.schema import Config
 from src.models.registry import reads
 from src.reporting.blocks import Block, Origin, Verdicts
 from src.reporting.report import Report, shown
-from src.results.overfit import LEAST_ACCURACY, draw_overfit
+from src.trainings.overfit import LEAST_ACCURACY, draw_overfit
 
 
 def model_section(report: Report) -> Iterator[Block]:

@@ -143,7 +143,7 @@ class Figures(TypedDict):
 
 @_record
 class Checks(TypedDict):
-    """checks.json, which src/training/sanity.py describes."""
+    """checks.json, which src/checking/sanity.py describes."""
 
     dataset: str
     classes: int

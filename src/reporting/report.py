@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from src import hints
+from src.artifacts import checks_folder
 from src.config.schema import Config
 from src.errors import RelayError
 from src.files import read_json
@@ -16,7 +17,6 @@ from src.reporting.blocks import Block, Comment, Figure, Gap, Heading, Items, Or
 from src.reporting.finding import Found, Sweeps, changed_values
 from src.reporting.records import CHECKS
 from src.reporting.texts import Texts
-from src.results.artifacts import checks_folder
 from src.results.terminal import show_value
 from src.runs.environment import environment_marks, environments_of
 from src.runs.hparams import axis_name, axis_value

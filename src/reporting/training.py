@@ -15,8 +15,8 @@ from src.reporting.report import Report, percent, shown, signed
 from src.results.evaluation_files import FIGURES
 from src.results.next_steps import last_epoch_statements
 from src.results.table import curve_of
-from src.results.training_figure import draw_training, loss_gaps
 from src.runs.rundir import RunDir
+from src.trainings.training_figure import draw_training, loss_gaps
 
 _MOST_PAIRS = 10
 

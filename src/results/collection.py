@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from src.artifacts import export_figure
 from src.errors import RunError
 from src.log import log
 from src.results.answer import Answer, answer_of
 from src.results.answer_output import print_answer, write_answer
-from src.results.artifacts import export_figure
 from src.results.foreign import read_foreign
 from src.results.grid_figures import draw_grid
 from src.results.other_metric import ranked_by

@@ -10,11 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.results.answer import Answer
-from src.results.design import levels_of
-from src.results.early import Curve, epochs_trained, how_early
-from src.results.effects import Effects, Level, shown_level
-from src.results.figures import (
+from src.figures import (
     ACCENT,
     MUTED,
     PALETTE,
@@ -26,6 +22,10 @@ from src.results.figures import (
     save_figure,
     whole_ticks,
 )
+from src.results.answer import Answer
+from src.results.design import levels_of
+from src.results.early import Curve, epochs_trained, how_early
+from src.results.effects import Effects, Level, shown_level
 from src.results.table import Row, Table
 from src.runs.hparams import axis_key
 

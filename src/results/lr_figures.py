@@ -11,8 +11,8 @@ from statistics import median
 from typing import Any
 
 from src.config.yaml_file import json_text
+from src.figures import Curve, draw_curves, drawing, log_scale, new_figure, save_figure
 from src.files import replace_file
-from src.results.figures import Curve, draw_curves, drawing, log_scale, new_figure, save_figure
 from src.runs.rundir import RunDir, SweepDir
 
 Result = Mapping[str, Any]

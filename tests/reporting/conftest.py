@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from src.artifacts import checks_folder
 from src.config import yaml_file
 from src.config.loading import load_config
 from src.config.schema import Config
 from src.report import main
-from src.results.artifacts import checks_folder
 from src.runs.rundir import RunDir
 from src.runs.sweeps import sweeps
 from tests.conftest import SMALL

@@ -102,7 +102,7 @@ def test_the_last_epoch_is_said_only_of_several(best: float | None, epochs: floa
 def test_a_training_says_that_its_best_epoch_is_the_last_and_what_is_better_than_best_ckpt(
     small: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from src.results.artifacts import export_best
+    from src.artifacts import export_best
 
     worse, better = (open_sweep(prepare_images(train_request(small(train__seed=seed))))[0] for seed in (1, 2))
     for sweep, accuracy in ((worse, 0.25), (better, 0.75)):

@@ -22,11 +22,11 @@ from src.results.pairs import (
     told,
     verdicts,
 )
-from src.results.variants import compare_variants
 from src.runs.predictions import Predictions
 from src.runs.rundir import RunDir
 from src.runs.sweeps import open_sweep
-from tests.results.test_variants import finished
+from src.trainings.variants import compare_variants
+from tests.trainings.test_variants import finished
 
 
 def network(right: NDArray[np.bool_], images: str = "images") -> Predictions:

@@ -43,7 +43,7 @@ Git = Callable[..., int]
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small checkout that this process takes for its own code."""
     root = tmp_path / "check out"
-    layers = ("src/__init__.py", "src/models/net.py", "src/results/figures.py", "jobs/__init__.py", "hpc/slurm.py")
+    layers = ("src/__init__.py", "src/models/net.py", "src/results/table.py", "jobs/__init__.py", "hpc/slurm.py")
     for name in (*layers, "hpc/node/task.py"):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def test_a_sweep_keeps_the_code_that_it_is_made_with(sweep: SweepDir, checkout: 
 
 
 def test_what_only_shows_and_submits_is_no_change_of_a_result(sweep: SweepDir, checkout: Path) -> None:
-    edit(checkout, "src/results/figures.py")
+    edit(checkout, "src/results/table.py")
     edit(checkout, "hpc/slurm.py")
     assert code_digest() != sweep.meta()["snapshot"]
     assert code_change(sweep) == ""
@@ -225,7 +225,7 @@ def test_in_the_foreground_the_code_of_every_attempt_is_kept(
     sweep: SweepDir, checkout: Path, small: Callable[..., Config]
 ) -> None:
     made_with = sweep.meta()["snapshot"]
-    edit(checkout, "src/results/figures.py")
+    edit(checkout, "src/results/table.py")
     open_and_run(grid_request(small()), work, fresh=False)
     (code,) = {attempt["code"] for run in sweep.runs() for attempt in run.attempts()}
     assert snapshot_problem(sweep.code / code) == ""

@@ -26,13 +26,13 @@ import yaml
 
 from hpc.pipeline.directory import make_pipeline
 from hpc.submission.profile import load_profile
+from src.artifacts import export_best
 from src.cli import EXIT_STOPPED, run_app
 from src.config import yaml_file
 from src.config.loading import load_config
 from src.files import append_lines
 from src.progress import PlainReporter
 from src.requests import compare_request, grid_request
-from src.results.artifacts import export_best
 from src.runs.attempts import AttemptHooks, attempt
 from src.runs.checkpoint_names import list_states, state_name
 from src.runs.sweeps import open_sweep, sweeps

@@ -289,11 +289,11 @@ def test_weights_that_are_nan_after_the_last_step_are_a_divergence(
 
 
 def test_weights_that_are_nan_are_evaluated_without_a_traceback(small: Callable[..., Config], tmp_path: Path) -> None:
+    from src.evaluation.evaluator import evaluate
     from src.models.registry import build_model
     from src.requests import evaluation_request
     from src.runs.attempts import attempt
     from src.runs.sweeps import open_sweep
-    from src.training.evaluation import evaluate
 
     weights = {name: tensor * float("nan") for name, tensor in build_model(small().model).state_dict().items()}
     torch.save({"model_state_dict": weights}, tmp_path / "nan.ckpt")

@@ -10,10 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from src import figures
+from src.checking import figures as check_figures
 from src.errors import RunError
+from src.figures import PALETTE, Curve, draw_curves, drawing, label_of, new_figure, save_figure
 from src.log import log
-from src.results import check_figures, evaluation_figures, figures, lr_figures
-from src.results.figures import PALETTE, Curve, draw_curves, drawing, label_of, new_figure, save_figure
+from src.results import evaluation_figures, lr_figures
 
 
 def curves(count: int) -> list[Curve]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src.results.figures import drawing, in_legend, new_figure, save_figure, whole_ticks
+from src.figures import drawing, in_legend, new_figure, save_figure, whole_ticks
 from src.results.table import curve_of
-from src.results.training_figure import loss_gaps
 from src.runs.rundir import RunDir, SweepDir
+from src.trainings.training_figure import loss_gaps
 
 # Distinguishable without colour, too.
 _MARKERS = "osD^vPX*"

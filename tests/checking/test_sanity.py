@@ -11,12 +11,12 @@ import torch
 from matplotlib.figure import Figure
 
 from src import checks
+from src.checking import figures as check_figures
+from src.checking import sanity
+from src.checking.sanity import measure
+from src.checking.text import lines_of
 from src.config.schema import Config
 from src.data import loader, synthetic
-from src.results import check_figures
-from src.results.check_text import lines_of
-from src.training import sanity
-from src.training.sanity import measure
 from tests.data.images import rewrite, rows_of
 
 QUESTIONS = [*(f"D{number}" for number in range(1, 12)), "M0", "M1", "M2"]

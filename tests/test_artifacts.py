@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from src.artifacts import better_training, better_training_statements, export_best
 from src.config.schema import Config
 from src.config.yaml_file import dump_yaml
 from src.errors import CheckpointError
+from src.evaluation.evaluator import evaluate
 from src.progress import PlainReporter
 from src.requests import evaluation_request, grid_request, train_request
-from src.results.artifacts import better_training, better_training_statements, export_best
 from src.results.statements import STATEMENTS
 from src.runner import prepare_images
 from src.runs.attempts import attempt
@@ -23,7 +24,6 @@ from src.runs.planned import check_as_planned, planned_row
 from src.runs.rundir import RunDir
 from src.runs.sweeps import open_sweep
 from src.texts import Texts
-from src.training.evaluation import evaluate
 from src.training.publish import replace_best_by
 
 

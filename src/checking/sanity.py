@@ -38,6 +38,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from src.checking.figures import Example
 from src.config.schema import Config
 from src.config.validation import AXES
 from src.data.dataset import ImageData, ImageSubset, load
@@ -45,7 +46,6 @@ from src.data.loader import TrainLoader, to_network
 from src.data.operations import augmentations, preprocessing
 from src.models.registry import build_model, count_parameters
 from src.models.summary import layer_table, option_facts
-from src.results.check_figures import Example
 from src.training.device import choose_device, compute_reproducibly
 
 _AUGMENTED = 2

@@ -16,9 +16,9 @@ from src.config.yaml_file import json_text
 from src.files import replace_file
 from src.results.table import Row, read_table
 from src.results.table_files import csv_text, markdown
-from src.results.variant_figure import draw_variants
-from src.results.variants import compare_variants
 from src.runs.rundir import SweepDir
+from src.trainings.variant_figure import draw_variants
+from src.trainings.variants import compare_variants
 
 NOTE = (
     "Differences are variant minus base, of the best epoch of each, on val. `estimate` leaves out the luck of having "

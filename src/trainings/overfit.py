@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from src.artifacts import export_figure
 from src.errors import RunError
-from src.results.artifacts import export_figure
-from src.results.figures import MUTED, drawing, label_of, new_figure, save_figure, whole_ticks
+from src.figures import MUTED, drawing, label_of, new_figure, save_figure, whole_ticks
 from src.results.table import curve_of
 from src.results.terminal import show_value
 from src.runs.rundir import RunDir, SweepDir

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config.schema import Config
-from src.results.figures import drawing, new_figure, save_figure, whole_ticks
+from src.figures import drawing, new_figure, save_figure, whole_ticks
 from src.results.table import curve_of
 from src.runs.rundir import RunDir
 

@@ -11,9 +11,9 @@ from src.results.intervals import Interval
 from src.results.pairs import UNPAIRED, Difference, Verdict, described, difference_of, told, verdicts
 from src.results.table import Row, Table, read_table
 from src.results.terminal import show_value
-from src.results.training_figure import loss_gaps
 from src.runs.hparams import axis_name, axis_value
 from src.runs.rundir import RunDir, SweepDir
+from src.trainings.training_figure import loss_gaps
 
 # Described beside the selecting metric, without a verdict: one test for each variant.
 _DESCRIBED = ("accuracy", "loss")

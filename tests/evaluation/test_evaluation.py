@@ -17,6 +17,7 @@ from src.config.schema import Config
 from src.data import synthetic
 from src.data.dataset import load, prepare
 from src.errors import RunError
+from src.evaluation.evaluator import evaluate
 from src.models.registry import build_model
 from src.outcome import show_outcome
 from src.progress import PlainReporter
@@ -35,7 +36,6 @@ from src.runs.attempts import attempt
 from src.runs.predictions import Predictions, read_predictions
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import open_sweep
-from src.training.evaluation import evaluate
 from src.training.weights import save_weights
 
 NAMES = ["ant", "bee", "cat"]
@@ -246,7 +246,7 @@ def test_an_evaluation_asks_the_run_of_the_checkpoint_for_its_crossed_prediction
         asked.append((val["run"], runs_dir))
         return 0.625
 
-    monkeypatch.setattr("src.training.evaluation.crossed_on_val", crossed)
+    monkeypatch.setattr("src.evaluation.evaluator.crossed_on_val", crossed)
     _, result = evaluated(config, config.to_dict(), {"accuracy": 0.9})
     assert asked == [("s/train", Path(config.paths.runs_dir))]
     assert (result["against_val"]["accuracy"], result["against_val"]["crossed"]) == (0.9, 0.625)
