@@ -11,9 +11,10 @@ from statistics import median
 from typing import Any
 
 from src.config.yaml_file import json_text
-from src.figures import Curve, draw_curves, drawing, log_scale, new_figure, save_figure
+from src.figures import drawing, log_scale, new_figure, save_figure
 from src.files import replace_file
 from src.runs.rundir import RunDir, SweepDir
+from src.training.lr_figure import draw_lr_run, limits_of_loss
 
 Result = Mapping[str, Any]
 METHODS = ("steepest", "valley")
@@ -53,16 +54,6 @@ def suggestion_text(summary: Mapping[str, Any]) -> str:
 
 
 @drawing
-def draw_lr_run(result: Result, path: Path) -> Path | None:
-    """Draw one LR sweep: the loss of each step over the rate of the step, smoothed, with the suggested rates."""
-    rates, losses, smoothed = result["lr"], result["loss"], result["loss_smoothed"]
-    curves = [Curve("loss", rates, losses, faint=True), Curve("smoothed", rates, smoothed)]
-    verticals = {f"{name}: {lr:.2e}": lr for name, lr in result["suggestion"].items() if lr is not None}
-    limits = _limits([smoothed, losses], next(iter(smoothed), 1.0))
-    return draw_curves(path, curves, "learning rate", "train loss", log_x=True, verticals=verticals, y_limits=limits)
-
-
-@drawing
 def draw_lr_sweep(results: Sequence[Result], path: Path) -> Path | None:
     """Draw the smoothed loss over the rate: the median over the seeds, in the band from the lowest to the highest.
 
@@ -84,7 +75,7 @@ def draw_lr_sweep(results: Sequence[Result], path: Path) -> Path | None:
     _mark_rates(axes, suggested_rates(results))
     log_scale(axes)
     axes.set(xlabel="learning rate", ylabel="train loss")
-    axes.set_ylim(*_limits([low], middle[0] if middle else 1.0))
+    axes.set_ylim(*limits_of_loss([low], middle[0] if middle else 1.0))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return save_figure(figure, path)
@@ -108,12 +99,6 @@ def _mark_rates(axes: Any, summary: Mapping[str, Any]) -> None:
             markersize=9,
             transform=axes.get_xaxis_transform(),
         )
-
-
-def _limits(curves: Sequence[Sequence[float]], start: float) -> tuple[float, float]:
-    """The y axis without the diverged end of a curve, which would flatten the part that matters."""
-    lowest = min((loss for curve in curves for loss in curve), default=0.0)
-    return lowest - 0.1 * (start - lowest) - 0.05, start + 0.6 * abs(start - lowest) + 0.3
 
 
 def write_lr_results(sweep: SweepDir) -> tuple[dict[str, Any], list[Path]] | None:

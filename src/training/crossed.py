@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from src.config.schema import Select
-from src.results.evaluation import metrics_of
 from src.runs.predictions import PREDICTED, Predictions
+from src.training.measures import metrics_of
 
 # With fewer images, a half has one or none.
 LEAST_IMAGES = 4

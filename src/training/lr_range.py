@@ -11,10 +11,10 @@ from typing import Any
 
 from src.config.schema import LrFinder
 from src.progress import Reporter, StopCheck
-from src.results.lr_figures import draw_lr_run
 from src.runs.attempts import Outcome, Publish
 from src.runs.checkpoint_names import list_states
 from src.runs.rundir import RunDir
+from src.training.lr_figure import draw_lr_run
 from src.training.session import Session
 from src.training.state import state_problem
 

@@ -13,8 +13,8 @@ from src.config.schema import Config
 from src.data.dataset import ImageSubset
 from src.data.loader import to_network
 from src.progress import StopCheck
-from src.results.evaluation import metrics_of
 from src.runs.predictions import Predictions
+from src.training.measures import metrics_of
 
 
 def evaluation_batch(device: torch.device) -> int:

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from src.config.schema import Config, Select
-from src.results.evaluation import metrics_of
 from src.runs.predictions import PREDICTED, Predictions, decode_predictions
 from src.training import trainer
 from src.training.crossed import half_scores
+from src.training.measures import metrics_of
 from src.training.state import TrainingState
 from tests.conftest import assert_same_run
 from tests.runs.test_predictions import same
