@@ -13,9 +13,10 @@ from PIL import Image
 from src import figures
 from src.checking import figures as check_figures
 from src.errors import RunError
+from src.evaluation import figures as evaluation_figures
 from src.figures import PALETTE, Curve, draw_curves, drawing, label_of, new_figure, save_figure
 from src.log import log
-from src.results import evaluation_figures, lr_figures
+from src.trainings import rates as lr_figures
 
 
 def curves(count: int) -> list[Curve]:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from src.config.schema import Config
 from src.data.dataset import ImageSubset, digest, images_of, load, prepare
 from src.errors import DataError
+from src.evaluation.files import FIGURES, crossed_on_val, write_evaluation
 from src.log import log
 from src.progress import Reporter, StopCheck
-from src.results.evaluation_files import FIGURES, crossed_on_val, write_evaluation
 from src.runs.attempts import Outcome, memory_of_attempts, note_first_step, write_provenance
 from src.runs.environment import environment_of
 from src.runs.planned import check_as_planned

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from src.reporting.blocks import Block
 from src.reporting.report import Report
-from src.results.lr_figures import METHODS, draw_lr_sweep, suggested_rates
+from src.trainings.rates import METHODS, draw_lr_sweep, suggested_rates
 
 
 def lr_section(report: Report) -> Iterator[Block]:

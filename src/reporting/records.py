@@ -191,7 +191,7 @@ class AgainstVal(TypedDict):
 
 @_record
 class Calibrated(TypedDict):
-    """The calibration error, see src/results/calibration.py."""
+    """The calibration error, see src/evaluation/calibration.py."""
 
     value: float
     floor: float
@@ -202,7 +202,7 @@ class Calibrated(TypedDict):
 
 @_record
 class Evaluated(TypedDict):
-    """evaluation.json, which src/results/evaluation.py describes."""
+    """evaluation.json, which src/evaluation/summary.py describes."""
 
     n: int
     metrics: dict[str, float | None]

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from src.evaluation.files import FIGURES
 from src.files import read_json
 from src.reporting.blocks import Block, Paragraph, Table, Verdicts
 from src.reporting.model import training_facts
 from src.reporting.records import EVALUATED
 from src.reporting.report import Report, percent, shown, signed
-from src.results.evaluation_files import FIGURES
 from src.results.next_steps import last_epoch_statements
 from src.results.table import curve_of
 from src.runs.rundir import RunDir
@@ -124,7 +124,7 @@ def _measured(report: Report, result: Mapping[str, Any], best: Mapping[str, Any]
 
 
 def calibration(report: Report, ece: Mapping[str, Any]) -> Paragraph:
-    """The calibration error beside what a calibrated network would have, see src/results/calibration.py."""
+    """The calibration error beside what a calibrated network would have, see src/evaluation/calibration.py."""
     low, high = map(shown, ece["interval"])
     values = {name: shown(ece[name]) for name in ("value", "floor", "bound")}
     return report.say("m9_miscalibrated" if ece["miscalibrated"] else "m9_calibrated", **values, low=low, high=high)

@@ -68,7 +68,7 @@ class RunPaths:
 
     @property
     def evaluation_file(self) -> Path:
-        """All that an evaluation found, see src/results/evaluation.py."""
+        """All that an evaluation found, see src/evaluation/summary.py."""
         return self.path / "evaluation.json"
 
     @property

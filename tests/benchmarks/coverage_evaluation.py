@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from src.results.calibration import calibration_error
+from src.evaluation.calibration import calibration_error
+from src.evaluation.summary import compare_with_val, intervals_of
 from src.results.design import Design
-from src.results.evaluation import compare_with_val, intervals_of
 from src.results.image_scores import ImageGroup, ImageScores
 from src.results.improvement import difference_of_settings
 from src.results.noise import noise_of

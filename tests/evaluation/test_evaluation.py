@@ -17,20 +17,20 @@ from src.config.schema import Config
 from src.data import synthetic
 from src.data.dataset import load, prepare
 from src.errors import RunError
+from src.evaluation import figures as evaluation_figures
+from src.evaluation.calibration import CalibrationError, calibration_bins, calibration_error
 from src.evaluation.evaluator import evaluate
-from src.models.registry import build_model
-from src.outcome import show_outcome
-from src.progress import PlainReporter
-from src.requests import evaluation_request
-from src.results import evaluation_figures
-from src.results.calibration import CalibrationError, calibration_bins, calibration_error
-from src.results.evaluation import (
+from src.evaluation.files import FIGURES, crossed_on_val
+from src.evaluation.summary import (
     compare_with_val,
     confused_pairs,
     evaluation_of,
     intervals_of,
 )
-from src.results.evaluation_files import FIGURES, crossed_on_val
+from src.models.registry import build_model
+from src.outcome import show_outcome
+from src.progress import PlainReporter
+from src.requests import evaluation_request
 from src.results.intervals import t_interval
 from src.runs.attempts import attempt
 from src.runs.predictions import Predictions, read_predictions

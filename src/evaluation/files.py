@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from src.config.yaml_file import json_text
 from src.errors import RelayError
+from src.evaluation.figures import chosen_pairs, draw_calibration, draw_confused_pairs, draw_confusion
+from src.evaluation.summary import compare_with_val, evaluation_of
 from src.files import replace_file
 from src.log import log
-from src.results.evaluation import compare_with_val, evaluation_of
-from src.results.evaluation_figures import chosen_pairs, draw_calibration, draw_confused_pairs, draw_confusion
 from src.results.table_files import csv_text
 from src.runs.predictions import Predictions, read_predictions, write_predictions
 from src.runs.rundir import RunDir

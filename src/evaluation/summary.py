@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
-from src.results.calibration import calibration_bins, calibration_error
+from src.evaluation.calibration import calibration_bins, calibration_error
 from src.results.intervals import (
     CROSSED_VARIANCE,
     LEVEL,

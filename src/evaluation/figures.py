@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.evaluation.calibration import MIN_IN_BIN, Bin, CalibrationError
 from src.figures import ACCENT, MUTED, SCALE, drawing, new_figure, save_figure
-from src.results.calibration import MIN_IN_BIN, Bin, CalibrationError
 from src.results.terminal import show_value
 
 if TYPE_CHECKING:
