@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from src.cli import ConfigOption, SetOption, overrides_of, run_command
+from src.cli import ConfigOption, SetOption, run_command
 from src.errors import RunError
 from src.runs.rundir import SweepDir
 
 if TYPE_CHECKING:
-    from src.config.schema import Config
+    from src.config.schema import Paths
     from src.results.ranking import Direction
     from src.results.view import View
 
@@ -58,19 +58,19 @@ def main(
 
     The best runs come first. The files of a sweep always hold all its rows; the options say what is shown.
     """
-    from src.config.loading import load_config
+    from src.config.paths import load_paths
     from src.results.view import View
 
     if as_json and out:
         raise RunError("--json writes no file, so it cannot be combined with --out; leave one of them out")
     if direction and not metric:
         raise RunError(f"--direction {direction} says which values of --metric are better: give --metric TAG, too")
-    loaded = load_config(config, overrides_of(set_))
+    paths = load_paths(config, set_ or ())
     view = View(where or (), sort, top, columns.split(",") if columns else ())
-    chosen = _named(names, Path(loaded.paths.runs_dir))
+    chosen = _named(names, paths.runs)
     for each in chosen:
         folder = out / each.name if out and len(chosen) > 1 else out
-        _show(each, loaded, view, folder, metric, direction, as_json=as_json)
+        _show(each, paths, view, folder, metric, direction, as_json=as_json)
 
 
 def _named(names: Sequence[str] | None, runs_dir: Path) -> list[SweepDir | Path]:
@@ -95,7 +95,7 @@ def _is_foreign(path: Path, runs_dir: Path) -> bool:
 
 def _show(
     source: SweepDir | Path,
-    config: Config,
+    paths: Paths,
     view: View,
     out: Path | None,
     metric: str | None,
@@ -103,13 +103,12 @@ def _show(
     *,
     as_json: bool,
 ) -> None:
-    from src.outcome import show_outcome
-    from src.results.collection import answer_of_logs, answer_of_sweep, collect, collect_into, curves_of_sweep
+    from hpc.submission.outcome import show_outcome
+    from src.results.collection import answer_of_logs, answer_of_sweep, collect_into, curves_of_sweep
 
-    artifacts = Path(config.paths.artifacts_dir)
+    artifacts = paths.artifacts
     if isinstance(source, SweepDir) and not (as_json or out or metric):
-        collect(source, artifacts, view)
-        show_outcome(source, config)
+        show_outcome(source, paths, view)
         return
     if isinstance(source, SweepDir):
         answer = answer_of_sweep(source, metric, direction)

@@ -26,7 +26,6 @@ def request(config: str, set_: Sequence[str]) -> Request:
 def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
     """Execute an LR sweep, and export its figure and its suggested rates to artifacts/."""
     from src.artifacts import export_rates
-
     from src.training.lr_range import sweep_rates
 
     def publish(result: Mapping[str, Any]) -> None:

@@ -42,7 +42,6 @@ def request(
 ) -> Request:
     """The request of the training, or of its overfit test."""
     from src.artifacts import replace_best_by
-
     from src.requests import train_request, with_best_cell
 
     check_unfinished("--best", given=best, unfinished=unfinished)
@@ -73,7 +72,6 @@ def usual_request(config: str, set_: Sequence[str]) -> Request:
 def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
     """Execute a full training, and export its best weights to artifacts/best.ckpt if they are the best so far."""
     from src.artifacts import export_best
-
     from src.training.trainer import train
 
     def publish(result: Mapping[str, Any]) -> None:

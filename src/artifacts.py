@@ -14,14 +14,20 @@ from typing import Any
 from filelock import FileLock
 
 from src.config import yaml_file
-from src.config.schema import Config, Select
+from src.config.keys import TRAINING, content_key
+from src.config.loading import config_of, make_config
+from src.config.schema import Config, Paths, Select
 from src.errors import RelayError, RunError
 from src.files import read_json, replace_file
+from src.log import log
 from src.runs import records
-from src.runs.kinds import KINDS, content_key
+from src.runs.exports import export_bytes, make_folder
 from src.runs.planned import planned_row
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import sweeps, with_whole_manifests
+
+# The works whose runs are trainings.
+_TRAININGS = ("train", "grid", "compare")
 
 
 def export_best(run: RunDir, result: Mapping[str, Any], *, replace: bool = False) -> str:
@@ -33,8 +39,8 @@ def export_best(run: RunDir, result: Mapping[str, Any], *, replace: bool = False
     """
     if not run.best_file.is_file():
         return "no best epoch, so artifacts/best.ckpt stays as it is"
-    config = run.config()
-    folder = _create(Path(config.paths.artifacts_dir))
+    config = config_of(run)
+    folder = make_folder(config.paths.artifacts)
     target, content = folder / "best.ckpt", run.best_file.read_bytes()
     source = {
         "run": str(run.path),
@@ -131,19 +137,19 @@ class BetterTraining:
     weights: Path
 
 
-def better_training(config: Config) -> BetterTraining | None:
+def better_training(paths: Paths, select: Select) -> BetterTraining | None:
     """The best of all finished trainings if it is better than artifacts/best.ckpt on the same images and split, and
     still has its weights; cells of grids and comparisons, whose weights are not exported, are among them.
 
     None if there is none, or nothing is known about artifacts/best.ckpt. Damaged runs are passed by.
     """
-    file, select = Path(config.paths.artifacts_dir) / "best.ckpt", config.metrics.select
+    file = paths.artifacts / "best.ckpt"
     kept = _source_of(file)
     data = ((kept or {}).get("measured_on") or {}).get("data")
     if kept is None or data is None:
         return None
     better: list[tuple[float, RunDir, dict[str, Any]]] = []
-    for run in _trainings_on(data, Path(config.paths.runs_dir)):
+    for run in _trainings_on(data, paths.runs):
         with contextlib.suppress(RelayError):
             result = run.result() or {}
             source = {"run": str(run.path), "result": result}
@@ -154,7 +160,7 @@ def better_training(config: Config) -> BetterTraining | None:
     # The configuration of a run takes long to read: only of those that are better, and the best one first.
     for _, run, source in sorted(better, key=lambda each: each[0], reverse=True):
         with contextlib.suppress(RelayError):
-            if _is_better({**source, "measured_on": _measured_on(run, run.config())}, kept, select):
+            if _is_better({**source, "measured_on": _measured_on(run, config_of(run))}, kept, select):
                 label, values = RunDir(Path(kept["run"])).label, (_value(kept, select), _value(source, select))
                 return BetterTraining(file, label, values[0], select.column, run.label, values[1], run.best_file)
     return None
@@ -163,13 +169,13 @@ def better_training(config: Config) -> BetterTraining | None:
 def _trainings_on(data: str, runs_dir: Path) -> Iterator[RunDir]:
     """The runs of trainings that were planned on the images with this digest."""
     for sweep in with_whole_manifests(sweeps(runs_dir)):
-        if sweep.kind in KINDS and KINDS[sweep.kind].work == "train":
+        if sweep.kind in _TRAININGS:
             yield from (sweep.run(cell["name"]) for cell in sweep.cells() if cell.get("data") == data)
 
 
-def better_training_statements(config: Config, say: Callable[..., str]) -> list[str]:
+def better_training_statements(paths: Paths, select: Select, say: Callable[..., str]) -> list[str]:
     """A sentence if artifacts/best.ckpt is not the best of the finished trainings."""
-    found = better_training(config)
+    found = better_training(paths, select)
     if found is None:
         return []
     facts = {**asdict(found), "kept_value": f"{found.kept_value:.4f}", "value": f"{found.value:.4f}"}
@@ -195,28 +201,34 @@ def _keep_unknown(target: Path, source: Mapping[str, Any] | None) -> None:
     target.rename(target.with_name(f"best-{date}-{_digest(target)[:8]}.ckpt"))
 
 
-def export_figure(figure: Path, sweep: SweepDir, folder: Path) -> Path:
-    """Copy a figure of `sweep` into `folder`, with the sweep in its name. Raises RunError as `export_bytes` does."""
-    return export_bytes(figure.read_bytes(), folder, f"{sweep.name}_{figure.name}")
-
-
-def export_bytes(content: bytes | str, folder: Path, name: str) -> Path:
-    """Write `content` to `folder` as `name`, atomically. Raises RunError if the folder cannot be written."""
-    replace_file(_create(folder) / name, content)
-    return folder / name
-
-
 def checks_folder(config: Config, file: str) -> Path:
     """Where `src.checks` writes for the configuration in `file`: the checks of one experiment do not overwrite those of
     another.
     """
-    name = f"{Path(file).stem}-{content_key(config, 'train')[:8]}"
-    return Path(config.paths.artifacts_dir) / "checks" / name
+    name = f"{Path(file).stem}-{content_key(config, TRAINING)[:8]}"
+    return config.paths.artifacts / "checks" / name
 
 
-def _create(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be created: {error.strerror}; set paths.artifacts_dir to a folder") from None
-    return folder
+def replace_best_by(sweep: SweepDir) -> None:
+    """Export the weights of a training to artifacts/best.ckpt whatever is there, as --replace-best asks.
+
+    A training that is not done exports them at its end, even if it was planned without that option.
+    """
+    for run in sweep.runs():
+        config = config_of(run)
+        if not run.is_done() and not config.checkpoint.replace_best:
+            # `export_best` reads it at the end of the training. It is no part of the run's key: it changes no result.
+            asked = make_config(config.to_dict(), str(run.config_file), {"checkpoint.replace_best": True})
+            replace_file(run.config_file, yaml_file.dump_yaml(asked.to_dict()))
+        result = run.result()
+        if result:
+            print(f"{run.label}: {export_best(run, result, replace=True)}", flush=True)
+
+
+def export_rates(run: RunDir, result: Mapping[str, Any]) -> None:
+    """Export the figure of an LR sweep and its suggested rates."""
+    folder, name = config_of(run).paths.artifacts, f"{run.sweep().name}_{run.name}"
+    export_bytes(yaml_file.json_text(result), folder, f"{name}.json")
+    if run.figure("lr_finder").is_file():
+        log.info(f"wrote {export_bytes(run.figure('lr_finder').read_bytes(), folder, f'{name}.png')}")
+    log.info(f"suggested learning rates: {result['suggestion']}")

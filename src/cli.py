@@ -9,14 +9,14 @@ import errno
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from src import hints
 from src.console import clean_output
-from src.errors import ConfigError, RelayError
+from src.errors import RelayError
 from src.log import set_verbosity, start_log
 
 # 128 + SIGINT, as shells report a process that Ctrl-C ended.
@@ -28,22 +28,6 @@ SetOption = Annotated[
 ]
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Start over beside the existing runs, instead of continuing them.")
-]
-_UNFINISHED = "--unfinished"
-UnfinishedOption = Annotated[
-    bool,
-    typer.Option(_UNFINISHED, help="With --best or --refined: take the best cell of an incomplete grid."),
-]
-RefinedOption = Annotated[
-    int,
-    typer.Option(
-        "--refined",
-        count=True,
-        help="Run the narrower grid around the best cell of the first one; given twice, around the best of both.",
-    ),
-]
-ReplaceBestOption = Annotated[
-    bool, typer.Option("--replace-best", help="Replace artifacts/best.ckpt by this training's, even if it is worse.")
 ]
 NewCodeOption = Annotated[
     bool,
@@ -133,16 +117,7 @@ def _exit_with(message: str) -> None:
     sys.exit(2)
 
 
-def check_unfinished(option: str, *, given: bool, unfinished: bool) -> None:
-    """Raise ConfigError if --unfinished is given without `option`, the only one that reads a grid's results."""
-    if unfinished and not given:
-        raise ConfigError(
-            f"{_UNFINISHED}: has no effect without {option}, which takes the best cell of a grid; to add it: "
-            f"{hints.again(option)}"
-        )
-
-
-def overrides_of(given: list[str] | None, **options: Any) -> list[str]:
+def overrides_of(given: Sequence[str] | None, **options: Any) -> list[str]:
     """The values of `--set`, then the given options as overrides.
 
     The name of an option is a key path with `__` instead of dots. None and false mean that it was not given.

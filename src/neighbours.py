@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from src import hints
-from src.artifacts import export_figure
 from src.config.schema import Config
 from src.errors import RunError
 from src.requests import best_cell, grid_request
+from src.runs.exports import export_figure
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import sweeps, with_whole_manifests
 from src.trainings.comparison import compare_axes, draw_comparison

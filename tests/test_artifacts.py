@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from src.runner import prepare_images
+from src.training.publish import replace_best_by
 
 from src.artifacts import better_training, better_training_statements, export_best
+from src.config.loading import config_of
 from src.config.schema import Config
 from src.config.yaml_file import dump_yaml
 from src.errors import CheckpointError
@@ -18,13 +21,11 @@ from src.evaluation.evaluator import evaluate
 from src.progress import PlainReporter
 from src.requests import evaluation_request, grid_request, train_request
 from src.results.statements import STATEMENTS
-from src.runner import prepare_images
 from src.runs.attempts import attempt
 from src.runs.planned import check_as_planned, planned_row
 from src.runs.rundir import RunDir
 from src.runs.sweeps import open_sweep
 from src.texts import Texts
-from src.training.publish import replace_best_by
 
 
 @pytest.fixture
@@ -169,7 +170,7 @@ def test_it_can_be_asked_of_a_run_that_is_planned_already(
     run = open_sweep(prepare_images(train_request(small(train__seed=5))))[0].runs()[0]
     replace_best_by(run.sweep())
     result = {"outcome": "completed", "best": {"accuracy": 0.1, "loss": 2.0}}
-    check_as_planned(run, run.config(), "train", planned_data(run))
+    check_as_planned(run, config_of(run), "train", planned_data(run))
     run.checkpoints.mkdir()
     run.best_file.write_text("its weights")
     assert "best weights" in export_best(run, result)
@@ -246,7 +247,7 @@ def test_an_evaluation_measures_the_file_that_it_was_planned_for(
     attempt(run, evaluate, lambda: False, PlainReporter())
     result = run.result()
     assert result
-    assert result["checkpoint_sha256"] == run.config().evaluation.sha256
+    assert result["checkpoint_sha256"] == config_of(run).evaluation.sha256
 
 
 def test_bytes_changed_inside_a_checkpoint_are_seen(small: Callable[..., Config], checkpoint: Path) -> None:

@@ -46,7 +46,7 @@ def _launch(
     dry_run: bool,
     fresh: bool,
     new_code: bool,
-    max_slice_hours: float | None,
+    max_slice_hours: float | None = None,
     here: bool = False,
     one_at_a_time: bool = False,
 ) -> SweepDir | None:
@@ -85,8 +85,17 @@ def command_of(work: Work) -> Callable[..., SweepDir | None]:
         max_slice_hours: HoursOption = None,
         **options: Any,
     ) -> SweepDir | None:
-        how = {"fresh": fresh, "new_code": new_code, "max_slice_hours": max_slice_hours}
-        return _launch(work, options, config=config, cluster=cluster, set_=set_, dry_run=dry_run, **how)
+        return _launch(
+            work,
+            options,
+            config=config,
+            cluster=cluster,
+            set_=set_,
+            dry_run=dry_run,
+            fresh=fresh,
+            new_code=new_code,
+            max_slice_hours=max_slice_hours,
+        )
 
     return _with_options(command, work.request, work.summary)
 
@@ -107,8 +116,18 @@ def door_of(work: Work) -> Callable[..., SweepDir | None]:
         trust: TrustOption = False,
         **options: Any,
     ) -> SweepDir | None:
-        how = {"fresh": fresh, "new_code": new_code, "max_slice_hours": None, "here": here, "one_at_a_time": True}
-        return _launch(work, options, config=config, cluster=cluster, set_=set_, dry_run=dry_run, **how)
+        return _launch(
+            work,
+            options,
+            config=config,
+            cluster=cluster,
+            set_=set_,
+            dry_run=dry_run,
+            fresh=fresh,
+            new_code=new_code,
+            here=here,
+            one_at_a_time=True,
+        )
 
     return _with_options(command, work.request, work.summary)
 

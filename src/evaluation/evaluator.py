@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from src.config.keys import EVALUATION, content_key, name_of_images
+from src.config.loading import config_of
 from src.config.schema import Config
 from src.data.dataset import ImageSubset, digest, images_of, load, prepare
 from src.errors import DataError
@@ -31,7 +33,7 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     Raises CheckpointError if the checkpoint does not fit or is not the file that the evaluation was planned for,
     DataError and RunError if images or configuration are not as planned.
     """
-    planned = run.config()
+    planned = config_of(run)
     device = choose_device(planned.train.device)
     compute_reproducibly(planned.train.seed)
     environment = environment_of(device_facts(device))
@@ -42,7 +44,12 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     data = load(config)
     # The digest in the manifest is that of the planned images. The checkpoint's own preprocessing may need other ones.
     same = images_of(config) == images_of(planned)
-    check_as_planned(run, planned, "evaluate", data.digest if same else digest(prepare(planned)))
+    check_as_planned(
+        run,
+        content_key(planned, EVALUATION),
+        data.digest if same else digest(prepare(planned)),
+        name_of_images(planned),
+    )
     part = getattr(data, config.evaluation.split)
     if not len(part):
         raise no_images(config)

@@ -9,6 +9,7 @@ from typing import Any
 
 from src import hints
 from src.artifacts import better_training_statements
+from src.config.loading import config_of
 from src.config.yaml_file import dump_yaml
 from src.files import read_lines
 from src.reporting.blocks import Block, Code, Heading, Items, Paragraph, Verdicts
@@ -187,7 +188,7 @@ def _cost_row(name: str, numbers: Mapping[str, float]) -> list[str]:
 def _artifacts(report: Report) -> Iterator[Block]:
     """What the report asks for: the runs, the best weights, and a configuration that is that of the final training."""
     run = trained_run(report)
-    copy, changed = checkpoint_copy(report, run), changed_values(report.config, run.config())
+    copy, changed = checkpoint_copy(report, run), changed_values(report.config, config_of(run))
     best = Path(report.config.paths.artifacts_dir) / "best.ckpt"
     runs_dir, count = report.config.paths.runs_dir, len(report.sweeps.all)
     aligned = report.texts("artifact_config_differs", paths=", ".join(changed)) if changed else ""
@@ -198,5 +199,5 @@ def _artifacts(report: Report) -> Iterator[Block]:
             (not changed, aligned or report.texts("artifact_config", file=report.config_file)),
         ]
     )
-    for sentence in better_training_statements(report.config, report.texts):
+    for sentence in better_training_statements(report.config.paths, report.config.metrics.select, report.texts):
         yield Paragraph(sentence)

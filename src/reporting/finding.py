@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from src.config.keys import deciding_sections
 from src.config.loading import make_config
 from src.config.schema import Config
 from src.errors import ConfigError, RunError
 from src.requests import best_of_all, compare_request, first_grid_of, grid_request, lr_sweep_request, train_request
-from src.runs.kinds import deciding_sections
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import Request, sweeps
 

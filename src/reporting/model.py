@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from src.config.loading import config_of
 from src.config.schema import Config
 from src.models.registry import reads
 from src.reporting.blocks import Block, Origin, Verdicts
@@ -95,7 +96,7 @@ def _m2(report: Report) -> Iterator[Block]:
 def _m3(report: Report) -> Iterator[Block]:
     found = report.need(report.sweeps.overfit, "overfit", "src.train", "--overfit-small")
     (run,) = found.done()
-    result, config = run.result() or {}, run.config()
+    result, config = run.result() or {}, config_of(run)
     yield from report.about(found)
     measured = result.get("train") or {}
     accuracy, loss = measured.get("accuracy"), measured.get("loss_epoch")

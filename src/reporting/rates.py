@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from src.config.loading import config_of
 from src.reporting.blocks import Block
 from src.reporting.report import Report
 from src.trainings.rates import METHODS, draw_lr_sweep, suggested_rates
@@ -36,7 +37,7 @@ def _m4(report: Report) -> Iterator[Block]:
     yield report.say("m4_chosen", **chosen)
     training = report.sweeps.training
     for trained in training.done() if training else ():
-        final = trained.config().train.optimizer
+        final = config_of(trained).train.optimizer
         yield report.say("m4_final", lr=f"{final.lr:g}", weight_decay=f"{final.weight_decay:g}", run=trained.label)
     yield report.origin(*runs)
 

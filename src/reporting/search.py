@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from src.config.loading import config_of
 from src.reporting.blocks import Block, Origin, Paragraph
 from src.reporting.effects import best_set_blocks, early_blocks, effects_blocks, seed_blocks
 from src.reporting.finding import Found
@@ -83,7 +84,7 @@ def _axes(report: Report, found: Found) -> Iterator[Block]:
                 values.setdefault(axis_name(path), []).append(shown(value))
     rows = [[axis, ", ".join(dict.fromkeys(tried))] for axis, tried in values.items()]
     yield report.table(["axis", "values"], rows)
-    seed, epochs = found.config().train.seed, {run.config().train.epochs for run in found.sweep.runs()[:1]}
+    seed, epochs = found.config().train.seed, {config_of(run).train.epochs for run in found.sweep.runs()[:1]}
     length = ", ".join(map(str, sorted(epochs)))
     yield report.say("grid_facts", sweep=found.sweep.name, cells=len(cells), epochs=length, seed=seed)
 

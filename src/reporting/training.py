@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from src.config.loading import config_of
 from src.evaluation.files import FIGURES
 from src.files import read_json
 from src.reporting.blocks import Block, Paragraph, Table, Verdicts
@@ -44,7 +45,7 @@ def _m6(report: Report) -> Iterator[Block]:
     run = trained_run(report)
     result = run.result() or {}
     yield from report.about(report.used[run.sweep().name])
-    config = run.config()
+    config = config_of(run)
     speed = {"duration": shown(result.get("train_seconds")), "images_per_s": shown(result.get("images_per_s"))}
     yield report.facts({**training_facts(config), **speed, "checkpoint": run.best_file})
     yield from report.differences(config)
@@ -55,7 +56,7 @@ def _m6(report: Report) -> Iterator[Block]:
 
 def _epochs(report: Report, run: RunDir, result: Mapping[str, Any]) -> Iterator[Block]:
     """The first, best and last epoch, and what the curves show as facts."""
-    select = run.config().metrics.select.column
+    select = config_of(run).metrics.select.column
     names = list(dict.fromkeys(["train/loss_epoch", "val/loss", "train/accuracy", "val/accuracy", select]))
     curves = {name: dict(zip(*curve_of(run, name), strict=True)) for name in names}
     val, gaps = curves["val/loss"], loss_gaps(run)

@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from src.config.keys import TRAINING
 from src.config.loading import Variants, make_config
 from src.config.schema import Config
 from src.config.validation import AXES, plain
 from src.errors import ConfigError
 from src.models.registry import LABELS, reads
-from src.requests.facts import TRAINING
 from src.requests.plan import Plan
 from src.runs.cells import Cell
 

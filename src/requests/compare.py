@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from src.config.keys import TRAINING
 from src.config.loading import Variants, variant_overrides
 from src.config.schema import Config
 from src.config.validation import BASE
 from src.errors import ConfigError
-from src.requests.facts import TRAINING
 from src.requests.plan import Plan
 from src.runs.cells import Cell
 from src.runs.sweeps import Request

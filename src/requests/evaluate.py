@@ -8,11 +8,11 @@ from typing import Any
 
 from src import hints
 from src.config import yaml_file
+from src.config.keys import EVALUATION, with_absolute_paths
 from src.config.loading import make_config
 from src.config.schema import Config
 from src.errors import CheckpointError
 from src.files import read_json
-from src.requests.facts import EVALUATION, with_absolute_paths
 from src.requests.plan import single
 from src.requests.training import train_request
 from src.runs.checkpoint_names import missing_checkpoint

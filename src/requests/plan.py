@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from src.config import yaml_file
+from src.config.keys import Facts, name_of_images, with_absolute_paths
 from src.config.schema import Config
-from src.requests.facts import Facts, with_absolute_paths
 from src.runs.cells import Cell
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request
@@ -96,8 +96,3 @@ def single(config: Config, facts: Facts, name: str) -> Plan:
     plan = Plan(facts, config)
     plan.add(name, {}, config)
     return plan
-
-
-def name_of_images(config: Config) -> str:
-    """What messages call the images of a configuration."""
-    return f"the images of dataset.name {config.dataset.name}"

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from src.config.keys import LR_SWEEP, TRAINING
 from src.config.loading import Variants, make_config
 from src.config.schema import Config
-from src.requests.facts import LR_SWEEP, TRAINING
 from src.requests.plan import Plan, single
+from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request
 
 
-def train_request(config: Config) -> Request:
-    """One full training of the configuration, or its overfit test if train.overfit_small is set."""
+def train_request(config: Config, opened: Callable[[SweepDir], None] | None = None) -> Request:
+    """One full training of the configuration, or its overfit test if train.overfit_small is set; `opened` as in
+    `Request`.
+    """
     tag = "overfit_small" if config.train.overfit_small else "train"
     # The number of epochs is part of the key, so it stands in one place: train.epochs.
     if config.train.overfit_small:
         epochs = {"train.epochs": config.train.overfit_epochs}
         config = make_config(config.to_dict(), "train.overfit_epochs", epochs)
-    return single(config, TRAINING, tag).request("train", tag)
+    return single(config, TRAINING, tag).request("train", tag, opened=opened or (lambda sweep: None))
 
 
 def lr_sweep_request(config: Config) -> Request:

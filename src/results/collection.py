@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from src.artifacts import export_figure
 from src.errors import RunError
 from src.log import log
 from src.results.answer import Answer, answer_of
@@ -16,6 +15,7 @@ from src.results.other_metric import ranked_by
 from src.results.ranking import Direction
 from src.results.table import curve_of, read_table
 from src.results.view import View
+from src.runs.exports import export_figure
 from src.runs.rundir import SweepDir
 
 # The epochs and values of the selecting metric, by the name of a run.

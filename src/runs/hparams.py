@@ -7,9 +7,9 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from src.config.keys import deciding_sections
 from src.config.schema import Config, Select
 from src.config.validation import AXES
-from src.runs.kinds import deciding_sections
 from src.runs.rundir import RunDir
 
 # The only types that TensorBoard accepts for a hyperparameter.

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from src.config.keys import LR_SWEEP
 from src.config.schema import LrFinder
 from src.progress import Reporter, StopCheck
 from src.runs.attempts import Outcome, Publish
@@ -154,7 +155,7 @@ def sweep_rates(
     It saves its state only when it is stopped, and removes it when it is complete. Raises DataError and RunError if
     images or configuration are not as planned, CheckpointError if its state cannot be read or written.
     """
-    return LrRangeTest(Session(run, "lr_sweep", should_stop, reporter, publish)).execute()
+    return LrRangeTest(Session(run, LR_SWEEP, should_stop, reporter, publish)).execute()
 
 
 def _diverged(losses: Sequence[float], smoothed: Sequence[float], finder: LrFinder) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from src.config.keys import Facts, content_key, name_of_images
+from src.config.loading import config_of
 from src.config.schema import Config
 from src.data.dataset import ImageData, load
 from src.log import log
 from src.progress import Reporter, StopCheck
 from src.runs.attempts import Publish, memory_of_attempts, note_first_step, note_steps, write_provenance
 from src.runs.environment import Environment, differences, environment_of
-from src.runs.kinds import content_key
 from src.runs.planned import check_as_planned
 from src.runs.rundir import RunDir
 from src.training.checkpoint import load_newest, restoring, save_state
@@ -21,7 +22,7 @@ from src.training.metric_log import MetricsLog, Seen
 
 
 class Session:
-    """One attempt at a run of `kind`, in its directory.
+    """One attempt at a run, in its directory; `facts` are those of its work.
 
     The caller resumes the run, opens the log, works and saves, and finishes, in this order. Nothing is written before
     `resume`.
@@ -29,17 +30,17 @@ class Session:
 
     log: MetricsLog
 
-    def __init__(self, run: RunDir, kind: str, should_stop: StopCheck, reporter: Reporter, publish: Publish) -> None:
+    def __init__(self, run: RunDir, facts: Facts, should_stop: StopCheck, reporter: Reporter, publish: Publish) -> None:
         """Read the configuration and the images, and build the learner.
 
         Raises DataError if the images are missing or not those that the run was planned with, and RunError if its
         config.yaml was edited.
         """
         self.run, self.should_stop, self.reporter, self.publish = run, should_stop, reporter, publish
-        self.config: Config = run.config()
+        self.config: Config = config_of(run)
         self.data: ImageData = load(self.config)
-        check_as_planned(run, self.config, kind, self.data.digest)
-        self.key = content_key(self.config, kind)
+        self.key = content_key(self.config, facts)
+        check_as_planned(run, self.key, self.data.digest, name_of_images(self.config))
         self.learner = Learner(self.config, self.data.train)
         # The metrics that the restored state has seen. Later rows belong to steps that are repeated.
         self._seen = Seen()

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from src import hints
+from src.config.keys import TRAINING
 from src.errors import CheckpointError
 from src.files import replace_file, size_of
 from src.log import log
@@ -269,4 +270,4 @@ def train(run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publ
     Raises CheckpointError if a state cannot be read or written, DataError if the images are missing or not those that
     the run was planned with, RunError if its config.yaml was edited.
     """
-    return Trainer(Session(run, "train", should_stop, reporter, publish)).execute()
+    return Trainer(Session(run, TRAINING, should_stop, reporter, publish)).execute()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from src.artifacts import export_figure
+from src.config.loading import config_of
+from src.config.schema import Paths
 from src.errors import RunError
 from src.figures import MUTED, drawing, label_of, new_figure, save_figure, whole_ticks
 from src.results.table import curve_of
 from src.results.terminal import show_value
+from src.runs.exports import export_figure
 from src.runs.rundir import RunDir, SweepDir
 
 _PANELS = ("train/loss_epoch", "train/accuracy")
@@ -17,10 +19,10 @@ _PANELS = ("train/loss_epoch", "train/accuracy")
 LEAST_ACCURACY = 0.99
 
 
-def report_overfit(sweep: SweepDir) -> None:
+def report_overfit(sweep: SweepDir, paths: Paths) -> None:
     """Print the result of the test and draw its figure. Raises RunError if the images were not memorized."""
     (run,) = sweep.runs()
-    result, config = run.result() or {}, run.config()
+    result, config = run.result() or {}, config_of(run)
     measured = result.get("train") or {}
     accuracy = measured.get("accuracy")
     count = result.get("train_images", config.train.overfit_size)
@@ -30,7 +32,7 @@ def report_overfit(sweep: SweepDir) -> None:
     )
     figure = draw_overfit(run, sweep.figure("overfit"))
     if figure:
-        print(f"wrote {export_figure(figure, sweep, Path(config.paths.artifacts_dir))}")
+        print(f"wrote {export_figure(figure, sweep, paths.artifacts)}")
     if result["outcome"] == "diverged" or accuracy is None or accuracy < LEAST_ACCURACY:
         raise RunError(
             f"{run.label}: the overfit test failed: a correct pipeline memorizes {count} images, with a train "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from src.config.loading import config_of
 from src.config.schema import Config
 from src.figures import drawing, new_figure, save_figure, whole_ticks
 from src.results.table import curve_of
@@ -17,7 +18,7 @@ def draw_training(run: RunDir, path: Path) -> Path | None:
 
     The train curves are means over each epoch, taken while the weights change and the images are augmented.
     """
-    config, best = run.config(), (run.result() or {}).get("best") or {}
+    config, best = config_of(run), (run.result() or {}).get("best") or {}
     names = _panels(config)
     if not curve_of(run, names[0][1])[0]:
         return None

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config import yaml_file
-from src.config.loading import load_config, make_config
+from src.config.loading import config_of, load_config, make_config
 from src.config.schema import Config
 from src.requests import grid_request
 from src.runs.rundir import RunDir
@@ -69,7 +69,9 @@ def images_per_s(runs: list[RunDir]) -> float:
     """Training images per second of all runs together, from the start of the first attempt to the end of the last."""
     attempts = [run.attempts()[0] for run in runs]
     seconds = max(a["end"] for a in attempts) - min(a["start"] for a in attempts)
-    return sum(a["last_step"] * run.config().train.batch_size for a, run in zip(attempts, runs, strict=True)) / seconds
+    return (
+        sum(a["last_step"] * config_of(run).train.batch_size for a, run in zip(attempts, runs, strict=True)) / seconds
+    )
 
 
 def measure(config: Config, at_once: int, pairs: int, folder: Path) -> dict[str, dict[str, list[float]]]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from scipy import stats
+from src.outcome import show_outcome
 
 from src.config.schema import Config
 from src.data import synthetic
@@ -28,7 +29,6 @@ from src.evaluation.summary import (
     intervals_of,
 )
 from src.models.registry import build_model
-from src.outcome import show_outcome
 from src.progress import PlainReporter
 from src.requests import evaluation_request
 from src.results.intervals import t_interval

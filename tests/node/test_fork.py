@@ -13,6 +13,7 @@ import pytest
 
 from hpc.node import fork as forks
 from hpc.recovery.diagnosis import LOCAL_JOB
+from src.config.loading import config_of
 from src.config.schema import Config
 from src.requests import grid_request
 from src.runs.rundir import RunDir
@@ -85,7 +86,7 @@ def grid(config: Config) -> list[RunDir]:
 def endless(small: Callable[..., Config]) -> list[RunDir]:
     """Four runs of which the first two take forever and the others 2 epochs."""
     axes = {"train.epochs": [2000, 2], "num_modules": [1], "lr": [0.001, 0.01]}
-    return sorted(grid(small(hparams=axes)), key=lambda run: -run.config().train.epochs)
+    return sorted(grid(small(hparams=axes)), key=lambda run: -config_of(run).train.epochs)
 
 
 def causes(runs: list[RunDir]) -> list[list[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+from src.config.loading import config_of
 from src.config.schema import Config
 from src.reporting.finding import Sweeps, changed_values
 from src.requests import evaluation_request, grid_request, train_request
@@ -32,7 +33,7 @@ def test_one_of_this_configuration_comes_before_a_newer_one_on_the_same_images(s
     other = Sweeps(small(train__optimizer__lr=0.1)).training
     assert other
     assert (other.sweep, other.exact) == (newer, False)
-    assert changed_values(small(), newer.runs()[0].config()) == {"train.optimizer.lr": (0.002, 0.5)}
+    assert changed_values(small(), config_of(newer.runs()[0])) == {"train.optimizer.lr": (0.002, 0.5)}
 
 
 def test_the_training_of_the_best_cell_belongs_to_its_configuration(small: Small) -> None:

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from src.outcome import show_outcome
+from src.runner import prepare_images
 
 from src.config.schema import Config
-from src.outcome import show_outcome
 from src.requests import train_request
 from src.results.next_steps import Edge, edges_of, search_statements
 from src.results.ranking import ranking_of
 from src.results.statements import STATEMENTS, english
 from src.results.table import Row, Table
-from src.runner import prepare_images
 from src.runs.sweeps import open_sweep
 from src.texts import Texts
 from tests.results.test_table import finish

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src.config.loading import config_of
 from src.config.schema import Config
 from src.errors import RunError
 from src.files import append_lines
@@ -247,7 +248,7 @@ def test_asking_twice_finds_the_same_sweep_and_fresh_makes_another(
 
 
 def test_a_run_directory_is_complete_before_it_has_its_name(sweep: SweepDir) -> None:
-    config = sweep.runs()[3].config()
+    config = config_of(sweep.runs()[3])
     assert config.train.optimizer.lr == 0.01
     assert Path(config.paths.runs_dir).is_absolute()
     assert [path.name for path in sweep.path.parent.iterdir() if path.name.startswith(".making")] == []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from src.runner import open_and_run
 
 from hpc.submission.launching import launch
 from hpc.submission.local_pool import LocalPool
@@ -19,7 +20,6 @@ from src.errors import RunError
 from src.files import read_lines
 from src.progress import PlainReporter
 from src.requests import grid_request
-from src.runner import open_and_run
 from src.runs import code_snapshot
 from src.runs.attempts import Outcome
 from src.runs.code_snapshot import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from src.config.loading import make_config
+from src.config.loading import config_of, make_config
 from src.config.schema import Config
 from src.progress import PlainReporter
 from src.requests import grid_request, train_request
@@ -34,7 +34,7 @@ def test_cells_of_a_grid_differ_in_all_of_its_axes(small: Callable[..., Config])
         "augment.random_crop": [None, {"size": 16, "padding": 1}],
     }
     sweep, _ = open_sweep(grid_request(small(hparams=hparams)))
-    seen = [hparams_of(run, run.config()) for run in sweep.runs()]
+    seen = [hparams_of(run, config_of(run)) for run in sweep.runs()]
     values = [hparams.values for hparams in seen]
     assert [of_run["activation"] for of_run in values] == ["relu"] * 4 + ["tanh"] * 4
     assert [of_run["augment.random_flip"] for of_run in values[:4]] == [True, True, False, False]
@@ -53,14 +53,14 @@ def test_cells_of_a_grid_differ_in_all_of_its_axes(small: Callable[..., Config])
 
 def test_an_axis_of_mixed_types_is_one_of_texts(small: Callable[..., Config]) -> None:
     sweep, _ = open_sweep(grid_request(small(hparams={"train.max_steps": [None, 5], "lr": [0.5]})))
-    seen = [hparams_of(run, run.config()) for run in sweep.runs()]
+    seen = [hparams_of(run, config_of(run)) for run in sweep.runs()]
     assert [hparams.values["train.max_steps"] for hparams in seen] == ["none", "5"]
     assert seen[0].schema == {"train.max_steps": ["none", "5"], "seed": [42]}
 
 
 def test_a_seed_that_varies_is_one_column(small: Callable[..., Config]) -> None:
     sweep, _ = open_sweep(grid_request(small(hparams={"seed": [1, 2]})))
-    assert hparams_of(sweep.runs()[1], sweep.runs()[1].config()).schema == {"seed": [1, 2]}
+    assert hparams_of(sweep.runs()[1], config_of(sweep.runs()[1])).schema == {"seed": [1, 2]}
 
 
 def test_a_cell_that_does_not_set_an_axis_has_the_value_of_the_sweep(small: Callable[..., Config]) -> None:
@@ -70,7 +70,7 @@ def test_a_cell_that_does_not_set_an_axis_has_the_value_of_the_sweep(small: Call
         for index, overrides in enumerate(({}, {"train.optimizer.lr": 0.5}, {"model.dropout": 0.0}))
     ]
     sweep, _ = open_sweep(Request("grid", "variants", cells, config))
-    seen = [hparams_of(run, run.config()) for run in sweep.runs()]
+    seen = [hparams_of(run, config_of(run)) for run in sweep.runs()]
     assert [(hparams.values["lr"], hparams.values["dropout"]) for hparams in seen] == [
         (0.002, 0.2),
         (0.5, 0.2),
@@ -81,7 +81,7 @@ def test_a_cell_that_does_not_set_an_axis_has_the_value_of_the_sweep(small: Call
 
 def test_the_base_facts_are_there_in_types_that_tensorboard_takes(small: Callable[..., Config]) -> None:
     run = open_sweep(train_request(small()))[0].runs()[0]
-    hparams = hparams_of(run, run.config())
+    hparams = hparams_of(run, config_of(run))
     values = hparams.values
     # A sweep in which nothing varies has no schema: on a page of all sweeps, it would hide those of the grids.
     assert hparams.schema == {}
@@ -115,4 +115,4 @@ def test_a_run_writes_them_for_tensorboard(small: Callable[..., Config]) -> None
 
 def test_an_axis_is_shown_even_where_it_decides_nothing(small: Callable[..., Config]) -> None:
     sweep, _ = open_sweep(grid_request(small(hparams={"train.device": ["cpu", "auto"]})))
-    assert [hparams_of(run, run.config()).values["train.device"] for run in sweep.runs()] == ["cpu", "auto"]
+    assert [hparams_of(run, config_of(run)).values["train.device"] for run in sweep.runs()] == ["cpu", "auto"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from src.runner import run_sweep
 
 from hpc.monitor.cancel import cancel_runs
 from hpc.monitor.logs import show_logs
@@ -27,7 +28,6 @@ from src.requests import grid_request, train_request
 from src.results.collection import collect
 from src.results.table import read_table
 from src.results.terminal import table_of
-from src.runner import run_sweep
 from src.runs.attempts import reached_step
 from src.runs.names import find_named
 from src.runs.rundir import RunDir, SweepDir

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from src.config import yaml_file
+from src.config.loading import config_of
 from src.runs.checkpoint_names import newest_step
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import sweeps
@@ -120,7 +121,7 @@ def finished(one_machine: Cluster, experiment: Path, reference: subprocess.Popen
 
 def _strike(cluster: Cluster, sweep: SweepDir, running: list[list[str]], watch: Watch) -> None:
     """Shorten the time limit of one task on its way; once that has struck, ask for all of another's node from above."""
-    long = [run for run in sweep.runs() if run.config().train.epochs == LONG]
+    long = [run for run in sweep.runs() if config_of(run).train.epochs == LONG]
     by_job = {str(run.attempts()[-1]["job"]): run for run in long if run.attempts()}
     working = [row for row in running if row[0] in by_job and _steps_logged(by_job[row[0]]) >= 3]
     struck = any(a.get("cause") == "TIMEOUT" for run in sweep.runs() for a in run.attempts())

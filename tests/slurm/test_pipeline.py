@@ -12,6 +12,7 @@ import pytest
 from hpc.pipeline.directory import STAGES, Pipeline, all_pipelines
 from hpc.submission.submissions import submissions
 from src.config import yaml_file
+from src.config.loading import config_of
 from src.runs.rundir import SweepDir
 from tests.conftest import run_python
 from tests.slurm.conftest import PROFILE, Cluster, on_profile, wait_for
@@ -63,7 +64,7 @@ def test_a_pipeline_stops_at_a_cancelled_stage_and_continues_when_launched_again
     cells = {cell["name"]: cell["overrides"] for cell in sweep("grid").cells()}
     assert {overrides["train.optimizer.lr"] for overrides in cells.values()} == {0.001, 0.01}
     best = str(pipeline.stage_records()["grid"]["found"]).split()[1].rstrip(",")
-    trained = sweep("train").runs()[0].config()
+    trained = config_of(sweep("train").runs()[0])
     assert trained.train.optimizer.lr == cells[best]["train.optimizer.lr"] != suggestion
     assert trained.model.num_modules == cells[best]["model.num_modules"]
     result = sweep("evaluate").runs()[0].result() or {}

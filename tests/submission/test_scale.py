@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from src.runs.kinds import content_key
 
 from hpc.submission.launching import launch
 from src.config import yaml_file
-from src.config.loading import Variants, make_config
+from src.config.loading import Variants, config_of, make_config
 from src.config.schema import Config
 from src.errors import ConfigError
 from src.requests import grid_request
 from src.runs.cells import expand_grid
-from src.runs.kinds import content_key
 from src.runs.sweeps import open_sweep
 from tests.benchmarks.scale import FakeSite, imports_torch
 from tests.conftest import ROOT, run_python
@@ -49,8 +49,8 @@ def test_the_text_of_a_cell_is_that_of_the_whole_configuration(
     request = grid_request(small(hparams=axes, dataset__source="synthetic"))
     sweep, _ = open_sweep(request)
     for cell, run in zip(request.cells, sweep.runs(), strict=True):
-        assert run.config_file.read_text(encoding="utf-8") == yaml_file.dump_yaml(run.config().to_dict())
-        assert repr(run.config()) == repr(cell.config)
+        assert run.config_file.read_text(encoding="utf-8") == yaml_file.dump_yaml(config_of(run).to_dict())
+        assert repr(config_of(run)) == repr(cell.config)
 
 
 @pytest.mark.parametrize(

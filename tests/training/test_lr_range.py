@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from src.training.publish import find_rate_and_export
 
+from src.config.loading import config_of
 from src.config.schema import Config, LrFinder
 from src.files import read_lines
 from src.progress import PlainReporter
@@ -18,7 +20,6 @@ from src.runs.rundir import RunDir
 from src.runs.sweeps import open_sweep
 from src.training.learner import Learner
 from src.training.lr_range import rate_at, smooth, suggest
-from src.training.publish import find_rate_and_export
 from tests.training.test_trainer import NEVER, StopAfter
 
 
@@ -135,4 +136,4 @@ def test_a_sweep_whose_first_loss_is_nan_suggests_nothing(
 def test_a_run_for_each_seed(small: Callable[..., Config]) -> None:
     runs = runs_of(small(**{"lr_finder.seeds": [1, 2]}))
     assert [run.name for run in runs] == ["seed=1", "seed=2"]
-    assert [run.config().train.seed for run in runs] == [1, 2]
+    assert [config_of(run).train.seed for run in runs] == [1, 2]

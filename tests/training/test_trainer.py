@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from src.training.publish import train_and_export
 
 from src.config.schema import Config
 from src.errors import CheckpointError, RunError
@@ -24,7 +25,6 @@ from src.runs.checkpoint_names import list_states, newest_step, state_name
 from src.runs.rundir import RunDir
 from src.runs.sweeps import open_sweep
 from src.training import trainer
-from src.training.publish import train_and_export
 from src.training.serialization import to_bytes
 from src.training.trainer import train
 from tests.conftest import assert_same_run, small_config

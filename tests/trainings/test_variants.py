@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from src.outcome import show_outcome
 
 from src.config.loading import load_config
 from src.config.schema import Config
 from src.errors import ConfigError
 from src.files import append_lines
-from src.outcome import show_outcome
 from src.progress import PlainReporter
 from src.requests import compare_request, grid_request, train_request
 from src.results.improvement import improvement

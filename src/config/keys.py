@@ -123,3 +123,8 @@ def with_absolute_paths(name: str, section: Section) -> dict[str, Any]:
     if name == "evaluation" and content["checkpoint"]:
         content["checkpoint"] = str(expanded(content["checkpoint"]).absolute())
     return content
+
+
+def name_of_images(config: Config) -> str:
+    """What messages call the images of a configuration."""
+    return f"the images of dataset.name {config.dataset.name}"

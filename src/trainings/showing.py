@@ -1,0 +1,81 @@
+"""What is shown of trainings besides their table: figures, and the sentences of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from src.artifacts import better_training_statements
+from src.config.loading import config_of, make_config
+from src.config.schema import Paths, Variant
+from src.requests import first_grid_of
+from src.results.improvement import improvement
+from src.results.next_steps import last_epoch_statements
+from src.results.statements import english
+from src.results.table import read_table
+from src.runs.exports import export_figure
+from src.runs.rundir import SweepDir
+from src.trainings.overfit import report_overfit
+from src.trainings.rates import suggestion_text, write_lr_results
+from src.trainings.training_figure import draw_training, gap_text
+from src.trainings.variant_files import planned_variants, write_comparison
+
+
+def show_rates(sweep: SweepDir, paths: Paths) -> None:
+    """The figure and the suggestion of an LR sweep over all its seeds."""
+    written = write_lr_results(sweep)
+    if written:
+        summary, files = written
+        print(suggestion_text(summary))
+        _export(files, sweep, paths)
+
+
+def show_training(sweep: SweepDir, paths: Paths) -> None:
+    """The curves and the gap of a full training, or the result of an overfit test. Raises RunError if that failed."""
+    (run,) = sweep.runs()
+    gap, figure = gap_text(run), draw_training(run, sweep.figure("training"))
+    if config_of(run).train.overfit_small:
+        report_overfit(sweep, paths)
+        return
+    if gap:
+        print(gap)
+    (row,) = read_table(sweep).rows
+    for sentence in last_epoch_statements(run.label, row, english()):
+        print(sentence)
+    if figure:
+        _export([figure], sweep, paths)
+    _show_better_training(sweep, paths)
+
+
+def show_grid(sweep: SweepDir, paths: Paths) -> None:
+    """The best cell of a narrower grid against that of the first one."""
+    first = first_grid_of(sweep)
+    found = improvement(sweep, first) if first else None
+    if found:
+        print(found["sentence"])
+    _show_better_training(sweep, paths)
+
+
+def show_comparison(sweep: SweepDir, paths: Paths, variants: Mapping[str, Variant] | None = None) -> None:
+    """The differences of each variant to the base, beside what was expected: when it was planned, or of `variants`."""
+    expected = {**planned_variants(sweep), **(variants or {})}
+    rows, files = write_comparison(sweep, {name: variant.expect for name, variant in expected.items()})
+    for row in rows:
+        if row["seen"]:
+            print(f"{row['run']} ({row['changed']})")
+            print(f"  expected: {row['expected'] or 'nothing was written down'}")
+            print(f"  seen:     {row['seen']}")
+    _export(files, sweep, paths)
+    _show_better_training(sweep, paths)
+
+
+def _show_better_training(sweep: SweepDir, paths: Paths) -> None:
+    """Say so if a finished training is better than artifacts/best.ckpt."""
+    config = make_config({"metrics": sweep.meta()["config"]["metrics"]}, str(sweep.meta_file))
+    for sentence in better_training_statements(paths, config.metrics.select, english()):
+        print(sentence)
+
+
+def _export(files: Sequence[Path], sweep: SweepDir, paths: Paths) -> None:
+    for path in files:
+        print(f"wrote {path}, {export_figure(path, sweep, paths.artifacts)}")
