@@ -24,7 +24,7 @@ UnfinishedOption = Annotated[
 
 
 def load(config: str, set_: Sequence[str], **options: object) -> Config:
-    """The configuration in a file, with the values of --set, and those of options by their key paths (`__` for dots)."""
+    """The configuration in a file, with the values of --set, and those of options by key path (`__` for dots)."""
     from src.config.loading import load_config
 
     return load_config(config, overrides_of(set_, **options))

@@ -1,4 +1,4 @@
-"""The pipeline: LR sweep, grid around the rate that it suggests, training of the best cell, evaluation of its weights."""
+"""The pipeline: LR sweep, grid around its rate, training of the best cell, evaluation of its weights."""
 
 from __future__ import annotations
 

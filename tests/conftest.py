@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 
-from src import hints
 from src.config import yaml_file
 from src.config.loading import make_config
 from src.config.schema import Config
@@ -28,6 +27,8 @@ from src.runs.rundir import RunDir
 
 # The networks are tiny, and several tests run at a time: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The profile that whoever runs the tests prefers.
+os.environ.pop("RELAY_CLUSTER", None)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -82,13 +83,6 @@ def close_fork_server() -> Iterator[None]:
 
     if fork_server.cache_info().currsize:
         fork_server().close()
-
-
-@pytest.fixture(autouse=True)
-def forget_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget the command line that an earlier test recorded for messages."""
-    monkeypatch.setattr(hints, "_call", hints.Call())
-    monkeypatch.delenv("RELAY_CLUSTER", raising=False)
 
 
 @pytest.fixture(autouse=True)

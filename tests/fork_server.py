@@ -112,6 +112,7 @@ def serve() -> None:
     for late in LATE:
         importlib.import_module(late)
     from hpc.node.fork import import_once
+    from hpc.works import WORKS
     from src.runs.code_snapshot import code_digest
     from src.runs.environment import cpu_model, package_versions
     from src.runs.provenance import code_version
@@ -119,7 +120,7 @@ def serve() -> None:
     # What a process finds out once. Kills are spread over what differs from run to run.
     for known in (code_digest, code_version, cpu_model, package_versions):
         known()
-    import_once()
+    import_once(WORKS["train"])
     for line in sys.stdin:
         request = json.loads(line)
         reading, writing = os.pipe()

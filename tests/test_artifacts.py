@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from src.runner import prepare_images
-from src.training.publish import replace_best_by
 
-from src.artifacts import better_training, better_training_statements, export_best
+from hpc.submission.prepare import prepare_inputs
+from src.artifacts import better_training, better_training_statements, export_best, replace_best_by
 from src.config.loading import config_of
 from src.config.schema import Config
 from src.config.yaml_file import dump_yaml
@@ -33,7 +32,7 @@ def trained(small: Callable[..., Config]) -> Callable[..., RunDir]:
     """A finished training with these values at its best epoch, and its weights, in a sweep of its own."""
 
     def make(accuracy: float | None, loss: float = 1.0, **changes: Any) -> RunDir:
-        run = open_sweep(prepare_images(train_request(small(**changes))), fresh=True)[0].runs()[0]
+        run = open_sweep(prepare_inputs(train_request(small(**changes))), fresh=True)[0].runs()[0]
         best = None if accuracy is None else {"accuracy": accuracy, "loss": loss, "epoch": 1.0}
         run.checkpoints.mkdir()
         if best:
@@ -107,16 +106,16 @@ def test_a_grid_and_a_diverged_run_beside_the_exported_weights(
     trained: Callable[..., RunDir], small: Callable[..., Config]
 ) -> None:
     export(trained(0.6))
-    cells = open_sweep(prepare_images(grid_request(small())))[0].runs()
+    cells = open_sweep(prepare_inputs(grid_request(small())))[0].runs()
     for cell, outcome, accuracy in zip(cells, ("diverged", "completed", "completed"), (0.9, 0.5, 0.8), strict=False):
         cell.checkpoints.mkdir()
         cell.best_file.write_text("weights")
         cell.write_result({"outcome": outcome, "best": {"accuracy": accuracy, "loss": 1.0}})
-    found = better_training(small())
+    found = better_training(small().paths, small().metrics.select)
     assert found
     assert (found.run, found.value, found.kept_value) == (cells[2].label, 0.8, 0.6)
     cells[2].result_file.write_text("{}")
-    assert better_training(small()) is None, "a damaged run is passed by"
+    assert better_training(small().paths, small().metrics.select) is None, "a damaged run is passed by"
     by_loss = small(metrics__select={"name": "loss", "direction": "min"})
     cells[1].write_result({"outcome": "completed", "best": {"accuracy": 0.5, "loss": 0.25}})
     found = better_training(by_loss)
@@ -167,7 +166,7 @@ def test_it_can_be_asked_of_a_run_that_is_planned_already(
 ) -> None:
     """The run is queued or running when a later command asks for it."""
     export(trained(0.6))
-    run = open_sweep(prepare_images(train_request(small(train__seed=5))))[0].runs()[0]
+    run = open_sweep(prepare_inputs(train_request(small(train__seed=5))))[0].runs()[0]
     replace_best_by(run.sweep())
     result = {"outcome": "completed", "best": {"accuracy": 0.1, "loss": 2.0}}
     check_as_planned(run, config_of(run), "train", planned_data(run))
@@ -228,7 +227,7 @@ def checkpoint(small: Callable[..., Config], tmp_path: Path) -> Path:
 
 
 def planned(config: Config) -> RunDir:
-    return open_sweep(prepare_images(evaluation_request(config)), fresh=True)[0].runs()[0]
+    return open_sweep(prepare_inputs(evaluation_request(config)), fresh=True)[0].runs()[0]
 
 
 def test_an_evaluation_measures_the_file_that_it_was_planned_for(

@@ -106,8 +106,9 @@ def test_a_command_is_given_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> 
         "--set",
         "hparams.lr=[1e-3, 2e-3]",
     ]
-    monkeypatch.setattr(hints, "_call", hints.Call(typed[0], [*typed[1:], "--fresh", "--trust"]))
-    hints.loaded("my runs/a.yaml", ["hparams.lr=[1e-3, 2e-3]"])
+    monkeypatch.setattr(hints, "_words_of_this_process", lambda: [*typed, "--fresh", "--trust"])
+    monkeypatch.setattr(hints, "_options", [])
+    hints.typed("my runs/a.yaml", ["hparams.lr=[1e-3, 2e-3]"])
     config = ["--config", "my runs/a.yaml", "--set", "hparams.lr=[1e-3, 2e-3]"]
     asked = [*typed[:4], *typed[6:], "--cluster", "mysite"]
     assert shlex.split(hints.again())[2:] == asked
@@ -119,8 +120,12 @@ def test_a_command_is_given_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> 
     assert retry == ["hpc.launch", "retry", "--failed", *config, "--cluster", "mysite"]
     assert shlex.split(hints.command("src.compare_runs"))[2:] == ["src.compare_runs", *config]
     kept = {"call": hints.to_keep("grid", "another")}
-    monkeypatch.setattr(hints, "_call", hints.Call("hpc.launch", ["retry", "--failed"]))
-    assert shlex.split(hints.again(saved=kept))[2:] == [*typed[:4], *typed[6:], "--cluster", "another"]
+    monkeypatch.setattr(hints, "_words_of_this_process", lambda: ["hpc.launch", "retry", "--failed"])
+    of_the_sweep = [*typed[:4], *typed[6:], "--cluster", "another"]
+    assert shlex.split(hints.again(saved=kept))[2:] == of_the_sweep
+    with hints.acting_for(kept):
+        assert shlex.split(hints.again())[2:] == of_the_sweep
+    assert shlex.split(hints.again())[2:] == ["hpc.launch", "retry", "--failed"]
 
 
 @pytest.mark.parametrize(
@@ -263,12 +268,12 @@ def test_a_status_that_names_nothing_says_what_it_shows(small: Callable[..., Con
 
 
 def test_a_grid_that_is_not_complete_is_finished_or_taken_as_it_is(
-    small: Callable[..., Config], small_file: Path
+    small: Callable[..., Config], small_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from src.requests import grid_request
 
     given = ["--config", str(small_file)]
-    hints.loaded(str(small_file), [])
+    monkeypatch.setattr(hints, "_options", ["--config", str(small_file)])
     sweep = open_sweep(grid_request(small()))[0]
     finish(sweep.runs()[0], 0.5)
     for words in (["hpc.launch", "train", "--best"], ["hpc.launch", "grid", "--refined"]):

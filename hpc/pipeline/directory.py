@@ -90,8 +90,8 @@ class Pipeline:
         replace_file(self.path / "chain.yaml", yaml_file.dump_yaml(meta))
 
     def meta(self) -> dict[str, Any]:
-        """The content of chain.yaml: key, number, created, folder (the working directory), fresh, config and options (what
-        was asked for), snapshot and call (the command line and the profile).
+        """The content of chain.yaml: key, number, created, folder (the working directory), fresh, config and
+        options (what was asked for), snapshot and call (the command line and the profile).
 
         Raises RunError if this is not the directory of a pipeline.
         """

@@ -13,7 +13,7 @@ from src.log import log
 from src.progress import Reporter, StopCheck, make_reporter
 from src.runs.attempts import AttemptHooks, Execute, Outcome, attempt
 from src.runs.causes import check_allowed
-from src.runs.code_snapshot import code_digest, new_code_hint
+from src.runs.code_snapshot import code_digest, keep_code, new_code_hint
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.work import Work
 
@@ -31,6 +31,8 @@ def execute_here(sweep: SweepDir, work: Work) -> None:
         raise RunError(
             f"{sweep.path}: --here executes the current code, and this sweep has other code; {new_code_hint()}"
         )
+    if remaining:
+        keep_code(sweep.code)
     for run in remaining:
         run.lift_cancel()
     stopped = False

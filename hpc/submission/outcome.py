@@ -1,4 +1,4 @@
-"""What a command shows of a sweep whose runs have ended: its table and figures, what its work adds, and what is missing."""
+"""What a command shows of a sweep whose runs have ended: its table and figures, and what its work adds."""
 
 from __future__ import annotations
 

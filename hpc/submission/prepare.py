@@ -40,8 +40,8 @@ def prepare_sweep(work: Work, request: Request, *, fresh: bool) -> tuple[SweepDi
 def choose_code(sweep: SweepDir, deciding: Sequence[str], *, new_code: bool, root: Path | None = None) -> None:
     """Continue a sweep with the code it was made with, or with the current code if `new_code`; print which.
 
-    `deciding`: how the paths of the code begin that can change results. `root`: the code to compare with, if not that of
-    this process. Raises RunError if its snapshot is missing or was changed.
+    `deciding`: how the paths of the code begin that can change results. `root`: the code to compare with, if not
+    that of this process. Raises RunError if its snapshot is missing or was changed.
     """
     change = code_change(sweep, deciding, root)
     if not (change or new_code):

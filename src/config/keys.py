@@ -70,7 +70,7 @@ def _evaluation_cost(config: Config) -> tuple[object, ...]:
     return _images(config), config.model, config.evaluation.split
 
 
-# A training, a cell of a grid and one of a comparison do the same work: with equal configurations, they share their key.
+# A training, a cell of a grid and one of a comparison do the same work: with equal configurations, they share a key.
 TRAINING = Facts("train", _training_cost, _training_units)
 LR_SWEEP = Facts("lr_sweep", _training_cost, _lr_sweep_units, section="lr_finder")
 EVALUATION = Facts("evaluate", _evaluation_cost, lambda _: 1.0, section="evaluation")

@@ -68,8 +68,8 @@ def restore_config(run: RunDir) -> None:
     text = _planned_text(run)
     if text is None:
         raise RunError(
-            f"{run.config_file}: is missing or damaged, and so is its copy in {sweep.configs_file.name}; restore it, or "
-            f"start over: {hints.again('--fresh', saved=sweep.meta())}"
+            f"{run.config_file}: is missing or damaged, and so is its copy in {sweep.configs_file.name}; restore it, "
+            f"or start over: {hints.again('--fresh', saved=sweep.meta())}"
         )
     run.path.mkdir(exist_ok=True)
     replace_file(run.config_file, text)

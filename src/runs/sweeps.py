@@ -50,10 +50,10 @@ class Request:
     `config`: the configuration that they came from, as plain values, which sweep.yaml keeps. `extra` distinguishes
     requests whose cells are equal. `origin`: the sweep and run that the cells were derived from, and its result.
 
-    `inputs`: equal for requests on the same data; what is requested next on it goes where this went. `inputs_name`: what
-    messages call it. `prepare`: bring the data of all cells here, because compute nodes often have no network; returns a
-    digest of it for each cell by name. With true, it looks at the content of files that seem unchanged. `data`: what
-    `prepare` has returned.
+    `inputs`: equal for requests on the same data; what is requested next on it goes where this went. `inputs_name`:
+    what messages call it. `prepare`: bring the data of all cells here, because compute nodes often have no network;
+    returns a digest of it for each cell by name. With true, it looks at the content of files that seem unchanged.
+    `data`: what `prepare` has returned.
 
     `check`: raise RelayError if the runs could only crash; it may take seconds. `opened`: called with the sweep before
     anything is executed.

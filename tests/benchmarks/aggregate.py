@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-import jobs
 from src.config.loading import load_config
+from src.requests import grid_request
 from src.runs.predictions import Predictions, encode_predictions
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.seal import sealed_text
@@ -85,7 +85,7 @@ def main() -> int:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         site, path = FakeSite(Path(folder)), write_grid(Path(folder), asked.cells, "product")
-        sweep, _ = open_sweep(jobs.request_of("grid", load_config(path)))
+        sweep, _ = open_sweep(grid_request(load_config(path)))
         made, runs = patterns(asked.images), sweep.runs()
         for number, each in enumerate(runs):
             finish(each, *made[number % PATTERNS])

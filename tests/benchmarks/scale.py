@@ -30,12 +30,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jobs
 from hpc.submission.execute import execute
 from hpc.submission.profile import load_profile
 from hpc.submission.site import ask_site
 from src.config.loading import load_config, make_config
 from src.config.yaml_file import dump_yaml
+from src.requests import grid_request
 from src.runs.sweeps import open_sweep
 from tests.conftest import ROOT, SMALL, fake, site_path
 
@@ -165,7 +165,7 @@ def phases(site: FakeSite, path: Path, folder: Path) -> Iterator[tuple[str, Meas
 
     def plan() -> None:
         kept["config"] = load_config(path, [f"paths.{name}_dir={folder / name}-again" for name in ("runs", "logs")])
-        kept["request"] = jobs.request_of("grid", kept["config"])
+        kept["request"] = grid_request(kept["config"])
 
     def write() -> None:
         kept["sweep"], _ = open_sweep(kept["request"])

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from src.config import yaml_file
+from src.config.keys import EVALUATION, TRAINING, content_key
 from src.config.loading import load_config, make_config
 from src.config.schema import Config
 from src.errors import ConfigError
-from src.runs.kinds import content_key
 from tests.conftest import ROOT, SMALL
 
 REPORT = ROOT / "configs" / "config.yaml"
@@ -240,14 +240,14 @@ def test_configs_are_frozen() -> None:
 
 
 def test_the_key_follows_content_alone(small: Callable[..., Config]) -> None:
-    key = content_key(small(), "train")
+    key = content_key(small(), TRAINING)
     assert (
-        content_key(small(train__device="auto", dataset__root="/elsewhere", checkpoint__every_steps=3), "train") == key
+        content_key(small(train__device="auto", dataset__root="/elsewhere", checkpoint__every_steps=3), TRAINING) == key
     )
-    assert content_key(small(train__overfit_epochs=7), "train") == key
-    assert content_key(small(train__seed=1), "train") != key
-    assert content_key(small(model__dropout=0.1), "train") != key
-    assert content_key(small(), "evaluate") != key
+    assert content_key(small(train__overfit_epochs=7), TRAINING) == key
+    assert content_key(small(train__seed=1), TRAINING) != key
+    assert content_key(small(model__dropout=0.1), TRAINING) != key
+    assert content_key(small(), EVALUATION) != key
 
 
 def test_the_demo_config_is_valid() -> None:

@@ -26,6 +26,7 @@ import pytest
 import torch
 from PIL import Image
 
+from hpc.submission.prepare import prepare_inputs
 from src.config.loading import make_config
 from src.config.schema import Config
 from src.data import cache as decoded
@@ -35,7 +36,6 @@ from src.data.decoding import decode
 from src.errors import DataError
 from src.log import log
 from src.requests import train_request
-from src.runner import prepare_images
 from tests.data.images import CLASSES, encode, make, replace_image, rewrite, rows_of
 from tests.fork_server import fork_python
 
@@ -280,13 +280,13 @@ def test_fresh_sees_images_of_the_same_size_and_time(
 def test_a_fresh_request_looks_closer(folder: Path, tmp_path: Path):
     write_bitmaps(folder, 10)
     request = train_request(make(folder, tmp_path / "root"))
-    before = prepare_images(request).data
+    before = prepare_inputs(request).data
     times = [(path, path.stat()) for path in folder.glob("*.bmp")]
     exchange_bitmaps(folder)
     for path, facts in times:
         os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    assert prepare_images(request).data == before
-    assert prepare_images(request, fresh=True).data != before
+    assert prepare_inputs(request).data == before
+    assert prepare_inputs(request, fresh=True).data != before
 
 
 def test_a_data_set_inside_its_own_root_is_found_again(folder: Path):

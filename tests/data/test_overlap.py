@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from src.config.keys import TRAINING, content_key
 from src.data import dataset as data
 from src.errors import ConfigError, DataError
-from src.runs.kinds import content_key
 from tests.data.images import encode, make, rewrite, rows_of
 
 
@@ -104,7 +104,7 @@ def test_a_share_that_the_user_allows_is_counted_and_accepted(folder: Path, tmp_
     )
     found = data.load(config)
     assert found.val.count_shared(found.train) + found.test.count_shared(found.train) == 2
-    assert content_key(config, "train") == content_key(
+    assert content_key(config, TRAINING) == content_key(
         make(folder, tmp_path / "root", {"dataset.split": {"val": 20, "test": 20}}), "train"
     )
 

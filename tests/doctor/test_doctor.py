@@ -18,6 +18,7 @@ from hpc.doctor.node_checks import node_lines
 from hpc.submission.profile import Profile
 from src.config import yaml_file
 from src.config.schema import Config
+from src.requests import grid_request
 from tests.conftest import fake
 from tests.doctor.test_site import CONFIG_22_05, PARTITIONS, PROFILE, changed
 
@@ -210,7 +211,7 @@ def test_no_controller_ends_nothing_but_its_own_lines(
     fake(commands, "scontrol", "echo 'slurm_load_ctl_conf error: Unable to contact slurm controller' >&2; exit 1")
     profile = tmp_path / "site.yaml"
     profile.write_text(yaml_file.dump_yaml({"executor": "slurm", "partition": "gpu"}))
-    assert page.show_doctor(small(), str(profile)) == 1
+    assert page.show_doctor(grid_request(small()), str(profile)) == 1
     shown = capsys.readouterr().out
     assert "problem  SLURM " in shown
     assert "Unable to contact slurm controller" in shown
@@ -248,7 +249,7 @@ def test_a_task_that_ends_without_a_report(commands: Path, tmp_path: Path, monke
 
 
 def test_without_a_scheduler(small: Callable[..., Config], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert page.show_doctor(small(), "local") == 0
+    assert page.show_doctor(grid_request(small()), "local") == 0
     shown = capfd.readouterr().out
     assert "not checked: the profile runs tasks on this machine" in shown
     for topic in ("python", "rename", "locks", "task: device", "task: network"):

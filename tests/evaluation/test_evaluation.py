@@ -12,8 +12,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from scipy import stats
-from src.outcome import show_outcome
 
+from hpc.works import work_of
 from src.config.schema import Config
 from src.data import synthetic
 from src.data.dataset import load, prepare
@@ -228,7 +228,7 @@ def test_an_evaluation_leaves_tables_figures_and_its_gap_to_val(
     assert pd.read_csv(run.path / "confusion.csv", index_col=0).to_numpy().sum() == result["n"]
     assert len(list(run.path.glob("events.out.tfevents.*"))) == 1
     capsys.readouterr()
-    show_outcome(sweep, config)
+    work_of(sweep.kind).show(sweep, config.paths)
     said = capsys.readouterr().out
     assert f"M9   {against['sentence']}" in said
     assert f"M9   {result['ece']['sentence']}" in said
@@ -290,7 +290,7 @@ def test_a_named_checkpoint_says_how_many_test_images_chose_its_epoch(
     assert result["leak"].startswith(sentence)
     said = capsys.readouterr()
     assert f"warning: {tmp_path / 'a.ckpt'}: {sentence}" in said.err
-    show_outcome(sweep, config)
+    work_of(sweep.kind).show(sweep, config.paths)
     assert f"M9   {sentence}" in capsys.readouterr().out
 
 
@@ -350,5 +350,5 @@ def test_no_figure_loses_a_result(
     assert run.evaluation_file.is_file()
     assert sum(run.figure(name).is_file() for name in FIGURES) == (0 if failing == "all" else 2)
     assert "cannot be drawn: ValueError: Unknown symbol" in capsys.readouterr().err
-    show_outcome(sweep, small())
+    work_of(sweep.kind).show(sweep, small().paths)
     assert "per_class.csv" in capsys.readouterr().out

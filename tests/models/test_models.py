@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from src.config.keys import TRAINING, content_key
 from src.config.schema import Config
 from src.errors import CheckpointError, ConfigError
 from src.models.options import Model
 from src.models.registry import NETWORKS, build_model, count_parameters, reads
-from src.runs.kinds import content_key
 from src.training.weights import load_checkpoint, load_weights
 
 
@@ -175,7 +175,7 @@ def trained_logits(model: Model) -> Tensor:
 def test_a_network_and_its_key_follow_the_options_that_it_reads_and_no_others(network: str, option: str) -> None:
     plain, changed = tiny(network), tiny(network, **{option: OTHER_VALUES[option]})
     same_logits = torch.equal(trained_logits(plain), trained_logits(changed))
-    keys = {content_key(Config(model=model), "train") for model in (plain, changed)}
+    keys = {content_key(Config(model=model), TRAINING) for model in (plain, changed)}
     assert same_logits == (len(keys) == 1) == (not reads(network, option))
 
 
@@ -190,7 +190,7 @@ def test_equal_seeds_give_equal_networks(network: str) -> None:
 
 
 def test_the_key_of_an_inception_network_is_the_one_that_its_earlier_runs_have() -> None:
-    assert content_key(Config(), "train") == "12055664871b9d97"
+    assert content_key(Config(), TRAINING) == "12055664871b9d97"
 
 
 def test_eight_blocks_are_resnet_18_on_small_images() -> None:

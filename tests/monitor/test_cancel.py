@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,17 @@ from hpc.pipeline.directory import make_pipeline
 from hpc.recovery.diagnosis import StopRequest
 from hpc.submission import queue_cleanup
 from hpc.submission.arrays import submit_missing
+from hpc.submission.here import execute_here
 from hpc.submission.plan import job_name
 from hpc.submission.profile import Profile
 from hpc.submission.site import SiteLimits
 from hpc.submission.submit import show_in_logs
+from jobs.grid import GRID
 from src.config.schema import Config
 from src.errors import RunError
 from src.files import append_lines
 from src.requests import grid_request, lr_sweep_request
 from src.results.table import read_table
-from src.runner import run_sweep
 from src.runs.attempts import Outcome
 from src.runs.names import find_named
 from src.runs.rundir import RunDir, SweepDir
@@ -79,12 +81,12 @@ def test_a_cancel_stops_every_task_of_its_runs(
 ) -> None:
     # The array was taken twice; the second one trains.
     queue.write_text(waiting("70_0", "70_1", "70_2", "70_3") + waiting("71_0", "71_1", state="RUNNING"))
-    cancel_runs(small(), sweep.runs()[0].label)
+    cancel_runs(small().paths, sweep.runs()[0].label)
     assert (queue.parent / "cancelled").read_text() == "--quiet 71_0 70_0\n"
     said = capsys.readouterr().out
     assert "cancelled 2 tasks" in said
     assert f"  {sweep.runs()[0].label}\n" in said
-    cancel_runs(small(), sweep.name)
+    cancel_runs(small().paths, sweep.name)
     assert (queue.parent / "cancelled").read_text().split("\n")[1].split()[1:] == [
         *("71_0", "70_0", "71_1", "70_1", "70_2", "70_3")
     ]
@@ -99,14 +101,14 @@ def test_a_task_goes_on_with_the_runs_that_were_not_cancelled(
         sweep.submissions_file, [{"job_name": job_name(sweep.path, 1), "tasks": [[runs[0].name, runs[1].name]]}]
     )
     queue.write_text(waiting("70_0", state="RUNNING"))
-    cancel_runs(small(), runs[0].label)
+    cancel_runs(small().paths, runs[0].label)
     assert not (queue.parent / "cancelled").exists()
     assert [run.cancelled() for run in runs[:2]] == [True, False]
     said = capsys.readouterr().out
     assert f"cancelled 1 run of a task\n  {runs[0].label}\n" in said
     assert f"the task goes on with its other runs:\n  {runs[1].label}\n" in said
     # The last one takes the task with it.
-    cancel_runs(small(), runs[1].label)
+    cancel_runs(small().paths, runs[1].label)
     assert (queue.parent / "cancelled").read_text() == "--quiet 70_0\n"
 
 
@@ -114,7 +116,7 @@ def test_what_is_cancelled_is_submitted_by_its_user_alone(
     small: Callable[..., Config], sweep: SweepDir, queue: Path, sent: list[str]
 ) -> None:
     config, runs = small(), sweep.runs()
-    cancel_runs(config, runs[1].label)
+    cancel_runs(config.paths, runs[1].label)
     submit_missing(sweep, PROFILE, SITE, config, by_user=False)
     assert sent == [run.name for run in runs if run != runs[1]]
     sent.clear()
@@ -131,7 +133,7 @@ def test_a_cancel_holds_whatever_ended_the_run_before(
         run.record_attempt(1, start=1.0, job="70_0", cluster="c")
         run.record_attempt(1, end=2.0, cause=cause, first_step=0, last_step=3)
     queue.write_text(waiting("70_0", "70_1"))
-    cancel_runs(config, "all")
+    cancel_runs(config.paths, "all")
     queue.write_text("")
     submit_missing(sweep, PROFILE, SITE, config, by_user=False)
     assert sent == []
@@ -161,7 +163,7 @@ def test_a_task_that_ended_before_its_run_began_says_why(
     folder.mkdir(parents=True)
     for number in range(3):
         (folder / f"70_{number}_0_log.err").write_text(f"first line\nerror: no code {number}\n\n")
-    show_status(config, sweep.name)
+    show_status(config.paths, sweep.name)
     shown = [line for line in capsys.readouterr().out.splitlines() if "k=00" in line]
     assert "not started" in shown[0]
     assert "error: no code 0" in shown[0]
@@ -183,12 +185,12 @@ def test_logs_are_found_with_the_jobs_and_where_an_earlier_version_kept_them(
         run.record_attempt(number + 1, end=2.0, cause="CRASHED")
         (folder / f"7{number}_0_log.out").write_text(f"words of job {number}\n")
     show_in_logs(config, sweep.jobs)
-    show_logs(config, run.label, follow=False)
+    show_logs(config.paths, run.label, follow=False)
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("words")]
     assert said == ["words of job 0", "words of job 1"]
     old.rename(old.with_name("away"))
     show_in_logs(config, sweep.jobs)
-    show_logs(config, run.label, follow=False)
+    show_logs(config.paths, run.label, follow=False)
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("words")]
     assert said == ["words of job 1"]
     assert (old / "71_0_log.out").read_text() == "words of job 1\n"
@@ -204,7 +206,7 @@ def test_a_task_that_ended_before_its_run_began_is_not_blamed_for_what_came_afte
     first.record_attempt(2, start=3.0, end=4.0, job="555", cause="CRASHED", error="of here", first_step=1, last_step=2)
     second.record_attempt(1, start=3.0, end=4.0, job="556", cause="CRASHED", error="of here", first_step=0, last_step=2)
     third.record_attempt(1, start=-1.0, end=0.0, job="557", cause="CRASHED", error="of here", first_step=0, last_step=2)
-    show_status(config, sweep.name)
+    show_status(config.paths, sweep.name)
     shown = [line for line in capsys.readouterr().out.splitlines() if "k=00" in line]
     assert ["of here" in line for line in shown[:2]] == [True, True]
     assert ["not started" in line for line in shown[:4]] == [False, False, True, True]
@@ -263,7 +265,7 @@ def test_a_grid_in_the_foreground_passes_over_what_is_cancelled_meanwhile(sweep:
         return Outcome("done", 0, 1, 1)
 
     with pytest.raises(SystemExit):
-        run_sweep(sweep, execute, new=False)
+        execute_here(sweep, replace(GRID, execute=execute))
     assert executed == [run.name for number, run in enumerate(sweep.runs()) if number != 2]
 
 
@@ -302,7 +304,7 @@ def test_a_tag_means_its_sweep_and_none_whose_tag_only_begins_so(small: Callable
 def test_an_ambiguous_name_cancels_nothing(small: Callable[..., Config], sweep: SweepDir, queue: Path) -> None:
     queue.write_text(waiting("70_0", "70_1"))
     with pytest.raises(RunError, match="4 have that in their name"):
-        cancel_runs(small(), f"{sweep.name}/k=00")
+        cancel_runs(small().paths, f"{sweep.name}/k=00")
     assert not (queue.parent / "cancelled").exists()
     assert not any(run.cancelled() for run in sweep.runs())
 
@@ -317,7 +319,7 @@ def test_thousands_of_submissions_are_cancelled_in_one_question(
     jobs = [f"{100_000 + number}|{name}|PENDING|Resources|1:00\n" for number, name in enumerate(names)]
     queue.write_text("".join([*jobs, "7|of-somebody-else|RUNNING|None|1:00\n"]))
     fake(queue.parent, "squeue", f"echo asked >> '{queue}.asked'; cat '{queue}'")
-    cancel_runs(small(), "all")
+    cancel_runs(small().paths, "all")
     given = (queue.parent / "cancelled").read_text().split()
     assert given == ["--quiet", *(str(100_000 + number) for number in range(3500))]
     assert Path(f"{queue}.asked").read_text() == "asked\n"
@@ -341,12 +343,12 @@ def test_a_cancel_names_what_it_stops_and_what_it_holds(
     first, second, third, fourth = sweep.runs()
     fourth.write_result({"steps": 3})
     queue.write_text(waiting("70_0"))
-    cancel_runs(small(), sweep.name)
+    cancel_runs(small().paths, sweep.name)
     stopped, _, held = capsys.readouterr().out.partition("not in the queue")
     assert stopped == f"{sweep.name}: cancelled 1 task\n  {first.label}\n"
     assert [second.label in held, third.label in held, fourth.label in held] == [True, True, False]
     queue.write_text("")
-    cancel_runs(small(), third.label)
+    cancel_runs(small().paths, third.label)
     assert f"{third.label}: nothing is queued or running" in capsys.readouterr().out
 
 
@@ -355,7 +357,7 @@ def test_a_cancelled_run_that_waited_is_cancelled_in_every_table(
 ) -> None:
     first, second = sweep.runs()[:2]
     queue.write_text(waiting("70_0"))
-    cancel_runs(small(), first.label)
+    cancel_runs(small().paths, first.label)
     for state in ("CANCELLED", "COMPLETING"):
         queue.write_text(waiting("70_0", state=state))
         assert [row["state"] for row in read_table(sweep).rows][:2] == ["cancelled", "new"]
@@ -367,7 +369,7 @@ def test_a_task_that_somebody_took_out_of_the_queue_is_shown_as_cancelled(
 ) -> None:
     append_lines(sweep.submissions_file, [{"job_name": job_name(sweep.path, 1), "job_id": "70"}])
     queue.write_text(waiting("70_0", state="CANCELLED") + waiting("70_1", "70_2", "70_3"))
-    show_status(small(), sweep.name)
+    show_status(small().paths, sweep.name)
     shown = [line for line in capsys.readouterr().out.splitlines() if "k=00" in line]
     assert "cancelled" in shown[0]
     assert "queued" in shown[1]
@@ -382,7 +384,7 @@ def test_logs_are_labelled_stdout_before_stderr(
     folder.mkdir(parents=True)
     (folder / "70_0_0_log.err").write_text("said on stderr\n")
     (folder / "70_0_0_log.out").write_text("said on stdout\n")
-    show_logs(config, run.label, follow=False)
+    show_logs(config.paths, run.label, follow=False)
     assert capsys.readouterr().out == (
         f"==> {folder}/70_0_0_log.out <==\nsaid on stdout\n\n==> {folder}/70_0_0_log.err <==\nsaid on stderr\n"
     )
@@ -415,10 +417,10 @@ def test_a_job_that_is_not_of_the_sweep_is_left_alone(
     """Whoever can write to a run directory could otherwise end any job of the user who cancels."""
     tasks = [[run.name] for run in sweep.runs()]
     append_lines(sweep.submissions_file, [{"job_name": name, "tasks": tasks}, {"job_name": name, "job_id": "90"}])
-    pipeline = make_pipeline(small(), [], fresh=False)
+    pipeline = make_pipeline({"config": small().to_dict(), "options": {"lr_factors": []}}, fresh=False)
     pipeline.record(job_name=name, after="grid")
     queue.write_text(waiting("70_0") + f"90_0|{name}|RUNNING|None|1:00\n91|{name}|PENDING|None|1:00\n")
-    cancel_runs(small(), "all")
+    cancel_runs(small().paths, "all")
     cancelled = (commands / "cancelled").read_text().split()
     assert "70_0" in cancelled
     assert not {"90", "90_0", "91"} & set(cancelled)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ import pytest
 from hpc.monitor.cancel import cancel_runs
 from hpc.node.execution import execute_run
 from hpc.recovery.diagnosis import LOCAL_JOB, StopRequest
+from hpc.submission.here import execute_here
+from jobs.grid import GRID
 from src.config.schema import Config
 from src.progress import PlainReporter, Reporter, StopCheck
 from src.requests import grid_request
-from src.runner import run_sweep
 from src.runs.attempts import Outcome
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import open_sweep
@@ -42,9 +44,9 @@ from src.runs.rundir import RunDir
 run = RunDir(Path({path!r}))
 """
 FOREGROUND = """
-import jobs
-from src.runner import run_sweep
-run_sweep(run.sweep(), jobs.executor_of("grid"), new=False)
+from hpc.submission.here import execute_here
+from jobs.grid import GRID
+execute_here(run.sweep(), GRID)
 """
 IN_POOL = "from hpc.node.task import execute_runs; execute_runs([run])"
 SHARING_A_TASK = "from hpc.node.task import execute_runs; execute_runs([run, run.sweep().runs()[1]])"
@@ -75,7 +77,7 @@ def test_a_run_on_another_host_is_stopped_by_its_own_process(
         timeout_s=120,
     )
     pid_of(run)
-    cancel_runs(small(), run.sweep().name)
+    cancel_runs(small().paths, run.sweep().name)
     fork_server().wait()
     said = capsys.readouterr().out
     assert f"{run.sweep().name}: cancelled 1 run outside of the queue\n" in said
@@ -111,7 +113,7 @@ def test_a_process_id_in_a_run_directory_gets_no_signal(
     run.record_attempt(1, start=1.0, **(facts if file == "attempts.jsonl" else {}))
     if file == ".owner.json":
         run.owner_file.write_text(json.dumps({"token": "x", **facts}))
-    cancel_runs(small(), "all")
+    cancel_runs(small().paths, "all")
     assert run.cancelled()
     with pytest.raises(subprocess.TimeoutExpired):
         bystander.wait(0.3)
@@ -132,7 +134,7 @@ def test_a_cancel_of_one_run_in_the_foreground_leaves_the_others_and_holds(sweep
         run.lift_cancel()
         return Outcome("stopped", 0, 1, 3)
 
-    run_sweep(sweep, execute, new=False)
+    execute_here(sweep, replace(GRID, execute=execute))
     assert [attempt["cause"] for run in sweep.runs() for attempt in run.attempts()] == ["CANCELLED", "DONE"]
 
 

@@ -97,7 +97,7 @@ def test_a_watch_into_a_pipe_shows_each_page_as_it_is_made(
         holder.wait()
 
     monkeypatch.setattr(inspection.time, "sleep", sleep)
-    inspection.show_status(config_of(run), run.sweep().name, 5)
+    inspection.show_status(config_of(run).paths, run.sweep().name, 5)
     assert len(pages) == 1
     assert "1 run: 1 running" in pages[0]
     assert "1 run: 1 killed" in capsys.readouterr().out

@@ -120,8 +120,8 @@ def test_an_exit_or_a_crash_in_c_ends_only_its_own_run(
 ) -> None:
     runs = grid(small())
     before = f"""
-import ctypes, jobs, os, sys
-real = jobs.executor_of("grid")
+import ctypes, dataclasses, jobs, os, sys
+real = jobs.WORKS["grid"].execute
 def execute(run, should_stop, reporter):
     if run.name == {runs[0].name!r}:
         os._exit(3)
@@ -130,7 +130,7 @@ def execute(run, should_stop, reporter):
     if run.name == {runs[2].name!r}:
         sys.exit(5)
     return real(run, should_stop, reporter)
-jobs.executor_of = lambda kind: execute
+jobs.WORKS["grid"] = dataclasses.replace(jobs.WORKS["grid"], execute=execute)
 """
     task = start(runs, at_once=1, before=before)
     assert task.ended() == 1

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def wait_for_the_signal(should_stop: StopCheck) -> None:
 def signal_in(monkeypatch: pytest.MonkeyPatch, third: str, number: int) -> None:
     """The task gets a signal at the fifth question of the run of this name."""
     task = os.getpid()
-    real = jobs.executor_of("grid")
+    real = jobs.WORKS["grid"].execute
 
     def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
         asked = 0
@@ -74,7 +75,7 @@ def signal_in(monkeypatch: pytest.MonkeyPatch, third: str, number: int) -> None:
 
         return real(run, ask, reporter)
 
-    monkeypatch.setattr(jobs, "executor_of", lambda kind: execute)
+    monkeypatch.setitem(jobs.WORKS, "grid", replace(jobs.WORKS["grid"], execute=execute))
 
 
 def test_a_time_limit_in_the_third_run_resumes_in_the_third(
@@ -139,7 +140,7 @@ def test_a_stop_between_two_runs_requeues_for_the_rest(
     small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, requeued: list[str]
 ) -> None:
     runs = grid_runs(small())
-    real, task = jobs.executor_of("grid"), os.getpid()
+    real, task = jobs.WORKS["grid"].execute, os.getpid()
 
     def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
         outcome = real(run, should_stop, reporter)
@@ -147,7 +148,7 @@ def test_a_stop_between_two_runs_requeues_for_the_rest(
             os.kill(task, signal.SIGUSR2)
         return outcome
 
-    monkeypatch.setattr(jobs, "executor_of", lambda kind: execute)
+    monkeypatch.setitem(jobs.WORKS, "grid", replace(jobs.WORKS["grid"], execute=execute))
     with pytest.raises(SystemExit):
         execute_runs(runs)
     assert requeued == ["requeue"]
@@ -193,7 +194,7 @@ def test_a_task_that_may_not_be_requeued_says_how_to_continue(
     assert f"; to continue: {hints.again(saved=sweep.meta())}" in line
     stopped = runs[-1].attempts()[-1]
     assert (stopped["cause"], reason in stopped["error"], stopped["last_step"] > 0) == ("TIMEOUT", True, True)
-    row = next(row for row in query_status(small(), sweep).rows if row["run"] == runs[-1].name)
+    row = next(row for row in query_status(sweep).rows if row["run"] == runs[-1].name)
     assert (row["state"], row["causes"]) == ("timeout", "TIMEOUT")
     assert row["error"].startswith("not requeued: scontrol: ")
 
@@ -202,7 +203,7 @@ def test_a_crash_keeps_no_other_run_from_its_end_and_is_not_tried_again(
     small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, requeued: list[str], capfd: Any, tmp_path: Path
 ) -> None:
     runs = grid_runs(small())
-    real, calls = jobs.executor_of("grid"), tmp_path / "calls"
+    real, calls = jobs.WORKS["grid"].execute, tmp_path / "calls"
 
     def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
         append_lines(calls, [{"run": run.name}])
@@ -212,7 +213,7 @@ def test_a_crash_keeps_no_other_run_from_its_end_and_is_not_tried_again(
             raise MemoryError
         return real(run, should_stop, reporter)
 
-    monkeypatch.setattr(jobs, "executor_of", lambda kind: execute)
+    monkeypatch.setitem(jobs.WORKS, "grid", replace(jobs.WORKS["grid"], execute=execute))
     for _ in range(2):
         with pytest.raises(SystemExit) as left:
             execute_runs(runs)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from src.outcome import show_outcome
-from src.runner import prepare_images
 
+from hpc.submission.prepare import prepare_inputs
+from hpc.works import work_of
 from src.config.schema import Config
 from src.requests import train_request
 from src.results.next_steps import Edge, edges_of, search_statements
@@ -104,7 +104,7 @@ def test_a_training_says_that_its_best_epoch_is_the_last_and_what_is_better_than
 ) -> None:
     from src.artifacts import export_best
 
-    worse, better = (open_sweep(prepare_images(train_request(small(train__seed=seed))))[0] for seed in (1, 2))
+    worse, better = (open_sweep(prepare_inputs(train_request(small(train__seed=seed))))[0] for seed in (1, 2))
     for sweep, accuracy in ((worse, 0.25), (better, 0.75)):
         (run,) = sweep.runs()
         finish(run, accuracy)
@@ -112,7 +112,7 @@ def test_a_training_says_that_its_best_epoch_is_the_last_and_what_is_better_than
         run.best_file.write_text(run.label)
     (run,) = worse.runs()
     export_best(run, run.result() or {})
-    show_outcome(worse, small())
+    work_of(worse.kind).show(worse, small().paths)
     said = capsys.readouterr().out
     assert f"The best epoch of {run.label} is its last one (2 of 2); a longer training may be better.\n" in said
     assert f"; {better.runs()[0].label} is better on the same images (0.7500)" in said

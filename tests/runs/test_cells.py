@@ -9,7 +9,7 @@ from src.config.loading import load_config
 from src.config.schema import Config
 from src.errors import ConfigError, DataError
 from src.requests import grid_request
-from src.runs.cells import expand_grid, refine_grid
+from src.requests.cells import expand_grid, refine_grid
 from src.runs.sweeps import open_sweep
 from tests.conftest import ROOT
 
@@ -22,13 +22,14 @@ def report() -> Config:
 
 
 def test_the_reports_grid_has_its_48_cells_in_its_order(report: Config) -> None:
-    cells = expand_grid(report)
+    plan = expand_grid(report)
+    cells, configs = plan.cells, list(plan.configs.values())
     assert len(cells) == 48
     assert cells[0].name == "k=000_M=4_bc=64-64-64_bs=32_lr=1.00e-04_wd=1e-05"
     assert cells[34].name == "k=034_M=6_bc=64-64-64_bs=32_lr=2.00e-03_wd=1e-05"
     assert cells[47].name == "k=047_M=6_bc=48-72-72_bs=64_lr=2.00e-03_wd=1e-04"
-    assert all(cell.config.train.epochs == 2 for cell in cells)
-    assert cells[34].config.model.num_modules == 6
+    assert all(config.train.epochs == 2 for config in configs)
+    assert configs[34].model.num_modules == 6
     assert len({cell.key for cell in cells}) == 48
 
 
@@ -36,27 +37,29 @@ def test_names_are_those_of_the_reports_runs(report: Config) -> None:
     if not REFERENCE.is_dir():
         pytest.skip(f"the report's logs are not here ({REFERENCE})")
     theirs = sorted(path.name.rsplit("_", 1)[0] for path in REFERENCE.iterdir())
-    assert [f"grid_search_{cell.name}" for cell in expand_grid(report)] == theirs
+    assert [f"grid_search_{cell.name}" for cell in expand_grid(report).cells] == theirs
 
 
 def test_the_refined_grid_is_the_reports_around_its_best_cell(report: Config) -> None:
-    best = {k: v for k, v in expand_grid(report)[34].overrides.items() if k != "train.epochs"}
-    cells = refine_grid(report, best)
-    points = {(c.config.train.optimizer.lr, c.config.train.optimizer.weight_decay) for c in cells}
+    best = {k: v for k, v in expand_grid(report).cells[34].overrides.items() if k != "train.epochs"}
+    configs = refine_grid(report, best).configs.values()
+    points = {(c.train.optimizer.lr, c.train.optimizer.weight_decay) for c in configs}
     assert points == {(lr, wd) for lr in (1.5e-3, 2e-3, 2.5e-3) for wd in (1e-5, 5e-6, 1e-6)}
-    assert len(cells) == 9
-    assert all(c.config.train.epochs == 8 and c.config.model.num_modules == 6 for c in cells)
+    assert len(configs) == 9
+    assert all(c.train.epochs == 8 and c.model.num_modules == 6 for c in configs)
 
 
 def test_names_show_only_what_differs(small: Callable[..., Config]) -> None:
-    names = [cell.name for cell in expand_grid(small(hparams__num_modules=[1]))]
+    names = [cell.name for cell in expand_grid(small(hparams__num_modules=[1])).cells]
     assert names == ["k=000_lr=1.00e-03", "k=001_lr=1.00e-02"]
 
 
 def test_close_rates_keep_different_names(small: Callable[..., Config]) -> None:
     names = [
         cell.name
-        for cell in expand_grid(small(hparams={"lr": [0.0012345, 0.0012346], "weight_decay": [1.25e-5, 0.0, 0.1]}))
+        for cell in expand_grid(
+            small(hparams={"lr": [0.0012345, 0.0012346], "weight_decay": [1.25e-5, 0.0, 0.1]})
+        ).cells
     ]
     assert names[0] == "k=000_lr=1.2345e-03_wd=1.25e-05"
     assert names[4] == "k=004_lr=1.2346e-03_wd=0"
@@ -69,18 +72,19 @@ def test_a_sweep_of_other_images_is_not_continued(small: Callable[..., Config]) 
     names = [cell.name for cell in request.cells]
     made, _ = open_sweep(replace(request, data=dict.fromkeys(names, "0123456789abcdef")))
     assert open_sweep(request) == (made, False)
-    with pytest.raises(DataError, match=f"{len(names)} of {len(names)} runs were planned on other images"):
+    with pytest.raises(DataError, match=f"{len(names)} of {len(names)} runs were planned on other content"):
         open_sweep(replace(request, data=dict.fromkeys(names, "fedcba9876543210")))
 
 
 def test_any_key_path_is_an_axis(small: Callable[..., Config]) -> None:
-    cells = expand_grid(small(hparams={"train.scheduler.gamma": [0.1, 0.5], "augment.random_flip": [True, False]}))
-    assert [c.config.train.scheduler.gamma for c in cells] == [0.1, 0.1, 0.5, 0.5]
+    plan = expand_grid(small(hparams={"train.scheduler.gamma": [0.1, 0.5], "augment.random_flip": [True, False]}))
+    cells = plan.cells
+    assert [c.train.scheduler.gamma for c in plan.configs.values()] == [0.1, 0.1, 0.5, 0.5]
     assert cells[0].name == "k=000_gamma=0.1_random_flip=true"
 
 
 def test_a_name_is_one_harmless_directory(small: Callable[..., Config]) -> None:
-    cells = expand_grid(small(hparams={"dataset.name": ["synthetic", "../../x; rm -rf $(pwd)\n'\""]}))
+    cells = expand_grid(small(hparams={"dataset.name": ["synthetic", "../../x; rm -rf $(pwd)\n'\""]})).cells
     assert all("/" not in c.name and "$" not in c.name and "\n" not in c.name and "'" not in c.name for c in cells)
 
 
@@ -95,11 +99,12 @@ def test_invalid_cells_are_refused_together(small: Callable[..., Config]) -> Non
 
 def test_a_grid_over_networks_keeps_the_options_of_each(small: Callable[..., Config]) -> None:
     networks = ["inception_multibranch", "residual_cnn"]
-    cells = expand_grid(small(hparams={"model.type": networks, "num_modules": [1, 2]}))
+    plan = expand_grid(small(hparams={"model.type": networks, "num_modules": [1, 2]}))
+    cells = plan.cells
     assert [cell.name for cell in cells] == [
         f"k={index:03d}_net={networks[index // 2]}_M={1 + index % 2}" for index in range(4)
     ]
-    assert [cell.config.model.type for cell in cells] == [networks[0]] * 2 + [networks[1]] * 2
+    assert [config.model.type for config in plan.configs.values()] == [networks[0]] * 2 + [networks[1]] * 2
 
 
 def test_cells_that_differ_in_nothing_that_their_network_reads_are_refused(small: Callable[..., Config]) -> None:
@@ -115,8 +120,11 @@ def test_cells_that_differ_in_nothing_that_their_network_reads_are_refused(small
         "search it in a grid without residual_cnn"
     )
     assert "k=004_net=residual_cnn_bc=3-4-5_residual=false and k=006_net=residual_cnn_bc=4-4-4" in lines[2]
-    assert len(expand_grid(small(hparams={**axes, "model.type": networks[:1]}))) == 4
-    assert len(expand_grid(small(hparams={"model.type": networks, "branch_channels": [[3, 4, 5]], "lr": [0.1]}))) == 2
+    assert len(expand_grid(small(hparams={**axes, "model.type": networks[:1]})).cells) == 4
+    assert (
+        len(expand_grid(small(hparams={"model.type": networks, "branch_channels": [[3, 4, 5]], "lr": [0.1]})).cells)
+        == 2
+    )
 
 
 def test_a_grid_without_axes_and_one_too_large(small: Callable[..., Config]) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import shlex
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from src.runner import open_and_run
 
 from hpc.submission.launching import launch
 from hpc.submission.local_pool import LocalPool
 from hpc.submission.prepare import choose_code
 from hpc.submission.profile import Profile
+from hpc.works import WORKS
+from jobs.images import DECIDING
 from src.config.schema import Config
 from src.errors import RunError
 from src.files import read_lines
@@ -69,11 +71,11 @@ def test_a_sweep_keeps_the_code_that_it_is_made_with(sweep: SweepDir, checkout: 
     assert (kept / "src" / "models" / "net.py").read_text() == "# src/models/net.py\n"
     edit(checkout, "src/models/net.py")
     assert sweep_code(sweep) == kept
-    assert code_change(sweep) == "src/models/net.py changed since"
+    assert code_change(sweep, DECIDING) == "src/models/net.py changed since"
     edit(checkout, "src/models/new_activation.py")
-    assert code_change(sweep) == "src/models/net.py, src/models/new_activation.py changed since"
+    assert code_change(sweep, DECIDING) == "src/models/net.py, src/models/new_activation.py changed since"
     assert use_new_code(sweep).name == code_digest() != kept.name
-    assert code_change(sweep) == ""
+    assert code_change(sweep, DECIDING) == ""
     assert kept.is_dir(), "runs that wait have it in their script"
 
 
@@ -81,7 +83,7 @@ def test_what_only_shows_and_submits_is_no_change_of_a_result(sweep: SweepDir, c
     edit(checkout, "src/results/table.py")
     edit(checkout, "hpc/slurm.py")
     assert code_digest() != sweep.meta()["snapshot"]
-    assert code_change(sweep) == ""
+    assert code_change(sweep, DECIDING) == ""
 
 
 def take_away(path: Path) -> None:
@@ -182,54 +184,48 @@ def test_a_local_worker_is_not_started_without_its_code(
     assert sweep.runs()[0].attempts() == []
 
 
-def work(run: RunDir, *_: Any) -> Outcome:
-    run.write_result({"steps": 1})
-    return Outcome("done", 0, 1, 1)
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch, small: Callable[..., Config]) -> Callable[..., SweepDir]:
+    """`grid --here`, whose runs do nothing."""
+
+    def execute(run: RunDir, *_: Any) -> Outcome:
+        run.write_result({"steps": 1})
+        return Outcome("done", 0, 1, 1)
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setitem(WORKS, "grid", replace(WORKS["grid"], execute=execute, show=lambda *_: None))
+
+    def launch_here(**options: bool) -> SweepDir:
+        sweep = launch(grid_request(small()), "local", here=True, **options)
+        assert sweep
+        return sweep
+
+    return launch_here
 
 
-def test_in_the_foreground_half_a_sweep_is_not_finished_with_other_code(
-    sweep: SweepDir, checkout: Path, small: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("changed", ["src/models/net.py", "src/results/table.py"])
+def test_in_this_process_a_sweep_is_not_finished_with_other_code(
+    sweep: SweepDir, checkout: Path, in_this_process: Callable[..., SweepDir], changed: str
 ) -> None:
-    request = grid_request(small())
-    edit(checkout, "src/models/net.py")
-    with pytest.raises(
-        RunError, match=r"made with other code \(src/models/net.py changed since\).*--new-code.*--fresh"
-    ):
-        open_and_run(request, work, fresh=False)
-    assert all(run.result() is None for run in sweep.runs())
-    open_and_run(request, work, fresh=False, new_code=True)
+    edit(checkout, changed)
+    with pytest.raises(RunError, match=r"--here executes the current code, and this sweep has other.*--new.*--fresh"):
+        in_this_process()
+    assert all(run.attempts() == [] for run in sweep.runs())
+    assert in_this_process(new_code=True) == sweep
     codes = {attempt["code"] for run in sweep.runs() for attempt in run.attempts()}
     assert codes == {code_digest()} == {sweep.meta()["snapshot"]}
-    edit(checkout, "src/models/net.py", "# a third\n")
-    capsys.readouterr()
-    open_and_run(request, work, fresh=False)
-    said = capsys.readouterr().err
-    assert "was made with other code (src/models/net.py changed since); to start over: " in said
-    assert open_and_run(request, work, fresh=True).path != sweep.path
+    edit(checkout, changed, "# a third\n")
+    assert in_this_process() == sweep, "all of it is done"
+    assert in_this_process(fresh=True) != sweep
 
 
-def test_in_the_foreground_code_that_cannot_be_compared_counts_as_other_code(
-    sweep: SweepDir, checkout: Path, small: Callable[..., Config]
+def test_in_this_process_the_code_of_every_attempt_is_kept(
+    sweep: SweepDir, checkout: Path, in_this_process: Callable[..., SweepDir]
 ) -> None:
     kept = sweep_code(sweep)
-    edit(checkout, "src/models/net.py")
     kept.rename(kept.with_name("away"))
-    with pytest.raises(RunError, match=r"made with other code \(.*code.sha256 is missing\).*--new-code.*--fresh"):
-        open_and_run(grid_request(small()), work, fresh=False)
-    assert all(run.attempts() == [] for run in sweep.runs())
-    open_and_run(grid_request(small()), work, fresh=False, new_code=True)
+    assert in_this_process() == sweep
     assert snapshot_problem(sweep_code(sweep)) == ""
-
-
-def test_in_the_foreground_the_code_of_every_attempt_is_kept(
-    sweep: SweepDir, checkout: Path, small: Callable[..., Config]
-) -> None:
-    made_with = sweep.meta()["snapshot"]
-    edit(checkout, "src/results/table.py")
-    open_and_run(grid_request(small()), work, fresh=False)
-    (code,) = {attempt["code"] for run in sweep.runs() for attempt in run.attempts()}
-    assert snapshot_problem(sweep.code / code) == ""
-    assert sweep.meta()["snapshot"] == made_with != code
 
 
 def test_a_launch_of_a_sweep_that_is_done_does_not_call_it_another_codes(
@@ -240,7 +236,7 @@ def test_a_launch_of_a_sweep_that_is_done_does_not_call_it_another_codes(
     kept = sweep.meta()["snapshot"]
     edit(checkout, "src/models/net.py")
     for new_code in (False, True):
-        choose_code(sweep, new_code=new_code)
+        choose_code(sweep, DECIDING, new_code=new_code)
         said = capsys.readouterr().out
         assert "done before, with other code: src/models/net.py changed since; to run it again from the start: " in said
     assert sweep.meta()["snapshot"] == kept
@@ -250,16 +246,16 @@ def test_a_launch_goes_on_with_the_sweeps_code_and_says_so(
     sweep: SweepDir, checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = sweep.meta()["snapshot"]
-    choose_code(sweep, new_code=False)
+    choose_code(sweep, DECIDING, new_code=False)
     assert capsys.readouterr().out == ""
     edit(checkout, "src/models/net.py")
-    choose_code(sweep, new_code=False)
+    choose_code(sweep, DECIDING, new_code=False)
     assert (
         "continues with the code it was made with; src/models/net.py changed since; to continue"
         in capsys.readouterr().out
     )
     assert sweep.meta()["snapshot"] == kept
-    choose_code(sweep, new_code=True)
+    choose_code(sweep, DECIDING, new_code=True)
     assert f"with the current code, snapshot {code_digest()}" in capsys.readouterr().out
     assert sweep.meta()["snapshot"] == code_digest() != kept
     assert sweep.meta()["key"] == grid_request_key(sweep)
@@ -277,7 +273,7 @@ def test_a_dry_run_shows_the_code_that_would_be_used(
     kept = sweep_code(sweep)
     edit(checkout, "src/models/net.py")
     for new_code, expected in ((False, kept), (True, sweep.code / code_digest())):
-        launch("grid", small(), "h100-mig", dry_run=True, new_code=new_code)
+        launch(grid_request(small()), "h100-mig", dry_run=True, new_code=new_code)
         assert f"cd {shlex.quote(str(expected))} && " in capsys.readouterr().out
     assert list(sweep.code.iterdir()) == [kept]
 

@@ -26,6 +26,7 @@ import yaml
 
 from hpc.pipeline.directory import make_pipeline
 from hpc.submission.profile import load_profile
+from hpc.works import WORKS
 from src.artifacts import export_best
 from src.cli import EXIT_STOPPED, run_app
 from src.config import yaml_file
@@ -114,7 +115,7 @@ def whole(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         sweep.submissions_file, [{"job_name": "relay-x.1", "tasks": [[first.name], [second.name]], "time": 1.0}]
     )
     append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "job_id": "70", "time": 2.0}])
-    chain = make_pipeline(config, [0.5], fresh=True)
+    chain = make_pipeline({"config": config.to_dict(), "options": {"lr_factors": [0.5]}}, fresh=True)
     chain.use_profile(*load_profile("local"))
     chain.record(link="grid", state="planned", sweep=sweep.name)
     chain.record(job_name="relay-x.2", after="grid")
@@ -255,20 +256,23 @@ def commands_of(place: Path) -> dict[str, Callable[[], object]]:
 
     config = str(place / "config.yaml")
     load = functools.partial(load_config, config)
+    grid, train = (submit.command_of(WORKS[name]) for name in ("grid", "train"))
     run = next(iter(place.glob("runs/*/k=002*")))
     label = f"{run.parent.name}/{run.name}"
     return {
         "status": lambda: manage.status(config=config),
         "aggregate": lambda: aggregate.main(config=config),
-        "logs": lambda: logs.show_logs(load(), label, follow=False),
+        "logs": lambda: logs.show_logs(load().paths, label, follow=False),
         "cancel": lambda: manage.cancel("all", config=config),
-        "retry": lambda: retry.retry(load(), label, "h100-mig", None),
-        "grid --dry-run": lambda: submit.grid(config=config, cluster="h100-mig", dry_run=True),
-        "train --best": lambda: submit.train(config=config, cluster="local", best=True, unfinished=True, dry_run=True),
+        "retry": lambda: retry.retry(load().paths, label, "h100-mig", None),
+        "grid --dry-run": lambda: grid(config=config, cluster="h100-mig", dry_run=True),
+        "train --best": lambda: submit.command_of(WORKS["train"])(
+            config=config, cluster="local", best=True, unfinished=True, dry_run=True
+        ),
         "compare": lambda: compare_runs.main("compare", config=config),
         "neighbours": lambda: compare_runs.main(run.parent.name, config=config),
         "report": lambda: report.main(config=config),
-        "evaluate": lambda: evaluate.main(config=config),
+        "evaluate": lambda: evaluate.main(as_json=False, config=config),
         "resume": lambda: resume(place),
     }
 

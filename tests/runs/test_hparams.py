@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from src.config.keys import TRAINING
 from src.config.loading import config_of, make_config
 from src.config.schema import Config
 from src.progress import PlainReporter
 from src.requests import grid_request, train_request
-from src.runs.cells import Cell
+from src.requests.plan import Plan
 from src.runs.hparams import hparams_of
 from src.runs.rundir import RunDir
-from src.runs.sweeps import Request, open_sweep
+from src.runs.sweeps import open_sweep
 from src.training.trainer import train
 
 
@@ -65,11 +66,10 @@ def test_a_seed_that_varies_is_one_column(small: Callable[..., Config]) -> None:
 
 def test_a_cell_that_does_not_set_an_axis_has_the_value_of_the_sweep(small: Callable[..., Config]) -> None:
     config = small()
-    cells = [
-        Cell(index, f"cell-{index}", f"{index:016x}", overrides, make_config(config.to_dict(), "test", overrides))
-        for index, overrides in enumerate(({}, {"train.optimizer.lr": 0.5}, {"model.dropout": 0.0}))
-    ]
-    sweep, _ = open_sweep(Request("grid", "variants", cells, config))
+    plan = Plan(TRAINING, config)
+    for index, overrides in enumerate(({}, {"train.optimizer.lr": 0.5}, {"model.dropout": 0.0})):
+        plan.add(f"cell-{index}", overrides, make_config(config.to_dict(), "test", overrides))
+    sweep, _ = open_sweep(plan.request("grid", "variants"))
     seen = [hparams_of(run, config_of(run)) for run in sweep.runs()]
     assert [(hparams.values["lr"], hparams.values["dropout"]) for hparams in seen] == [
         (0.002, 0.2),

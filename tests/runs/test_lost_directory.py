@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import gzip
 import shutil
 import threading
 from collections.abc import Callable
@@ -10,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
-import jobs
 from hpc.node.execution import execute_run
 from hpc.recovery.diagnosis import StopRequest
 from hpc.recovery.reconcile import classify_runs
+from hpc.submission.here import execute_here
+from hpc.submission.prepare import prepare_inputs
+from jobs.grid import GRID
 from src.config import yaml_file
 from src.config.schema import Config
 from src.errors import RunError
 from src.progress import PlainReporter, Reporter, StopCheck
 from src.requests import compare_request, evaluation_request, grid_request, lr_sweep_request, train_request
-from src.runner import prepare_images, run_sweep
 from src.runs import ownership
 from src.runs.attempts import Outcome, attempt
 from src.runs.rundir import RunDir
@@ -71,19 +73,20 @@ def test_a_lost_configuration_is_written_again_as_it_was(small: Callable[..., Co
     assert by_state.to_submit == sweep.runs()
 
 
-def test_what_the_manifest_does_not_have_is_said_before_a_slice_is_used(small: Callable[..., Config]) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"no gzip", gzip.compress(b"no JSON"), gzip.compress(b"{}")[:15]])
+def test_what_the_sweep_does_not_have_any_more_is_said_before_a_slice_is_used(
+    small: Callable[..., Config], content: bytes | None
+) -> None:
     sweep = open_sweep(grid_request(small()))[0]
-    meta = dict(sweep.meta())
-    meta["config"]["train"]["epochs"] = 77
-    meta["config"]["hparams"]["epochs"] = 77
-    sweep.meta_file.write_text(yaml_file.dump_yaml(meta))
-    rows = [{**row, "key": "0" * 16} for row in sweep.cells()]
-    sweep.cells_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if content is None:
+        sweep.configs_file.unlink()
+    else:
+        sweep.configs_file.write_bytes(content)
     run = sweep.runs()[1]
     shutil.rmtree(run.path)
     (blocked,) = (by_state := classify_runs(sweep, {})).blocked.items()
     assert blocked[0] == run
-    assert "no longer says what it was; restore it, or start over: " in str(blocked[1])
+    assert "is missing or damaged, and so is its copy in configs.jsonl.gz; restore it, or start over: " in str(blocked[1])
     assert len(by_state.to_submit) == 3
     assert not run.path.exists()
 
@@ -92,13 +95,13 @@ def test_what_the_manifest_does_not_have_is_said_before_a_slice_is_used(small: C
 @pytest.mark.parametrize("where", ["foreground", "task"])
 def test_a_run_whose_directory_is_lost_is_executed(small: Callable[..., Config], loss: str, where: str) -> None:
     """Also by a task that waited in the queue meanwhile."""
-    sweep = open_sweep(prepare_images(grid_request(small(hparams={"lr": [0.01]}))))[0]
+    sweep = open_sweep(prepare_inputs(grid_request(small(hparams={"lr": [0.01]}))))[0]
     (run,) = sweep.runs()
     LOSSES[loss](run)
     if where == "task":
         assert execute_run(run, StopRequest(), PlainReporter()) == "DONE"
     else:
-        run_sweep(sweep, jobs.executor_of("grid"), new=False)
+        execute_here(sweep, GRID)
     assert run.is_done()
 
 

@@ -10,17 +10,17 @@ import pytest
 
 from hpc.pipeline.directory import make_pipeline
 from hpc.pipeline.stage_sweep import open_stage_sweep
-from hpc.pipeline.stages import stage_request, stage_result
 from hpc.submission.forecast import forecast_of
 from hpc.submission.launching import launch
+from hpc.submission.prepare import prepare_inputs
 from hpc.submission.profile import load_profile
+from hpc.works import PIPELINE
 from src.config.schema import Config
 from src.data import synthetic
 from src.errors import DataError, RunError
 from src.progress import PlainReporter
 from src.requests import evaluation_request, grid_request, lr_sweep_request, train_request
 from src.results.table import read_table
-from src.runner import prepare_images
 from src.runs.names import find_named
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import Request, describe_progress, open_sweep
@@ -47,7 +47,7 @@ def on_folder(small: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.
 
 
 def planned(request: Request) -> SweepDir:
-    return open_sweep(prepare_images(request))[0]
+    return open_sweep(prepare_inputs(request))[0]
 
 
 def execute(run: RunDir, questions: int = NEVER) -> str:
@@ -60,9 +60,9 @@ def test_a_run_does_not_go_on_with_other_images(on_folder: Callable[..., Config]
     assert execute(run, 9) == "stopped"
     shutil.copytree(tmp_path / "images", tmp_path / "before")
     write_images(tmp_path / "images", seed=1)
-    with pytest.raises(DataError, match=r"the images of dataset\.name .*/images have changed .* --fresh"):
+    with pytest.raises(DataError, match=r"dataset\.name .*/images changed after it was planned .* --fresh"):
         execute(run)
-    with pytest.raises(DataError, match="1 of 1 runs were planned on other images"):
+    with pytest.raises(DataError, match="1 of 1 runs were planned on other content of the images"):
         planned(train_request(on_folder(paths__runs_dir=str(tmp_path / "a"))))
     # The same bytes in newer files are the same images.
     shutil.copytree(tmp_path / "before", tmp_path / "images", dirs_exist_ok=True, copy_function=shutil.copy)
@@ -77,9 +77,9 @@ def test_done_cells_on_other_images_are_not_taken_for_these(on_folder: Callable[
         finish(run, 0.5)
     assert planned(request).path == made.path
     write_images(tmp_path / "images", seed=1)
-    with pytest.raises(DataError, match=r"4 of 4 runs .*restore the images, .*--fresh"):
+    with pytest.raises(DataError, match=r"4 of 4 runs .*restore it, .*--fresh"):
         planned(request)
-    fresh, new = open_sweep(prepare_images(request), fresh=True)
+    fresh, new = open_sweep(prepare_inputs(request), fresh=True)
     assert new
     assert fresh.cells()[0]["data"] != made.cells()[0]["data"]
 
@@ -91,8 +91,7 @@ def test_each_cell_is_bound_to_its_own_images(small: Callable[..., Config]) -> N
     assert execute(SweepDir.run(planned(train_request(small())), "train")) == "done"
 
 
-def test_a_sweep_of_an_earlier_version_goes_on(small: Callable[..., Config]) -> None:
-    """Its manifest has no digests of images."""
+def test_a_sweep_that_was_planned_without_digests_of_images_is_continued(small: Callable[..., Config]) -> None:
     made, _ = open_sweep(train_request(small()))
     assert "data" not in made.cells()[0]
     assert planned(train_request(small())).path == made.path
@@ -129,18 +128,18 @@ def test_a_rate_sweep_keeps_its_limits(small: Callable[..., Config], questions: 
 
 def test_a_pipeline_stops_where_its_images_change(on_folder: Callable[..., Config], tmp_path: Path) -> None:
     config = on_folder()
-    pipeline = make_pipeline(config, [], fresh=False)
+    pipeline = make_pipeline({"config": config.to_dict(), "options": {"lr_factors": []}}, fresh=False)
     request = lr_sweep_request(config)
     made = open_stage_sweep(pipeline, "lr_sweep", request)
     assert open_stage_sweep(pipeline, "lr_sweep", request) == made
     write_images(tmp_path / "images", seed=1)
-    with pytest.raises(DataError, match="other images"):
+    with pytest.raises(DataError, match="planned on other content"):
         open_stage_sweep(pipeline, "lr_sweep", request)
 
 
 def test_a_pipeline_whose_training_diverged_says_so(small: Callable[..., Config]) -> None:
     config = small()
-    pipeline = make_pipeline(config, [], fresh=False)
+    pipeline = make_pipeline({"config": config.to_dict(), "options": {"lr_factors": []}}, fresh=False)
     made = {"lr_sweep": planned(lr_sweep_request(config)), "grid": planned(grid_request(config))}
     made["lr_sweep"].runs()[0].write_result({"suggestion": {"valley": 0.01}})
     for run in made["grid"].runs():
@@ -150,7 +149,7 @@ def test_a_pipeline_whose_training_diverged_says_so(small: Callable[..., Config]
     for stage, sweep in made.items():
         pipeline.record(link=stage, state="done", sweep=sweep.name)
     with pytest.raises(RunError, match=r"no epoch of .*/train had a finite loss on val; there is nothing to evaluate"):
-        stage_request(pipeline, "evaluate")
+        pipeline.request("evaluate")
 
 
 def test_a_pipeline_shows_an_evaluation_without_a_loss(small: Callable[..., Config], tmp_path: Path) -> None:
@@ -158,7 +157,7 @@ def test_a_pipeline_shows_an_evaluation_without_a_loss(small: Callable[..., Conf
     weights.write_bytes(b"weights")
     made = planned(evaluation_request(small(evaluation__checkpoint=str(weights))))
     made.runs()[0].write_result({"outcome": "diverged", "split": "test", "accuracy": 0.25, "loss": None})
-    assert stage_result("evaluate", made) == "test accuracy 0.25, loss not finite"
+    assert PIPELINE["evaluate"].found(made) == "test accuracy 0.25, loss not finite"
 
 
 def cut(lines: list[str]) -> list[str]:
@@ -191,7 +190,12 @@ def damaged(request: pytest.FixtureRequest, small: Callable[..., Config]) -> Swe
 
 def test_a_manifest_that_does_not_fit_is_an_error(damaged: SweepDir, small: Callable[..., Config]) -> None:
     message = r"cells\.jsonl: (\d complete lines.* but sweep\.yaml says 4|line 3: is not JSON)"
-    for use in (damaged.cells, damaged.runs, lambda: read_table(damaged), lambda: launch("grid", small(), "local")):
+    for use in (
+        damaged.cells,
+        damaged.runs,
+        lambda: read_table(damaged),
+        lambda: launch(grid_request(small()), "local"),
+    ):
         with pytest.raises(RunError, match=message):
             use()
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from src.runner import run_sweep
 
 from hpc.monitor.cancel import cancel_runs
 from hpc.monitor.logs import show_logs
@@ -19,8 +19,10 @@ from hpc.monitor.status_rows import sweep_status
 from hpc.node.run_lock import _sign_of_life
 from hpc.pipeline.directory import all_pipelines, make_pipeline
 from hpc.recovery.reconcile import classify_runs
+from hpc.submission.here import execute_here
 from hpc.submission.launching import launch
 from hpc.submission.submissions import submissions
+from jobs.grid import GRID
 from src.config.schema import Config
 from src.errors import RunError
 from src.files import append_lines, read_lines
@@ -122,9 +124,9 @@ def test_a_line_of_submissions_of_another_shape(sweep: SweepDir, small: Callable
     write_line(sweep.submissions_file, content)
     for use in (
         lambda: submissions(sweep),
-        lambda: show_status(small(), sweep.name),
-        lambda: cancel_runs(small(), sweep.name),
-        lambda: show_logs(small(), sweep.runs()[0].label, follow=False),
+        lambda: show_status(small().paths, sweep.name),
+        lambda: cancel_runs(small().paths, sweep.name),
+        lambda: show_logs(small().paths, sweep.runs()[0].label, follow=False),
     ):
         with pytest.raises(RunError, match=r"submissions\.jsonl: line 2: "):
             use()
@@ -235,8 +237,8 @@ def test_a_damaged_run_hides_no_other(
     assert list(by_state.blocked) == [run]
     assert by_state.failed() == []
     with pytest.raises(RunError, match=r"2: |result\.json|line 1"):
-        retry(small(), run.label, "local", None)
-    show_status(small(), None)
+        retry(small().paths, run.label, "local", None)
+    show_status(small().paths, None)
     assert "damaged" in capsys.readouterr().out
 
 
@@ -281,7 +283,7 @@ def test_a_launch_leaves_out_the_damaged_run_and_executes_the_others(
 
     names = [run.name for run in sweep.runs()]
     damage(sweep.runs()[2])
-    run_sweep(sweep, execute, new=False)
+    execute_here(sweep, replace(GRID, execute=execute))
     assert re.search(rf"error: .*{names[2]}.*(attempts\.jsonl: line 2|result\.json): ", capsys.readouterr().err)
     assert executed == names[3:]
 
@@ -309,7 +311,7 @@ def test_the_sweep_of_another_program_is_passed_over_in_one_line(
     assert find_named(sweep.path.parent, None) == (sweep, None)
     request = grid_request(config)
     assert find_sweep(sweep.path.parent, "grid", request.key) == sweep
-    launch("grid", config, "local", dry_run=True)
+    launch(grid_request(config), "local", dry_run=True)
 
 
 CALL = {"module": "hpc.launch", "arguments": ["grid"], "options": [], "cluster": None}
@@ -395,7 +397,7 @@ def test_a_run_whose_folder_is_gone_is_cancelled_with_the_others(sweep: SweepDir
     import shutil
 
     shutil.rmtree(sweep.runs()[2].path)
-    cancel_runs(small(), sweep.name)
+    cancel_runs(small().paths, sweep.name)
     assert [run.cancelled() for run in sweep.runs() if not run.is_done()] == [True, True]
 
 
@@ -413,7 +415,7 @@ def test_cancel_all_says_which_sweep_it_cannot_cancel_and_cancels_the_others(
 ) -> None:
     other = open_sweep(train_request(small()))[0]
     write_line(sweep.submissions_file, [], 1)
-    cancel_runs(small(), "all")
+    cancel_runs(small().paths, "all")
     assert f"not cancelled: {sweep.submissions_file}: line 1" in capsys.readouterr().err
     assert other.runs()[0].cancelled()
     assert not sweep.runs()[2].cancelled()
@@ -424,7 +426,9 @@ def test_a_damaged_pipeline_is_passed_over(
     small: Callable[..., Config], capsys: pytest.CaptureFixture[str], content: str
 ) -> None:
     config = small()
-    first, second = (make_pipeline(config, [], fresh=True) for _ in range(2))
+    first, second = (
+        make_pipeline({"config": config.to_dict(), "options": {"lr_factors": []}}, fresh=True) for _ in range(2)
+    )
     (first.path / "chain.yaml").write_text(content)
     assert [chain.path for chain in all_pipelines(second.path.parent)] == [second.path]
     said = capsys.readouterr().err

@@ -22,8 +22,8 @@ def page_of(cluster: Cluster, experiment: Path, **changes: Any) -> tuple[int, di
     profile = experiment.parent / "site.yaml"
     profile.write_text(yaml_file.dump_yaml({**PROFILE, **changes}))
     code = (
-        "import sys; from hpc.doctor.page import show_doctor; from src.config.loading import load_config; "
-        f"sys.exit(show_doctor(load_config({str(experiment)!r}, []), {str(profile)!r}))"
+        "import sys; from hpc.doctor.page import show_doctor; from hpc.works import usual_request; "
+        f"sys.exit(show_doctor(usual_request({str(experiment)!r}, []), {str(profile)!r}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

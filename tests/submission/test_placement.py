@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,26 +62,30 @@ def test_what_follows_a_grid_goes_where_the_grid_went(
     for number, run in enumerate(grid.runs()):
         finish(run, 0.1 * number)
     done = fork_python("hpc.launch", *words, "--config", str(path), env={"RELAY_CLUSTER": "demo"})
-    assert f"profile {profile} (as {grid.name}, on the same images)" in " ".join(done.stdout.split()), done.stderr
+    assert f"profile {profile} (as {grid.name}, on the same data)" in " ".join(done.stdout.split()), done.stderr
 
 
 def test_the_order_of_what_names_a_profile(
     small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config = small()
+
+    def choose(cluster: str | None, saved: dict[str, Any] | None = None) -> tuple[str, str]:
+        return choose_name(config.paths.runs, cluster, saved, grid_request(config).inputs)
+
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert choose_name(config, None) == ("local", "the default of this machine")
+    assert choose(None) == ("local", "the default of this machine")
     monkeypatch.setenv("RELAY_CLUSTER", "demo")
-    assert choose_name(config, None) == ("demo", "RELAY_CLUSTER")
+    assert choose(None) == ("demo", "RELAY_CLUSTER")
     # A sweep of the foreground has no profile, and one on other images is of another experiment.
     open_sweep(grid_request(config))
     put_on(open_sweep(grid_request(small(dataset__synthetic_seed=7)))[0], "h100-mig")
-    assert choose_name(config, None) == ("demo", "RELAY_CLUSTER")
+    assert choose(None) == ("demo", "RELAY_CLUSTER")
     older = put_on(open_sweep(grid_request(config), fresh=True)[0], "one-machine")
     newer = put_on(open_sweep(grid_request(small(train__epochs=9)), fresh=True)[0], "local")
-    assert choose_name(config, None) == ("local", f"as {newer.name}, on the same images")
-    assert choose_name(config, None, older.meta()) == ("one-machine", "as before")
-    assert choose_name(config, "h100-mig", older.meta()) == ("h100-mig", "")
+    assert choose(None) == ("local", f"as {newer.name}, on the same data")
+    assert choose(None, older.meta()) == ("one-machine", "as before")
+    assert choose("h100-mig", older.meta()) == ("h100-mig", "")
 
 
 def test_messages_suggest_the_profile_that_was_chosen(
@@ -158,4 +163,4 @@ def test_no_profile_is_taken_from_the_runs_folder(small: Callable[..., Config], 
     put_on(sweep, str(path))
     for saved in (None, sweep.meta()):
         with pytest.raises(ConfigError, match="lies in the run directory"):
-            place(config, None, saved)
+            place(config.paths.runs, None, saved)

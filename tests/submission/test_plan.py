@@ -16,10 +16,12 @@ from hpc.submission.placement import default_name
 from hpc.submission.plan import SubmitPlan, Target, job_name, make_plan, options_without_slice, plan_arrays
 from hpc.submission.profile import Profile, load_profile
 from hpc.submission.site import SiteLimits, choose_gres
+from hpc.works import work_of
 from src import hints
 from src.config import yaml_file
 from src.config.schema import Config
 from src.errors import ClusterError, ConfigError, RelayError
+from src.requests import grid_request
 from src.runs.code_snapshot import PROJECT_ROOT
 from src.runs.rundir import SweepDir
 from tests.conftest import fake
@@ -44,7 +46,7 @@ def plan_of(
 
 
 def test_the_sbatch_text_of_an_array_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hints, "_call", hints.Call("hpc.launch", ["grid"]))
+    monkeypatch.setattr(hints, "_words_of_this_process", lambda: ["hpc.launch", "grid"])
     grid = hints.python("hpc.launch", "grid")
     runs = [Path(f"/scratch/runs/grid/k=00{i}") for i in range(3)]
     plan = plan_of(runs, "gpu:1g.12gb:1", logs="/scratch/logs/grid")
@@ -408,15 +410,13 @@ def test_what_scontrol_says_of_a_job(commands: Path) -> None:
 
 def test_grid_of_the_small_experiment_is_one_array(small: Callable[..., Config]) -> None:
     """Everything from a configuration to the text, without touching a disk."""
-    import jobs
-
-    request = jobs.request_of("grid", small())
+    request = grid_request(small())
     runs = [request.runs_dir / "new" / cell.name for cell in request.cells]
     text = plan_of(runs).sbatch_text
     assert "--array=0-3%4" in text
     assert not request.runs_dir.exists()
     with pytest.raises(RelayError, match="unknown"):
-        jobs.executor_of("nonsense")
+        work_of("nonsense")
 
 
 def test_a_task_that_slurm_has_put_back_itself_is_not_asked_for_twice(commands: Path) -> None:
@@ -453,7 +453,7 @@ def test_a_grid_larger_than_the_sites_arrays_is_split(
     monkeypatch.chdir(PROJECT_ROOT)
     fake(commands, "sinfo", "echo gpu:1g.12gb:7")
     fake(commands, "scontrol", "echo 'MaxArraySize            = 3'")
-    launch("grid", small(), "h100-mig", dry_run=True, fresh=False)
+    launch(grid_request(small()), "h100-mig", dry_run=True, fresh=False)
     shown = capsys.readouterr().out
     assert "--array=0-2%3" in shown
     assert shown.count("#SBATCH --job-name=") == 2
@@ -461,7 +461,7 @@ def test_a_grid_larger_than_the_sites_arrays_is_split(
     assert "dependency" not in shown, "all four may run at once"
     profile = commands / "narrow.yaml"
     profile.write_text("{executor: slurm, slice: 1g.12gb, max_parallel: 2}")
-    launch("grid", small(), str(profile), dry_run=True, fresh=False)
+    launch(grid_request(small()), str(profile), dry_run=True, fresh=False)
     first, second = capsys.readouterr().out.split("sbatch gets:")[1:]
     assert "dependency" not in first
     assert "#SBATCH --dependency='afterany:<the id of relay-" in second
@@ -475,7 +475,7 @@ def test_a_dry_run_away_from_the_cluster_says_what_it_could_not_ask(
     monkeypatch.chdir(PROJECT_ROOT)
     monkeypatch.setenv("PATH", "/nonexistent")
     config = small()
-    launch("grid", config, "h100-mig", dry_run=True, fresh=False)
+    launch(grid_request(config), "h100-mig", dry_run=True, fresh=False)
     shown = capsys.readouterr()
     assert "the site could not be asked" in shown.err
     assert "--gres=gpu:1g.12gb:1" in shown.out

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from src.runs.kinds import content_key
 
 from hpc.submission.launching import launch
 from src.config import yaml_file
+from src.config.keys import TRAINING, content_key
 from src.config.loading import Variants, config_of, make_config
 from src.config.schema import Config
 from src.errors import ConfigError
 from src.requests import grid_request
-from src.runs.cells import expand_grid
+from src.requests.cells import expand_grid
 from src.runs.sweeps import open_sweep
 from tests.benchmarks.scale import FakeSite, imports_torch
 from tests.conftest import ROOT, run_python
@@ -36,10 +36,11 @@ NAMES = ["3e-4", "null", "a: b # c", " x ", "ü\u2028\U0001f600", "one\ntwo\n", 
 def test_a_cell_is_what_the_whole_configuration_would_be(small: Callable[..., Config], axes: dict[str, Any]) -> None:
     config = small(hparams={"epochs": 5, **axes}, dataset__source="synthetic")
     base = {**config.to_dict(), "hparams": {}}
-    for cell in expand_grid(config):
+    plan = expand_grid(config)
+    for cell in plan.cells:
         whole = make_config(base, "hparams", cell.overrides)
-        assert repr(cell.config) == repr(whole)
-        assert cell.key == content_key(whole, "grid")
+        assert repr(plan.configs[cell.name]) == repr(whole)
+        assert cell.key == content_key(whole, TRAINING)
 
 
 @pytest.mark.parametrize("axes", [MANY_KINDS, {"weight_decay": [0.0, -0.0], "dataset.name": NAMES}])
@@ -50,7 +51,7 @@ def test_the_text_of_a_cell_is_that_of_the_whole_configuration(
     sweep, _ = open_sweep(request)
     for cell, run in zip(request.cells, sweep.runs(), strict=True):
         assert run.config_file.read_text(encoding="utf-8") == yaml_file.dump_yaml(config_of(run).to_dict())
-        assert repr(config_of(run)) == repr(cell.config)
+        assert run.config_file.read_text(encoding="utf-8") == cell.config
 
 
 @pytest.mark.parametrize(
@@ -90,9 +91,9 @@ def test_slurm_is_called_as_often_for_many_cells_as_for_few(
     monkeypatch.delenv("SLURM_CONF", raising=False)
     for cells, arrays in ((2, 1), (5, 1), (12, 3)):
         config = small(hparams={"seed": list(range(cells))})
-        launch("grid", config, "h100-mig")
+        launch(grid_request(config), "h100-mig")
         assert site.take_calls() == {"sinfo": 1, "scontrol": 1, "sbatch": arrays, "squeue": arrays}
-        launch("grid", config, "h100-mig")
+        launch(grid_request(config), "h100-mig")
         assert site.take_calls() == {"sinfo": 1, "scontrol": 1, "squeue": 1}
 
 
@@ -103,7 +104,7 @@ def test_status_asks_once_and_imports_no_torch(
     site = FakeSite(tmp_path / "site", max_array_size=3)
     monkeypatch.setenv("PATH", site.environment()["PATH"])
     monkeypatch.delenv("SLURM_CONF", raising=False)
-    launch("grid", small(), "h100-mig")
+    launch(grid_request(small()), "h100-mig")
     site.take_calls()
     env = {"PYTHONPROFILEIMPORTTIME": "1"}
     for words in (["status", "--config", str(small_file)], ["status", "--help"]):

@@ -86,7 +86,7 @@ def test_a_pipeline_of_another_user_is_not_continued(small: Callable[..., Config
     config = small()
     path = tmp_path / "small.yaml"
     path.write_text(yaml_file.dump_yaml(config.to_dict()))
-    pipeline = make_pipeline(config, [], fresh=False)
+    pipeline = make_pipeline({"config": config.to_dict(), "options": {"lr_factors": []}}, fresh=False)
     pipeline.use_profile("local", Profile(executor="local"))
     give_away(pipeline.profile_file)
     for words in (["--config", str(path)], ["--advance", str(pipeline.path)]):

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from src.training.publish import find_rate_and_export
 
+from jobs import lr_sweep
 from src.config.loading import config_of
 from src.config.schema import Config, LrFinder
 from src.files import read_lines
@@ -28,7 +28,7 @@ def runs_of(config: Config) -> list[RunDir]:
 
 
 def execute(run: RunDir, questions: int = NEVER) -> str:
-    return find_rate_and_export(run, StopAfter(questions), PlainReporter()).status
+    return lr_sweep.execute(run, StopAfter(questions), PlainReporter()).status
 
 
 def test_rates_are_even_on_the_log_scale() -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from src.config.keys import TRAINING, content_key
 from src.config.schema import Config
 from src.data.dataset import load
 from src.data.loader import TrainLoader
 from src.errors import ConfigError
 from src.runs.checkpoint_names import list_states
-from src.runs.kinds import content_key, cost_key
 from src.runs.rundir import RunDir
 from src.training.numerics import Numerics
 from tests.conftest import assert_same_run, final_state
@@ -83,9 +83,9 @@ def test_without_a_compiler_nothing_is_compiled_and_one_line_says_so(
 def test_the_keys_of_runs_change_only_with_what_was_asked_for(small: Callable[..., Config]) -> None:
     plain, same, other = small(), small(train__precision="auto"), small(train__precision="bf16")
     compiled = small(train__compile=True)
-    assert content_key(plain, "train") == content_key(same, "train")
-    assert len({content_key(config, "train") for config in (plain, other, compiled)}) == 3
-    assert len({cost_key(config, "train") for config in (plain, other, compiled)}) == 3
+    assert content_key(plain, TRAINING) == content_key(same, TRAINING)
+    assert len({content_key(config, TRAINING) for config in (plain, other, compiled)}) == 3
+    assert len({TRAINING.cost_key(config) for config in (plain, other, compiled)}) == 3
 
 
 def test_batches_that_are_augmented_together_are_those_that_are_augmented_alone(small: Callable[..., Config]) -> None:

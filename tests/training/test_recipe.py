@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
+from src.config.keys import TRAINING, content_key, deciding_sections
 from src.config.loading import load_config
 from src.config.schema import Config
 from src.data.dataset import load
 from src.errors import CheckpointError
 from src.models.registry import build_model, count_parameters
-from src.runs.kinds import content_key, cost_key, deciding_sections
 from src.training.ema import WeightAverage
 from src.training.learner import Learner
 from src.training.metrics import evaluate_split, evaluation_batch
@@ -54,8 +54,8 @@ def test_each_changes_the_result_and_the_key(small: Callable[..., Config], optio
     runs = new_run(plain), new_run(other)
     assert [execute(run) for run in runs] == ["done", "done"]
     assert final_state(runs[0])["rows"] != final_state(runs[1])["rows"]
-    assert content_key(plain, "train") != content_key(other, "train")
-    assert cost_key(plain, "train") == cost_key(other, "train")
+    assert content_key(plain, TRAINING) != content_key(other, TRAINING)
+    assert TRAINING.cost_key(plain) == TRAINING.cost_key(other)
 
 
 def test_written_out_defaults_keep_the_key(small: Callable[..., Config]) -> None:
@@ -68,7 +68,7 @@ def test_written_out_defaults_keep_the_key(small: Callable[..., Config]) -> None
         train__optimizer={"decay_norm_bias": train.optimizer.decay_norm_bias},
         metrics__test_time_flip=Config().metrics.test_time_flip,
     )
-    assert content_key(written, "train") == content_key(small(), "train")
+    assert content_key(written, TRAINING) == content_key(small(), TRAINING)
     added = deciding_sections(written.to_dict())
     assert not {"label_smoothing", "mixup", "cutmix", "ema_decay"} & added["train"].keys()
     assert "decay_norm_bias" not in added["train"]["optimizer"]

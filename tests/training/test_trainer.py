@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from src.training.publish import train_and_export
 
+from jobs.train import execute as train_and_export
 from src.config.schema import Config
 from src.errors import CheckpointError, RunError
 from src.files import read_lines

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from src.outcome import show_outcome
 
+from hpc.works import work_of
 from src.config.loading import load_config
 from src.config.schema import Config
 from src.errors import ConfigError
@@ -113,7 +113,7 @@ def test_variants_that_were_trained_on_another_device_say_so(small: Callable[...
     gpu = {"device": "cuda", "gpu": "NVIDIA H100"}
     for run, environment in zip(sweep.runs(), ({}, gpu, {"MKL_CBWR": "AVX"}), strict=True):
         finished(run, 10, environment)
-    show_outcome(sweep, config)
+    work_of(sweep.kind).show(sweep, config.paths)
     base, low, deep = json.loads(sweep.results_file("compare.json").read_text())["rows"]
     assert base["environment"] is None
     assert low["environment"] == "unlike base: device cpu -> cuda; gpu none -> NVIDIA H100"
@@ -129,7 +129,7 @@ def test_variants_are_compared_with_what_was_expected(
     sweep, _ = open_sweep(compare_request(config))
     for run, hits in zip(sweep.runs(), (18, 4, 17), strict=True):
         finished(run, hits)
-    show_outcome(sweep, config)
+    work_of(sweep.kind).show(sweep, config.paths)
     said = capsys.readouterr().out
     assert "expected: a lower train loss" in said
     base, low, deep = json.loads(sweep.results_file("compare.json").read_text())["rows"]
@@ -161,7 +161,7 @@ def test_variants_on_other_images_are_not_paired(
     sweep, _ = open_sweep(compare_request(config))
     for run in sweep.runs():
         attempt(run, train, lambda: False, PlainReporter())
-    show_outcome(sweep, config)
+    work_of(sweep.kind).show(sweep, config.paths)
     rows = {row["run"]: row for row in json.loads(sweep.results_file("compare.json").read_text())["rows"]}
     assert {name: row["paired"] for name, row in rows.items()} == {
         **{"base": None, "rate": True, "train": True},
