@@ -21,7 +21,7 @@ from src.errors import RelayError, RunError
 from src.files import read_json, replace_file
 from src.log import log
 from src.runs import records
-from src.runs.exports import export_bytes, make_folder
+from src.runs.exports import export_bytes, created
 from src.runs.planned import planned_row
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import sweeps, with_whole_manifests
@@ -40,7 +40,7 @@ def export_best(run: RunDir, result: Mapping[str, Any], *, replace: bool = False
     if not run.best_file.is_file():
         return "no best epoch, so artifacts/best.ckpt stays as it is"
     config = config_of(run)
-    folder = make_folder(config.paths.artifacts)
+    folder = created(config.paths.artifacts)
     target, content = folder / "best.ckpt", run.best_file.read_bytes()
     source = {
         "run": str(run.path),

@@ -1,4 +1,4 @@
-"""Copies of figures and files in the artifacts folder."""
+"""Copies figures and texts of runs into the artifacts folder."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def export_figure(figure: Path, sweep: SweepDir, folder: Path) -> Path:
 
 def export_bytes(content: bytes | str, folder: Path, name: str) -> Path:
     """Write `content` to `folder` as `name`, atomically. Raises RunError if the folder cannot be written."""
-    replace_file(make_folder(folder) / name, content)
+    replace_file(created(folder) / name, content)
     return folder / name
 
 
-def make_folder(folder: Path) -> Path:
-    """Make the artifacts folder if there is none. Raises RunError if it cannot be made."""
+def created(folder: Path) -> Path:
+    """The folder, made if it is not there. Raises RunError if it cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
