@@ -14,7 +14,7 @@ from src.errors import RunError
 from src.runs.rundir import SweepDir
 
 if TYPE_CHECKING:
-    from src.config.schema import Paths
+    from src.config.sections import Paths
     from src.results.ranking import Direction
     from src.results.view import View
 

@@ -16,7 +16,7 @@ from src.runs.sweeps import Request
 from src.runs.work import Work
 
 if TYPE_CHECKING:
-    from src.config.schema import Paths
+    from src.config.sections import Paths
 
 
 def request(

@@ -16,7 +16,9 @@ from filelock import FileLock
 from src.config import yaml_file
 from src.config.keys import TRAINING, content_key
 from src.config.loading import config_of, make_config
-from src.config.schema import Config, Paths, Select
+from src.config.schema import Config
+from src.config.sections import Paths
+from src.config.sections import Select
 from src.errors import RelayError, RunError
 from src.files import read_json, replace_file
 from src.log import log

@@ -203,7 +203,9 @@ def final_state(run: RunDir) -> dict[str, Any]:
     del state["train_seconds"], state["metrics_bytes"], state["metrics_digest"]
     rows = [{k: v for k, v in row.items() if k not in _TIMING_KEYS} for row in read_lines(run.metrics_file)]
     result = run.result() or {}
-    measured = {k: v for k, v in result.items() if k not in ("train_seconds", "images_per_s", "host_mb", "gpu_mb")}
+    timed = ("train_seconds", "train_s", "images_per_s", "host_mb", "gpu_mb")
+    columns = {k: v for k, v in result.get("columns", {}).items() if k not in timed}
+    measured = {**{k: v for k, v in result.items() if k not in timed}, "columns": columns}
     return {
         "state": state,
         "rows": rows,

@@ -44,6 +44,6 @@ def test_a_table_needs_no_more_of_its_sweeps_configuration_than_the_selecting_me
     meta = sweep.meta_file.read_text().replace("stem_channels: 6", "stem_channels: wide")
     sweep.meta_file.write_text(meta)
     assert "val/accuracy" in read_table(sweep).rows[0]
-    sweep.meta_file.write_text(meta.replace("name: accuracy", "name: sharpness"))
+    sweep.meta_file.write_text(meta.replace("direction: max", "direction: up"))
     with pytest.raises(ConfigError, match=r"sweep\.yaml.*\n.*metrics\.select"):
         read_table(sweep)

@@ -11,7 +11,7 @@ from hpc.pipeline.names import find_pipeline, resolve_stage_name
 from hpc.pipeline.stage_job import cancel_stage_jobs
 from hpc.submission.plan import is_job_of
 from hpc.submission.submissions import queues_of, submissions
-from src.config.schema import Paths
+from src.config.sections import Paths
 from src.errors import RunError
 from src.files import read_json
 from src.log import log

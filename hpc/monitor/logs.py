@@ -9,7 +9,7 @@ from pathlib import Path
 from hpc.pipeline.names import find_pipeline, resolve_stage_name
 from hpc.pipeline.overview import show_pipeline_log
 from src import hints
-from src.config.schema import Paths
+from src.config.sections import Paths
 from src.errors import RunError
 from src.runs.causes import REQUEUED_AFTER
 from src.runs.names import find_named

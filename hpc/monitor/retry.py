@@ -16,7 +16,7 @@ from hpc.submission.trust import check_sweep
 from hpc.works import work_of
 from src import hints
 from src.config.paths import paths_of
-from src.config.schema import Paths
+from src.config.sections import Paths
 from src.runs.names import find_named, print_names
 from src.runs.rundir import RunDir, SweepDir
 from src.text import counted

@@ -12,7 +12,7 @@ from hpc.monitor.status_rows import FINISHED, SweepStatus
 from hpc.pipeline.names import find_pipeline, list_other_names, resolve_stage_name
 from hpc.pipeline.overview import watch_pipeline
 from src import hints
-from src.config.schema import Paths
+from src.config.sections import Paths
 from src.results.terminal import print_rows, table_console, table_of
 from src.runs.names import find_named
 from src.runs.rundir import SweepDir

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from hpc.pipeline.names import resolve_stage_name
-from src.config.schema import Paths
+from src.config.sections import Paths
 from src.errors import RunError
 from src.runs.names import find_named
 from src.user import user_name

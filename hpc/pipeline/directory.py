@@ -22,7 +22,7 @@ from hpc.works import PIPELINE
 from src import hints
 from src.config import yaml_file
 from src.config.paths import paths_of
-from src.config.schema import Paths
+from src.config.sections import Paths
 from src.errors import RelayError, RunError
 from src.files import append_lines, read_lines, replace_file
 from src.log import warn_once

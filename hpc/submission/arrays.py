@@ -12,7 +12,7 @@ from hpc.submission.site import SiteLimits
 from hpc.submission.submissions import refuse_unseen
 from hpc.submission.submit import show_in_logs, submit_runs
 from src import hints
-from src.config.schema import Paths
+from src.config.sections import Paths
 from src.runs.code_snapshot import sweep_code
 from src.runs.planning_lock import folder_lock
 from src.runs.rundir import SweepDir

@@ -8,7 +8,7 @@ from hpc.submission.arrays import submit_missing
 from hpc.submission.local_run import run_in_pool
 from hpc.submission.profile import Profile
 from hpc.submission.site import SiteLimits
-from src.config.schema import Paths
+from src.config.sections import Paths
 from src.runs.rundir import SweepDir
 
 

@@ -11,7 +11,7 @@ from hpc.submission.profile import Profile
 from hpc.submission.submit import show_in_logs
 from src import hints
 from src.cli import EXIT_STOPPED
-from src.config.schema import Paths
+from src.config.sections import Paths
 from src.log import log
 from src.progress import make_reporter
 from src.runs.code_snapshot import sweep_code

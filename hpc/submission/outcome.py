@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpc.recovery.reconcile import blocked_by_cause, classify_runs
 from hpc.works import work_of
 from src import hints
-from src.config.schema import Paths
+from src.config.sections import Paths
 from src.errors import RunError
 from src.results.collection import collect
 from src.results.view import View

@@ -14,7 +14,7 @@ from hpc import sbatch
 from hpc.submission.plan import SubmitPlan, Target, plan_arrays
 from hpc.submission.submissions import Submission, next_number
 from src import hints
-from src.config.schema import Paths
+from src.config.sections import Paths
 from src.errors import ClusterError
 from src.files import append_lines, replace_file
 from src.log import log

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from src.config import yaml_file
 from src.config.messages import describe
 from src.config.overrides import parse_override, set_key
-from src.config.schema import Paths
+from src.config.sections import Paths
 from src.errors import ConfigError
 from src.section import Section
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from src.config.sections import Checkpoint, Paths, Select, Tag
 from src.config.train_section import Train
 from src.models.options import Model
 from src.section import Count, Fraction, NonNegative, Section
@@ -15,18 +14,6 @@ from src.section import Count, Fraction, NonNegative, Section
 Size = tuple[Count, Count]
 Triple = tuple[float, float, float]
 MetricName = Literal["accuracy", "top5_accuracy", "macro_f1"]
-
-
-def _check_tag(tag: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,63}", tag):
-        raise ValueError(
-            "it names a folder: give 1 to 64 of the characters A-Z, a-z, 0-9 and . _ + = -, "
-            "beginning with a letter, a digit or _"
-        )
-    return tag
-
-
-Tag = Annotated[str, AfterValidator(_check_tag)]
 
 
 class Split(Section):
@@ -109,20 +96,10 @@ class Augment(Section):
     color_jitter: ColorJitter | None = None
 
 
-class Select(Section):
-    """The metric on val that selects the best epoch, the best cell and the best training, and which way is better."""
+class ImageSelect(Select):
+    """One of the metrics of an image classifier."""
 
     name: MetricName | Literal["loss"] = "accuracy"
-    direction: Literal["max", "min"] = "max"
-
-    @property
-    def column(self) -> str:
-        """The column of the table and the tag in TensorBoard: `val/accuracy`."""
-        return f"val/{self.name}"
-
-    def score(self, value: float) -> float:
-        """`value` with the sign for which greater is better."""
-        return value if self.direction == "max" else -value
 
 
 class Metrics(Section):
@@ -131,7 +108,7 @@ class Metrics(Section):
     classification: tuple[MetricName, ...] = ("accuracy",)
     regression: Annotated[tuple[str, ...], Field(max_length=0)] = ()
     log_every_steps: Count = 10
-    select: Select = Select()
+    select: ImageSelect = ImageSelect()
     # Each image is also shown mirrored, and the two predicted probabilities of a class are averaged.
     test_time_flip: bool = False
 
@@ -145,21 +122,6 @@ class Metrics(Section):
     def columns(self) -> tuple[str, ...]:
         """The values of a measurement in the order of the table: the selecting metric, the loss, the rest."""
         return tuple(dict.fromkeys((self.select.name, "loss", *self.measured)))
-
-
-class Checkpoint(Section):
-    """When the exact state is saved, apart from when the run is asked to stop. The newest `keep` states remain.
-
-    With `every_minutes`, an attempt saves its first state after 30 s already.
-
-    `replace_best`: the best weights of a full training replace artifacts/best.ckpt even if they are worse.
-    """
-
-    every_steps: Count | None = None
-    every_minutes: Annotated[float, Field(gt=0)] | None = 5.0
-    # At least two: a run whose newest state turns out to be damaged resumes from the one before.
-    keep: Annotated[int, Field(ge=2)] = 2
-    replace_best: bool = False
 
 
 class LrFinder(Section):
@@ -234,29 +196,6 @@ class Evaluation(Section):
     checkpoint: str | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     split: Literal["val", "test"] = "test"
-
-
-class Paths(Section):
-    """Where results go. Relative paths start at the folder in which the command is called."""
-
-    runs_dir: str = "./runs"
-    artifacts_dir: str = "./artifacts"
-    logs_dir: str = "./logs"
-
-    @property
-    def runs(self) -> Path:
-        """The folder of sweeps and pipelines."""
-        return Path(self.runs_dir)
-
-    @property
-    def artifacts(self) -> Path:
-        """The folder of best.ckpt, figures and reports."""
-        return Path(self.artifacts_dir)
-
-    @property
-    def logs(self) -> Path:
-        """The folder of links to the jobs' output."""
-        return Path(self.logs_dir)
 
 
 class Config(Section):

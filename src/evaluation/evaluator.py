@@ -12,6 +12,7 @@ from src.config.schema import Config
 from src.data.dataset import ImageSubset, digest, images_of, load, prepare
 from src.errors import DataError
 from src.evaluation.files import FIGURES, crossed_on_val, write_evaluation
+from src.evaluation.summary import evaluation_columns
 from src.log import log
 from src.progress import Reporter, StopCheck
 from src.runs.attempts import Outcome, memory_of_attempts, note_first_step, write_provenance
@@ -84,18 +85,17 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     values = found["metrics"]
     outcome = "completed" if None not in values.values() else "diverged"
     statistics = {name: found[name] for name in ("intervals", "ece", "against_val")}
-    run.write_result(
-        {
-            "split": config.evaluation.split,
-            "n": len(part),
-            "outcome": outcome,
-            **values,
-            **statistics,
-            **source,
-            "leak": leak,
-            **memory_of_attempts(run),
-        }
-    )
+    result = {
+        "split": config.evaluation.split,
+        "n": len(part),
+        "outcome": outcome,
+        **values,
+        **statistics,
+        **source,
+        "leak": leak,
+        **memory_of_attempts(run),
+    }
+    run.write_result({**result, "columns": evaluation_columns(planned.metrics, result)})
     return Outcome("done", 0, 1, 1)
 
 

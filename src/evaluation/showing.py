@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from src.config.schema import Paths
+from src.config.sections import Paths
 from src.evaluation.files import FIGURES, TABLES
 from src.results.terminal import print_rows
 from src.runs.exports import export_figure

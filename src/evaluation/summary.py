@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
+from src.config.schema import Metrics
 from src.evaluation.calibration import calibration_bins, calibration_error
 from src.results.intervals import (
     CROSSED_VARIANCE,
@@ -148,6 +149,11 @@ def evaluation_of(predictions: Predictions, names: Sequence[str]) -> dict[str, A
         "pairs": confused_pairs(predictions, names),
         "confusion": confusion.tolist(),
     }
+
+
+def evaluation_columns(metrics: Metrics, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of the table of results that an evaluation fills."""
+    return {name: result.get(name) for name in ("split", "n", *metrics.columns, "checkpoint")}
 
 
 def compare_with_val(accuracy: float, n: int, val: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from src.config.loading import make_config
+from src.config.sections import select_of
 from src.errors import RunError
 from src.results.ranking import Ranking, ranking_of
 from src.runs.attempts import reached_step
-from src.runs.environment import EnvironmentMark, environment_marks, environments_of
+from src.runs.environment import Environment, EnvironmentMark, environment_marks, environments_of
 from src.runs.hparams import axis_key, axis_name, axis_value, varying_paths
-from src.runs.kinds import kind_of
 from src.runs.rundir import RunDir, SweepDir
 
 Row = dict[str, Any]
 Setting = tuple[Hashable, ...]
-Result = Mapping[str, Any]
 SEED_AXIS = axis_name("train.seed")
 # The last two are those of other programs' logs, see src/results/foreign.py.
 _NOT_COMPARED = ("diverged", "partial", "rerun")
@@ -91,7 +89,8 @@ class Table:
 
 
 def read_table(sweep: SweepDir) -> Table:
-    """The results of a sweep, whatever the state of its runs. `steps` is how far a run is.
+    """The results of a sweep, whatever the state of its runs. The columns are those that the results of its runs have,
+    and `steps` is how far a run is.
 
     Damaged runs, and attempts that ended with an error, add a column `error`. Runs that were resumed in another
     environment, or were computed in another one than most of the sweep, add a column `environment`.
@@ -99,44 +98,59 @@ def read_table(sweep: SweepDir) -> Table:
     cells = sweep.cells()
     # A single cell shows all its overrides.
     axes = varying_paths(cells) if len(cells) > 1 else list(cells[0]["overrides"])
-    # Only this section is validated, so that sweeps of earlier versions, with other keys, can still be shown.
-    metrics = make_config({"metrics": sweep.meta()["config"].get("metrics")}, str(sweep.meta_file)).metrics
-    columns = functools.partial(kind_of(sweep.kind, sweep.path).columns, metrics)
-    rows = [_row(sweep.run(cell["name"]), cell, axes, columns) for cell in cells]
-    marks = environment_marks({row["run"]: row.pop("environments") for row in rows})
+    select = select_of(sweep.meta()["config"], str(sweep.meta_file))
+    runs = [_read(sweep.run(cell["name"]), cell, axes) for cell in cells]
+    columns = dict.fromkeys(name for run in runs for name in run.columns) or {select.column: None}
+    if any(run.reached for run in runs):
+        columns.setdefault("steps")
+    rows = [_row(run, columns) for run in runs]
+    marks = environment_marks({run.head["run"]: run.environments for run in runs})
     if any("error" in row for row in rows):
         rows = [{**row, "error": row.get("error")} for row in rows]
     if marks:
         rows = [{**row, "environment": _shown(marks.get(row["run"]))} for row in rows]
-    column = metrics.select.column
-    select = ranking_of(column, metrics.select.direction, (row.get(column) for row in rows))
-    return Table(sweep.name, rows, [axis_name(path) for path in axes], select)
+    ranking = ranking_of(select.column, select.direction, (row.get(select.column) for row in rows))
+    return Table(sweep.name, rows, [axis_name(path) for path in axes], ranking)
 
 
-def _row(run: RunDir, cell: Mapping[str, Any], axes: Sequence[str], columns: Callable[[Result], Row]) -> Row:
+@dataclass(frozen=True)
+class _Read:
+    """What a run's row is made of. `columns`: those of its result. `reached`: the step that an unfinished one is at."""
+
+    head: Row
+    columns: Mapping[str, Any]
+    reached: int | None
+    tail: Row
+    environments: Sequence[Environment]
+
+
+def _read(run: RunDir, cell: Mapping[str, Any], axes: Sequence[str]) -> _Read:
     attempts: list[dict[str, Any]] = []
-    result, steps, error = None, None, ""
+    result, reached, error = None, None, ""
     try:
         result, attempts = run.result(), run.attempts()
         state = state_of_run(run, result, attempts)
         run.check_files()
         if attempts and not result:
-            steps, error = reached_step(run), str(attempts[-1].get("error") or "")
+            reached, error = reached_step(run), str(attempts[-1].get("error") or "")
     except RunError as damage:
         result, attempts, state, error = None, [], "damaged", str(damage)
-    row: Row = {"index": cell["index"], "run": run.name, "state": state}
-    row["environments"] = environments_of(result, attempts)
-    row |= {axis_name(path): axis_value(cell["overrides"].get(path)) for path in axes}
-    row |= columns(result or {})
-    if steps and "steps" in row:
-        row["steps"] = steps
-    row["attempts"] = None if state == "damaged" else len(attempts)
-    row["interruptions"] = " ".join(str(a["cause"]) for a in attempts if a.get("cause") not in (None, "DONE"))
+    head: Row = {"index": cell["index"], "run": run.name, "state": state}
+    head |= {axis_name(path): axis_value(cell["overrides"].get(path)) for path in axes}
+    tail: Row = {"attempts": None if state == "damaged" else len(attempts)}
+    tail["interruptions"] = " ".join(str(a["cause"]) for a in attempts if a.get("cause") not in (None, "DONE"))
+    if error:
+        tail["error"] = " ".join(error.split())
+    return _Read(head, (result or {}).get("columns", {}), reached, tail, environments_of(result, attempts))
+
+
+def _row(run: _Read, columns: Iterable[str]) -> Row:
+    own = run.columns or {"steps": run.reached or None}
+    row = {**run.head, **{name: own.get(name) for name in columns}, **run.tail}
     # A value that is not finite says nothing, and JSON has none.
-    row = {
+    return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
     }
-    return {**row, "error": " ".join(error.split())} if error else row
 
 
 def _shown(mark: EnvironmentMark | None) -> str | None:
@@ -148,9 +162,7 @@ def state_of_run(run: RunDir, result: Mapping[str, Any] | None, attempts: Sequen
     attempt's end, in lower case.
     """
     if result:
-        # Earlier versions recorded a run as completed even if its last val loss was not finite.
-        lost = "best" in result and "loss" not in (result["best"] or {"loss": 0})
-        return "diverged" if result.get("outcome") == "diverged" or lost else "done"
+        return "diverged" if result.get("outcome") == "diverged" else "done"
     if attempts and "end" not in attempts[-1] and run.alive():
         return "running"
     if run.cancelled():

@@ -139,6 +139,8 @@ class Measured(TypedDict, total=False):
     """The result of a training, an LR sweep or an evaluation."""
 
     outcome: str
+    # Of the table of results, in this order.
+    columns: dict[str, Number | str]
     environments: list[dict[str, str]]
     steps: Step | None
     epochs: Number

@@ -17,7 +17,7 @@ from typing import Any
 
 from src import hints
 from src.config import yaml_file
-from src.config.schema import Paths
+from src.config.sections import Paths
 from src.errors import DataError, RelayError, RunError
 from src.files import append_lines, replace_file, sync_directory
 from src.log import warn_once

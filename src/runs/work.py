@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from src.config.schema import Paths
+from src.config.sections import Paths
 from src.runs.attempts import Execute
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from src.config.schema import Select
+from src.config.sections import Select
 from src.runs.predictions import PREDICTED, Predictions
 from src.training.measures import metrics_of
 

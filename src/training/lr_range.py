@@ -15,6 +15,7 @@ from src.progress import Reporter, StopCheck
 from src.runs.attempts import Outcome, Publish
 from src.runs.checkpoint_names import list_states
 from src.runs.rundir import RunDir
+from src.training.columns import lr_sweep_columns
 from src.training.lr_figure import draw_lr_run
 from src.training.session import Session
 from src.training.state import state_problem
@@ -91,7 +92,7 @@ class LrRangeTest:
                 # TensorBoard draws scalars over the step only, and the report wants the loss over the rate.
                 self.log.image("lr_finder/loss_over_lr", self.run.figure("lr_finder").read_bytes(), len(self.losses))
         if done:
-            session.finish(result)
+            session.finish({**result, "columns": lr_sweep_columns(result)})
             # Nothing resumes a run whose result is written.
             for path in list_states(self.run.checkpoints):
                 path.unlink()

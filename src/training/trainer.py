@@ -20,6 +20,7 @@ from src.progress import Reporter, StopCheck
 from src.runs.attempts import Outcome, Publish
 from src.runs.predictions import Predictions
 from src.runs.rundir import RunDir
+from src.training.columns import training_columns
 from src.training.crossed import half_scores
 from src.training.examples import examples_png
 from src.training.metrics import evaluate_split
@@ -61,7 +62,8 @@ class Trainer:
             if done:
                 self.log.end(self.state.best, diverged=self.state.diverged)
         if done:
-            self.session.finish(self._result())
+            result = self._result()
+            self.session.finish({**result, "columns": training_columns(self.config.metrics, result)})
         status: Literal["done", "stopped"] = "done" if done else "stopped"
         return Outcome(status, first_step, self.state.step, self.total_steps, round(self.save_s, 3))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config.loading import config_of
-from src.config.schema import Paths
+from src.config.sections import Paths
 from src.errors import RunError
 from src.figures import MUTED, drawing, label_of, new_figure, save_figure, whole_ticks
 from src.results.table import curve_of

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from src.artifacts import better_training_statements
 from src.config.loading import config_of, make_config
-from src.config.schema import Paths, Variant
+from src.config.schema import Variant
+from src.config.sections import Paths
 from src.requests import first_grid_of
 from src.results.improvement import improvement
 from src.results.next_steps import last_epoch_statements

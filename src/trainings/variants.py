@@ -47,8 +47,8 @@ def compare_variants(sweep: SweepDir, expected: Mapping[str, str | None]) -> lis
             "changed": ", ".join(f"{axis_name(path)} {show_value(axis_value(v))}" for path, v in changed.items()),
             "state": row["state"],
             table.select.column: row[table.select.column],
-            "val/loss": row["val/loss"],
-            "train/loss": row["train/loss"],
+            "val/loss": row.get("val/loss"),
+            "train/loss": row.get("train/loss"),
             "gap": gaps[name],
             **({"environment": row["environment"]} if "environment" in row else {}),
         }

@@ -24,6 +24,7 @@ from src.runs.predictions import Predictions, encode_predictions
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.seal import sealed_text
 from src.runs.sweeps import open_sweep
+from src.training.columns import training_columns
 from tests.benchmarks.scale import FakeSite, measure, run, show, write_grid
 
 EPOCHS = 10
@@ -38,6 +39,7 @@ def finish(made: RunDir, pattern: bytes, accuracy: float, more: int = 0) -> None
     best = {"accuracy": accuracy, "loss": loss, "epoch": float(EPOCHS), "step": 1000}
     facts = {"status": "done", "outcome": "completed", "best": best, "epochs": float(EPOCHS), "steps": 1000}
     facts |= {"train": {"loss": loss, "accuracy": accuracy}, "images_per_s": 600.0 + more, "train_seconds": 100.0}
+    facts["columns"] = training_columns(made.config().metrics, facts)
     lines = [{"attempt": 1, "start": 1.0}, {"attempt": 1, "end": 2.0, "cause": "DONE", "first_step": 0}]
     rows = [
         {"step": 100 * epoch, "epoch": float(epoch), "time": 1.0, "val/accuracy": accuracy * epoch / EPOCHS}

@@ -23,6 +23,7 @@ from src.runs.rundir import RunDir
 from src.runs.sweeps import sweeps
 from tests.fork_server import fork_python
 from tests.reporting.conftest import HOSTILE, Project
+from tests.results.test_table import write_training
 from tests.test_hints import hints_in, paste
 
 QUESTIONS = [*(f"D{number}" for number in range(1, 12)), *(f"M{number}" for number in range(10))]
@@ -215,7 +216,7 @@ def test_what_the_search_leaves_open_is_said(copied: Project, language: str, las
     source = json.loads(exported.read_text())
 
     def write(epoch: float, accuracy: float) -> str:
-        run.write_result({**result, "best": {**result["best"], "epoch": epoch}})
+        write_training(run, {**result, "best": {**result["best"], "epoch": epoch}})
         best = {"accuracy": accuracy, "loss": 1.0}
         exported.write_text(json.dumps({**source, "run": "runs/another_1/run", "result": {"best": best}}))
         return copied.report(language)[0].replace("\\", "")

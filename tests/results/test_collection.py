@@ -22,6 +22,7 @@ from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import open_sweep
 from tests.benchmarks.simulation import sweep_of
 from tests.results.test_best_set import Trained
+from tests.results.test_table import write_training
 
 
 def finish(run: RunDir, trained: Trained, number: int) -> None:
@@ -33,7 +34,9 @@ def finish(run: RunDir, trained: Trained, number: int) -> None:
     measured = {"accuracy": row["val/accuracy"], "loss": row["val/loss"]}
     log = [{"step": 5 * e, "epoch": e, "time": 1.0, "val/accuracy": measured["accuracy"] * e / 2} for e in (1, 2)]
     append_lines(run.metrics_file, log)
-    run.write_result({"outcome": "completed", "best": {**measured, "epoch": 2.0, "step": 10}, "steps": 10, "epochs": 2})
+    best = {**measured, "epoch": 2.0, "step": 10}
+    result = {"outcome": "completed", "best": best, "steps": 10, "epochs": 2}
+    write_training(run, result)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from src.runs.predictions import Predictions
 from src.runs.rundir import RunDir
 from src.runs.sweeps import open_sweep
 from src.trainings.variants import compare_variants
+from tests.results.test_table import write_training
 from tests.trainings.test_variants import finished
 
 
@@ -155,7 +156,7 @@ def test_a_metric_that_is_no_mean_over_the_images_is_described_only(small: Calla
     for run, hits in zip(sweep.runs(), (9, 2), strict=True):
         finished(run, hits)
         result = run.result() or {}
-        run.write_result({**result, "best": {**result["best"], "macro_f1": hits / 20}})
+        write_training(run, {**result, "best": {**result["best"], "macro_f1": hits / 20}})
         assert difference_of(run, run, "macro_f1") is None
     _, low = compare_variants(sweep, {})
     assert (low["p_adjusted"], low["low"]) == (None, None)

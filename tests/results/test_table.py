@@ -12,6 +12,7 @@ import pytest
 from src.config.loading import config_of
 from src.config.schema import Config
 from src.errors import RunError
+from src.evaluation.summary import evaluation_columns
 from src.files import append_lines
 from src.requests import best_of_all, evaluation_request, first_grid_of, grid_request, with_best_cell
 from src.results.collection import collect
@@ -21,8 +22,14 @@ from src.results.table_files import print_table, write_rows
 from src.runs.predictions import Predictions, write_predictions
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import open_sweep
+from src.training.columns import training_columns
 
 ALL_METRICS = {"metrics.classification": ["macro_f1", "accuracy", "top5_accuracy"]}
+
+
+def write_training(run: RunDir, result: dict[str, Any]) -> None:
+    """Write the result of a training with its columns, as the trainer does."""
+    run.write_result({**result, "columns": training_columns(run.config().metrics, result)})
 
 
 def finish(run: RunDir, accuracy: float | None, loss: float = 1.0, **more: float) -> None:
@@ -35,17 +42,16 @@ def finish(run: RunDir, accuracy: float | None, loss: float = 1.0, **more: float
     append_lines(
         run.metrics_file, [{"step": 12, "epoch": 2.0, "time": 1.0, "val/accuracy": accuracy or 0.0, "val/loss": loss}]
     )
-    run.write_result(
-        {
-            "outcome": outcome,
-            "best": best,
-            "train": {"loss_epoch": 0.5},
-            "epochs": 2.0,
-            "steps": 12,
-            "images_per_s": 100.0,
-            "train_seconds": 3.0,
-        }
-    )
+    result = {
+        "outcome": outcome,
+        "best": best,
+        "train": {"loss_epoch": 0.5},
+        "epochs": 2.0,
+        "steps": 12,
+        "images_per_s": 100.0,
+        "train_seconds": 3.0,
+    }
+    write_training(run, result)
 
 
 @pytest.fixture
@@ -88,12 +94,31 @@ def test_the_columns_are_the_axes_that_vary_and_the_configured_metrics(
     assert "val/top5_accuracy" in capsys.readouterr().out
 
 
+def test_the_columns_are_those_of_the_results_and_steps_say_how_far_a_run_is(small: Callable[..., Config]) -> None:
+    made, _ = open_sweep(grid_request(small()))
+    first, second, third = made.runs()[:3]
+    axes = ["index", "run", "state", "lr", "num_modules"]
+    assert list(read_table(made).rows[0]) == [*axes, "val/accuracy", "attempts", "interruptions"]
+    first.record_attempt(1, start=1.0)
+    append_lines(first.metrics_file, [{"step": 4, "epoch": 1.0, "time": 1.0}])
+    rows = read_table(made).rows
+    assert list(rows[0]) == [*axes, "val/accuracy", "steps", "attempts", "interruptions"]
+    assert [row["steps"] for row in rows] == [4, None, None, None]
+    second.write_result({"columns": {"val/accuracy": 0.5, "steps": 12, "note": "good"}})
+    third.write_result({"columns": {"val/accuracy": 0.25, "val/loss": 1.0}})
+    rows = read_table(made).rows
+    assert list(rows[0]) == [*axes, "val/accuracy", "steps", "note", "val/loss", "attempts", "interruptions"]
+    assert [row["steps"] for row in rows] == [4, 12, None, None]
+    assert [row["note"] for row in rows] == [None, "good", None, None]
+
+
 def test_an_evaluation_shows_the_configured_metrics(small: Callable[..., Config], tmp_path: Path) -> None:
     (tmp_path / "a.ckpt").write_bytes(b"weights")
     config = small(**ALL_METRICS, evaluation__checkpoint=str(tmp_path / "a.ckpt"))
     made, _ = open_sweep(evaluation_request(config))
     measured = {"accuracy": 0.5, "loss": None, "macro_f1": 0.25, "top5_accuracy": 0.75}
-    made.runs()[0].write_result({"split": "test", "n": 20, "outcome": "diverged", **measured, "checkpoint": "a.ckpt"})
+    result = {"split": "test", "n": 20, "outcome": "diverged", **measured, "checkpoint": "a.ckpt"}
+    made.runs()[0].write_result({**result, "columns": evaluation_columns(config.metrics, result)})
     (row,) = read_table(made).rows
     assert list(row)[3:10] == ["split", "n", "accuracy", "loss", "macro_f1", "top5_accuracy", "checkpoint"]
     assert (row["loss"], row["macro_f1"]) == (None, 0.25)
@@ -142,15 +167,14 @@ def test_the_best_is_that_of_the_metric_and_direction_that_the_configuration_sel
     assert [Table("a", rows, [], select).ranked[0]["index"] for select in selects] == [0, 1, 2]
 
 
-def test_a_loss_that_is_no_number_is_a_state_of_its_own_and_never_the_best(
+def test_a_run_that_diverged_after_a_good_epoch_is_a_state_of_its_own_and_never_the_best(
     sweep: SweepDir, small: Callable[..., Config], tmp_path: Path
 ) -> None:
-    """Earlier versions left out a loss that was not finite, because JSON has no NaN."""
     from src.trainings.comparison import compare_axes
 
     run = sweep.runs()[3]
     finish(run, 0.75)
-    run.write_result({"outcome": "completed", "best": {"accuracy": 0.75, "epoch": 2.0}, "steps": 12})
+    write_training(run, {"outcome": "diverged", "best": {"accuracy": 0.8, "loss": 1.0, "epoch": 2.0}, "steps": 12})
     table = read_table(sweep)
     assert [row["state"] for row in table.rows] == ["done", "done", "diverged", "diverged"]
     best = table.best()

@@ -156,7 +156,8 @@ def test_a_pipeline_shows_an_evaluation_without_a_loss(small: Callable[..., Conf
     weights = tmp_path / "some.ckpt"
     weights.write_bytes(b"weights")
     made = planned(evaluation_request(small(evaluation__checkpoint=str(weights))))
-    made.runs()[0].write_result({"outcome": "diverged", "split": "test", "accuracy": 0.25, "loss": None})
+    measured = {"split": "test", "accuracy": 0.25, "loss": None}
+    made.runs()[0].write_result({"outcome": "diverged", **measured, "columns": measured})
     assert PIPELINE["evaluate"].found(made) == "test accuracy 0.25, loss not finite"
 
 

@@ -105,6 +105,7 @@ def test_a_metrics_row_of_another_shape(sweep: SweepDir, content: object, expect
         ({"status": "done", "best": []}, "best: must be an object"),
         ({"status": "done", "best": {"accuracy": "0.5"}}, "best.accuracy: must be a number or null"),
         ({"status": "done", "suggestion": {"valley": []}}, "suggestion.valley: must be a number or null"),
+        ({"status": "done", "columns": {"val/accuracy": []}}, "columns.val/accuracy: must be a number or null"),
     ],
 )
 def test_a_result_of_another_shape(sweep: SweepDir, content: object, expected: str) -> None:

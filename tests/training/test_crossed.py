@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.config.schema import Config, Select
+from src.config.schema import Config
+from src.config.sections import Select
 from src.runs.predictions import PREDICTED, Predictions, decode_predictions
 from src.training import trainer
 from src.training.crossed import half_scores

@@ -1,15 +1,15 @@
-"""Temporary."""
+"""The columns of the table of results that a run of training or LR sweep fills, as its result.json holds them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 from src.config.schema import Metrics
 
 
-def _training_columns(metrics: Metrics, result: Mapping[str, Any]) -> dict[str, Any]:
+def training_columns(metrics: Metrics, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a training: the metrics of its best epoch, then what else is known about it."""
     best, train = result.get("best") or {}, result.get("train") or {}
     return {
         **{f"val/{name}": best.get(name) for name in metrics.columns},
@@ -23,17 +23,8 @@ def _training_columns(metrics: Metrics, result: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def _lr_sweep_columns(_: Metrics, result: Mapping[str, Any]) -> dict[str, Any]:
+def lr_sweep_columns(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Of an LR sweep: the suggested rates."""
     suggestion = result.get("suggestion") or {}
     suggested = {name: suggestion.get(name) for name in ("steepest", "valley")}
     return {**suggested, "steps": result.get("steps")}
-
-
-def _evaluation_columns(metrics: Metrics, result: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: result.get(name) for name in ("split", "n", *metrics.columns, "checkpoint")}
-
-
-def kind_of(name: str, source: object = "a sweep") -> Any:
-    return SimpleNamespace(
-        columns={"lr_sweep": _lr_sweep_columns, "evaluate": _evaluation_columns}.get(name, _training_columns)
-    )
