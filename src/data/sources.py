@@ -1,7 +1,7 @@
 """Where images come from: the Hub, a local folder, or the synthetic generator. All three end as a folder, read one way.
 
 A Hub data set is downloaded into <dataset.root>/hub and a synthetic one is written in the same layout; then
-src/data/folder.py reads the folder. Importing this module imports neither datasets nor PIL.
+src/data/reading.py reads the folder. Importing this module imports neither datasets nor PIL.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from src.config.schema import Config, Dataset
 from src.data import hub, synthetic
-from src.data.folder import Opened, read_folder
+from src.data.reading import Opened, read_folder
 from src.errors import DataError
 from src.log import log
 from src.user import expanded

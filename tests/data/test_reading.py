@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from src.data import dataset as data
-from src.data.folder import _check_shards
+from src.data.reading import _check_shards
 from src.errors import DataError
 from tests.data.images import make, rewrite, rows_of
 
