@@ -26,3 +26,11 @@ def counted(number: int, noun: str) -> str:
 def shortlist(names: Sequence[str], most: int = 5) -> str:
     """The first `most` names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def brief(error: BaseException) -> str:
+    """One line about the root cause of an error; libraries wrap errors several times."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -25,8 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from src.config.schema import Config
-from src.data import decoding, sources
+from src.data import decoding
 from src.data.decoding import Decoded, EncodedSplit
+from src.data.sources import DataSource, source_of
 from src.errors import DataError
 from src.files import sync_directory
 from src.log import log
@@ -44,16 +45,18 @@ def ensure(config: Config, *, build: bool = True, look_closer: bool = False) -> 
     `look_closer`: built again if the content of a file of the source has changed, and not only sizes and times. Raises
     DataError, also if it is missing and `build` is false.
     """
-    source = sources.resolve(config.dataset)
+    source = source_of(config.dataset)
     identity = {
-        **sources.identity(config, source),
+        "source": source.kind,
+        "name": source.locate(config.dataset.name),
+        **source.identity(config),
         "format": _FORMAT,
         "decoder": decoding.VERSION,
         "resize": list(config.preprocess.resize),
     }
     folder = _place(config, source, identity)
     # Without the lock: a complete cache never changes, and its disk may be read-only.
-    contents = sources.contents(config, source) if look_closer else None
+    contents = source.contents(config) if look_closer else None
     problem = _problem(folder, contents)
     if problem is not None:
         if not build:
@@ -67,7 +70,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """The content of meta.json in a complete cache.
 
     `class_names`, `facts` (see `_decode_split`), `identity`, `files`, `other_splits`: the names of the splits of the
-    source that are not decoded, and `contents`: the digest of its files, see `sources.contents`.
+    source that are not decoded, and `contents`: the digest of its files, see `DataSource.contents`.
     """
     meta: dict[str, Any] = json.loads((folder / "meta.json").read_bytes())
     return meta
@@ -99,12 +102,11 @@ def read_arrays(folder: Path) -> tuple[Arrays, Arrays]:
     return train, valid
 
 
-def _place(config: Config, source: sources.Source, identity: dict[str, Any]) -> Path:
+def _place(config: Config, source: DataSource, identity: dict[str, Any]) -> Path:
     """The cache folder: a readable name, and a key of everything its content depends on."""
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     height, width = config.preprocess.resize
-    name = Path(source.name).name if source.kind == "folder" else source.name
-    readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[-40:].strip("-.")
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", source.label(identity["name"]))[-40:].strip("-.")
     return expanded(config.dataset.root) / "decoded" / f"{readable}-{height}x{width}-{key}"
 
 
@@ -163,7 +165,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _build_unless_whole(
-    config: Config, source: sources.Source, identity: dict[str, Any], folder: Path, contents: str | None
+    config: Config, source: DataSource, identity: dict[str, Any], folder: Path, contents: str | None
 ) -> None:
     """Under the lock: check again, since the previous holder may have built it; remove what a killed process left."""
     problem = _problem(folder, contents)
@@ -195,11 +197,10 @@ def _remove_leftovers(folder: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _build(config: Config, source: sources.Source, identity: dict[str, Any], folder: Path) -> None:
+def _build(config: Config, source: DataSource, identity: dict[str, Any], folder: Path) -> None:
     """Decode both splits into `folder`, and write meta.json last."""
     scratch = folder / "source"
-    names = (config.dataset.split.train, config.dataset.split.valid)
-    class_names, splits, others = sources.open_splits(config, source, names, scratch)
+    class_names, splits, others = source.open_splits(config, scratch)
     facts = {
         role: _decode_split(split, folder, role, config.preprocess.resize, config.dataset.num_workers)
         for role, split in zip(_ROLES, splits, strict=True)
@@ -212,7 +213,7 @@ def _build(config: Config, source: sources.Source, identity: dict[str, Any], fol
         "identity": identity,
         "class_names": class_names,
         "other_splits": others,
-        "contents": sources.contents(config, source),
+        "contents": source.contents(config),
         "facts": facts,
         "files": files,
     }

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from src.data import hub
 from src.errors import DataError
+from src.text import brief
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -105,7 +105,7 @@ class EncodedSplit:
             return decode(encoded or b"", size)
         except Exception as error:  # PIL's decoders raise almost anything on damaged bytes
             raise DataError(
-                f"{self.where}: split {self.name!r}, image {index} cannot be decoded: {hub.brief(error)}; "
+                f"{self.where}: split {self.name!r}, image {index} cannot be decoded: {brief(error)}; "
                 f"replace the file that holds it, or remove the row"
             ) from None
 

@@ -1,15 +1,46 @@
-"""Download of a data set from the Hub, which fails fast without a network."""
+"""Data source: the Hugging Face Hub. A download fails fast without a network."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
-from src.config.schema import Dataset
+from src.config.schema import Config, Dataset
+from src.data.reading import Opened, read_folder
 from src.errors import DataError
 from src.log import log
+from src.text import brief
 from src.user import expanded
 
+_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
 _TIMEOUT_S = 10.0  # for the Hub's first answer
+
+
+def recognizes(name: str) -> bool:
+    """Whether `name` has the form owner/name."""
+    return _NAME.fullmatch(name) is not None
+
+
+def locate(name: str) -> str:
+    """The name itself. Raises DataError if it is not a Hub name."""
+    if not recognizes(name):
+        raise DataError(f"dataset.name: {name!r} is not a Hub name; write owner/name, such as zh-plus/tiny-imagenet")
+    return name
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """The names of the splits, and the revision."""
+    split = config.dataset.split
+    return {"splits": [split.train, split.valid], "revision": config.dataset.revision}
+
+
+def open_splits(config: Config, scratch: Path) -> Opened:
+    """The two splits of the configuration, downloaded into <dataset.root>/hub. Raises DataError."""
+    folder, split = download(config.dataset), config.dataset.split
+    # The Hub's library keeps the content of a data set in blobs/, and links to it from snapshots/<revision>/.
+    linked = folder.parent.parent
+    return read_folder(folder, config.dataset.name, (split.train, split.valid), scratch, whole=True, linked=linked)
 
 
 def download(dataset: Dataset) -> Path:
@@ -65,11 +96,3 @@ def _why_not_online(dataset: Dataset) -> str | None:
     except Exception as error:
         return f"{constants.ENDPOINT} cannot be reached ({brief(error)})"
     return None
-
-
-def brief(error: BaseException) -> str:
-    """One line about the root cause of an error; the Hub's library wraps network errors several times."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

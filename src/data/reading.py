@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src.data import hub
 from src.data.decoding import EncodedSplit
 from src.errors import DataError
+from src.text import brief
 
 
 class Opened(NamedTuple):
@@ -55,7 +55,7 @@ def read_folder(
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{shown}: cannot be read as a data set: {hub.brief(error)}; {_LAYOUT}") from None
+        raise DataError(f"{shown}: cannot be read as a data set: {brief(error)}; {_LAYOUT}") from None
     finally:
         if not with_bars:
             datasets.enable_progress_bars()

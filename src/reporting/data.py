@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from src.checking.text import call_of
+from src.data.sources import source_of
+from src.errors import DataError
 from src.reporting.blocks import Block, Items, Origin, Verdicts
 from src.reporting.report import Report, percent, shown
 
@@ -34,20 +36,10 @@ def data_section(report: Report) -> Iterator[Block]:
 
 
 def _d1(report: Report) -> Iterator[Block]:
-    checks, hub = report.checks(), report.config.dataset
-    name = checks["dataset"]
-    on_hub = name != "synthetic" and not name.startswith((".", "/", "~")) and name.count("/") == 1
-    source = (
-        f"https://huggingface.co/datasets/{name}"
-        if on_hub
-        else report.texts("synthetic")
-        if name == "synthetic"
-        else name
-    )
-    facts: dict[str, object] = {"dataset": name, "source": source}
-    if on_hub and hub.revision:
-        facts["revision"] = hub.revision
-    facts |= {
+    checks = report.checks()
+    facts: dict[str, object] = {
+        "dataset": checks["dataset"],
+        **_origin_of_images(report, checks["dataset"]),
         "input_type": report.texts("input_type"),
         "task": report.texts("task"),
         "input_shape": tuple(checks["input_shape"]),
@@ -55,6 +47,21 @@ def _d1(report: Report) -> Iterator[Block]:
     }
     yield report.facts(facts)
     yield Origin(str(report.checks_file))
+
+
+def _origin_of_images(report: Report, name: str) -> dict[str, str]:
+    """Where the data set `name` comes from: the sentence `source_<kind>` if there is one, and its revision."""
+    dataset = report.config.dataset
+    try:
+        source = source_of(dataset)
+    except DataError:
+        # The report may be written where the folder is not.
+        return {"source": name}
+    sentence = f"source_{source.kind}"
+    facts = {"source": report.texts(sentence, name=name) if report.texts.has(sentence) else name}
+    if "revision" in source.options and dataset.revision:
+        facts["revision"] = dataset.revision
+    return facts
 
 
 def _d2(report: Report) -> Iterator[Block]:

@@ -11,6 +11,7 @@ from src.config import yaml_file
 from src.config.keys import EVALUATION, with_absolute_paths
 from src.config.loading import make_config
 from src.config.schema import Config
+from src.data.sources import source_of
 from src.errors import CheckpointError
 from src.files import read_json
 from src.requests.plan import single
@@ -88,8 +89,7 @@ def _check_same_experiment(path: Path, config: Config) -> None:
 def _images_of(config: Config) -> dict[str, Any]:
     """What names the images of a configuration and their split, equal for equal ones."""
     content = with_absolute_paths("dataset", config.dataset)
-    synthetic = ("synthetic_seed", "synthetic_train_per_class", "synthetic_valid_per_class")
-    names = ("name", "revision", "classes", *(synthetic if content["name"] == "synthetic" else ()))
+    names = ("name", "revision", "classes", *source_of(config.dataset).options)
     split = {f"dataset.split.{name}": value for name, value in content["split"].items()}
     return {**{f"dataset.{name}": content[name] for name in names}, **split}
 

@@ -31,8 +31,9 @@ from src.config.loading import make_config
 from src.config.schema import Config
 from src.data import cache as decoded
 from src.data import dataset as data
-from src.data import sources, synthetic
+from src.data import synthetic
 from src.data.decoding import decode
+from src.data.sources import SOURCES, source_of
 from src.errors import DataError
 from src.log import log
 from src.requests import train_request
@@ -217,10 +218,9 @@ def test_another_size_revision_or_content_is_another_folder(folder: Path, tmp_pa
     assert data.prepare(make(folder, root, size=(16, 20))) != first
     replace_image(folder, "valid", 3, encode(Image.new("RGB", (64, 64))))
     assert data.prepare(make(folder, root)) != first
-    hub = [
-        sources.identity(make("a/b", root, {"dataset.revision": r}), sources.Source("hub", "a/b")) for r in (None, "x")
-    ]
-    assert hub[0] != hub[1]
+    hub = SOURCES["hub"]
+    of_hub = [hub.identity(make("a/b", root, {"dataset.revision": revision})) for revision in (None, "x")]
+    assert of_hub[0] != of_hub[1]
 
 
 def write_bitmaps(folder: Path, first: int) -> None:
@@ -557,25 +557,25 @@ def test_names_are_resolved(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()
     (tmp_path / "owner" / "name").mkdir(parents=True)
-    assert resolve("synthetic") == sources.Source("synthetic", "synthetic")
-    assert resolve("zh-plus/tiny-imagenet") == sources.Source("hub", "zh-plus/tiny-imagenet")
+    assert resolve("synthetic") == ("synthetic", "synthetic")
+    assert resolve("zh-plus/tiny-imagenet") == ("hub", "zh-plus/tiny-imagenet")
     for name in ("images", "./images", str(tmp_path / "images"), "owner/../images"):
-        assert resolve(name) == sources.Source("folder", str(tmp_path / "images"))
-    assert resolve("./owner/name").kind == resolve("owner/name", "folder").kind == "folder"
-    assert resolve("owner/name", "hub").kind == "hub"
-    assert resolve("images", "synthetic").kind == "synthetic"
+        assert resolve(name) == ("folder", str(tmp_path / "images"))
+    assert resolve("./owner/name") == resolve("owner/name", "folder") == ("folder", str(tmp_path / "owner" / "name"))
+    assert resolve("owner/name", "hub") == ("hub", "owner/name")
+    assert resolve("images", "synthetic") == ("synthetic", "synthetic")
 
 
 @pytest.mark.parametrize(
     ("name", "source", "message"),
     [
         ("owner/name", "auto", r"set dataset\.source=folder or dataset\.source=hub"),
-        ("nothing", "auto", "neither a folder nor a Hub name"),
+        ("nothing", "auto", "'nothing' means no data set here; set it to one of: synthetic, a folder, a Hub name"),
         ("./nothing", "auto", "there is no folder"),
         ("nothing/at/all", "auto", "there is no folder"),
         ("nothing", "folder", "there is no folder"),
         ("nothing", "hub", "is not a Hub name"),
-        ("nothing", "zip", "dataset.source: 'zip' is not a source; choose auto, hub, folder, synthetic"),
+        ("nothing", "zip", "dataset.source: 'zip' is not a source; choose auto, synthetic, folder, hub"),
     ],
 )
 def test_names_that_mean_nothing_or_two_things_are_refused(tmp_path, monkeypatch, name, source, message):
@@ -585,8 +585,9 @@ def test_names_that_mean_nothing_or_two_things_are_refused(tmp_path, monkeypatch
         resolve(name, source)
 
 
-def resolve(name: str, source: str = "auto") -> sources.Source:
-    return sources.resolve(make(name, Path("root"), {"dataset.source": source}).dataset)
+def resolve(name: str, kind: str = "auto") -> tuple[str, str]:
+    source = source_of(make(name, Path("root"), {"dataset.source": kind}).dataset)
+    return source.kind, source.locate(name)
 
 
 # The Hub, as a server on this machine
