@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from src.models.registry import NETWORKS
 from tests.conftest import ROOT
 
 LAYERS = {"src": {"src"}, "jobs": {"jobs", "src"}, "hpc": {"hpc", "jobs", "src"}}
@@ -138,6 +139,16 @@ def test_folders_import_one_way() -> None:
             folder
         }
     check_one_way(graph)
+
+
+def test_networks_are_named_in_their_folder_only() -> None:
+    """A network is added with its file and its entry: no other code knows one."""
+    words = {word for name, network in NETWORKS.items() for word in (name, network.module, network.class_name)}
+    words |= {word for network in NETWORKS.values() for word in network.references}
+    files = [path for layer in LAYERS for path in (ROOT / layer).rglob("*") if path.suffix not in ("", ".pyc")]
+    outside = [path for path in files if ROOT / "src" / "models" not in path.parents]
+    assert len(outside) > 200
+    assert [(path, word) for path in outside for word in words if word.lower() in path.read_text().lower()] == []
 
 
 @pytest.mark.parametrize("path", [*(path for path in modules() if path.name == "__init__.py")], ids=name_of)

@@ -24,7 +24,7 @@ them to artifacts/checks/<experiment>/checks.json, whose keys are:
     baselines                       M0   {val, test: {majority_class, majority_accuracy, random_accuracy, chance}}
     layers                          M1   [{name, layer, output, parameters}] in the order of execution
     options                         M1   [{option, value, role, parameters: [{value, parameters}]}] of the network's
-                                         options num_modules and branch_channels, and of those in the grid
+                                         main options, and of those in the grid
     figures                              {classes, examples: file name beside checks.json}
     verdicts                             [{name, holds, what}], see `verdicts`
 """
@@ -44,7 +44,7 @@ from src.config.validation import AXES
 from src.data.dataset import ImageData, ImageSubset, load
 from src.data.loader import TrainLoader, to_network
 from src.data.operations import augmentations, preprocessing
-from src.models.registry import build_model, count_parameters
+from src.models.registry import NETWORKS, build_model, count_parameters
 from src.models.summary import layer_table, option_facts
 from src.training.device import choose_device, compute_reproducibly
 
@@ -144,15 +144,15 @@ def first_batch(config: Config, loader: TrainLoader, device: torch.device) -> di
 
 
 def searched_options(config: Config) -> dict[str, Any]:
-    """M1: the report's two options of the network, and those that the grid searches, with the values to try."""
+    """M1: the main options of the network, and those that the grid searches, with the values to try."""
     searched = {AXES.get(axis, axis): values for axis, values in config.hparams.axes.items()}
     options = {
         path.removeprefix("model."): values
         for path, values in searched.items()
         if path.startswith("model.") and path != "model.type"
     }
-    both = {name: (getattr(config.model, name),) for name in ("num_modules", "branch_channels")}
-    return {**both, **options}
+    main = {name: (getattr(config.model, name),) for name in NETWORKS[config.model.type].main_options}
+    return {**main, **options}
 
 
 def example_images(config: Config, loader: TrainLoader, count: int) -> list[Example]:

@@ -79,7 +79,7 @@ def _size_problems(config: Config) -> Iterable[str]:
         )
     network = config.model.type
     if network in NETWORKS:
-        yield from NETWORKS[network].problems(dict(config.model), size)
+        yield from NETWORKS[network].problems(config.model, size)
     else:
         yield f"model.type: {network!r} is not allowed; allowed: {' or '.join(map(repr, NETWORKS))}"
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from src.models.layers import ACTIVATIONS, make_classifier
-from src.models.options import Model
+from src.models.options import InceptionOptions
 
 
 class InceptionModule(nn.Module):
@@ -20,7 +20,7 @@ class InceptionModule(nn.Module):
     After Szegedy et al., Going Deeper with Convolutions, 2015, with the report's choice of branches.
     """
 
-    def __init__(self, channels: int, model: Model) -> None:
+    def __init__(self, channels: int, model: InceptionOptions) -> None:
         super().__init__()
         activation = ACTIVATIONS[model.activation]
         first, second, third = model.branch_channels
@@ -49,7 +49,7 @@ def _shortcut(channels: int, out: int) -> nn.Module:
 class InceptionNet(nn.Module):
     """Images (B, 3, H, W), normalised -> logits (B, num_classes)."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: InceptionOptions) -> None:
         super().__init__()
         activation = ACTIVATIONS[model.activation]
         width = sum(model.branch_channels)

@@ -6,12 +6,12 @@ from itertools import pairwise
 
 from torch import nn
 
-from src.models.options import Model
+from src.models.options import StackOptions
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
 
 
-def make_classifier(width: int, model: Model) -> nn.Module:
+def make_classifier(width: int, model: StackOptions) -> nn.Module:
     """(B, width) -> logits (B, num_classes): one Linear layer, or a perceptron with `hidden_sizes` before it."""
     if not model.hidden_sizes:
         return nn.Linear(width, model.num_classes)

@@ -1,4 +1,7 @@
-"""The `model` section of the configuration: the options of all networks."""
+"""The `model` section of the configuration: the options of all networks, a class for each network.
+
+A network's code takes its own class, so that mypy finds an option that it reads without declaring it.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,53 @@ from pydantic import Field
 from src.section import Count, Fraction, Section
 
 
-class Model(Section):
-    """The network: `type` chooses it from src/models/registry.py, and the other keys are its options.
-
-    An option that the network does not read changes nothing, and is not part of the content key.
-    """
+class CommonOptions(Section):
+    """The options that every network reads."""
 
     # Any name here: src/config/validation.py compares it with the registry, which imports this file.
     type: str = "inception_multibranch"
     num_classes: Annotated[int, Field(ge=2)] = 200
     input_shape: tuple[Literal[3], Count, Count] = (3, 64, 64)
-    num_modules: Count = 6
-    branch_channels: tuple[Count, Count, Count] = (64, 64, 64)
-    stem_channels: Count = 64
-    hidden_sizes: tuple[Count, ...] | None = None
-    activation: Literal["relu", "gelu", "tanh"] = "relu"
-    dropout: Fraction = 0.0
-    batch_norm: bool = True
-    residual: bool = False
+
+
+class StackOptions(CommonOptions):
+    """Of networks that are a stem, a stack of modules and a classifier. The descriptions are shown by src.checks."""
+
+    num_modules: Count = Field(
+        6,
+        description="the depth: the number of modules one after the other; the image is halved after every second one",
+    )
+    stem_channels: Count = Field(64, description="the channels after the first convolution")
+    hidden_sizes: tuple[Count, ...] | None = Field(None, description="the hidden layers of the classifier")
+    activation: Literal["relu", "gelu", "tanh"] = Field("relu", description="the function after each convolution")
+    dropout: Fraction = Field(
+        0.0, description="the share of features that are set to 0 in training, before the classifier"
+    )
+    batch_norm: bool = Field(
+        True, description="whether every module normalises its output by the statistics of the batch"
+    )
+
+
+class InceptionOptions(StackOptions):
+    """Of src/models/inception.py."""
+
+    branch_channels: tuple[Count, Count, Count] = Field(
+        (64, 64, 64),
+        description="how the channels of a module are shared out between its branches: 1x1, 3x3, pool then 1x1",
+    )
+    residual: bool = Field(False, description="whether every module adds its input to its output")
     # The report's configuration has these two keys, so they must load; only their null values are allowed.
     attention: Literal[False] = False
     rnn: None = None
+
+
+class ResidualOptions(StackOptions):
+    """Of src/models/residual.py."""
+
+
+class Model(InceptionOptions, ResidualOptions):
+    """The network: `type` chooses it from src/models/registry.py, and the other keys are the options of all networks.
+
+    They are in one section, so that one file and one grid can have several networks. An option that the network does
+    not read changes nothing, and is not part of the content key.
+    """

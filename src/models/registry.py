@@ -2,46 +2,50 @@
 
 The login node reads this file, so it imports no torch: a network's own file is imported when the network is built.
 
-To add a network: a file beside this one, an entry in NETWORKS, and its new options, if any, in options.py.
+To add a network: a file beside this one, its options in options.py, and an entry in NETWORKS.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from src.models.options import Model
+from src.models.options import CommonOptions, InceptionOptions, Model, ResidualOptions, StackOptions
 
 if TYPE_CHECKING:
     from torch import nn
 
 # Short labels of options in the names of cells, in their order; the report uses the same.
 LABELS = {"type": "net", "num_modules": "M", "branch_channels": "bc"}
-# The options that every network reads. Each of the others is read by some networks only.
-_COMMON = frozenset({"type", "num_classes", "input_shape"})
 
 
 @dataclass(frozen=True)
 class Network:
     """What the project knows about a network without building it.
 
-    `options`: the keys of the `model` section that it reads, besides the common ones. The others change nothing, so
-    they are not part of a run's content key.
+    `options`: the class of the options that it reads. The others in the `model` section change nothing for it, so they
+    are not part of a run's content key.
+    `module`, `class_name`: the class that `build_model` calls with the `model` section, and where it is.
     `problems`: what is wrong with a `model` section for images of (height, width), as `key path: what, what to set`.
     `faster_channels_last`: the kinds of device on which it trains faster in torch's memory format channels_last.
-    `build`: what `build_model` calls; it imports the network's file.
+    `main_options`: those that the report lists for a training and suggests to change.
+    `references`: what the report cites for it.
     """
 
-    options: frozenset[str]
-    problems: Callable[[Mapping[str, Any], tuple[int, int]], Iterable[str]]
-    build: Callable[[Model], nn.Module]
+    options: type[CommonOptions]
+    module: str
+    class_name: str
+    problems: Callable[[Model, tuple[int, int]], Iterable[str]]
     faster_channels_last: frozenset[str]
+    main_options: tuple[str, ...]
+    references: Mapping[str, str] = field(default_factory=dict)
 
 
 def reads(network: str, option: str) -> bool:
     """Whether `option`, a key of the `model` section, changes anything for `network`."""
-    return option in _COMMON or option in NETWORKS[network].options
+    return option in NETWORKS[network].options.model_fields
 
 
 def content_of(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,7 +58,9 @@ def build_model(model: Model) -> nn.Module:
 
     It maps normalised images, float32 (B, 3, H, W), to logits (B, num_classes).
     """
-    return NETWORKS[model.type].build(model)
+    network = NETWORKS[model.type]
+    built: nn.Module = getattr(importlib.import_module(network.module), network.class_name)(model)
+    return built
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -62,41 +68,30 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
-def _size_problems(model: Mapping[str, Any], size: tuple[int, int]) -> Iterable[str]:
+def _size_problems(model: StackOptions, size: tuple[int, int]) -> Iterable[str]:
     """Both networks halve the image after every second module, except after the last."""
-    modules = model["num_modules"]
-    times = (modules - 1) // 2
+    times = (model.num_modules - 1) // 2
     if min(size) < 2**times:
-        halve = f"{modules} modules halve the image {times} times"
+        halve = f"{model.num_modules} modules halve the image {times} times"
         yield f"model.num_modules: {halve}, too many for {list(size)}; set fewer"
 
 
-def _inception(model: Model) -> nn.Module:
-    from src.models.inception import InceptionNet
-
-    return InceptionNet(model)
-
-
-def _residual_cnn(model: Model) -> nn.Module:
-    from src.models.residual import ResidualCNN
-
-    return ResidualCNN(model)
-
-
-_HEAD = ("num_modules", "stem_channels", "hidden_sizes", "activation", "dropout", "batch_norm")
-
 NETWORKS: Mapping[str, Network] = {
     "inception_multibranch": Network(
-        # Content keys of existing runs hold `attention` and `rnn`, which are constant.
-        options=frozenset({*_HEAD, "branch_channels", "residual", "attention", "rnn"}),
+        options=InceptionOptions,
+        module="src.models.inception",
+        class_name="InceptionNet",
         problems=_size_problems,
-        build=_inception,
         faster_channels_last=frozenset({"cpu", "cuda"}),
+        main_options=("num_modules", "branch_channels"),
+        references={"Inception: Szegedy et al. 2015": "arXiv:1409.4842"},
     ),
     "residual_cnn": Network(
-        options=frozenset(_HEAD),
+        options=ResidualOptions,
+        module="src.models.residual",
+        class_name="ResidualCNN",
         problems=_size_problems,
-        build=_residual_cnn,
         faster_channels_last=frozenset({"cuda"}),
+        main_options=("num_modules",),
     ),
 }

@@ -10,13 +10,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from src.models.layers import ACTIVATIONS, make_classifier
-from src.models.options import Model
+from src.models.options import ResidualOptions
 
 
 class BasicBlock(nn.Module):
     """(B, channels, H, W) -> (B, out, ceil(H / stride), ceil(W / stride))."""
 
-    def __init__(self, channels: int, out: int, stride: int, model: Model) -> None:
+    def __init__(self, channels: int, out: int, stride: int, model: ResidualOptions) -> None:
         super().__init__()
         self.first = _conv(channels, out, 3, stride, model)
         self.second = _conv(out, out, 3, 1, model)
@@ -37,7 +37,7 @@ class ResidualCNN(nn.Module):
     `stem_channels` is the width of the stem and of the first two blocks.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: ResidualOptions) -> None:
         super().__init__()
         width = model.stem_channels
         self.stem = nn.Sequential(_conv(3, width, 3, 1, model), ACTIVATIONS[model.activation]())
@@ -59,7 +59,7 @@ class ResidualCNN(nn.Module):
         return logits
 
 
-def _conv(channels: int, out: int, kernel: int, stride: int, model: Model) -> nn.Sequential:
+def _conv(channels: int, out: int, kernel: int, stride: int, model: ResidualOptions) -> nn.Sequential:
     """A convolution that divides the size by `stride`, then BatchNorm; without BatchNorm it has a bias."""
     # BatchNorm subtracts the mean, so a bias before it has no effect (Ioffe & Szegedy 2015, section 3.2).
     conv = nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, bias=not model.batch_norm)

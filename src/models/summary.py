@@ -11,18 +11,6 @@ from torch import Tensor, nn
 from src.models.options import Model
 from src.models.registry import build_model, count_parameters, reads
 
-# What an option decides, in one sentence each. Any other option is described by its values alone.
-ROLES = {
-    "num_modules": "the depth: the number of modules one after the other; the image is halved after every second one",
-    "branch_channels": "how the channels of a module are shared out between its branches: 1x1, 3x3, pool then 1x1",
-    "stem_channels": "the channels after the first convolution",
-    "hidden_sizes": "the hidden layers of the classifier",
-    "dropout": "the share of features that are set to 0 in training, before the classifier",
-    "batch_norm": "whether every module normalises its output by the statistics of the batch",
-    "residual": "whether every module adds its input to its output",
-    "activation": "the function after each convolution",
-}
-
 
 def layer_table(network: nn.Module, input_shape: Iterable[int]) -> list[dict[str, Any]]:
     """The layers of `network` in the order in which they are executed, measured on one image of `input_shape`.
@@ -109,7 +97,7 @@ def option_facts(model: Model, values: dict[str, Iterable[Any]]) -> list[dict[st
         {
             "option": option,
             "value": _plain(getattr(model, option)),
-            "role": ROLES.get(option, ""),
+            "role": Model.model_fields[option].description or "",
             "parameters": [
                 {"value": _plain(value), "parameters": _parameters(model, option, value)} for value in options
             ],

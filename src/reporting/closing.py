@@ -12,6 +12,7 @@ from src.artifacts import better_training_statements
 from src.config.loading import config_of
 from src.config.yaml_file import dump_yaml
 from src.files import read_lines
+from src.models.registry import NETWORKS
 from src.reporting.blocks import Block, Code, Heading, Items, Paragraph, Verdicts
 from src.reporting.finding import changed_values
 from src.reporting.report import Report
@@ -81,7 +82,7 @@ _REFERENCES = {
     "PyTorch": "https://docs.pytorch.org/docs/stable/",
     "LR range test: Smith 2017": "arXiv:1506.01186",
     "Adam: Kingma & Ba 2015": "arXiv:1412.6980",
-    "Inception: Szegedy et al. 2015": "arXiv:1409.4842",
+    **{what: where for network in NETWORKS.values() for what, where in network.references.items()},
     "Batch normalization: Ioffe & Szegedy 2015": "arXiv:1502.03167",
     "Calibration: Guo et al. 2017": "arXiv:1706.04599",
     "Wilson interval: Wilson 1927": "doi:10.1080/01621459.1927.10502953",

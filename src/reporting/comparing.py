@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from src import hints
-from src.models.registry import reads
+from src.models.registry import NETWORKS
 from src.reporting.blocks import Block, Gap, Origin, Table
 from src.reporting.report import Report, shown, signed, told
 from src.results.ranking import Ranking
@@ -56,9 +56,9 @@ def _suggested(report: Report) -> list[str]:
         "lower_lr": {"train.optimizer.lr": float(f"{optimizer.lr / 2:g}")},
         "higher_weight_decay": {"train.optimizer.weight_decay": float(f"{optimizer.weight_decay * 10 or 1e-4:g}")},
     }
-    for name in ("num_modules", "branch_channels"):
+    for name in NETWORKS[model.type].main_options:
         others = [value for value in report.config.hparams.axes.get(name, ()) if value != getattr(model, name)]
-        if others and reads(model.type, name):
+        if others:
             variants[f"other_{name}"] = {f"model.{name}": others[0]}
     shown_as = ", ".join(
         f"{name}: {{{path}: {list(value) if isinstance(value, tuple) else value}}}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from src.config.loading import config_of
 from src.config.schema import Config
-from src.models.registry import reads
+from src.models.registry import NETWORKS
 from src.reporting.blocks import Block, Origin, Verdicts
 from src.reporting.report import Report, shown
 from src.trainings.overfit import LEAST_ACCURACY, draw_overfit
@@ -112,14 +112,14 @@ def _m3(report: Report) -> Iterator[Block]:
 def training_facts(config: Config) -> dict[str, str]:
     """What the report lists of a training: its rate, weight decay, network options, batch size and length."""
     train, model = config.train, config.model
-    options = {"num_modules": model.num_modules, "branch_channels": list(model.branch_channels)}
+    options = model.model_dump(mode="json")
     return {
         "network": model.type,
         "lr": f"{train.optimizer.lr:g}",
         "weight_decay": f"{train.optimizer.weight_decay:g}",
         "optimizer": train.optimizer.name,
         "scheduler": train.scheduler.name,
-        **{name: shown(value) for name, value in options.items() if reads(model.type, name)},
+        **{name: shown(options[name]) for name in NETWORKS[model.type].main_options},
         "batch_size": shown(train.batch_size),
         "epochs": shown(train.epochs) if train.max_steps is None else f"{train.epochs} (max_steps {train.max_steps})",
         "seed": shown(train.seed),

@@ -127,8 +127,9 @@ class Report:
         return Table(named, list(rows), marked)
 
     def facts(self, values: Mapping[str, object]) -> Items:
-        """A list of facts, each with the sentence `fact_<name>` as its label."""
-        return Items([self.texts("fact", label=self.texts(f"fact_{name}"), value=v) for name, v in values.items()])
+        """A list of facts. Labels: sentences `fact_<name>`; a name without a sentence is shown as it is."""
+        labels = {name: self.texts(f"fact_{name}") if self.texts.has(f"fact_{name}") else name for name in values}
+        return Items([self.texts("fact", label=labels[name], value=value) for name, value in values.items()])
 
     def drawn(self, name: str, draw: Callable[[Path], Path | None], suffix: str = "") -> Iterator[Figure]:
         """The figure `name` as `draw` makes it, with the sentence `figure_<name>`; nothing if it draws nothing."""

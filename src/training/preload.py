@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import importlib
 
+from src.models.registry import NETWORKS
+
 _NAMES = (
     *("src.training.trainer", "src.training.lr_range", "src.artifacts"),
     *(f"PIL.{kind}ImagePlugin" for kind in ("Bmp", "Gif", "Jpeg", "Png", "Ppm")),
@@ -18,5 +20,5 @@ _NAMES = (
 
 def import_all() -> None:
     """Import all of it. Takes seconds."""
-    for name in (*("src.models.inception", "src.models.residual"), *_NAMES):
+    for name in (*(network.module for network in NETWORKS.values()), *_NAMES):
         importlib.import_module(name)

@@ -118,8 +118,8 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise CheckpointError(
             f"{source}: does not fit the configured model: {'; '.join(problems[:3])}{more}. "
-            "Set model.type, model.num_modules, model.branch_channels, model.stem_channels and model.num_classes to "
-            "the values that it was trained with"
+            "Set model.type, model.num_classes and the other options of the network to the values that it was trained "
+            "with"
         )
     network.load_state_dict(given, strict=False)
 
