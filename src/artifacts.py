@@ -17,13 +17,12 @@ from src.config import yaml_file
 from src.config.keys import TRAINING, content_key
 from src.config.loading import config_of, make_config
 from src.config.schema import Config
-from src.config.sections import Paths
-from src.config.sections import Select
+from src.config.sections import Paths, Select
 from src.errors import RelayError, RunError
 from src.files import read_json, replace_file
 from src.log import log
 from src.runs import records
-from src.runs.exports import export_bytes, created
+from src.runs.exports import created, export_bytes
 from src.runs.planned import planned_row
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import sweeps, with_whole_manifests

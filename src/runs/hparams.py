@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from src.config.keys import deciding_sections
-
 from src.config.schema import Config
 from src.config.sections import Select
 from src.config.validation import AXES

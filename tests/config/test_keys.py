@@ -58,5 +58,9 @@ def test_a_run_is_one_unit_of_work_where_steps_end_it(small: Callable[..., Confi
 def test_what_takes_the_same_time_has_one_cost_key(small: Callable[..., Config]) -> None:
     plain = make_config(small().to_dict(), "test")
     assert TRAINING.cost_key(plain) == TRAINING.cost_key(small(train__seed=3, train__optimizer__lr=0.5))
-    others = (small(train__batch_size=8), small(model__num_modules=2), small(dataset__synthetic_seed=0, train__max_steps=4))
+    others = (
+        small(train__batch_size=8),
+        small(model__num_modules=2),
+        small(dataset__synthetic_seed=0, train__max_steps=4),
+    )
     assert len({TRAINING.cost_key(each) for each in (plain, *others)}) == 4

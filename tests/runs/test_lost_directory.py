@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import gzip
 import shutil
 import threading
@@ -17,7 +16,6 @@ from hpc.recovery.reconcile import classify_runs
 from hpc.submission.here import execute_here
 from hpc.submission.prepare import prepare_inputs
 from jobs.grid import GRID
-from src.config import yaml_file
 from src.config.schema import Config
 from src.errors import RunError
 from src.progress import PlainReporter, Reporter, StopCheck
@@ -86,7 +84,9 @@ def test_what_the_sweep_does_not_have_any_more_is_said_before_a_slice_is_used(
     shutil.rmtree(run.path)
     (blocked,) = (by_state := classify_runs(sweep, {})).blocked.items()
     assert blocked[0] == run
-    assert "is missing or damaged, and so is its copy in configs.jsonl.gz; restore it, or start over: " in str(blocked[1])
+    assert "is missing or damaged, and so is its copy in configs.jsonl.gz; restore it, or start over: " in str(
+        blocked[1]
+    )
     assert len(by_state.to_submit) == 3
     assert not run.path.exists()
 
