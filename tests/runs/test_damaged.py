@@ -266,9 +266,7 @@ def commands_of(place: Path) -> dict[str, Callable[[], object]]:
         "cancel": lambda: manage.cancel("all", config=config),
         "retry": lambda: retry.retry(load().paths, label, "h100-mig", None),
         "grid --dry-run": lambda: grid(config=config, cluster="h100-mig", dry_run=True),
-        "train --best": lambda: submit.command_of(WORKS["train"])(
-            config=config, cluster="local", best=True, unfinished=True, dry_run=True
-        ),
+        "train --best": lambda: train(config=config, cluster="local", best=True, unfinished=True, dry_run=True),
         "compare": lambda: compare_runs.main("compare", config=config),
         "neighbours": lambda: compare_runs.main(run.parent.name, config=config),
         "report": lambda: report.main(config=config),
