@@ -29,6 +29,7 @@ AXES: Mapping[str, str] = {
     "batch_norm": "model.batch_norm",
     "residual": "model.residual",
 }
+_SHORT_NAMES = {path: name for name, path in AXES.items()}
 # The name of the training that the variants of `compare` differ from.
 BASE = "base"
 # Sections that do not change what a single cell computes, so a grid cannot search them.
@@ -143,6 +144,11 @@ def _is_searchable(path: str) -> bool:
             return False
         schema = section_of(fields[name].annotation)
     return True
+
+
+def axis_name(path: str) -> str:
+    """The short name of a key path, or the path itself if it has none."""
+    return _SHORT_NAMES.get(path, path)
 
 
 def plain(value: Any) -> Any:

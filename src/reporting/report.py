@@ -11,6 +11,7 @@ from typing import Any
 from src import hints
 from src.artifacts import checks_folder
 from src.config.schema import Config
+from src.config.validation import axis_name
 from src.errors import RelayError
 from src.files import read_json
 from src.reporting.blocks import Block, Comment, Figure, Gap, Heading, Items, Origin, Paragraph, Table
@@ -18,8 +19,8 @@ from src.reporting.finding import Found, Sweeps, changed_values
 from src.reporting.records import CHECKS
 from src.reporting.texts import Texts
 from src.results.terminal import show_value
+from src.runs.axes import axis_value
 from src.runs.environment import environment_marks, environments_of
-from src.runs.hparams import axis_name, axis_value
 from src.runs.rundir import RunDir
 from src.text import shortlist
 

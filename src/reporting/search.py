@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from src.config.loading import config_of
+from src.config.validation import axis_name
 from src.reporting.blocks import Block, Origin, Paragraph
 from src.reporting.effects import best_set_blocks, early_blocks, effects_blocks, seed_blocks
 from src.reporting.finding import Found
@@ -16,8 +17,8 @@ from src.results.answer import Answer
 from src.results.collection import answer_of_sweep, curves_of_sweep, draw_answer
 from src.results.early import how_early
 from src.results.improvement import improvement
-from src.results.table import SEED_AXIS, Row
-from src.runs.hparams import axis_name
+from src.results.table import Row
+from src.runs.axes import SEED_AXIS
 
 # Of a grid's table; table.md of the sweep has all of them.
 _MOST_ROWS = 60

@@ -17,7 +17,8 @@ from src.results.collection import answer_of_sweep
 from src.results.ranking import Ranking
 from src.results.settings import SettingResults
 from src.results.statements import BestSet
-from src.results.table import SEED_AXIS, Row
+from src.results.table import Row
+from src.runs.axes import SEED_AXIS
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request, find_sweep
 from src.text import counted, shortlist

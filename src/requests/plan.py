@@ -10,6 +10,7 @@ from typing import Any
 from src.config import yaml_file
 from src.config.keys import Facts, name_of_images, with_absolute_paths
 from src.config.schema import Config
+from src.config.validation import axis_name
 from src.runs.cells import Cell
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request
@@ -73,6 +74,7 @@ class Plan:
             self._base.to_dict(),
             extra=extra,
             origin=origin,
+            axis_names={path: axis_name(path) for cell in self.cells for path in cell.overrides},
             inputs=hashlib.sha256(dataset.encode()).hexdigest()[:16],
             inputs_name=name_of_images(self._base),
             prepare=self._prepare_images,

@@ -53,8 +53,8 @@ from src.results.noise import Noise, noise_of
 from src.results.seeds import seed_rows
 from src.results.settings import SettingResults, settings_of
 from src.results.statements import BestSet, Say, best_set_statements, digits, effect_statements, english
-from src.results.table import SEED_AXIS, Row, Table
-from src.runs.hparams import axis_key
+from src.results.table import Row, Table
+from src.runs.axes import SEED_AXIS, axis_key
 from src.runs.predictions import Predictions
 
 SCHEMA = 2

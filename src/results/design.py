@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from src.runs.hparams import axis_key
+from src.runs.axes import axis_key
 
 if TYPE_CHECKING:
     import numpy as np

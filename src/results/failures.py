@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.results.design import LEAST_DEGREES, Design
 from src.results.table import Row, Table
-from src.runs.hparams import axis_key
+from src.runs.axes import axis_key
 
 if TYPE_CHECKING:
     import numpy as np

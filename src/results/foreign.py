@@ -14,7 +14,7 @@ from src.results.foreign_metric import metric_of
 from src.results.foreign_runs import ForeignRun, Series, read_runs
 from src.results.ranking import Direction, Ranking, ranking_of, words_of
 from src.results.table import Row, Table
-from src.runs.hparams import axis_key
+from src.runs.axes import axis_key
 from src.text import counted, shortlist
 
 

@@ -10,8 +10,7 @@ from typing import Any
 from src.results.event_values import value_in
 from src.results.foreign_runs import ForeignRun
 from src.results.ranking import words_of
-from src.results.table import SEED_AXIS
-from src.runs.hparams import axis_key
+from src.runs.axes import SEED_AXIS, axis_key
 from src.text import shortlist
 
 # Columns of tables with another meaning.

@@ -27,7 +27,7 @@ from src.results.design import levels_of
 from src.results.early import Curve, epochs_trained, how_early
 from src.results.effects import Effects, Level, shown_level
 from src.results.table import Row, Table
-from src.runs.hparams import axis_key
+from src.runs.axes import axis_key
 
 _MOST_PANELS = 6
 # An axis with more levels than these is left out: nobody could read it. effects.md has all of them.

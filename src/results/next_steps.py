@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from src.results.statements import Say
-from src.results.table import SEED_AXIS, Row, Table
+from src.results.table import Row, Table
 from src.results.terminal import show_value
-from src.runs.hparams import axis_key
+from src.runs.axes import SEED_AXIS, axis_key
 
 # Of two values, one is always at the edge, whatever the results are.
 _LEAST_VALUES = 3

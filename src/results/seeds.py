@@ -8,7 +8,8 @@ from typing import Any
 from src.results.intervals import LEVEL, around
 from src.results.noise import Noise
 from src.results.settings import SettingResults
-from src.results.table import SEED_AXIS, Table
+from src.results.table import Table
+from src.runs.axes import SEED_AXIS
 
 
 def seed_rows(table: Table, settings: Sequence[SettingResults], noise: Noise) -> list[dict[str, Any]]:

@@ -12,13 +12,12 @@ from src.config.sections import select_of
 from src.errors import RunError
 from src.results.ranking import Ranking, ranking_of
 from src.runs.attempts import reached_step
+from src.runs.axes import SEED_AXIS, axis_key, axis_value, varying_paths
 from src.runs.environment import Environment, EnvironmentMark, environment_marks, environments_of
-from src.runs.hparams import axis_key, axis_name, axis_value, varying_paths
 from src.runs.rundir import RunDir, SweepDir
 
 Row = dict[str, Any]
 Setting = tuple[Hashable, ...]
-SEED_AXIS = axis_name("train.seed")
 # The last two are those of other programs' logs, see src/results/foreign.py.
 _NOT_COMPARED = ("diverged", "partial", "rerun")
 
@@ -110,7 +109,7 @@ def read_table(sweep: SweepDir) -> Table:
     if marks:
         rows = [{**row, "environment": _shown(marks.get(row["run"]))} for row in rows]
     ranking = ranking_of(select.column, select.direction, (row.get(select.column) for row in rows))
-    return Table(sweep.name, rows, [axis_name(path) for path in axes], ranking)
+    return Table(sweep.name, rows, [sweep.axis_name(path) for path in axes], ranking)
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def _read(run: RunDir, cell: Mapping[str, Any], axes: Sequence[str]) -> _Read:
     except RunError as damage:
         result, attempts, state, error = None, [], "damaged", str(damage)
     head: Row = {"index": cell["index"], "run": run.name, "state": state}
-    head |= {axis_name(path): axis_value(cell["overrides"].get(path)) for path in axes}
+    head |= {run.sweep().axis_name(path): axis_value(cell["overrides"].get(path)) for path in axes}
     tail: Row = {"attempts": None if state == "damaged" else len(attempts)}
     tail["interruptions"] = " ".join(str(a["cause"]) for a in attempts if a.get("cause") not in (None, "DONE"))
     if error:

@@ -75,6 +75,7 @@ class Meta(TypedDict, total=False):
     config: Required[Sections]
     call: Required[Call]
     inputs: Required[str]
+    axis_names: Required[dict[str, str]]
     tag: str
     cells: Annotated[int, Field(ge=0)] | None
     code: Code

@@ -197,6 +197,11 @@ class SweepDir(SweepPaths):
         """The name of its kind, see src/runs/kinds.py."""
         return str(self.meta()["kind"])
 
+    def axis_name(self, path: str) -> str:
+        """What tables and figures call a key path of the cells' overrides."""
+        names: dict[str, str] = self.meta()["axis_names"]
+        return names.get(path, path)
+
     def cells(self) -> list[dict[str, Any]]:
         """index, name, key and overrides of every cell, in order; also `data`, the digest of its images, if known.
 

@@ -50,6 +50,8 @@ class Request:
     `config`: the configuration that they came from, as plain values, which sweep.yaml keeps. `extra` distinguishes
     requests whose cells are equal. `origin`: the sweep and run that the cells were derived from, and its result.
 
+    `axis_names`: what tables call the key paths of overrides that they do not call by the path itself.
+
     `inputs`: equal for requests on the same data; what is requested next on it goes where this went. `inputs_name`:
     what messages call it. `prepare`: bring the data of all cells here, because compute nodes often have no network;
     returns a digest of it for each cell by name. With true, it looks at the content of files that seem unchanged.
@@ -66,6 +68,7 @@ class Request:
     config: Mapping[str, Any]
     extra: str = ""
     origin: Mapping[str, Any] | None = None
+    axis_names: Mapping[str, str] = field(default_factory=dict)
     inputs: str = ""
     inputs_name: str = "its data"
     prepare: Callable[[bool], Mapping[str, str]] = _no_inputs
@@ -225,6 +228,7 @@ def _write_sweep(draft: SweepDir, request: Request, code_root: Path | None) -> N
         **({"origin": dict(request.origin)} if request.origin else {}),
         "call": hints.to_keep(request.kind),
         "inputs": request.inputs,
+        "axis_names": dict(request.axis_names),
         "config": dict(request.config),
     }
     replace_file(draft.meta_file, yaml_file.dump_yaml(meta))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from src.config.sections import Select
-from src.runs.hparams import Hparam, Hparams
+from src.training.hparams import Hparam, Hparams
 
 
 def best_tag(column: str) -> str:

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from src.config.schema import Config
 from src.errors import RunError
 from src.files import append_lines, encode_lines, remove_leftovers, replace_file
-from src.runs.hparams import hparams_of
 from src.runs.rundir import RunDir
 from src.training.event_file import EventFile
+from src.training.hparams import hparams_of
 from src.training.hparams_summary import best_scalars, end_summary, start_summaries
 
 

@@ -11,7 +11,7 @@ from src.figures import drawing, in_legend, new_figure, save_figure, whole_ticks
 from src.results.collection import answer_of_sweep
 from src.results.table import Row, curve_of
 from src.results.terminal import show_value
-from src.runs.hparams import axis_value
+from src.runs.axes import axis_value
 from src.runs.rundir import RunDir, SweepDir
 
 

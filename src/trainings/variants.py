@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from src.config.validation import BASE
+from src.config.validation import BASE, axis_name
 from src.results.intervals import Interval
 from src.results.pairs import UNPAIRED, Difference, Verdict, described, difference_of, told, verdicts
 from src.results.table import Row, Table, read_table
 from src.results.terminal import show_value
-from src.runs.hparams import axis_name, axis_value
+from src.runs.axes import axis_value
 from src.runs.rundir import RunDir, SweepDir
 from src.trainings.training_figure import loss_gaps
 

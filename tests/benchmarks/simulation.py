@@ -23,7 +23,8 @@ from src.results.failures import find_outliers
 from src.results.image_scores import ImageGroup
 from src.results.noise import Noise, noise_of
 from src.results.ranking import Ranking
-from src.results.table import SEED_AXIS, Row, Table
+from src.results.table import Row, Table
+from src.runs.axes import SEED_AXIS
 from src.runs.predictions import Predictions
 
 Random = np.random.Generator

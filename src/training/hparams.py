@@ -1,21 +1,20 @@
-"""The hyperparameters of a run under the names that tables and TensorBoard show."""
+"""The hyperparameters of a run under the names that TensorBoard shows."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from src.config.keys import deciding_sections
 from src.config.schema import Config
 from src.config.sections import Select
-from src.config.validation import AXES
+from src.config.validation import axis_name
+from src.runs.axes import axis_value, varying_paths
 from src.runs.rundir import RunDir
 
 # The only types that TensorBoard accepts for a hyperparameter.
 Hparam = bool | int | float | str
-_SHORT_NAMES = {path: name for name, path in AXES.items()}
 _SEED = "train.seed"
 
 
@@ -32,32 +31,6 @@ class Hparams:
     schema: Mapping[str, Sequence[Hparam]]
     metrics: Sequence[str]
     select: Select
-
-
-def axis_name(path: str) -> str:
-    """The short name of a key path, or the path itself if it has none."""
-    return _SHORT_NAMES.get(path, path)
-
-
-def axis_value(value: Any) -> Any:
-    """A value of an axis as tables show it: a list as 64-64-64."""
-    return "-".join(map(str, value)) if isinstance(value, list) else value
-
-
-def axis_key(value: Any) -> Hashable:
-    """Equal for values of an axis that are the same: numbers by their value, all others by their type and text, so that
-    null, "None", 0 and false are four values.
-    """
-    if type(value) is int or (type(value) is float and math.isfinite(value)):
-        return value
-    # A value may be a list or a section, which no set can hold.
-    return f"{type(value).__name__} {value}"
-
-
-def varying_paths(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The key paths whose values differ between the cells of a manifest, in the order of the overrides."""
-    paths = dict.fromkeys(path for cell in cells for path in cell["overrides"])
-    return [path for path in paths if len({axis_key(cell["overrides"].get(path)) for cell in cells}) > 1]
 
 
 def hparams_of(run: RunDir, config: Config) -> Hparams:

@@ -10,9 +10,9 @@ from src.config.schema import Config
 from src.progress import PlainReporter
 from src.requests import grid_request, train_request
 from src.requests.plan import Plan
-from src.runs.hparams import hparams_of
 from src.runs.rundir import RunDir
 from src.runs.sweeps import open_sweep
+from src.training.hparams import hparams_of
 from src.training.trainer import train
 
 
