@@ -46,7 +46,7 @@ def check_association(site: SiteFacts, profile: Profile) -> list[Line]:
     own = own_association(site, profile)
     if own is None:
         named = f"account {profile.account}" if profile.account else "default account"
-        finding = f"accounting knows no {named} of this user"
+        finding = f"accounting has no {named} for this user"
         known = ", ".join(sorted({a.account for a in site.associations}))
         if not site.settings.enforced:
             return [Line("ok", "account", f"{finding}, and the site does not require one")]

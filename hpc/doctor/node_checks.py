@@ -66,7 +66,7 @@ def _locks_line(files: Mapping[str, Any], node_lock: str) -> Line:
     results = (files["asker_lock"], files["own_lock"], node_lock)
     if results != ("refused", "taken", "refused"):
         return Line("problem", "node: locks", f"flock across machines gives {', '.join(results)}", _ELSEWHERE)
-    return Line("ok", "node: locks", "a lock that is held here is refused there, and the reverse")
+    return Line("ok", "node: locks", "a lock that is held here is refused there, and vice versa")
 
 
 def _files_lines(files: Mapping[str, Any], clock_s: float) -> list[Line]:

@@ -97,7 +97,7 @@ def describe_network() -> dict[str, str]:
     endpoint = urllib.parse.urlsplit(constants.ENDPOINT)
     proxy = urllib.request.getproxies().get(endpoint.scheme)
     if proxy and not urllib.request.proxy_bypass(endpoint.netloc):
-        # Without what stands before the @: it may be a user name and a password.
+        # Without the part before the @, which may be a user name and a password.
         target = urllib.parse.urlsplit(proxy)
         what = f"{constants.ENDPOINT} through the proxy {proxy.rpartition('@')[2]}"
     else:

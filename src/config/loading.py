@@ -67,7 +67,7 @@ def variant_overrides(variant: Variant) -> dict[str, Any]:
 def _variant_problems(config: Config, *, overridden: bool) -> Iterator[str]:
     """The problems that are seen only in the configuration of a variant.
 
-    Not whether it is the base, if that was `overridden` for one call, which may be another command's.
+    If the base was `overridden` for one call, a variant may equal it: the call may be one that reads no variants.
     """
     variants, seen = Variants(config, "compare.variants"), {BASE: config}
     for name, variant in config.compare.variants.items():

@@ -24,7 +24,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section model in a field's annotation, including optional sections; None if the field is no section."""
+    """The section model in a field's annotation, including optional sections; None if the field is not a section."""
     options = [annotation, *getattr(annotation, "__args__", ())]
     return next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None)
 

@@ -30,7 +30,7 @@ _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 def _check_nodes(node: yaml.Node, depth: int, sizes: dict[yaml.Node, int], open_: set[yaml.Node]) -> int:
     """The number of values in the document below `node`. Raises ConfigError for anything that is not allowed."""
     if node in open_:
-        raise _refusal(node, "an anchor that holds an alias of itself has no end; write the values out")
+        raise _refusal(node, "this anchor contains an alias of itself; write the values out")
     if node in sizes:
         return sizes[node]
     if depth > _MAX_DEPTH:
@@ -38,7 +38,7 @@ def _check_nodes(node: yaml.Node, depth: int, sizes: dict[yaml.Node, int], open_
     kind = node.tag.removeprefix(_TAG)
     if kind not in _TAGS[type(node)]:
         name = f"!!{kind}" if node.tag.startswith(_TAG) else node.tag
-        raise _refusal(node, f"the tag {name} is not allowed here; leave it away, and write plain values")
+        raise _refusal(node, f"the tag {name} is not allowed here; remove it and write a plain value")
     if isinstance(node, yaml.ScalarNode):
         _check_scalar(kind, node)
         return 1
@@ -46,7 +46,7 @@ def _check_nodes(node: yaml.Node, depth: int, sizes: dict[yaml.Node, int], open_
     children = _children(node) if isinstance(node, yaml.MappingNode) else node.value
     size = 1 + sum(_check_nodes(child, depth + 1, sizes, open_) for child in children)
     if size > _MAX_VALUES:
-        raise _refusal(node, f"aliases make more than {_MAX_VALUES:,} values of it")
+        raise _refusal(node, f"its aliases expand to more than {_MAX_VALUES:,} values")
     open_.remove(node)
     sizes[node] = size
     return size
@@ -56,7 +56,7 @@ def _children(node: yaml.MappingNode) -> Iterator[yaml.Node]:
     for key, value in node.value:
         if key.tag != f"{_TAG}merge":
             if key.tag != f"{_TAG}str":
-                raise _refusal(key, "a key must be a text; write it in quotes")
+                raise _refusal(key, "a key must be a string; put it in quotes")
             yield key
         yield value
 
@@ -64,7 +64,7 @@ def _children(node: yaml.MappingNode) -> Iterator[yaml.Node]:
 def _check_scalar(kind: str, node: yaml.ScalarNode) -> None:
     text = node.value
     if kind == "str" and ("\0" in text or any("\ud800" <= character <= "\udfff" for character in text)):
-        raise _refusal(node, "holds what is no character of a text (NUL, or half of a surrogate pair)")
+        raise _refusal(node, "contains an invalid character (NUL, or half of a surrogate pair)")
     if kind == "bool" and text.lower() not in yaml.constructor.SafeConstructor.bool_values:
         raise _refusal(node, f"{text!r:.80} is neither true nor false")
     if kind == "float" and not _FLOAT.match(text):
@@ -92,7 +92,7 @@ class _UniqueKeys(yaml.constructor.SafeConstructor):
             line = key_node.start_mark.line + 1
             if key_node.value in lines:
                 raise ConfigError(
-                    f"key {key_node.value!r} stands twice, on lines {lines[key_node.value]} and {line}; keep one"
+                    f"duplicate key {key_node.value!r} on lines {lines[key_node.value]} and {line}; keep one of them"
                 )
             lines[key_node.value] = line
         return super().construct_mapping(node, deep=deep)
@@ -157,7 +157,7 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Read a YAML file whose top level is a mapping with text keys. Raises ConfigError."""
+    """Read a YAML file whose top level is a mapping with string keys. Raises ConfigError."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -90,7 +90,7 @@ def _why_not_online(dataset: Dataset) -> str | None:
         ) from None
     except errors.RepositoryNotFoundError:
         raise DataError(
-            f"{_shown(dataset)}: {constants.ENDPOINT} has no such data set, or not for you; check the name, "
+            f"{_shown(dataset)}: {constants.ENDPOINT} has no such data set, or you may not read it; check the name, "
             f"set HF_TOKEN if it is private, HF_ENDPOINT if it is elsewhere, or use a local folder"
         ) from None
     except Exception as error:

@@ -139,8 +139,8 @@ def _check_shards(files: Iterable[str], where: str) -> None:
         examples = [found[0][1] for found in by_total.values()]
         if len(by_total) > 1 or others:
             raise DataError(
-                f"{where}: {' and '.join([*examples, *others][:2])} are not of one generation; "
-                "remove the files that do not belong to it"
+                f"{where}: {' and '.join([*examples, *others][:2])} are from different versions of the split; "
+                "remove the files of all but one"
             )
         ((total, found),) = by_total.items()
         _check_complete(total, found, where)
@@ -151,14 +151,14 @@ def _check_complete(total: int, found: Sequence[tuple[int, str]], where: str) ->
     twice, copies = numbers.most_common(1)[0]
     if copies > 1:
         names = [name for number, name in found if number == twice]
-        raise DataError(f"{where}: {names[0]} and {names[1]} have the same number; remove the one of another copy")
+        raise DataError(f"{where}: {names[0]} and {names[1]} have the same number; remove the file of the other copy")
     # Some programs count from 1.
     first = 0 if 0 in numbers or total not in numbers else 1
     expected = range(first, first + total)
     missing = next((number for number in expected if number not in numbers), None)
     if missing is not None:
         raise DataError(
-            f"{where}: has {len(found)} of the {total} files of which {found[0][1]} is one; number {missing} is "
+            f"{where}: has {len(found)} of the {total} files that {found[0][1]} belongs to; number {missing} is "
             "missing; complete the copy or the download"
         )
     if len(found) > total:

@@ -109,7 +109,7 @@ def why_blocked(attempts: Attempts) -> Blocked | None:
             detail = f"{used} times, {facts.budget} are allowed" if facts.budget else "not retried automatically"
             return Blocked(cause, detail, facts.advice)
     if _is_stuck(counted):
-        return Blocked("NO_PROGRESS", "no step done in its last attempts", f"{_MORE_TIME}, or lower its signal_lead_s")
+        return Blocked("NO_PROGRESS", "no step in its last attempts", f"{_MORE_TIME}, or lower its signal_lead_s")
     return None
 
 

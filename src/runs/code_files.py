@@ -16,8 +16,8 @@ def code_files(root: Path) -> list[str]:
     """The Python and YAML files below `root`, as paths from there, in order.
 
     Not what editors and file systems leave between them: hidden files and folders, backups, caches, and every other
-    name that is no identifier (of a YAML file, identifiers with dots between them: `texts.en.yaml`). Links are
-    followed, as Python follows them. Raises RunError if a file cannot be code: it is no regular file, its link
+    name that is not an identifier (of a YAML file, identifiers with dots between them: `texts.en.yaml`). Links are
+    followed, as Python follows them. Raises RunError if a file cannot be code: it is not a regular file, its link
     leads nowhere, or it cannot be read.
     """
     return sorted(name for layer in LAYERS for name in _below(root, layer, frozenset()))

@@ -57,4 +57,4 @@ def is_folder_locked(runs_dir: Path) -> bool:
 
 def unwritable(runs_dir: Path, error: OSError) -> RunError:
     """The error for a runs directory that this user cannot write."""
-    return RunError(f"{runs_dir}: cannot be written: {error.strerror}; set paths.runs_dir to a folder that can")
+    return RunError(f"{runs_dir}: cannot be written: {error.strerror}; set paths.runs_dir to a writable folder")

@@ -26,7 +26,7 @@ class Predictions:
     (N,). `images`: a digest, equal for the same images in the same order, see src/data/dataset.py.
 
     `crossed`: the same images, each as predicted at an epoch that it did not select: those at even positions at the
-    epoch that is the best one on the odd positions, and the reverse. None if no epoch was selected.
+    epoch that is the best one on the odd positions, and vice versa. None if no epoch was selected.
     """
 
     label: NDArray[np.int64]

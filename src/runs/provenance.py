@@ -21,7 +21,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 class _GitError(Exception):
-    """Git cannot say what is asked. The message is its reason."""
+    """Git could not answer. The message says why."""
 
 
 @functools.cache

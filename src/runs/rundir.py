@@ -83,7 +83,7 @@ class RunDir(RunPaths):
         rows = read_lines(self.metrics_file, records.METRICS)
         self.check_files(self.metrics_file)
         if any(after["step"] < before["step"] for before, after in itertools.pairwise(rows)):
-            raise RunError(f"{self.metrics_file}: its steps go back; {records.METRICS.advice}")
+            raise RunError(f"{self.metrics_file}: its steps decrease; {records.METRICS.advice}")
         return rows
 
     def predictions(self) -> Predictions | None:

@@ -1,7 +1,7 @@
 """The seal of a finished run: digests in result.json of the result itself and of the files that belong to it.
 
 All of them are of one attempt. A file that was damaged, edited or exchanged later does not fit its digest, and is not
-believed. A file that is gone is no damage: users remove what they no longer need.
+believed. A missing file is not damage: users remove what they no longer need.
 """
 
 from __future__ import annotations

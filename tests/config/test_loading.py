@@ -68,7 +68,7 @@ def test_an_axis_that_would_undo_another_setting_is_refused(axis: str, other: st
 
 @pytest.mark.parametrize("section", ["hparams", "refine", "lr_finder"])
 @pytest.mark.parametrize("tag", [".hid", "../evil", "a/b", "a\nb", "a\n", "a" * 65, "-f", "", "ä", "a b"])
-def test_a_tag_that_is_no_folder_name_is_refused(section: str, tag: str) -> None:
+def test_a_tag_that_is_not_a_folder_name_is_refused(section: str, tag: str) -> None:
     with pytest.raises(ConfigError, match=rf"{section}\.tag: .* is not allowed; it names a folder"):
         make_config({section: {"tag": tag}}, "test")
 
@@ -113,9 +113,9 @@ def test_a_text_that_nests_too_deep_is_refused_and_ends_nothing(depth: int) -> N
         ("18446744073709551616", "'18446744073709551616' is not a whole number from"),
         ("-9223372036854775809", "is not a whole number from"),
         ("1" + "0" * 5000, "is not a whole number from"),
-        ('"\\0"', "no character"),
-        ('"\\ud800"', "no character"),
-        ("{1: 2}", "a key must be a text"),
+        ('"\\0"', "contains an invalid character"),
+        ('"\\ud800"', "contains an invalid character"),
+        ("{1: 2}", "a key must be a string"),
         ("[" * 60 + "]" * 60, "nested deeper than 50 levels"),
         (
             "[&a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"
@@ -123,12 +123,12 @@ def test_a_text_that_nests_too_deep_is_refused_and_ends_nothing(depth: int) -> N
                 f", &{name} [{', '.join(['*' + before] * 10)}]" for before, name in zip("abcdef", "bcdefg", strict=True)
             )
             + "]",
-            "aliases make more than 5,000,000 values",
+            "aliases expand to more than 5,000,000 values",
         ),
     ],
 )
 @pytest.mark.parametrize("filling", ["", "# to be read by the other of the two loaders\n" * 500], ids=["short", "long"])
-def test_what_no_configuration_can_hold_is_refused_with_its_line(value: str, expected: str, filling: str) -> None:
+def test_a_value_that_is_not_allowed_is_refused_with_its_line(value: str, expected: str, filling: str) -> None:
     line = 2 + filling.count("\n")
     with pytest.raises(ConfigError) as caught:
         yaml_file.parse_yaml(f"{filling}train:\n  seed: {value}\n", "some.yaml")
@@ -148,8 +148,7 @@ def test_a_duplicate_key_is_refused_with_both_lines(tmp_path: Path) -> None:
     path = tmp_path / "twice.yaml"
     path.write_text("train:\n  seed: 1\n  epochs: 2\n  seed: 3\n")
     message = refusal(path=path)
-    assert "'seed'" in message
-    assert "lines 2 and 4" in message
+    assert "duplicate key 'seed' on lines 2 and 4" in message
     assert str(path) in message
 
 

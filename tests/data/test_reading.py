@@ -52,8 +52,11 @@ def test_all_shards_are_read(folder: Path, tmp_path: Path, names: tuple[str, ...
         (["train-00001-of-00002.parquet"], r"has 1 of the 2 files .*number 0 is missing"),
         (["train-00001-of-00003-0a.parquet", "train-00002-of-00003-0b.parquet"], r"has 2 of the 3 .*number 0 is"),
         (["train-1-of-3.parquet", "train-3-of-3.parquet"], r"number 2 is missing"),
-        (["train-00000-of-00001.parquet", "train-00000-of-00002.parquet"], r"are not of one generation"),
-        (["train-00000-of-00001.parquet", "train.parquet"], r"and train\.parquet are not of one generation"),
+        (["train-00000-of-00001.parquet", "train-00000-of-00002.parquet"], r"are from different versions"),
+        (
+            ["train-00000-of-00001.parquet", "train.parquet"],
+            r"and train\.parquet are from different versions",
+        ),
         (["train-00000-of-00001-aa.parquet", "train-00000-of-00001-bb.parquet"], r"have the same number"),
         (["train-00000-of-00001.parquet", "train-00001-of-00001.parquet"], r"train-00001-of-00001\.parquet is beyond"),
     ],

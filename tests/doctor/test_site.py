@@ -327,9 +327,9 @@ def test_accounts() -> None:
         return f"{line.level}: {line.finding} {line.advice}".strip()
 
     assert level() == "ok: lab, QOS normal"
-    assert level(changed(account="vision")).startswith("problem: accounting knows no account vision")
+    assert level(changed(account="vision")).startswith("problem: accounting has no account vision")
     assert level(changed(account="vision"), SETTINGS).startswith("ok")
-    assert level(known=[]) == "problem: accounting knows no default account of this user ask the site for an account"
+    assert level(known=[]) == "problem: accounting has no default account for this user ask the site for an account"
     assert level(changed(qos="urgent")).startswith("problem: account lab may not use QOS urgent")
     assert limits.check_association(SiteFacts(SETTINGS), PROFILE) == []
 

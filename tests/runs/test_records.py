@@ -191,7 +191,7 @@ def test_only_the_last_line_may_be_torn(sweep: SweepDir, damage: bytes, after: b
 def test_steps_that_go_back_are_damage(sweep: SweepDir) -> None:
     run = sweep.runs()[2]
     append_lines(run.metrics_file, [{**ROW, "step": step} for step in (1, 3, 3, 2)])
-    with pytest.raises(RunError, match=r"metrics\.jsonl: its steps go back"):
+    with pytest.raises(RunError, match=r"metrics\.jsonl: its steps decrease"):
         run.metrics()
 
 

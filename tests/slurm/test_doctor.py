@@ -58,7 +58,7 @@ def test_a_site_where_all_is_well(one_machine: Cluster, small_file: Path) -> Non
     # Only SLURM says which slice it is, and only the profile's own lines where temporary files go.
     assert re.search(r"CUDA_VISIBLE_DEVICES \d,", page["task: device"])
     assert str(small_file.parent) in page["task: room"]
-    assert "is refused there, and the reverse" in page["node: locks"]
+    assert "is refused there, and vice versa" in page["node: locks"]
     assert "node: files" in page
     assert one_machine.run(["squeue", "-h", "-t", "pending,running"]) == ""
     assert list((small_file.parent / "runs").iterdir()) == []
