@@ -52,13 +52,13 @@ class StopRequest:
 
     def cause(self, *, patient: bool = False) -> str:
         """Why the task was asked to stop, according to SLURM: TIMEOUT, PREEMPTED, REQUEUED, NODE_FAIL, CANCELLED, or
-        SIGNALLED if nothing else explains it.
+        SIGNALLED if nothing else explains it; without SLURM TIMEOUT, or INTERRUPTED by the user.
 
         Also SIGNALLED if the controller does not answer. `patient` waits for its answer for as long as the task lives.
         """
         was_warned = signal.SIGUSR2 in self.signals
         if self._job_id is None:
-            return "TIMEOUT" if was_warned else "CANCELLED"
+            return "TIMEOUT" if was_warned else "INTERRUPTED"
         try:
             facts = slurm.show_job(self._job_id, PATIENT_WAITS_S if patient else (0.5, 1, 2))
             if facts.restarts > restart_count():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +30,11 @@ class LocalPool:
     All of them are forks of one worker, so that torch is imported once.
     """
 
-    def __init__(self, profile: Profile, log_folder: Path, reporter: Reporter, code: Path) -> None:
+    def __init__(
+        self, profile: Profile, log_folder: Path, reporter: Reporter, code: Path, *, follow: bool = False
+    ) -> None:
+        """`follow`: also print what the runs log."""
+        self._followed: dict[LocalJob, int] | None = {} if follow else None
         self._code, self._log_folder = code, log_folder
         self._profile, self._reporter = profile, reporter
         self._active: dict[RunDir, LocalJob] = {}
@@ -108,6 +113,7 @@ class LocalPool:
         if self._worker is None:
             return again
         for run, job in list(self._active.items()):
+            self._follow(job)
             self._report_attempts(run)
             # A worker that replaced another one does not know its jobs: they count as ended.
             if self._worker.is_busy(job):
@@ -123,6 +129,16 @@ class LocalPool:
             detail = "" if run.result() else f"; see {job.stderr if began else self._worker.log}"
             log.info(f"{run.name}: {state}{detail}")
         return again
+
+    def _follow(self, job: LocalJob) -> None:
+        if self._followed is None or not job.stderr.is_file():
+            return
+        with job.stderr.open("rb") as file:
+            file.seek(self._followed.get(job, 0))
+            *lines, rest = file.read().split(b"\n")
+            self._followed[job] = file.tell() - len(rest)
+        for line in lines:
+            print(line.decode(errors="replace"), file=sys.stderr, flush=True)
 
     def _report_attempts(self, run: RunDir) -> None:
         ended = [attempt for attempt in run.attempts() if "end" in attempt]
@@ -149,7 +165,8 @@ class LocalPool:
             return
         worker.stop()
         _wait_until(lambda: not any(map(worker.is_busy, self._active.values())), _SAVE_TIMEOUT_S)
-        for run in self._active:
+        for run, job in self._active.items():
+            self._follow(job)
             attempts = run.attempts()
             last = attempts[-1].get("last_step") if attempts else None
             log.info(f"{run.name}: {'saved at step ' + str(last) if last is not None else 'stopped'}")

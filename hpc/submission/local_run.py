@@ -37,7 +37,9 @@ def run_in_pool(sweep: SweepDir, profile: Profile, paths: Paths, only: Collectio
         run.lift_cancel()
     show_in_logs(paths, sweep.jobs)
     with make_reporter() as reporter:
-        complete = LocalPool(profile, sweep.jobs.absolute(), reporter, code).execute(runs)
+        complete = LocalPool(profile, sweep.jobs.absolute(), reporter, code, follow=profile.max_parallel == 1).execute(
+            runs
+        )
     if not complete:
         log.info(f"stopped; to continue: {hints.again()}")
         sys.exit(EXIT_STOPPED)
