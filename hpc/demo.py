@@ -21,6 +21,7 @@ from src.config.schema import Config
 from src.errors import RelayError
 from src.log import LEVEL_VARIABLE, log
 from src.requests import best_of_all, evaluation_request, grid_request, train_request
+from src.runs.attempt import last_attempt
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import Request, find_sweep
 
@@ -90,12 +91,12 @@ def _interrupt_one(config: Config, since: float) -> None:
     while True:
         time.sleep(0.05)
         run = _newest_cell(config, since)
-        attempts = run.attempts() if run else []
-        if run is None or not attempts or run.result():
+        last = last_attempt(run.attempts()) if run else None
+        if run is None or last is None or last.pid is None or run.result():
             continue
         rows = run.metrics()
         if rows and rows[-1]["step"] >= _INTERRUPT_AFTER_STEP:
-            os.kill(int(attempts[-1]["pid"]), signal.SIGUSR2)
+            os.kill(last.pid, signal.SIGUSR2)
             print(
                 f"\n>>> sent SIGUSR2, SLURM's warning before a time limit, to {run.name} after step {rows[-1]['step']}:"
                 "\n>>> the run saves its exact state, ends, and resumes\n",
@@ -137,8 +138,8 @@ def _summary(config: Config, grid: SweepDir, training: SweepDir, evaluation: Swe
     print(f"trained in full val/accuracy {trained['best']['accuracy']:.4f}, {test}")
     for row in table.rows:
         if row["interruptions"]:
-            ended = [a for a in grid.run(str(row["run"])).attempts() if "last_step" in a]
-            story = ", then ".join(f"steps {a['first_step']} to {a['last_step']} ({a['cause']})" for a in ended)
+            ended = [each for each in grid.run(str(row["run"])).attempts() if each.last_step is not None]
+            story = ", then ".join(f"steps {each.first_step} to {each.last_step} ({each.cause})" for each in ended)
             print(f"interrupted     {row['run']}: {story}")
     artifacts = Path(config.paths.artifacts_dir)
     print(f"tables          {grid.table_file('md')} (.csv, .parquet)")

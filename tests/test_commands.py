@@ -70,7 +70,7 @@ def test_ctrl_c_once_saves_and_the_same_command_goes_on(small_file: Path, tmp_pa
     assert whole.returncode == 0, whole.stderr
     broken, straight = runs_in(tmp_path / "runs"), runs_in(tmp_path / "whole")
     assert len(broken) == len(straight) == 1
-    assert [a["cause"] for a in broken[0].attempts()] == ["INTERRUPTED", "DONE"]
+    assert [a.cause for a in broken[0].attempts()] == ["INTERRUPTED", "DONE"]
     assert_same_run(straight[0], broken[0])
     third = fork_python(*words)
     assert "done before" in third.stdout
@@ -85,9 +85,9 @@ def test_a_closed_terminal_saves_as_ctrl_c_does(small_file: Path, tmp_path: Path
     assert terminal.process.wait(60) == 130
     (run,) = runs_in(tmp_path / "runs")
     (attempt,) = run.attempts()
-    assert attempt["cause"] == "INTERRUPTED"
-    assert attempt["last_step"] > 0
-    assert newest_step(run.checkpoints) == attempt["last_step"]
+    assert attempt.cause == "INTERRUPTED"
+    assert attempt.last_step > 0
+    assert newest_step(run.checkpoints) == attempt.last_step
 
 
 def test_nohup_keeps_a_training_from_its_terminals_end(small_file: Path, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_nohup_keeps_a_training_from_its_terminals_end(small_file: Path, tmp_pat
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     (run,) = runs_in(tmp_path / "runs")
-    assert [a["cause"] for a in run.attempts()] == ["DONE"]
+    assert [a.cause for a in run.attempts()] == ["DONE"]
 
 
 def test_the_commands_of_the_report_one_after_the_other(small_file: Path, tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_a_cell_that_fails_does_not_keep_the_others_from_theirs(small_file: Path
         assert done.returncode == 2, done.stderr
         assert "Traceback" not in done.stderr
         assert f"best: {whole.name}" in done.stdout
-        assert f"1 of 2 runs are not done; to see the log: " in done.stderr
+        assert "1 of 2 runs are not done; to see the log: " in done.stderr
         assert f"1 CRASHED ({broken.name}): {broken.config_file}" in done.stderr
         assert "train.optimizer.lr: -1" in done.stderr
         assert [run.result() is not None for run in (broken, whole)] == [False, True]
@@ -303,7 +303,7 @@ def test_a_cell_that_fails_does_not_keep_the_others_from_theirs(small_file: Path
     command = shlex.split(done.stderr.partition("reports, then: ")[2].splitlines()[0])[2:]
     retried = fork_python(*command)
     assert retried.returncode == 0, retried.stderr
-    assert [a["cause"] for a in broken.attempts()] == ["CRASHED", "DONE"]
+    assert [a.cause for a in broken.attempts()] == ["CRASHED", "DONE"]
     assert fork_python("src.grid_search", *words).returncode == 0
 
 

@@ -157,8 +157,8 @@ def test_a_disk_that_gets_full_in_the_midst(
     disk.make_room()
     assert execute(run).first_step == saved
     assert_same_run(straight, run)
-    assert [attempt["attempt"] for attempt in run.attempts()] == list(range(1, len(run.attempts()) + 1))
-    assert run.attempts()[-1]["cause"] == "DONE"
+    assert [attempt.number for attempt in run.attempts()] == list(range(1, len(run.attempts()) + 1))
+    assert run.attempts()[-1].cause == "DONE"
 
 
 @pytest.mark.parametrize("name", ["write_result", "record_attempt"])
@@ -186,7 +186,7 @@ def test_a_disk_that_is_full_at_the_very_end(
     disk.make_room()
     assert execute(run).status == "done"
     assert_same_run(straight, run)
-    assert run.attempts()[-1]["cause"] == "DONE"
+    assert run.attempts()[-1].cause == "DONE"
 
 
 def test_an_attempt_that_cannot_even_say_that_it_ended(
@@ -203,10 +203,10 @@ def test_an_attempt_that_cannot_even_say_that_it_ended(
     with pytest.raises(RelayError) as caught:
         execute(run, 5, fill)
     check_message(caught.value, "the checkpoint of step 5 cannot be written: No space left on device")
-    assert "end" not in run.attempts()[-1]
+    assert not run.attempts()[-1].ended
     disk.make_room()
     assert execute(run).first_step == 4
-    assert [attempt["cause"] for attempt in run.attempts()] == ["KILLED", "DONE"]
+    assert [attempt.cause for attempt in run.attempts()] == ["KILLED", "DONE"]
     assert_same_run(straight, run)
 
 

@@ -59,9 +59,9 @@ def check_file_system(folder: Path, mount: Mount | None) -> Line:
     finding = f"{folder}: {mount.kind}, mounted on {mount.point}"
     if mount.kind == "lustre" and "flock" not in mount.options:
         local = "localflock" in mount.options
-        told = "its locks hold on one machine only (localflock)" if local else "without the mount option flock"
+        reach = "its locks hold on one machine only (localflock)" if local else "without the mount option flock"
         advice = "ask the site to mount it with -o flock, or set paths.runs_dir to a folder on another file system"
-        return Line("problem", "runs", f"{finding}, {told}", advice)
+        return Line("problem", "runs", f"{finding}, {reach}", advice)
     if mount.kind.startswith("nfs") and mount.options & {"nolock", "local_lock=all", "local_lock=flock"}:
         advice = "ask the site for a mount without nolock and local_lock, or set paths.runs_dir to another file system"
         return Line("problem", "runs", f"{finding}, its locks hold on one machine only", advice)

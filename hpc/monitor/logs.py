@@ -11,6 +11,7 @@ from hpc.pipeline.overview import show_pipeline_log
 from src import hints
 from src.config.sections import Paths
 from src.errors import RunError
+from src.runs.attempt import last_attempt
 from src.runs.causes import REQUEUED_AFTER
 from src.runs.names import find_named
 from src.runs.rundir import RunDir, SweepDir
@@ -59,9 +60,8 @@ def show_logs(paths: Paths, name: str | None, *, follow: bool) -> None:
 
 def _is_over(run: RunDir) -> bool:
     """Whether the run is done, or its last attempt ended for a cause that is not requeued."""
-    attempts = run.attempts()
-    ended = attempts[-1].get("cause") if attempts else None
-    return run.is_done() or (ended is not None and ended not in REQUEUED_AFTER)
+    last = last_attempt(run.attempts())
+    return run.is_done() or (last is not None and last.ended and last.cause not in REQUEUED_AFTER)
 
 
 def _log_files(sweep: SweepDir, run: RunDir) -> list[Path]:
@@ -77,7 +77,7 @@ def _log_files(sweep: SweepDir, run: RunDir) -> list[Path]:
         for position, names in enumerate(made.tasks)
         if made.job_id and run.name in names
     ]
-    ids = list(dict.fromkeys([*ids, *(str(a["job"]) for a in run.attempts() if a.get("job"))]))
+    ids = list(dict.fromkeys([*ids, *(attempt.job for attempt in run.attempts() if attempt.job)]))
     found = (_log_file(sweep, job, suffix) for job in ids for suffix in ("out", "err"))
     return [path for path in found if path]
 

@@ -64,7 +64,7 @@ def _print_sweep(sweep: SweepDir, only: str | None, watch_s: float | None) -> No
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             status = query_status(sweep, only)
-            print_rows(status.rows, sweep.name if watch_s is None else _title_now(sweep))
+            print_rows([row.columns() for row in status.rows], sweep.name if watch_s is None else _title_now(sweep))
             print(status.summary(), flush=True)
             if watch_s is None or not status.in_flight:
                 break
@@ -80,7 +80,7 @@ def _page(status: SweepStatus, title: str, console: Console, width: int | None) 
     from rich.console import Group
     from rich.text import Text
 
-    rows = sorted(status.rows, key=lambda row: row["state"] in FINISHED)
+    rows = [row.columns() for row in sorted(status.rows, key=lambda row: row.state in FINISHED)]
     # Text: rich would read the brackets of an error message as markup.
     summary = Text(printable(status.summary()))
     # A row may wrap over several lines, so the page is rendered to learn its height.

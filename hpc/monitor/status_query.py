@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from dataclasses import replace
 
 from hpc import slurm
 from hpc.monitor.logs import last_line
-from hpc.monitor.status_rows import FINISHED, SweepStatus, sweep_status
+from hpc.monitor.status_rows import FINISHED, RunStatus, SweepStatus, sweep_status
 from hpc.submission.submissions import last_tasks, queues_of, submissions
 from src.errors import ClusterError
 from src.log import log
+from src.runs.attempt import Attempts, last_attempt
 from src.runs.causes import REQUEUED_AFTER
 from src.runs.rundir import SweepDir
 
@@ -28,8 +29,7 @@ def query_status(sweep: SweepDir, only: str | None = None) -> SweepStatus:
     status = sweep_status(sweep, queue, only)
     # squeue still shows a cancelled job for MinJobAge (300 s by default, slurm.conf(5)).
     cancelled = {job.job_id for job in known if job.state == "CANCELLED"}
-    _explain_unstarted(status.rows, sweep, queue, cancelled)
-    return status
+    return replace(status, rows=_explain_unstarted(status.rows, sweep, queue, cancelled))
 
 
 def _own_cluster() -> str:
@@ -40,41 +40,40 @@ def _own_cluster() -> str:
 
 
 def _explain_unstarted(
-    rows: Sequence[dict[str, Any]], sweep: SweepDir, queue: slurm.Queue, cancelled: Collection[str]
-) -> None:
-    """Mark the runs whose newest task left the queue before it started an attempt: `cancelled` or `not started`.
+    rows: Sequence[RunStatus], sweep: SweepDir, queue: slurm.Queue, cancelled: Collection[str]
+) -> list[RunStatus]:
+    """The rows, where a run whose newest task left the queue before it started an attempt is `cancelled` or
+    `not started`.
 
     Such a task leaves nothing in the run directory, so the error shown is the last line of its log.
     """
     known = submissions(sweep)
     tasks, clusters = last_tasks(known), {name: each.cluster for each in known for runs in each.tasks for name in runs}
     here = _own_cluster() if any(clusters.values()) else ""
+    explained = []
     for row in rows:
-        name = row["run"]
-        if name not in tasks or name in queue or row["state"] in (*FINISHED, "running", "cancelled", "damaged"):
-            continue
-        (task, submitted), attempts = tasks[name], sweep.run(name).attempts()
-        last = attempts[-1] if attempts else {}
-        started = any(attempt.get("job") == task for attempt in attempts)
-        # An attempt without SLURM, on this machine, came after the task. This machine's clock timed both.
-        started |= not last.get("cluster") and last.get("start", 0) > submitted
-        # A requeued task keeps its id: the attempt with this id may be of the execution before.
-        # With an error, it is the newest one: SLURM has refused the requeue.
-        lost_after_requeue = (
-            last.get("job") == task
-            and last.get("cause") in REQUEUED_AFTER
-            and last.get("cluster")
-            and not last.get("error")
-        )
-        if here and clusters[name] not in ("", here):
-            row |= {
-                "state": f"on {clusters[name]}",
-                "job": task,
-                "error": f"submitted to the cluster {clusters[name]}; the queue of {here} does not show it",
-            }
-        elif not started or lost_after_requeue:
-            row |= {
-                "state": "cancelled" if task in cancelled else "not started",
-                "job": task,
-                "error": last_line(sweep, task) or row["error"] or _NO_LOG,
-            }
+        shown, name = row, row.run
+        if name in tasks and name not in queue and row.state not in (*FINISHED, "running", "cancelled", "damaged"):
+            task, submitted = tasks[name]
+            if here and clusters[name] not in ("", here):
+                error = f"submitted to the cluster {clusters[name]}; the queue of {here} does not show it"
+                shown = replace(row, state=f"on {clusters[name]}", job=task, error=error)
+            elif not _has_started(task, submitted, sweep.run(name).attempts()):
+                error = last_line(sweep, task) or row.error or _NO_LOG
+                state = "cancelled" if task in cancelled else "not started"
+                shown = replace(row, state=state, job=task, error=error)
+        explained.append(shown)
+    return explained
+
+
+def _has_started(task: str, submitted: float, attempts: Attempts) -> bool:
+    """Whether the newest execution of a task, submitted at `submitted` (seconds since 1970), started an attempt."""
+    last = last_attempt(attempts)
+    if last is None:
+        return False
+    if last.job == task and last.on_slurm and last.cause in REQUEUED_AFTER:
+        # A requeued task keeps its id, so this attempt is of the execution before. With an error, it is of the newest
+        # one: SLURM has refused the requeue.
+        return bool(last.error)
+    # An attempt without SLURM, on this machine, came after the task. This machine's clock timed both.
+    return any(attempt.job == task for attempt in attempts) or (not last.on_slurm and last.start > submitted)

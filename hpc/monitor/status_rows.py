@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hpc.recovery.diagnosis import ends_of, infer_end_cause
@@ -19,8 +19,9 @@ from hpc.submission.forecast import show_hours
 from src import hints
 from src.errors import RunError
 from src.results.table import state_of_run
-from src.runs.attempts import last_activity, reached_step, unfinished_attempt, wasted_s
-from src.runs.causes import Attempts, Blocked, damaged, why_blocked
+from src.runs.attempt import Attempts, causes_of, last_attempt, total_steps_of, unfinished_attempt, wasted_s
+from src.runs.attempts import last_activity, reached_step
+from src.runs.causes import Blocked, damaged, why_blocked
 from src.runs.environment import Environment, environments_of, resumed_under
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.slice_time import slice_time
@@ -30,12 +31,36 @@ FINISHED = ("done", "diverged")
 
 
 @dataclass(frozen=True)
+class RunStatus:
+    """What `status` shows of a run; None where there is nothing to show.
+
+    `step`: how far it is, with the total if that is known. `attempts`: their number, `causes`: why they were
+    interrupted. `waits_for` and `time_left`: what SLURM says of its job.
+    """
+
+    run: str
+    state: str
+    step: str | int | None = None
+    attempts: int | None = None
+    causes: str | None = None
+    job: str | None = None
+    waits_for: str | None = None
+    error: str | None = None
+    environment: str | None = None
+    time_left: str | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """Its values by the names of the columns."""
+        return {name.replace("_", " "): value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
 class SweepStatus:
     """A row for each run of a sweep, the blocked runs, the seconds spent on slices (overhead: those before the first
     steps), and the runs queued or running.
     """
 
-    rows: list[dict[str, Any]]
+    rows: Sequence[RunStatus]
     blocked: Mapping[RunDir, Blocked]
     used_s: float
     overhead_s: float
@@ -44,7 +69,7 @@ class SweepStatus:
 
     def summary(self) -> str:
         """`48 runs: 40 done, 7 queued, 1 running`, the slice-hours, and commands for what failed or is idle."""
-        counts = Counter(row["state"] for row in self.rows)
+        counts = Counter(row.state for row in self.rows)
         lines = [
             f"{counted(len(self.rows), 'run')}: "
             + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
@@ -72,7 +97,9 @@ def sweep_status(sweep: SweepDir, queue: Queue, only: str | None = None, now: fl
     """
     runs = [run for run in sweep.runs() if only in (None, run.name)]
     attempts, blocked = _read_attempts(runs)
-    _infer_lost_ends({run: own for run, own in attempts.items() if run.name not in queue and not run.alive()})
+    attempts |= _with_inferred_ends(
+        {run: own for run, own in attempts.items() if run.name not in queue and not run.alive()}
+    )
     # A task may execute several runs (cells_per_job of the profile).
     runs_of_job = Counter(job.job_id for jobs in queue.values() for job in jobs)
     rows = []
@@ -86,11 +113,11 @@ def sweep_status(sweep: SweepDir, queue: Queue, only: str | None = None, now: fl
         if run in blocked:
             rows.append(_damaged_row(run, blocked[run], jobs))
             continue
-        may_be_blocked = not jobs and rows[-1]["state"] not in ("running", "cancelled", *FINISHED)
+        may_be_blocked = not jobs and rows[-1].state not in ("running", "cancelled", *FINISHED)
         reason = why_blocked(attempts[run]) if may_be_blocked else None
         if reason:
             blocked[run] = reason
-            rows[-1]["state"] = reason.cause.lower()
+            rows[-1] = replace(rows[-1], state=reason.cause.lower())
     moment = time.time() if now is None else now
     return SweepStatus(
         rows,
@@ -98,15 +125,15 @@ def sweep_status(sweep: SweepDir, queue: Queue, only: str | None = None, now: fl
         *slice_time(attempts.values() if only is None else _alone(attempts.values()), moment),
         sum(wasted_s(each) for each in attempts.values()),
         sum(
-            row["state"] not in FINISHED and (run.name in queue or row["state"] == "running")
+            row.state not in FINISHED and (run.name in queue or row.state == "running")
             for run, row in zip(runs, rows, strict=True)
         ),
     )
 
 
-def _read_attempts(runs: Sequence[RunDir]) -> tuple[dict[RunDir, list[dict[str, Any]]], dict[RunDir, Blocked]]:
+def _read_attempts(runs: Sequence[RunDir]) -> tuple[dict[RunDir, Attempts], dict[RunDir, Blocked]]:
     """The attempts of each run, and the runs whose attempts cannot be read."""
-    attempts, blocked = {}, {}
+    attempts, blocked = dict[RunDir, Attempts](), {}
     for run in runs:
         try:
             attempts[run] = run.attempts()
@@ -115,43 +142,50 @@ def _read_attempts(runs: Sequence[RunDir]) -> tuple[dict[RunDir, list[dict[str, 
     return attempts, blocked
 
 
-def _infer_lost_ends(attempts: Mapping[RunDir, list[dict[str, Any]]]) -> None:
-    """Add cause and end to the attempts without an end record. In memory only: another user may be reading."""
-    lost = {run: own[-1] for run, own in attempts.items() if unfinished_attempt(own)}
+def _with_inferred_ends(attempts: Mapping[RunDir, Attempts]) -> dict[RunDir, Attempts]:
+    """The attempts of the runs whose last one has no end record, with its cause and end. In memory only: another user
+    may be reading.
+    """
+    lost = {run: last for run, own in attempts.items() if (last := unfinished_attempt(own))}
     ends = ends_of(list(lost.values())) if lost else []
-    for run, attempt in lost.items():
-        cause, end = infer_end_cause(attempt, ends)
-        attempt |= {"cause": cause, "end": end or last_activity(run)}
+    inferred: dict[RunDir, Attempts] = {}
+    for run, last in lost.items():
+        cause, end = infer_end_cause(last, ends)
+        inferred[run] = (*attempts[run][:-1], replace(last, cause=cause, end=end or last_activity(run)))
+    return inferred
 
 
-def _row(run: RunDir, attempts: list[dict[str, Any]], jobs: Sequence[QueuedJob], *, alone: bool) -> dict[str, Any]:
-    result, job = run.result(), jobs[0] if jobs else None
-    total = next((attempt["total_steps"] for attempt in reversed(attempts) if "total_steps" in attempt), None)
+def _row(run: RunDir, attempts: Attempts, jobs: Sequence[QueuedJob], *, alone: bool) -> RunStatus:
+    result, job, last = run.result(), jobs[0] if jobs else None, last_attempt(attempts)
+    total = total_steps_of(attempts)
     step = result.get("steps") if result else reached_step(run) if attempts else 0
     running = job is not None and phase(job.state) == "running"
-    return {
-        "run": run.name,
-        "state": _state(run, result, attempts, job, alone=alone),
-        "step": f"{step}/{total}" if total and step is not None else step or None,
-        "attempts": len(attempts) or None,
-        "causes": " ".join(str(a["cause"]) for a in attempts if a.get("cause") not in (None, "DONE")) or None,
-        "job": " ".join(job.job_id for job in jobs) or (attempts[-1].get("job") if attempts else None),
-        "waits for": job.reason if job and phase(job.state) == "waiting" else None,
-        "error": _on_one_line(attempts[-1].get("error")) if attempts and not result else None,
-        "environment": _resumed(environments_of(result, attempts)),
-        "time left": job.time_left if job and running else None,
-    }
+    return RunStatus(
+        run=run.name,
+        state=_state(run, result, attempts, job, alone=alone),
+        step=f"{step}/{total}" if total and step is not None else step or None,
+        attempts=len(attempts) or None,
+        causes=" ".join(causes_of(attempts)) or None,
+        job=_ids(jobs) or (last.job if last else None),
+        waits_for=job.reason if job and phase(job.state) == "waiting" else None,
+        error=_on_one_line(last.error) if last and not result else None,
+        environment=_resumed(environments_of(result, attempts)),
+        time_left=job.time_left if job and running else None,
+    )
 
 
-def _damaged_row(run: RunDir, damage: Blocked, jobs: Sequence[QueuedJob]) -> dict[str, Any]:
-    known = {"run": run.name, "state": "damaged", "job": " ".join(job.job_id for job in jobs) or None}
-    unknown = dict.fromkeys(("step", "attempts", "causes", "job", "waits for", "error", "environment", "time left"))
+def _damaged_row(run: RunDir, damage: Blocked, jobs: Sequence[QueuedJob]) -> RunStatus:
     # The row names the run, so the error needs only the file inside its folder.
-    return {**known, **unknown, **known, "error": _on_one_line(damage.detail.removeprefix(f"{run.path}/"))}
+    error = _on_one_line(damage.detail.removeprefix(f"{run.path}/"))
+    return RunStatus(run.name, "damaged", job=_ids(jobs), error=error)
+
+
+def _ids(jobs: Sequence[QueuedJob]) -> str | None:
+    return " ".join(job.job_id for job in jobs) or None
 
 
 def _state(
-    run: RunDir, result: Mapping[str, Any] | None, attempts: list[dict[str, Any]], job: QueuedJob | None, *, alone: bool
+    run: RunDir, result: Mapping[str, Any] | None, attempts: Attempts, job: QueuedJob | None, *, alone: bool
 ) -> str:
     if result or job is None:
         return state_of_run(run, result, attempts)
@@ -178,4 +212,4 @@ def _on_one_line(error: str | None) -> str | None:
 
 def _alone(runs: Iterable[Attempts]) -> list[Attempts]:
     """The attempts without the start of their job, because other runs may have used its time since then."""
-    return [[{**attempt, "job_start": None} for attempt in attempts] for attempts in runs]
+    return [[replace(attempt, job_start=None) for attempt in attempts] for attempts in runs]

@@ -16,6 +16,7 @@ from src import hints
 from src.errors import RelayError, TakenOverError
 from src.log import log
 from src.progress import Reporter, StopCheck
+from src.runs.attempt import Attempt
 from src.runs.attempts import AttemptHooks, EndCause, Outcome, attempt
 from src.runs.causes import check_allowed
 from src.runs.rundir import RunDir
@@ -58,7 +59,7 @@ def _execute(run: RunDir, stop: StopRequest, reporter: Reporter, at_once: int) -
     except Exception:
         traceback.print_exc()
         return "FAILED"
-    return str(run.attempts()[-1]["cause"])
+    return str(run.attempts()[-1].cause)
 
 
 class TaskHooks(AttemptHooks):
@@ -93,10 +94,10 @@ class TaskHooks(AttemptHooks):
         """What SLURM says."""
         return self._stop.cause()
 
-    def infer_end_cause(self, attempt: Mapping[str, Any]) -> EndCause:
+    def infer_end_cause(self, attempt: Attempt) -> EndCause:
         """The end of a lost attempt, from accounting."""
         cause, end = infer_end_cause(attempt, ends_of([attempt], WAITS_S))
         # This job was requeued by SLURM, which it does after a node failure; after a kill -9, the job ends as FAILED.
         # Accounting may not have the end of the earlier execution yet.
         own = own_job_id()
-        return ("NODE_FAIL" if cause == "KILLED" and own and attempt.get("job") == own else cause), end
+        return ("NODE_FAIL" if cause == "KILLED" and own and attempt.job == own else cause), end

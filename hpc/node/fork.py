@@ -26,7 +26,8 @@ from hpc.works import work_of
 from src.errors import RelayError
 from src.log import log
 from src.runs import records
-from src.runs.attempts import close_orphaned_attempt, unfinished_attempt
+from src.runs.attempt import unfinished_attempt
+from src.runs.attempts import close_orphaned_attempt
 from src.runs.rundir import RunDir
 from src.runs.work import Work
 
@@ -150,7 +151,7 @@ class Forks:
         # If another process has the lock, it closes the attempt.
         with contextlib.suppress(RelayError, OSError), run.lock(_LOCK_WAIT_S):
             orphan = unfinished_attempt(run.attempts())
-            if orphan and orphan.get("pid") == pid:
+            if orphan and orphan.pid == pid:
                 close_orphaned_attempt(run, lambda _: (cause, round(time.time(), 3)))
         return "FAILED"
 

@@ -32,13 +32,13 @@ def check_slice() -> str:
             f"{hints.make('setup', 'TORCH_BACKEND=auto')}"
         )
     device = torch.cuda.get_device_properties(0)
-    reason = unlike(os.environ.get("RELAY_SLICE", ""), device.name, device.total_memory)
+    reason = slice_mismatch(os.environ.get("RELAY_SLICE", ""), device.name, device.total_memory)
     if reason:
         raise ClusterError(f"slice: {socket.gethostname()} gave {reason}; check slice and gres of the profile")
     return f"{device.name}, {device.total_memory / 2**30:.2f} GiB, on {socket.gethostname()}"
 
 
-def unlike(wanted: str, name: str, memory_bytes: int) -> str:
+def slice_mismatch(wanted: str, name: str, memory_bytes: int) -> str:
     """How a device differs from the slice `wanted`, a gres type such as `1g.12gb` or `nvidia_h100_nvl`; "" if it fits.
 
     If both names contain a MIG profile, it must be the same. The memory must fit the gigabytes of the MIG profile. A

@@ -18,7 +18,8 @@ from hpc.recovery.diagnosis import is_another_job, own_job_id
 from src.errors import ClusterError
 from src.log import log
 from src.progress import StopCheck
-from src.runs.attempts import last_activity, unfinished_attempt
+from src.runs.attempt import unfinished_attempt
+from src.runs.attempts import last_activity
 from src.runs.ownership import SILENCE_S
 from src.runs.rundir import RunDir
 
@@ -70,12 +71,12 @@ def _sign_of_life(run: RunDir) -> tuple[float, bytes]:
 def _owner_state(run: RunDir) -> Owner:
     """The state of the job that holds the run. Unknown for no job, another cluster's, or no answer."""
     owner = unfinished_attempt(run.attempts())
-    if owner is None or not owner.get("cluster") or owner["cluster"] != os.environ.get("SLURM_CLUSTER_NAME"):
+    if owner is None or not owner.on_slurm or owner.cluster != os.environ.get("SLURM_CLUSTER_NAME"):
         return "unknown"
-    if owner["job"] == own_job_id():
+    if owner.job == own_job_id():
         return "over"  # An earlier execution of this same job: SLURM has requeued it.
     try:
-        job = slurm.show_job(str(owner["job"]))
+        job = slurm.show_job(str(owner.job))
     except ClusterError as error:
         # The controller forgets a job MinJobAge after its end, and then calls its id invalid.
         return "over" if "Invalid job id" in str(error) else "unknown"

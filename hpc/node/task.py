@@ -23,6 +23,7 @@ from src import hints
 from src.errors import ClusterError
 from src.log import log, start_log
 from src.progress import PlainReporter
+from src.runs.attempt import last_attempt
 from src.runs.causes import REQUEUED_AFTER, STOPPED_BY_USER, why_blocked
 from src.runs.rundir import RunDir
 
@@ -78,10 +79,10 @@ def requeue_if_allowed(runs: Sequence[RunDir], cause: str, stop: StopRequest) ->
     Raises SystemExit after a requeue, so that nothing else is executed; with exit code 1 if SLURM refuses it.
     """
     unfinished = [run for run in runs if not (run.is_done() or run.cancelled() or run.damage())]
-    left = [(run, why_blocked(run.attempts())) for run in unfinished]
-    if not left:
+    if not unfinished:
         return
-    for run, blocked in left:
+    blocks = {run: why_blocked(run.attempts()) for run in unfinished}
+    for run, blocked in blocks.items():
         if blocked:
             log.warning(f"{run.label}: not requeued: {blocked.with_retry(run.label)}")
     if cause == "SIGNALLED":
@@ -91,12 +92,12 @@ def requeue_if_allowed(runs: Sequence[RunDir], cause: str, stop: StopRequest) ->
         log.info(f"{cause}: the state is saved; SLURM has already requeued the task")
     elif cause not in REQUEUED_AFTER:
         log.info(f"{cause}: the state is saved; the task is not requeued")
-    elif any(blocked is None for _, blocked in left):
+    elif None in blocks.values():
         log.info(f"{cause}: the state is saved; requeueing the task")
         try:
             _requeue()
         except ClusterError as error:
-            _note_refusal([run for run, _ in left], str(error))
+            _note_refusal(unfinished, str(error))
             sys.exit(1)
         sys.exit(-1)
 
@@ -109,9 +110,9 @@ def _note_refusal(runs: Sequence[RunDir], reason: str) -> None:
     again = hints.again(saved=runs[0].sweep().meta())
     log.error(f"not requeued: {reason}; the states of its runs are saved; to continue: {again}")
     for run in runs:
-        attempts = run.attempts()
-        if attempts and attempts[-1].get("cause") in REQUEUED_AFTER:
-            run.record_attempt(int(attempts[-1]["attempt"]), error=f"not requeued: {reason}")
+        last = last_attempt(run.attempts())
+        if last and last.cause in REQUEUED_AFTER:
+            run.record_attempt(last.number, error=f"not requeued: {reason}")
 
 
 def _requeue() -> None:

@@ -6,15 +6,15 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from types import FrameType
-from typing import Any
 
 from hpc import slurm
 from hpc.slurm_command import PATIENT_WAITS_S, BusyError, retry
 from src.errors import ClusterError
 from src.log import log
+from src.runs.attempt import Attempt, Attempts
 
 # States in accounting that explain why a process was killed before it could record its own end.
 _LOSSES = {"NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT", "PREEMPTED", "REQUEUED", "CANCELLED", "BOOT_FAIL", "DEADLINE"}
@@ -77,7 +77,7 @@ class StopRequest:
         little.
         """
         began = time.time() - (time.monotonic() - self._began)
-        own = {"job": self._job_id, "restarts": restart_count(), "start": began}
+        own = Attempt(1, began, job=self._job_id, restarts=restart_count())
 
         def known_cause() -> str:
             end = _execution(own, slurm.job_history([self._job_id or ""]))
@@ -106,44 +106,44 @@ def cause_from(job: slurm.JobFacts, now: datetime) -> str:
     return "SIGNALLED"
 
 
-def infer_end_cause(attempt: Mapping[str, Any], ends: Sequence[slurm.JobEnd]) -> tuple[str, float | None]:
+def infer_end_cause(attempt: Attempt, ends: Sequence[slurm.JobEnd]) -> tuple[str, float | None]:
     """Cause and end (seconds since 1970, or None) of an attempt without an end record, from the ends of its job.
 
     KILLED if accounting has no better explanation: a `kill -9`, a power cut, or no accounting at all.
     """
-    own = _execution(attempt, [end for end in ends if end.cluster == attempt.get("cluster")])
+    own = _execution(attempt, [end for end in ends if end.cluster == attempt.cluster])
     if own is None:
         return "KILLED", None
     return (_state_of(own) if _state_of(own) in _LOSSES else "KILLED"), own.end.timestamp() if own.end else None
 
 
-def _execution(attempt: Mapping[str, Any], ends: Sequence[slurm.JobEnd]) -> slurm.JobEnd | None:
+def _execution(attempt: Attempt, ends: Sequence[slurm.JobEnd]) -> slurm.JobEnd | None:
     """The execution of its job in which an attempt was made; None if accounting does not have it. `ends` are in order.
 
     Found by the start of the execution, which SLURM 23.02 and newer give their jobs; else by the number of restarts,
     because clocks cannot tell two executions within minutes apart. SLURM gives an id again when its counter starts
     over: what ended long before the attempt began, or began long after, is another job's.
     """
-    own = [end for end in ends if end.job_id == attempt.get("job")]
-    started = attempt.get("job_start")
+    own = [end for end in ends if end.job_id == attempt.job]
+    started = attempt.job_start
     exact = [end for end in own if started is not None and end.start and abs(end.start.timestamp() - started) < 1]
     if exact:
         return exact[-1]
-    begun, margin = datetime.fromtimestamp(float(attempt["start"])), timedelta(seconds=_CLOCKS_S)
+    begun, margin = datetime.fromtimestamp(attempt.start), timedelta(seconds=_CLOCKS_S)
     # Records of other jobs come before those of this one: its own are never further to the left.
     candidates = (
         end
-        for end in own[int(attempt.get("restarts") or 0) :]
+        for end in own[attempt.restarts or 0 :]
         if (end.end is None or end.end >= begun - margin) and (end.start is None or end.start <= begun + margin)
     )
     return next(candidates, None)
 
 
-def is_another_job(job: slurm.JobFacts, attempt: Mapping[str, Any]) -> bool:
+def is_another_job(job: slurm.JobFacts, attempt: Attempt) -> bool:
     """Whether `job` has the id of an attempt's job, but began long after it without a restart."""
-    begun = datetime.fromtimestamp(float(attempt["start"]))
+    begun = datetime.fromtimestamp(attempt.start)
     began_later = job.start is not None and job.start > begun + timedelta(seconds=_CLOCKS_S)
-    return began_later and job.restarts <= int(attempt.get("restarts") or 0)
+    return began_later and job.restarts <= (attempt.restarts or 0)
 
 
 def _state_of(end: slurm.JobEnd) -> str:
@@ -151,13 +151,13 @@ def _state_of(end: slurm.JobEnd) -> str:
     return end.state.split(" ")[0].rstrip("+")
 
 
-def ends_of(attempts: Sequence[Mapping[str, Any]], waits_s: Iterable[float] = (1, 2)) -> list[slurm.JobEnd]:
+def ends_of(attempts: Attempts, waits_s: Iterable[float] = (1, 2)) -> list[slurm.JobEnd]:
     """How the SLURM jobs of these attempts ended; one call of sacct, repeated after each of `waits_s` seconds if busy.
 
     Empty, with a warning, if accounting does not answer.
     """
     # By the id of the array: the ids of ten thousand elements would not fit into a command line.
-    jobs = {str(a["job"]).partition("_")[0] for a in attempts if a.get("job") and a.get("cluster")}
+    jobs = {each.job.partition("_")[0] for each in attempts if each.job and each.on_slurm}
     try:
         return slurm.job_history(sorted(jobs), waits_s)
     except ClusterError as error:

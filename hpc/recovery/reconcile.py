@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from hpc.recovery.diagnosis import ends_of, infer_end_cause
 from src import hints
 from src.errors import RelayError, RunError
-from src.runs.attempts import close_orphaned_attempt, unfinished_attempt
+from src.runs.attempt import last_attempt, unfinished_attempt
+from src.runs.attempts import close_orphaned_attempt
 from src.runs.causes import STOPPED_BY_USER, Blocked, damaged, why_blocked
 from src.runs.planned import restore_config
 from src.runs.rundir import RunDir, SweepDir
@@ -82,7 +83,7 @@ def _is_of_a_job(run: RunDir) -> bool:
     # The job has left the queue, but its lock looks fresh still. The run is submitted: its new task waits for the lock,
     # and breaks it once the old process is silent (hpc/node/run_lock.py).
     attempt = unfinished_attempt(run.attempts())
-    return attempt is not None and bool(attempt.get("cluster"))
+    return attempt is not None and attempt.on_slurm
 
 
 def _close_orphaned_attempts(runs: Collection[RunDir]) -> None:
@@ -98,17 +99,16 @@ def _close_orphaned_attempts(runs: Collection[RunDir]) -> None:
 
 def last_cause(run: RunDir) -> str | None:
     """The cause of the end of the run's newest attempt. None if there is none, or it has not ended."""
-    attempts = run.attempts()
-    return str(attempts[-1]["cause"]) if attempts and "cause" in attempts[-1] else None
+    last = last_attempt(run.attempts())
+    return last.cause if last else None
 
 
 def reset_budgets(runs: Collection[RunDir], now: float) -> None:
     """Reset the budgets of the runs, by recording a retry at `now` (seconds since 1970) in their newest attempts."""
     for run in runs:
-        attempts = run.attempts()
-        if attempts:
+        if last := last_attempt(run.attempts()):
             with run.lock():
-                run.record_attempt(int(attempts[-1]["attempt"]), retried=now)
+                run.record_attempt(last.number, retried=now)
 
 
 def blocked_by_cause(blocked: Mapping[RunDir, Blocked]) -> str:
@@ -118,7 +118,7 @@ def blocked_by_cause(blocked: Mapping[RunDir, Blocked]) -> str:
     blocked = {run: each for run, each in blocked.items() if not each.damaged}
     for cause in dict.fromkeys(str(each.cause) for each in blocked.values()):
         runs = [run for run, each in blocked.items() if each.cause == cause]
-        errors = [str(a["error"]) for run in runs for a in run.attempts()[-1:] if a.get("error")]
+        errors = [last.error for run in runs if (last := last_attempt(run.attempts())) and last.error]
         reason = f": {errors[0]}" if errors else ""
         lines.append(f"{len(runs)} {cause} ({runs[0].name}{', …' if len(runs) > 1 else ''}){reason}")
         retry = hints.command("hpc.launch", "retry", runs[0].sweep().name, "--failed")

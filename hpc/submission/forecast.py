@@ -13,7 +13,7 @@ from statistics import fmean
 from hpc.submission.profile import Profile
 from src.errors import RunError
 from src.log import log
-from src.runs.causes import Attempts
+from src.runs.attempt import Attempts, total_steps_of
 from src.runs.cells import Cell
 from src.runs.memory import most_memory
 from src.runs.rundir import RunDir, SweepDir
@@ -26,8 +26,8 @@ LEAD_MARGIN_S = 60
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One earlier run: its seconds on the slice per unit of work, and its longest checkpoint in seconds; None if
+class EarlierRun:
+    """What one earlier run took: seconds on the slice per unit of work, and its longest checkpoint in seconds; None if
     unknown. `memory` has its peaks, as src/runs/memory.py measures them.
     """
 
@@ -116,9 +116,9 @@ def total_of(parts: Sequence[Forecast]) -> Forecast:
     )
 
 
-def measured_runs(runs_dir: Path, cost_keys: Collection[str], profile: Profile) -> dict[str, list[Measured]]:
+def measured_runs(runs_dir: Path, cost_keys: Collection[str], profile: Profile) -> dict[str, list[EarlierRun]]:
     """Cost key -> earlier runs with it on slices like the profile's, from the newest sweeps."""
-    by_key: dict[str, list[Measured]] = {key: [] for key in cost_keys}
+    by_key: dict[str, list[EarlierRun]] = {key: [] for key in cost_keys}
     for sweep in with_whole_manifests(reversed(sweeps(runs_dir))):
         if all(len(runs) >= _ENOUGH for runs in by_key.values()):
             break
@@ -130,28 +130,26 @@ def measured_runs(runs_dir: Path, cost_keys: Collection[str], profile: Profile) 
     return by_key
 
 
-def _measure(run: RunDir, units: float, profile: Profile) -> Measured | None:
+def _measure(run: RunDir, units: float, profile: Profile) -> EarlierRun | None:
     if run.damage():
         return None
-    attempts = [a for a in run.attempts() if a.get("end") and _is_on_same_slice(a.get("slice"), profile)]
-    saves = [float(a["save_s"]) for a in attempts if a.get("save_s") is not None]
-    if not attempts or not (saves or run.result()):
-        return None
-    total = next((a["total_steps"] for a in reversed(attempts) if a.get("total_steps")), None)
+    attempts = [each for each in run.attempts() if each.ended and _is_on_same_slice(each.slice, profile)]
+    saves = [each.save_s for each in attempts if each.save_s is not None]
     result = run.result()
+    if not attempts or not (saves or result):
+        return None
+    total, steps = total_steps_of(attempts), (result or {}).get("steps", attempts[-1].last_step or 0)
     # A diverged run ended early: it counts by the share of its steps, as a run that was stopped does.
     is_complete = result is not None and result.get("outcome") != "diverged"
-    done = (
-        1.0 if is_complete else (result or {}).get("steps", attempts[-1].get("last_step", 0)) / total if total else 0.0
-    )
+    done = 1.0 if is_complete else steps / total if total else 0.0
     # In the first tenth of a run, start-up (imports, images) dominates the time.
     rate = _slice_s(attempts) / (units * done) if done >= 0.1 else None
-    return Measured(rate, max(saves, default=None), most_memory(attempts))
+    return EarlierRun(rate, max(saves, default=None), most_memory(each.memory for each in attempts))
 
 
 def _slice_s(attempts: Attempts) -> float:
     """Seconds of a slice that ended attempts took: of a slice that several runs shared, an equal part."""
-    return sum((float(each["end"]) - float(each["start"])) / int(each.get("at_once", 1)) for each in attempts)
+    return sum(each.seconds / each.at_once for each in attempts)
 
 
 def _is_on_same_slice(name: object, profile: Profile) -> bool:

@@ -53,7 +53,7 @@ def execute_here(sweep: SweepDir, work: Work) -> None:
                     f"{run.label}: stopped at step {outcome.last_step} of {outcome.total_steps}; the state is saved"
                 )
                 # A cancel of one run is no stop of the others.
-                stopped = run.attempts()[-1]["cause"] != "CANCELLED"
+                stopped = run.attempts()[-1].cause != "CANCELLED"
     undone = [run for run in remaining if not run.is_done()]
     if stopped or (undone and all(run.cancelled() for run in undone)):
         log.info(f"to continue: {hints.again()}")

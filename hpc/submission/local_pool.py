@@ -14,8 +14,8 @@ from hpc.submission.stop_signals import stop_on_signal
 from src.log import log
 from src.progress import Reporter
 from src.results.table import state_of_run
-from src.runs.attempts import unfinished_attempt
-from src.runs.causes import REQUEUED_AFTER, Attempts, why_blocked
+from src.runs.attempt import Attempts, last_attempt
+from src.runs.causes import REQUEUED_AFTER, why_blocked
 from src.runs.code_snapshot import new_code_hint, snapshot_problem
 from src.runs.rundir import RunDir
 
@@ -68,20 +68,20 @@ class LocalPool:
         """Start as many runs as places are free. Returns those that still wait, also for another process to finish
         them.
         """
-        left = []
+        waits = []
         for run in waiting:
             if len(self._active) >= self._profile.max_parallel:
-                left.append(run)
+                waits.append(run)
             elif not run.is_done() and run.cancelled():
                 log.info(f"{run.name}: cancelled")
             elif not run.is_done() and not run.is_locked_now():
                 self._start(run)
             elif not run.is_done():
-                left.append(run)
+                waits.append(run)
                 if run not in self._busy:
                     log.info(f"{run.name}: another process executes it; waiting for it")
                     self._busy.add(run)
-        return left
+        return waits
 
     def _start(self, run: RunDir) -> None:
         problem = snapshot_problem(self._code)
@@ -141,16 +141,14 @@ class LocalPool:
             print(line.decode(errors="replace"), file=sys.stderr, flush=True)
 
     def _report_attempts(self, run: RunDir) -> None:
-        ended = [attempt for attempt in run.attempts() if "end" in attempt]
+        ended = [attempt for attempt in run.attempts() if attempt.ended]
         for attempt in ended[self._attempts_seen.get(run, 0) :]:
-            if attempt["cause"] != "DONE":
-                where = f" at step {attempt['last_step']}" if "last_step" in attempt else ""
-                where += f" of {attempt['total_steps']}" if "total_steps" in attempt else ""
-                log.info(f"{run.name}: attempt {attempt['attempt']} ended by {attempt['cause']}{where}")
-            elif attempt.get("first_step"):
-                log.info(
-                    f"{run.name}: attempt {attempt['attempt']} resumed from step {attempt['first_step']} and finished"
-                )
+            if attempt.interrupted:
+                where = "" if attempt.last_step is None else f" at step {attempt.last_step}"
+                where += "" if attempt.total_steps is None else f" of {attempt.total_steps}"
+                log.info(f"{run.name}: attempt {attempt.number} ended by {attempt.cause}{where}")
+            elif attempt.first_step:
+                log.info(f"{run.name}: attempt {attempt.number} resumed from step {attempt.first_step} and finished")
         self._attempts_seen[run] = len(ended)
 
     def _show(self, total: int, waiting: int) -> None:
@@ -167,17 +165,17 @@ class LocalPool:
         _wait_until(lambda: not any(map(worker.is_busy, self._active.values())), _SAVE_TIMEOUT_S)
         for run, job in self._active.items():
             self._follow(job)
-            attempts = run.attempts()
-            last = attempts[-1].get("last_step") if attempts else None
-            log.info(f"{run.name}: {'saved at step ' + str(last) if last is not None else 'stopped'}")
+            last = last_attempt(run.attempts())
+            is_saved = last is not None and last.last_step is not None
+            log.info(f"{run.name}: {f'saved at step {last.last_step}' if last and is_saved else 'stopped'}")
 
 
 def _may_continue(run: RunDir, attempts: Attempts) -> bool:
     if run.cancelled():
         return False
     # Without an end record, the worker was killed (kill -9, out of memory); its next attempt closes this one.
-    killed = unfinished_attempt(attempts) is not None
-    return (killed or attempts[-1]["cause"] in REQUEUED_AFTER) and why_blocked(attempts) is None
+    last = attempts[-1]
+    return (not last.ended or last.cause in REQUEUED_AFTER) and why_blocked(attempts) is None
 
 
 def _progress_of(run: RunDir) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from hpc import slurm
 from hpc.submission.submissions import in_queue
 from src import hints
-from src.runs.attempts import unfinished_attempt
+from src.runs.attempt import unfinished_attempt
 from src.runs.rundir import RunDir, SweepDir
 from src.text import counted, shortlist
 
@@ -83,5 +83,7 @@ def _task_to_keep(run: RunDir, jobs: Sequence[slurm.QueuedJob]) -> slurm.QueuedJ
     if len(jobs) == 1:
         return jobs[0]
     # The one that holds the run; else the first, since `match_queue` puts running tasks first.
-    owner = (unfinished_attempt(run.attempts()) or {}).get("job")
-    return next((job for job in jobs if job.job_id == owner and slurm.phase(job.state) == "running"), jobs[0])
+    owner = unfinished_attempt(run.attempts())
+    return next(
+        (job for job in jobs if owner and job.job_id == owner.job and slurm.phase(job.state) == "running"), jobs[0]
+    )

@@ -15,6 +15,7 @@ from src import hints
 from src.errors import ClusterError
 from src.files import read_lines
 from src.runs import records
+from src.runs.attempt import last_attempt
 from src.runs.causes import REQUEUED_AFTER
 from src.runs.rundir import RunDir, SweepDir
 
@@ -91,16 +92,17 @@ def refuse_unseen(sweep: SweepDir, runs: Sequence[RunDir], here: str) -> None:
     None of them is in the queue of the cluster `here`. But its last submission may have gone to another one, or have
     been accepted and never seen; and it has not come to an end since. A cancel settles it.
     """
-    last = {name: each for each in submissions(sweep) for names in each.tasks for name in names}
+    newest = {name: each for each in submissions(sweep) for names in each.tasks for name in names}
     for run in runs:
-        sent = last.get(run.name)
+        sent = newest.get(run.name)
         if sent is None or run.cancelled():
             continue
         elsewhere = here and sent.cluster not in ("", here)
         why = sent.unseen or (f"it went to the cluster {sent.cluster}, and this is {here}" if elsewhere else "")
-        since = [attempt for attempt in run.attempts() if attempt.get("start", 0) >= sent.time]
+        since = [attempt for attempt in run.attempts() if attempt.start >= sent.time]
         # A task that began was a task that this queue has shown. One of another cluster may come back after a requeue.
-        came_to_end = since and ("retried" in since[-1] or since[-1].get("cause") not in (None, *REQUEUED_AFTER))
+        last = last_attempt(since)
+        came_to_end = last and (last.retried is not None or (last.ended and last.cause not in REQUEUED_AFTER))
         settled = came_to_end if elsewhere else since
         if why and not settled:
             cancel = hints.command("hpc.launch", "cancel", sweep.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from src.reporting.blocks import Block, Code, Heading, Items, Paragraph, Verdict
 from src.reporting.finding import changed_values
 from src.reporting.report import Report
 from src.reporting.training import checkpoint_copy, trained_run
-from src.runs.attempts import kept_s, last_activity, wasted_s
-from src.runs.causes import Attempts
+from src.runs.attempt import Attempts, causes_of, kept_s, wasted_s
+from src.runs.attempts import last_activity
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.slice_time import slice_time
 
@@ -114,7 +115,7 @@ def _environment(report: Report) -> Iterator[Block]:
 
 
 def _environments(run: RunDir) -> Iterator[tuple[Any, ...]]:
-    slices: dict[Any, Any] = {attempt["attempt"]: attempt.get("slice") for attempt in run.attempts()}
+    slices: dict[Any, str | None] = {attempt.number: attempt.slice for attempt in run.attempts()}
     for row in read_lines(run.provenance_file):
         versions, code = _mapping(row.get("versions")), _mapping(row.get("code"))
         environment = _mapping(row.get("environment"))
@@ -141,11 +142,10 @@ def _interruptions(report: Report) -> Iterator[Block]:
     causes: Counter[str] = Counter()
     errors: dict[str, str] = {}
     for run in _runs(list(reversed(report.sweeps.all))):
-        for attempt in run.attempts():
-            if attempt.get("cause") not in (None, "DONE"):
-                causes[str(attempt["cause"])] += 1
-            if attempt.get("error"):
-                errors.setdefault(" ".join(str(attempt["error"]).split())[:300], run.label)
+        attempts = run.attempts()
+        causes.update(causes_of(attempts))
+        for error in (attempt.error for attempt in attempts if attempt.error):
+            errors.setdefault(" ".join(error.split())[:300], run.label)
     if not causes:
         yield report.say("no_interruption")
         return
@@ -174,9 +174,9 @@ def _cost(report: Report) -> Iterator[Block]:
     yield report.say("cost_total", **hours)
 
 
-def _closed(run: RunDir, attempts: Attempts) -> list[dict[str, Any]]:
+def _closed(run: RunDir, attempts: Attempts) -> Attempts:
     """The attempts with an end each. One without an end may be running: until its last sign of life."""
-    return [{**each, "end": each.get("end") or last_activity(run)} for each in attempts]
+    return [each if each.ended else replace(each, end=last_activity(run)) for each in attempts]
 
 
 _COSTS = ("runs", "attempts", "used", "wasted", "saved")

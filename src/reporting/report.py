@@ -108,7 +108,7 @@ class Report:
         marks = environment_marks({run.name: environments_of(run.result(), ()) for run in found.done()})
         alike: dict[tuple[str, str], list[str]] = {}
         for name, mark in marks.items():
-            alike.setdefault((mark.unlike, mark.resumed), []).append(name)
+            alike.setdefault((mark.difference, mark.resumed), []).append(name)
         if marks:
             rows = [[shortlist(names), *mark] for mark, names in alike.items()]
             yield self.say("environments_differ", run=next(iter(marks.values())).usual)

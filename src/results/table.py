@@ -11,6 +11,7 @@ from typing import Any
 from src.config.sections import select_of
 from src.errors import RunError
 from src.results.ranking import Ranking, ranking_of
+from src.runs.attempt import Attempts, causes_of, unfinished_attempt
 from src.runs.attempts import reached_step
 from src.runs.axes import SEED_AXIS, axis_key, axis_value, varying_paths
 from src.runs.environment import Environment, EnvironmentMark, environment_marks, environments_of
@@ -124,20 +125,20 @@ class _Read:
 
 
 def _read(run: RunDir, cell: Mapping[str, Any], axes: Sequence[str]) -> _Read:
-    attempts: list[dict[str, Any]] = []
+    attempts: Attempts = ()
     result, reached, error = None, None, ""
     try:
         result, attempts = run.result(), run.attempts()
         state = state_of_run(run, result, attempts)
         run.check_files()
         if attempts and not result:
-            reached, error = reached_step(run), str(attempts[-1].get("error") or "")
+            reached, error = reached_step(run), attempts[-1].error or ""
     except RunError as damage:
-        result, attempts, state, error = None, [], "damaged", str(damage)
+        result, attempts, state, error = None, (), "damaged", str(damage)
     head: Row = {"index": cell["index"], "run": run.name, "state": state}
     head |= {run.sweep().axis_name(path): axis_value(cell["overrides"].get(path)) for path in axes}
     tail: Row = {"attempts": None if state == "damaged" else len(attempts)}
-    tail["interruptions"] = " ".join(str(a["cause"]) for a in attempts if a.get("cause") not in (None, "DONE"))
+    tail["interruptions"] = " ".join(causes_of(attempts))
     if error:
         tail["error"] = " ".join(error.split())
     return _Read(head, (result or {}).get("columns", {}), reached, tail, environments_of(result, attempts))
@@ -156,22 +157,22 @@ def _shown(mark: EnvironmentMark | None) -> str | None:
     return str(mark) if mark else None
 
 
-def state_of_run(run: RunDir, result: Mapping[str, Any] | None, attempts: Sequence[Mapping[str, Any]]) -> str:
+def state_of_run(run: RunDir, result: Mapping[str, Any] | None, attempts: Attempts) -> str:
     """`done`, `diverged`, `running`, `cancelled`, `new`, `missing` if its directory is gone, or the cause of the last
     attempt's end, in lower case.
     """
     if result:
         return "diverged" if result.get("outcome") == "diverged" else "done"
-    if attempts and "end" not in attempts[-1] and run.alive():
+    if unfinished_attempt(attempts) and run.alive():
         return "running"
     if run.cancelled():
         return "cancelled"
     if not attempts:
         return "new" if run.path.is_dir() else "missing"
     # No end record, and no process holds the run.
-    if "end" not in attempts[-1]:
+    if unfinished_attempt(attempts):
         return "killed"
-    return str(attempts[-1]["cause"]).lower()
+    return str(attempts[-1].cause).lower()
 
 
 def curve_of(run: RunDir, name: str) -> tuple[list[float], list[float]]:

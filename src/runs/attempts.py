@@ -7,15 +7,14 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any, Literal
 
 from src.errors import RelayError
 from src.files import append_lines
 from src.progress import Reporter, StopCheck
-from src.runs.causes import Attempts
+from src.runs.attempt import Attempt, last_attempt, unfinished_attempt
 from src.runs.checkpoint_names import list_states, newest_step
 from src.runs.code_snapshot import code_digest
 from src.runs.environment import Environment
@@ -65,7 +64,7 @@ class AttemptHooks:
         """Why the run was asked to stop, if not by a cancel."""
         return "INTERRUPTED"
 
-    def infer_end_cause(self, attempt: Mapping[str, Any]) -> EndCause:
+    def infer_end_cause(self, attempt: Attempt) -> EndCause:
         """Why an earlier attempt without an end record ended."""
         return "KILLED", None
 
@@ -96,15 +95,7 @@ def attempt(
             return _recorded(owned, execute, should_stop, reporter, hooks)
 
 
-def unfinished_attempt(attempts: Attempts) -> Mapping[str, Any] | None:
-    """The newest attempt if it has no end record; else None.
-
-    It may still be running, or have been killed: only the run lock tells.
-    """
-    return attempts[-1] if attempts and "end" not in attempts[-1] else None
-
-
-def close_orphaned_attempt(run: RunDir, infer_end_cause: Callable[[Mapping[str, Any]], EndCause]) -> None:
+def close_orphaned_attempt(run: RunDir, infer_end_cause: Callable[[Attempt], EndCause]) -> None:
     """Record the end of an attempt that could not do so itself: a kill -9, a node that went down, a power cut.
 
     The caller holds the run lock.
@@ -113,8 +104,8 @@ def close_orphaned_attempt(run: RunDir, infer_end_cause: Callable[[Mapping[str, 
     if orphan is not None:
         cause, end = infer_end_cause(orphan)
         # SLURM reports whole seconds, so its end of a short attempt can lie before the start recorded here.
-        end = max(end or last_activity(run), float(orphan["start"]))
-        run.record_attempt(int(orphan["attempt"]), end=end, cause=cause, **_steps_so_far(run))
+        end = max(end or last_activity(run), orphan.start)
+        run.record_attempt(orphan.number, end=end, cause=cause, **_steps_so_far(run))
 
 
 def _recorded(
@@ -125,7 +116,7 @@ def _recorded(
     hooks: AttemptHooks,
 ) -> Outcome:
     number, process = len(run.attempts()) + 1, {"node": socket.gethostname(), "pid": os.getpid()}
-    run.record_attempt(number, **hooks.facts(), code=code_digest(), **process, start=_now(), first_step_at=None)
+    run.record_attempt(number, **hooks.facts(), code=code_digest(), **process, start=_now())
     owner = run.owner
     assert owner
     try:
@@ -165,10 +156,11 @@ def _steps_so_far(run: RunDir) -> dict[str, int]:
     `reached_step`: the last logged step; the steps after `last_step` are lost.
     """
     attempts = run.attempts()
-    starts = [a["last_step"] for a in attempts if "last_step" in a]
-    starts += [a["first_step"] for a in attempts[-1:] if "first_step" in a]
+    last = last_attempt(attempts)
+    starts = [attempt.last_step for attempt in attempts if attempt.last_step is not None]
+    starts += [last.first_step] if last and last.first_step is not None else []
     return {
-        "first_step": int(starts[-1]) if starts else 0,
+        "first_step": starts[-1] if starts else 0,
         "last_step": newest_step(run.checkpoints),
         "reached_step": reached_step(run),
     }
@@ -199,7 +191,7 @@ def note_first_step(run: RunDir) -> None:
 
 def memory_of_attempts(run: RunDir) -> dict[str, int]:
     """The peak memory of the attempts so far, the current one in this process included, as `most_memory` returns it."""
-    return most_memory([*run.attempts(), peak_memory()])
+    return most_memory([*(attempt.memory for attempt in run.attempts()), peak_memory()])
 
 
 def last_activity(run: RunDir) -> float:
@@ -216,31 +208,3 @@ def write_provenance(run: RunDir, device: str, environment: Environment) -> None
     """Record code, versions, environment, host and device of this attempt in provenance.jsonl."""
     facts = {"attempt": len(run.attempts()), "code_snapshot": code_digest(), **provenance(device, environment)}
     append_lines(run.provenance_file, [facts], check=run.check_owner)
-
-
-def wasted_s(attempts: Attempts) -> float:
-    """Seconds spent on steps that were lost because an attempt ended before it saved them."""
-    return sum(lost for _, lost in _interruptions(attempts))
-
-
-def kept_s(attempts: Attempts) -> float:
-    """Seconds that interrupted attempts spent on steps that were saved: without checkpoints, they would be lost."""
-    return sum(seconds - lost for seconds, lost in _interruptions(attempts))
-
-
-def _interruptions(attempts: Attempts) -> Iterator[tuple[float, float]]:
-    """The seconds since the first step of each interrupted attempt, and how many of them were for steps that were lost.
-
-    An attempt that ended before its first step lost none: all of it is overhead, see src/runs/slice_time.py.
-    """
-    for attempt, following in zip_longest(attempts, attempts[1:]):
-        if attempt.get("cause") in (None, "DONE") or "last_step" not in attempt or not attempt.get("end"):
-            continue
-        first, saved = attempt.get("first_step", 0), attempt["last_step"]
-        reached = max(attempt.get("reached_step", saved), saved)
-        # The next attempt resumed from an earlier step if the newest state was damaged.
-        if following is not None and "first_step" in following:
-            saved = min(saved, following["first_step"])
-        begun = attempt.get("first_step_at", attempt["start"])
-        seconds = 0.0 if begun is None else max(0.0, attempt["end"] - begun)
-        yield seconds, seconds * (reached - saved) / (reached - first) if reached > first else seconds

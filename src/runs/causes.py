@@ -5,15 +5,12 @@ Pure functions of attempts.jsonl, so that every process that reads a run directo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from src import hints
 from src.errors import RunError
-
-# The attempts at one run, oldest first, as `RunDir.attempts` returns them.
-Attempts = Sequence[Mapping[str, Any]]
+from src.runs.attempt import Attempts, causes_of
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ def damaged(message: str) -> Blocked:
 def why_blocked(attempts: Attempts) -> Blocked | None:
     """Why a run with these attempts may not be started again; None if it may."""
     counted = since_retry(attempts)
-    causes = [str(attempt["cause"]) for attempt in counted if attempt.get("cause") not in (None, "DONE")]
+    causes = causes_of(counted)
     for cause in dict.fromkeys(reversed(causes)):
         facts, used = CAUSES.get(cause, _UNKNOWN), causes.count(cause)
         if facts.budget is not None and used > facts.budget:
@@ -122,16 +119,16 @@ def check_allowed(label: str, attempts: Attempts) -> None:
 
 def since_retry(attempts: Attempts) -> Attempts:
     """The attempts that count against the budgets: those since the last `retry`."""
-    retried = [position for position, attempt in enumerate(attempts) if attempt.get("retried")]
+    retried = [position for position, attempt in enumerate(attempts) if attempt.retried]
     return attempts[retried[-1] + 1 :] if retried else attempts
 
 
 def _is_stuck(attempts: Attempts) -> bool:
     own = outside = 0
     for attempt in reversed(attempts):
-        if attempt.get("last_step") is None or attempt["last_step"] > attempt.get("first_step", 0):
+        if attempt.steps is None or attempt.steps > 0:
             break
-        if CAUSES.get(str(attempt.get("cause")), _UNKNOWN).from_outside:
+        if CAUSES.get(str(attempt.cause), _UNKNOWN).from_outside:
             outside += 1
         else:
             own += 1

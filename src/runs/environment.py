@@ -18,6 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from src.runs.attempt import Attempts
+
 # By name: the packages that compute, the facts of the device (src/training/device.py), and the variables below that are
 # set. Flat, so that two environments can be compared and shown name by name.
 Environment = dict[str, str]
@@ -106,13 +108,13 @@ class EnvironmentMark:
     """
 
     usual: str
-    unlike: str
+    difference: str
     resumed: str
 
     def __str__(self) -> str:
-        unlike = f"unlike {self.usual}: {self.unlike}" if self.unlike else ""
+        difference = f"unlike {self.usual}: {self.difference}" if self.difference else ""
         resumed = f"resumed under {self.resumed}" if self.resumed else ""
-        return "; ".join(part for part in (unlike, resumed) if part)
+        return "; ".join(part for part in (difference, resumed) if part)
 
 
 def environment_marks(of_runs: Mapping[str, Sequence[Environment]]) -> dict[str, EnvironmentMark]:
@@ -126,12 +128,13 @@ def environment_marks(of_runs: Mapping[str, Sequence[Environment]]) -> dict[str,
         name: EnvironmentMark(usual, differences(begun[usual], environment), resumed_under(of_runs[name]))
         for name, environment in begun.items()
     }
-    return {name: mark for name, mark in marks.items() if mark.unlike or mark.resumed}
+    return {name: mark for name, mark in marks.items() if mark.difference or mark.resumed}
 
 
-def environments_of(result: Mapping[str, Any] | None, attempts: Sequence[Mapping[str, Any]]) -> list[Environment]:
+def environments_of(result: Mapping[str, Any] | None, attempts: Attempts) -> Sequence[Environment]:
     """The environments in which a run computed what it has, in order: from its result, or from the newest attempt that
     began to compute. Empty if none has.
     """
-    records = [result] if result else reversed(attempts)
-    return next((record["environments"] for record in records if record.get("environments")), [])
+    if result:
+        return result.get("environments") or []
+    return next((attempt.environments for attempt in reversed(attempts) if attempt.environments), [])

@@ -6,7 +6,6 @@ import resource
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 _MIB = 2**20
 _STATUS = Path("/proc/self/status")
@@ -36,11 +35,10 @@ def _host_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def most_memory(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """The greatest `host_mb` and `gpu_mb` of several records; without those that none of them has."""
-    found: dict[str, int] = {}
-    for record in records:
-        for name in ("host_mb", "gpu_mb"):
-            if record.get(name) is not None:
-                found[name] = max(found.get(name, 0), int(record[name]))
-    return found
+def most_memory(peaks: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The greatest `host_mb` and `gpu_mb` of several peaks; without those that none of them has."""
+    greatest: dict[str, int] = {}
+    for each in peaks:
+        for name, mb in each.items():
+            greatest[name] = max(greatest.get(name, 0), mb)
+    return greatest

@@ -5,14 +5,11 @@ What does not fit is an error: the message names the file, the line and what to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Required
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, with_config
 from typing_extensions import TypedDict
 
-from src.errors import RunError
 from src.runs.shape import Shape
 
 # Strict: "3" is not 3. Validators are built on first use: `--help` reads no file and should not pay for them.
@@ -97,8 +94,10 @@ class Cell(TypedDict, total=False):
 
 
 @_record
-class Attempt(TypedDict, total=False):
-    """A line of attempts.jsonl: what was known about an attempt when the line was written."""
+class AttemptLine(TypedDict, total=False):
+    """A line of attempts.jsonl: what was known about an attempt when the line was written. Joined, its lines are an
+    `Attempt`, which says what each of these is.
+    """
 
     attempt: Required[Annotated[int, Field(ge=1, le=10**9)]]
     start: Seconds
@@ -111,6 +110,7 @@ class Attempt(TypedDict, total=False):
     restarts: Annotated[int, Field(ge=0)] | None
     slice: str | None
     at_once: Annotated[int, Field(ge=1, le=10**6)]
+    code: str
     node: str
     # kill(2) takes 0 and negative ids as process groups.
     pid: Annotated[int, Field(ge=1, lt=2**31)]
@@ -121,7 +121,6 @@ class Attempt(TypedDict, total=False):
     environments: list[dict[str, str]]
     job_start: Seconds | None
     first_step_at: Seconds | None
-    # Peaks, in MiB.
     host_mb: Step | None
     gpu_mb: Step | None
     save_s: Annotated[float, Field(ge=0, le=1e9)] | None
@@ -189,14 +188,14 @@ class Owner(TypedDict, total=False):
     node: str
 
 
-def _answered(line: Submission) -> Submission:
+def _answered(line: SubmissionLine) -> SubmissionLine:
     if not {"tasks", "job_id", "unseen"} & line.keys():
         raise ValueError("it has neither tasks nor a job_id")
     return line
 
 
 @_record
-class Submission(TypedDict, total=False):
+class SubmissionLine(TypedDict, total=False):
     """A line of submissions.jsonl: an intent with its tasks, the job's id, or why the queue does not show it."""
 
     job_name: Required[Word]
@@ -248,8 +247,8 @@ def _positioned(row: dict[str, Any]) -> dict[str, Any]:
 _BACK = "it was damaged or written by something else: restore it"
 META = Shape(Meta, f"{_BACK}, or move the folder away")
 CELL = Shape(Cell, f"{_BACK}, or start the same runs over with --fresh")
-SUBMISSION = Shape(Annotated[Submission, AfterValidator(_answered)], f"{_BACK}, or remove the line")
-ATTEMPT = Shape(Attempt, f"{_BACK}, or remove the line")
+SUBMISSION = Shape(Annotated[SubmissionLine, AfterValidator(_answered)], f"{_BACK}, or remove the line")
+ATTEMPT = Shape(AttemptLine, f"{_BACK}, or remove the line")
 METRICS = Shape(
     Annotated[dict[str, Whole | float | None], AfterValidator(_positioned)],
     f"{_BACK}, or start the run over with --fresh",
@@ -260,20 +259,3 @@ SOURCE = Shape(Source, _BACK)
 OWNER = Shape(Owner, f"{_BACK}, or remove it once no process executes the run")
 PIPELINE = Shape(PipelineMeta, f"{_BACK}, or move the folder away")
 STAGE = Shape(Stage, f"{_BACK}, or remove the line")
-
-
-def join_attempts(path: Path, lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Merge the lines of each attempt, in order; its first end counts. Raises RunError if a line is lost."""
-    joined: dict[int, dict[str, Any]] = {}
-    for line in lines:
-        attempt = joined.setdefault(line["attempt"], {})
-        if not ("end" in line and "end" in attempt):
-            attempt.update(line)
-    for number, attempt in joined.items():
-        if "start" not in attempt or ("end" in attempt and "cause" not in attempt):
-            missing = "cause" if "start" in attempt else "start"
-            raise RunError(
-                f"{path}: attempt {number} has no {missing}, its line was lost; restore it, or remove "
-                "all lines of that attempt"
-            )
-    return [joined[number] for number in sorted(joined)]

@@ -21,6 +21,7 @@ from src.config import yaml_file
 from src.errors import RunError
 from src.files import append_lines, last_line, read_lines, replace_file
 from src.runs import records
+from src.runs.attempt import Attempt, join_lines, unfinished_attempt
 from src.runs.layout import RunPaths, SweepPaths
 from src.runs.ownership import Ownership, heart_beats, hold_lock, is_locked
 from src.runs.predictions import Predictions, read_predictions
@@ -130,21 +131,27 @@ class RunDir(RunPaths):
         """Forget the cancel, because the user has asked for the run again."""
         self.cancel_file.unlink(missing_ok=True)
 
-    def attempts(self) -> list[dict[str, Any]]:
-        """The attempts in order, each with its start and end merged. A killed attempt has no `end` until it is closed.
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The attempts in order. The file is parsed again only if it has changed.
 
-        Raises RunError if the file is damaged.
+        Raises RunError if it is damaged.
         """
-        path = self.attempts_file
-        attempts = records.join_attempts(path, read_lines(path, records.ATTEMPT))
-        if attempts and "end" not in attempts[-1] and self.result() is not None:
+        try:
+            # Opened first, because NFS attribute caching can return the size of an earlier content.
+            with self.attempts_file.open("rb") as file:
+                facts = os.fstat(file.fileno())
+        except FileNotFoundError:
+            return ()
+        attempts = _read_attempts(self.attempts_file, (facts.st_ino, facts.st_mtime_ns, facts.st_size))
+        if unfinished_attempt(attempts) and self.result() is not None:
             # Killed between writing the result and closing the attempt. The result counts.
-            attempts[-1] |= {"end": round(self.result_file.stat().st_mtime, 3), "cause": "DONE"}
+            end = round(self.result_file.stat().st_mtime, 3)
+            return (*attempts[:-1], replace(attempts[-1], end=end, cause="DONE"))
         return attempts
 
-    def record_attempt(self, attempt: int, **facts: Any) -> None:
-        """Append facts about an attempt."""
-        append_lines(self.attempts_file, [{"attempt": attempt, **facts}], check=self.check_owner)
+    def record_attempt(self, number: int, **facts: Any) -> None:
+        """Append facts about an attempt, by the names of the fields of `Attempt`."""
+        append_lines(self.attempts_file, [{"attempt": number, **facts}], check=self.check_owner)
 
     def lock(self, wait_s: float = 0) -> contextlib.AbstractContextManager[None]:
         """Hold the run lock. It is released when this process ends, however it ends.
@@ -169,6 +176,12 @@ class RunDir(RunPaths):
         """Whether a process executes the run now. For readers, who may not be allowed to write."""
         locked = is_locked(self.lock_file)
         return heart_beats(self.owner_file) if locked is None else locked
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_attempts(path: Path, identity: tuple[int, int, int]) -> tuple[Attempt, ...]:
+    # A command asks for the attempts of each run several times.
+    return join_lines(path, read_lines(path, records.ATTEMPT))
 
 
 @functools.lru_cache(maxsize=64)

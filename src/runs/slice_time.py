@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from src.runs.causes import Attempts
+from src.runs.attempt import Attempt, Attempts
 
 
 class SliceTime(NamedTuple):
@@ -22,21 +22,19 @@ def slice_time(runs: Iterable[Attempts], now: float) -> SliceTime:
     its runs was between its first step and its end. So all runs that share tasks must be given. If SLURM did not say
     when the job started, or there is no job, each attempt counts by itself.
     """
-    by_task: dict[object, list[Mapping[str, Any]]] = {}
+    by_task: dict[object, list[Attempt]] = {}
     for attempt in (attempt for attempts in runs for attempt in attempts):
         # A requeued job keeps its id, but each of its executions starts anew.
-        known = attempt.get("job_start") is not None
-        task = (attempt.get("cluster"), attempt.get("job"), attempt["job_start"]) if known else id(attempt)
+        known = attempt.job_start is not None
+        task = (attempt.cluster, attempt.job, attempt.job_start) if known else id(attempt)
         by_task.setdefault(task, []).append(attempt)
     times = [_of_task(attempts, now) for attempts in by_task.values()]
     return SliceTime(sum(time.used_s for time in times), sum(time.overhead_s for time in times))
 
 
-def _of_task(attempts: Sequence[Mapping[str, Any]], now: float) -> SliceTime:
+def _of_task(attempts: Attempts, now: float) -> SliceTime:
     # Never after the first start: the controller's clock may be ahead of the node's.
-    begun = min(
-        float(time) for attempt in attempts for time in (attempt["start"], attempt.get("job_start")) if time is not None
-    )
+    begun = min(time for attempt in attempts for time in (attempt.start, attempt.job_start) if time is not None)
     until, worked_s = begun, 0.0
     for first, end in sorted(_work(attempt, now) for attempt in attempts):
         # Runs that share a slice work at the same time, which counts once.
@@ -45,11 +43,7 @@ def _of_task(attempts: Sequence[Mapping[str, Any]], now: float) -> SliceTime:
     return SliceTime(until - begun, until - begun - worked_s)
 
 
-def _work(attempt: Mapping[str, Any], now: float) -> tuple[float, float]:
-    """When an attempt completed its first step, and when it ended."""
-    start = float(attempt["start"])
-    end = max(start, float(attempt.get("end") or now))
-    # Versions before this key existed did not record the first step: of their attempts, only the time before the start
-    # is known to be overhead. None: the attempt has not reached, or never reached, its first step.
-    first = attempt.get("first_step_at", start)
-    return (end if first is None else min(float(first), end)), end
+def _work(attempt: Attempt, now: float) -> tuple[float, float]:
+    """When an attempt completed its first step, and when it ended: at the same time if it did no step."""
+    end = max(attempt.start, now if attempt.end is None else attempt.end)
+    return (end if attempt.first_step_at is None else min(attempt.first_step_at, end)), end

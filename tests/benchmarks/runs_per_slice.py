@@ -68,10 +68,8 @@ def execute(runs: list[RunDir], at_once: int) -> float:
 def images_per_s(runs: list[RunDir]) -> float:
     """Training images per second of all runs together, from the start of the first attempt to the end of the last."""
     attempts = [run.attempts()[0] for run in runs]
-    seconds = max(a["end"] for a in attempts) - min(a["start"] for a in attempts)
-    return (
-        sum(a["last_step"] * config_of(run).train.batch_size for a, run in zip(attempts, runs, strict=True)) / seconds
-    )
+    seconds = max(a.end for a in attempts) - min(a.start for a in attempts)
+    return sum(a.last_step * config_of(run).train.batch_size for a, run in zip(attempts, runs, strict=True)) / seconds
 
 
 def measure(config: Config, at_once: int, pairs: int, folder: Path) -> dict[str, dict[str, list[float]]]:
@@ -87,7 +85,7 @@ def measure(config: Config, at_once: int, pairs: int, folder: Path) -> dict[str,
             speed[name].append(images_per_s(runs))
             if sides[name] == 1:
                 start["first run"].append(runs[0].metrics()[0]["time"] - began)
-                start["second run"].append(runs[1].metrics()[0]["time"] - runs[0].attempts()[0]["end"])
+                start["second run"].append(runs[1].metrics()[0]["time"] - runs[0].attempts()[0].end)
     return {"images_per_s": speed, "start_s": start}
 
 

@@ -226,7 +226,7 @@ def test_a_task_does_not_begin_a_cancelled_run_and_executes_the_others(sweep: Sw
     first, second = sweep.runs()[:2]
     first.cancel()
     assert execute_runs([first, second]) == {first.label: "CANCELLED", second.label: "DONE"}
-    assert first.attempts() == []
+    assert first.attempts() == ()
 
 
 def test_a_stopped_task_is_not_requeued_for_a_cancelled_run(sweep: SweepDir, requeued: list[str]) -> None:
@@ -361,7 +361,7 @@ def test_a_cancelled_run_that_waited_is_cancelled_in_every_table(
     for state in ("CANCELLED", "COMPLETING"):
         queue.write_text(waiting("70_0", state=state))
         assert [row["state"] for row in read_table(sweep).rows][:2] == ["cancelled", "new"]
-    assert second.attempts() == []
+    assert second.attempts() == ()
 
 
 def test_a_task_that_somebody_took_out_of_the_queue_is_shown_as_cancelled(

@@ -84,8 +84,8 @@ def test_a_run_on_another_host_is_stopped_by_its_own_process(
     assert f"executed on login2; these stop at their next step, with the state saved:\n  {run.label}\n" in said
     assert "these will not start" in said, "the other run"
     (attempt,) = run.attempts()
-    assert attempt["cause"] == "CANCELLED"
-    assert attempt["last_step"] > 0
+    assert attempt.cause == "CANCELLED"
+    assert attempt.last_step > 0
     assert not run.alive()
 
 
@@ -135,10 +135,10 @@ def test_a_cancel_of_one_run_in_the_foreground_leaves_the_others_and_holds(sweep
         return Outcome("stopped", 0, 1, 3)
 
     execute_here(sweep, replace(GRID, execute=execute))
-    assert [attempt["cause"] for run in sweep.runs() for attempt in run.attempts()] == ["CANCELLED", "DONE"]
+    assert [attempt.cause for run in sweep.runs() for attempt in run.attempts()] == ["CANCELLED", "DONE"]
 
 
 def test_a_cancel_ends_the_wait_for_a_lock(run: RunDir, holder: subprocess.Popen[str]) -> None:
     threading.Timer(0.2, run.cancel).start()
     assert execute_run(run, StopRequest(), PlainReporter()) == "CANCELLED"
-    assert run.attempts() == []
+    assert run.attempts() == ()

@@ -135,11 +135,11 @@ def test_where_no_lock_tells_the_heartbeat_does(
 
         monkeypatch.setattr("fcntl.flock", missing)
     sweep = run.sweep()
-    assert [row["state"] for row in sweep_status(sweep, {}).rows] == ["running"]
+    assert [row.state for row in sweep_status(sweep, {}).rows] == ["running"]
     holder.kill()
     holder.wait()
     silent = time.time() - SILENCE_S - 1
     os.utime(run.owner_file, (silent, silent))
     found = sweep_status(sweep, {})
-    assert [row["state"] for row in found.rows] == ["killed"]
+    assert [row.state for row in found.rows] == ["killed"]
     assert found.in_flight == 0

@@ -33,6 +33,6 @@ def test_a_task_is_shown_in_its_state(small: Callable[..., Config], state: str, 
     if begun:
         run.record_attempt(1, start=1.0, job="7_0", cluster="c", pid=1)
     status = sweep_status(sweep, {run.name: [QueuedJob("7_0", "x", state, "None", "9:00")]})
-    assert status.rows[0]["state"] == shown
+    assert status.rows[0].state == shown
     assert status.in_flight == 1, "--watch goes on"
-    assert (status.rows[0]["time left"] == "9:00") == (slurm.phase(state) == "running")
+    assert (status.rows[0].time_left == "9:00") == (slurm.phase(state) == "running")

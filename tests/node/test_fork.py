@@ -90,7 +90,7 @@ def endless(small: Callable[..., Config]) -> list[RunDir]:
 
 
 def causes(runs: list[RunDir]) -> list[list[Any]]:
-    return [[attempt.get("cause") for attempt in run.attempts()] for run in runs]
+    return [[attempt.cause for attempt in run.attempts()] for run in runs]
 
 
 @pytest.mark.parametrize(
@@ -105,11 +105,11 @@ def test_a_run_that_dies_leaves_the_others_to_finish(
     assert pid != task.pid
     os.kill(pid, number)
     # As soon as it died, and not only when the task ends.
-    wait_until(lambda: "end" in runs[0].attempts()[-1])
+    wait_until(lambda: runs[0].attempts()[-1].ended)
     assert task.ended() == 1
     assert causes(runs) == [[cause], ["DONE"], ["DONE"]]
     dead = runs[0].attempts()[0]
-    assert dead["reached_step"] >= dead["last_step"] >= 0
+    assert dead.reached_step >= dead.last_step >= 0
     assert f"{runs[0].label}: its process ended with {signal.Signals(number).name}: {cause}" in task.stderr
     assert f"failed: {runs[0].label};" in task.stderr
     assert "requeued" not in task.stdout
@@ -151,7 +151,7 @@ def test_a_run_that_the_kernel_killed_for_its_memory_is_out_of_memory(
     pids = [pid_of(run) for run in endless[:2]]
     kills.write_text("8")
     os.kill(pids[0], signal.SIGKILL)
-    wait_until(lambda: "end" in endless[0].attempts()[-1])
+    wait_until(lambda: endless[0].attempts()[-1].ended)
     os.kill(pids[1], signal.SIGKILL)
     assert task.ended() == 1
     assert causes(endless[:2]) == [["OUT_OF_MEMORY"], ["KILLED"]]
@@ -185,7 +185,7 @@ def test_a_signal_to_the_task_saves_all_its_runs(
     assert ("requeued" in task.stdout, code == 255) == (cause == "TIMEOUT", cause == "TIMEOUT")
     for run in endless[:2]:
         (attempt,) = run.attempts()
-        assert attempt["last_step"] > 0
+        assert attempt.last_step > 0
         assert [path.name for path in run.checkpoints.glob("*")]
         assert not run.is_locked_now()
 
@@ -225,7 +225,7 @@ def test_runs_end_with_their_task(endless: list[RunDir], start: Callable[..., Ru
     assert task.ended() != 0
     for run in endless[:2]:
         wait_until(lambda run=run: not run.is_locked_now())
-        assert "end" not in run.attempts()[-1]
+        assert not run.attempts()[-1].ended
 
 
 def test_a_fork_whose_parent_is_gone_already_does_nothing(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_a_cancel_of_one_run_leaves_the_others(endless: list[RunDir], start: Cal
     runs[0].cancel()
     assert task.ended() == 0
     assert causes(runs) == [["CANCELLED"], ["DONE"], ["DONE"]]
-    assert runs[0].attempts()[0]["last_step"] > 0
+    assert runs[0].attempts()[0].last_step > 0
     assert "requeued" not in task.stdout
 
 
@@ -283,8 +283,8 @@ def test_runs_at_once_end_with_the_results_of_runs_in_sequence(
     for run, other in zip(runs, straight, strict=True):
         assert_same_run(run, other)
         assert causes([run])[0].count("DONE") == 1
-        assert {attempt.get("at_once") for attempt in run.attempts()} == {3}
-        assert "at_once" not in other.attempts()[0]
+        assert {attempt.at_once for attempt in run.attempts()} == {3}
+        assert other.attempts()[0].at_once == 1
 
 
 def test_no_more_runs_than_asked_for_are_executed_at_a_time(
@@ -293,10 +293,10 @@ def test_no_more_runs_than_asked_for_are_executed_at_a_time(
     runs = grid(small())
     task = start(runs, at_once=2)
     assert task.ended() == 0, task.stderr
-    spans = [(run.attempts()[0]["start"], run.attempts()[0]["end"]) for run in runs]
+    spans = [(run.attempts()[0].start, run.attempts()[0].end) for run in runs]
     together = [sum(start <= moment < end for start, end in spans) for moment, _ in spans]
     assert max(together) == 2
-    assert len({run.attempts()[0]["pid"] for run in runs} - {task.pid}) == 4
+    assert len({run.attempts()[0].pid for run in runs} - {task.pid}) == 4
     assert all(f"{run.label}: step 12/12" in task.stderr for run in runs), "lines of a shared log name their run"
 
 

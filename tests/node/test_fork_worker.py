@@ -51,13 +51,13 @@ def test_a_worker_outlives_its_runs_whatever_ends_them(
     pids = {job: pid_of(job.run) for job in (killed, warned, stopped)}
     os.kill(pids[killed], signal.SIGKILL)
     wait_until(lambda: not worker.is_busy(killed))
-    assert "end" not in killed.run.attempts()[-1]
+    assert not killed.run.attempts()[-1].ended
     assert not killed.run.is_locked_now()
 
     os.kill(pids[warned], signal.SIGUSR2)
     wait_until(lambda: not worker.is_busy(warned))
-    assert warned.run.attempts()[-1]["cause"] == "TIMEOUT"
-    assert warned.run.attempts()[-1]["job"] == warned.id
+    assert warned.run.attempts()[-1].cause == "TIMEOUT"
+    assert warned.run.attempts()[-1].job == warned.id
     assert "the state is saved" in warned.stderr.read_text()
 
     assert worker.is_busy(stopped), "the others were left alone"
@@ -67,7 +67,7 @@ def test_a_worker_outlives_its_runs_whatever_ends_them(
     wait_until(lambda: not worker.is_busy(stopped) and not worker.is_busy(also_stopped))
     assert worker.is_alive()
     for job in (stopped, also_stopped):
-        assert [attempt["cause"] for attempt in job.run.attempts()] == ["CANCELLED"]
+        assert [attempt.cause for attempt in job.run.attempts()] == ["CANCELLED"]
     worker.close()
     assert list(tmp_path.glob("*worker*")) == [], "an empty log is removed"
 
@@ -83,7 +83,7 @@ def test_a_stop_is_also_for_what_was_requested_a_moment_before(
         worker.start(job)
     worker.stop()
     wait_until(lambda: not any(worker.is_busy(job) for job in (first, *others)))
-    assert {attempt["cause"] for job in others for attempt in job.run.attempts()} <= {"CANCELLED"}
+    assert {attempt.cause for job in others for attempt in job.run.attempts()} <= {"CANCELLED"}
     assert worker.is_alive()
 
 
@@ -95,8 +95,8 @@ def test_a_run_is_warned_before_its_time_limit_and_saves(
     worker.start(job)
     wait_until(lambda: not worker.is_busy(job))
     (attempt,) = job.run.attempts()
-    assert attempt["cause"] == "TIMEOUT"
-    assert attempt["end"] - attempt["start"] < 25
+    assert attempt.cause == "TIMEOUT"
+    assert attempt.seconds < 25
 
 
 def test_runs_end_with_their_worker(sweep: SweepDir, start: Callable[..., LocalWorker], tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_runs_end_with_their_worker(sweep: SweepDir, start: Callable[..., LocalW
     for job in jobs:
         wait_until(lambda job=job: not worker.is_busy(job) and not job.run.is_locked_now())
         # The next attempt closes this one.
-        assert "end" not in job.run.attempts()[-1]
+        assert not job.run.attempts()[-1].ended
     assert not worker.is_alive()
 
 

@@ -21,6 +21,7 @@ from src.files import append_lines, read_lines
 from src.progress import PlainReporter, Reporter, StopCheck
 from src.requests import lr_sweep_request, train_request
 from src.runs import ownership
+from src.runs.attempt import Attempt
 from src.runs.attempts import Outcome, attempt
 from src.runs.rundir import RunDir
 from src.runs.sweeps import open_sweep
@@ -60,7 +61,7 @@ def test_a_lock_excludes_other_processes_and_ends_with_its_own(run: RunDir, hold
     holder.wait()
     assert not run.is_locked_now()
     attempt(run, no_work, never, PlainReporter())
-    assert run.attempts()[-1]["cause"] == "DONE"
+    assert run.attempts()[-1].cause == "DONE"
 
 
 @pytest.fixture
@@ -212,7 +213,7 @@ def test_a_training_that_was_taken_over_stops_and_leaves_the_run_as_it_is(
         attempt(run, train, never, reporter)
     assert reporter.before
     assert contents(run) == reporter.before
-    assert [a["cause"] for a in run.attempts()] == ["NODE_FAIL"]
+    assert [a.cause for a in run.attempts()] == ["NODE_FAIL"]
 
 
 def test_a_checkpoint_that_hung_until_the_run_was_taken_over_does_not_count(
@@ -261,14 +262,14 @@ def test_the_heartbeat_stops_work_that_writes_nothing(run: RunDir, monkeypatch: 
     with pytest.raises(TakenOverError):
         attempt(run, work, never, PlainReporter())
     assert stopped
-    assert "end" not in run.attempts()[0], "its new owner says how it ended"
+    assert not run.attempts()[0].ended, "its new owner says how it ended"
 
 
 def test_the_first_end_of_an_attempt_counts(run: RunDir) -> None:
     run.record_attempt(1, start=1.0)
     run.record_attempt(1, end=2.0, cause="NODE_FAIL")
     run.record_attempt(1, end=9.0, cause="DONE")
-    assert run.attempts() == [{"attempt": 1, "start": 1.0, "end": 2.0, "cause": "NODE_FAIL"}]
+    assert run.attempts() == (Attempt(1, 1.0, end=2.0, cause="NODE_FAIL"),)
 
 
 def test_without_flock_a_file_takes_its_place(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from hpc import slurm
 from hpc.monitor.status_query import query_status
 from hpc.node import task as lifecycle
 from hpc.node.execution import execute_run
-from hpc.node.gpu_check import check_slice, unlike
+from hpc.node.gpu_check import check_slice, slice_mismatch
 from hpc.node.task import execute_runs
 from hpc.recovery.diagnosis import StopRequest
 from src import hints
@@ -88,8 +88,8 @@ def test_a_time_limit_in_the_third_run_resumes_in_the_third(
             execute_runs(runs)
     assert requeued == ["requeue"]
     assert [run.result() is not None for run in runs] == [True, True, False, False]
-    assert [a["cause"] for a in runs[2].attempts()] == ["TIMEOUT"]
-    assert runs[2].attempts()[0]["last_step"] > 0
+    assert [a.cause for a in runs[2].attempts()] == ["TIMEOUT"]
+    assert runs[2].attempts()[0].last_step > 0
     assert set(execute_runs(runs).values()) == {"DONE"}
     assert [len(run.attempts()) for run in runs] == [1, 1, 2, 1]
     straight = grid_runs(small(paths__runs_dir=str(tmp_path / "straight")))
@@ -106,8 +106,8 @@ def test_a_cancel_saves_and_does_not_requeue(
     states_after = execute_runs(runs)
     assert requeued == []
     assert list(states_after.values()) == ["DONE", "CANCELLED"]
-    assert runs[1].attempts()[-1]["cause"] == "CANCELLED"
-    assert runs[2].attempts() == []
+    assert runs[1].attempts()[-1].cause == "CANCELLED"
+    assert runs[2].attempts() == ()
 
 
 def test_a_cancel_is_not_undone_where_the_controller_was_away_at_first(
@@ -120,7 +120,7 @@ def test_a_cancel_is_not_undone_where_the_controller_was_away_at_first(
     fake(commands, "scontrol", f"{count}\necho 'JobId=9 JobState=CANCELLED Restarts=0'")
     signal_in(monkeypatch, run.name, signal.SIGTERM)
     execute_runs([run])
-    assert run.attempts()[-1]["cause"] == "SIGNALLED"
+    assert run.attempts()[-1].cause == "SIGNALLED"
     assert requeued == []
 
 
@@ -132,7 +132,7 @@ def test_a_task_whose_runs_may_not_go_on_is_not_requeued(
         run.record_attempt(number, start=1.0, end=2.0, cause="TIMEOUT", first_step=number, last_step=number + 1)
     signal_in(monkeypatch, run.name, signal.SIGUSR2)
     execute_runs([run])
-    assert run.attempts()[-1]["cause"] == "TIMEOUT"
+    assert run.attempts()[-1].cause == "TIMEOUT"
     assert requeued == []
 
 
@@ -193,10 +193,10 @@ def test_a_task_that_may_not_be_requeued_says_how_to_continue(
     assert reason in line
     assert f"; to continue: {hints.again(saved=sweep.meta())}" in line
     stopped = runs[-1].attempts()[-1]
-    assert (stopped["cause"], reason in stopped["error"], stopped["last_step"] > 0) == ("TIMEOUT", True, True)
-    row = next(row for row in query_status(sweep).rows if row["run"] == runs[-1].name)
-    assert (row["state"], row["causes"]) == ("timeout", "TIMEOUT")
-    assert row["error"].startswith("not requeued: scontrol: ")
+    assert (stopped.cause, reason in stopped.error, stopped.last_step > 0) == ("TIMEOUT", True, True)
+    row = next(row for row in query_status(sweep).rows if row.run == runs[-1].name)
+    assert (row.state, row.causes) == ("timeout", "TIMEOUT")
+    assert row.error.startswith("not requeued: scontrol: ")
 
 
 def test_a_crash_keeps_no_other_run_from_its_end_and_is_not_tried_again(
@@ -218,7 +218,7 @@ def test_a_crash_keeps_no_other_run_from_its_end_and_is_not_tried_again(
         with pytest.raises(SystemExit) as left:
             execute_runs(runs)
         assert left.value.code == 1
-    assert [run.attempts()[-1]["cause"] for run in runs] == ["CRASHED", "OUT_OF_MEMORY", "DONE", "DONE"]
+    assert [run.attempts()[-1].cause for run in runs] == ["CRASHED", "OUT_OF_MEMORY", "DONE", "DONE"]
     assert [len(run.attempts()) for run in runs] == [1, 1, 1, 1]
     assert len(calls.read_text().splitlines()) == 4
     assert "-m hpc.launch retry grid_" in capfd.readouterr().err
@@ -238,7 +238,7 @@ def test_an_attempt_killed_after_its_result_counts_as_done(small: Callable[..., 
     execute_runs([run])
     lines = run.attempts_file.read_text().splitlines()
     run.attempts_file.write_text(lines[0] + "\n")
-    assert [a["cause"] for a in run.attempts()] == ["DONE"]
+    assert [a.cause for a in run.attempts()] == ["DONE"]
 
 
 def test_a_lost_attempt_is_closed_with_what_it_left(small: Callable[..., Config], requeued: list[str]) -> None:
@@ -248,13 +248,13 @@ def test_a_lost_attempt_is_closed_with_what_it_left(small: Callable[..., Config]
     run.attempts_file.write_text(run.attempts_file.read_text().splitlines()[0] + "\n")
     execute_runs([run])
     unfinished, last = run.attempts()
-    assert (unfinished["cause"], unfinished["first_step"], unfinished["last_step"]) == (
+    assert (unfinished.cause, unfinished.first_step, unfinished.last_step) == (
         "KILLED",
         0,
         12,
     )
-    assert unfinished["start"] <= unfinished["end"] <= last["start"]
-    assert last["cause"] == "DONE"
+    assert unfinished.start <= unfinished.end <= last.start
+    assert last.cause == "DONE"
 
 
 def test_states_that_nobody_knows_are_neither_done_nor_failed() -> None:
@@ -301,7 +301,7 @@ def test_a_cpu_where_a_gpu_was_asked_for_is_an_error(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_the_slice_is_the_one_that_the_profile_names(wanted: str, name: str, gigabytes: float, fits: bool) -> None:
-    assert (unlike(wanted, name, int(gigabytes * 1e9)) == "") == fits
+    assert (slice_mismatch(wanted, name, int(gigabytes * 1e9)) == "") == fits
 
 
 def test_an_attempt_lost_before_slurm_put_its_job_back_is_a_node_failure(
@@ -314,5 +314,5 @@ def test_an_attempt_lost_before_slurm_put_its_job_back_is_a_node_failure(
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "70")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     execute_runs([run, other])
-    assert [a["cause"] for a in run.attempts()] == ["NODE_FAIL", "DONE"]
-    assert [a["cause"] for a in other.attempts()] == ["KILLED", "DONE"]
+    assert [a.cause for a in run.attempts()] == ["NODE_FAIL", "DONE"]
+    assert [a.cause for a in other.attempts()] == ["KILLED", "DONE"]

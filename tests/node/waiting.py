@@ -19,4 +19,4 @@ def wait_until(condition: Callable[[], object]) -> None:
 def pid_of(run: RunDir) -> int:
     """The process of a run, once it trains."""
     wait_until(lambda: len(run.metrics()) > 2)
-    return int(run.attempts()[-1]["pid"])
+    return run.attempts()[-1].pid

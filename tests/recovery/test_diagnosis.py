@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hpc.recovery import diagnosis as causes
 from hpc.recovery.diagnosis import LOCAL_JOB, StopRequest, cause_from, ends_of, infer_end_cause, own_job_id
 from hpc.slurm import JobEnd, JobFacts
 from src.errors import ClusterError
+from src.runs.attempt import Attempt
 from tests.conftest import fake
 
 NOW = datetime(2026, 11, 22, 12, 0, 0)
@@ -66,7 +68,7 @@ def ended(state: str, start_min: float, end_min: float | None, job_id: str = "5_
     ],
 )
 def test_a_lost_attempt_is_named_by_the_end_of_its_own_execution(state: str, cause: str) -> None:
-    attempt = {"job": "5_1", "cluster": "c", "start": NOW.timestamp(), "restarts": 1}
+    attempt = Attempt(1, NOW.timestamp(), job="5_1", cluster="c", restarts=1)
     ends = [
         ended("REQUEUED", -60, -30),
         ended(state, -0.2, 4),
@@ -77,7 +79,7 @@ def test_a_lost_attempt_is_named_by_the_end_of_its_own_execution(state: str, cau
 
 
 def test_without_a_word_of_slurm_a_lost_attempt_was_killed() -> None:
-    attempt = {"job": "5_1", "cluster": "c", "start": NOW.timestamp()}
+    attempt = Attempt(1, NOW.timestamp(), job="5_1", cluster="c")
     later, before, elsewhere = ended("TIMEOUT", 60, 90), ended("TIMEOUT", -90, -60), ended("TIMEOUT", 0, 9, cluster="d")
     for ends in ([], [later], [before], [elsewhere]):
         assert infer_end_cause(attempt, ends) == ("KILLED", None)
@@ -103,18 +105,19 @@ YEARS = -9 * 365 * 24 * 60
 def test_a_record_of_another_job_with_the_same_id_is_no_explanation(
     restarts: int, ends: list[JobEnd], cause: str
 ) -> None:
-    attempt = {"job": "5_1", "cluster": "c", "restarts": restarts}
     for clock_min in (-5, 0, 2):
         start = (NOW + timedelta(minutes=clock_min)).timestamp()
-        assert infer_end_cause({**attempt, "start": start}, ends)[0] == (cause or "PREEMPTED")
+        assert infer_end_cause(Attempt(1, start, job="5_1", cluster="c", restarts=restarts), ends)[0] == (
+            cause or "PREEMPTED"
+        )
 
 
 def test_the_start_of_an_execution_tells_it_from_all_others() -> None:
     ends = [ended("OUT_OF_MEMORY", YEARS, YEARS + 5), ended("NODE_FAIL", -3, -2.5), ended("PREEMPTED", 0, 3)]
-    attempt = {"job": "5_1", "cluster": "c", "restarts": 1, "start": NOW.timestamp() + 20}
-    assert infer_end_cause({**attempt, "job_start": NOW.timestamp()}, ends)[0] == "PREEMPTED"
+    attempt = Attempt(1, NOW.timestamp() + 20, job="5_1", cluster="c", restarts=1)
+    assert infer_end_cause(replace(attempt, job_start=NOW.timestamp()), ends)[0] == "PREEMPTED"
     unknown = (NOW - timedelta(minutes=1)).timestamp()
-    assert infer_end_cause({**attempt, "job_start": unknown}, ends[2:])[0] == "KILLED"
+    assert infer_end_cause(replace(attempt, job_start=unknown), ends[2:])[0] == "KILLED"
 
 
 def test_a_stop_is_not_explained_by_another_job_with_the_same_id(
@@ -213,7 +216,7 @@ def test_a_step_that_was_out_of_memory_names_the_end_of_its_job(
 ) -> None:
     """As SLURM 22.05 tells it: FAILED is how the batch script ended, whose last step the kernel had killed."""
     fake(commands, "sacct", f"echo '9|c|{state}|2026-11-22T12:00:00|2026-11-22T12:10:00|{derived}'")
-    attempt = {"job": "9", "cluster": "c", "start": NOW.timestamp(), "restarts": 0}
+    attempt = Attempt(1, NOW.timestamp(), job="9", cluster="c", restarts=0)
     assert infer_end_cause(attempt, ends_of([attempt]))[0] == cause
 
 
@@ -221,8 +224,8 @@ def test_a_step_that_was_out_of_memory_names_the_end_of_its_job(
 def test_a_lost_attempt_is_found_by_the_number_of_its_execution_whatever_the_clocks_say(clock_s: float) -> None:
     """Two executions within a few seconds, and a node whose clock is ten minutes off."""
     ends = [ended("NODE_FAIL", 0, 0.3), ended("CANCELLED by 0", 0.4, 3), ended("PREEMPTED", 4, 5)]
-    attempt = {"job": "5_1", "cluster": "c", "start": NOW.timestamp() + clock_s}
-    assert [infer_end_cause({**attempt, "restarts": number}, ends)[0] for number in range(3)] == [
+    attempt = Attempt(1, NOW.timestamp() + clock_s, job="5_1", cluster="c")
+    assert [infer_end_cause(replace(attempt, restarts=number), ends)[0] for number in range(3)] == [
         *("NODE_FAIL", "CANCELLED", "PREEMPTED")
     ]
 
@@ -244,13 +247,13 @@ def test_accounting_is_asked_once_for_arrays_and_never_of_this_machines_processe
         return []
 
     monkeypatch.setattr(causes.slurm, "job_history", record)
-    started = {"start": time.time()}
-    ends_of([{"job": f"5_{i}", "cluster": "c", **started} for i in range(9)] + [{"job": "77", **started}])
+    of_array = [Attempt(1, time.time(), job=f"5_{i}", cluster="c") for i in range(9)]
+    ends_of([*of_array, Attempt(1, time.time(), job="77")])
     assert asked == [["5"]]
 
     def refuse(job_ids: list[str], waits_s: object) -> list[JobEnd]:
         raise ClusterError("sacct: disabled")
 
     monkeypatch.setattr(causes.slurm, "job_history", refuse)
-    assert ends_of([{"job": "5", "cluster": "c", **started}]) == []
+    assert ends_of([Attempt(1, time.time(), job="5", cluster="c")]) == []
     assert "did not answer" in capsys.readouterr().err

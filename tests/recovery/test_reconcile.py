@@ -100,7 +100,7 @@ def test_each_run_is_in_one_list(sweep: SweepDir, commands: Path) -> None:
     by_state = classify_runs(sweep, {})
     assert (by_state.cancelled, by_state.to_submit) == ([queued_tasks], [fresh])
     assert classify_runs(sweep, {queued_tasks.name}).queued == [queued_tasks], "a task of it ends still"
-    assert [row["state"] for row in sweep_status(sweep, {}).rows] == ["done", "cancelled", "crashed", "new"]
+    assert [row.state for row in sweep_status(sweep, {}).rows] == ["done", "cancelled", "crashed", "new"]
 
 
 def test_attempts_that_left_no_word_are_named_by_accounting_in_one_question(sweep: SweepDir, commands: Path) -> None:
@@ -115,14 +115,14 @@ def test_attempts_that_left_no_word_are_named_by_accounting_in_one_question(swee
     answer = "\n".join(lines)
     fake(commands, "sacct", f'echo "$@" >> "{commands}/asked"\ncat <<END\n{answer}\nEND')
     shown = sweep_status(sweep, {})
-    assert [row["state"] for row in shown.rows] == ["out_of_memory", "node_fail", "killed", "new"]
-    assert all("end" not in run.attempts()[-1] for run in (memory, node, killed)), "status writes nothing"
+    assert [row.state for row in shown.rows] == ["out_of_memory", "node_fail", "killed", "new"]
+    assert all(not run.attempts()[-1].ended for run in (memory, node, killed)), "status writes nothing"
     by_state = classify_runs(sweep, {})
     assert {run: found.cause for run, found in by_state.blocked.items()} == {memory: "OUT_OF_MEMORY"}
     assert by_state.to_submit == [node, killed, fresh]
     assert by_state.failed() == [memory, node, killed]
-    assert [run.attempts()[-1]["cause"] for run in (memory, node, killed)] == ["OUT_OF_MEMORY", "NODE_FAIL", "KILLED"]
-    assert node.attempts()[-1]["end"] == pytest.approx(start + 60, abs=1)
+    assert [run.attempts()[-1].cause for run in (memory, node, killed)] == ["OUT_OF_MEMORY", "NODE_FAIL", "KILLED"]
+    assert node.attempts()[-1].end == pytest.approx(start + 60, abs=1)
     assert len((commands / "asked").read_text().splitlines()) == 2
     reset_budgets(by_state.failed(), 1.0)
     assert classify_runs(sweep, {}).to_submit == sweep.runs()
@@ -140,11 +140,11 @@ def test_status_shows_who_runs_who_is_next_and_what_to_do(sweep: SweepDir) -> No
     first, second, stuck, crashed = sweep.runs()
     record(first, None, start=time.time() - 3600)
     for _ in range(2):
-        record(stuck, "TIMEOUT", first_step=0, last_step=0, total_steps=12)
+        record(stuck, "TIMEOUT", first_step=0, first_step_at=100.0, last_step=0, total_steps=12)
     record(crashed, "CRASHED", error="no images\nat all")
     shown = sweep_status(sweep, {run.name: [in_squeue("7_1", state="RUNNING")] for run in (first, second)})
-    assert [row["state"] for row in shown.rows] == ["running", "waiting in task", "no_progress", "crashed"]
-    assert [row["error"] for row in shown.rows] == [None, None, None, "no images at all"]
+    assert [row.state for row in shown.rows] == ["running", "waiting in task", "no_progress", "crashed"]
+    assert [row.error for row in shown.rows] == [None, None, None, "no images at all"]
     summary = shown.summary()
     assert "1 CRASHED" in summary
     assert "no images" in summary
@@ -189,7 +189,7 @@ def test_the_used_time_says_how_much_of_it_was_overhead(sweep: SweepDir) -> None
 
 def test_a_state_that_nobody_knows_is_shown_as_it_is(sweep: SweepDir) -> None:
     shown = sweep_status(sweep, {run.name: [in_squeue("7", state="QUANTUM_HOLD")] for run in sweep.runs()})
-    assert {row["state"] for row in shown.rows} == {"QUANTUM_HOLD"}
+    assert {row.state for row in shown.rows} == {"QUANTUM_HOLD"}
 
 
 def test_a_run_that_diverged_early_did_not_do_all_its_work(small: Callable[..., Config]) -> None:

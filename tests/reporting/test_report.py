@@ -137,7 +137,7 @@ def test_numbers_are_those_of_the_runs(project: Project, english: tuple[str, str
     assert "for these two networks on other images" in m7
 
     attempts = [run.attempts() for sweep in sweeps(project.folder / "runs") for run in sweep.runs()]
-    used = sum(each["end"] - each["start"] for own in attempts for each in own) / 3600
+    used = sum(each.seconds for own in attempts for each in own) / 3600
     assert f"{used:.3g} slice-hours used" in markdown
 
 
@@ -191,7 +191,7 @@ def test_variants_are_suggested_to_a_configuration_without_any(empty: Project) -
 def test_runs_that_share_a_slice_use_it_once(copied: Project) -> None:
     run = copied.run_of("train_")
     attempt = run.attempts()[-1]
-    begun = attempt["start"]
+    begun = attempt.start
     for hours, number in ((1, 1), (2, 2)):
         run.record_attempt(
             number, start=begun, end=begun + 3600 * hours, cause="DONE", job="7", cluster="c", job_start=begun

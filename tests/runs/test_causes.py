@@ -1,29 +1,29 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
-from src.runs.attempts import kept_s, wasted_s
+from src.runs.attempt import Attempt, kept_s, wasted_s
 from src.runs.causes import CAUSES, Cause, since_retry, why_blocked
 from src.runs.slice_time import slice_time
 from tests.conftest import ROOT
 
 
-def attempts(*steps: tuple[int, int], cause: str = "TIMEOUT") -> list[dict[str, Any]]:
+def attempts(*steps: tuple[int, int], cause: str = "TIMEOUT") -> list[Attempt]:
     return [
-        {"attempt": i, "cause": cause, "first_step": first, "last_step": last}
-        for i, (first, last) in enumerate(steps, 1)
+        Attempt(number, start=1.0, end=2.0, cause=cause, first_step=first, last_step=last)
+        for number, (first, last) in enumerate(steps, 1)
     ]
 
 
-def word(found: list[dict[str, Any]]) -> str | None:
+def word(found: list[Attempt]) -> str | None:
     blocked = why_blocked(found)
     return blocked.cause if blocked else None
 
 
-def advancing(count: int, cause: str) -> list[dict[str, Any]]:
+def advancing(count: int, cause: str) -> list[Attempt]:
     return attempts(*[(i, i + 1) for i in range(count)], cause=cause)
 
 
@@ -81,7 +81,7 @@ def test_bad_luck_is_no_lack_of_progress_until_it_never_ends() -> None:
 def test_retry_gives_budgets_back() -> None:
     crashed = attempts((0, 5), cause="CRASHED")
     assert word(crashed) == "CRASHED"
-    crashed[-1]["retried"] = 1.0
+    crashed[-1] = replace(crashed[-1], retried=1.0)
     assert why_blocked(crashed) is None
     again = [*crashed, *attempts((5, 6), cause="CRASHED")]
     assert word(again) == "CRASHED"
@@ -94,27 +94,31 @@ def test_what_to_do_is_said() -> None:
     assert "raise mem_gb of the profile" in str(refused)
 
 
+def made(start: float, end: float, cause: str, first: int, last: int) -> Attempt:
+    return Attempt(1, start, end=end, cause=cause, first_step=first, first_step_at=start, last_step=last)
+
+
 def test_used_and_wasted_seconds() -> None:
-    timeout = {"start": 0.0, "end": 100.0, "cause": "TIMEOUT", "first_step": 0, "last_step": 50}
-    killed = {"start": 200.0, "end": 300.0, "cause": "KILLED", "first_step": 50, "last_step": 60, "reached_step": 90}
-    idle = {"start": 400.0, "end": 410.0, "cause": "TIMEOUT", "first_step": 60, "last_step": 60}
-    running = {"start": 500.0}
-    done = {"start": 500.0, "end": 530.0, "cause": "DONE", "first_step": 60, "last_step": 99}
+    timeout = made(0.0, 100.0, "TIMEOUT", 0, 50)
+    killed = replace(made(200.0, 300.0, "KILLED", 50, 60), reached_step=90)
+    idle = made(400.0, 410.0, "TIMEOUT", 60, 60)
+    running = Attempt(4, 500.0)
+    done = made(500.0, 530.0, "DONE", 60, 99)
     assert slice_time([[timeout, killed, idle, running]], now=520.0).used_s == 230.0
     assert wasted_s([timeout, killed, idle, done]) == 75.0 + 10.0
     # All of the first, a quarter of the second, nothing of the third; the last one was not interrupted.
     assert kept_s([timeout, killed, idle, done]) == 100.0 + 25.0
     # The newest state is damaged, so the next attempt begins at an earlier step.
-    assert wasted_s([timeout, {**done, "first_step": 30}]) == 40.0
-    assert kept_s([timeout, {**done, "first_step": 30}]) == 60.0
+    assert wasted_s([timeout, replace(done, first_step=30)]) == 40.0
+    assert kept_s([timeout, replace(done, first_step=30)]) == 60.0
 
 
 def test_a_run_that_crashed_before_any_step_repeated_nothing() -> None:
-    crashed = {"start": 0.0, "end": 100.0, "cause": "CRASHED", "first_step": 0, "last_step": 0, "reached_step": 0}
-    assert wasted_s([{**crashed, "first_step_at": None}] * 2) == 0.0
-    assert kept_s([{**crashed, "first_step_at": None}] * 2) == 0.0
+    crashed = Attempt(1, 0.0, end=100.0, cause="CRASHED", first_step=0, last_step=0, reached_step=0)
+    assert wasted_s([crashed] * 2) == 0.0
+    assert kept_s([crashed] * 2) == 0.0
     # It had made steps, and was killed before it logged one of them.
-    assert wasted_s([{**crashed, "first_step_at": 60.0}]) == 40.0
+    assert wasted_s([replace(crashed, first_step_at=60.0)]) == 40.0
     # Neither overhead nor steps that were saved are repeated steps.
-    assert wasted_s([{**crashed, "first_step_at": 60.0, "last_step": 30, "reached_step": 40}]) == 10.0
-    assert kept_s([{**crashed, "first_step_at": 60.0, "last_step": 30, "reached_step": 40}]) == 30.0
+    assert wasted_s([replace(crashed, first_step_at=60.0, last_step=30, reached_step=40)]) == 10.0
+    assert kept_s([replace(crashed, first_step_at=60.0, last_step=30, reached_step=40)]) == 30.0

@@ -181,7 +181,7 @@ def test_a_local_worker_is_not_started_without_its_code(
     pool = LocalPool(Profile(executor="local"), tmp_path / "logs", PlainReporter(), kept)
     assert pool.execute(sweep.runs()[:1])
     assert "not started" in capsys.readouterr().err
-    assert sweep.runs()[0].attempts() == []
+    assert sweep.runs()[0].attempts() == ()
 
 
 @pytest.fixture
@@ -210,9 +210,9 @@ def test_in_this_process_a_sweep_is_not_finished_with_other_code(
     edit(checkout, changed)
     with pytest.raises(RunError, match=r"--here executes the current code, and this sweep has other.*--new.*--fresh"):
         in_this_process()
-    assert all(run.attempts() == [] for run in sweep.runs())
+    assert all(run.attempts() == () for run in sweep.runs())
     assert in_this_process(new_code=True) == sweep
-    codes = {attempt["code"] for run in sweep.runs() for attempt in run.attempts()}
+    codes = {attempt.code for run in sweep.runs() for attempt in run.attempts()}
     assert codes == {code_digest()} == {sweep.meta()["snapshot"]}
     edit(checkout, changed, "# a third\n")
     assert in_this_process() == sweep, "all of it is done"
@@ -350,5 +350,5 @@ def test_provenance_is_kept_for_each_attempt(small: Callable[..., Config]) -> No
     attempt(run, train, lambda: False, PlainReporter())
     lines = read_lines(run.provenance_file)
     assert [line["attempt"] for line in lines] == [1, 2]
-    assert {line["code_snapshot"] for line in lines} == {code_digest()} == {a["code"] for a in run.attempts()}
+    assert {line["code_snapshot"] for line in lines} == {code_digest()} == {a.code for a in run.attempts()}
     assert all(line["versions"]["torch"] for line in lines)

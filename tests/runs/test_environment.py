@@ -116,7 +116,7 @@ def test_whatever_changes_the_last_digits_marks_a_run_while_it_is_stopped_and_wh
         # Once: the third attempt is in an environment that the run knows.
         assert (f"{SAID} ({change})" in capsys.readouterr().err) == (status == "stopped")
         assert read_table(run.sweep()).rows[0]["environment"] == f"resumed under {change}"
-        assert sweep_status(run.sweep(), {}).rows[0]["environment"] == f"resumed under {change}"
+        assert sweep_status(run.sweep(), {}).rows[0].environment == f"resumed under {change}"
 
 
 def test_neither_the_threads_nor_the_cpus_of_a_node_with_the_same_gpu_are_another_environment(

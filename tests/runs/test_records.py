@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,11 @@ from src.requests import grid_request, train_request
 from src.results.collection import collect
 from src.results.table import read_table
 from src.results.terminal import table_of
+from src.runs import rundir
+from src.runs.attempt import Attempt, join_lines
 from src.runs.attempts import reached_step
 from src.runs.names import find_named
+from src.runs.records import AttemptLine
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import find_sweep, open_sweep, sweeps
 from tests.results.test_table import finish
@@ -150,19 +154,49 @@ def test_an_owner_file_of_another_shape_stops_what_nobody_can_tell_the_owner_of(
             run.record_attempt(1, start=1.0)
 
 
-def test_unknown_keys_are_kept_and_a_torn_last_line_is_passed_over(sweep: SweepDir) -> None:
+def test_unknown_keys_are_no_error_and_a_torn_last_line_is_passed_over(sweep: SweepDir) -> None:
     run = sweep.runs()[2]
     run.record_attempt(1, start=1.0, new={"a": [1]})
     for torn in (b'{"attempt": 2, "sta', b"\0\0\0", b"\xff\xfe", b"[" * 9000):
         with run.attempts_file.open("ab") as file:
             file.write(torn)
-        assert run.attempts() == [{"attempt": 1, "start": 1.0, "new": {"a": [1]}}]
+        assert run.attempts() == (Attempt(1, 1.0),)
         run.record_attempt(1, first_step=1)
-        assert run.attempts() == [{"attempt": 1, "start": 1.0, "new": {"a": [1]}, "first_step": 1}]
+        assert run.attempts() == (Attempt(1, 1.0, first_step=1),)
         run.attempts_file.write_bytes(run.attempts_file.read_bytes().partition(b"\n")[0] + b"\n")
     run.attempts_file.write_bytes(run.attempts_file.read_bytes().rstrip())  # Only the line break is lost.
     run.record_attempt(1, end=2.0, cause="TIMEOUT")
-    assert run.attempts() == [{"attempt": 1, "start": 1.0, "new": {"a": [1]}, "end": 2.0, "cause": "TIMEOUT"}]
+    assert run.attempts() == (Attempt(1, 1.0, end=2.0, cause="TIMEOUT"),)
+
+
+def test_every_fact_of_an_attempt_has_a_rule_and_every_rule_a_fact() -> None:
+    facts = {field.name for field in fields(Attempt)}
+    assert facts - {"number"} == AttemptLine.__annotations__.keys() - {"attempt"}
+
+
+def test_attempts_are_parsed_again_only_if_their_file_has_changed(
+    sweep: SweepDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = sweep.runs()[2]
+    parsed: list[Path] = []
+
+    def parse(path: Path, lines: Any) -> tuple[Attempt, ...]:
+        parsed.append(path)
+        return join_lines(path, lines)
+
+    monkeypatch.setattr(rundir, "join_lines", parse)
+    assert run.attempts() == ()
+    run.record_attempt(1, start=1.0)
+    assert run.attempts() is RunDir(run.path).attempts()
+    run.record_attempt(1, end=2.0, cause="TIMEOUT")
+    assert run.attempts() == run.attempts() == (Attempt(1, 1.0, end=2.0, cause="TIMEOUT"),)
+    assert parsed == [run.attempts_file] * 2
+    # Replaced by a file of the same size and time, as a restore from a backup does.
+    facts, text = run.attempts_file.stat(), run.attempts_file.read_text().replace("2.0", "3.0")
+    (run.path / "restored").write_text(text)
+    os.utime(run.path / "restored", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    (run.path / "restored").replace(run.attempts_file)
+    assert run.attempts()[0].end == 3.0
 
 
 @pytest.mark.parametrize("damage", [b'{"attempt": 2, "sta', b"\0\0\0", b"\xff\xfe", b"[" * 9000, b"null", b"7"])
@@ -198,7 +232,7 @@ def test_steps_that_go_back_are_damage(sweep: SweepDir) -> None:
 def test_an_error_that_names_a_file_of_no_text_is_read_back(sweep: SweepDir) -> None:
     run = sweep.runs()[2]
     run.record_attempt(1, start=1.0, end=2.0, cause="CRASHED", error="no file \udcff")
-    assert run.attempts()[0]["error"] == "no file ?"
+    assert run.attempts()[0].error == "no file ?"
 
 
 def test_an_attempt_whose_start_was_lost(sweep: SweepDir) -> None:
@@ -228,8 +262,8 @@ def test_a_damaged_run_hides_no_other(
     run = sweep.runs()[2]
     damage(run)
     status = sweep_status(sweep, {})
-    assert [row["state"] for row in status.rows] == ["done", "done", "damaged", "new"]
-    assert status.rows[2]["error"].startswith(("attempts.jsonl: line 2: ", "result.json: ", "metrics.jsonl: line 1: "))
+    assert [row.state for row in status.rows] == ["done", "done", "damaged", "new"]
+    assert status.rows[2].error.startswith(("attempts.jsonl: line 2: ", "result.json: ", "metrics.jsonl: line 1: "))
     assert run.damage() in status.summary()
     assert "1 damaged" in status.summary()
     assert status.summary().count("retry") == 0

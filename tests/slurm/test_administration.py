@@ -48,10 +48,10 @@ def working(run: RunDir, attempt: int = 1) -> Callable[[], bool]:
 
     def is_so() -> bool:
         found = run.attempts()
-        if len(found) != attempt or "first_step" not in found[-1]:
+        if len(found) != attempt or found[-1].first_step is None:
             return False
         lines = run.metrics_file.read_text().splitlines() if run.metrics_file.exists() else []
-        return bool(len(lines) > found[-1]["first_step"] / SMALL["metrics"]["log_every_steps"] + 3)
+        return bool(len(lines) > found[-1].first_step / SMALL["metrics"]["log_every_steps"] + 3)
 
     return is_so
 
@@ -61,7 +61,7 @@ def begun(launch: Launch, tmp_path: Path, *words: str) -> tuple[RunDir, str]:
     assert done.returncode == 0, done.stderr
     run = the_run(tmp_path)
     wait_for("the run works", working(run), 90)
-    return run, str(run.attempts()[-1]["job"])
+    return run, run.attempts()[-1].job
 
 
 def held(launch: Launch, tmp_path: Path) -> str:
@@ -97,8 +97,8 @@ def test_suspended_held_and_requeued_by_hand(launch: Launch, one_machine: Cluste
     assert len(run.attempts()) == 1
 
     one_machine.run(["scontrol", "requeuehold", job])
-    wait_for("the attempt is closed", lambda: "end" in run.attempts()[-1], 90)
-    assert run.attempts()[-1]["cause"] == "REQUEUED"
+    wait_for("the attempt is closed", lambda: run.attempts()[-1].ended, 90)
+    assert run.attempts()[-1].cause == "REQUEUED"
     wait_for("the job is held", lambda: one_machine.job(job)["JobState"] in ("PENDING", "REQUEUE_HOLD"), 60)
     again = launch("grid")
     assert "1 in the queue before, 0 submitted" in again.stdout, "a hold of the administrator's is left alone"
@@ -109,8 +109,8 @@ def test_suspended_held_and_requeued_by_hand(launch: Launch, one_machine: Cluste
     # A hold of a job that is requeued by its time limit, and a limit that is made longer in between.
     one_machine.run(["scontrol", "update", f"jobid={job}", "timelimit=60"])
     one_machine.run(["scontrol", "update", f"jobid={job}", "timelimit=1"])
-    wait_for("the second attempt is closed", lambda: "end" in run.attempts()[-1], 120)
-    assert run.attempts()[-1]["cause"] == "TIMEOUT"
+    wait_for("the second attempt is closed", lambda: run.attempts()[-1].ended, 120)
+    assert run.attempts()[-1].cause == "TIMEOUT"
     wait_for("the job is back", lambda: one_machine.job(job)["JobState"] == "PENDING", 60)
     one_machine.run(["scontrol", "hold", job])
     assert "1 in the queue before, 0 submitted" in launch("grid").stdout
@@ -118,9 +118,9 @@ def test_suspended_held_and_requeued_by_hand(launch: Launch, one_machine: Cluste
     one_machine.run(["scontrol", "update", f"jobid={job}", "timelimit=10"])
     one_machine.run(["scontrol", "release", job])
     wait_for("it works a third time", working(run, 3), 120)
-    steps = [(a["first_step"], a["last_step"]) for a in run.attempts()[:-1]]
+    steps = [(a.first_step, a.last_step) for a in run.attempts()[:-1]]
     assert steps[0][1] == steps[1][0] > 0
-    assert run.attempts()[2]["first_step"] == steps[1][1] > steps[1][0]
+    assert run.attempts()[2].first_step == steps[1][1] > steps[1][0]
 
 
 def test_settings_of_the_user_do_not_hide_the_queue(launch: Launch, one_machine: Cluster, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_moved_folder_ends_its_tasks_with_a_reason_and_goes_on_from_its_new_pl
     shown = launch("status", *here).stdout
     assert "not started" in shown
     assert "its log folder was moved, deleted or full" in shown
-    assert sweeps(new)[-1].runs()[0].attempts() == []
+    assert sweeps(new)[-1].runs()[0].attempts() == ()
     (tmp_path / "linked").symlink_to(new)
     again = launch(grid_request("--set"), f"paths.runs_dir={tmp_path / 'linked'}")
     assert "1 submitted" in again.stdout, again.stdout + again.stderr
@@ -152,8 +152,8 @@ def test_a_moved_folder_ends_its_tasks_with_a_reason_and_goes_on_from_its_new_pl
     wait_for("the run works", working(run), 90)
     assert "1 in the queue before, 0 submitted" in launch(grid_request(*here)).stdout
     assert "cancelled 1 task" in launch("cancel", "all", *here).stdout
-    wait_for("the attempt is closed", lambda: "end" in run.attempts()[-1], 60)
-    assert run.attempts()[-1]["cause"] == "CANCELLED"
+    wait_for("the attempt is closed", lambda: run.attempts()[-1].ended, 60)
+    assert run.attempts()[-1].cause == "CANCELLED"
 
 
 def test_a_task_above_its_memory_is_out_of_memory(
@@ -169,7 +169,7 @@ def test_a_task_above_its_memory_is_out_of_memory(
     shown = launch("grid")
     assert "OUT_OF_MEMORY" in shown.stdout, shown.stdout + shown.stderr
     assert "0 submitted" in shown.stdout
-    assert the_run(tmp_path).attempts()[-1]["cause"] == "OUT_OF_MEMORY"
+    assert the_run(tmp_path).attempts()[-1].cause == "OUT_OF_MEMORY"
 
 
 def test_a_grid_has_the_same_numbers_with_and_without_slurm(
@@ -208,7 +208,7 @@ def test_a_waiting_task_whose_code_is_gone_trains_nothing(launch: Launch, one_ma
     shown = launch("status").stdout
     assert "not started" in shown
     assert "the code of these runs is gone or was changed" in shown
-    assert the_run(tmp_path).attempts() == []
+    assert the_run(tmp_path).attempts() == ()
     refused = launch("grid")
     assert refused.returncode == 2
     assert "src/training/trainer.py was changed" in refused.stderr
@@ -245,10 +245,10 @@ def test_a_site_without_requeue_says_how_to_continue(launch: Launch, one_machine
     logs = launch("logs").stdout
     assert "the states of its runs are saved; to continue: " in logs
     assert "Traceback" not in logs
-    saved = run.attempts()[-1]["last_step"]
+    saved = run.attempts()[-1].last_step
     assert "1 submitted" in launch("grid").stdout
     wait_for("the run works", working(run, 2), 90)
-    assert run.attempts()[-1]["first_step"] == saved > 0
+    assert run.attempts()[-1].first_step == saved > 0
 
 
 def test_a_full_log_folder_keeps_no_run_from_its_start(launch: Launch, full: Path, tmp_path: Path) -> None:

@@ -122,9 +122,9 @@ def finished(one_machine: Cluster, experiment: Path, reference: subprocess.Popen
 def _strike(cluster: Cluster, sweep: SweepDir, running: list[list[str]], watch: Watch) -> None:
     """Shorten the time limit of one task on its way; once that has struck, ask for all of another's node from above."""
     long = [run for run in sweep.runs() if config_of(run).train.epochs == LONG]
-    by_job = {str(run.attempts()[-1]["job"]): run for run in long if run.attempts()}
+    by_job = {run.attempts()[-1].job: run for run in long if run.attempts()}
     working = [row for row in running if row[0] in by_job and _steps_logged(by_job[row[0]]) >= 3]
-    struck = any(a.get("cause") == "TIMEOUT" for run in sweep.runs() for a in run.attempts())
+    struck = any(a.cause == "TIMEOUT" for run in sweep.runs() for a in run.attempts())
     for job_id, _, _, node in working:
         if not watch.limited:
             cluster.run(["scontrol", "update", f"jobid={job_id}", "timelimit=1"])
@@ -151,7 +151,7 @@ def test_every_cell_is_done_once_and_stands_in_the_table(
     assert len(table.splitlines()) == 2 + 4
     for run in sweep.runs():
         assert re.search(rf"\| {re.escape(run.name)} +\| done ", table)
-        assert [a["cause"] for a in run.attempts()].count("DONE") == 1
+        assert [a.cause for a in run.attempts()].count("DONE") == 1
     assert (experiment.parent / "artifacts" / f"{sweep.name}_curves.png").is_file()
 
 
@@ -159,20 +159,20 @@ def test_the_array_kept_under_its_cap(finished: tuple[SweepDir, Watch]) -> None:
     sweep, watch = finished
     assert watch.most_running == CAP
     assert watch.states <= {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED"}
-    assert len({str(a["job"]).partition("_")[0] for run in sweep.runs() for a in run.attempts()}) == 1
+    assert len({a.job.partition("_")[0] for run in sweep.runs() for a in run.attempts()}) == 1
 
 
 def test_time_limit_and_preemption_struck_and_were_told_apart(finished: tuple[SweepDir, Watch]) -> None:
     sweep, watch = finished
     assert watch.preempted
     assert watch.limited
-    causes = [a["cause"] for run in sweep.runs() for a in run.attempts()]
+    causes = [a.cause for run in sweep.runs() for a in run.attempts()]
     assert causes.count("TIMEOUT") == 1
     # All tasks that shared the node had to go, one or both.
     assert 1 <= causes.count("PREEMPTED") <= CAP
     assert set(causes) == {"TIMEOUT", "PREEMPTED", "DONE"}
     for run in sweep.runs():
-        steps = [(a["first_step"], a["last_step"]) for a in run.attempts()]
+        steps = [(a.first_step, a.last_step) for a in run.attempts()]
         assert all(first == before for (first, _), (_, before) in zip(steps[1:], steps, strict=False)), (
             f"work was lost: {steps}"
         )
@@ -219,12 +219,12 @@ def test_in_the_queue_is_left_alone_and_cancel_saves(long_run: RunDir, one_machi
     cancelled = launch(one_machine, experiment, "cancel", long_run.path.parent.name)
     assert "cancelled 1 task" in cancelled.stdout
     deadline = time.monotonic() + 60
-    while "end" not in long_run.attempts()[-1] and time.monotonic() < deadline:
+    while not long_run.attempts()[-1].ended and time.monotonic() < deadline:
         time.sleep(0.5)
     attempt = long_run.attempts()[-1]
-    assert attempt["cause"] == "CANCELLED"
-    assert attempt["last_step"] == newest_step(long_run.checkpoints) > 0
-    job = one_machine.job(str(attempt["job"]))
+    assert attempt.cause == "CANCELLED"
+    assert attempt.last_step == newest_step(long_run.checkpoints) > 0
+    job = one_machine.job(attempt.job)
     assert job["JobState"] in ("CANCELLED", "COMPLETING")
     assert "step" in launch(one_machine, experiment, "logs", long_run.label).stdout
 
@@ -249,12 +249,12 @@ def test_several_runs_on_one_slice_end_as_runs_alone(one_machine: Cluster, small
     (sweep,) = sweeps(tmp_path / "runs")
     runs = sweep.runs()
     wait_for("two runs train at once", lambda: sum(_steps_logged(run) > 1 for run in runs) == 2, 120)
-    (job_id,) = {str(run.attempts()[0]["job"]) for run in runs if run.attempts()}
-    assert len({run.attempts()[0]["pid"] for run in runs if run.attempts()}) == 2
+    (job_id,) = {run.attempts()[0].job for run in runs if run.attempts()}
+    assert len({run.attempts()[0].pid for run in runs if run.attempts()}) == 2
     one_machine.run(["scancel", "--signal=USR2", job_id])
     wait_for("both are saved, and the task waits", lambda: one_machine.job(job_id)["JobState"] == "PENDING", 60)
-    assert [[a["cause"] for a in run.attempts()] for run in runs] == [["SIGNALLED"], ["SIGNALLED"], [], []]
-    assert all(run.attempts()[0]["last_step"] > 0 for run in runs[:2])
+    assert [[a.cause for a in run.attempts()] for run in runs] == [["SIGNALLED"], ["SIGNALLED"], [], []]
+    assert all(run.attempts()[0].last_step > 0 for run in runs[:2])
     one_machine.skip_wait(job_id)
     straight = [*given, "--set", f"paths.runs_dir={tmp_path / 'straight'}"]
     # One thread for each run: half of the two CPUs of the task.

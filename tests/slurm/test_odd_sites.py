@@ -58,7 +58,7 @@ def test_a_launcher_killed_in_sbatch_leaves_an_array_that_runs_without_an_enviro
     sweep = only_sweep(tmp_path)
     assert submissions(sweep)[0].job_id is None
     wait_for("both runs are done", lambda: all(run.is_done() for run in sweep.runs()), 90)
-    assert [[attempt["cause"] for attempt in run.attempts()] for run in sweep.runs()] == [["DONE"], ["DONE"]]
+    assert [[attempt.cause for attempt in run.attempts()] for run in sweep.runs()] == [["DONE"], ["DONE"]]
     assert "done before" in launch('"$SBATCH" "$@"', "grid").stdout
 
 
@@ -74,7 +74,7 @@ def test_a_wrapper_that_talks_and_a_setup_line_that_fails(launch: Launch, tmp_pa
     wait_for("the tasks have failed", lambda: one_machine.job(f"{job}_0")["JobState"] == "FAILED", 60)
     shown = launch(wrapper, "status").stdout
     assert "error: setup: conda activate relay: failed with exit code 127" in shown
-    assert [run.attempts() for run in sweep.runs()] == [[], []]
+    assert [run.attempts() for run in sweep.runs()] == [(), ()]
     again = launch(wrapper, "grid", setup=["conda activate relay"], ignore_setup_errors=True)
     assert "2 submitted" in again.stdout, again.stderr
     wait_for("both runs are done", lambda: all(run.is_done() for run in sweep.runs()), 90)

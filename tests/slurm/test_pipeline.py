@@ -72,5 +72,5 @@ def test_a_pipeline_stops_at_a_cancelled_stage_and_continues_when_launched_again
     assert sweep("grid").table_file("md").is_file()
     # Two runs in each task, each in a process of its own.
     last = [run.attempts()[-1] for run in sweep("grid").runs()]
-    assert sorted(Counter(attempt["job"] for attempt in last).values()) == [2, 2]
-    assert len({(attempt["node"], attempt["pid"]) for attempt in last}) == 4
+    assert sorted(Counter(attempt.job for attempt in last).values()) == [2, 2]
+    assert len({(attempt.node, attempt.pid) for attempt in last}) == 4

@@ -89,11 +89,11 @@ def test_a_grid_is_interrupted_and_ends_as_one_that_was_not(small_file: Path, pr
     with launched(*words) as process:
         sweep, working = wait_until_working(tmp_path / "runs", 2)
         attempt = working[0].attempts()[-1]
-        os.kill(int(attempt["pid"]), signal.SIGUSR2)
+        os.kill(attempt.pid, signal.SIGUSR2)
         output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     assert f"{working[0].name}: attempt 1 ended by TIMEOUT at step" in output
-    causes = {run.name: [a["cause"] for a in run.attempts()] for run in sweep.runs()}
+    causes = {run.name: [a.cause for a in run.attempts()] for run in sweep.runs()}
     assert causes[working[0].name] == ["TIMEOUT", "DONE"]
     assert causes[working[1].name] == ["DONE"]
     assert "best: k=00" in output
@@ -117,15 +117,15 @@ def test_ctrl_c_saves_all_and_the_same_command_goes_on(small_file: Path, profile
     (hint,) = hints_in(output)
     assert shlex.split(hint)[2:] == ["hpc.launch", *words[:3], *words[5:], *words[3:5]]
     for run in working:
-        assert [a["cause"] for a in run.attempts()] == ["CANCELLED"]
-        assert run.attempts()[-1]["last_step"] > 0
+        assert [a.cause for a in run.attempts()] == ["CANCELLED"]
+        assert run.attempts()[-1].last_step > 0
         assert not run.is_locked_now()
     again = fork_python("hpc.launch", *words)
     assert again.returncode == 0, again.stderr
     assert [sweep.path for sweep in sweeps(tmp_path / "runs")] == [sweep.path]
     for run in working:
-        assert [a["cause"] for a in run.attempts()] == ["CANCELLED", "DONE"]
-        assert run.attempts()[1]["first_step"] == run.attempts()[0]["last_step"]
+        assert [a.cause for a in run.attempts()] == ["CANCELLED", "DONE"]
+        assert run.attempts()[1].first_step == run.attempts()[0].last_step
     status = fork_python("hpc.launch", "status", "--config", str(small_file))
     assert "2 runs: 2 done" in status.stdout
     logs = fork_python("hpc.launch", "logs", working[0].label, "--config", str(small_file))
@@ -138,7 +138,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_runs_resume(
     words = ["grid", "--config", str(small_file), "--cluster", str(profile), "--set", "hparams.epochs=25"]
     with launched(*words) as process:
         sweep, working = wait_until_working(tmp_path / "runs", 2)
-        status = Path(f"/proc/{working[0].attempts()[-1]['pid']}/status").read_text()
+        status = Path(f"/proc/{working[0].attempts()[-1].pid}/status").read_text()
         worker = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("PPid:"))
         os.kill(worker, signal.SIGKILL)
         output, _ = process.communicate(timeout=200)
@@ -146,7 +146,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_runs_resume(
     assert output.count("started k=") == 6
     for run in sweep.runs():
         ends = ["KILLED", "DONE"] if run in working else ["DONE"]
-        assert [a["cause"] for a in run.attempts()] == ends
+        assert [a.cause for a in run.attempts()] == ends
 
 
 def test_a_closed_terminal_saves_all(small_file: Path, profile: Path, tmp_path: Path) -> None:
@@ -155,8 +155,8 @@ def test_a_closed_terminal_saves_all(small_file: Path, profile: Path, tmp_path: 
     terminal.close()
     assert terminal.process.wait(60) == 130
     for run in working:
-        assert [a["cause"] for a in run.attempts()] == ["CANCELLED"]
-        assert run.attempts()[-1]["last_step"] > 0
+        assert [a.cause for a in run.attempts()] == ["CANCELLED"]
+        assert run.attempts()[-1].last_step > 0
         assert not run.is_locked_now()
 
 
@@ -178,8 +178,8 @@ def test_a_run_that_crashes_is_said_and_does_not_take_the_others_along(
     sweep = sweeps(tmp_path / "runs")[-1]
     assert [run.result() is not None for run in sweep.runs()] == [False, True]
     attempt = sweep.runs()[0].attempts()[-1]
-    assert attempt["cause"] == "CRASHED"
-    assert "train.optimizer.lr" in attempt["error"]
+    assert attempt.cause == "CRASHED"
+    assert "train.optimizer.lr" in attempt.error
     assert len(sweep.runs()[0].attempts()) == 1
     logs = fork_python("hpc.launch", "logs", sweep.runs()[0].label, "--config", str(small_file))
     assert "train.optimizer.lr: -1" in logs.stdout
@@ -199,7 +199,7 @@ def test_a_run_that_crashes_is_said_and_does_not_take_the_others_along(
     fixed = fork_python("hpc.launch", "retry", "--failed", *named)
     assert fixed.returncode == 0, fixed.stderr
     assert "budgets reset for 1 failed run" in fixed.stdout
-    assert [a["cause"] for a in sweep.runs()[0].attempts()] == ["CRASHED", "DONE"]
+    assert [a.cause for a in sweep.runs()[0].attempts()] == ["CRASHED", "DONE"]
     status = fork_python("hpc.launch", "status", "--config", str(small_file))
     assert "2 runs: 2 done" in status.stdout
     assert "slice-hours" in status.stdout
@@ -237,7 +237,7 @@ def test_editing_the_checkout_does_not_change_runs_that_wait(small_file: Path, t
         (checkout / "src" / "training" / "trainer.py").write_text("raise SystemExit('this is no engine')\n")
         output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
-    assert [[a["cause"] for a in run.attempts()] for run in sweep.runs()] == [["DONE"], ["DONE"]]
+    assert [[a.cause for a in run.attempts()] for run in sweep.runs()] == [["DONE"], ["DONE"]]
     (version,) = (path for path in sweep.code.iterdir() if path.is_dir())
     assert (version / "src" / "training" / "trainer.py").read_text() == (
         ROOT / "src" / "training" / "trainer.py"

@@ -50,7 +50,7 @@ def test_a_sweep_of_another_user_is_not_continued(one_cell: tuple[SweepDir, list
         assert f"belongs to user id {ANOTHER}, and this command runs as user root" in refused.stderr
         assert "--trust" in refused.stderr
     assert sweep.meta_file.read_bytes() == before
-    assert run.attempts() == []
+    assert run.attempts() == ()
     for words in (["status"], ["logs"], ["cancel", "all"]):
         assert "belongs to" not in fork_python("hpc.launch", *words, *given).stderr
     assert fork_python("hpc.aggregate", *given).returncode == 0

@@ -85,9 +85,9 @@ def check_end(straight: RunDir, run: RunDir) -> None:
     """The run equals `straight`, every attempt is closed, and killed attempts left no files."""
     assert_same_run(straight, run)
     attempts = run.attempts()
-    assert [attempt["attempt"] for attempt in attempts] == list(range(1, len(attempts) + 1))
-    assert {attempt["cause"] for attempt in attempts[:-1]} <= {"KILLED"}
-    assert attempts[-1]["cause"] == "DONE"
+    assert [attempt.number for attempt in attempts] == list(range(1, len(attempts) + 1))
+    assert {attempt.cause for attempt in attempts[:-1]} <= {"KILLED"}
+    assert attempts[-1].cause == "DONE"
     assert [path.name for path in run.path.rglob("*") if path.suffix in (".tmp", ".unused")] == []
     assert len(list_states(run.checkpoints)) == 1
     assert len(list(run.path.glob("events.out.tfevents.*"))) == 1

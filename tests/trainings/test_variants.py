@@ -61,7 +61,7 @@ def test_a_finished_training_is_reused_and_no_step_is_trained(small: Callable[..
     assert [run.name for run in reuse_finished(sweep)] == ["base"]
     base, low, deep = sweep.runs()
     assert base.result() == {**(training.result() or {}), "reused_from": training.label}
-    assert base.attempts() == []
+    assert base.attempts() == ()
     assert base.best_file.read_bytes() == b"weights"
     assert base.metrics() == training.metrics()
     assert (low.is_done(), deep.is_done()) == (False, False)

@@ -236,7 +236,7 @@ class Campaign:
         First restart slurmd, so that the node reports again. If that does not help, cancel the task.
         """
         alive = {worker.row.job_id for worker in self.site.workers(rows)}
-        begun = {str(a["job"]) for run in self.site.runs() for a in run.attempts()}
+        begun = {a.job for run in self.site.runs() for a in run.attempts()}
         hanging = {row.job_id: row for row in rows if row.state == "RUNNING" and row.job_id in begun - alive}
         now = time.monotonic()
         self._hanging = {job: self._hanging.get(job, now) for job in hanging}
@@ -304,10 +304,10 @@ class Campaign:
         return "\n".join(lines)
 
 
-def last_job(run: RunDir) -> object:
+def last_job(run: RunDir) -> str | None:
     """The job of a run's newest attempt."""
     attempts = run.attempts()
-    return attempts[-1].get("job") if attempts else None
+    return attempts[-1].job if attempts else None
 
 
 def command_of(plan: Plan) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 from src.files import read_lines
+from src.runs.attempt import Attempt
 from src.runs.causes import REQUEUED_AFTER, why_blocked
 from src.runs.rundir import RunDir
 from src.runs.sweeps import sweeps
@@ -17,7 +18,6 @@ from tests.slurm.chaos.site import Site
 
 # While one of these lasts, a launch may be refused.
 REFUSALS = frozenset({"slurmctld away", "full disk", "images changed", "code removed"})
-Attempt = Mapping[str, Any]
 
 
 def find_problems(site: Site, injections: Sequence[Injection]) -> list[str]:
@@ -36,7 +36,7 @@ def _check_run(run: RunDir, reference: RunDir, injections: Sequence[Injection]) 
         yield "it is not done"
         return
     attempts = run.attempts()
-    done = sum(attempt.get("cause") == "DONE" for attempt in attempts)
+    done = sum(attempt.cause == "DONE" for attempt in attempts)
     if done != 1:
         yield f"{done} attempts are DONE"
     yield from _check_metrics(run)
@@ -63,17 +63,17 @@ def _check_metrics(run: RunDir) -> Iterator[str]:
 
 def _check_overlaps(attempts: Sequence[Attempt]) -> Iterator[str]:
     for before, after in pairwise(attempts):
-        if "end" not in before:
-            yield f"attempt {before['attempt']} was never closed"
-        elif after["start"] < before["end"] - 0.01:
-            yield f"attempts {before['attempt']} and {after['attempt']} overlap: {before} {after}"
+        if before.end is None:
+            yield f"attempt {before.number} was never closed"
+        elif after.start < before.end - 0.01:
+            yield f"attempts {before.number} and {after.number} overlap: {before} {after}"
 
 
 def _check_cause(
     run: RunDir, attempts: Sequence[Attempt], position: int, attempt: Attempt, injections: Sequence[Injection]
 ) -> Iterator[str]:
-    cause = attempt.get("cause")
-    if cause == "DONE" or "end" not in attempt:
+    cause = attempt.cause
+    if cause == "DONE" or not attempt.ended:
         return
     after = attempts[position + 1] if position + 1 < len(attempts) else None
     touching = _possible_faults(run, attempt, after, injections)
@@ -82,29 +82,29 @@ def _check_cause(
     allowed = causes | frozenset().union(*(kind.unclear_causes for kind in kinds)) if causes else causes
     if cause not in allowed:
         faults = ", ".join(injection.kind for injection in touching) or "nothing"
-        yield f"attempt {attempt['attempt']} ended in {cause} after {faults}: {dict(attempt)}"
-    if after and after.get("job") != attempt.get("job") and cause in REQUEUED_AFTER:
+        yield f"attempt {attempt.number} ended in {cause} after {faults}: {attempt}"
+    if after and after.job != attempt.job and cause in REQUEUED_AFTER:
         others = [
             injection
             for injection in injections
-            if injection.touches(run.name, attempt["end"], after["start"])
+            if injection.touches(run.name, attempt.end, after.start)
             and (KINDS[injection.kind].takes_task or not _may_end_in(injection, cause))
         ]
         if not others and why_blocked(attempts[: position + 1]) is None:
-            yield f"attempt {attempt['attempt']} ended in {cause}, and its task {attempt['job']} did not come back"
+            yield f"attempt {attempt.number} ended in {cause}, and its task {attempt.job} did not come back"
 
 
 def _possible_faults(
     run: RunDir, attempt: Attempt, after: Attempt | None, injections: Sequence[Injection]
 ) -> list[Injection]:
     """Faults that may have ended this attempt. Without an end record it may have ended long after its last sign."""
-    no_end_record = "reached_step" in attempt
-    latest = after["start"] if after and no_end_record else attempt["end"] + 1
+    no_end_record = attempt.reached_step is not None
+    latest = after.start if after and no_end_record else attempt.end + 1
     last_moments = [_until_thawed(injection, run, injections) for injection in injections]
     return [
         injection
         for injection, over in zip(injections, last_moments, strict=True)
-        if injection.touches(run.name, attempt["end"] - 1, latest, over) and over >= attempt["start"]
+        if injection.touches(run.name, attempt.end - 1, latest, over) and over >= attempt.start
     ]
 
 
@@ -129,10 +129,10 @@ def count_ends_by_kind(site: Site, injections: Sequence[Injection]) -> dict[str,
         for run in sweep.runs():
             attempts = run.attempts()
             for attempt, after in zip(attempts, [*attempts[1:], None], strict=False):
-                if attempt.get("cause") == "DONE" or "end" not in attempt:
+                if attempt.cause == "DONE" or not attempt.ended:
                     continue
                 touching = _possible_faults(run, attempt, after, injections)
-                by = [i for i in touching if _may_end_in(i, attempt["cause"])] or [
+                by = [i for i in touching if _may_end_in(i, attempt.cause)] or [
                     i for i in touching if KINDS[i.kind].causes
                 ]
                 counted.update([max(by, key=lambda i: i.began).kind] if by else [])

@@ -16,6 +16,7 @@ from typing import Any
 
 from hpc.one_machine.processes import descendants, start_ticks
 from src.config import yaml_file
+from src.runs.attempt import last_attempt
 from src.runs.checkpoint_names import list_states
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import sweeps
@@ -151,12 +152,12 @@ class Site:
         running = {row.job_id: row for row in rows if row.state == "RUNNING"}
         found = []
         for run in self.runs():
-            last = (run.attempts() or [{}])[-1]
-            row = running.get(str(last.get("job")))
-            if row and "end" not in last and start_ticks(int(last["pid"])) is not None:
+            last = last_attempt(run.attempts())
+            row = running.get(last.job) if last else None
+            if row and not last.ended and start_ticks(last.pid) is not None:
                 states = list_states(run.checkpoints)
-                has_saved = bool(states) and states[0].stat().st_mtime > float(last["start"])
-                found.append(Worker(run, int(last["attempt"]), int(last["pid"]), row, has_saved))
+                has_saved = bool(states) and states[0].stat().st_mtime > last.start
+                found.append(Worker(run, last.number, last.pid, row, has_saved))
         return found
 
     def raw_id(self, job_id: str) -> str | None:

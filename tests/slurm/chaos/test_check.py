@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from src.runs.attempt import Attempt
 from src.runs.rundir import RunDir
 from tests.slurm.chaos.check import _check_cause
 from tests.slurm.chaos.faults import Injection
@@ -19,9 +19,9 @@ def fault(kind: str, began: float, lasts_s: float, victim: str = RUN.name) -> In
     return Injection(kind, frozenset({victim}), lasts_s=lasts_s, kind=kind, began=began)
 
 
-def problems(attempt: dict[str, Any], *injections: Injection) -> list[str]:
-    whole = {"attempt": 1, "start": 1.0, "job": "7_0", **attempt}
-    return list(_check_cause(RUN, [whole], 0, whole, injections))
+def problems(end: float, cause: str, *injections: Injection) -> list[str]:
+    attempt = Attempt(1, 1.0, end=end, cause=cause, job="7_0")
+    return list(_check_cause(RUN, [attempt], 0, attempt, injections))
 
 
 @pytest.mark.parametrize(
@@ -35,18 +35,18 @@ def problems(attempt: dict[str, Any], *injections: Injection) -> list[str]:
 )
 def test_a_frozen_process_sees_a_fault_when_it_thaws(kind: str, lasts_s: float, cause: str) -> None:
     freeze = fault("node frozen", FROZEN_AT, THAWED_AT - FROZEN_AT)
-    end = {"end": THAWED_AT + 2, "cause": cause}
+    end = THAWED_AT + 2
     for began in (FROZEN_AT - 5, FROZEN_AT + 10, FROZEN_AT + 100):
-        assert problems(end, freeze, fault(kind, began, lasts_s)) == []
+        assert problems(end, cause, freeze, fault(kind, began, lasts_s)) == []
     # Not without a freeze, not in another run, and not before the fault.
-    assert problems(end, fault(kind, FROZEN_AT + 10, lasts_s))
-    assert problems(end, fault("node frozen", FROZEN_AT, 184, "other"), fault(kind, FROZEN_AT + 10, lasts_s))
-    assert problems(end, freeze, fault(kind, FROZEN_AT + 10, lasts_s, "other"))
-    assert problems({**end, "end": FROZEN_AT + 5}, freeze, fault(kind, FROZEN_AT + 10, lasts_s))
+    assert problems(end, cause, fault(kind, FROZEN_AT + 10, lasts_s))
+    assert problems(end, cause, fault("node frozen", FROZEN_AT, 184, "other"), fault(kind, FROZEN_AT + 10, lasts_s))
+    assert problems(end, cause, freeze, fault(kind, FROZEN_AT + 10, lasts_s, "other"))
+    assert problems(FROZEN_AT + 5, cause, freeze, fault(kind, FROZEN_AT + 10, lasts_s))
 
 
 def test_a_thaw_excuses_no_cause_that_its_faults_do_not_leave() -> None:
     freeze, requeue = fault("node frozen", FROZEN_AT, 184), fault("requeued", FROZEN_AT + 10, 40)
     for cause in ("TIMEOUT", "CRASHED", "PREEMPTED"):
-        assert problems({"end": THAWED_AT + 2, "cause": cause}, freeze, requeue)
-    assert problems({"end": THAWED_AT + 60, "cause": "REQUEUED"}, freeze, requeue), "long after the thaw"
+        assert problems(THAWED_AT + 2, cause, freeze, requeue)
+    assert problems(THAWED_AT + 60, "REQUEUED", freeze, requeue), "long after the thaw"
