@@ -57,7 +57,9 @@ def read_foreign(directory: Path, metric: str | None = None, direction: Directio
         curves[name] = run.scalars.get(tag, ([], []))
     notes = [sentence, *axes.notes, *_with_states(rows, runs, list(axes.values), tag), *damages]
     if len(rows) > 1 and not axes.values:
-        notes.append("no hyperparameter that differs between the runs was logged, so that nothing follows about them")
+        notes.append(
+            "no hyperparameter that differs between the runs was logged, so nothing can be said about hyperparameters"
+        )
     ranking = ranking_of(columns[tag], direction, (value for run in runs.values() for value in _values(run, tag)))
     return ForeignLogs(Table(directory.resolve().name, rows, list(axes.values), ranking), curves, notes)
 
@@ -130,9 +132,9 @@ def _with_states(rows: list[Row], runs: Mapping[str, ForeignRun], axes: list[str
         row["state"] = "rerun"
     for state, what in {
         "diverged": "diverged: the last value of a loss is not finite",
-        "partial": f"lacks a value of an axis ({', '.join(axes)}), and is in no statement",
-        "rerun": "repeats the hyperparameters of another one, and is in no statement: without a seed that differs, a "
-        "restart cannot be told from a repetition; the run that went furthest, then the latest one counts",
+        "partial": f"lacks a value of an axis ({', '.join(axes)}), and is excluded from all statements",
+        "rerun": "repeats the hyperparameters of another one, and is excluded from all statements: without a seed that "
+        "differs, a restart cannot be told from a repetition; the run that went furthest, then the latest one counts",
     }.items():
         names = [str(row["run"]) for row in rows if row["state"] == state]
         if names:

@@ -64,11 +64,11 @@ def axes_of(runs: Sequence[ForeignRun]) -> Axes:
             if column != name:
                 notes.append(f"the hyperparameter {name} is the column {column}")
     if labels:
-        notes.append(f"not taken as hyperparameters, because they name or count runs: {shortlist(labels)}")
+        notes.append(f"not used as hyperparameters, because they name or count runs: {shortlist(labels)}")
     if rare:
-        notes.append(f"not taken as axes, because fewer than half of the runs logged them: {shortlist(rare)}")
+        notes.append(f"not used as axes, because fewer than half of the runs logged them: {shortlist(rare)}")
     if twice or seeds[1:]:
-        notes.append(f"not taken as axes, because they vary with another one: {shortlist([*twice, *seeds[1:]])}")
+        notes.append(f"not used as axes, because they vary with another one: {shortlist([*twice, *seeds[1:]])}")
     return Axes(values, notes)
 
 

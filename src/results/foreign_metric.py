@@ -77,7 +77,7 @@ def _named(directory: Path, runs: Runs, tags: Sequence[str], asked: str) -> str:
     close = ends or alike or get_close_matches(asked, tags, _SHOWN, 0.4)
     listed = _listed(runs, list(dict.fromkeys([*close, *_by_use(tags)])))
     raise RunError(
-        f"{directory}: no run has logged {asked}, by which runs are to be ranked; what they have logged:\n{listed}\n"
+        f"{directory}: no run has logged {asked}; they have logged:\n{listed}\n"
         f"for example: {_command(directory, (close or _by_use(tags))[0])}"
     )
 

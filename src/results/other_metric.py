@@ -24,7 +24,7 @@ def ranked_by(table: Table, column: str, direction: Direction | None) -> tuple[T
     metrics = [name for name, own in values.items() if name not in _NO_METRICS and any(map(_is_number, own))]
     if column not in metrics:
         known = f"its metrics are {shortlist(metrics, 20)}" if metrics else "no run has measured anything yet"
-        raise RunError(f"{table.name}: --metric {column} is no metric of its table; {known}")
+        raise RunError(f"{table.name}: --metric {column} is not a metric in its table; {known}")
     own = table.select
     known_direction = own.direction if column == own.column else direction_of(column)
     found = direction or known_direction

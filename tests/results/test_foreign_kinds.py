@@ -101,7 +101,7 @@ def test_a_tag_may_be_named_by_its_end_and_only_tags_that_exist_are_suggested() 
     with pytest.raises(RunError, match="no run has logged total_loss") as raised:
         read_foreign(LOGS / "detection", "total_loss")
     assert "eval/Loss/total_loss  in 3 of 3 runs" in str(raised.value)
-    with pytest.raises(RunError, match=r"no run has logged acc, (.|\n)*--metric eval_accuracy$"):
+    with pytest.raises(RunError, match=r"no run has logged acc; (.|\n)*--metric eval_accuracy$"):
         read_foreign(LOGS / "clu", "acc")
 
 

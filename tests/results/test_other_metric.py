@@ -74,7 +74,9 @@ def test_the_direction_follows_from_the_name_or_is_given(
 
 @pytest.mark.parametrize("column", ["lr", "run", "index", "val/rouge"])
 def test_what_is_no_metric_is_one_message_with_those_that_are(sweep: SweepDir, column: str) -> None:
-    with pytest.raises(RunError, match=rf"--metric {column} is no metric of its table; its metrics are val/accuracy, "):
+    with pytest.raises(
+        RunError, match=rf"--metric {column} is not a metric in its table; its metrics are val/accuracy, "
+    ):
         ranked_by(read_table(sweep), column, None)
 
 
