@@ -13,6 +13,7 @@ from src.runs.work import Work
 
 if TYPE_CHECKING:
     from src.config.sections import Paths
+    from src.results.answer import Answer
 
 
 def request(config: str, set_: Sequence[str]) -> Request | Callable[[], None]:
@@ -26,11 +27,11 @@ def request(config: str, set_: Sequence[str]) -> Request | Callable[[], None]:
     return compare_request(loaded) if loaded.compare.variants else lambda: show_neighbours(loaded, None)
 
 
-def show(sweep: SweepDir, paths: Paths) -> None:
+def show(sweep: SweepDir, paths: Paths, answer: Answer) -> None:
     """Print the differences to the base, beside what was expected, and draw the curves."""
     from src.trainings.showing import show_comparison
 
-    show_comparison(sweep, paths)
+    show_comparison(sweep, paths, answer)
 
 
 COMPARE = Work(

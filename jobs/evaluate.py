@@ -16,6 +16,7 @@ from src.runs.work import Work
 
 if TYPE_CHECKING:
     from src.config.sections import Paths
+    from src.results.answer import Answer
 
 
 def request(
@@ -46,7 +47,7 @@ def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
     return evaluate(run, should_stop, reporter)
 
 
-def show(sweep: SweepDir, paths: Paths) -> None:
+def show(sweep: SweepDir, paths: Paths, answer: Answer) -> None:
     """Print the metrics with their intervals and the gap to val, and copy tables and figures."""
     from src.evaluation.showing import show_evaluation
 

@@ -16,6 +16,7 @@ from src.runs.work import Work
 
 if TYPE_CHECKING:
     from src.config.sections import Paths
+    from src.results.answer import Answer
 
 
 def request(
@@ -46,11 +47,11 @@ def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
     return train(run, should_stop, reporter)
 
 
-def show(sweep: SweepDir, paths: Paths) -> None:
+def show(sweep: SweepDir, paths: Paths, answer: Answer) -> None:
     """Print what a narrower grid found against the first one."""
     from src.trainings.showing import show_grid
 
-    show_grid(sweep, paths)
+    show_grid(sweep, paths, answer)
 
 
 GRID = Work(

@@ -14,6 +14,7 @@ from src.runs.work import Work
 
 if TYPE_CHECKING:
     from src.config.sections import Paths
+    from src.results.answer import Answer
 
 
 def request(config: str, set_: Sequence[str]) -> Request:
@@ -34,7 +35,7 @@ def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
     return sweep_rates(run, should_stop, reporter, publish)
 
 
-def show(sweep: SweepDir, paths: Paths) -> None:
+def show(sweep: SweepDir, paths: Paths, answer: Answer) -> None:
     """Print the suggestion over all seeds, and draw it."""
     from src.trainings.showing import show_rates
 

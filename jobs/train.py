@@ -17,6 +17,7 @@ from src.runs.work import Work
 
 if TYPE_CHECKING:
     from src.config.sections import Paths
+    from src.results.answer import Answer
 
 
 def request(
@@ -80,11 +81,11 @@ def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
     return train(run, should_stop, reporter, publish)
 
 
-def show(sweep: SweepDir, paths: Paths) -> None:
+def show(sweep: SweepDir, paths: Paths, answer: Answer) -> None:
     """Print the gap and what is left to be done, and draw the curves."""
     from src.trainings.showing import show_training
 
-    show_training(sweep, paths)
+    show_training(sweep, paths, answer)
 
 
 TRAIN = Work("train", "Train one model in full.", request, execute, preload, show, DECIDING)

@@ -34,6 +34,7 @@ def main(
         return
     from src.config.loading import load_config
     from src.neighbours import show_neighbours
+    from src.results.collection import answer_of_sweep
     from src.runs.names import find_named
     from src.trainings.showing import show_comparison
 
@@ -41,7 +42,7 @@ def main(
     named = find_named(loaded.paths.runs, sweep)[0]
     if named.kind == "compare":
         # An expectation that was edited since the runs were planned counts: it changes none of them.
-        show_comparison(named, loaded.paths, loaded.compare.variants)
+        show_comparison(named, loaded.paths, answer_of_sweep(named), loaded.compare.variants)
     else:
         show_neighbours(loaded, named)
 

@@ -8,6 +8,7 @@ from src import hints
 from src.config.schema import Config
 from src.errors import RunError
 from src.requests import best_cell, grid_request
+from src.results.collection import answer_of_sweep
 from src.runs.exports import export_figure
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import sweeps, with_whole_manifests
@@ -28,7 +29,7 @@ def show_neighbours(config: Config, named: SweepDir | None) -> None:
         # sort() is stable: grids of this configuration move to the end, and both groups stay in order of time.
         grids.sort(key=lambda candidate: candidate.meta()["key"] == key)
     for grid in reversed(grids):
-        comparisons = compare_axes(grid)
+        comparisons = compare_axes(grid, answer_of_sweep(grid))
         if comparisons:
             break
     else:

@@ -17,9 +17,9 @@ def show_outcome(sweep: SweepDir, paths: Paths, view: View | None = None) -> Non
 
     Raises RunError if files are damaged.
     """
-    collect(sweep, paths.artifacts, view)
+    answer = collect(sweep, paths.artifacts, view)
     if any(run.is_done() for run in sweep.runs()):
-        work_of(sweep.kind, sweep.path).show(sweep, paths)
+        work_of(sweep.kind, sweep.path).show(sweep, paths, answer)
 
 
 def refuse_unfinished(sweep: SweepDir) -> None:

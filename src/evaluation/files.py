@@ -12,7 +12,7 @@ from src.evaluation.figures import chosen_pairs, draw_calibration, draw_confused
 from src.evaluation.summary import compare_with_val, evaluation_of
 from src.files import replace_file
 from src.log import log
-from src.results.table_files import csv_text
+from src.results.table_files import csv_of, csv_text
 from src.runs.predictions import Predictions, read_predictions, write_predictions
 from src.runs.rundir import RunDir
 
@@ -44,8 +44,8 @@ def write_evaluation(
     found["against_val"] = compare_with_val(found["metrics"]["accuracy"], found["n"], val) if val else None
     names = [row["name"] for row in found["classes"]]
     tables = {
-        "per_class": _table(found["classes"]),
-        "confused_pairs": _table(found["pairs"]),
+        "per_class": csv_of(found["classes"]),
+        "confused_pairs": csv_of(found["pairs"]),
         "confusion": csv_text(
             ["true", *names], ([name, *row] for name, row in zip(names, found["confusion"], strict=True))
         ),
@@ -75,10 +75,6 @@ def crossed_on_val(val: Mapping[str, Any], runs_dir: Path) -> float | None:
         return None
     same = abs(float(kept.correct.mean()) - val["accuracy"]) < 0.5 / val["n"]
     return float(kept.crossed.correct.mean()) if same else None
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    return csv_text(list(rows[0]), (list(row.values()) for row in rows)) if rows else ""
 
 
 def _draw(

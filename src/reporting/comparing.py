@@ -37,8 +37,9 @@ def _m7(report: Report) -> Iterator[Block]:
         yield from report.environments(found)
     # An expectation that was edited since the runs were planned counts: it changes none of them.
     variants = {**planned_variants(found.sweep), **report.config.compare.variants}
-    rows = compare_variants(found.sweep, {name: variant.expect for name, variant in variants.items()})
-    select = read_table(found.sweep).select
+    table = read_table(found.sweep)
+    rows = compare_variants(found.sweep, table, {name: variant.expect for name, variant in variants.items()})
+    select = table.select
     yield report.say("m7_intro", sweep=found.sweep.name)
     yield from report.drawn("comparison", lambda path: draw_variants(found.sweep, select.column, path))
     yield _variant_table(report, rows, select.column)
@@ -97,7 +98,7 @@ def _seen(report: Report, row: Row, base: Row, select: Ranking) -> list[str]:
 def _neighbours(report: Report) -> Iterator[Block]:
     """Until there are full trainings to compare: the best cell of the grid and those that differ in one value."""
     grid = report.sweeps.grid
-    comparisons = compare_axes(grid.sweep) if grid else []
+    comparisons = compare_axes(grid.sweep, grid.answer) if grid else []
     if not grid or not comparisons:
         return
     report.used[grid.sweep.name] = grid

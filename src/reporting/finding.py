@@ -19,6 +19,8 @@ from src.config.loading import make_config
 from src.config.schema import Config
 from src.errors import ConfigError, RunError
 from src.requests import best_of_all, compare_request, first_grid_of, grid_request, lr_sweep_request, train_request
+from src.results.answer import Answer
+from src.results.collection import answer_of_sweep
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import Request, sweeps
 
@@ -33,6 +35,11 @@ class Found:
     def config(self) -> Config:
         """The configuration of the sweep. Raises RunError or ConfigError if it is damaged."""
         return make_config(self.sweep.meta()["config"], str(self.sweep.meta_file))
+
+    @functools.cached_property
+    def answer(self) -> Answer:
+        """What its results say. Raises RunError if the manifest is damaged."""
+        return answer_of_sweep(self.sweep)
 
     def done(self) -> list[RunDir]:
         """Its finished runs. Raises RunError if the manifest is damaged, or if there is none and one is damaged."""

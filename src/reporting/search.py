@@ -48,7 +48,7 @@ def _m5(report: Report) -> Iterator[Block]:
 
 def _results(report: Report, found: Found, folder: str) -> Iterator[Block]:
     """What a grid says: its table, the best cells, the effects, and its figures, which go into `folder`."""
-    answer = answer_of_sweep(found.sweep)
+    answer = found.answer
     results, setting, best = answer.table, answer.best(), answer.best_row()
     if setting and best and len(setting.values) > 1:
         axes = ", ".join(f"{axis} {shown(best[axis])}" for axis in results.axes if axis != SEED_AXIS)
@@ -124,7 +124,9 @@ def _m8(report: Report) -> Iterator[Block]:
         yield report.say("m8_origin", run=origin["run"], sweep=origin["sweep"])
     yield from _results(report, found, "refined")
     first = first_grid_of(found.sweep)
-    better = improvement(found.sweep, first) if first else None
+    grid = report.sweeps.grid
+    own = grid.answer if grid and grid.sweep == first else None
+    better = improvement(found.sweep, found.answer, first, own or answer_of_sweep(first)) if first else None
     if better is None:
         yield report.say("m8_not_compared")
         return

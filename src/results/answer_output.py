@@ -38,7 +38,7 @@ def print_answer(answer: Answer, shown: Sequence[Row]) -> None:
     if shown:
         print_table(shown, answer.table.name)
     else:
-        print(f"{answer.table.name}: no row is as --where asks")
+        print(f"{answer.table.name}: no row matches --where")
     if answer.seeds:
         print_rows(answer.seeds, seeds_title(answer, english()))
     for line in answer.sentences():

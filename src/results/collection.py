@@ -51,7 +51,7 @@ def answer_of_logs(
 def collect(sweep: SweepDir, artifacts: Path, view: View | None = None) -> Answer:
     """Write the tables, aggregate.json and the figure of a sweep, print what `view` shows, and return the answer.
 
-    The files hold all rows. Raises RunError if the manifest is damaged, or if `view` names a column that there is not.
+    The files hold all rows. Raises RunError if the manifest is damaged, or `view` names a column that does not exist.
     """
     answer = answer_of_sweep(sweep)
     rows = answer.rows()
@@ -65,7 +65,7 @@ def collect(sweep: SweepDir, artifacts: Path, view: View | None = None) -> Answe
 def collect_into(answer: Answer, view: View, folder: Path, curves: Curves) -> None:
     """Write the tables, aggregate.json and the figures to `folder`, with the rows that `view` shows, and print them.
 
-    Raises RunError if `folder` cannot be created, or `view` names a column that there is not.
+    Raises RunError if `folder` cannot be created, or `view` names a column that does not exist.
     """
     rows = view.of(answer.rows())
     try:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from src.results.answer import Answer
-from src.results.collection import answer_of_sweep
 from src.results.image_scores import ImageScores, read_scores
 from src.results.intervals import LEVEL, Estimate
 from src.results.noise import Spread, noise_of
@@ -18,7 +17,9 @@ from src.runs.predictions import Predictions
 from src.runs.rundir import SweepDir
 
 
-def improvement(refined: SweepDir, first: SweepDir) -> dict[str, Any] | None:
+def improvement(
+    refined: SweepDir, refined_answer: Answer, first: SweepDir, first_answer: Answer
+) -> dict[str, Any] | None:
     """The best setting of `refined` minus that of `first`; None while one of them has no finished cell.
 
     Keys: `first`, `refined` ({sweep, run, value, epochs}), `metric`, `difference` (of the best values), `estimate`,
@@ -26,7 +27,7 @@ def improvement(refined: SweepDir, first: SweepDir) -> dict[str, Any] | None:
     `scope` (whether they hold for new images and seeds, "settings", or for these two "networks" on new images),
     `paired` (whether both are of the same images), `sentence`.
     """
-    answers = answer_of_sweep(first), answer_of_sweep(refined)
+    answers = first_answer, refined_answer
     sides, settings, runs = [], [], []
     for sweep, answer in zip((first, refined), answers, strict=True):
         setting, row = answer.best(), answer.best_row()

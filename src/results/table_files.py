@@ -28,7 +28,7 @@ def write_rows(rows: Sequence[Mapping[str, Any]], path: Path, suffixes: Sequence
     contents: dict[str, bytes | str] = {}
     names = list(rows[0]) if rows else []
     if "csv" in suffixes:
-        contents["csv"] = csv_text(names, ([row[name] for name in names] for row in rows))
+        contents["csv"] = csv_of(rows)
     if "md" in suffixes:
         contents["md"] = markdown([{name: row[name] for name in names if name != "index"} for row in rows])
     if "parquet" in suffixes:
@@ -37,6 +37,12 @@ def write_rows(rows: Sequence[Mapping[str, Any]], path: Path, suffixes: Sequence
     for file, content in zip(files, contents.values(), strict=True):
         replace_file(file, content)
     return files
+
+
+def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as CSV, with the columns of the first one; "" if there are none."""
+    names = list(rows[0]) if rows else []
+    return csv_text(names, ([row[name] for name in names] for row in rows)) if rows else ""
 
 
 def csv_text(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

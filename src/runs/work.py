@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from src.config.sections import Paths
+from src.results.answer import Answer
 from src.runs.attempts import Execute
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request
@@ -26,7 +27,8 @@ class Work:
     `execute`: completes one run, or saves its state when it should stop. Its result.json has a key `columns`, the run's
     columns of the table. `preload`: imports what `execute` needs, in a process that then forks for each run.
 
-    `show`: writes and prints what a sweep has besides its table, from the runs that are done.
+    `show`: writes and prints what a sweep has besides its table, from the runs that are done. The
+    answer is what its results say.
 
     `deciding`: how the paths of the code begin that can change results. The rest names, shows, submits and reports.
 
@@ -38,7 +40,7 @@ class Work:
     request: Callable[..., Request | Callable[[], None]]
     execute: Execute
     preload: Callable[[], None]
-    show: Callable[[SweepDir, Paths], None]
+    show: Callable[[SweepDir, Paths, Answer], None]
     deciding: tuple[str, ...]
     reuses: bool = False
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.figures import drawing, in_legend, new_figure, save_figure, whole_ticks
-from src.results.collection import answer_of_sweep
+from src.results.answer import Answer
 from src.results.table import Row, curve_of
 from src.results.terminal import show_value
 from src.runs.axes import axis_value
@@ -47,9 +47,8 @@ class Comparison:
         )
 
 
-def compare_axes(sweep: SweepDir) -> list[Comparison]:
+def compare_axes(sweep: SweepDir, answer: Answer) -> list[Comparison]:
     """A comparison for each axis in which the best cell has finished neighbours; [] if no cell is done."""
-    answer = answer_of_sweep(sweep)
     table = answer.table
     rows = {str(row["run"]): row for row in table.rows}
     best = answer.best_row()

@@ -10,10 +10,11 @@ from src.config.loading import config_of, make_config
 from src.config.schema import Variant
 from src.config.sections import Paths
 from src.requests import first_grid_of
+from src.results.answer import Answer
+from src.results.collection import answer_of_sweep
 from src.results.improvement import improvement
 from src.results.next_steps import last_epoch_statements
 from src.results.statements import english
-from src.results.table import read_table
 from src.runs.exports import export_figure
 from src.runs.rundir import SweepDir
 from src.trainings.overfit import report_overfit
@@ -31,7 +32,7 @@ def show_rates(sweep: SweepDir, paths: Paths) -> None:
         _export(files, sweep, paths)
 
 
-def show_training(sweep: SweepDir, paths: Paths) -> None:
+def show_training(sweep: SweepDir, paths: Paths, answer: Answer) -> None:
     """The curves and the gap of a full training, or the result of an overfit test. Raises RunError if that failed."""
     (run,) = sweep.runs()
     gap, figure = gap_text(run), draw_training(run, sweep.figure("training"))
@@ -40,7 +41,7 @@ def show_training(sweep: SweepDir, paths: Paths) -> None:
         return
     if gap:
         print(gap)
-    (row,) = read_table(sweep).rows
+    (row,) = answer.table.rows
     for sentence in last_epoch_statements(run.label, row, english()):
         print(sentence)
     if figure:
@@ -48,19 +49,21 @@ def show_training(sweep: SweepDir, paths: Paths) -> None:
     _show_better_training(sweep, paths)
 
 
-def show_grid(sweep: SweepDir, paths: Paths) -> None:
+def show_grid(sweep: SweepDir, paths: Paths, answer: Answer) -> None:
     """The best cell of a narrower grid against that of the first one."""
     first = first_grid_of(sweep)
-    found = improvement(sweep, first) if first else None
+    found = improvement(sweep, answer, first, answer_of_sweep(first)) if first else None
     if found:
         print(found["sentence"])
     _show_better_training(sweep, paths)
 
 
-def show_comparison(sweep: SweepDir, paths: Paths, variants: Mapping[str, Variant] | None = None) -> None:
+def show_comparison(
+    sweep: SweepDir, paths: Paths, answer: Answer, variants: Mapping[str, Variant] | None = None
+) -> None:
     """The differences of each variant to the base, beside what was expected: when it was planned, or of `variants`."""
     expected = {**planned_variants(sweep), **(variants or {})}
-    rows, files = write_comparison(sweep, {name: variant.expect for name, variant in expected.items()})
+    rows, files = write_comparison(sweep, answer.table, {name: variant.expect for name, variant in expected.items()})
     for row in rows:
         if row["seen"]:
             print(f"{row['run']} ({row['changed']})")

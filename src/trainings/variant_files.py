@@ -14,8 +14,8 @@ from src.config.schema import Variant
 from src.config.validation import BASE
 from src.config.yaml_file import json_text
 from src.files import replace_file
-from src.results.table import Row, read_table
-from src.results.table_files import csv_text, markdown
+from src.results.table import Row, Table
+from src.results.table_files import csv_of, markdown
 from src.runs.rundir import SweepDir
 from src.trainings.variant_figure import draw_variants
 from src.trainings.variants import compare_variants
@@ -36,13 +36,12 @@ def planned_variants(sweep: SweepDir) -> Mapping[str, Variant]:
     return make_config(sweep.meta()["config"], str(sweep.meta_file)).compare.variants
 
 
-def write_comparison(sweep: SweepDir, expected: Mapping[str, str | None]) -> tuple[list[Row], list[Path]]:
+def write_comparison(sweep: SweepDir, table: Table, expected: Mapping[str, str | None]) -> tuple[list[Row], list[Path]]:
     """Write compare.csv, compare.md, compare.json and compare.png of a sweep; returns the rows and the paths."""
-    rows = compare_variants(sweep, expected)
-    select = read_table(sweep).select
+    rows, select = compare_variants(sweep, table, expected), table.select
     answer = {"sweep": sweep.name, "select": select.column, "base": BASE, "rows": rows, "note": NOTE}
     contents = {
-        "compare.csv": csv_text(list(rows[0]), (list(row.values()) for row in rows)),
+        "compare.csv": csv_of(rows),
         "compare.md": f"{markdown(rows)}\n{NOTE}\n",
         "compare.json": json_text(answer),
     }

@@ -9,7 +9,7 @@ from typing import Any
 from src.config.validation import BASE, axis_name
 from src.results.intervals import Interval
 from src.results.pairs import UNPAIRED, Difference, Verdict, described, difference_of, told, verdicts
-from src.results.table import Row, Table, read_table
+from src.results.table import Row, Table
 from src.results.terminal import show_value
 from src.runs.axes import axis_value
 from src.runs.rundir import RunDir, SweepDir
@@ -24,8 +24,8 @@ def described_metrics(select: str) -> list[str]:
     return [name for name in _DESCRIBED if name != select]
 
 
-def compare_variants(sweep: SweepDir, expected: Mapping[str, str | None]) -> list[Row]:
-    """One row for the base and each variant, in order.
+def compare_variants(sweep: SweepDir, table: Table, expected: Mapping[str, str | None]) -> list[Row]:
+    """One row for the base and each variant, in order. `table`: that of the sweep.
 
     Keys: `run`, `changed` (what differs from the base, as text), `state`, the selecting metric and `val/loss` (of the
     best epoch), `train/loss` (of the last epoch), `gap`; against the base: `difference` of the selecting metric,
@@ -33,7 +33,6 @@ def compare_variants(sweep: SweepDir, expected: Mapping[str, str | None]) -> lis
     same images), `accuracy_difference` and `loss_difference` with `_low` and `_high` unless they are the selecting
     metric, `gap_difference`; `expected` and `seen`. Also `environment`, if the table has that column.
     """
-    table = read_table(sweep)
     cells = {str(cell["name"]): cell["overrides"] for cell in sweep.cells()}
     rows = {str(row["run"]): row for row in table.rows}
     gaps = {name: _last_gap(sweep.run(name), rows[name]) for name in rows}

@@ -31,6 +31,7 @@ from src.evaluation.summary import (
 from src.models.registry import build_model
 from src.progress import PlainReporter
 from src.requests import evaluation_request
+from src.results.collection import answer_of_sweep
 from src.results.intervals import t_interval
 from src.runs.attempts import attempt
 from src.runs.predictions import Predictions, read_predictions
@@ -228,7 +229,7 @@ def test_an_evaluation_leaves_tables_figures_and_its_gap_to_val(
     assert pd.read_csv(run.path / "confusion.csv", index_col=0).to_numpy().sum() == result["n"]
     assert len(list(run.path.glob("events.out.tfevents.*"))) == 1
     capsys.readouterr()
-    work_of(sweep.kind).show(sweep, config.paths)
+    work_of(sweep.kind).show(sweep, config.paths, answer_of_sweep(sweep))
     said = capsys.readouterr().out
     assert f"M9   {against['sentence']}" in said
     assert f"M9   {result['ece']['sentence']}" in said
@@ -290,7 +291,7 @@ def test_a_named_checkpoint_says_how_many_test_images_chose_its_epoch(
     assert result["leak"].startswith(sentence)
     said = capsys.readouterr()
     assert f"warning: {tmp_path / 'a.ckpt'}: {sentence}" in said.err
-    work_of(sweep.kind).show(sweep, config.paths)
+    work_of(sweep.kind).show(sweep, config.paths, answer_of_sweep(sweep))
     assert f"M9   {sentence}" in capsys.readouterr().out
 
 
@@ -350,5 +351,5 @@ def test_no_figure_loses_a_result(
     assert run.evaluation_file.is_file()
     assert sum(run.figure(name).is_file() for name in FIGURES) == (0 if failing == "all" else 2)
     assert "cannot be drawn: ValueError: Unknown symbol" in capsys.readouterr().err
-    work_of(sweep.kind).show(sweep, small().paths)
+    work_of(sweep.kind).show(sweep, small().paths, answer_of_sweep(sweep))
     assert "per_class.csv" in capsys.readouterr().out

@@ -104,7 +104,7 @@ def test_options_choose_what_is_shown_and_the_files_of_the_sweep_hold_everything
     assert names[0] not in table
     assert len(sweep.table_file("csv").read_text().splitlines()) == 7
     ask(tmp_path, where=["lr=5"])
-    assert f"{sweep.name}: no row is as --where asks" in capsys.readouterr().out
+    assert f"{sweep.name}: no row matches --where" in capsys.readouterr().out
     with pytest.raises(RunError, match="--sort: there is no column 'rate'; the columns are index, run, state"):
         ask(tmp_path, sort="rate")
 

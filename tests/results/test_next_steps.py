@@ -11,6 +11,7 @@ from hpc.submission.prepare import prepare_inputs
 from hpc.works import work_of
 from src.config.schema import Config
 from src.requests import train_request
+from src.results.collection import answer_of_sweep
 from src.results.next_steps import Edge, edges_of, search_statements
 from src.results.ranking import ranking_of
 from src.results.statements import STATEMENTS, english
@@ -112,7 +113,7 @@ def test_a_training_says_that_its_best_epoch_is_the_last_and_what_is_better_than
         run.best_file.write_text(run.label)
     (run,) = worse.runs()
     export_best(run, run.result() or {})
-    work_of(worse.kind).show(worse, small().paths)
+    work_of(worse.kind).show(worse, small().paths, answer_of_sweep(worse))
     said = capsys.readouterr().out
     assert f"The best epoch of {run.label} is its last one (2 of 2); a longer training may be better.\n" in said
     assert f"; {better.runs()[0].label} is better on the same images (0.7500)" in said

@@ -22,6 +22,7 @@ from src.results.pairs import (
     told,
     verdicts,
 )
+from src.results.table import read_table
 from src.runs.predictions import Predictions
 from src.runs.rundir import RunDir
 from src.runs.sweeps import open_sweep
@@ -142,7 +143,7 @@ def test_a_variant_is_compared_by_its_crossed_predictions_and_says_so(
         return replace(kept, crossed=network(first_of(20, int(kept.correct.sum()) - (run.name == "low"))))
 
     monkeypatch.setattr(RunDir, "predictions", with_crossed)
-    _, low = compare_variants(sweep, {})
+    _, low = compare_variants(sweep, read_table(sweep), {})
     assert (low["difference"], low["estimate"]) == (pytest.approx(0.15), pytest.approx(0.1))
     assert low["crossed"] is True
     assert low["low"] < 0.1 < low["high"]
@@ -158,7 +159,7 @@ def test_a_metric_that_is_no_mean_over_the_images_is_described_only(small: Calla
         result = run.result() or {}
         write_training(run, {**result, "best": {**result["best"], "macro_f1": hits / 20}})
         assert difference_of(run, run, "macro_f1") is None
-    _, low = compare_variants(sweep, {})
+    _, low = compare_variants(sweep, read_table(sweep), {})
     assert (low["p_adjusted"], low["low"]) == (None, None)
     assert low["accuracy_low"] < low["accuracy_difference"] < low["accuracy_high"]
     assert "val/macro_f1" in low["seen"]

@@ -15,7 +15,7 @@ from src.errors import RunError
 from src.evaluation.summary import evaluation_columns
 from src.files import append_lines
 from src.requests import best_of_all, evaluation_request, first_grid_of, grid_request, with_best_cell
-from src.results.collection import collect
+from src.results.collection import answer_of_sweep, collect
 from src.results.ranking import Ranking
 from src.results.table import Table, read_table
 from src.results.table_files import print_table, write_rows
@@ -182,7 +182,7 @@ def test_a_run_that_diverged_after_a_good_epoch_is_a_state_of_its_own_and_never_
     assert best["index"] == 1
     assert [row["index"] for row in table.ranked] == [1, 0, 2, 3]
     collect(sweep, tmp_path)
-    assert all(run != compared for c in compare_axes(sweep) for _, compared, _ in c.runs)
+    assert all(run != compared for c in compare_axes(sweep, answer_of_sweep(sweep)) for _, compared, _ in c.runs)
 
 
 def test_collect_writes_tables_and_figure(sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,12 +284,12 @@ def test_comparisons_are_between_cells_that_differ_in_one_value(small: Callable[
     made, _ = open_sweep(grid_request(small()))
     for run, accuracy in zip(made.runs(), (0.25, 0.75, 0.5, 0.1), strict=True):
         finish(run, accuracy)
-    compared = {c.axis: [value for value, _, _ in c.runs] for c in compare_axes(made)}
+    compared = {c.axis: [value for value, _, _ in c.runs] for c in compare_axes(made, answer_of_sweep(made))}
     assert compared == {"train.optimizer.lr": [0.001, 0.01], "model.num_modules": [1, 2]}
-    names = [[run.name[:5] for _, run, _ in c.runs] for c in compare_axes(made)]
+    names = [[run.name[:5] for _, run, _ in c.runs] for c in compare_axes(made, answer_of_sweep(made))]
     assert names == [["k=001", "k=003"], ["k=000", "k=001"]]
-    assert "0.75" in compare_axes(made)[0].sentence()
-    drawn = draw_comparison(compare_axes(made)[0], tmp_path / "x.png")
+    assert "0.75" in compare_axes(made, answer_of_sweep(made))[0].sentence()
+    drawn = draw_comparison(compare_axes(made, answer_of_sweep(made))[0], tmp_path / "x.png")
     assert drawn
     assert drawn.read_bytes().startswith(b"\x89PNG")
 
@@ -304,7 +304,7 @@ def test_a_comparison_shows_all_metrics_and_sorts_numbers_as_numbers(
     made, _ = open_sweep(grid_request(small(**ALL_METRICS, hparams=hparams)))
     for run in made.runs():
         finish(run, 0.5, macro_f1=0.25, top5_accuracy=0.75)
-    compared = {c.axis.rsplit(".")[-1]: c for c in comparison.compare_axes(made)}
+    compared = {c.axis.rsplit(".")[-1]: c for c in comparison.compare_axes(made, answer_of_sweep(made))}
     assert {axis: [value for value, _, _ in c.runs] for axis, c in compared.items()} == {
         "branch_channels": ["20-4-4", "20-100-4", "100-4-4"],
         "batch_size": [16, 128],

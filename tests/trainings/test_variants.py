@@ -17,6 +17,7 @@ from src.errors import ConfigError
 from src.files import append_lines
 from src.progress import PlainReporter
 from src.requests import compare_request, grid_request, train_request
+from src.results.collection import answer_of_sweep
 from src.results.improvement import improvement
 from src.runs.attempts import attempt
 from src.runs.environment import computing_versions
@@ -113,7 +114,7 @@ def test_variants_that_were_trained_on_another_device_say_so(small: Callable[...
     gpu = {"device": "cuda", "gpu": "NVIDIA H100"}
     for run, environment in zip(sweep.runs(), ({}, gpu, {"MKL_CBWR": "AVX"}), strict=True):
         finished(run, 10, environment)
-    work_of(sweep.kind).show(sweep, config.paths)
+    work_of(sweep.kind).show(sweep, config.paths, answer_of_sweep(sweep))
     base, low, deep = json.loads(sweep.results_file("compare.json").read_text())["rows"]
     assert base["environment"] is None
     assert low["environment"] == "unlike base: device cpu -> cuda; gpu none -> NVIDIA H100"
@@ -129,7 +130,7 @@ def test_variants_are_compared_with_what_was_expected(
     sweep, _ = open_sweep(compare_request(config))
     for run, hits in zip(sweep.runs(), (18, 4, 17), strict=True):
         finished(run, hits)
-    work_of(sweep.kind).show(sweep, config.paths)
+    work_of(sweep.kind).show(sweep, config.paths, answer_of_sweep(sweep))
     said = capsys.readouterr().out
     assert "expected: a lower train loss" in said
     base, low, deep = json.loads(sweep.results_file("compare.json").read_text())["rows"]
@@ -161,7 +162,7 @@ def test_variants_on_other_images_are_not_paired(
     sweep, _ = open_sweep(compare_request(config))
     for run in sweep.runs():
         attempt(run, train, lambda: False, PlainReporter())
-    work_of(sweep.kind).show(sweep, config.paths)
+    work_of(sweep.kind).show(sweep, config.paths, answer_of_sweep(sweep))
     rows = {row["run"]: row for row in json.loads(sweep.results_file("compare.json").read_text())["rows"]}
     assert {name: row["paired"] for name, row in rows.items()} == {
         **{"base": None, "rate": True, "train": True},
@@ -207,7 +208,7 @@ def test_a_refined_grid_has_a_line_against_the_first(small: Callable[..., Config
         finished(run, 10)
     refined, _ = open_sweep(grid_request(config, refined=1))
     finished(refined.runs()[0], 12)
-    found = improvement(refined, first)
+    found = improvement(refined, answer_of_sweep(refined), first, answer_of_sweep(first))
     assert found is not None
     assert found["difference"] == pytest.approx(0.1)
     assert found["low"] < 0.1 < found["high"]
