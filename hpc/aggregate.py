@@ -15,8 +15,8 @@ from src.runs.rundir import SweepDir
 
 if TYPE_CHECKING:
     from src.config.sections import Paths
-    from src.results.ranking import Direction
-    from src.results.view import View
+    from src.results.tables.ranking import Direction
+    from src.results.tables.view import View
 
 
 def main(
@@ -59,7 +59,7 @@ def main(
     The best runs come first. The files of a sweep always hold all its rows; the options say what is shown.
     """
     from src.config.paths import load_paths
-    from src.results.view import View
+    from src.results.tables.view import View
 
     if as_json and out:
         raise RunError("--json writes no file, so it cannot be combined with --out; leave one of them out")

@@ -118,23 +118,23 @@ def _suggested_rate(sweep: SweepDir) -> float:
 
 
 def _found_rates(sweep: SweepDir) -> str:
-    from src.results.table import read_table
-    from src.results.terminal import show_value
+    from src.results.tables.table import read_table
+    from src.results.tables.terminal import show_value
 
     return "valley " + ", ".join(show_value(row.get("valley")) or "none" for row in read_table(sweep).rows)
 
 
 def _found_best_cell(sweep: SweepDir) -> str:
     from src.requests import best_cell
-    from src.results.terminal import show_value
+    from src.results.tables.terminal import show_value
 
     best = best_cell(sweep, unfinished=True)
     return f"best {best.row['run']}, {best.select.column} {show_value(best.setting.mean)}" if best else _NOTHING
 
 
 def _found_training(sweep: SweepDir) -> str:
-    from src.results.table import read_table
-    from src.results.terminal import show_value
+    from src.results.tables.table import read_table
+    from src.results.tables.terminal import show_value
 
     table = read_table(sweep)
     best, column = table.best(), table.select.column
@@ -142,8 +142,8 @@ def _found_training(sweep: SweepDir) -> str:
 
 
 def _found_evaluation(sweep: SweepDir) -> str:
-    from src.results.table import read_table
-    from src.results.terminal import show_value
+    from src.results.tables.table import read_table
+    from src.results.tables.terminal import show_value
 
     row = read_table(sweep).rows[0]
     loss = show_value(row["loss"]) or "not finite"

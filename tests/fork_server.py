@@ -39,7 +39,7 @@ WARM = "from tests.fork_server import serve; serve()"
 # is imported.
 LATE = (
     *("matplotlib.figure", "matplotlib.backends.backend_agg", "pandas", "rich.progress", "rich.table", "scipy.stats"),
-    *("typer.core", "src.training.lr_range", "src.results.table", "src.figures"),
+    *("typer.core", "src.training.lr_range", "src.results.tables.table", "src.figures"),
     *("hpc.submission.launching", "hpc.submission.local_pool"),
 )
 

@@ -37,7 +37,7 @@ ON_THE_LOGIN_NODE = (
     "src.train",
     "src.reporting.compose",
     "src.requests",
-    "src.results.table",
+    "src.results.tables.table",
     "src.data.dataset",
     "src.runs.kinds",
     "jobs",

@@ -14,11 +14,11 @@ from src.config.schema import Config
 from src.config.yaml_file import dump_yaml
 from src.log import log
 from src.requests import grid_request
-from src.results.table_files import csv_text, write_rows
+from src.results.tables.table_files import csv_text, write_rows
 from src.runs.sweeps import open_sweep
 from src.text import printable
 from tests.conftest import fake, run_python
-from tests.results.test_table import finish
+from tests.results.tables.test_table import finish
 
 # Colours, the window's title, C1 controls, a line that overwrites itself, marks of direction, a zero-width space.
 HOSTILE = "\x1b[31mred\x1b]0;title\x07\x9b2J\x90q\rover\x08\x7f\u202egnp.exe\u2066\u200bend"

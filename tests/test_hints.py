@@ -22,7 +22,7 @@ from src.runs.planning_lock import folder_lock
 from src.runs.sweeps import open_sweep, sweeps
 from tests.conftest import ROOT, command_environment, fake, site_path
 from tests.fork_server import fork_python
-from tests.results.test_table import finish
+from tests.results.tables.test_table import finish
 from tests.submission.test_submit import SBATCH, SQUEUE, TAKE
 
 Done = subprocess.CompletedProcess[str]

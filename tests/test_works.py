@@ -12,7 +12,7 @@ from hpc.works import WORKS, work_of
 from src.config.schema import Config
 from src.errors import ConfigError, RunError
 from src.requests import grid_request, train_request
-from src.results.table import read_table
+from src.results.tables.table import read_table
 from src.runs.sweeps import open_sweep, with_whole_manifests
 
 

@@ -13,7 +13,7 @@ from hpc.pipeline.names import find_pipeline, list_other_names, resolve_stage_na
 from hpc.pipeline.overview import watch_pipeline
 from src import hints
 from src.config.sections import Paths
-from src.results.terminal import print_rows, table_console, table_of
+from src.results.tables.terminal import print_rows, table_console, table_of
 from src.runs.names import find_named
 from src.runs.rundir import SweepDir
 from src.text import printable

@@ -18,7 +18,7 @@ from hpc.slurm import Queue, QueuedJob, phase
 from hpc.submission.forecast import show_hours
 from src import hints
 from src.errors import RunError
-from src.results.table import state_of_run
+from src.results.tables.table import state_of_run
 from src.runs.attempt import Attempts, causes_of, last_attempt, total_steps_of, unfinished_attempt, wasted_s
 from src.runs.attempts import last_activity, reached_step
 from src.runs.causes import Blocked, damaged, why_blocked

@@ -14,7 +14,7 @@ from hpc.submission.submissions import in_queue, submissions
 from src import hints
 from src.errors import ClusterError, RunError
 from src.log import log
-from src.results.terminal import print_rows
+from src.results.tables.terminal import print_rows
 from src.runs.planning_lock import is_folder_locked
 
 

@@ -13,7 +13,7 @@ from hpc.submission.profile import Profile
 from hpc.submission.stop_signals import stop_on_signal
 from src.log import log
 from src.progress import Reporter
-from src.results.table import state_of_run
+from src.results.tables.table import state_of_run
 from src.runs.attempt import Attempts, last_attempt
 from src.runs.causes import REQUEUED_AFTER, why_blocked
 from src.runs.code_snapshot import new_code_hint, snapshot_problem

@@ -8,7 +8,7 @@ from src import hints
 from src.config.sections import Paths
 from src.errors import RunError
 from src.results.collection import collect
-from src.results.view import View
+from src.results.tables.view import View
 from src.runs.rundir import SweepDir
 
 

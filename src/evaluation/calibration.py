@@ -6,7 +6,7 @@ import math
 from statistics import NormalDist
 from typing import TYPE_CHECKING, TypedDict
 
-from src.results.intervals import LEVEL
+from src.results.statistics.intervals import LEVEL
 from src.runs.predictions import Predictions
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.evaluation.calibration import MIN_IN_BIN, Bin, CalibrationError
 from src.figures import ACCENT, MUTED, SCALE, drawing, new_figure, save_figure
-from src.results.terminal import show_value
+from src.results.tables.terminal import show_value
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from src.evaluation.figures import chosen_pairs, draw_calibration, draw_confused
 from src.evaluation.summary import compare_with_val, evaluation_of
 from src.files import replace_file
 from src.log import log
-from src.results.table_files import csv_of, csv_text
+from src.results.tables.table_files import csv_of, csv_text
 from src.runs.predictions import Predictions, read_predictions, write_predictions
 from src.runs.rundir import RunDir
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from src.config.sections import Paths
 from src.evaluation.files import FIGURES, TABLES
-from src.results.terminal import print_rows
+from src.results.tables.terminal import print_rows
 from src.runs.exports import export_figure
 from src.runs.rundir import SweepDir
 from src.training.measures import METRICS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.config.schema import Metrics
 from src.evaluation.calibration import calibration_bins, calibration_error
-from src.results.intervals import (
+from src.results.statistics.intervals import (
     CROSSED_VARIANCE,
     LEVEL,
     Interval,
@@ -19,7 +19,7 @@ from src.results.intervals import (
     t_interval,
     wilson,
 )
-from src.results.pairs import has_loss_interval
+from src.results.statistics.pairs import has_loss_interval
 from src.runs.predictions import Predictions
 from src.training.measures import confusion_matrix, metrics_of
 

@@ -10,8 +10,8 @@ from src import hints
 from src.models.registry import NETWORKS
 from src.reporting.blocks import Block, Gap, Origin, Table
 from src.reporting.report import Report, shown, signed, told
-from src.results.ranking import Ranking
-from src.results.table import Row, read_table
+from src.results.tables.ranking import Ranking
+from src.results.tables.table import Row, read_table
 from src.trainings.comparison import compare_axes, draw_comparison
 from src.trainings.variant_figure import draw_variants
 from src.trainings.variant_files import planned_variants

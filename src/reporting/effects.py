@@ -8,8 +8,8 @@ from src.reporting.blocks import Block, Items, Paragraph
 from src.reporting.report import Report, percent, shown
 from src.results.answer import Answer
 from src.results.answer_output import seeds_title
-from src.results.early import Early
 from src.results.statements import effect_statements, method_statements
+from src.results.statistics.early import Early
 
 
 def best_set_blocks(report: Report, answer: Answer) -> Iterator[Block]:

@@ -18,7 +18,7 @@ from src.reporting.blocks import Block, Comment, Figure, Gap, Heading, Items, Or
 from src.reporting.finding import Found, Sweeps, changed_values
 from src.reporting.records import CHECKS
 from src.reporting.texts import Texts
-from src.results.terminal import show_value
+from src.results.tables.terminal import show_value
 from src.runs.axes import axis_value
 from src.runs.environment import environment_marks, environments_of
 from src.runs.rundir import RunDir
@@ -184,7 +184,7 @@ def signed(value: float | None) -> str:
 
 
 def told(report: Report, found: Mapping[str, Any]) -> str:
-    """Whether a difference can be told from 0: `estimate`, `low`, `high` and `crossed` of src/results/pairs.py; and
+    """Whether a difference can be told from 0: `estimate`, `low`, `high` and `crossed` of src/results/statistics/pairs.py; and
     `scope`, if that is not these two networks.
     """
     low, high = found["low"], found["high"]

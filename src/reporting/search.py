@@ -15,9 +15,9 @@ from src.reporting.report import Report, shown, signed, told
 from src.requests import first_grid_of
 from src.results.answer import Answer
 from src.results.collection import answer_of_sweep, curves_of_sweep, draw_answer
-from src.results.early import how_early
 from src.results.improvement import improvement
-from src.results.table import Row
+from src.results.statistics.early import how_early
+from src.results.tables.table import Row
 from src.runs.axes import SEED_AXIS
 
 # Of a grid's table; table.md of the sweep has all of them.

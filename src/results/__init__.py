@@ -1,1 +1,1 @@
-"""From run directories to tables, figures and comparisons."""
+"""From run directories, and the logs of other programs, to tables, statistics and figures, of any metrics."""

@@ -25,7 +25,7 @@ aggregate.json is one object. Unknown values are null.
                 winner      {expected, low, high, measured} of the leading setting, or null without results per image
                 sentences   all of this in words
     effects     null if no axis varies, or {complete, cells, planned, new_images, noise, noise_degrees,
-                least_significant_difference, terms, levels, slopes, failures, verdicts}, see src/results/effects.py:
+                least_significant_difference, terms, levels, slopes, failures, verdicts}, see src/results/statistics/effects.py:
                 terms       {term, share, p_value, adjusted_p_value, degrees_of_freedom} of each axis and pair of axes
                 levels      by axis, {value, runs, mean, low, high} of each value
                 slopes      by axis of numbers that nearly all differ, {change, low, high, per, peak}
@@ -42,18 +42,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from src.results.best_set import Winner, contenders_of, winner_of
-from src.results.design import Design
-from src.results.effects import Effects, effects_of
 from src.results.effects_files import effects_json
-from src.results.failures import FAILED, Outliers, failures_of, find_outliers
-from src.results.image_scores import ImageScores, kept_of, read_scores
 from src.results.next_steps import search_statements
-from src.results.noise import Noise, noise_of
-from src.results.seeds import seed_rows
-from src.results.settings import SettingResults, settings_of
 from src.results.statements import BestSet, Say, best_set_statements, digits, effect_statements, english
-from src.results.table import Row, Table
+from src.results.statistics.best_set import Winner, contenders_of, winner_of
+from src.results.statistics.design import Design
+from src.results.statistics.effects import Effects, effects_of
+from src.results.statistics.failures import FAILED, Outliers, failures_of, find_outliers
+from src.results.statistics.image_scores import ImageScores, kept_of, read_scores
+from src.results.statistics.noise import Noise, noise_of
+from src.results.statistics.seeds import seed_rows
+from src.results.tables.settings import SettingResults, settings_of
+from src.results.tables.table import Row, Table
 from src.runs.axes import SEED_AXIS, axis_key
 from src.runs.predictions import Predictions
 

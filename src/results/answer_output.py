@@ -10,9 +10,9 @@ from src.files import replace_file
 from src.results.answer import Answer
 from src.results.effects_files import write_effects
 from src.results.statements import Say, english
-from src.results.table import Row
-from src.results.table_files import print_table, write_rows
-from src.results.terminal import print_rows
+from src.results.tables.table import Row
+from src.results.tables.table_files import print_table, write_rows
+from src.results.tables.terminal import print_rows
 
 
 def write_answer(answer: Answer, rows: Sequence[Row], folder: Path) -> list[Path]:

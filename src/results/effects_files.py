@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from src.files import replace_file
-from src.results.effects import Effects
-from src.results.ranking import Ranking
 from src.results.statements import effect_statements, english, method_statements
-from src.results.table_files import markdown, write_rows
+from src.results.statistics.effects import Effects
+from src.results.tables.ranking import Ranking
+from src.results.tables.table_files import markdown, write_rows
 
 
 def effects_json(effects: Effects, select: Ranking) -> dict[str, Any]:

@@ -23,10 +23,10 @@ from src.figures import (
     whole_ticks,
 )
 from src.results.answer import Answer
-from src.results.design import levels_of
-from src.results.early import Curve, epochs_trained, how_early
-from src.results.effects import Effects, Level, shown_level
-from src.results.table import Row, Table
+from src.results.statistics.design import levels_of
+from src.results.statistics.early import Curve, epochs_trained, how_early
+from src.results.statistics.effects import Effects, Level, shown_level
+from src.results.tables.table import Row, Table
 from src.runs.axes import axis_key
 
 _MOST_PANELS = 6

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from src.results.answer import Answer
-from src.results.image_scores import ImageScores, read_scores
-from src.results.intervals import LEVEL, Estimate
-from src.results.noise import Spread, noise_of
-from src.results.pairs import UNPAIRED, Difference, Scope, difference_of, told, verdicts
-from src.results.ranking import Ranking
-from src.results.settings import SettingResults
+from src.results.statistics.image_scores import ImageScores, read_scores
+from src.results.statistics.intervals import LEVEL, Estimate
+from src.results.statistics.noise import Spread, noise_of
+from src.results.statistics.pairs import UNPAIRED, Difference, Scope, difference_of, told, verdicts
+from src.results.tables.ranking import Ranking
+from src.results.tables.settings import SettingResults
 from src.runs.predictions import Predictions
 from src.runs.rundir import SweepDir
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from src.results.statements import Say
-from src.results.table import Row, Table
-from src.results.terminal import show_value
+from src.results.tables.table import Row, Table
+from src.results.tables.terminal import show_value
 from src.runs.axes import SEED_AXIS, axis_key
 
 # Of two values, one is always at the edge, whatever the results are.

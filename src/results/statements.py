@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from src.results.best_set import Winner
-from src.results.effects import Effects, Level, Slope, Term, shown_level
-from src.results.failures import LevelFailures
-from src.results.intervals import p_text
-from src.results.ranking import Ranking
+from src.results.statistics.best_set import Winner
+from src.results.statistics.effects import Effects, Level, Slope, Term, shown_level
+from src.results.statistics.failures import LevelFailures
+from src.results.statistics.intervals import p_text
+from src.results.tables.ranking import Ranking
 from src.texts import Texts
 
 Say = Callable[..., str]

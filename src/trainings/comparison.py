@@ -9,8 +9,8 @@ from typing import Any
 
 from src.figures import drawing, in_legend, new_figure, save_figure, whole_ticks
 from src.results.answer import Answer
-from src.results.table import Row, curve_of
-from src.results.terminal import show_value
+from src.results.tables.table import Row, curve_of
+from src.results.tables.terminal import show_value
 from src.runs.axes import axis_value
 from src.runs.rundir import RunDir, SweepDir
 

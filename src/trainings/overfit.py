@@ -9,8 +9,8 @@ from src.config.loading import config_of
 from src.config.sections import Paths
 from src.errors import RunError
 from src.figures import MUTED, drawing, label_of, new_figure, save_figure, whole_ticks
-from src.results.table import curve_of
-from src.results.terminal import show_value
+from src.results.tables.table import curve_of
+from src.results.tables.terminal import show_value
 from src.runs.exports import export_figure
 from src.runs.rundir import RunDir, SweepDir
 

@@ -8,7 +8,7 @@ from typing import Any
 from src.config.loading import config_of
 from src.config.schema import Config
 from src.figures import drawing, new_figure, save_figure, whole_ticks
-from src.results.table import curve_of
+from src.results.tables.table import curve_of
 from src.runs.rundir import RunDir
 
 

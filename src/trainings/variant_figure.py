@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from src.figures import drawing, in_legend, new_figure, save_figure, whole_ticks
-from src.results.table import curve_of
+from src.results.tables.table import curve_of
 from src.runs.rundir import RunDir, SweepDir
 from src.trainings.training_figure import loss_gaps
 

@@ -14,8 +14,8 @@ from src.config.schema import Variant
 from src.config.validation import BASE
 from src.config.yaml_file import json_text
 from src.files import replace_file
-from src.results.table import Row, Table
-from src.results.table_files import csv_of, markdown
+from src.results.tables.table import Row, Table
+from src.results.tables.table_files import csv_of, markdown
 from src.runs.rundir import SweepDir
 from src.trainings.variant_figure import draw_variants
 from src.trainings.variants import compare_variants

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from src.config.validation import BASE, axis_name
-from src.results.intervals import Interval
-from src.results.pairs import UNPAIRED, Difference, Verdict, described, difference_of, told, verdicts
-from src.results.table import Row, Table
-from src.results.terminal import show_value
+from src.results.statistics.intervals import Interval
+from src.results.statistics.pairs import UNPAIRED, Difference, Verdict, described, difference_of, told, verdicts
+from src.results.tables.table import Row, Table
+from src.results.tables.terminal import show_value
 from src.runs.axes import axis_value
 from src.runs.rundir import RunDir, SweepDir
 from src.trainings.training_figure import loss_gaps

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from scipy import special
 
 from src.results.answer import Answer, answer_of
-from src.results.design import Design
-from src.results.failures import find_outliers
-from src.results.image_scores import ImageGroup
-from src.results.noise import Noise, noise_of
-from src.results.ranking import Ranking
-from src.results.table import Row, Table
+from src.results.statistics.design import Design
+from src.results.statistics.failures import find_outliers
+from src.results.statistics.image_scores import ImageGroup
+from src.results.statistics.noise import Noise, noise_of
+from src.results.tables.ranking import Ranking
+from src.results.tables.table import Row, Table
 from src.runs.axes import SEED_AXIS
 from src.runs.predictions import Predictions
 

@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from src.config.loading import make_config
 from src.config.schema import Config
 from src.data.dataset import ImageData
-from src.results.event_files import PATTERN
+from src.results.foreign.event_files import PATTERN
 from src.training.checkpoint import load_newest, save_state
 from src.training.learner import Learner
 from tests.benchmarks import scale

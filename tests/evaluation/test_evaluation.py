@@ -32,7 +32,7 @@ from src.models.registry import build_model
 from src.progress import PlainReporter
 from src.requests import evaluation_request
 from src.results.collection import answer_of_sweep
-from src.results.intervals import t_interval
+from src.results.statistics.intervals import t_interval
 from src.runs.attempts import attempt
 from src.runs.predictions import Predictions, read_predictions
 from src.runs.rundir import RunDir, SweepDir

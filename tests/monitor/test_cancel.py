@@ -31,7 +31,7 @@ from src.config.schema import Config
 from src.errors import RunError
 from src.files import append_lines
 from src.requests import grid_request, lr_sweep_request
-from src.results.table import read_table
+from src.results.tables.table import read_table
 from src.runs.attempts import Outcome
 from src.runs.names import find_named
 from src.runs.rundir import RunDir, SweepDir

@@ -14,12 +14,12 @@ from src.reporting.finding import Sweeps
 from src.reporting.report import Report
 from src.reporting.texts import LANGUAGES, Texts
 from src.results.answer import Answer, answer_of
-from src.results.design import Trend
-from src.results.effects import Effects, Level, Slope, Term
-from src.results.failures import LevelFailures
-from src.results.ranking import Ranking
 from src.results.statements import effect_statements
-from src.results.table import Table
+from src.results.statistics.design import Trend
+from src.results.statistics.effects import Effects, Level, Slope, Term
+from src.results.statistics.failures import LevelFailures
+from src.results.tables.ranking import Ranking
+from src.results.tables.table import Table
 
 SELECT = Ranking()
 

@@ -11,7 +11,7 @@ from src.reporting.finding import Sweeps, changed_values
 from src.requests import evaluation_request, grid_request, train_request
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request, open_sweep
-from tests.results.test_table import finish
+from tests.results.tables.test_table import finish
 
 Small = Callable[..., Config]
 

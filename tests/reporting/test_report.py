@@ -17,13 +17,13 @@ from src.reporting.report import percent
 from src.reporting.texts import LANGUAGES, Texts
 from src.requests import compare_request
 from src.results.collection import answer_of_sweep
-from src.results.table import read_table
-from src.results.terminal import show_value
+from src.results.tables.table import read_table
+from src.results.tables.terminal import show_value
 from src.runs.rundir import RunDir
 from src.runs.sweeps import sweeps
 from tests.fork_server import fork_python
 from tests.reporting.conftest import HOSTILE, Project
-from tests.results.test_table import write_training
+from tests.results.tables.test_table import write_training
 from tests.test_hints import hints_in, paste
 
 QUESTIONS = [*(f"D{number}" for number in range(1, 12)), *(f"M{number}" for number in range(10))]

@@ -21,8 +21,8 @@ from src.runs.predictions import write_predictions
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import open_sweep
 from tests.benchmarks.simulation import sweep_of
-from tests.results.test_best_set import Trained
-from tests.results.test_table import write_training
+from tests.results.statistics.test_best_set import Trained
+from tests.results.tables.test_table import write_training
 
 
 def finish(run: RunDir, trained: Trained, number: int) -> None:

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 
 from src.results import grid_figures
 from src.results.answer import Answer, answer_of
-from src.results.early import Curve, how_early
 from src.results.grid_figures import draw_grid, draw_heatmap, draw_parallel
-from src.results.ranking import Ranking
-from src.results.table import Table
+from src.results.statistics.early import Curve, how_early
+from src.results.tables.ranking import Ranking
+from src.results.tables.table import Table
 
 
 def grid(response: Callable[..., float], **axes: list[Any]) -> list[dict[str, Any]]:

@@ -13,9 +13,9 @@ from src.config.schema import Config
 from src.requests import train_request
 from src.results.collection import answer_of_sweep
 from src.results.next_steps import Edge, edges_of, search_statements
-from src.results.ranking import ranking_of
 from src.results.statements import STATEMENTS, english
-from src.results.table import Row, Table
+from src.results.tables.ranking import ranking_of
+from src.results.tables.table import Row, Table
 from src.runs.sweeps import open_sweep
 from src.texts import Texts
 from tests.results.test_table import finish

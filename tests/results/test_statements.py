@@ -13,10 +13,10 @@ import pytest
 
 from src.results.answer import Answer, answer_of
 from src.results.answer_output import seeds_title, write_answer
-from src.results.ranking import Ranking
 from src.results.statements import digits, english, method_statements
-from src.results.table import Row, Table
-from tests.results.test_best_set import predictions_of
+from src.results.tables.ranking import Ranking
+from src.results.tables.table import Row, Table
+from tests.results.statistics.test_best_set import predictions_of
 
 SELECT = Ranking()
 RATES = [0.1, 0.01, 0.001]

@@ -23,7 +23,7 @@ from tests.runs.test_code_snapshot import checkout, edit, run_in_bash
 __all__ = ["checkout"]
 
 CODE = ["hpc/node/task.py", "hpc/slurm.py", "jobs/__init__.py", "src/__init__.py"]
-CODE += ["src/models/net.py", "src/results/table.py"]
+CODE += ["src/models/net.py", "src/results/tables/table.py"]
 
 LEFTOVERS = [
     # Jupyter, macOS on foreign disks, Emacs, vim, Kate, and a merge.

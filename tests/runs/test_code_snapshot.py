@@ -45,7 +45,7 @@ Git = Callable[..., int]
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small checkout that this process takes for its own code."""
     root = tmp_path / "check out"
-    layers = ("src/__init__.py", "src/models/net.py", "src/results/table.py", "jobs/__init__.py", "hpc/slurm.py")
+    layers = ("src/__init__.py", "src/models/net.py", "src/results/tables/table.py", "jobs/__init__.py", "hpc/slurm.py")
     for name in (*layers, "hpc/node/task.py"):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def test_a_sweep_keeps_the_code_that_it_is_made_with(sweep: SweepDir, checkout: 
 
 
 def test_what_only_shows_and_submits_is_no_change_of_a_result(sweep: SweepDir, checkout: Path) -> None:
-    edit(checkout, "src/results/table.py")
+    edit(checkout, "src/results/tables/table.py")
     edit(checkout, "hpc/slurm.py")
     assert code_digest() != sweep.meta()["snapshot"]
     assert code_change(sweep, DECIDING) == ""
@@ -203,7 +203,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, small: Callable[..., Config
     return launch_here
 
 
-@pytest.mark.parametrize("changed", ["src/models/net.py", "src/results/table.py"])
+@pytest.mark.parametrize("changed", ["src/models/net.py", "src/results/tables/table.py"])
 def test_in_this_process_a_sweep_is_not_finished_with_other_code(
     sweep: SweepDir, checkout: Path, in_this_process: Callable[..., SweepDir], changed: str
 ) -> None:

@@ -21,7 +21,7 @@ from src.files import read_lines
 from src.progress import PlainReporter
 from src.requests import lr_sweep_request, train_request
 from src.results.collection import collect
-from src.results.table import read_table
+from src.results.tables.table import read_table
 from src.runs.attempts import attempt
 from src.runs.environment import computing_versions, cpu_model, differences, environment_marks
 from src.runs.rundir import RunDir

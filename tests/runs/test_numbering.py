@@ -20,7 +20,7 @@ from src.runs.names import find_named
 from src.runs.numbering import next_number
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import find_sweep, open_sweep, sweeps
-from tests.results.test_table import finish
+from tests.results.tables.test_table import finish
 
 EAST, WEST = "Pacific/Kiritimati", "Pacific/Honolulu"
 

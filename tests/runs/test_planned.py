@@ -20,7 +20,7 @@ from src.data import synthetic
 from src.errors import DataError, RunError
 from src.progress import PlainReporter
 from src.requests import evaluation_request, grid_request, lr_sweep_request, train_request
-from src.results.table import read_table
+from src.results.tables.table import read_table
 from src.runs.names import find_named
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import Request, describe_progress, open_sweep

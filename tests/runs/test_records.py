@@ -29,8 +29,8 @@ from src.errors import RunError
 from src.files import append_lines, read_lines
 from src.requests import grid_request, train_request
 from src.results.collection import answer_of_sweep, collect
-from src.results.table import read_table
-from src.results.terminal import table_of
+from src.results.tables.table import read_table
+from src.results.tables.terminal import table_of
 from src.runs import rundir
 from src.runs.attempt import Attempt, join_lines
 from src.runs.attempts import reached_step

@@ -21,7 +21,7 @@ from src.runs.rundir import SweepDir
 from src.runs.sweeps import open_sweep, sweeps
 from tests.conftest import ROOT
 from tests.fork_server import fork_python
-from tests.results.test_table import finish
+from tests.results.tables.test_table import finish
 
 VARIANTS = {"lower": {"train.optimizer.lr": 1e-4}, "deeper": {"model.num_modules": 2}}
 

@@ -267,7 +267,7 @@ def test_weights_that_are_nan_after_the_last_step_are_a_divergence(
     small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step's loss is computed before its update: the last loss may be finite although the weights are not."""
-    from src.results.table import read_table
+    from src.results.tables.table import read_table
 
     real = trainer.evaluate_split
 

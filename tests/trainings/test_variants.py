@@ -27,7 +27,7 @@ from src.runs.rundir import RunDir
 from src.runs.sweeps import Request, open_sweep
 from src.training.trainer import train
 from tests.conftest import ROOT
-from tests.results.test_table import finish
+from tests.results.tables.test_table import finish
 
 VARIANTS = {"low": {"train.optimizer.lr": 1e-4}, "deep": {"set": {"num_modules": 3}, "expect": "a lower train loss"}}
 
