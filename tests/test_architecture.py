@@ -125,10 +125,16 @@ def test_nothing_imports_in_a_circle() -> None:
     check_one_way({name_of(path): imported_modules(path) for path in modules()})
 
 
+@functools.cache
+def folders() -> frozenset[str]:
+    return frozenset(name_of(path) for path in modules() if path.name == "__init__.py")
+
+
 def folder_of(module: str) -> str:
-    """`src.runs` of `src.runs.rundir`; a module that lies in no folder of its layer stands for itself."""
-    parts = module.split(".")
-    return ".".join(parts[:2])
+    """The innermost folder: `src.results.tables` of `src.results.tables.view`. A module that lies in no folder of its
+    layer stands for itself.
+    """
+    return module if module in folders() or module.count(".") < 2 else module.rpartition(".")[0]
 
 
 def test_folders_import_one_way() -> None:
@@ -149,6 +155,24 @@ def test_networks_are_named_in_their_folder_only() -> None:
     outside = [path for path in files if ROOT / "src" / "models" not in path.parents]
     assert len(outside) > 200
     assert [(path, word) for path in outside for word in words if word.lower() in path.read_text().lower()] == []
+
+
+# Tables, statistics and figures are of any metrics: no result is read with the help of what computed it.
+EXPERIMENT = (
+    *("src.config.schema", "src.config.loading", "src.config.validation", "src.runs.kinds", "src.artifacts"),
+    *("src.data", "src.models", "src.training", "src.evaluation", "src.trainings", "src.requests", "src.reporting"),
+)
+
+
+def imported_of(path: Path, names: tuple[str, ...]) -> set[str]:
+    """What a file imports of these modules and folders."""
+    return {each for each in imported_modules(path) if f"{each}.".startswith(tuple(f"{name}." for name in names))}
+
+
+def test_results_know_no_experiment_and_training_no_results() -> None:
+    for folder, above in (("src/results", EXPERIMENT), ("src/training", ("src.results",))):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert imported_of(path, above) == set(), path
 
 
 @pytest.mark.parametrize("path", [*(path for path in modules() if path.name == "__init__.py")], ids=name_of)
