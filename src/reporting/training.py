@@ -14,7 +14,7 @@ from src.reporting.blocks import Block, Paragraph, Table, Verdicts
 from src.reporting.model import training_facts
 from src.reporting.records import EVALUATED
 from src.reporting.report import Report, percent, shown, signed
-from src.results.next_steps import last_epoch_statements
+from src.results.statements import last_epoch_statements
 from src.results.tables.table import curve_of
 from src.runs.rundir import RunDir
 from src.trainings.training_figure import draw_training, loss_gaps

@@ -16,8 +16,7 @@ from src.requests.cells import expand_grid, refine_grid
 from src.results.collection import answer_of_sweep
 from src.results.statements import BestSet
 from src.results.tables.ranking import Ranking
-from src.results.tables.settings import SettingResults
-from src.results.tables.table import Row
+from src.results.tables.table import Row, SettingResults
 from src.runs.axes import SEED_AXIS
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request, find_sweep

@@ -43,8 +43,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from src.results.effects_files import effects_json
-from src.results.next_steps import search_statements
-from src.results.statements import BestSet, Say, best_set_statements, digits, effect_statements, english
+from src.results.statements import (
+    BestSet,
+    Say,
+    best_set_statements,
+    digits,
+    effect_statements,
+    english,
+    search_statements,
+)
 from src.results.statistics.best_set import Winner, contenders_of, winner_of
 from src.results.statistics.design import Design
 from src.results.statistics.effects import Effects, effects_of
@@ -52,8 +59,7 @@ from src.results.statistics.failures import FAILED, Outliers, failures_of, find_
 from src.results.statistics.image_scores import ImageScores, kept_of, read_scores
 from src.results.statistics.noise import Noise, noise_of
 from src.results.statistics.seeds import seed_rows
-from src.results.tables.settings import SettingResults, settings_of
-from src.results.tables.table import Row, Table
+from src.results.tables.table import Row, SettingResults, Table, settings_of
 from src.runs.axes import SEED_AXIS, axis_key
 from src.runs.predictions import Predictions
 

@@ -11,10 +11,9 @@ from src.results.answer import Answer, answer_of
 from src.results.answer_output import print_answer, write_answer
 from src.results.foreign.logs import read_foreign
 from src.results.grid_figures import draw_grid
-from src.results.tables.other_metric import ranked_by
 from src.results.tables.ranking import Direction
 from src.results.tables.table import curve_of, read_table
-from src.results.tables.view import View
+from src.results.tables.view import View, ranked_by
 from src.runs.exports import export_figure
 from src.runs.rundir import SweepDir
 

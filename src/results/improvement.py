@@ -12,7 +12,7 @@ from src.results.statistics.intervals import LEVEL, Estimate
 from src.results.statistics.noise import Spread, noise_of
 from src.results.statistics.pairs import UNPAIRED, Difference, Scope, difference_of, told, verdicts
 from src.results.tables.ranking import Ranking
-from src.results.tables.settings import SettingResults
+from src.results.tables.table import SettingResults
 from src.runs.predictions import Predictions
 from src.runs.rundir import SweepDir
 

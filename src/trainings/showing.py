@@ -13,8 +13,7 @@ from src.requests import first_grid_of
 from src.results.answer import Answer
 from src.results.collection import answer_of_sweep
 from src.results.improvement import improvement
-from src.results.next_steps import last_epoch_statements
-from src.results.statements import english
+from src.results.statements import english, last_epoch_statements
 from src.runs.exports import export_figure
 from src.runs.rundir import SweepDir
 from src.trainings.overfit import report_overfit

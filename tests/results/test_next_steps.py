@@ -12,8 +12,7 @@ from hpc.works import work_of
 from src.config.schema import Config
 from src.requests import train_request
 from src.results.collection import answer_of_sweep
-from src.results.next_steps import Edge, edges_of, search_statements
-from src.results.statements import STATEMENTS, english
+from src.results.statements import STATEMENTS, Edge, edges_of, english, search_statements
 from src.results.tables.ranking import ranking_of
 from src.results.tables.table import Row, Table
 from src.runs.sweeps import open_sweep

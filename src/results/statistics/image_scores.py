@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from src.results.tables.settings import SettingResults
+from src.results.tables.table import SettingResults
 from src.runs.predictions import Predictions
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from typing import Any
 
 from src.results.statistics.intervals import LEVEL, around
 from src.results.statistics.noise import Noise
-from src.results.tables.settings import SettingResults
-from src.results.tables.table import Table
+from src.results.tables.table import SettingResults, Table
 from src.runs.axes import SEED_AXIS
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -179,3 +180,33 @@ def curve_of(run: RunDir, name: str) -> tuple[list[float], list[float]]:
     """The epochs and values of the metric `name` in a run's log."""
     points = [(row["epoch"], row[name]) for row in run.metrics() if row.get(name) is not None]
     return [x for x, _ in points], [y for _, y in points]
+
+
+@dataclass(frozen=True)
+class SettingResults:
+    """The comparable runs of one setting, in the order of the seeds, and the selecting metric of each."""
+
+    rows: Sequence[Row]
+    values: Sequence[float]
+
+    @property
+    def name(self) -> str:
+        """The name of its first run."""
+        return str(self.rows[0]["run"])
+
+    @property
+    def mean(self) -> float:
+        """The mean over the seeds."""
+        return statistics.fmean(self.values)
+
+    @property
+    def sd(self) -> float | None:
+        """The standard deviation between the seeds; None for one seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+def settings_of(table: Table) -> list[SettingResults]:
+    """The settings with a comparable run, the best mean first."""
+    ranked = {table.setting(row): None for row in table.ranked if table.is_comparable(row)}
+    rows = table.comparable_rows()
+    return [SettingResults(rows[key], [row[table.select.column] for row in rows[key]]) for key in ranked]

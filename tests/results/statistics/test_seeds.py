@@ -8,8 +8,7 @@ import pytest
 
 from src.results.answer import answer_of
 from src.results.tables.ranking import Ranking
-from src.results.tables.settings import settings_of
-from src.results.tables.table import Table
+from src.results.tables.table import Table, settings_of
 from tests.benchmarks.simulation import sweep_of
 
 

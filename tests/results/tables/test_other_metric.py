@@ -11,9 +11,9 @@ from src.config.schema import Config
 from src.config.yaml_file import dump_yaml
 from src.errors import RunError
 from src.requests import grid_request
-from src.results.tables.other_metric import ranked_by
 from src.results.tables.ranking import Direction, Ranking
 from src.results.tables.table import Table, read_table
+from src.results.tables.view import ranked_by
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import open_sweep
 from tests.results.tables.test_table import finish
