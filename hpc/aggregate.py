@@ -105,6 +105,7 @@ def _show(
 ) -> None:
     from hpc.submission.outcome import show_outcome
     from src.results.collection import answer_of_logs, answer_of_sweep, collect_into, curves_of_sweep
+    from src.results.output import answer_json
 
     artifacts = paths.artifacts
     if isinstance(source, SweepDir) and not (as_json or out or metric):
@@ -121,7 +122,7 @@ def _show(
         # Never into the directory, which belongs to another program.
         folder = artifacts / answer.table.name
     if as_json:
-        print(json.dumps(answer.to_json(view.of(answer.rows()))))
+        print(json.dumps(answer_json(answer, view.of(answer.rows()))))
     else:
         collect_into(answer, view, out or folder, curves)
 

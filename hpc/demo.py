@@ -122,8 +122,8 @@ def _sweep_of(request: Request) -> SweepDir:
 
 
 def _summary(config: Config, grid: SweepDir, training: SweepDir, evaluation: SweepDir, seconds: float) -> None:
-    from src.results.answer_output import print_answer
     from src.results.collection import answer_of_sweep
+    from src.results.output import print_answer
 
     answer = answer_of_sweep(grid)
     table = answer.table

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from src.reporting.blocks import Block, Items, Paragraph
 from src.reporting.report import Report, percent, shown
 from src.results.answer import Answer
-from src.results.answer_output import seeds_title
+from src.results.output import seeds_title
 from src.results.statements import effect_statements, method_statements
 from src.results.statistics.early import Early
 

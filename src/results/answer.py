@@ -1,39 +1,4 @@
-"""What the results of a sweep say: which settings may be the best one, and what each hyperparameter did.
-
-aggregate.json is one object. Unknown values are null.
-
-    schema      2; a later version that removes or changes a key has another number
-    name        of the sweep, or of the directory of foreign logs
-    select      {name, direction, column}: the metric by which runs are chosen, and its column of the table
-    axes        the columns of the hyperparameters that vary
-    rows        the table, best first: the columns of table.csv; error and environment only if there is one to show
-    seeds       one object per setting, best mean first, if the seed is an axis: the axes, n, mean, sd, low, high
-    best        null, or the leading setting: {run, value, seeds, and the axes}; run: the best of its runs, value: the
-                mean over its seeds
-    as_good     null while nothing is done, or {compared, runs, decided, threshold, scope, noise, noise_degrees,
-                crossed, collapsed, far, winner, sentences}:
-                compared    the number of settings
-                runs        the first run of each setting that may be the best, the leading one first; null if there is
-                            no estimate of the noise
-                decided     false if all values lie within `threshold`, the difference that would show
-                scope       what the statement is about: "both" (new images and new seeds), "images" (new images, these
-                            trained networks), "seeds" (new seeds, these images)
-                noise       the standard deviation between seeds, or of a run on these images, if scope is "seeds"
-                crossed     whether the luck of choosing the best epoch is removed
-                collapsed   runs that are far below what the others suggest, and are left out
-                far         runs that are far from what the others suggest, and are not left out
-                winner      {expected, low, high, measured} of the leading setting, or null without results per image
-                sentences   all of this in words
-    effects     null if no axis varies, or {complete, cells, planned, new_images, noise, noise_degrees,
-                least_significant_difference, terms, levels, slopes, failures, verdicts}, see src/results/statistics/effects.py:
-                terms       {term, share, p_value, adjusted_p_value, degrees_of_freedom} of each axis and pair of axes
-                levels      by axis, {value, runs, mean, low, high} of each value
-                slopes      by axis of numbers that nearly all differ, {change, low, high, per, peak}
-                failures    by axis, {value, failed, runs, p_value, dropped} of each value with failures
-                verdicts    one sentence per axis
-    next_steps  what the search leaves open: a best value at the edge of an axis, a best epoch that is the last one
-    notes       how the runs are ranked, what was not taken as it is, and what could not be read
-"""
+"""What the results of a sweep say: which settings may be the best one, and what each hyperparameter did."""
 
 from __future__ import annotations
 
@@ -42,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from src.results.effects_files import effects_json
 from src.results.statements import (
     BestSet,
     Say,
@@ -57,19 +21,17 @@ from src.results.statistics.design import Design
 from src.results.statistics.effects import Effects, effects_of
 from src.results.statistics.failures import FAILED, Outliers, failures_of, find_outliers
 from src.results.statistics.image_scores import ImageScores, kept_of, read_scores
+from src.results.statistics.intervals import LEVEL, around
 from src.results.statistics.noise import Noise, noise_of
-from src.results.statistics.seeds import seed_rows
 from src.results.tables.table import Row, SettingResults, Table, settings_of
 from src.runs.axes import SEED_AXIS, axis_key
 from src.runs.predictions import Predictions
-
-SCHEMA = 2
 
 
 @dataclass(frozen=True)
 class Answer:
     """A table and what follows from it. `settings`: those with a comparable run, the best first. `seeds`: one row per
-    setting, see `seed_rows`.
+    setting, see `_seed_rows`.
     """
 
     table: Table
@@ -105,46 +67,6 @@ class Answer:
             head = {key: row[key] for key in ("index", "run", "state")}
             marked.append({**head, "verdict": found.verdict(place.get(id(row))), **row})
         return marked
-
-    def to_json(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """The content of aggregate.json, with `rows` of the table."""
-        table, best, row = self.table, self.best(), self.best_row()
-        axes = {axis: row.get(axis) for axis in table.axes if axis != SEED_AXIS} if row else {}
-        return {
-            "schema": SCHEMA,
-            "name": table.name,
-            "select": {"name": table.select.name, "direction": table.select.direction, "column": table.select.column},
-            "axes": list(table.axes),
-            "rows": list(rows),
-            "seeds": list(self.seeds),
-            "best": {"run": row["run"], "value": best.mean, "seeds": len(best.values), **axes}
-            if row and best
-            else None,
-            "as_good": self._as_good() if self.settings else None,
-            "effects": effects_json(self.effects, table.select) if self.effects else None,
-            "next_steps": self.next_steps(english()),
-            "notes": list(self.notes),
-        }
-
-    def _as_good(self) -> dict[str, Any]:
-        found, say = self.best_set, english()
-        names = ("decided", "scope", "threshold", "noise", "noise_degrees", "crossed", "collapsed", "far", "winner")
-        facts: dict[str, Any] = {"compared": len(self.settings), "runs": None, **dict.fromkeys(names)}
-        if found is None:
-            return {**facts, "sentences": self.best_set_sentences(say)}
-        facts |= {name: getattr(found, name) for name in ("compared", "decided", "scope", "noise", "crossed")}
-        if found.winner:
-            low, high = found.winner.interval
-            facts["winner"] = {"expected": found.winner.expected, "low": low, "high": high, "measured": found.measured}
-        return {
-            **facts,
-            "runs": list(found.names),
-            "threshold": found.threshold if math.isfinite(found.threshold) else None,
-            "noise_degrees": found.degrees,
-            "collapsed": list(found.collapsed),
-            "far": list(found.far),
-            "sentences": self.best_set_sentences(say),
-        }
 
     def sentences(self) -> list[str]:
         """What to print below the table."""
@@ -218,7 +140,7 @@ class _Reader:
         kept = [number for number in everything if number not in set(outliers.collapsed)]
         design = self._design(kept) if self._is_grid else None
         noise = self._noise(kept, design)
-        seeds = seed_rows(self._table, [self._settings[number] for number in kept], noise)
+        seeds = _seed_rows(self._table, [self._settings[number] for number in kept], noise)
         effects = self._effects(kept, design, noise, outliers) if design else None
         if design and design.trends and self._scores:
             # What a line or curve misses is more than noise: with results per image, these networks are compared.
@@ -297,3 +219,26 @@ class _Reader:
             measured=self._settings[kept[leader]].mean,
             best_of_epochs=not self._is_crossed and self._chose_epochs(),
         )
+
+
+def _seed_rows(table: Table, settings: Sequence[SettingResults], noise: Noise) -> list[dict[str, Any]]:
+    """One row per setting, the best mean first; [] if the seed is no axis.
+
+    Columns: the axes but the seed, `n` seeds, and `mean`, `sd`, `low`, `high` of the selecting metric. The interval
+    (95 %) is that of new seeds and, with results per image, of new images; the spread between seeds is pooled over the
+    settings. `noise`: that of the settings, in their order.
+    """
+    if SEED_AXIS not in table.axes:
+        return []
+    select, found = table.select, []
+    halves = noise.half_widths(LEVEL) if noise.spread.degrees else None
+    images = noise.images() * noise.seeds
+    for number, each in enumerate(settings):
+        low, high = None, None
+        if halves is not None:
+            half, most = float(halves[number]), float(images[number])
+            # Not around the mean, which has the luck of the best epochs.
+            low, high = around(select.score(float(noise.values[number])), half, is_share=select.is_share, n=most)
+        axes = {axis: each.rows[0].get(axis) for axis in table.axes if axis != SEED_AXIS}
+        found.append({**axes, "n": len(each.values), "mean": each.mean, "sd": each.sd, "low": low, "high": high})
+    return found

@@ -8,9 +8,9 @@ from pathlib import Path
 from src.errors import RunError
 from src.log import log
 from src.results.answer import Answer, answer_of
-from src.results.answer_output import print_answer, write_answer
 from src.results.foreign.logs import read_foreign
 from src.results.grid_figures import draw_grid
+from src.results.output import print_answer, write_answer
 from src.results.tables.ranking import Direction
 from src.results.tables.table import curve_of, read_table
 from src.results.tables.view import View, ranked_by

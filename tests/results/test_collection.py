@@ -16,7 +16,7 @@ from src.config.yaml_file import dump_yaml
 from src.errors import RunError
 from src.files import append_lines
 from src.requests import grid_request
-from src.results.answer import SCHEMA
+from src.results.output import SCHEMA
 from src.runs.predictions import write_predictions
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import open_sweep
@@ -146,7 +146,7 @@ def test_json_and_a_folder_exclude_each_other(sweep: SweepDir, tmp_path: Path) -
 def test_the_keys_of_the_answer_are_those_that_its_description_names(
     sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from src.results import answer as module
+    from src.results import output as module
 
     ask(tmp_path, as_json=True)
     answer = json.loads(capsys.readouterr().out)

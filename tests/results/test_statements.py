@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from src.results.answer import Answer, answer_of
-from src.results.answer_output import seeds_title, write_answer
+from src.results.output import seeds_title, write_answer
 from src.results.statements import digits, english, method_statements
 from src.results.tables.ranking import Ranking
 from src.results.tables.table import Row, Table

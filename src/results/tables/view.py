@@ -1,4 +1,4 @@
-"""Which rows and columns of a table are shown, and in which order: the options of `python -m hpc.aggregate`."""
+"""Which rows and columns of a table are shown, in which order and by which metric: the options of hpc.aggregate."""
 
 from __future__ import annotations
 

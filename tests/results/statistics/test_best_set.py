@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from src.results.answer import Answer, answer_of
+from src.results.output import answer_json
 from src.results.statistics.best_set import contenders_of, winner_of
 from src.results.tables.ranking import Ranking
 from src.results.tables.table import Row, Table
@@ -236,7 +237,7 @@ def test_what_cannot_be_decided_gets_no_verdicts() -> None:
     assert "verdict" not in answer.rows()[0]
     assert any("cannot decide" in line and "lie within 0.0100" in line for line in answer.sentences())
     assert not any("With 95 % confidence" in line for line in answer.sentences())
-    shown = answer.to_json(answer.rows())["as_good"]
+    shown = answer_json(answer, answer.rows())["as_good"]
     assert shown["decided"] is False
 
 

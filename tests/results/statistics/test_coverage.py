@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from src.results.output import answer_json
 from tests.benchmarks.coverage import PARTS, rows_of_part
 from tests.benchmarks.coverage_best_set import ALL, EIGHT, SIXTEEN, kept_best, level_luck, noisy_half
 from tests.benchmarks.coverage_effects import any_clear, effects_in, first_p_value
@@ -105,7 +106,7 @@ def test_no_share_of_draws_is_given_as_a_probability_of_being_the_best() -> None
     answer = sweep.answer()
     rows = answer.rows()
     assert {row["verdict"] for row in rows} == {"best", "as good", "worse"}
-    assert not [key for row in [*rows, answer.to_json(rows)["as_good"]] for key in row if "p_best" in key]
+    assert not [key for row in [*rows, answer_json(answer, rows)["as_good"]] for key in row if "p_best" in key]
 
 
 def test_a_table_of_coverage_says_what_misses_and_what_is_wide() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from src.results.answer import answer_of
-from src.results.effects_files import write_effects
+from src.results.output import write_effects
 from src.results.statements import effect_statements, english, method_statements
 from src.results.statistics.effects import Effects, effects_of
 from src.results.tables.ranking import Ranking

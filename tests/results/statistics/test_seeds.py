@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from src.results.answer import answer_of
+from src.results.output import answer_json
 from src.results.tables.ranking import Ranking
 from src.results.tables.table import Table, settings_of
 from tests.benchmarks.simulation import sweep_of
@@ -36,7 +37,7 @@ def test_rows_that_differ_only_in_the_seed_are_one_setting_and_ranked_by_their_m
     assert (best.name, best.mean) == ("k=2", pytest.approx(0.64)), "a lucky seed of a worse setting is not the best"
     said = answer.sentences()[0]
     assert said == "best: lr=0.2  val/accuracy 0.6400, the mean of 2 seeds"
-    shown = answer.to_json(answer.rows())["best"]
+    shown = answer_json(answer, answer.rows())["best"]
     assert shown == {"run": "k=2", "value": pytest.approx(0.64), "seeds": 2, "lr": 0.2}
 
 
