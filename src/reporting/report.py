@@ -184,8 +184,8 @@ def signed(value: float | None) -> str:
 
 
 def told(report: Report, found: Mapping[str, Any]) -> str:
-    """Whether a difference can be told from 0: `estimate`, `low`, `high` and `crossed` of src/results/statistics/pairs.py; and
-    `scope`, if that is not these two networks.
+    """Whether a difference can be told from 0: `estimate`, `low`, `high` and `crossed` of src/results/statistics/pairs.py;
+    and `scope`, if that is not these two networks.
     """
     low, high = found["low"], found["high"]
     if low is None or high is None:
