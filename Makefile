@@ -88,7 +88,7 @@ doctor: $(READY) ## check this site: what fits the profile, what does not, and h
 plan: $(READY) ## show what the grid would submit, and its forecast
 	@$(PY) -m hpc.launch plan grid $(PLACED)
 
-pipeline: $(READY) ## run LR sweep, grid, training of the best cell and evaluation as a chain of jobs
+pipeline: $(READY) ## run LR sweep, grid, training of the best cell and evaluation, one after the other
 	@$(PY) -m hpc.launch pipeline $(ASKED)
 
 lr: $(READY) ## sweep the learning rate and suggest one

@@ -79,7 +79,7 @@ def typed(config: str, overrides: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def acting_for(saved: Mapping[str, Any]) -> Iterator[None]:
-    """Within this context, act for the command that made the sweep or pipeline with this sweep.yaml or chain.yaml."""
+    """Within this context, act for the command that made the sweep or pipeline with this content of its YAML file."""
     global _acting_for
     before, _acting_for = _acting_for, _saved(saved)
     try:

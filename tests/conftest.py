@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,11 @@ def small_config(data_root: Path, folder: Path, **overrides: Any) -> Config:
 def small(data_root: Path, tmp_path: Path) -> Callable[..., Config]:
     """`small_config` with results in the test's own folder."""
     return functools.partial(small_config, data_root, tmp_path)
+
+
+def asked(config: Config, lr_factors: Sequence[float] = ()) -> dict[str, Any]:
+    """What a pipeline of this experiment is asked for."""
+    return {"config": config.to_dict(), "options": {"lr_factors": list(lr_factors)}}
 
 
 @pytest.fixture

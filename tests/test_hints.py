@@ -352,7 +352,7 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
     assert "cancelled 2 tasks" in stopped.stdout
     assert [line.split()[1:] for line in (tmp_path / "cancelled").read_text().splitlines()] == [["102_0"], ["101_0"]]
     assert all(run.cancelled() for run in sweep.runs())
-    assert pipeline.stage_records()["lr_sweep"]["state"] == "cancelled"
+    assert pipeline.stage_records()["lr_sweep"].state == "cancelled"
     (tmp_path / "queue").write_text("")
     shown = fork_python("hpc.launch", "status", "pipeline", *given, env=site)
     assert "cancelled" in shown.stdout
@@ -360,7 +360,7 @@ def test_a_pipeline_is_seen_followed_and_stopped_by_its_name(
     again = paste(only(hints_in(shown.stdout), "launch pipeline"), site)
     assert again.returncode == 0, again.stderr
     assert f"profile {profile}" in again.stdout
-    assert pipeline.stage_records()["lr_sweep"]["state"] == "submitted"
+    assert pipeline.stage_records()["lr_sweep"].state == "submitted"
     assert [line.split()[1] for line in (tmp_path / "queue").read_text().splitlines()] == ["1", "1"]
     unnamed = fork_python("hpc.launch", "pipeline", *given, env=site)
     assert f"profile {profile}" in unnamed.stdout
@@ -393,7 +393,7 @@ def test_a_damaged_pipeline_is_passed_over(small: Callable[..., Config], small_f
 
     sweep = open_sweep(grid_request(small()))[0]
     for number, text in enumerate(("", "key: [", "key: 1\n")):
-        path = tmp_path / "runs" / f"pipeline_{number}" / "chain.yaml"
+        path = tmp_path / "runs" / f"pipeline_{number}" / "pipeline.yaml"
         path.parent.mkdir()
         path.write_text(text)
     done = fork_python("hpc.launch", "status", "--config", str(small_file))

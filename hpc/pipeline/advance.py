@@ -7,9 +7,10 @@ job is lost, the user calls it with the command that started the pipeline.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from hpc.pipeline.directory import STAGES, Pipeline
+from hpc.pipeline.directory import STAGES, Pipeline, StageRecord
 from hpc.pipeline.stage_execution import advance_stage
 from hpc.slurm_command import retry
 from hpc.submission.profile import read_profile
@@ -48,15 +49,14 @@ def _advance(pipeline: Pipeline, *, by_stage_job: bool, new_code: bool) -> None:
             try:
                 done = advance_stage(pipeline, stage, profile, site, by_stage_job=by_stage_job, new_code=new_code)
             except RelayError as error:
-                pipeline.record(
-                    **pipeline.stage_records().get(stage, {}) | {"link": stage, "state": "failed", "reason": str(error)}
-                )
+                known = pipeline.stage_records().get(stage, StageRecord(stage, "failed"))
+                pipeline.record_stage(replace(known, state="failed", reason=str(error)))
                 raise RunError(f"{pipeline.name} stops at {stage}: {error}") from None
             if not done:
                 return
     print(f"{pipeline.name} is complete")
-    for stage, line in pipeline.stage_records().items():
-        print(f"  {stage}: {line.get('found', '')}  ({line.get('sweep')})")
+    for stage, record in pipeline.stage_records().items():
+        print(f"  {stage}: {record.result or ''}  ({record.sweep})")
 
 
 def advance_at(path: Path) -> None:

@@ -1,6 +1,6 @@
 """The directory of a pipeline: what was requested, and the state of each stage.
 
-    runs/<pipeline>/    chain.yaml  profile.yaml  links.jsonl  code/  jobs/
+    runs/<pipeline>/    pipeline.yaml  profile.yaml  stages.jsonl  code/  jobs/
 
 A stage is planned when the stage before it is done, because it needs that stage's result.
 """
@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,20 @@ from src.runs.rundir import SweepDir
 from src.runs.sweeps import Request
 
 STAGES = PIPELINE.names
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """How far a stage is: `planned`, `submitted`, `done`, `failed` or `cancelled`.
+
+    `sweep`: the name of its sweep. `result`: of a stage that is done, in a few words; `reason`: why it failed.
+    """
+
+    stage: str
+    state: str
+    sweep: str | None = None
+    result: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,12 @@ class Pipeline:
     @property
     def stages_file(self) -> Path:
         """One line for each change of a stage's state, and for each job that continues the pipeline."""
-        return self.path / "links.jsonl"
+        return self.path / "stages.jsonl"
+
+    @property
+    def meta_file(self) -> Path:
+        """What was requested, and the snapshot of the code."""
+        return self.path / "pipeline.yaml"
 
     def snapshot(self) -> Path:
         """The snapshot with the code of its stages. Raises RunError if it is missing or was changed."""
@@ -87,43 +106,54 @@ class Pipeline:
         self._write({**self.meta(), "call": hints.to_keep("pipeline", name)})
 
     def _write(self, meta: Mapping[str, Any]) -> None:
-        replace_file(self.path / "chain.yaml", yaml_file.dump_yaml(meta))
+        replace_file(self.meta_file, yaml_file.dump_yaml(meta))
 
     def meta(self) -> dict[str, Any]:
-        """The content of chain.yaml: key, number, created, folder (the working directory), fresh, config and
+        """The content of pipeline.yaml: key, number, created, folder (the working directory), fresh, config and
         options (what was asked for), snapshot and call (the command line and the profile).
 
         Raises RunError if this is not the directory of a pipeline.
         """
-        path = self.path / "chain.yaml"
+        path = self.meta_file
         if not path.is_file():
             raise RunError(f"{self.path}: not the directory of a pipeline, there is no {path.name} in it")
         return records.PIPELINE.check(path, yaml_file.read_mapping(path))
 
     def paths(self) -> Paths:
         """Where results go, as in the configuration that the pipeline was started with."""
-        return paths_of(self.meta()["config"], self.path / "chain.yaml")
+        return paths_of(self.meta()["config"], self.meta_file)
 
     def request(self, stage: str) -> Request:
         """The request of a stage. Raises RunError if an earlier stage gave no usable result, or is not planned yet."""
         return PIPELINE[stage].request(self.meta(), _Planned(self))
 
-    def record(self, **facts: Any) -> None:
-        """Append one line about a stage or a job, with the current time."""
+    def record_stage(self, record: StageRecord) -> None:
+        """Append how far a stage is now."""
+        self._append({name: value for name, value in asdict(record).items() if value is not None})
+
+    def record_job(self, name: str, *, after: str | None = None, unseen: str | None = None) -> None:
+        """Append a job that continues the pipeline `after` a stage, or that it was accepted and never seen."""
+        facts = {"job_name": name, "after": after, "unseen": unseen}
+        self._append({name: value for name, value in facts.items() if value is not None})
+
+    def _append(self, facts: Mapping[str, Any]) -> None:
         append_lines(self.stages_file, [{**facts, "time": round(time.time(), 3)}])
 
-    def stage_records(self) -> dict[str, dict[str, Any]]:
-        """Stage -> its newest line in links.jsonl; stages without a line are missing."""
-        return {line["link"]: line for line in self.lines() if "link" in line}
+    def stage_records(self) -> dict[str, StageRecord]:
+        """Stage -> how far it is; stages that were never planned are missing. Raises RunError if a line is damaged."""
+        newest = {line["stage"]: line for line in self._lines() if "stage" in line}
+        return {
+            stage: StageRecord(stage, line["state"], line.get("sweep"), line.get("result"), line.get("reason"))
+            for stage, line in newest.items()
+        }
 
-    def lines(self) -> list[dict[str, Any]]:
-        """All lines of links.jsonl, in order. Raises RunError if it is damaged."""
+    def _lines(self) -> list[dict[str, Any]]:
         return read_lines(self.stages_file, records.STAGE)
 
     def stage_sweep(self, stage: str) -> SweepDir | None:
         """The sweep of a stage. None if the stage is not planned yet."""
-        name = self.stage_records().get(stage, {}).get("sweep")
-        return SweepDir(self.path.parent / str(name)) if name else None
+        record = self.stage_records().get(stage)
+        return SweepDir(self.path.parent / record.sweep) if record and record.sweep else None
 
     def stage_sweeps(self) -> list[SweepDir]:
         """The sweeps of the stages that are planned, in the order of the stages."""
@@ -131,8 +161,21 @@ class Pipeline:
 
     def job_names(self) -> list[str]:
         """The names of the jobs that were submitted to continue the pipeline."""
-        names = dict.fromkeys(line.get("job_name", "") for line in self.lines())
+        names = dict.fromkeys(line.get("job_name", "") for line in self._lines())
         return [name for name in names if is_job_of(self.path, name)]
+
+    def unseen_job(self) -> str:
+        """What sbatch said of the newest job that continues the pipeline, if it was accepted and never seen; else "".
+
+        A cancel of the pipeline settles it.
+        """
+        unseen = ""
+        for line in self._lines():
+            if "job_name" in line:
+                unseen = line.get("unseen", "")
+            elif line["state"] == "cancelled":
+                unseen = ""
+        return unseen
 
 
 class _Planned(Mapping[str, SweepDir]):
@@ -176,7 +219,7 @@ def make_pipeline(asked: Mapping[str, Any], *, fresh: bool) -> Pipeline:
             "call": hints.to_keep("pipeline"),
             **asked,
         }
-        replace_file(pipeline.path / "chain.yaml", yaml_file.dump_yaml(meta))
+        replace_file(pipeline.meta_file, yaml_file.dump_yaml(meta))
     return pipeline
 
 
@@ -187,7 +230,7 @@ def _key_of(asked: Mapping[str, Any]) -> str:
 def all_pipelines(runs_dir: Path) -> list[Pipeline]:
     """The pipelines in `runs_dir`, oldest first. A damaged one is skipped with a warning."""
     pipelines = []
-    for path in runs_dir.absolute().glob("pipeline_*/chain.yaml"):
+    for path in runs_dir.absolute().glob("pipeline_*/pipeline.yaml"):
         try:
             pipeline = Pipeline(path.parent)
             pipelines.append((pipeline.meta()["number"], pipeline.name, pipeline))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
 
 from hpc import slurm
-from hpc.pipeline.directory import STAGES, Pipeline
+from hpc.pipeline.directory import STAGES, Pipeline, StageRecord
 from hpc.submission.submissions import in_queue, submissions
 from src import hints
 from src.errors import ClusterError, RunError
@@ -29,14 +27,14 @@ def show_pipeline(pipeline: Pipeline) -> bool:
         stage_jobs = ", ".join(f"{job.job_id} {job.state} {job.reason}".strip() for job in queued)
     except ClusterError as error:
         log.warning(f"SLURM did not answer; this is what the files on disk say: {error}")
-    rows = [_row(pipeline, stage, stages.get(stage, {})) for stage in STAGES]
+    rows = [_row(pipeline, stages.get(stage, StageRecord(stage, "waits"))) for stage in STAGES]
     print_rows(rows, pipeline.name)
     # `advance` holds the lock: on SLURM only while it submits, with the local profile from the first stage to the last.
     is_advancing = is_folder_locked(pipeline.path)
-    failed = [line for line in stages.values() if line["state"] == "failed"]
+    failed = [record for record in stages.values() if record.state == "failed"]
     if failed and not is_advancing:
-        print(f"{pipeline.name} stops at {failed[-1]['link']}: {failed[-1].get('reason', '')}")
-    elif stages.get(STAGES[-1], {}).get("state") == "done":
+        print(f"{pipeline.name} stops at {failed[-1].stage}: {failed[-1].reason or ''}")
+    elif STAGES[-1] in stages and stages[STAGES[-1]].state == "done":
         print(f"{pipeline.name} is complete")
     elif stage_jobs:
         print(f"job {stage_jobs} continues it")
@@ -57,8 +55,8 @@ def watch_pipeline(pipeline: Pipeline, every_s: float | None) -> None:
             time.sleep(every_s)
 
 
-def _row(pipeline: Pipeline, stage: str, line: Mapping[str, Any]) -> dict[str, Any]:
-    sweep = pipeline.stage_sweep(stage)
+def _row(pipeline: Pipeline, record: StageRecord) -> dict[str, str | None]:
+    sweep = pipeline.stage_sweep(record.stage)
     runs, jobs = sweep.runs() if sweep else [], ""
     if sweep and not all(run.is_done() for run in runs) and submissions(sweep):
         try:
@@ -70,12 +68,12 @@ def _row(pipeline: Pipeline, stage: str, line: Mapping[str, Any]) -> dict[str, A
         jobs = " ".join(ids) + (": " if ids else "") + ", ".join(f"{count} {state}" for state, count in counts.items())
     done = sum(run.is_done() for run in runs)
     return {
-        "stage": stage,
-        "state": line.get("state", "waits"),
+        "stage": record.stage,
+        "state": record.state,
         "sweep": sweep.name if sweep else None,
         "runs done": f"{done}/{len(runs)}" if sweep else None,
         "jobs": jobs or None,
-        "found": line.get("found"),
+        "result": record.result,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpc.pipeline.directory import Pipeline
+from hpc.pipeline.directory import Pipeline, StageRecord
 from hpc.pipeline.stage_job import submit_stage_job
 from hpc.pipeline.stage_sweep import classify_stage, open_stage_sweep
 from hpc.submission.execute import execute
@@ -41,13 +41,13 @@ def advance_stage(
                     f"none of its runs is in the queue, but some are not done; to see why: "
                     f"{hints.command('hpc.launch', 'status', sweep.name)}; to continue: {hints.again()}"
                 )
-            pipeline.record(link=stage, state="submitted", sweep=sweep.name)
+            pipeline.record_stage(StageRecord(stage, "submitted", sweep.name))
             submit_stage_job(pipeline, stage, queued_tasks, profile)
             return False
     result = PIPELINE[stage].found(sweep)
-    if pipeline.stage_records()[stage]["state"] != "done":
+    if pipeline.stage_records()[stage].state != "done":
         show_outcome(sweep, request.paths)
-        pipeline.record(link=stage, state="done", sweep=sweep.name, found=result)
+        pipeline.record_stage(StageRecord(stage, "done", sweep.name, result))
     profile_name = sweep.meta()["call"].get("cluster")
     is_elsewhere = profile_name not in (None, pipeline.meta()["call"]["cluster"])
     before = f"; it was done before, on profile {profile_name}" if is_elsewhere else ""

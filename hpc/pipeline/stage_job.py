@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 
 from hpc import sbatch, slurm
 from hpc.pipeline.directory import Pipeline
@@ -28,7 +29,7 @@ def submit_stage_job(pipeline: Pipeline, stage: str, queued_tasks: set[str], pro
     _refuse_unseen(pipeline)
     name = job_name(pipeline.path, len(pipeline.job_names()) + 1)
     # Before sbatch, as in submit.py: a job whose id was never written down is found in the queue by its name.
-    pipeline.record(job_name=name, after=stage)
+    pipeline.record_job(name, after=stage)
     pipeline.jobs.mkdir(exist_ok=True)
     show_in_logs(pipeline.paths(), pipeline.jobs)
     options = options_without_slice(
@@ -42,22 +43,14 @@ def submit_stage_job(pipeline: Pipeline, stage: str, queued_tasks: set[str], pro
     try:
         job = sbatch.submit(name, script)
     except sbatch.UnseenError as error:
-        pipeline.record(job_name=name, unseen=str(error))
+        pipeline.record_job(name, unseen=str(error))
         raise
     log.info(f"job {job} continues {pipeline.name} when the jobs of {stage} are over")
 
 
 def _refuse_unseen(pipeline: Pipeline) -> None:
-    """Raise ClusterError if the newest job that continues the pipeline was accepted and never seen: it may still run.
-
-    A cancel of the pipeline settles it.
-    """
-    unseen = ""
-    for line in pipeline.lines():
-        if "job_name" in line:
-            unseen = line.get("unseen", "")
-        elif line.get("state") == "cancelled":
-            unseen = ""
+    """Raise ClusterError if a job that continues the pipeline was accepted and never seen: it may still run."""
+    unseen = pipeline.unseen_job()
     if unseen:
         cancel = hints.command("hpc.launch", "cancel", pipeline.name)
         raise ClusterError(
@@ -81,7 +74,7 @@ def cancel_stage_jobs(pipeline: Pipeline) -> list[str]:
     """
     ids = [job.job_id for job in slurm.squeue(pipeline.job_names()) if slurm.in_flight(job.state)]
     slurm.cancel(ids)
-    undone = [line for line in pipeline.stage_records().values() if line["state"] != "done"]
+    undone = [record for record in pipeline.stage_records().values() if record.state != "done"]
     if undone:
-        pipeline.record(**{**undone[0], "state": "cancelled"})
+        pipeline.record_stage(replace(undone[0], state="cancelled"))
     return ids

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpc.pipeline.directory import Pipeline
+from hpc.pipeline.directory import Pipeline, StageRecord
 from hpc.recovery.reconcile import RunsByState, blocked_by_cause, classify_runs, last_cause
 from hpc.slurm import Queue
 from hpc.submission.prepare import prepare_inputs
@@ -26,7 +26,7 @@ def open_stage_sweep(pipeline: Pipeline, stage: str, request: Request) -> SweepD
     # The key differs if an earlier stage was run again and gave another result.
     if sweep is None or sweep.meta()["key"] != request.key:
         sweep, _ = open_sweep(request, fresh=bool(pipeline.meta()["fresh"]), code_root=pipeline.snapshot())
-        pipeline.record(link=stage, state="planned", sweep=sweep.name)
+        pipeline.record_stage(StageRecord(stage, "planned", sweep.name))
     check_sweep(sweep)
     check_same_inputs(sweep, request)
     return sweep

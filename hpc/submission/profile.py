@@ -191,7 +191,7 @@ def _refuse_in_run_directory(path: Path, origin: str, runs_dir: Path | None) -> 
     # What a run directory names must not make Relay execute the `setup:` of a file that came with it.
     for folder in path.resolve().parents:
         if (runs_dir and folder == runs_dir.resolve()) or any(
-            (folder / name).exists() for name in ("sweep.yaml", "chain.yaml")
+            (folder / name).exists() for name in ("sweep.yaml", "pipeline.yaml")
         ):
             raise ConfigError(
                 f"{origin}: {path}: lies in the run directory {folder}; a profile is a name in {_FOLDER} or a file of "

@@ -41,7 +41,7 @@ def check_sweep(sweep: SweepDir) -> None:
 def check_folder(folder: Path, saved: Mapping[str, Any]) -> None:
     """Raise RunError if a sweep or pipeline, or the code in it, belongs to another user and --trust was not given.
 
-    `saved`: its sweep.yaml or chain.yaml.
+    `saved`: its sweep.yaml or pipeline.yaml.
     """
     _check(_of_sweep(folder), {os.geteuid()}, f"to start your own: {hints.again('--fresh', saved=saved)}")
 

@@ -184,7 +184,7 @@ def signed(value: float | None) -> str:
 
 
 def told(report: Report, found: Mapping[str, Any]) -> str:
-    """Whether a difference can be told from 0: `estimate`, `low`, `high` and `crossed` of src/results/statistics/pairs.py;
+    """Whether a difference can be told from 0: `estimate`, `low`, `high` and `crossed` of results/statistics/pairs.py;
     and `scope`, if that is not these two networks.
     """
     low, high = found["low"], found["high"]

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 # Both write their number as a key of the outermost level.
-_FILES = ("*/sweep.yaml", "pipeline_*/chain.yaml")
+_FILES = ("*/sweep.yaml", "pipeline_*/pipeline.yaml")
 _NUMBER = re.compile(rb"^number: (\d{1,30})$", re.MULTILINE)
 
 

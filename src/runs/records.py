@@ -208,7 +208,7 @@ class SubmissionLine(TypedDict, total=False):
 
 @_record
 class PipelineMeta(TypedDict, total=False):
-    """chain.yaml of a pipeline."""
+    """pipeline.yaml."""
 
     key: Required[str]
     number: Required[SweepNumber]
@@ -221,13 +221,21 @@ class PipelineMeta(TypedDict, total=False):
     snapshot: Required[Word]
 
 
-@_record
-class Stage(TypedDict, total=False):
-    """A line of links.jsonl of a pipeline."""
+def _of_stage_or_job(line: StageLine) -> StageLine:
+    if not ({"stage", "state"} <= line.keys() or "job_name" in line):
+        raise ValueError("it has neither a stage with its state nor a job_name")
+    return line
 
-    link: str
+
+@_record
+class StageLine(TypedDict, total=False):
+    """A line of stages.jsonl of a pipeline: of a stage, or of a job that continues the pipeline."""
+
+    stage: str
     state: str
     sweep: RunName
+    result: str
+    reason: str
     job_name: Word
     unseen: str
 
@@ -258,4 +266,4 @@ RESULT = Shape(Result, f"{_BACK}, or remove it: the run then resumes from its ch
 SOURCE = Shape(Source, _BACK)
 OWNER = Shape(Owner, f"{_BACK}, or remove it once no process executes the run")
 PIPELINE = Shape(PipelineMeta, f"{_BACK}, or move the folder away")
-STAGE = Shape(Stage, f"{_BACK}, or remove the line")
+STAGE = Shape(Annotated[StageLine, AfterValidator(_of_stage_or_job)], f"{_BACK}, or remove the line")

@@ -36,7 +36,7 @@ from src.runs.attempts import Outcome
 from src.runs.names import find_named
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import open_sweep
-from tests.conftest import fake
+from tests.conftest import asked, fake
 
 PROFILE = Profile(executor="slurm", slice="1g.12gb", max_parallel=2)
 SITE = SiteLimits("gpu:1g.12gb:1", 1001)
@@ -417,8 +417,8 @@ def test_a_job_that_is_not_of_the_sweep_is_left_alone(
     """Whoever can write to a run directory could otherwise end any job of the user who cancels."""
     tasks = [[run.name] for run in sweep.runs()]
     append_lines(sweep.submissions_file, [{"job_name": name, "tasks": tasks}, {"job_name": name, "job_id": "90"}])
-    pipeline = make_pipeline({"config": small().to_dict(), "options": {"lr_factors": []}}, fresh=False)
-    pipeline.record(job_name=name, after="grid")
+    pipeline = make_pipeline(asked(small()), fresh=False)
+    pipeline.record_job(name, after="grid")
     queue.write_text(waiting("70_0") + f"90_0|{name}|RUNNING|None|1:00\n91|{name}|PENDING|None|1:00\n")
     cancel_runs(small().paths, "all")
     cancelled = (commands / "cancelled").read_text().split()

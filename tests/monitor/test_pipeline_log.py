@@ -11,12 +11,13 @@ from hpc.monitor.logs import show_logs
 from hpc.pipeline.directory import make_pipeline
 from src.config.schema import Config
 from src.errors import RunError
+from tests.conftest import asked
 
 
 def test_the_output_of_its_jobs_is_shown_without_the_link_in_logs(
     small: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pipeline = make_pipeline(small(), [], fresh=False)
+    pipeline = make_pipeline(asked(small()), fresh=False)
     with pytest.raises(RunError, match="no job that continues it has started yet"):
         show_logs(small(), pipeline.name, follow=False)
     pipeline.jobs.mkdir()

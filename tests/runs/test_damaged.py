@@ -24,7 +24,7 @@ import torch
 import typer
 import yaml
 
-from hpc.pipeline.directory import make_pipeline
+from hpc.pipeline.directory import StageRecord, make_pipeline
 from hpc.submission.profile import load_profile
 from hpc.works import WORKS
 from src.artifacts import export_best
@@ -115,10 +115,10 @@ def whole(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         sweep.submissions_file, [{"job_name": "relay-x.1", "tasks": [[first.name], [second.name]], "time": 1.0}]
     )
     append_lines(sweep.submissions_file, [{"job_name": "relay-x.1", "job_id": "70", "time": 2.0}])
-    chain = make_pipeline({"config": config.to_dict(), "options": {"lr_factors": [0.5]}}, fresh=True)
-    chain.use_profile(*load_profile("local"))
-    chain.record(link="grid", state="planned", sweep=sweep.name)
-    chain.record(job_name="relay-x.2", after="grid")
+    pipeline = make_pipeline(asked(config, [0.5]), fresh=True)
+    pipeline.use_profile(*load_profile("local"))
+    pipeline.record_stage(StageRecord("grid", "planned", sweep.name))
+    pipeline.record_job("relay-x.2", after="grid")
     # The code is not damaged here, and copying it would take longer than all else.
     for number, code in enumerate(place.glob("runs/*/code")):
         kept = code.rename(folder / f"code-{number}")

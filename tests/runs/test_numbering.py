@@ -20,6 +20,7 @@ from src.runs.names import find_named
 from src.runs.numbering import next_number
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import find_sweep, open_sweep, sweeps
+from tests.conftest import asked
 from tests.results.tables.test_table import finish
 
 EAST, WEST = "Pacific/Kiritimati", "Pacific/Honolulu"
@@ -79,22 +80,14 @@ def test_whatever_asks_for_the_newest_gets_the_one_that_was_made_last(
 
 def test_of_pipelines_and_between_them_and_sweeps_too(small: Callable[..., Config]) -> None:
     config, runs_dir = small(), Path(small().paths.runs_dir)
-    first = Pipeline(
-        made_by_a_fast_clock(
-            make_pipeline({"config": config.to_dict(), "options": {"lr_factors": []}}, fresh=False).path, "chain.yaml"
-        )
-    )
-    second = make_pipeline({"config": config.to_dict(), "options": {"lr_factors": []}}, fresh=True)
+    first = Pipeline(made_by_a_fast_clock(make_pipeline(asked(config), fresh=False).path, "pipeline.yaml"))
+    second = make_pipeline(asked(config), fresh=True)
     assert all_pipelines(runs_dir.absolute()) == [first, second]
-    assert find_same_pipeline({"config": config.to_dict(), "options": {"lr_factors": []}}) == second
+    assert find_same_pipeline(asked(config)) == second
     assert find_pipeline(runs_dir, None) == second
     open_sweep(train_request(config))
     assert find_pipeline(runs_dir, None) is None, "a sweep is newer"
-    third = Pipeline(
-        made_by_a_fast_clock(
-            make_pipeline({"config": config.to_dict(), "options": {"lr_factors": []}}, fresh=True).path, "chain.yaml"
-        )
-    )
+    third = Pipeline(made_by_a_fast_clock(make_pipeline(asked(config), fresh=True).path, "pipeline.yaml"))
     open_sweep(grid_request(config))
     assert find_pipeline(runs_dir, None) is None, "a clock is fast"
     assert [each.meta()["number"] for each in (first, second, third)] == [1, 2, 4]
@@ -117,7 +110,7 @@ def test_a_damaged_sweep_keeps_its_number_and_other_programs_have_none(small: Ca
         (request.runs_dir / name).mkdir()
         (request.runs_dir / name / "sweep.yaml").write_text(text)
     (request.runs_dir / "pipeline_x").mkdir()
-    (request.runs_dir / "pipeline_x" / "chain.yaml").mkdir()
+    (request.runs_dir / "pipeline_x" / "pipeline.yaml").mkdir()
     assert next_number(request.runs_dir) == 3
     assert next_number(request.runs_dir / "gone") == 1
 
@@ -126,7 +119,7 @@ def test_times_on_disk_are_utc(small: Callable[..., Config], monkeypatch: pytest
     for zone in (EAST, WEST):
         set_zone(monkeypatch, zone)
         sweep, _ = open_sweep(train_request(small()), fresh=True)
-        pipeline = make_pipeline({"config": small().to_dict(), "options": {"lr_factors": []}}, fresh=True)
+        pipeline = make_pipeline(asked(small()), fresh=True)
         for path, meta in ((sweep.path, sweep.meta()), (pipeline.path, pipeline.meta())):
             written = datetime.fromisoformat(meta["created"])
             assert written.utcoffset() == timedelta(0)

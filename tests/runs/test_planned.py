@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.pipeline.directory import make_pipeline
+from hpc.pipeline.directory import StageRecord, make_pipeline
 from hpc.pipeline.stage_sweep import open_stage_sweep
 from hpc.submission.forecast import forecast_of
 from hpc.submission.launching import launch
@@ -26,7 +26,7 @@ from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import Request, describe_progress, open_sweep
 from src.training.lr_range import sweep_rates
 from src.training.trainer import train
-from tests.conftest import ROOT, assert_same_run
+from tests.conftest import ROOT, asked, assert_same_run
 from tests.results.test_table import finish
 from tests.training.test_trainer import NEVER, StopAfter
 
@@ -128,7 +128,7 @@ def test_a_rate_sweep_keeps_its_limits(small: Callable[..., Config], questions: 
 
 def test_a_pipeline_stops_where_its_images_change(on_folder: Callable[..., Config], tmp_path: Path) -> None:
     config = on_folder()
-    pipeline = make_pipeline({"config": config.to_dict(), "options": {"lr_factors": []}}, fresh=False)
+    pipeline = make_pipeline(asked(config), fresh=False)
     request = lr_sweep_request(config)
     made = open_stage_sweep(pipeline, "lr_sweep", request)
     assert open_stage_sweep(pipeline, "lr_sweep", request) == made
@@ -139,7 +139,7 @@ def test_a_pipeline_stops_where_its_images_change(on_folder: Callable[..., Confi
 
 def test_a_pipeline_whose_training_diverged_says_so(small: Callable[..., Config]) -> None:
     config = small()
-    pipeline = make_pipeline({"config": config.to_dict(), "options": {"lr_factors": []}}, fresh=False)
+    pipeline = make_pipeline(asked(config), fresh=False)
     made = {"lr_sweep": planned(lr_sweep_request(config)), "grid": planned(grid_request(config))}
     made["lr_sweep"].runs()[0].write_result({"suggestion": {"valley": 0.01}})
     for run in made["grid"].runs():
@@ -147,7 +147,7 @@ def test_a_pipeline_whose_training_diverged_says_so(small: Callable[..., Config]
     made["train"] = planned(train_request(config))
     finish(made["train"].runs()[0], None)
     for stage, sweep in made.items():
-        pipeline.record(link=stage, state="done", sweep=sweep.name)
+        pipeline.record_stage(StageRecord(stage, "done", sweep.name))
     with pytest.raises(RunError, match=r"no epoch of .*/train had a finite loss on val; there is nothing to evaluate"):
         pipeline.request("evaluate")
 

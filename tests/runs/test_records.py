@@ -18,7 +18,7 @@ from hpc.monitor.retry import retry
 from hpc.monitor.status import show_status
 from hpc.monitor.status_rows import sweep_status
 from hpc.node.run_lock import _sign_of_life
-from hpc.pipeline.directory import all_pipelines, make_pipeline
+from hpc.pipeline.directory import StageRecord, all_pipelines, make_pipeline
 from hpc.recovery.reconcile import classify_runs
 from hpc.submission.here import execute_here
 from hpc.submission.launching import launch
@@ -38,6 +38,7 @@ from src.runs.names import find_named
 from src.runs.records import AttemptLine
 from src.runs.rundir import RunDir, SweepDir
 from src.runs.sweeps import find_sweep, open_sweep, sweeps
+from tests.conftest import asked
 from tests.results.test_table import finish
 
 ROW = {"step": 1, "epoch": 1.0, "time": 1.0}
@@ -461,14 +462,28 @@ def test_a_damaged_pipeline_is_passed_over(
     small: Callable[..., Config], capsys: pytest.CaptureFixture[str], content: str
 ) -> None:
     config = small()
-    first, second = (
-        make_pipeline({"config": config.to_dict(), "options": {"lr_factors": []}}, fresh=True) for _ in range(2)
-    )
-    (first.path / "chain.yaml").write_text(content)
-    assert [chain.path for chain in all_pipelines(second.path.parent)] == [second.path]
+    first, second = (make_pipeline(asked(config), fresh=True) for _ in range(2))
+    (first.path / "pipeline.yaml").write_text(content)
+    assert [each.path for each in all_pipelines(second.path.parent)] == [second.path]
     said = capsys.readouterr().err
-    assert said[len("12:30:59 ") :].startswith(f"warning: skipped: {first.path / 'chain.yaml'}: ")
+    assert said[len("12:30:59 ") :].startswith(f"warning: skipped: {first.path / 'pipeline.yaml'}: ")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [7, {}, {"stage": "grid"}, {"stage": "grid", "state": 5}, {"stage": "grid", "state": "done", "sweep": ".."}],
+)
+def test_a_line_of_stages_of_another_shape(small: Callable[..., Config], content: object) -> None:
+    pipeline = make_pipeline(asked(small()), fresh=False)
+    pipeline.record_stage(StageRecord("grid", "planned", "grid_search_1"))
+    pipeline.record_job("relay-x.1", after="grid")
+    assert pipeline.stage_records() == {"grid": StageRecord("grid", "planned", "grid_search_1")}
+    append_lines(pipeline.stages_file, [{"stage": "grid", "state": "done", "result": "best k=1", "new": 1}])
+    assert pipeline.stage_records()["grid"].result == "best k=1"
+    write_line(pipeline.stages_file, content, 4)
+    with pytest.raises(RunError, match=r"stages\.jsonl: line 4: .*remove the line"):
+        pipeline.stage_records()
 
 
 def test_an_owner_file_of_any_bytes_is_a_sign_of_life(sweep: SweepDir) -> None:

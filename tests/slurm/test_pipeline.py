@@ -35,11 +35,11 @@ def test_a_pipeline_stops_at_a_cancelled_stage_and_continues_when_launched_again
         return done
 
     def state(stage: str) -> str | None:
-        found = pipeline.stage_records().get(stage)
-        return str(found["state"]) if found else None
+        record = pipeline.stage_records().get(stage)
+        return record.state if record else None
 
     def sweep(stage: str) -> SweepDir:
-        return SweepDir(tmp_path / "runs" / str(pipeline.stage_records()[stage]["sweep"]))
+        return SweepDir(tmp_path / "runs" / str(pipeline.stage_records()[stage].sweep))
 
     assert "lr_sweep -> grid -> train -> evaluate" in launch("pipeline").stdout
     (pipeline,) = all_pipelines(tmp_path / "runs")
@@ -51,7 +51,7 @@ def test_a_pipeline_stops_at_a_cancelled_stage_and_continues_when_launched_again
         run.record_attempt(1, end=time.time(), cause="TIMEOUT", first_step=0, last_step=4)
     assert "cancelled 2 tasks" in launch("cancel", sweep("grid").name).stdout
     wait_for("the pipeline stops at the grid", lambda: state("grid") == "failed", 90)
-    assert "were cancelled" in pipeline.stage_records()["grid"]["reason"]
+    assert "were cancelled" in pipeline.stage_records()["grid"].reason
     assert state("train") is None
     assert len(submissions(sweep("grid"))) == 1
     assert all(run.cancelled() and len(run.attempts()) == 1 for run in sweep("grid").runs())
@@ -63,7 +63,7 @@ def test_a_pipeline_stops_at_a_cancelled_stage_and_continues_when_launched_again
     # The grid keeps its own rate axis; its best cell is trained and evaluated.
     cells = {cell["name"]: cell["overrides"] for cell in sweep("grid").cells()}
     assert {overrides["train.optimizer.lr"] for overrides in cells.values()} == {0.001, 0.01}
-    best = str(pipeline.stage_records()["grid"]["found"]).split()[1].rstrip(",")
+    best = str(pipeline.stage_records()["grid"].result).split()[1].rstrip(",")
     trained = config_of(sweep("train").runs()[0])
     assert trained.train.optimizer.lr == cells[best]["train.optimizer.lr"] != suggestion
     assert trained.model.num_modules == cells[best]["model.num_modules"]

@@ -138,7 +138,7 @@ def test_a_name_is_one_of_the_folder_of_profiles(name: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("place", ["site.yaml", "run/site.yaml", "code/abc/configs/clusters/site.yaml", "link"])
-@pytest.mark.parametrize("marker", ["sweep.yaml", "chain.yaml"])
+@pytest.mark.parametrize("marker", ["sweep.yaml", "pipeline.yaml"])
 def test_no_profile_is_taken_from_a_run_directory(tmp_path: Path, place: str, marker: str) -> None:
     sweep = tmp_path / "runs" / "grid_1"
     path = sweep / ("site.yaml" if place == "link" else place)

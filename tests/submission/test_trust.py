@@ -16,6 +16,7 @@ from src.config.schema import Config
 from src.requests import grid_request
 from src.runs.rundir import SweepDir
 from src.runs.sweeps import open_sweep, sweeps
+from tests.conftest import asked
 from tests.fork_server import fork_python
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
@@ -86,7 +87,7 @@ def test_a_pipeline_of_another_user_is_not_continued(small: Callable[..., Config
     config = small()
     path = tmp_path / "small.yaml"
     path.write_text(yaml_file.dump_yaml(config.to_dict()))
-    pipeline = make_pipeline({"config": config.to_dict(), "options": {"lr_factors": []}}, fresh=False)
+    pipeline = make_pipeline(asked(config), fresh=False)
     pipeline.use_profile("local", Profile(executor="local"))
     give_away(pipeline.profile_file)
     for words in (["--config", str(path)], ["--advance", str(pipeline.path)]):

@@ -18,7 +18,7 @@ _NEVER_CUT = ("run", "state", "step", "val/accuracy")
 _BY_IMPORTANCE = (
     *_NEVER_CUT,
     *("val/loss", "split", "accuracy", "loss", "valley", "steepest"),
-    *("found", "error", "environment", "time left", "waits for"),
+    *("result", "error", "environment", "time left", "waits for"),
 )
 # Shown only if all others fit.
 _LEAST_IMPORTANT = ("causes", "attempts", "job", "images_per_s", "train_s", "steps")
