@@ -45,7 +45,7 @@ $(STAMP):
 	@rm -f $(VENV)/.ready-*; touch $@
 
 demo: $(READY) ## run a complete experiment on generated images: checks, LR sweep, grid, training, evaluation, report (under 2 minutes on 2 cores)
-	@$(PY) -m hpc.demo --config $(or $(CONFIG),configs/demo.yaml) --cluster $(or $(CLUSTER),demo) $(SETS)
+	@$(PY) -m src.demo --config $(or $(CONFIG),configs/demo.yaml) --cluster $(or $(CLUSTER),demo) $(SETS)
 
 check: $(READY) ## check format, lint and types, and run the tests
 	@$(VENV)/bin/ruff format --check .

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from src.cli import ConfigOption, SetOption, run_command
-from src.errors import RunError
-from src.runs.rundir import SweepDir
+from relay.cli import ConfigOption, SetOption, run_command
+from relay.errors import RunError
+from relay.runs.rundir import SweepDir
 
 if TYPE_CHECKING:
-    from src.config.sections import Paths
-    from src.results.tables.ranking import Direction
-    from src.results.tables.view import View
+    from relay.config.sections import Paths
+    from relay.results.tables.ranking import Direction
+    from relay.results.tables.view import View
 
 
 def main(
@@ -58,8 +58,8 @@ def main(
 
     The best runs come first. The files of a sweep always hold all its rows; the options say what is shown.
     """
-    from src.config.paths import load_paths
-    from src.results.tables.view import View
+    from relay.config.paths import load_paths
+    from relay.results.tables.view import View
 
     if as_json and out:
         raise RunError("--json writes no file, so it cannot be combined with --out; leave one of them out")
@@ -74,8 +74,8 @@ def main(
 
 
 def _named(names: Sequence[str] | None, runs_dir: Path) -> list[SweepDir | Path]:
-    from src.runs.names import find_named
-    from src.runs.sweeps import sweeps, with_whole_manifests
+    from relay.runs.names import find_named
+    from relay.runs.sweeps import sweeps, with_whole_manifests
 
     for name in names or ():
         # A sweep may be given by its folder, too; other names have no slash.
@@ -104,8 +104,8 @@ def _show(
     as_json: bool,
 ) -> None:
     from hpc.submission.outcome import show_outcome
-    from src.results.collection import answer_of_logs, answer_of_sweep, collect_into, curves_of_sweep
-    from src.results.output import answer_json
+    from relay.results.collection import answer_of_logs, answer_of_sweep, collect_into, curves_of_sweep
+    from relay.results.output import answer_json
 
     artifacts = paths.artifacts
     if isinstance(source, SweepDir) and not (as_json or out or metric):

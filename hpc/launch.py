@@ -6,7 +6,7 @@ It runs on the login node, where users share a few cores: each command imports w
 from __future__ import annotations
 
 from hpc.commands import manage, submit
-from src.cli import make_app, run_app
+from relay.cli import make_app, run_app
 
 app = make_app(no_args_is_help=True, help="Submit runs to a cluster, watch them, and stop or retry them.")
 # Without a name, their commands become commands of this app.

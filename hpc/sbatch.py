@@ -12,8 +12,8 @@ from pathlib import Path
 
 from hpc import slurm
 from hpc.slurm_command import WAITS_S, BusyError, retry, run_slurm_once
-from src.errors import ClusterError
-from src.log import log
+from relay.errors import ClusterError
+from relay.log import log
 
 # sbatch(1), with and without --parsable. With several clusters, it also names the one that it chose.
 _ANSWER = re.compile(r"^(?:Submitted batch job )?(?P<job>\d+)(?:(?:;| on cluster )(?P<cluster>\S+))?\s*$", re.M)

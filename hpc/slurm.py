@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 from hpc.slurm_command import ARGUMENT_BYTES, PATIENT_WAITS_S, WAITS_S, run_slurm
-from src.errors import ClusterError
+from relay.errors import ClusterError
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from src import hints
-from src.errors import ClusterError
-from src.log import log
+from relay import hints
+from relay.errors import ClusterError
+from relay.log import log
 
 # A busy controller may need a minute to answer squeue.
 _TIMEOUT_S = 180

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from jobs import PIPELINE, WORKS, usual_request
-from src.errors import RunError
-from src.runs.work import Work
+from relay.errors import RunError
+from relay.work import Work
 
 __all__ = ["PIPELINE", "WORKS", "find_work", "usual_request", "work_of"]
 

@@ -9,7 +9,7 @@ from jobs.grid import GRID
 from jobs.lr_sweep import LR_SWEEP
 from jobs.pipeline import PIPELINE
 from jobs.train import TRAIN, usual_request
-from src.runs.work import Work
+from relay.work import Work
 
 __all__ = ["PIPELINE", "WORKS", "usual_request"]
 

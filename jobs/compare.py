@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from jobs.grid import execute
 from jobs.images import DECIDING, load, preload
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import Request
-from src.runs.work import Work
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import Request
+from relay.work import Work
 
 if TYPE_CHECKING:
-    from src.config.sections import Paths
-    from src.results.answer import Answer
+    from relay.config.sections import Paths
+    from relay.results.answer import Answer
 
 
 def request(config: str, set_: Sequence[str]) -> Request | Callable[[], None]:

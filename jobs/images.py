@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from src import hints
-from src.cli import overrides_of
-from src.errors import ConfigError
+from relay import hints
+from relay.cli import overrides_of
+from relay.errors import ConfigError
 
 if TYPE_CHECKING:
     from src.config.schema import Config

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.images import load
-from src.errors import RunError
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import Request
-from src.runs.work import Stage, Stages
+from relay.errors import RunError
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import Request
+from relay.work import Stage, Stages
 
 if TYPE_CHECKING:
     from src.config.schema import Config
@@ -118,23 +118,23 @@ def _suggested_rate(sweep: SweepDir) -> float:
 
 
 def _found_rates(sweep: SweepDir) -> str:
-    from src.results.tables.table import read_table
-    from src.results.tables.terminal import show_value
+    from relay.results.tables.table import read_table
+    from relay.results.tables.terminal import show_value
 
     return "valley " + ", ".join(show_value(row.get("valley")) or "none" for row in read_table(sweep).rows)
 
 
 def _found_best_cell(sweep: SweepDir) -> str:
+    from relay.results.tables.terminal import show_value
     from src.requests import best_cell
-    from src.results.tables.terminal import show_value
 
     best = best_cell(sweep, unfinished=True)
     return f"best {best.row['run']}, {best.select.column} {show_value(best.setting.mean)}" if best else _NOTHING
 
 
 def _found_training(sweep: SweepDir) -> str:
-    from src.results.tables.table import read_table
-    from src.results.tables.terminal import show_value
+    from relay.results.tables.table import read_table
+    from relay.results.tables.terminal import show_value
 
     table = read_table(sweep)
     best, column = table.best(), table.select.column
@@ -142,8 +142,8 @@ def _found_training(sweep: SweepDir) -> str:
 
 
 def _found_evaluation(sweep: SweepDir) -> str:
-    from src.results.tables.table import read_table
-    from src.results.tables.terminal import show_value
+    from relay.results.tables.table import read_table
+    from relay.results.tables.terminal import show_value
 
     row = read_table(sweep).rows[0]
     loss = show_value(row["loss"]) or "not finite"

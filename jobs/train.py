@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.images import DECIDING, UnfinishedOption, check_unfinished, load, preload
-from src.log import log
-from src.progress import Reporter, StopCheck
-from src.runs.attempts import Outcome
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import Request
-from src.runs.work import Work
+from relay.log import log
+from relay.progress import Reporter, StopCheck
+from relay.runs.attempts import Outcome
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import Request
+from relay.work import Work
 
 if TYPE_CHECKING:
-    from src.config.sections import Paths
-    from src.results.answer import Answer
+    from relay.config.sections import Paths
+    from relay.results.answer import Answer
 
 
 def request(

@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # The system's Python, or a checkout before `make setup`: every command would end in a ModuleNotFoundError.
 if importlib.util.find_spec("pydantic") is None:
-    from src.hints import without_packages
+    from relay.hints import without_packages
 
     print(without_packages(), file=sys.stderr)
     sys.exit(2)

@@ -13,19 +13,19 @@ from typing import Any
 
 from filelock import FileLock
 
-from src.config import yaml_file
+from relay.config import yaml_file
+from relay.config.sections import Paths, Select
+from relay.errors import RelayError, RunError
+from relay.files import read_json, replace_file
+from relay.log import log
+from relay.runs import records
+from relay.runs.exports import created, export_bytes
+from relay.runs.planned import planned_row
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import sweeps, with_whole_manifests
 from src.config.keys import TRAINING, content_key
 from src.config.loading import config_of, make_config
 from src.config.schema import Config
-from src.config.sections import Paths, Select
-from src.errors import RelayError, RunError
-from src.files import read_json, replace_file
-from src.log import log
-from src.runs import records
-from src.runs.exports import created, export_bytes
-from src.runs.planned import planned_row
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import sweeps, with_whole_manifests
 
 # The works whose runs are trainings.
 _TRAININGS = ("train", "grid", "compare")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from src.cli import ConfigOption, SetOption, overrides_of, run_command
-from src.log import log
+from relay.cli import ConfigOption, SetOption, overrides_of, run_command
+from relay.log import log
 
 _EXAMPLES = 6
 
@@ -15,13 +15,13 @@ def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -
 
     Prints the answers; writes them as checks.json, and the figures, to artifacts/checks/.
     """
+    from relay.config.yaml_file import json_text
+    from relay.files import replace_file
     from src.artifacts import checks_folder
     from src.checking.figures import draw_class_counts, draw_examples
     from src.checking.sanity import measure
     from src.checking.text import lines_of
     from src.config.loading import load_config
-    from src.config.yaml_file import json_text
-    from src.files import replace_file
 
     loaded = load_config(config, overrides_of(set_))
     folder = checks_folder(loaded, config)

@@ -8,7 +8,7 @@ import typer
 
 from hpc.commands.submit import HereOption, door_of
 from hpc.works import WORKS
-from src.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, run_command
+from relay.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, run_command
 
 
 def main(
@@ -32,10 +32,10 @@ def main(
     if sweep is None:
         door_of(WORKS["compare"])(config=config, set_=set_, here=here, fresh=fresh, new_code=new_code)
         return
+    from relay.results.collection import answer_of_sweep
+    from relay.runs.names import find_named
     from src.config.loading import load_config
     from src.neighbours import show_neighbours
-    from src.results.collection import answer_of_sweep
-    from src.runs.names import find_named
     from src.trainings.showing import show_comparison
 
     loaded = load_config(config, set_ or ())

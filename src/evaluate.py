@@ -12,8 +12,8 @@ import typer
 
 from hpc.commands.submit import door_of
 from hpc.works import WORKS
-from src.cli import run_command
-from src.files import read_json
+from relay.cli import run_command
+from relay.files import read_json
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and everything else on stderr.")]
 _evaluate = door_of(WORKS["evaluate"])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from src import hints
+from relay import hints
+from relay.errors import RunError
+from relay.results.collection import answer_of_sweep
+from relay.runs.exports import export_figure
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import sweeps, with_whole_manifests
 from src.config.schema import Config
-from src.errors import RunError
 from src.requests import best_cell, grid_request
-from src.results.collection import answer_of_sweep
-from src.runs.exports import export_figure
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import sweeps, with_whole_manifests
 from src.trainings.comparison import compare_axes, draw_comparison
 
 

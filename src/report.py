@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from src.cli import ConfigOption, SetOption, overrides_of, run_command
+from relay.cli import ConfigOption, SetOption, overrides_of, run_command
 
 
 def main(
@@ -23,8 +23,8 @@ def main(
     What no run has measured yet is a gap with the command that fills it. Your own comments go into comments.yaml
     beside the report; they are shown at their places and never overwritten.
     """
+    from relay.errors import ConfigError
     from src.config.loading import load_config
-    from src.errors import ConfigError
     from src.reporting.compose import write_report
     from src.reporting.texts import LANGUAGES
 

@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 
-from src.config import yaml_file
+from relay.config import yaml_file
+from relay.files import read_lines
+from relay.log import LEVEL_VARIABLE, start_log
+from relay.runs.rundir import RunDir
 from src.config.loading import make_config
 from src.config.schema import Config
-from src.files import read_lines
-from src.log import LEVEL_VARIABLE, start_log
-from src.runs.rundir import RunDir
 
 # The networks are tiny, and several tests run at a time: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -201,7 +201,7 @@ def final_state(run: RunDir) -> dict[str, Any]:
     """The exact state at the end of a run, and its metric rows and result without times."""
     import torch
 
-    from src.runs.checkpoint_names import list_states
+    from relay.program.state_names import list_states
 
     newest = list_states(run.checkpoints)[0]
     state: dict[str, Any] = torch.load(newest, weights_only=True)

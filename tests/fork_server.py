@@ -39,7 +39,7 @@ WARM = "from tests.fork_server import serve; serve()"
 # is imported.
 LATE = (
     *("matplotlib.figure", "matplotlib.backends.backend_agg", "pandas", "rich.progress", "rich.table", "scipy.stats"),
-    *("typer.core", "src.training.lr_range", "src.results.tables.table", "src.figures"),
+    *("typer.core", "src.training.lr_range", "relay.results.tables.table", "relay.figures"),
     *("hpc.submission.launching", "hpc.submission.local_pool"),
 )
 
@@ -113,9 +113,9 @@ def serve() -> None:
         importlib.import_module(late)
     from hpc.node.fork import import_once
     from hpc.works import WORKS
-    from src.runs.code_snapshot import code_digest
-    from src.runs.environment import cpu_model, package_versions
-    from src.runs.provenance import code_version
+    from relay.runs.code_snapshot import code_digest
+    from relay.runs.environment import cpu_model, package_versions
+    from relay.runs.provenance import code_version
 
     # What a process finds out once. Kills are spread over what differs from run to run.
     for known in (code_digest, code_version, cpu_model, package_versions):
@@ -174,9 +174,9 @@ def _command(request: dict[str, Any]) -> None:
 
 
 def _train(request: dict[str, Any], writing: int) -> None:
-    from src.progress import PlainReporter
-    from src.runs.attempts import attempt
-    from src.runs.rundir import RunDir
+    from relay.progress import PlainReporter
+    from relay.runs.attempts import attempt
+    from relay.runs.rundir import RunDir
     from src.training.trainer import train
 
     # The output would grow the file in which pytest captures it, and the file size limit would kill the process there.

@@ -30,16 +30,16 @@ ON_THE_LOGIN_NODE = (
     "hpc.submission.local_pool",
     "hpc.monitor.status_rows",
     "hpc.aggregate",
-    "hpc.demo",
+    "src.demo",
     "hpc.doctor.page",
     "hpc.pipeline.advance",
     "hpc.node.run_lock",
     "src.train",
     "src.reporting.compose",
     "src.requests",
-    "src.results.tables.table",
+    "relay.results.tables.table",
     "src.data.dataset",
-    "src.runs.kinds",
+    "relay.runs.kinds",
     "jobs",
 )
 MAX_LINES = 300
@@ -131,7 +131,7 @@ def folders() -> frozenset[str]:
 
 
 def folder_of(module: str) -> str:
-    """The innermost folder: `src.results.tables` of `src.results.tables.view`. A module that lies in no folder of its
+    """The innermost folder: `relay.results.tables` of `relay.results.tables.view`. A module that lies in no folder of its
     layer stands for itself.
     """
     return module if module in folders() or module.count(".") < 2 else module.rpartition(".")[0]
@@ -159,7 +159,7 @@ def test_networks_are_named_in_their_folder_only() -> None:
 
 # Tables, statistics and figures are of any metrics: no result is read with the help of what computed it.
 EXPERIMENT = (
-    *("src.config.schema", "src.config.loading", "src.config.validation", "src.runs.kinds", "src.artifacts"),
+    *("src.config.schema", "src.config.loading", "src.config.validation", "relay.runs.kinds", "src.artifacts"),
     *("src.data", "src.models", "src.training", "src.evaluation", "src.trainings", "src.requests", "src.reporting"),
 )
 
@@ -170,7 +170,7 @@ def imported_of(path: Path, names: tuple[str, ...]) -> set[str]:
 
 
 def test_results_know_no_experiment_and_training_no_results() -> None:
-    for folder, above in (("src/results", EXPERIMENT), ("src/training", ("src.results",))):
+    for folder, above in (("relay/results", EXPERIMENT), ("src/training", ("relay.results",))):
         for path in (ROOT / folder).rglob("*.py"):
             assert imported_of(path, above) == set(), path
 
@@ -203,4 +203,4 @@ def test_the_login_node_imports_nothing_heavy() -> None:
 
 
 def test_the_rule_of_the_login_node_can_fail() -> None:
-    assert first_to_import(HEAVY, ("src.files", "src.training.optim")) == {"src.training.optim": ["torch"]}
+    assert first_to_import(HEAVY, ("relay.files", "src.training.optim")) == {"src.training.optim": ["torch"]}

@@ -11,20 +11,20 @@ import pytest
 import torch
 
 from hpc.submission.prepare import prepare_inputs
+from relay.config.yaml_file import dump_yaml
+from relay.errors import CheckpointError
+from relay.progress import PlainReporter
+from relay.results.statements import STATEMENTS
+from relay.runs.attempts import attempt
+from relay.runs.planned import check_as_planned, planned_row
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import open_sweep
+from relay.texts import Texts
 from src.artifacts import better_training, better_training_statements, export_best, replace_best_by
 from src.config.loading import config_of
 from src.config.schema import Config
-from src.config.yaml_file import dump_yaml
-from src.errors import CheckpointError
 from src.evaluation.evaluator import evaluate
-from src.progress import PlainReporter
 from src.requests import evaluation_request, grid_request, train_request
-from src.results.statements import STATEMENTS
-from src.runs.attempts import attempt
-from src.runs.planned import check_as_planned, planned_row
-from src.runs.rundir import RunDir
-from src.runs.sweeps import open_sweep
-from src.texts import Texts
 
 
 @pytest.fixture

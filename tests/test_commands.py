@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 import torch
 
+from relay.program.state_names import newest_step
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import open_sweep, sweeps
 from src.config.loading import load_config
 from src.config.schema import Config
 from src.models.registry import build_model
 from src.requests import grid_request
-from src.runs.checkpoint_names import newest_step
-from src.runs.rundir import RunDir
-from src.runs.sweeps import open_sweep, sweeps
 from tests.conftest import ROOT, assert_same_run, run_python
 from tests.fork_server import fork_python
 from tests.terminal import Terminal

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from relay.config.yaml_file import dump_yaml
+from relay.log import log
+from relay.results.tables.table_files import csv_text, write_rows
+from relay.runs.sweeps import open_sweep
+from relay.text import printable
 from src.config.schema import Config
-from src.config.yaml_file import dump_yaml
-from src.log import log
 from src.requests import grid_request
-from src.results.tables.table_files import csv_text, write_rows
-from src.runs.sweeps import open_sweep
-from src.text import printable
 from tests.conftest import fake, run_python
 from tests.results.tables.test_table import finish
 

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
+from relay.config.yaml_file import dump_yaml
+from relay.errors import RelayError
+from relay.program.states import load_newest
+from relay.progress import PlainReporter
+from relay.runs.attempts import Outcome, attempt
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import open_sweep, sweeps
 from src.config.schema import Config
-from src.config.yaml_file import dump_yaml
-from src.errors import RelayError
-from src.progress import PlainReporter
 from src.requests import grid_request, train_request
-from src.runs.attempts import Outcome, attempt
-from src.runs.rundir import RunDir
-from src.runs.sweeps import open_sweep, sweeps
-from src.training.checkpoint import load_newest
 from src.training.trainer import train
 from tests.conftest import ROOT, assert_same_run, small_config
 from tests.fork_server import fork_python

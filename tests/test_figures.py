@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from src import figures
+from relay import figures
+from relay.errors import RunError
+from relay.figures import PALETTE, Curve, draw_curves, drawing, label_of, new_figure, save_figure
+from relay.log import log
 from src.checking import figures as check_figures
-from src.errors import RunError
 from src.evaluation import figures as evaluation_figures
-from src.figures import PALETTE, Curve, draw_curves, drawing, label_of, new_figure, save_figure
-from src.log import log
 from src.trainings import rates as lr_figures
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from hpc.pipeline.directory import all_pipelines
-from src import hints
-from src.config import yaml_file
+from relay import hints
+from relay.config import yaml_file
+from relay.errors import RunError
+from relay.files import replace_file
+from relay.runs.planning_lock import folder_lock
+from relay.runs.sweeps import open_sweep, sweeps
 from src.config.schema import Config
-from src.errors import RunError
-from src.files import replace_file
-from src.runs.planning_lock import folder_lock
-from src.runs.sweeps import open_sweep, sweeps
 from tests.conftest import ROOT, command_environment, fake, site_path
 from tests.fork_server import fork_python
 from tests.results.tables.test_table import finish

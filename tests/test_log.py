@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hpc.node.task import main
-from src.log import LEVEL_VARIABLE, log, set_verbosity, start_log
+from relay.log import LEVEL_VARIABLE, log, set_verbosity, start_log
 from tests.conftest import ROOT, command_environment, fake, run_python, site_path
 from tests.fork_server import fork_python
 
@@ -105,7 +105,7 @@ def test_a_stream_that_is_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_broken_pipe_stays_quiet() -> None:
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-    code += "from src.cli import run_command\nfrom src.log import log\n"
+    code += "from relay.cli import run_command\nfrom relay.log import log\n"
     code += "def main() -> None:\n    log.info('first')\n    print('answer', flush=True)\n    log.info('last')\n"
     code += "run_command(main)"
     reading, writing = os.pipe()

@@ -8,7 +8,7 @@ import pytest
 
 from hpc import sbatch
 from hpc.slurm_command import BusyError
-from src.errors import ClusterError
+from relay.errors import ClusterError
 from tests.conftest import fake
 
 BUSY = "echo 'error: Socket timed out on send/recv operation' >&2; exit 1"

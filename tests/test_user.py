@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from src.config import yaml_file
+from relay.config import yaml_file
+from relay.user import expanded, home_folder, user_name
 from src.config.schema import Config
-from src.user import expanded, home_folder, user_name
 from tests.conftest import ROOT, fake, site_path
 
 UID = 12345

@@ -9,11 +9,11 @@ import pytest
 
 from hpc.submission.outcome import show_outcome
 from hpc.works import WORKS, work_of
+from relay.errors import ConfigError, RunError
+from relay.results.tables.table import read_table
+from relay.runs.sweeps import open_sweep, with_whole_manifests
 from src.config.schema import Config
-from src.errors import ConfigError, RunError
 from src.requests import grid_request, train_request
-from src.results.tables.table import read_table
-from src.runs.sweeps import open_sweep, with_whole_manifests
 
 
 def test_an_unknown_work_is_refused_with_those_that_are_known() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hpc.commands import ClusterOption, NameArgument, TrustOption
-from src.cli import ConfigOption, NewCodeOption, SetOption, make_app
+from relay.cli import ConfigOption, NewCodeOption, SetOption, make_app
 
 app = make_app()
 _WATCH_EVERY_S = 10.0
@@ -28,7 +28,7 @@ def status(
 ) -> None:
     """Show the state of runs. For a pipeline, show its stages."""
     from hpc.monitor.status import show_status
-    from src.config.paths import load_paths
+    from relay.config.paths import load_paths
 
     show_status(load_paths(config, set_ or ()), name, every_s or (_WATCH_EVERY_S if watch else None))
 
@@ -44,7 +44,7 @@ def logs(
 ) -> None:
     """Print what a run logged, in all its attempts. For a pipeline, print the logs of the jobs that continue it."""
     from hpc.monitor.logs import show_logs
-    from src.config.paths import load_paths
+    from relay.config.paths import load_paths
 
     show_logs(load_paths(config, set_ or ()), name, follow=follow)
 
@@ -57,7 +57,7 @@ def cancel(
 ) -> None:
     """Stop queued and running tasks. Running tasks save first; the command that submitted them continues them."""
     from hpc.monitor.cancel import cancel_runs
-    from src.config.paths import load_paths
+    from relay.config.paths import load_paths
 
     cancel_runs(load_paths(config, set_ or ()), name)
 
@@ -78,9 +78,9 @@ def retry(
 ) -> None:
     """Submit failed runs again and reset their budgets. If you fixed the code, add --new-code."""
     from hpc.monitor.retry import retry as retry_runs
-    from src import hints
-    from src.config.paths import load_paths
-    from src.errors import RunError
+    from relay import hints
+    from relay.config.paths import load_paths
+    from relay.errors import RunError
 
     if not (failed or cause or (name and "/" in name)):
         raise RunError(
@@ -123,6 +123,6 @@ def tensorboard(
 ) -> None:
     """Start TensorBoard on this machine, on all runs or on one sweep, and print how to reach it."""
     from hpc.monitor.tensorboard import show_tensorboard
-    from src.config.paths import load_paths
+    from relay.config.paths import load_paths
 
     show_tensorboard(load_paths(config, set_ or ()), name, port)

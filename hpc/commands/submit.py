@@ -11,9 +11,9 @@ import typer
 
 from hpc.commands import ClusterOption, TrustOption
 from hpc.works import PIPELINE, WORKS
-from src.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, make_app, run_command
-from src.runs.rundir import SweepDir
-from src.runs.work import Work
+from relay.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, make_app, run_command
+from relay.runs.rundir import SweepDir
+from relay.work import Work
 
 app = make_app()
 _T = TypeVar("_T")
@@ -193,7 +193,7 @@ def plan(
     set_: SetOption = None,
 ) -> None:
     """Show what a command would submit. The same as its --dry-run."""
-    from src.errors import RunError
+    from relay.errors import RunError
 
     work = WORKS.get(kind.replace("-", "_"))
     if work is None:

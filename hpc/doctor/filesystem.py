@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.doctor.findings import Line
-from src.files import replace_file, sync_directory
+from relay.files import replace_file, sync_directory
 
 # Prints whether this second process gets the lock of the file: taken, refused, or the error of the system.
 _TRY_LOCK = """

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from src.console import terminal_of
-from src.text import printable
+from relay.console import terminal_of
+from relay.text import printable
 
 Level = Literal["ok", "warning", "problem"]
 _COLOURS: dict[Level, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from src.files import replace_file
+from relay.files import replace_file
 
 POLL_S = 0.1  # how often either side looks for the file that it waits for
 

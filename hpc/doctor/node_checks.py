@@ -7,7 +7,7 @@ from typing import Any
 
 from hpc.doctor.findings import Line
 from hpc.doctor.handshake import ProbeResult
-from src import hints
+from relay import hints
 
 _SLOW_IMPORT_S = 60
 _SLOW_FILES_S = 10

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from hpc.doctor.handshake import POLL_S, Handshake, try_lock
-from src.errors import ClusterError
-from src.files import read_json, replace_file
-from src.user import home_folder
+from relay.errors import ClusterError
+from relay.files import read_json, replace_file
+from relay.user import home_folder
 
 _ACK_TIMEOUT_S = 60.0
 _NETWORK_TIMEOUT_S = 5.0

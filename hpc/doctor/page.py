@@ -19,9 +19,9 @@ from hpc.doctor.site_query import site_lines
 from hpc.submission.forecast import forecast_of
 from hpc.submission.placement import place
 from hpc.submission.profile import Profile
-from src import hints
-from src.errors import ClusterError
-from src.runs.sweeps import Request
+from relay import hints
+from relay.errors import ClusterError
+from relay.runs.sweeps import Request
 
 _NODE_WAIT_S = 60.0
 

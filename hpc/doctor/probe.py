@@ -13,10 +13,10 @@ from hpc.doctor.handshake import POLL_S, Handshake, ProbeResult, open_handshake,
 from hpc.submission.plan import make_plan
 from hpc.submission.profile import Profile
 from hpc.submission.script import python_command, setup_lines, task_environment
-from src.errors import ClusterError
-from src.files import read_json, replace_file
-from src.log import log
-from src.runs.code_snapshot import keep_code
+from relay.errors import ClusterError
+from relay.files import read_json, replace_file
+from relay.log import log
+from relay.runs.code_snapshot import keep_code
 
 _TIME_MIN = 4  # a short limit lets the backfill scheduler place the task in a gap
 _REPORT_TIMEOUT_S = 180.0

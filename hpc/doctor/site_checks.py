@@ -8,7 +8,7 @@ from hpc.doctor.findings import Line
 from hpc.doctor.site_facts import NodeGroup, Partition, Qos, Settings
 from hpc.submission.forecast import LEAD_MARGIN_S
 from hpc.submission.profile import Profile
-from src.text import shortlist
+from relay.text import shortlist
 
 # The time that a save is assumed to take until one has been measured: little for a busy shared file system.
 _SHORT_S = 10

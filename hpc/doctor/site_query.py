@@ -43,9 +43,9 @@ from hpc.slurm_command import run_slurm
 from hpc.submission.plan import make_plan
 from hpc.submission.profile import Profile
 from hpc.submission.site import choose_gres
-from src.errors import ClusterError
-from src.runs.code_snapshot import PROJECT_ROOT
-from src.user import user_name
+from relay.errors import ClusterError
+from relay.runs.code_snapshot import PROJECT_ROOT
+from relay.user import user_name
 
 # One retry for a busy controller, and no more: if it is down, the page should still appear soon.
 _WAITS_S = (1.0,)

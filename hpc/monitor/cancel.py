@@ -11,15 +11,15 @@ from hpc.pipeline.names import find_pipeline, resolve_stage_name
 from hpc.pipeline.stage_job import cancel_stage_jobs
 from hpc.submission.plan import is_job_of
 from hpc.submission.submissions import queues_of, submissions
-from src.config.sections import Paths
-from src.errors import RunError
-from src.files import read_json
-from src.log import log
-from src.runs import records
-from src.runs.names import find_named, print_names
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import sweeps, with_whole_manifests
-from src.text import counted
+from relay.config.sections import Paths
+from relay.errors import RunError
+from relay.files import read_json
+from relay.log import log
+from relay.runs import records
+from relay.runs.names import find_named, print_names
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import sweeps, with_whole_manifests
+from relay.text import counted
 
 # A sweep, and one run of it; None for all its runs.
 Selection = tuple[SweepDir, RunDir | None]

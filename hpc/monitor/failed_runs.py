@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from hpc.recovery.reconcile import RunsByState, classify_runs, last_cause
 from hpc.submission.submissions import in_queue
-from src import hints
-from src.config.messages import nearest
-from src.errors import RunError
-from src.runs.causes import CAUSES
-from src.runs.rundir import RunDir, SweepDir
+from relay import hints
+from relay.config.messages import nearest
+from relay.errors import RunError
+from relay.runs.causes import CAUSES
+from relay.runs.rundir import RunDir, SweepDir
 
 
 def failed_runs(sweep: SweepDir, only: RunDir | None, cause: str | None, *, on_slurm: bool) -> list[RunDir]:

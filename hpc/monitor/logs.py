@@ -8,13 +8,13 @@ from pathlib import Path
 
 from hpc.pipeline.names import find_pipeline, resolve_stage_name
 from hpc.pipeline.overview import show_pipeline_log
-from src import hints
-from src.config.sections import Paths
-from src.errors import RunError
-from src.runs.attempt import last_attempt
-from src.runs.causes import REQUEUED_AFTER
-from src.runs.names import find_named
-from src.runs.rundir import RunDir, SweepDir
+from relay import hints
+from relay.config.sections import Paths
+from relay.errors import RunError
+from relay.runs.attempt import last_attempt
+from relay.runs.causes import REQUEUED_AFTER
+from relay.runs.names import find_named
+from relay.runs.rundir import RunDir, SweepDir
 
 _ERROR_CHARACTERS = 160
 

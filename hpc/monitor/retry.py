@@ -14,12 +14,12 @@ from hpc.submission.prepare import choose_code
 from hpc.submission.site import ask_site
 from hpc.submission.trust import check_sweep
 from hpc.works import work_of
-from src import hints
-from src.config.paths import paths_of
-from src.config.sections import Paths
-from src.runs.names import find_named, print_names
-from src.runs.rundir import RunDir, SweepDir
-from src.text import counted
+from relay import hints
+from relay.config.paths import paths_of
+from relay.config.sections import Paths
+from relay.runs.names import find_named, print_names
+from relay.runs.rundir import RunDir, SweepDir
+from relay.text import counted
 
 
 def retry(paths: Paths, name: str | None, cluster: str | None, cause: str | None, *, new_code: bool = False) -> None:

@@ -11,12 +11,12 @@ from hpc.monitor.status_query import query_status
 from hpc.monitor.status_rows import FINISHED, SweepStatus
 from hpc.pipeline.names import find_pipeline, list_other_names, resolve_stage_name
 from hpc.pipeline.overview import watch_pipeline
-from src import hints
-from src.config.sections import Paths
-from src.results.tables.terminal import print_rows, table_console, table_of
-from src.runs.names import find_named
-from src.runs.rundir import SweepDir
-from src.text import printable
+from relay import hints
+from relay.config.sections import Paths
+from relay.results.tables.terminal import print_rows, table_console, table_of
+from relay.runs.names import find_named
+from relay.runs.rundir import SweepDir
+from relay.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, Group

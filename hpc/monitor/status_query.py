@@ -9,11 +9,11 @@ from hpc import slurm
 from hpc.monitor.logs import last_line
 from hpc.monitor.status_rows import FINISHED, RunStatus, SweepStatus, sweep_status
 from hpc.submission.submissions import last_tasks, queues_of, submissions
-from src.errors import ClusterError
-from src.log import log
-from src.runs.attempt import Attempts, last_attempt
-from src.runs.causes import REQUEUED_AFTER
-from src.runs.rundir import SweepDir
+from relay.errors import ClusterError
+from relay.log import log
+from relay.runs.attempt import Attempts, last_attempt
+from relay.runs.causes import REQUEUED_AFTER
+from relay.runs.rundir import SweepDir
 
 _NO_LOG = "no log: the task was cancelled before it started, or its log folder was moved, deleted or full"
 

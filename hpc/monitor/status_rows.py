@@ -16,16 +16,16 @@ from hpc.recovery.diagnosis import ends_of, infer_end_cause
 from hpc.recovery.reconcile import blocked_by_cause
 from hpc.slurm import Queue, QueuedJob, phase
 from hpc.submission.forecast import show_hours
-from src import hints
-from src.errors import RunError
-from src.results.tables.table import state_of_run
-from src.runs.attempt import Attempts, causes_of, last_attempt, total_steps_of, unfinished_attempt, wasted_s
-from src.runs.attempts import last_activity, reached_step
-from src.runs.causes import Blocked, damaged, why_blocked
-from src.runs.environment import Environment, environments_of, resumed_under
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.slice_time import slice_time
-from src.text import counted
+from relay import hints
+from relay.errors import RunError
+from relay.results.tables.table import state_of_run
+from relay.runs.attempt import Attempts, causes_of, last_attempt, total_steps_of, unfinished_attempt, wasted_s
+from relay.runs.attempts import last_activity, reached_step
+from relay.runs.causes import Blocked, damaged, why_blocked
+from relay.runs.environment import Environment, environments_of, resumed_under
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.slice_time import slice_time
+from relay.text import counted
 
 FINISHED = ("done", "diverged")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from hpc.pipeline.names import resolve_stage_name
-from src.config.sections import Paths
-from src.errors import RunError
-from src.runs.names import find_named
-from src.user import user_name
+from relay.config.sections import Paths
+from relay.errors import RunError
+from relay.runs.names import find_named
+from relay.user import user_name
 
 
 def show_tensorboard(paths: Paths, name: str | None, port: int | None) -> None:

@@ -12,14 +12,14 @@ from hpc.node.run_lock import wait_for_run_lock
 from hpc.recovery.diagnosis import LOCAL_JOB, StopRequest, ends_of, infer_end_cause, own_job_id, restart_count
 from hpc.slurm_command import WAITS_S
 from hpc.works import work_of
-from src import hints
-from src.errors import RelayError, TakenOverError
-from src.log import log
-from src.progress import Reporter, StopCheck
-from src.runs.attempt import Attempt
-from src.runs.attempts import AttemptHooks, EndCause, Outcome, attempt
-from src.runs.causes import check_allowed
-from src.runs.rundir import RunDir
+from relay import hints
+from relay.errors import RelayError, TakenOverError
+from relay.log import log
+from relay.progress import Reporter, StopCheck
+from relay.runs.attempt import Attempt
+from relay.runs.attempts import AttemptHooks, EndCause, Outcome, attempt
+from relay.runs.causes import check_allowed
+from relay.runs.rundir import RunDir
 
 
 def execute_run(run: RunDir, stop: StopRequest, reporter: Reporter, at_once: int = 1) -> str:
@@ -87,7 +87,7 @@ class TaskHooks(AttemptHooks):
         return {**job, "slice": os.environ.get("RELAY_SLICE") or None, **shared}
 
     def check_allowed(self, run: RunDir) -> None:
-        """Raises RunError if the budgets of src/runs/causes.py are used up."""
+        """Raises RunError if the budgets of relay/runs/causes.py are used up."""
         check_allowed(run.label, run.attempts())
 
     def cause_of_stop(self) -> str:

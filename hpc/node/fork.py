@@ -23,13 +23,13 @@ from typing import Any
 
 from hpc.recovery.diagnosis import StopRequest
 from hpc.works import work_of
-from src.errors import RelayError
-from src.log import log
-from src.runs import records
-from src.runs.attempt import unfinished_attempt
-from src.runs.attempts import close_orphaned_attempt
-from src.runs.rundir import RunDir
-from src.runs.work import Work
+from relay.errors import RelayError
+from relay.log import log
+from relay.runs import records
+from relay.runs.attempt import unfinished_attempt
+from relay.runs.attempts import close_orphaned_attempt
+from relay.runs.rundir import RunDir
+from relay.work import Work
 
 POLL_S = 0.02
 _LOCK_WAIT_S = 5.0

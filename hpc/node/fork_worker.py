@@ -22,8 +22,8 @@ from hpc.node.fork import POLL_S, fork, import_once
 from hpc.node.task import execute_runs
 from hpc.recovery.diagnosis import LOCAL_JOB
 from hpc.works import work_of
-from src.log import start_log
-from src.runs.rundir import RunDir
+from relay.log import start_log
+from relay.runs.rundir import RunDir
 
 _FORWARDED = (signal.SIGTERM, signal.SIGUSR2)
 

@@ -6,8 +6,8 @@ import os
 import re
 import socket
 
-from src import hints
-from src.errors import ClusterError
+from relay import hints
+from relay.errors import ClusterError
 
 # A MIG instance reports less memory than its name says: 10.75 GiB for 1g.12gb, 9.5 GiB for 1g.10gb.
 _LEAST_SHARE, _MOST_SHARE = 0.75, 1.1

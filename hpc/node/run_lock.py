@@ -15,13 +15,13 @@ from typing import Literal
 
 from hpc import slurm
 from hpc.recovery.diagnosis import is_another_job, own_job_id
-from src.errors import ClusterError
-from src.log import log
-from src.progress import StopCheck
-from src.runs.attempt import unfinished_attempt
-from src.runs.attempts import last_activity
-from src.runs.ownership import SILENCE_S
-from src.runs.rundir import RunDir
+from relay.errors import ClusterError
+from relay.log import log
+from relay.progress import StopCheck
+from relay.runs.attempt import unfinished_attempt
+from relay.runs.attempts import last_activity
+from relay.runs.ownership import SILENCE_S
+from relay.runs.rundir import RunDir
 
 _POLL_S = 1.0
 # Seconds between two queries to the controller, and between two lines of the log.

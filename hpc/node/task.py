@@ -19,13 +19,13 @@ from hpc import slurm
 from hpc.node.execution import execute_run
 from hpc.node.fork import Forks
 from hpc.recovery.diagnosis import StopRequest, own_job_id
-from src import hints
-from src.errors import ClusterError
-from src.log import log, start_log
-from src.progress import PlainReporter
-from src.runs.attempt import last_attempt
-from src.runs.causes import REQUEUED_AFTER, STOPPED_BY_USER, why_blocked
-from src.runs.rundir import RunDir
+from relay import hints
+from relay.errors import ClusterError
+from relay.log import log, start_log
+from relay.progress import PlainReporter
+from relay.runs.attempt import last_attempt
+from relay.runs.causes import REQUEUED_AFTER, STOPPED_BY_USER, why_blocked
+from relay.runs.rundir import RunDir
 
 
 def main(tasks_file: Path) -> None:

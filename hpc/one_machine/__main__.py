@@ -15,7 +15,7 @@ import typer
 from hpc.one_machine import cluster, packages
 from hpc.one_machine.build import ClusterSpec
 from hpc.one_machine.records import own_name
-from src.cli import make_app, run_app
+from relay.cli import make_app, run_app
 
 app = make_app(no_args_is_help=True, help="A real SLURM on one machine.")
 NameOption = Annotated[str, typer.Option("--name", help="The cluster's name; by default this clone's own.")]

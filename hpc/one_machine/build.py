@@ -24,8 +24,8 @@ from hpc.one_machine.settings import (
     slurm_conf_text,
     slurmdbd_conf_text,
 )
-from src.errors import ClusterError
-from src.log import log
+from relay.errors import ClusterError
+from relay.log import log
 
 # Below the ephemeral ports, which Linux takes for outgoing connections (net.ipv4.ip_local_port_range: 32768 and up).
 PORTS = range(20000, 32000)

@@ -18,9 +18,9 @@ from hpc.one_machine.records import (
     read_record,
     write_record,
 )
-from src import hints
-from src.errors import ClusterError
-from src.log import log
+from relay import hints
+from relay.errors import ClusterError
+from relay.log import log
 
 OUTAGE_TIMEOUT_S = 60.0  # a daemon that continues later needs time to save its state
 

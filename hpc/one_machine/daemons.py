@@ -13,8 +13,8 @@ from pathlib import Path
 from hpc.one_machine.machine import OneMachine
 from hpc.one_machine.packages import SYSTEM_PATH, find_program
 from hpc.one_machine.processes import POLL_S, Process, descendants, job_processes, living, start_ticks, stop
-from src.errors import ClusterError
-from src.log import log
+from relay.errors import ClusterError
+from relay.log import log
 
 READY_TIMEOUT_S = 90.0
 # Then SIGKILL. slurmctld takes 15 s if a job is just ending, to save a state that is deleted anyway.

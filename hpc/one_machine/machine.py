@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.errors import ClusterError
+from relay.errors import ClusterError
 
 UNIX_SOCKET_LIMIT = 107
 """The longest path of a unix socket in bytes: `sun_path` has 108, and the last one is zero (unix(7))."""

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from hpc.one_machine.machine import OneMachine
-from src.errors import ClusterError
+from relay.errors import ClusterError
 
 HIERARCHY = Path("/sys/fs/cgroup/memory")
 _REMOVE_TIMEOUT_S = 5.0

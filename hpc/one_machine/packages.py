@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from src import hints
-from src.errors import ClusterError
-from src.log import log
+from relay import hints
+from relay.errors import ClusterError
+from relay.log import log
 
 PACKAGES = (
     "slurmctld",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.one_machine.machine import OneMachine
-from src.errors import ClusterError
+from relay.errors import ClusterError
 
 KILL_TIMEOUT_S = 15.0
 POLL_S = 0.05

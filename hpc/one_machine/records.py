@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 
 from hpc.one_machine.machine import OneMachine, Ports
 from hpc.one_machine.processes import Process
-from src import hints
-from src.errors import ClusterError
-from src.log import log
+from relay import hints
+from relay.errors import ClusterError
+from relay.log import log
 
 
 @dataclasses.dataclass

@@ -16,9 +16,9 @@ from hpc.slurm_command import retry
 from hpc.submission.profile import read_profile
 from hpc.submission.site import ask_site
 from hpc.submission.trust import check_folder
-from src import hints
-from src.errors import RelayError, RunError
-from src.runs.planning_lock import folder_lock
+from relay import hints
+from relay.errors import RelayError, RunError
+from relay.runs.planning_lock import folder_lock
 
 # A question to a controller that is away takes half a minute by itself (slurm_command.WAITS_S), so these retries need
 # no wait in between: together they take ten minutes.

@@ -19,19 +19,19 @@ from typing import Any
 from hpc.submission.plan import is_job_of
 from hpc.submission.profile import Profile
 from hpc.works import PIPELINE
-from src import hints
-from src.config import yaml_file
-from src.config.paths import paths_of
-from src.config.sections import Paths
-from src.errors import RelayError, RunError
-from src.files import append_lines, read_lines, replace_file
-from src.log import warn_once
-from src.runs import records
-from src.runs.code_snapshot import keep_code, new_code_hint, snapshot_problem
-from src.runs.numbering import next_number
-from src.runs.planning_lock import folder_lock
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import Request
+from relay import hints
+from relay.config import yaml_file
+from relay.config.paths import paths_of
+from relay.config.sections import Paths
+from relay.errors import RelayError, RunError
+from relay.files import append_lines, read_lines, replace_file
+from relay.log import warn_once
+from relay.runs import records
+from relay.runs.code_snapshot import keep_code, new_code_hint, snapshot_problem
+from relay.runs.numbering import next_number
+from relay.runs.planning_lock import folder_lock
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import Request
 
 STAGES = PIPELINE.names
 

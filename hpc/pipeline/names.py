@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpc.pipeline.directory import STAGES, Pipeline, all_pipelines
-from src import hints
-from src.errors import RunError
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import sweeps
-from src.text import shortlist
+from relay import hints
+from relay.errors import RunError
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import sweeps
+from relay.text import shortlist
 
 
 def find_pipeline(runs_dir: Path, name: str | None) -> Pipeline | None:

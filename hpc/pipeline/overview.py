@@ -9,11 +9,11 @@ from collections import Counter
 from hpc import slurm
 from hpc.pipeline.directory import STAGES, Pipeline, StageRecord
 from hpc.submission.submissions import in_queue, submissions
-from src import hints
-from src.errors import ClusterError, RunError
-from src.log import log
-from src.results.tables.terminal import print_rows
-from src.runs.planning_lock import is_folder_locked
+from relay import hints
+from relay.errors import ClusterError, RunError
+from relay.log import log
+from relay.results.tables.terminal import print_rows
+from relay.runs.planning_lock import is_folder_locked
 
 
 def show_pipeline(pipeline: Pipeline) -> bool:

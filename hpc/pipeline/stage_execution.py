@@ -13,8 +13,8 @@ from hpc.submission.profile import Profile
 from hpc.submission.site import SiteLimits
 from hpc.submission.submissions import in_queue
 from hpc.works import PIPELINE, work_of
-from src import hints
-from src.errors import RunError
+from relay import hints
+from relay.errors import RunError
 
 
 def advance_stage(

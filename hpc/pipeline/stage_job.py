@@ -13,10 +13,10 @@ from hpc.submission.profile import Profile
 from hpc.submission.script import script_text, setup_lines
 from hpc.submission.submit import show_in_logs
 from hpc.submission.trust import trust_option
-from src import hints
-from src.errors import ClusterError
-from src.files import replace_file
-from src.log import log
+from relay import hints
+from relay.errors import ClusterError
+from relay.files import replace_file
+from relay.log import log
 
 
 def submit_stage_job(pipeline: Pipeline, stage: str, queued_tasks: set[str], profile: Profile) -> None:

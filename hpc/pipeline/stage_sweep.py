@@ -8,11 +8,11 @@ from hpc.slurm import Queue
 from hpc.submission.prepare import prepare_inputs
 from hpc.submission.submissions import submissions
 from hpc.submission.trust import check_sweep
-from src import hints
-from src.errors import RunError
-from src.runs.causes import STOPPED_BY_USER
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import Request, check_same_inputs, open_sweep
+from relay import hints
+from relay.errors import RunError
+from relay.runs.causes import STOPPED_BY_USER
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import Request, check_same_inputs, open_sweep
 
 
 def open_stage_sweep(pipeline: Pipeline, stage: str, request: Request) -> SweepDir:

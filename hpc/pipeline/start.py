@@ -13,9 +13,9 @@ from hpc.submission.prepare import prepare_inputs
 from hpc.submission.site import check_job_folder
 from hpc.submission.trust import check_folder, check_sweep
 from hpc.works import PIPELINE, work_of
-from src.runs.code_snapshot import change_since, new_code_hint
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import Request, find_sweep
+from relay.runs.code_snapshot import change_since, new_code_hint
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import Request, find_sweep
 
 
 def start_pipeline(

@@ -12,9 +12,9 @@ from types import FrameType
 
 from hpc import slurm
 from hpc.slurm_command import PATIENT_WAITS_S, BusyError, retry
-from src.errors import ClusterError
-from src.log import log
-from src.runs.attempt import Attempt, Attempts
+from relay.errors import ClusterError
+from relay.log import log
+from relay.runs.attempt import Attempt, Attempts
 
 # States in accounting that explain why a process was killed before it could record its own end.
 _LOSSES = {"NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT", "PREEMPTED", "REQUEUED", "CANCELLED", "BOOT_FAIL", "DEADLINE"}

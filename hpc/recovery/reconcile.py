@@ -6,13 +6,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from hpc.recovery.diagnosis import ends_of, infer_end_cause
-from src import hints
-from src.errors import RelayError, RunError
-from src.runs.attempt import last_attempt, unfinished_attempt
-from src.runs.attempts import close_orphaned_attempt
-from src.runs.causes import STOPPED_BY_USER, Blocked, damaged, why_blocked
-from src.runs.planned import restore_config
-from src.runs.rundir import RunDir, SweepDir
+from relay import hints
+from relay.errors import RelayError, RunError
+from relay.runs.attempt import last_attempt, unfinished_attempt
+from relay.runs.attempts import close_orphaned_attempt
+from relay.runs.causes import STOPPED_BY_USER, Blocked, damaged, why_blocked
+from relay.runs.planned import restore_config
+from relay.runs.rundir import RunDir, SweepDir
 
 _SHOWN = 20
 

@@ -11,12 +11,12 @@ from hpc.submission.queue_cleanup import clean_queue
 from hpc.submission.site import SiteLimits
 from hpc.submission.submissions import refuse_unseen
 from hpc.submission.submit import show_in_logs, submit_runs
-from src import hints
-from src.config.sections import Paths
-from src.runs.code_snapshot import sweep_code
-from src.runs.planning_lock import folder_lock
-from src.runs.rundir import SweepDir
-from src.text import counted
+from relay import hints
+from relay.config.sections import Paths
+from relay.runs.code_snapshot import sweep_code
+from relay.runs.planning_lock import folder_lock
+from relay.runs.rundir import SweepDir
+from relay.text import counted
 
 
 def submit_missing(

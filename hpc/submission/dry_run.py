@@ -9,11 +9,11 @@ from hpc.submission.prepare import code_to_use
 from hpc.submission.profile import Profile
 from hpc.submission.site import SiteLimits, choose_gres
 from hpc.submission.submissions import in_queue, next_number
-from src.errors import ClusterError
-from src.log import log
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import Request
-from src.text import counted
+from relay.errors import ClusterError
+from relay.log import log
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import Request
+from relay.text import counted
 
 
 def print_plan(request: Request, existing: SweepDir | None, placement: Placement, *, new_code: bool) -> None:

@@ -8,8 +8,8 @@ from hpc.submission.arrays import submit_missing
 from hpc.submission.local_run import run_in_pool
 from hpc.submission.profile import Profile
 from hpc.submission.site import SiteLimits
-from src.config.sections import Paths
-from src.runs.rundir import SweepDir
+from relay.config.sections import Paths
+from relay.runs.rundir import SweepDir
 
 
 def execute(

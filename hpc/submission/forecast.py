@@ -11,13 +11,13 @@ from pathlib import Path
 from statistics import fmean
 
 from hpc.submission.profile import Profile
-from src.errors import RunError
-from src.log import log
-from src.runs.attempt import Attempts, total_steps_of
-from src.runs.cells import Cell
-from src.runs.memory import most_memory
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import Request, sweeps, with_whole_manifests
+from relay.errors import RunError
+from relay.log import log
+from relay.runs.attempt import Attempts, total_steps_of
+from relay.runs.cells import Cell
+from relay.runs.memory import most_memory
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import Request, sweeps, with_whole_manifests
 
 # How many of the newest runs of each cost key are read: status and launch must stay fast in a directory of thousands.
 _ENOUGH = 20
@@ -28,7 +28,7 @@ LEAD_MARGIN_S = 60
 @dataclass(frozen=True)
 class EarlierRun:
     """What one earlier run took: seconds on the slice per unit of work, and its longest checkpoint in seconds; None if
-    unknown. `memory` has its peaks, as src/runs/memory.py measures them.
+    unknown. `memory` has its peaks, as relay/runs/memory.py measures them.
     """
 
     seconds_per_unit: float | None

@@ -6,22 +6,22 @@ import sys
 import traceback
 
 from hpc.submission.stop_signals import stop_on_signal
-from src import hints
-from src.cli import EXIT_STOPPED
-from src.errors import RelayError, RunError
-from src.log import log
-from src.progress import Reporter, StopCheck, make_reporter
-from src.runs.attempts import AttemptHooks, Execute, Outcome, attempt
-from src.runs.causes import check_allowed
-from src.runs.code_snapshot import code_digest, keep_code, new_code_hint
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.work import Work
+from relay import hints
+from relay.cli import EXIT_STOPPED
+from relay.errors import RelayError, RunError
+from relay.log import log
+from relay.progress import Reporter, StopCheck, make_reporter
+from relay.runs.attempts import AttemptHooks, Execute, Outcome, attempt
+from relay.runs.causes import check_allowed
+from relay.runs.code_snapshot import code_digest, keep_code, new_code_hint
+from relay.runs.rundir import RunDir, SweepDir
+from relay.work import Work
 
 
 def execute_here(sweep: SweepDir, work: Work) -> None:
     """Execute the runs of a sweep that are not done, in order. Exits with 130 after Ctrl-C.
 
-    If one of several runs fails, the others are still executed, and the budgets of src/runs/causes.py apply to it. The
+    If one of several runs fails, the others are still executed, and the budgets of relay/runs/causes.py apply to it. The
     error of a single run is raised, and the same command tries again. Raises RunError if the sweep has other code than
     this process.
     """
@@ -61,7 +61,7 @@ def execute_here(sweep: SweepDir, work: Work) -> None:
 
 
 class _OneOfSeveral(AttemptHooks):
-    """One of several runs in the foreground has the budgets of src/runs/causes.py."""
+    """One of several runs in the foreground has the budgets of relay/runs/causes.py."""
 
     def check_allowed(self, run: RunDir) -> None:
         check_allowed(run.label, run.attempts())

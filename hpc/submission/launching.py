@@ -12,10 +12,10 @@ from hpc.submission.prepare import choose_code, prepare_sweep
 from hpc.submission.site import ask_site, check_job_folder
 from hpc.submission.trust import check_sweep
 from hpc.works import work_of
-from src import hints
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import Request, describe_progress, find_sweep
-from src.text import counted, shortlist
+from relay import hints
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import Request, describe_progress, find_sweep
+from relay.text import counted, shortlist
 
 
 def launch(

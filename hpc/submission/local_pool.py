@@ -11,13 +11,13 @@ from pathlib import Path
 from hpc.submission.local_worker import LocalJob, LocalWorker
 from hpc.submission.profile import Profile
 from hpc.submission.stop_signals import stop_on_signal
-from src.log import log
-from src.progress import Reporter
-from src.results.tables.table import state_of_run
-from src.runs.attempt import Attempts, last_attempt
-from src.runs.causes import REQUEUED_AFTER, why_blocked
-from src.runs.code_snapshot import new_code_hint, snapshot_problem
-from src.runs.rundir import RunDir
+from relay.log import log
+from relay.progress import Reporter
+from relay.results.tables.table import state_of_run
+from relay.runs.attempt import Attempts, last_attempt
+from relay.runs.causes import REQUEUED_AFTER, why_blocked
+from relay.runs.code_snapshot import new_code_hint, snapshot_problem
+from relay.runs.rundir import RunDir
 
 _POLL_S = 0.2
 # How long workers get to save after Ctrl-C.

@@ -9,13 +9,13 @@ from hpc.recovery.reconcile import classify_runs
 from hpc.submission.local_pool import LocalPool
 from hpc.submission.profile import Profile
 from hpc.submission.submit import show_in_logs
-from src import hints
-from src.cli import EXIT_STOPPED
-from src.config.sections import Paths
-from src.log import log
-from src.progress import make_reporter
-from src.runs.code_snapshot import sweep_code
-from src.runs.rundir import SweepDir
+from relay import hints
+from relay.cli import EXIT_STOPPED
+from relay.config.sections import Paths
+from relay.log import log
+from relay.progress import make_reporter
+from relay.runs.code_snapshot import sweep_code
+from relay.runs.rundir import SweepDir
 
 
 def run_in_pool(sweep: SweepDir, profile: Profile, paths: Paths, only: Collection[str] | None) -> None:

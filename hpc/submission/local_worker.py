@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from src.runs.rundir import RunDir
+from relay.runs.rundir import RunDir
 
 _NUMBERS = itertools.count(1)
 # Ending takes milliseconds; longer only for a worker that still imports.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from hpc.recovery.reconcile import blocked_by_cause, classify_runs
 from hpc.works import work_of
-from src import hints
-from src.config.sections import Paths
-from src.errors import RunError
-from src.results.collection import collect
-from src.results.tables.view import View
-from src.runs.rundir import SweepDir
+from relay import hints
+from relay.config.sections import Paths
+from relay.errors import RunError
+from relay.results.collection import collect
+from relay.results.tables.view import View
+from relay.runs.rundir import SweepDir
 
 
 def show_outcome(sweep: SweepDir, paths: Paths, view: View | None = None) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from hpc.submission.profile import Profile, load_profile
-from src import hints
-from src.config import yaml_file
-from src.files import replace_file
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import newest_on_same_inputs
+from relay import hints
+from relay.config import yaml_file
+from relay.files import replace_file
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import newest_on_same_inputs
 
 _VARIABLE = "RELAY_CLUSTER"
 

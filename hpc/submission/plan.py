@@ -11,8 +11,8 @@ from pathlib import Path
 from hpc.submission.profile import Profile
 from hpc.submission.script import Options, log_options, script_text, setup_lines, srun_command, task_environment
 from hpc.submission.site import SiteLimits, check_job_folder
-from src.runs.rundir import RunDir, SweepDir
-from src.text import counted
+from relay.runs.rundir import RunDir, SweepDir
+from relay.text import counted
 
 # Without --requeue, a site with JobRequeue=0 (slurm.conf) refuses `scontrol requeue`. Two CPUs: one computes, one
 # prepares batches.

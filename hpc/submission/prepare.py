@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from src import hints
-from src.runs.code_snapshot import code_change, code_digest, new_code_hint, sweep_code, use_new_code
-from src.runs.reuse import reuse_finished
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import Request, open_sweep
-from src.runs.work import Work
+from relay import hints
+from relay.runs.code_snapshot import code_change, code_digest, new_code_hint, sweep_code, use_new_code
+from relay.runs.reuse import reuse_finished
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import Request, open_sweep
+from relay.work import Work
 
 
 def prepare_inputs(request: Request, *, fresh: bool = False) -> Request:

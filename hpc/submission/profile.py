@@ -13,11 +13,11 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from hpc.submission.sbatch_options import ignored_variables, problems
 from hpc.submission.trust import check_profile
-from src.config import yaml_file
-from src.config.messages import describe
-from src.errors import ConfigError
-from src.log import warn_once
-from src.section import Count, Section
+from relay.config import yaml_file
+from relay.config.messages import describe
+from relay.config.section import Count, Section
+from relay.errors import ConfigError
+from relay.log import warn_once
 
 _FOLDER = Path("configs/clusters")
 # sbatch(1), --signal: "the signal may be sent up to 60 seconds earlier than specified".

@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 
 from hpc import slurm
 from hpc.submission.submissions import in_queue
-from src import hints
-from src.runs.attempt import unfinished_attempt
-from src.runs.rundir import RunDir, SweepDir
-from src.text import counted, shortlist
+from relay import hints
+from relay.runs.attempt import unfinished_attempt
+from relay.runs.rundir import RunDir, SweepDir
+from relay.text import counted, shortlist
 
 # squeue's reason for a task that failed to start on its node after a requeue. Holds by a user or an administrator have
 # other reasons (JobHeldUser, JobHeldAdmin) and are left alone.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hpc.submission.profile import Profile
-from src.runs.code_snapshot import check_commands
+from relay.runs.code_snapshot import check_commands
 
 Options = Mapping[str, str | int | bool]
 # What a task ends with if it cannot begin its work. No run has failed then.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hpc import slurm
 from hpc.submission.profile import Profile
-from src import hints
-from src.errors import ClusterError
+from relay import hints
+from relay.errors import ClusterError
 
 
 @dataclass(frozen=True)

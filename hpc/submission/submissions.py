@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc import slurm
-from src import hints
-from src.errors import ClusterError
-from src.files import read_lines
-from src.runs import records
-from src.runs.attempt import last_attempt
-from src.runs.causes import REQUEUED_AFTER
-from src.runs.rundir import RunDir, SweepDir
+from relay import hints
+from relay.errors import ClusterError
+from relay.files import read_lines
+from relay.runs import records
+from relay.runs.attempt import last_attempt
+from relay.runs.causes import REQUEUED_AFTER
+from relay.runs.rundir import RunDir, SweepDir
 
 # Of several tasks of one run, the first in this order counts.
 _PHASE_ORDER: Sequence[slurm.Phase] = ("running", "ending", "waiting", "unknown", "over")

@@ -13,13 +13,13 @@ from pathlib import Path
 from hpc import sbatch
 from hpc.submission.plan import SubmitPlan, Target, plan_arrays
 from hpc.submission.submissions import Submission, next_number
-from src import hints
-from src.config.sections import Paths
-from src.errors import ClusterError
-from src.files import append_lines, replace_file
-from src.log import log
-from src.runs.rundir import RunDir, SweepDir
-from src.text import counted, shortlist
+from relay import hints
+from relay.config.sections import Paths
+from relay.errors import ClusterError
+from relay.files import append_lines, replace_file
+from relay.log import log
+from relay.runs.rundir import RunDir, SweepDir
+from relay.text import counted, shortlist
 
 # How sbatch words a limit on the number of submitted jobs of a user, account or QOS
 # (slurm.schedmd.com/resource_limits.html).

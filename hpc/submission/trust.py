@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from src import hints
-from src.errors import RunError
-from src.runs.code_snapshot import PROJECT_ROOT
-from src.runs.rundir import SweepDir
+from relay import hints
+from relay.errors import RunError
+from relay.runs.code_snapshot import PROJECT_ROOT
+from relay.runs.rundir import SweepDir
 
 # --trust was given to this process.
 _given = False

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.figures import drawing, new_figure, save_figure, whole_ticks
+from relay.figures import drawing, new_figure, save_figure, whole_ticks
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from relay.config.section import Section
+from relay.user import expanded
 from src.config.schema import Config
 from src.models.registry import content_of
-from src.section import Section
-from src.user import expanded
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """From a YAML file and overrides to a validated `Config`.
 
-src/config/schema.py defines the sections, src/config/validation.py the rules between them, src/config/messages.py
+src/config/schema.py defines the sections, src/config/validation.py the rules between them, relay/config/messages.py
 words the errors.
 """
 
@@ -13,14 +13,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from src.config import yaml_file
-from src.config.messages import describe, listed
-from src.config.overrides import parse_override, set_key
+from relay.config import yaml_file
+from relay.config.messages import describe, listed
+from relay.config.overrides import parse_override, set_key
+from relay.config.section import Section
+from relay.errors import ConfigError
+from relay.runs.rundir import RunDir
 from src.config.schema import Compare, Config, Hparams, Variant
 from src.config.validation import AXES, BASE, disagreements, is_same_experiment, plain
-from src.errors import ConfigError
-from src.runs.rundir import RunDir
-from src.section import Section
 
 
 def _tuples(value: Any) -> Any:

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from src.config.sections import Checkpoint, Paths, Select, Tag
+from relay.config.section import Count, Fraction, NonNegative, Section
+from relay.config.sections import Checkpoint, Paths, Select, Tag
 from src.config.train_section import Train
 from src.models.options import Model
-from src.section import Count, Fraction, NonNegative, Section
 
 Size = tuple[Count, Count]
 Triple = tuple[float, float, float]

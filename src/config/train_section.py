@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from src.section import Count, Fraction, NonNegative, Section
+from relay.config.section import Count, Fraction, NonNegative, Section
 
 
 class Optimizer(Section):

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from src.config.messages import nearest, section_of
+from relay.config.messages import nearest, section_of
 from src.config.schema import Config
 from src.models.registry import NETWORKS, content_of
 

@@ -24,14 +24,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from relay.errors import DataError
+from relay.files import sync_directory
+from relay.log import log
+from relay.user import expanded
 from src.config.schema import Config
 from src.data import decoding
 from src.data.decoding import Decoded, EncodedSplit
 from src.data.sources import DataSource, source_of
-from src.errors import DataError
-from src.files import sync_directory
-from src.log import log
-from src.user import expanded
 
 _FORMAT = 2  # of the arrays and meta.json; part of the folder's key
 _ROLES = ("train", "valid")

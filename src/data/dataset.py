@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from relay.errors import DataError
 from src.config.schema import Config
 from src.data.cache import content_digest, ensure, read_arrays, read_meta
 from src.data.overlap import check_overlap, check_test_split, count_shared
 from src.data.split import check_sizes, split_valid
-from src.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor

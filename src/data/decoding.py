@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from src.errors import DataError
-from src.text import brief
+from relay.errors import DataError
+from relay.text import brief
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage

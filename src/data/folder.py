@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from relay.errors import DataError
+from relay.user import expanded
 from src.config.schema import Config
 from src.data import hub
 from src.data.reading import Opened, read_folder
-from src.errors import DataError
-from src.user import expanded
 
 
 def recognizes(name: str) -> bool:

@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from relay.errors import DataError
+from relay.log import log
+from relay.text import brief
+from relay.user import expanded
 from src.config.schema import Config, Dataset
 from src.data.reading import Opened, read_folder
-from src.errors import DataError
-from src.log import log
-from src.text import brief
-from src.user import expanded
 
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
 _TIMEOUT_S = 10.0  # for the Hub's first answer

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from relay.errors import DataError
 from src.config.schema import Config
-from src.errors import DataError
 
 Digests = npt.NDArray[np.uint64]
 # What datasets takes for a test split.

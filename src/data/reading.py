@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from relay.errors import DataError
+from relay.text import brief
 from src.data.decoding import EncodedSplit
-from src.errors import DataError
-from src.text import brief
 
 
 class Opened(NamedTuple):

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from relay.errors import DataError
 from src.config.schema import Config, Dataset
 from src.data import folder, hub, synthetic
 from src.data.reading import Opened
-from src.errors import DataError
 
 
 def _same(name: str) -> str:

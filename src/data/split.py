@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from src.errors import DataError
+from relay.errors import DataError
 
 Indices = npt.NDArray[np.int64]
 

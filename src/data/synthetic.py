@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from relay.errors import DataError
+from relay.log import log
 from src.config.schema import Config
 from src.data.reading import Opened, read_folder
-from src.errors import DataError
-from src.log import log
 
 MAX_CLASSES = 200
 VERSION = 1  # increase it if the same seed gives other images; it is part of the cache key

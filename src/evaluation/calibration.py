@@ -6,8 +6,8 @@ import math
 from statistics import NormalDist
 from typing import TYPE_CHECKING, TypedDict
 
-from src.results.statistics.intervals import LEVEL
-from src.runs.predictions import Predictions
+from relay.results.statistics.intervals import LEVEL
+from relay.runs.predictions import Predictions
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,19 +6,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from relay.errors import DataError
+from relay.log import log
+from relay.progress import Reporter, StopCheck
+from relay.runs.attempts import Outcome, memory_of_attempts, note_first_step, write_provenance
+from relay.runs.environment import environment_of
+from relay.runs.planned import check_as_planned
+from relay.runs.rundir import RunDir
 from src.config.keys import EVALUATION, content_key, name_of_images
 from src.config.loading import config_of
 from src.config.schema import Config
 from src.data.dataset import ImageSubset, digest, images_of, load, prepare
-from src.errors import DataError
 from src.evaluation.files import FIGURES, crossed_on_val, write_evaluation
 from src.evaluation.summary import evaluation_columns
-from src.log import log
-from src.progress import Reporter, StopCheck
-from src.runs.attempts import Outcome, memory_of_attempts, note_first_step, write_provenance
-from src.runs.environment import environment_of
-from src.runs.planned import check_as_planned
-from src.runs.rundir import RunDir
 from src.training.device import choose_device, compute_reproducibly, device_facts, reuse_freed_memory
 from src.training.event_file import write_images
 from src.training.metrics import evaluate_split

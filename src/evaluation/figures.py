@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from relay.figures import ACCENT, MUTED, SCALE, drawing, new_figure, save_figure
+from relay.results.tables.terminal import show_value
 from src.evaluation.calibration import MIN_IN_BIN, Bin, CalibrationError
-from src.figures import ACCENT, MUTED, SCALE, drawing, new_figure, save_figure
-from src.results.tables.terminal import show_value
 
 if TYPE_CHECKING:
     import numpy as np

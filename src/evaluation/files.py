@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.config.yaml_file import json_text
-from src.errors import RelayError
+from relay.config.yaml_file import json_text
+from relay.errors import RelayError
+from relay.files import replace_file
+from relay.log import log
+from relay.results.tables.table_files import csv_of, csv_text
+from relay.runs.predictions import Predictions, read_predictions, write_predictions
+from relay.runs.rundir import RunDir
 from src.evaluation.figures import chosen_pairs, draw_calibration, draw_confused_pairs, draw_confusion
 from src.evaluation.summary import compare_with_val, evaluation_of
-from src.files import replace_file
-from src.log import log
-from src.results.tables.table_files import csv_of, csv_text
-from src.runs.predictions import Predictions, read_predictions, write_predictions
-from src.runs.rundir import RunDir
 
 if TYPE_CHECKING:
     import numpy as np

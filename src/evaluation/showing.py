@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from src.config.sections import Paths
+from relay.config.sections import Paths
+from relay.results.tables.terminal import print_rows
+from relay.runs.exports import export_figure
+from relay.runs.rundir import SweepDir
 from src.evaluation.files import FIGURES, TABLES
-from src.results.tables.terminal import print_rows
-from src.runs.exports import export_figure
-from src.runs.rundir import SweepDir
 from src.training.measures import METRICS
 
 

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
-from src.config.schema import Metrics
-from src.evaluation.calibration import calibration_bins, calibration_error
-from src.results.statistics.intervals import (
+from relay.results.statistics.intervals import (
     CROSSED_VARIANCE,
     LEVEL,
     Interval,
@@ -19,8 +17,10 @@ from src.results.statistics.intervals import (
     t_interval,
     wilson,
 )
-from src.results.statistics.pairs import has_loss_interval
-from src.runs.predictions import Predictions
+from relay.results.statistics.pairs import has_loss_interval
+from relay.runs.predictions import Predictions
+from src.config.schema import Metrics
+from src.evaluation.calibration import calibration_bins, calibration_error
 from src.training.measures import confusion_matrix, metrics_of
 
 if TYPE_CHECKING:

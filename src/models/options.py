@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from src.section import Count, Fraction, Section
+from relay.config.section import Count, Fraction, Section
 
 
 class CommonOptions(Section):

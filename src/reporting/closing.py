@@ -8,20 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from src import hints
+from relay import hints
+from relay.config.yaml_file import dump_yaml
+from relay.files import read_lines
+from relay.runs.attempt import Attempts, causes_of, kept_s, wasted_s
+from relay.runs.attempts import last_activity
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.slice_time import slice_time
 from src.artifacts import better_training_statements
 from src.config.loading import config_of
-from src.config.yaml_file import dump_yaml
-from src.files import read_lines
 from src.models.registry import NETWORKS
 from src.reporting.blocks import Block, Code, Heading, Items, Paragraph, Verdicts
 from src.reporting.finding import changed_values
 from src.reporting.report import Report
 from src.reporting.training import checkpoint_copy, trained_run
-from src.runs.attempt import Attempts, causes_of, kept_s, wasted_s
-from src.runs.attempts import last_activity
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.slice_time import slice_time
 
 _MOST_ERRORS = 10
 

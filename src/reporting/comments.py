@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from src.config.yaml_file import read_mapping
-from src.errors import ConfigError
-from src.files import replace_file
+from relay.config.yaml_file import read_mapping
+from relay.errors import ConfigError
+from relay.files import replace_file
+from relay.text import shortlist
 from src.reporting.texts import Texts
-from src.text import shortlist
 
 _PROMPT = "prompt_"
 

@@ -6,12 +6,12 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from src import hints
+from relay import hints
+from relay.results.tables.ranking import Ranking
+from relay.results.tables.table import Row, read_table
 from src.models.registry import NETWORKS
 from src.reporting.blocks import Block, Gap, Origin, Table
 from src.reporting.report import Report, shown, signed, told
-from src.results.tables.ranking import Ranking
-from src.results.tables.table import Row, read_table
 from src.trainings.comparison import compare_axes, draw_comparison
 from src.trainings.variant_figure import draw_variants
 from src.trainings.variant_files import planned_variants

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from relay.errors import RunError
+from relay.files import replace_file
 from src.config.schema import Config
-from src.errors import RunError
-from src.files import replace_file
 from src.reporting.blocks import Block, Gap, Heading
 from src.reporting.comments import read_comments
 from src.reporting.finding import Sweeps

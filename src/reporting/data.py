@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from relay.errors import DataError
 from src.checking.text import call_of
 from src.data.sources import source_of
-from src.errors import DataError
 from src.reporting.blocks import Block, Items, Origin, Verdicts
 from src.reporting.report import Report, percent, shown
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from relay.results.answer import Answer
+from relay.results.output import seeds_title
+from relay.results.statements import effect_statements, method_statements
+from relay.results.statistics.early import Early
 from src.reporting.blocks import Block, Items, Paragraph
 from src.reporting.report import Report, percent, shown
-from src.results.answer import Answer
-from src.results.output import seeds_title
-from src.results.statements import effect_statements, method_statements
-from src.results.statistics.early import Early
 
 
 def best_set_blocks(report: Report, answer: Answer) -> Iterator[Block]:

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from relay.errors import ConfigError, RunError
+from relay.results.answer import Answer
+from relay.results.collection import answer_of_sweep
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import Request, sweeps
 from src.config.keys import deciding_sections
 from src.config.loading import make_config
 from src.config.schema import Config
-from src.errors import ConfigError, RunError
 from src.requests import best_of_all, compare_request, first_grid_of, grid_request, lr_sweep_request, train_request
-from src.results.answer import Answer
-from src.results.collection import answer_of_sweep
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import Request, sweeps
 
 
 @dataclass(frozen=True)

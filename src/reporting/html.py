@@ -8,9 +8,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from relay.text import printable
 from src.reporting.blocks import Block, Figure, Heading, is_numeric
 from src.reporting.texts import Texts
-from src.text import printable
 
 
 def render_html(blocks: Sequence[Block], texts: Texts) -> str:

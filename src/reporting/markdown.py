@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from relay.text import printable
 from src.reporting.blocks import (
     Block,
     Code,
@@ -21,7 +22,6 @@ from src.reporting.blocks import (
     is_numeric,
 )
 from src.reporting.texts import Texts
-from src.text import printable
 
 # Anything that GitHub's Markdown interprets inside a line. An underscore within a word is not among them.
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$#]|(?<![^\W_])_|_(?![^\W_])")

@@ -1,4 +1,4 @@
-"""The schema of the files that the report reads besides those of src/runs/records.py. Unknown keys are kept."""
+"""The schema of the files that the report reads besides those of relay/runs/records.py. Unknown keys are kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from src.runs.shape import Shape
+from relay.runs.shape import Shape
 
 _record = with_config(ConfigDict(extra="allow", strict=True, defer_build=True))
 

@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from src import hints
+from relay import hints
+from relay.errors import RelayError
+from relay.files import read_json
+from relay.results.tables.terminal import show_value
+from relay.runs.axes import axis_value
+from relay.runs.environment import environment_marks, environments_of
+from relay.runs.rundir import RunDir
+from relay.text import shortlist
 from src.artifacts import checks_folder
 from src.config.schema import Config
 from src.config.validation import axis_name
-from src.errors import RelayError
-from src.files import read_json
 from src.reporting.blocks import Block, Comment, Figure, Gap, Heading, Items, Origin, Paragraph, Table
 from src.reporting.finding import Found, Sweeps, changed_values
 from src.reporting.records import CHECKS
 from src.reporting.texts import Texts
-from src.results.tables.terminal import show_value
-from src.runs.axes import axis_value
-from src.runs.environment import environment_marks, environments_of
-from src.runs.rundir import RunDir
-from src.text import shortlist
 
 
 class MissingRunError(Exception):

@@ -6,6 +6,12 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from relay.results.answer import Answer
+from relay.results.collection import answer_of_sweep, curves_of_sweep, draw_answer
+from relay.results.improvement import improvement
+from relay.results.statistics.early import how_early
+from relay.results.tables.table import Row
+from relay.runs.axes import SEED_AXIS
 from src.config.loading import config_of
 from src.config.validation import axis_name
 from src.reporting.blocks import Block, Origin, Paragraph
@@ -13,12 +19,6 @@ from src.reporting.effects import best_set_blocks, early_blocks, effects_blocks,
 from src.reporting.finding import Found
 from src.reporting.report import Report, shown, signed, told
 from src.requests import first_grid_of
-from src.results.answer import Answer
-from src.results.collection import answer_of_sweep, curves_of_sweep, draw_answer
-from src.results.improvement import improvement
-from src.results.statistics.early import how_early
-from src.results.tables.table import Row
-from src.runs.axes import SEED_AXIS
 
 # Of a grid's table; table.md of the sweep has all of them.
 _MOST_ROWS = 60

@@ -1,11 +1,11 @@
-"""The sentences of the report in each language: texts.en.yaml and texts.fr.yaml, and those of src/results."""
+"""The sentences of the report in each language: texts.en.yaml and texts.fr.yaml, and those of relay/results."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from src import texts
-from src.results.statements import STATEMENTS
+from relay import texts
+from relay.results.statements import STATEMENTS
 
 LANGUAGES = texts.LANGUAGES
 

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from relay.files import read_json
+from relay.results.statements import last_epoch_statements
+from relay.results.tables.table import curve_of
+from relay.runs.rundir import RunDir
 from src.config.loading import config_of
 from src.evaluation.files import FIGURES
-from src.files import read_json
 from src.reporting.blocks import Block, Paragraph, Table, Verdicts
 from src.reporting.model import training_facts
 from src.reporting.records import EVALUATED
 from src.reporting.report import Report, percent, shown, signed
-from src.results.statements import last_epoch_statements
-from src.results.tables.table import curve_of
-from src.runs.rundir import RunDir
 from src.trainings.training_figure import draw_training, loss_gaps
 
 _MOST_PAIRS = 10

@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from relay.errors import ConfigError
+from relay.runs.cells import Cell
 from src.config.keys import TRAINING
 from src.config.loading import Variants, make_config
 from src.config.schema import Config
 from src.config.validation import AXES, plain
-from src.errors import ConfigError
 from src.models.registry import LABELS, reads
 from src.requests.plan import Plan
-from src.runs.cells import Cell
 
 MAX_CELLS = 1_000_000
 # Short labels in the order in which a name shows them, as in the report.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from relay.errors import ConfigError
+from relay.runs.cells import Cell
+from relay.runs.sweeps import Request
 from src.config.keys import TRAINING
 from src.config.loading import Variants, variant_overrides
 from src.config.schema import Config
 from src.config.validation import BASE
-from src.errors import ConfigError
 from src.requests.plan import Plan
-from src.runs.cells import Cell
-from src.runs.sweeps import Request
 
 
 def compare_request(config: Config) -> Request:

@@ -6,18 +6,18 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from src import hints
-from src.config import yaml_file
+from relay import hints
+from relay.config import yaml_file
+from relay.errors import CheckpointError
+from relay.files import read_json
+from relay.program.state_names import missing_checkpoint
+from relay.runs.sweeps import Request, find_sweep
 from src.config.keys import EVALUATION, with_absolute_paths
 from src.config.loading import make_config
 from src.config.schema import Config
 from src.data.sources import source_of
-from src.errors import CheckpointError
-from src.files import read_json
 from src.requests.plan import single
 from src.requests.training import train_request
-from src.runs.checkpoint_names import missing_checkpoint
-from src.runs.sweeps import Request, find_sweep
 
 # The longest name of a file or directory in bytes: NAME_MAX of limits.h.
 _LONGEST_NAME = 255

@@ -7,20 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from src import hints
+from relay import hints
+from relay.errors import RunError
+from relay.log import log
+from relay.results.collection import answer_of_sweep
+from relay.results.statements import BestSet
+from relay.results.tables.ranking import Ranking
+from relay.results.tables.table import Row, SettingResults
+from relay.runs.axes import SEED_AXIS
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import Request, find_sweep
+from relay.text import counted, shortlist
 from src.config.loading import make_config
 from src.config.schema import Config
-from src.errors import RunError
-from src.log import log
 from src.requests.cells import expand_grid, refine_grid
-from src.results.collection import answer_of_sweep
-from src.results.statements import BestSet
-from src.results.tables.ranking import Ranking
-from src.results.tables.table import Row, SettingResults
-from src.runs.axes import SEED_AXIS
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import Request, find_sweep
-from src.text import counted, shortlist
 
 
 def grid_request(config: Config, *, refined: int = 0, unfinished: bool = False) -> Request:

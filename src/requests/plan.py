@@ -7,14 +7,14 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from src.config import yaml_file
+from relay.config import yaml_file
+from relay.config.section import Section
+from relay.runs.cells import Cell
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import Request
 from src.config.keys import Facts, name_of_images, with_absolute_paths
 from src.config.schema import Config
 from src.config.validation import axis_name
-from src.runs.cells import Cell
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import Request
-from src.section import Section
 
 
 class Plan:

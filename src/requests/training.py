@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import Request
 from src.config.keys import LR_SWEEP, TRAINING
 from src.config.loading import Variants, make_config
 from src.config.schema import Config
 from src.requests.plan import Plan, single
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import Request
 
 
 def train_request(config: Config, opened: Callable[[SweepDir], None] | None = None) -> Request:

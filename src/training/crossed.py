@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from src.config.sections import Select
-from src.runs.predictions import PREDICTED, Predictions
+from relay.config.sections import Select
+from relay.runs.predictions import PREDICTED, Predictions
 from src.training.measures import metrics_of
 
 # With fewer images, a half has one or none.

@@ -8,8 +8,8 @@ import os
 
 import torch
 
-from src.errors import ConfigError
-from src.runs.environment import cpu_model
+from relay.errors import ConfigError
+from relay.runs.environment import cpu_model
 
 # mallopt(3) and malloc.h of glibc.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from src.runs.rundir import RunDir
+from relay.runs.rundir import RunDir
 
 _PATTERN = "events.out.tfevents.*"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from relay.config.sections import Select
+from relay.runs.axes import axis_value, varying_paths
+from relay.runs.rundir import RunDir
 from src.config.keys import deciding_sections
 from src.config.schema import Config
-from src.config.sections import Select
 from src.config.validation import axis_name
-from src.runs.axes import axis_value, varying_paths
-from src.runs.rundir import RunDir
 
 # The only types that TensorBoard accepts for a hyperparameter.
 Hparam = bool | int | float | str

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from src.config.sections import Select
+from relay.config.sections import Select
 from src.training.hparams import Hparam, Hparams
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.figures import Curve, draw_curves, drawing
+from relay.figures import Curve, draw_curves, drawing
 
 Result = Mapping[str, Any]
 

@@ -9,12 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from relay.program.state_names import list_states
+from relay.progress import Reporter, StopCheck
+from relay.runs.attempts import Outcome, Publish
+from relay.runs.rundir import RunDir
 from src.config.keys import LR_SWEEP
 from src.config.schema import LrFinder
-from src.progress import Reporter, StopCheck
-from src.runs.attempts import Outcome, Publish
-from src.runs.checkpoint_names import list_states
-from src.runs.rundir import RunDir
 from src.training.columns import lr_sweep_columns
 from src.training.lr_figure import draw_lr_run
 from src.training.session import Session

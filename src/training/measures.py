@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from src.runs.predictions import Predictions
+from relay.runs.predictions import Predictions
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from relay.errors import RunError
+from relay.files import append_lines, encode_lines, remove_leftovers, replace_file
+from relay.runs.rundir import RunDir
 from src.config.schema import Config
-from src.errors import RunError
-from src.files import append_lines, encode_lines, remove_leftovers, replace_file
-from src.runs.rundir import RunDir
 from src.training.event_file import EventFile
 from src.training.hparams import hparams_of
 from src.training.hparams_summary import best_scalars, end_summary, start_summaries

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from relay.progress import StopCheck
+from relay.runs.predictions import Predictions
 from src.config.schema import Config
 from src.data.dataset import ImageSubset
 from src.data.loader import to_network
-from src.progress import StopCheck
-from src.runs.predictions import Predictions
 from src.training.measures import metrics_of
 
 

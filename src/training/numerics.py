@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from relay.errors import ConfigError
+from relay.log import log
 from src.config.schema import Config
-from src.errors import ConfigError
-from src.log import log
 from src.models.registry import NETWORKS
 
 Forward = Callable[[Tensor], Tensor]

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from relay.errors import CheckpointError, ConfigError, DataError
 from src.config.loading import make_config
 from src.config.schema import Config
-from src.errors import CheckpointError, ConfigError, DataError
 from src.models.registry import build_model
 from src.training.numerics import Forward, Numerics
 from src.training.weights import load_checkpoint, load_weights

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from relay.log import log
+from relay.program.states import load_newest, restoring, save_state
+from relay.progress import Reporter, StopCheck
+from relay.runs.attempts import Publish, memory_of_attempts, note_first_step, note_steps, write_provenance
+from relay.runs.environment import Environment, differences, environment_of
+from relay.runs.planned import check_as_planned
+from relay.runs.rundir import RunDir
 from src.config.keys import Facts, content_key, name_of_images
 from src.config.loading import config_of
 from src.config.schema import Config
 from src.data.dataset import ImageData, load
-from src.log import log
-from src.progress import Reporter, StopCheck
-from src.runs.attempts import Publish, memory_of_attempts, note_first_step, note_steps, write_provenance
-from src.runs.environment import Environment, differences, environment_of
-from src.runs.planned import check_as_planned
-from src.runs.rundir import RunDir
-from src.training.checkpoint import load_newest, restoring, save_state
 from src.training.device import device_facts
 from src.training.learner import Learner
 from src.training.metric_log import MetricsLog, Seen

@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from torch import Tensor
 
-from src.runs.predictions import Predictions, decode_predictions, encode_predictions
+from relay.runs.predictions import Predictions, decode_predictions, encode_predictions
 from src.training.crossed import cross
 
 FORMAT = 2

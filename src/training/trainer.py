@@ -11,15 +11,15 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from src import hints
+from relay import hints
+from relay.errors import CheckpointError
+from relay.files import replace_file, size_of
+from relay.log import log
+from relay.progress import Reporter, StopCheck
+from relay.runs.attempts import Outcome, Publish
+from relay.runs.predictions import Predictions
+from relay.runs.rundir import RunDir
 from src.config.keys import TRAINING
-from src.errors import CheckpointError
-from src.files import replace_file, size_of
-from src.log import log
-from src.progress import Reporter, StopCheck
-from src.runs.attempts import Outcome, Publish
-from src.runs.predictions import Predictions
-from src.runs.rundir import RunDir
 from src.training.columns import training_columns
 from src.training.crossed import half_scores
 from src.training.examples import examples_png

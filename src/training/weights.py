@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.errors import CheckpointError
-from src.files import replace_file
-from src.runs.checkpoint_names import missing_checkpoint
-from src.training.serialization import from_bytes, to_bytes
+from relay.errors import CheckpointError
+from relay.files import replace_file
+from relay.program.serialization import from_bytes, to_bytes
+from relay.program.state_names import missing_checkpoint
 
 # The MS-DOS attribute of a folder in a zip file.
 _FOLDER = 0x10

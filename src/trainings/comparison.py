@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.figures import drawing, in_legend, new_figure, save_figure, whole_ticks
-from src.results.answer import Answer
-from src.results.tables.table import Row, curve_of
-from src.results.tables.terminal import show_value
-from src.runs.axes import axis_value
-from src.runs.rundir import RunDir, SweepDir
+from relay.figures import drawing, in_legend, new_figure, save_figure, whole_ticks
+from relay.results.answer import Answer
+from relay.results.tables.table import Row, curve_of
+from relay.results.tables.terminal import show_value
+from relay.runs.axes import axis_value
+from relay.runs.rundir import RunDir, SweepDir
 
 
 @dataclass(frozen=True)

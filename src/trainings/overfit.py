@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from relay.config.sections import Paths
+from relay.errors import RunError
+from relay.figures import MUTED, drawing, label_of, new_figure, save_figure, whole_ticks
+from relay.results.tables.table import curve_of
+from relay.results.tables.terminal import show_value
+from relay.runs.exports import export_figure
+from relay.runs.rundir import RunDir, SweepDir
 from src.config.loading import config_of
-from src.config.sections import Paths
-from src.errors import RunError
-from src.figures import MUTED, drawing, label_of, new_figure, save_figure, whole_ticks
-from src.results.tables.table import curve_of
-from src.results.tables.terminal import show_value
-from src.runs.exports import export_figure
-from src.runs.rundir import RunDir, SweepDir
 
 _PANELS = ("train/loss_epoch", "train/accuracy")
 # All of the report's 32 images. With many images, dropout may miss a few of them.

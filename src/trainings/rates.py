@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from src.config.yaml_file import json_text
-from src.figures import drawing, log_scale, new_figure, save_figure
-from src.files import replace_file
-from src.runs.rundir import RunDir, SweepDir
+from relay.config.yaml_file import json_text
+from relay.figures import drawing, log_scale, new_figure, save_figure
+from relay.files import replace_file
+from relay.runs.rundir import RunDir, SweepDir
 from src.training.lr_figure import draw_lr_run, limits_of_loss
 
 Result = Mapping[str, Any]

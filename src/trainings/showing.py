@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from relay.config.sections import Paths
+from relay.results.answer import Answer
+from relay.results.collection import answer_of_sweep
+from relay.results.improvement import improvement
+from relay.results.statements import english, last_epoch_statements
+from relay.runs.exports import export_figure
+from relay.runs.rundir import SweepDir
 from src.artifacts import better_training_statements
 from src.config.loading import config_of, make_config
 from src.config.schema import Variant
-from src.config.sections import Paths
 from src.requests import first_grid_of
-from src.results.answer import Answer
-from src.results.collection import answer_of_sweep
-from src.results.improvement import improvement
-from src.results.statements import english, last_epoch_statements
-from src.runs.exports import export_figure
-from src.runs.rundir import SweepDir
 from src.trainings.overfit import report_overfit
 from src.trainings.rates import suggestion_text, write_lr_results
 from src.trainings.training_figure import draw_training, gap_text

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from relay.figures import drawing, new_figure, save_figure, whole_ticks
+from relay.results.tables.table import curve_of
+from relay.runs.rundir import RunDir
 from src.config.loading import config_of
 from src.config.schema import Config
-from src.figures import drawing, new_figure, save_figure, whole_ticks
-from src.results.tables.table import curve_of
-from src.runs.rundir import RunDir
 
 
 @drawing

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src.figures import drawing, in_legend, new_figure, save_figure, whole_ticks
-from src.results.tables.table import curve_of
-from src.runs.rundir import RunDir, SweepDir
+from relay.figures import drawing, in_legend, new_figure, save_figure, whole_ticks
+from relay.results.tables.table import curve_of
+from relay.runs.rundir import RunDir, SweepDir
 from src.trainings.training_figure import loss_gaps
 
 # Distinguishable without colour, too.

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from relay.config.yaml_file import json_text
+from relay.files import replace_file
+from relay.results.tables.table import Row, Table
+from relay.results.tables.table_files import csv_of, markdown
+from relay.runs.rundir import SweepDir
 from src.config.loading import make_config
 from src.config.schema import Variant
 from src.config.validation import BASE
-from src.config.yaml_file import json_text
-from src.files import replace_file
-from src.results.tables.table import Row, Table
-from src.results.tables.table_files import csv_of, markdown
-from src.runs.rundir import SweepDir
 from src.trainings.variant_figure import draw_variants
 from src.trainings.variants import compare_variants
 

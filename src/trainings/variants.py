@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from relay.results.statistics.intervals import Interval
+from relay.results.statistics.pairs import UNPAIRED, Difference, Verdict, described, difference_of, told, verdicts
+from relay.results.tables.table import Row, Table
+from relay.results.tables.terminal import show_value
+from relay.runs.axes import axis_value
+from relay.runs.rundir import RunDir, SweepDir
 from src.config.validation import BASE, axis_name
-from src.results.statistics.intervals import Interval
-from src.results.statistics.pairs import UNPAIRED, Difference, Verdict, described, difference_of, told, verdicts
-from src.results.tables.table import Row, Table
-from src.results.tables.terminal import show_value
-from src.runs.axes import axis_value
-from src.runs.rundir import RunDir, SweepDir
 from src.trainings.training_figure import loss_gaps
 
 # Described beside the selecting metric, without a verdict: one test for each variant.

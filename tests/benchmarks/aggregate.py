@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from relay.runs.predictions import Predictions, encode_predictions
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.seal import sealed_text
+from relay.runs.sweeps import open_sweep
 from src.config.loading import load_config
 from src.requests import grid_request
-from src.runs.predictions import Predictions, encode_predictions
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.seal import sealed_text
-from src.runs.sweeps import open_sweep
 from src.training.columns import training_columns
 from tests.benchmarks.scale import FakeSite, measure, run, show, write_grid
 

@@ -18,13 +18,13 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from src.cli import ConfigOption, SetOption, overrides_of, run_command
+from relay.cli import ConfigOption, SetOption, overrides_of, run_command
+from relay.program.serialization import to_bytes
+from relay.program.states import save_state
 from src.config.loading import load_config
 from src.models.registry import build_model
-from src.training.checkpoint import save_state
 from src.training.device import choose_device, random_state
 from src.training.optim import make_optimizer
-from src.training.serialization import to_bytes
 
 _TIMES = 7
 

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.coverage [--only NAME] [--replications 1000] [--seed 0] [--processes 2] [--write]
 
 Each row is a claim in a situation whose truth is known, simulated in a probit model and judged by the code of
-src/results. Exit code 1 if a claim misses its level: a nominal 95 covers less than 93, a nominal 5 errs more than 7
+relay/results. Exit code 1 if a claim misses its level: a nominal 95 covers less than 93, a nominal 5 errs more than 7
 times in 100. The same seed gives the same table.
 """
 

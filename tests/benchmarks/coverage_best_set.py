@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from src.results.statistics.best_set import contenders_of
+from relay.results.statistics.best_set import contenders_of
 from tests.benchmarks.coverage_row import Found, Outcome, Random, Row, rows_of
 from tests.benchmarks.simulation import Floats, Sweep, epochs_of, grid_of, losses_of, sweep_of
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from src.results.statistics.effects import Effects, effects_of
-from src.results.statistics.failures import failures_of
+from relay.results.statistics.effects import Effects, effects_of
+from relay.results.statistics.failures import failures_of
 from tests.benchmarks.coverage_best_set import FULL, SIXTEEN, THROUGH, level_luck
 from tests.benchmarks.coverage_row import Found, Random, Row, rows_of
 from tests.benchmarks.simulation import SELECT, Sweep, epochs_of, grid_of, sweep_of

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from relay.results.improvement import difference_of_settings
+from relay.results.statistics.design import Design
+from relay.results.statistics.image_scores import ImageGroup, ImageScores
+from relay.results.statistics.noise import noise_of
+from relay.results.statistics.pairs import compare_predictions, verdicts
+from relay.runs.predictions import Predictions
 from src.evaluation.calibration import calibration_error
 from src.evaluation.summary import compare_with_val, intervals_of
-from src.results.improvement import difference_of_settings
-from src.results.statistics.design import Design
-from src.results.statistics.image_scores import ImageGroup, ImageScores
-from src.results.statistics.noise import noise_of
-from src.results.statistics.pairs import compare_predictions, verdicts
-from src.runs.predictions import Predictions
 from tests.benchmarks.coverage_row import Random, Row
 from tests.benchmarks.simulation import SELECT, crossed_bits, grid_of, sweep_of
 

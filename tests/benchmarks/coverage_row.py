@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.results.statistics.intervals import Interval
+from relay.results.statistics.intervals import Interval
 
 Random = np.random.Generator
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from src.results.statistics.intervals import LEVEL, around
+from relay.results.statistics.intervals import LEVEL, around
 from tests.benchmarks.coverage_best_set import THROUGH
 from tests.benchmarks.coverage_row import Outcome, Random, Row, held
 from tests.benchmarks.simulation import Sweep, grid_of, sweep_of

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from src.results.statistics.best_set import contenders_of, winner_of
+from relay.results.statistics.best_set import contenders_of, winner_of
 from tests.benchmarks.coverage_best_set import EIGHT, HALF, SIXTEEN, THROUGH, trained_networks
 from tests.benchmarks.coverage_row import Outcome, Random, Row, held
 from tests.benchmarks.simulation import SELECT, Sweep, epochs_of, sweep_of

@@ -14,7 +14,7 @@ import torch
 import typer
 from torch.nn import functional
 
-from src.cli import ConfigOption, SetOption, overrides_of, run_command
+from relay.cli import ConfigOption, SetOption, overrides_of, run_command
 from src.config.loading import load_config
 from src.data.dataset import ImageSubset
 from src.models.registry import build_model

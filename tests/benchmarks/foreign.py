@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
-from src.results.foreign.event_files import PATTERN, read_events
+from relay.results.foreign.event_files import PATTERN, read_events
 from tests.benchmarks.table import seconds
 
 

@@ -16,11 +16,11 @@ import tempfile
 
 import torch
 
+from relay.progress import PlainReporter
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import open_sweep
 from src.config.loading import load_config
-from src.progress import PlainReporter
 from src.requests import train_request
-from src.runs.rundir import RunDir
-from src.runs.sweeps import open_sweep
 from src.training.trainer import train
 from tests.conftest import differences, final_state
 

@@ -25,19 +25,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from src.config import yaml_file
+from relay.config import yaml_file
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import open_sweep
 from src.config.loading import config_of, load_config, make_config
 from src.config.schema import Config
 from src.requests import grid_request
-from src.runs.rundir import RunDir
-from src.runs.sweeps import open_sweep
 from tests.conftest import ROOT, SMALL
 
 TASK = """
 import sys
 from pathlib import Path
 from hpc.node.task import execute_runs
-from src.runs.rundir import RunDir
+from relay.runs.rundir import RunDir
 execute_runs([RunDir(Path(path)) for path in sys.argv[1:]])
 """
 

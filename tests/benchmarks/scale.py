@@ -33,10 +33,10 @@ from typing import Any
 from hpc.submission.execute import execute
 from hpc.submission.profile import load_profile
 from hpc.submission.site import ask_site
+from relay.config.yaml_file import dump_yaml
+from relay.runs.sweeps import open_sweep
 from src.config.loading import load_config, make_config
-from src.config.yaml_file import dump_yaml
 from src.requests import grid_request
-from src.runs.sweeps import open_sweep
 from tests.conftest import ROOT, SMALL, fake, site_path
 
 MAX_ARRAY_SIZE = 1001

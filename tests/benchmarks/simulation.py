@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from src.results.answer import Answer, answer_of
-from src.results.statistics.design import Design
-from src.results.statistics.failures import find_outliers
-from src.results.statistics.image_scores import ImageGroup
-from src.results.statistics.noise import Noise, noise_of
-from src.results.tables.ranking import Ranking
-from src.results.tables.table import Row, Table
-from src.runs.axes import SEED_AXIS
-from src.runs.predictions import Predictions
+from relay.results.answer import Answer, answer_of
+from relay.results.statistics.design import Design
+from relay.results.statistics.failures import find_outliers
+from relay.results.statistics.image_scores import ImageGroup
+from relay.results.statistics.noise import Noise, noise_of
+from relay.results.tables.ranking import Ranking
+from relay.results.tables.table import Row, Table
+from relay.runs.axes import SEED_AXIS
+from relay.runs.predictions import Predictions
 
 Random = np.random.Generator
 Floats = NDArray[np.float64]
@@ -91,7 +91,7 @@ class Sweep:
         return noise_of(values, self.groups(), basis, crossed=self.chosen is not None)
 
     def without_collapsed(self) -> Sweep:
-        """The sweep that is compared: without the settings that src/results/answer.py leaves out."""
+        """The sweep that is compared: without the settings that relay/results/answer.py leaves out."""
         if self.repeated or not self.points:
             return self
         values = np.array([own.mean() for own in self.values]) if self.correct is None else self.correct.mean(axis=0)

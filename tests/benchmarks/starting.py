@@ -11,11 +11,11 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from relay.program.states import load_newest, save_state
+from relay.results.foreign.event_files import PATTERN
 from src.config.loading import make_config
 from src.config.schema import Config
 from src.data.dataset import ImageData
-from src.results.foreign.event_files import PATTERN
-from src.training.checkpoint import load_newest, save_state
 from src.training.learner import Learner
 from tests.benchmarks import scale
 from tests.benchmarks.foreign import readers

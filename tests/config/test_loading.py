@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from src.config import yaml_file
+from relay.config import yaml_file
+from relay.errors import ConfigError
 from src.config.keys import EVALUATION, TRAINING, content_key
 from src.config.loading import load_config, make_config
 from src.config.schema import Config
-from src.errors import ConfigError
 from tests.conftest import ROOT, SMALL
 
 REPORT = ROOT / "configs" / "config.yaml"

@@ -27,6 +27,8 @@ import torch
 from PIL import Image
 
 from hpc.submission.prepare import prepare_inputs
+from relay.errors import DataError
+from relay.log import log
 from src.config.loading import make_config
 from src.config.schema import Config
 from src.data import cache as decoded
@@ -34,8 +36,6 @@ from src.data import dataset as data
 from src.data import synthetic
 from src.data.decoding import decode
 from src.data.sources import SOURCES, source_of
-from src.errors import DataError
-from src.log import log
 from src.requests import train_request
 from tests.data.images import CLASSES, encode, make, replace_image, rewrite, rows_of
 from tests.fork_server import fork_python
@@ -657,7 +657,7 @@ def hub(folder: Path) -> Iterator[ThreadingHTTPServer]:
 def prepare_from_hub(config: Config, address: str, environment: dict[str, str] | None = None) -> tuple[str, float]:
     """The output of a new process, and its seconds; the Hub's library reads HF_* when it is imported."""
     body = """
-        from src.errors import DataError
+        from relay.errors import DataError
         try:
             print("prepared", prepare(config))
         except DataError as error:

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from relay.errors import ConfigError, DataError
 from src.config.keys import TRAINING, content_key
 from src.data import dataset as data
-from src.errors import ConfigError, DataError
 from tests.data.images import encode, make, rewrite, rows_of
 
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from relay.errors import DataError
 from src.data import dataset as data
 from src.data.reading import _check_shards
-from src.errors import DataError
 from tests.data.images import make, rewrite, rows_of
 
 # Shards

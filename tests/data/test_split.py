@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from relay.errors import DataError
 from src.data.split import check_sizes, split_valid
-from src.errors import DataError
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "tiny-imagenet"
 

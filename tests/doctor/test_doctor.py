@@ -16,7 +16,7 @@ from hpc.doctor.findings import Line, count_levels, print_page
 from hpc.doctor.handshake import Handshake, ProbeResult, open_handshake
 from hpc.doctor.node_checks import node_lines
 from hpc.submission.profile import Profile
-from src.config import yaml_file
+from relay.config import yaml_file
 from src.config.schema import Config
 from src.requests import grid_request
 from tests.conftest import fake

@@ -14,10 +14,17 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from hpc.works import work_of
+from relay.errors import RunError
+from relay.progress import PlainReporter
+from relay.results.collection import answer_of_sweep
+from relay.results.statistics.intervals import t_interval
+from relay.runs.attempts import attempt
+from relay.runs.predictions import Predictions, read_predictions
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import open_sweep
 from src.config.schema import Config
 from src.data import synthetic
 from src.data.dataset import load, prepare
-from src.errors import RunError
 from src.evaluation import figures as evaluation_figures
 from src.evaluation.calibration import CalibrationError, calibration_bins, calibration_error
 from src.evaluation.evaluator import evaluate
@@ -29,14 +36,7 @@ from src.evaluation.summary import (
     intervals_of,
 )
 from src.models.registry import build_model
-from src.progress import PlainReporter
 from src.requests import evaluation_request
-from src.results.collection import answer_of_sweep
-from src.results.statistics.intervals import t_interval
-from src.runs.attempts import attempt
-from src.runs.predictions import Predictions, read_predictions
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import open_sweep
 from src.training.weights import save_weights
 
 NAMES = ["ant", "bee", "cat"]

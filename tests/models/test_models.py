@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from relay.errors import CheckpointError, ConfigError
 from src.config.keys import TRAINING, content_key
 from src.config.schema import Config
-from src.errors import CheckpointError, ConfigError
 from src.models.options import Model
 from src.models.registry import NETWORKS, build_model, count_parameters, reads
 from src.training.weights import load_checkpoint, load_weights

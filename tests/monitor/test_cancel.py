@@ -27,15 +27,15 @@ from hpc.submission.profile import Profile
 from hpc.submission.site import SiteLimits
 from hpc.submission.submit import show_in_logs
 from jobs.grid import GRID
+from relay.errors import RunError
+from relay.files import append_lines
+from relay.results.tables.table import read_table
+from relay.runs.attempts import Outcome
+from relay.runs.names import find_named
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import open_sweep
 from src.config.schema import Config
-from src.errors import RunError
-from src.files import append_lines
 from src.requests import grid_request, lr_sweep_request
-from src.results.tables.table import read_table
-from src.runs.attempts import Outcome
-from src.runs.names import find_named
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import open_sweep
 from tests.conftest import asked, fake
 
 PROFILE = Profile(executor="slurm", slice="1g.12gb", max_parallel=2)

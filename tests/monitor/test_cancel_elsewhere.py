@@ -17,12 +17,12 @@ from hpc.node.execution import execute_run
 from hpc.recovery.diagnosis import LOCAL_JOB, StopRequest
 from hpc.submission.here import execute_here
 from jobs.grid import GRID
+from relay.progress import PlainReporter, Reporter, StopCheck
+from relay.runs.attempts import Outcome
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import open_sweep
 from src.config.schema import Config
-from src.progress import PlainReporter, Reporter, StopCheck
 from src.requests import grid_request
-from src.runs.attempts import Outcome
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import open_sweep
 from tests.conftest import command_environment, fake
 from tests.fork_server import fork_server
 from tests.node.waiting import pid_of
@@ -30,7 +30,7 @@ from tests.node.waiting import pid_of
 HOLD = """
 import sys, time
 from pathlib import Path
-from src.runs.rundir import RunDir
+from relay.runs.rundir import RunDir
 with RunDir(Path(sys.argv[1])).lock(), RunDir(Path(sys.argv[1])).owned():
     print("held", flush=True)
     sys.stdin.read()
@@ -40,7 +40,7 @@ PROGRAM = """
 import socket
 socket.gethostname = lambda: "login2"
 from pathlib import Path
-from src.runs.rundir import RunDir
+from relay.runs.rundir import RunDir
 run = RunDir(Path({path!r}))
 """
 FOREGROUND = """

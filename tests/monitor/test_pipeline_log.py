@@ -9,8 +9,8 @@ import pytest
 
 from hpc.monitor.logs import show_logs
 from hpc.pipeline.directory import make_pipeline
+from relay.errors import RunError
 from src.config.schema import Config
-from src.errors import RunError
 from tests.conftest import asked
 
 

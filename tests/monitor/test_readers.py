@@ -15,20 +15,20 @@ from typing import Any
 import pytest
 
 from hpc.monitor.status_rows import sweep_status
-from src.config import yaml_file
+from relay.config import yaml_file
+from relay.runs.ownership import SILENCE_S
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import open_sweep
 from src.config.loading import config_of
 from src.config.schema import Config
 from src.requests import train_request
-from src.runs.ownership import SILENCE_S
-from src.runs.rundir import RunDir
-from src.runs.sweeps import open_sweep
 from tests.conftest import ROOT, command_environment
 
 NOBODY = 65534
 HOLD = """
 import sys, time
 from pathlib import Path
-from src.runs.rundir import RunDir
+from relay.runs.rundir import RunDir
 run = RunDir(Path(sys.argv[1]))
 run.record_attempt(1, start=time.time(), node="elsewhere", pid=1)
 with run.lock(), run.owned():

@@ -9,9 +9,9 @@ import pytest
 from hpc import slurm
 from hpc.monitor.status_rows import sweep_status
 from hpc.slurm import QueuedJob
+from relay.runs.sweeps import open_sweep
 from src.config.schema import Config
 from src.requests import grid_request
-from src.runs.sweeps import open_sweep
 
 
 @pytest.mark.parametrize(

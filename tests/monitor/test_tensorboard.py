@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from hpc.monitor import tensorboard
+from relay.errors import RunError
+from relay.progress import PlainReporter
+from relay.results.tables.table import read_table
+from relay.runs.sweeps import open_sweep
 from src.config.schema import Config
-from src.errors import RunError
-from src.progress import PlainReporter
 from src.requests import grid_request, lr_sweep_request
-from src.results.tables.table import read_table
-from src.runs.sweeps import open_sweep
 from src.training.lr_range import sweep_rates
 from src.training.trainer import train
 

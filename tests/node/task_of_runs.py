@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from hpc.node import task
-from src.log import start_log
-from src.runs.rundir import RunDir
+from relay.log import start_log
+from relay.runs.rundir import RunDir
 
 task._requeue = lambda: print("requeued", flush=True)
 start_log()

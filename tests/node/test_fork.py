@@ -13,11 +13,11 @@ import pytest
 
 from hpc.node import fork as forks
 from hpc.recovery.diagnosis import LOCAL_JOB
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import open_sweep
 from src.config.loading import config_of
 from src.config.schema import Config
 from src.requests import grid_request
-from src.runs.rundir import RunDir
-from src.runs.sweeps import open_sweep
 from tests.conftest import assert_same_run, command_environment
 from tests.fork_server import fork_server
 from tests.node.waiting import pid_of, wait_until

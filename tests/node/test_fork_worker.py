@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from hpc.submission.local_worker import LocalJob, LocalWorker
+from relay.runs.code_snapshot import sweep_code
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import open_sweep
 from src.config.schema import Config
 from src.requests import grid_request
-from src.runs.code_snapshot import sweep_code
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import open_sweep
 from tests.node.waiting import pid_of, wait_until
 
 LONG_S = 300.0

@@ -15,17 +15,17 @@ import pytest
 
 from hpc.node import run_lock
 from hpc.node.run_lock import wait_for_run_lock
+from relay.errors import RunError, TakenOverError
+from relay.files import append_lines, read_lines
+from relay.program.states import save_state
+from relay.progress import PlainReporter, Reporter, StopCheck
+from relay.runs import ownership
+from relay.runs.attempt import Attempt
+from relay.runs.attempts import Outcome, attempt
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import open_sweep
 from src.config.schema import Config
-from src.errors import RunError, TakenOverError
-from src.files import append_lines, read_lines
-from src.progress import PlainReporter, Reporter, StopCheck
 from src.requests import lr_sweep_request, train_request
-from src.runs import ownership
-from src.runs.attempt import Attempt
-from src.runs.attempts import Outcome, attempt
-from src.runs.rundir import RunDir
-from src.runs.sweeps import open_sweep
-from src.training.checkpoint import save_state
 from src.training.metric_log import MetricsLog
 from src.training.weights import save_weights
 from tests.conftest import fake
@@ -33,7 +33,7 @@ from tests.conftest import fake
 HOLD = """
 import sys
 from pathlib import Path
-from src.runs.rundir import RunDir
+from relay.runs.rundir import RunDir
 with RunDir(Path(sys.argv[1])).lock():
     print("held", flush=True)
     sys.stdin.read()
@@ -219,7 +219,8 @@ def test_a_training_that_was_taken_over_stops_and_leaves_the_run_as_it_is(
 def test_a_checkpoint_that_hung_until_the_run_was_taken_over_does_not_count(
     small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from src.training import checkpoint, weights
+    from relay.program import states as checkpoint
+    from src.training import weights
     from src.training.trainer import train
 
     run = open_sweep(train_request(small()))[0].runs()[0]

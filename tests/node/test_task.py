@@ -20,15 +20,15 @@ from hpc.node.execution import execute_run
 from hpc.node.gpu_check import check_slice, slice_mismatch
 from hpc.node.task import execute_runs
 from hpc.recovery.diagnosis import StopRequest
-from src import hints
+from relay import hints
+from relay.errors import ClusterError, DataError
+from relay.files import append_lines
+from relay.progress import PlainReporter, Reporter, StopCheck
+from relay.runs.attempts import Outcome
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import open_sweep
 from src.config.schema import Config
-from src.errors import ClusterError, DataError
-from src.files import append_lines
-from src.progress import PlainReporter, Reporter, StopCheck
 from src.requests import grid_request
-from src.runs.attempts import Outcome
-from src.runs.rundir import RunDir
-from src.runs.sweeps import open_sweep
 from tests.conftest import assert_same_run, fake
 
 

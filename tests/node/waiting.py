@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from src.runs.rundir import RunDir
+from relay.runs.rundir import RunDir
 
 
 def wait_until(condition: Callable[[], object]) -> None:

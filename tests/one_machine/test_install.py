@@ -12,7 +12,7 @@ import pytest
 
 from hpc.one_machine import packages
 from hpc.one_machine.__main__ import app
-from src.cli import run_app
+from relay.cli import run_app
 
 UPDATE = "-q update"
 INSTALL_ALL = f"-q install -y --no-install-recommends {' '.join(packages.PACKAGES)}"

@@ -9,7 +9,7 @@ import pytest
 
 from hpc.one_machine import machine, memory, settings
 from hpc.one_machine.machine import OneMachine, Ports
-from src.errors import ClusterError
+from relay.errors import ClusterError
 
 MACHINE = OneMachine(
     name="relay",

@@ -10,8 +10,8 @@ import pytest
 from hpc.recovery import diagnosis as causes
 from hpc.recovery.diagnosis import LOCAL_JOB, StopRequest, cause_from, ends_of, infer_end_cause, own_job_id
 from hpc.slurm import JobEnd, JobFacts
-from src.errors import ClusterError
-from src.runs.attempt import Attempt
+from relay.errors import ClusterError
+from relay.runs.attempt import Attempt
 from tests.conftest import fake
 
 NOW = datetime(2026, 11, 22, 12, 0, 0)

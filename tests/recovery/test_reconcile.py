@@ -17,11 +17,11 @@ from hpc.submission.forecast import forecast_of, refuse_above, warn_of_short_lea
 from hpc.submission.profile import Profile
 from hpc.submission.queue_cleanup import surplus_tasks
 from hpc.submission.submissions import Submission, match_queue
+from relay.errors import RunError
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import open_sweep
 from src.config.schema import Config
-from src.errors import RunError
 from src.requests import grid_request, train_request
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import open_sweep
 from tests.conftest import fake
 
 SLICE = "gpu:1g.12gb:1"

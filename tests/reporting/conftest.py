@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from relay.config import yaml_file
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import sweeps
 from src.artifacts import checks_folder
-from src.config import yaml_file
 from src.config.loading import load_config
 from src.config.schema import Config
 from src.report import main
-from src.runs.rundir import RunDir
-from src.runs.sweeps import sweeps
 from tests.conftest import SMALL
 from tests.fork_server import fork_python
 

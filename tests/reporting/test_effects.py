@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
+from relay.results.answer import Answer, answer_of
+from relay.results.statements import effect_statements
+from relay.results.statistics.design import Trend
+from relay.results.statistics.effects import Effects, Level, Slope, Term
+from relay.results.statistics.failures import LevelFailures
+from relay.results.tables.ranking import Ranking
+from relay.results.tables.table import Table
 from src.config.loading import make_config
 from src.reporting.blocks import Items, Paragraph
 from src.reporting.effects import best_set_blocks, effects_blocks, seed_blocks
 from src.reporting.finding import Sweeps
 from src.reporting.report import Report
 from src.reporting.texts import LANGUAGES, Texts
-from src.results.answer import Answer, answer_of
-from src.results.statements import effect_statements
-from src.results.statistics.design import Trend
-from src.results.statistics.effects import Effects, Level, Slope, Term
-from src.results.statistics.failures import LevelFailures
-from src.results.tables.ranking import Ranking
-from src.results.tables.table import Table
 
 SELECT = Ranking()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import Request, open_sweep
 from src.config.loading import config_of
 from src.config.schema import Config
 from src.reporting.finding import Sweeps, changed_values
 from src.requests import evaluation_request, grid_request, train_request
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import Request, open_sweep
 from tests.results.tables.test_table import finish
 
 Small = Callable[..., Config]

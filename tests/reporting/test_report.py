@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
+from relay.results.collection import answer_of_sweep
+from relay.results.tables.table import read_table
+from relay.results.tables.terminal import show_value
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import sweeps
 from src.config.loading import load_config
 from src.reporting.comments import read_comments
 from src.reporting.report import percent
 from src.reporting.texts import LANGUAGES, Texts
 from src.requests import compare_request
-from src.results.collection import answer_of_sweep
-from src.results.tables.table import read_table
-from src.results.tables.terminal import show_value
-from src.runs.rundir import RunDir
-from src.runs.sweeps import sweeps
 from tests.fork_server import fork_python
 from tests.reporting.conftest import HOSTILE, Project
 from tests.results.tables.test_table import write_training

@@ -8,7 +8,7 @@ from string import Formatter
 import pytest
 from markdown_it import MarkdownIt
 
-from src.config.yaml_file import read_mapping
+from relay.config.yaml_file import read_mapping
 from src.reporting.blocks import Items, Paragraph, Table
 from src.reporting.markdown import render_markdown
 from src.reporting.texts import Texts

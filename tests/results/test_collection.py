@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from hpc import aggregate
+from relay.config.yaml_file import dump_yaml
+from relay.errors import RunError
+from relay.files import append_lines
+from relay.results.output import SCHEMA
+from relay.runs.predictions import write_predictions
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import open_sweep
 from src.config.schema import Config
-from src.config.yaml_file import dump_yaml
-from src.errors import RunError
-from src.files import append_lines
 from src.requests import grid_request
-from src.results.output import SCHEMA
-from src.runs.predictions import write_predictions
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import open_sweep
 from tests.benchmarks.simulation import sweep_of
 from tests.results.statistics.test_best_set import Trained
 from tests.results.tables.test_table import write_training
@@ -146,7 +146,7 @@ def test_json_and_a_folder_exclude_each_other(sweep: SweepDir, tmp_path: Path) -
 def test_the_keys_of_the_answer_are_those_that_its_description_names(
     sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from src.results import output as module
+    from relay.results import output as module
 
     ask(tmp_path, as_json=True)
     answer = json.loads(capsys.readouterr().out)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from src.results import grid_figures
-from src.results.answer import Answer, answer_of
-from src.results.grid_figures import draw_grid, draw_heatmap, draw_parallel
-from src.results.statistics.early import Curve, how_early
-from src.results.tables.ranking import Ranking
-from src.results.tables.table import Table
+from relay.results import grid_figures
+from relay.results.answer import Answer, answer_of
+from relay.results.grid_figures import draw_grid, draw_heatmap, draw_parallel
+from relay.results.statistics.early import Curve, how_early
+from relay.results.tables.ranking import Ranking
+from relay.results.tables.table import Table
 
 
 def grid(response: Callable[..., float], **axes: list[Any]) -> list[dict[str, Any]]:

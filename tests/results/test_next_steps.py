@@ -9,14 +9,14 @@ import pytest
 
 from hpc.submission.prepare import prepare_inputs
 from hpc.works import work_of
+from relay.results.collection import answer_of_sweep
+from relay.results.statements import STATEMENTS, Edge, edges_of, english, search_statements
+from relay.results.tables.ranking import ranking_of
+from relay.results.tables.table import Row, Table
+from relay.runs.sweeps import open_sweep
+from relay.texts import Texts
 from src.config.schema import Config
 from src.requests import train_request
-from src.results.collection import answer_of_sweep
-from src.results.statements import STATEMENTS, Edge, edges_of, english, search_statements
-from src.results.tables.ranking import ranking_of
-from src.results.tables.table import Row, Table
-from src.runs.sweeps import open_sweep
-from src.texts import Texts
 from tests.results.test_table import finish
 
 

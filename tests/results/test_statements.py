@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.results.answer import Answer, answer_of
-from src.results.output import seeds_title, write_answer
-from src.results.statements import digits, english, method_statements
-from src.results.tables.ranking import Ranking
-from src.results.tables.table import Row, Table
+from relay.results.answer import Answer, answer_of
+from relay.results.output import seeds_title, write_answer
+from relay.results.statements import digits, english, method_statements
+from relay.results.tables.ranking import Ranking
+from relay.results.tables.table import Row, Table
 from tests.results.statistics.test_best_set import predictions_of
 
 SELECT = Ranking()

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from src.runs.attempt import Attempt, kept_s, wasted_s
-from src.runs.causes import CAUSES, Cause, since_retry, why_blocked
-from src.runs.slice_time import slice_time
+from relay.runs.attempt import Attempt, kept_s, wasted_s
+from relay.runs.causes import CAUSES, Cause, since_retry, why_blocked
+from relay.runs.slice_time import slice_time
 from tests.conftest import ROOT
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from relay.errors import ConfigError, DataError
+from relay.runs.sweeps import open_sweep
 from src.config.loading import load_config
 from src.config.schema import Config
-from src.errors import ConfigError, DataError
 from src.requests import grid_request
 from src.requests.cells import expand_grid, refine_grid
-from src.runs.sweeps import open_sweep
 from tests.conftest import ROOT
 
 # The folders of the report's runs, without the time at their ends.

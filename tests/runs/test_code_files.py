@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from relay.errors import RunError
+from relay.runs import code_snapshot
+from relay.runs.code_files import code_files
+from relay.runs.code_snapshot import keep_code, snapshot_problem, sweep_code
+from relay.runs.sweeps import open_sweep
 from src.config.schema import Config
-from src.errors import RunError
 from src.requests import grid_request
-from src.runs import code_snapshot
-from src.runs.code_files import code_files
-from src.runs.code_snapshot import keep_code, snapshot_problem, sweep_code
-from src.runs.sweeps import open_sweep
 from tests.conftest import ROOT
 from tests.runs.test_code_snapshot import checkout, edit, run_in_bash
 
 __all__ = ["checkout"]
 
 CODE = ["hpc/node/task.py", "hpc/slurm.py", "jobs/__init__.py", "src/__init__.py"]
-CODE += ["src/models/net.py", "src/results/tables/table.py"]
+CODE += ["src/models/net.py", "relay/results/tables/table.py"]
 
 LEFTOVERS = [
     # Jupyter, macOS on foreign disks, Emacs, vim, Kate, and a merge.

@@ -17,14 +17,12 @@ from hpc.submission.prepare import choose_code
 from hpc.submission.profile import Profile
 from hpc.works import WORKS
 from jobs.images import DECIDING
-from src.config.schema import Config
-from src.errors import RunError
-from src.files import read_lines
-from src.progress import PlainReporter
-from src.requests import grid_request
-from src.runs import code_snapshot
-from src.runs.attempts import Outcome
-from src.runs.code_snapshot import (
+from relay.errors import RunError
+from relay.files import read_lines
+from relay.progress import PlainReporter
+from relay.runs import code_snapshot
+from relay.runs.attempts import Outcome
+from relay.runs.code_snapshot import (
     check_commands,
     code_change,
     code_digest,
@@ -33,9 +31,11 @@ from src.runs.code_snapshot import (
     sweep_code,
     use_new_code,
 )
-from src.runs.provenance import code_diff, code_version
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import open_sweep
+from relay.runs.provenance import code_diff, code_version
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import open_sweep
+from src.config.schema import Config
+from src.requests import grid_request
 from tests.conftest import ROOT
 
 Git = Callable[..., int]
@@ -45,7 +45,13 @@ Git = Callable[..., int]
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small checkout that this process takes for its own code."""
     root = tmp_path / "check out"
-    layers = ("src/__init__.py", "src/models/net.py", "src/results/tables/table.py", "jobs/__init__.py", "hpc/slurm.py")
+    layers = (
+        "src/__init__.py",
+        "src/models/net.py",
+        "relay/results/tables/table.py",
+        "jobs/__init__.py",
+        "hpc/slurm.py",
+    )
     for name in (*layers, "hpc/node/task.py"):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +86,7 @@ def test_a_sweep_keeps_the_code_that_it_is_made_with(sweep: SweepDir, checkout: 
 
 
 def test_what_only_shows_and_submits_is_no_change_of_a_result(sweep: SweepDir, checkout: Path) -> None:
-    edit(checkout, "src/results/tables/table.py")
+    edit(checkout, "relay/results/tables/table.py")
     edit(checkout, "hpc/slurm.py")
     assert code_digest() != sweep.meta()["snapshot"]
     assert code_change(sweep, DECIDING) == ""
@@ -203,7 +209,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, small: Callable[..., Config
     return launch_here
 
 
-@pytest.mark.parametrize("changed", ["src/models/net.py", "src/results/tables/table.py"])
+@pytest.mark.parametrize("changed", ["src/models/net.py", "relay/results/tables/table.py"])
 def test_in_this_process_a_sweep_is_not_finished_with_other_code(
     sweep: SweepDir, checkout: Path, in_this_process: Callable[..., SweepDir], changed: str
 ) -> None:
@@ -340,8 +346,8 @@ def test_the_commit_is_that_of_the_code_that_is_used(sweep: SweepDir, checkout: 
 
 
 def test_provenance_is_kept_for_each_attempt(small: Callable[..., Config]) -> None:
+    from relay.runs.attempts import attempt
     from src.requests import train_request
-    from src.runs.attempts import attempt
     from src.training.trainer import train
 
     run = open_sweep(train_request(small()))[0].runs()[0]

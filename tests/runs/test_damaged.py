@@ -27,17 +27,17 @@ import yaml
 from hpc.pipeline.directory import StageRecord, make_pipeline
 from hpc.submission.profile import load_profile
 from hpc.works import WORKS
+from relay.cli import EXIT_STOPPED, run_app
+from relay.config import yaml_file
+from relay.files import append_lines
+from relay.program.serialization import to_bytes
+from relay.program.state_names import list_states, state_name
+from relay.progress import PlainReporter
+from relay.runs.attempts import AttemptHooks, attempt
+from relay.runs.sweeps import open_sweep, sweeps
 from src.artifacts import export_best
-from src.cli import EXIT_STOPPED, run_app
-from src.config import yaml_file
 from src.config.loading import load_config
-from src.files import append_lines
-from src.progress import PlainReporter
 from src.requests import compare_request, grid_request
-from src.runs.attempts import AttemptHooks, attempt
-from src.runs.checkpoint_names import list_states, state_name
-from src.runs.sweeps import open_sweep, sweeps
-from src.training.serialization import to_bytes
 from src.training.trainer import train
 from tests.conftest import fake, small_config
 

@@ -16,16 +16,16 @@ import pytest
 import torch
 
 from hpc.monitor.status_rows import sweep_status
+from relay.files import read_lines
+from relay.progress import PlainReporter
+from relay.results.collection import collect
+from relay.results.tables.table import read_table
+from relay.runs.attempts import attempt
+from relay.runs.environment import computing_versions, cpu_model, differences, environment_marks
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import open_sweep
 from src.config.schema import Config
-from src.files import read_lines
-from src.progress import PlainReporter
 from src.requests import lr_sweep_request, train_request
-from src.results.collection import collect
-from src.results.tables.table import read_table
-from src.runs.attempts import attempt
-from src.runs.environment import computing_versions, cpu_model, differences, environment_marks
-from src.runs.rundir import RunDir
-from src.runs.sweeps import open_sweep
 from src.training.lr_range import sweep_rates
 from src.training.trainer import train
 from tests.conftest import ROOT, run_python
@@ -169,7 +169,7 @@ def versions_in(folder: Path, *, imported: bool = False) -> dict[str, str]:
     code = f"""
 import json
 {"import numpy" if imported else ""}
-from src.runs.environment import package_versions
+from relay.runs.environment import package_versions
 print(json.dumps(package_versions()))
 """
     env = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}

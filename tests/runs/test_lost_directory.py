@@ -16,14 +16,14 @@ from hpc.recovery.reconcile import classify_runs
 from hpc.submission.here import execute_here
 from hpc.submission.prepare import prepare_inputs
 from jobs.grid import GRID
+from relay.errors import RunError
+from relay.progress import PlainReporter, Reporter, StopCheck
+from relay.runs import ownership
+from relay.runs.attempts import Outcome, attempt
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import Request, open_sweep
 from src.config.schema import Config
-from src.errors import RunError
-from src.progress import PlainReporter, Reporter, StopCheck
 from src.requests import compare_request, evaluation_request, grid_request, lr_sweep_request, train_request
-from src.runs import ownership
-from src.runs.attempts import Outcome, attempt
-from src.runs.rundir import RunDir
-from src.runs.sweeps import Request, open_sweep
 
 VARIANTS = {"variants": {"slow": {"train.optimizer.lr": 0.0005}, "wide": {"model.num_modules": 2}}}
 REQUESTS: dict[str, Callable[[Callable[..., Config]], Request]] = {

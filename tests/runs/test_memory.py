@@ -9,19 +9,19 @@ from collections.abc import Callable
 import pytest
 
 from hpc.submission.forecast import forecast_of, warn_of_memory
+from relay.progress import PlainReporter
+from relay.runs.attempts import attempt
+from relay.runs.memory import most_memory
+from relay.runs.sweeps import open_sweep
 from src.config.schema import Config
-from src.progress import PlainReporter
 from src.requests import grid_request, train_request
-from src.runs.attempts import attempt
-from src.runs.memory import most_memory
-from src.runs.sweeps import open_sweep
 from src.training.trainer import train
 from tests.conftest import ROOT
 from tests.recovery.test_reconcile import PROFILE, SLICE
 from tests.training.test_trainer import new_run
 
 PEAKS = """
-from src.runs.memory import peak_memory
+from relay.runs.memory import peak_memory
 before = peak_memory()["host_mb"]
 # Written to, so that the kernel has to give it.
 taken = bytearray(b"x") * (300 * 2**20)

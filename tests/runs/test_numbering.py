@@ -12,14 +12,14 @@ import pytest
 
 from hpc.pipeline.directory import Pipeline, all_pipelines, find_same_pipeline, make_pipeline
 from hpc.pipeline.names import find_pipeline, list_other_names
-from src.config import yaml_file
+from relay.config import yaml_file
+from relay.runs.names import find_named
+from relay.runs.numbering import next_number
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import find_sweep, open_sweep, sweeps
 from src.config.schema import Config
 from src.reporting.finding import Sweeps
 from src.requests import grid_request, train_request
-from src.runs.names import find_named
-from src.runs.numbering import next_number
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import find_sweep, open_sweep, sweeps
 from tests.conftest import asked
 from tests.results.tables.test_table import finish
 

@@ -15,15 +15,15 @@ from hpc.submission.launching import launch
 from hpc.submission.prepare import prepare_inputs
 from hpc.submission.profile import load_profile
 from hpc.works import PIPELINE
+from relay.errors import DataError, RunError
+from relay.progress import PlainReporter
+from relay.results.tables.table import read_table
+from relay.runs.names import find_named
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import Request, describe_progress, open_sweep
 from src.config.schema import Config
 from src.data import synthetic
-from src.errors import DataError, RunError
-from src.progress import PlainReporter
 from src.requests import evaluation_request, grid_request, lr_sweep_request, train_request
-from src.results.tables.table import read_table
-from src.runs.names import find_named
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import Request, describe_progress, open_sweep
 from src.training.lr_range import sweep_rates
 from src.training.trainer import train
 from tests.conftest import ROOT, asked, assert_same_run

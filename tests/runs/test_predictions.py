@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.errors import RunError
-from src.runs.predictions import PREDICTED, Predictions, encode_predictions, read_predictions, write_predictions
+from relay.errors import RunError
+from relay.runs.predictions import PREDICTED, Predictions, encode_predictions, read_predictions, write_predictions
 
 
 def made(count: int = 8000) -> Predictions:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from src.runs.code_snapshot import keep_code
-from src.runs.provenance import code_diff, code_version
+from relay.runs.code_snapshot import keep_code
+from relay.runs.provenance import code_diff, code_version
 from tests.runs.test_code_snapshot import checkout, commit, edit
 
 __all__ = ["checkout"]

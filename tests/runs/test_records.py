@@ -24,20 +24,20 @@ from hpc.submission.here import execute_here
 from hpc.submission.launching import launch
 from hpc.submission.submissions import submissions
 from jobs.grid import GRID
+from relay.errors import RunError
+from relay.files import append_lines, read_lines
+from relay.results.collection import answer_of_sweep, collect
+from relay.results.tables.table import read_table
+from relay.results.tables.terminal import table_of
+from relay.runs import rundir
+from relay.runs.attempt import Attempt, join_lines
+from relay.runs.attempts import reached_step
+from relay.runs.names import find_named
+from relay.runs.records import AttemptLine
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import find_sweep, open_sweep, sweeps
 from src.config.schema import Config
-from src.errors import RunError
-from src.files import append_lines, read_lines
 from src.requests import grid_request, train_request
-from src.results.collection import answer_of_sweep, collect
-from src.results.tables.table import read_table
-from src.results.tables.terminal import table_of
-from src.runs import rundir
-from src.runs.attempt import Attempt, join_lines
-from src.runs.attempts import reached_step
-from src.runs.names import find_named
-from src.runs.records import AttemptLine
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import find_sweep, open_sweep, sweeps
 from tests.conftest import asked
 from tests.results.test_table import finish
 
@@ -312,7 +312,7 @@ def test_a_launch_leaves_out_the_damaged_run_and_executes_the_others(
 
     def execute(run: RunDir, *given: object) -> Any:
         executed.append(run.name)
-        from src.runs.attempts import Outcome
+        from relay.runs.attempts import Outcome
 
         run.write_result({"steps": 1})
         return Outcome("done", 0, 1, 1)
@@ -379,7 +379,7 @@ DAMAGES = {
 def test_a_damaged_sweep_is_named_with_what_to_do_and_blocks_no_other(
     sweep: SweepDir, small: Callable[..., Config], capsys: pytest.CaptureFixture[str], change: dict[str, Any]
 ) -> None:
-    from src.config.yaml_file import dump_yaml
+    from relay.config.yaml_file import dump_yaml
 
     whole = open_sweep(train_request(small()))[0]
     [key] = change
@@ -393,7 +393,7 @@ def test_a_damaged_sweep_is_named_with_what_to_do_and_blocks_no_other(
 
 @pytest.mark.parametrize("key", ["kind", "key", "number", "created", "config"])
 def test_a_sweep_without_a_key_is_named(sweep: SweepDir, key: str) -> None:
-    from src.config.yaml_file import dump_yaml
+    from relay.config.yaml_file import dump_yaml
 
     sweep.meta_file.write_text(dump_yaml({name: value for name, value in sweep.meta().items() if name != key}))
     with pytest.raises(RunError, match=rf"sweep\.yaml: {key}: Field required; "):

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from src.runs.attempt import Attempt
-from src.runs.slice_time import slice_time
+from relay.runs.attempt import Attempt
+from relay.runs.slice_time import slice_time
 
 NOW = 1000.0
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from hpc.one_machine.packages import check_installed
-from src.errors import ClusterError
+from relay.errors import ClusterError
 
 REPOSITORY = Path(__file__).parents[2]
 # One slice and one CPU per task: results are equal bit for bit only with the same number of threads.

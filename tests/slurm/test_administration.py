@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from hpc.submission.submissions import submissions
-from src.config import yaml_file
+from relay.config import yaml_file
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import sweeps
 from src.config.schema import Config
 from src.requests import grid_request
-from src.runs.rundir import RunDir
-from src.runs.sweeps import sweeps
 from tests.conftest import SMALL, assert_same_run, run_python
 from tests.slurm.conftest import PROFILE, Cluster, on_profile, wait_for
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from src.config import yaml_file
+from relay.config import yaml_file
 from tests.conftest import ROOT
 from tests.slurm.conftest import PROFILE, Cluster
 

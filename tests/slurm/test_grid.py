@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from src.config import yaml_file
+from relay.config import yaml_file
+from relay.program.state_names import newest_step
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import sweeps
 from src.config.loading import config_of
-from src.runs.checkpoint_names import newest_step
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import sweeps
 from tests.conftest import ROOT, assert_same_run, run_python
 from tests.slurm.conftest import PROFILE, Cluster, on_profile, wait_for
 

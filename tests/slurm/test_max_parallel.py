@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from hpc.submission.submissions import submissions
-from src.config import yaml_file
+from relay.config import yaml_file
+from relay.runs.sweeps import sweeps
 from src.config.schema import Config
-from src.runs.sweeps import sweeps
 from tests.conftest import run_python
 from tests.slurm.conftest import PROFILE, Cluster, on_profile, wait_for
 

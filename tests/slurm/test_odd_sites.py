@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from hpc.submission.submissions import submissions
-from src.config import yaml_file
+from relay.config import yaml_file
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import sweeps
 from src.config.schema import Config
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import sweeps
 from tests.conftest import fake, run_python
 from tests.slurm.conftest import PROFILE, Cluster, on_profile, wait_for
 

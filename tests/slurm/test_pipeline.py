@@ -11,9 +11,9 @@ import pytest
 
 from hpc.pipeline.directory import STAGES, Pipeline, all_pipelines
 from hpc.submission.submissions import submissions
-from src.config import yaml_file
+from relay.config import yaml_file
+from relay.runs.rundir import SweepDir
 from src.config.loading import config_of
-from src.runs.rundir import SweepDir
 from tests.conftest import run_python
 from tests.slurm.conftest import PROFILE, Cluster, on_profile, wait_for
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from hpc.one_machine.packages import check_installed
-from src.errors import ClusterError
+from relay.errors import ClusterError
 from tests.slurm.conftest import REPOSITORY
 
 pytestmark = pytest.mark.timeout(1500)

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from src.config import yaml_file
+from relay.config import yaml_file
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import sweeps
 from src.config.schema import Config
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import sweeps
 from tests.conftest import ROOT, assert_same_run, run_python
 from tests.fork_server import fork_python
 from tests.terminal import Terminal
@@ -210,7 +210,7 @@ MAKE_BROKEN = """
 import sys
 from src.config.loading import load_config
 from src.requests import grid_request
-from src.runs.sweeps import open_sweep
+from relay.runs.sweeps import open_sweep
 sweep, _ = open_sweep(grid_request(load_config(sys.argv[1], ["hparams.num_modules=[1]"])))
 path = sweep.runs()[0].config_file
 path.write_text(path.read_text().replace("lr: 0.001", "lr: -1"))

@@ -12,13 +12,13 @@ import pytest
 
 from hpc.submission.placement import choose_name, place
 from hpc.submission.profile import load_profile
-from src.config import yaml_file
+from relay.config import yaml_file
+from relay.errors import ConfigError
+from relay.files import replace_file
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import open_sweep, sweeps
 from src.config.schema import Config
-from src.errors import ConfigError
-from src.files import replace_file
 from src.requests import grid_request
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import open_sweep, sweeps
 from tests.conftest import ROOT
 from tests.fork_server import fork_python
 from tests.results.tables.test_table import finish

@@ -17,13 +17,13 @@ from hpc.submission.plan import SubmitPlan, Target, job_name, make_plan, options
 from hpc.submission.profile import Profile, load_profile
 from hpc.submission.site import SiteLimits, choose_gres
 from hpc.works import work_of
-from src import hints
-from src.config import yaml_file
+from relay import hints
+from relay.config import yaml_file
+from relay.errors import ClusterError, ConfigError, RelayError
+from relay.runs.code_snapshot import PROJECT_ROOT
+from relay.runs.rundir import SweepDir
 from src.config.schema import Config
-from src.errors import ClusterError, ConfigError, RelayError
 from src.requests import grid_request
-from src.runs.code_snapshot import PROJECT_ROOT
-from src.runs.rundir import SweepDir
 from tests.conftest import fake
 
 PROFILE = Profile(

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from hpc.submission.launching import launch
-from src.config import yaml_file
+from relay.config import yaml_file
+from relay.errors import ConfigError
+from relay.runs.sweeps import open_sweep
 from src.config.keys import TRAINING, content_key
 from src.config.loading import Variants, config_of, make_config
 from src.config.schema import Config
-from src.errors import ConfigError
 from src.requests import grid_request
 from src.requests.cells import expand_grid
-from src.runs.sweeps import open_sweep
 from tests.benchmarks.scale import FakeSite, imports_torch
 from tests.conftest import ROOT, run_python
 

@@ -11,7 +11,7 @@ import pytest
 
 from hpc.submission.profile import Profile
 from hpc.submission.script import log_options, script_text, setup_lines, srun_command
-from src.runs.code_snapshot import keep_code
+from relay.runs.code_snapshot import keep_code
 
 ENDS = "correct setup in the profile, or set ignore_setup_errors: true"
 

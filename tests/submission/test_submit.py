@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from src.config import yaml_file
-from src.files import read_lines
-from src.runs.sweeps import sweeps
+from relay.config import yaml_file
+from relay.files import read_lines
+from relay.runs.sweeps import sweeps
 from tests.conftest import ROOT, fake, site_path
 from tests.fork_server import fork_python
 

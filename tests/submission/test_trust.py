@@ -11,11 +11,11 @@ import pytest
 
 from hpc.pipeline.directory import make_pipeline
 from hpc.submission.profile import Profile
-from src.config import yaml_file
+from relay.config import yaml_file
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import open_sweep, sweeps
 from src.config.schema import Config
 from src.requests import grid_request
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import open_sweep, sweeps
 from tests.conftest import asked
 from tests.fork_server import fork_python
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.errors import CheckpointError
-from src.files import append_lines, read_lines, replace_file
-from src.runs.checkpoint_names import list_states, newest_step, state_name
-from src.training.checkpoint import load_newest, save_state
-from src.training.serialization import to_bytes
+from relay.errors import CheckpointError
+from relay.files import append_lines, read_lines, replace_file
+from relay.program.serialization import to_bytes
+from relay.program.state_names import list_states, newest_step, state_name
+from relay.program.states import load_newest, save_state
 from src.training.weights import load_checkpoint
 from tests.fork_server import fork_python
 
@@ -126,8 +126,8 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from src.training.checkpoint import save_state
-from src.errors import CheckpointError
+from relay.program.states import save_state
+from relay.errors import CheckpointError
 folder = Path(sys.argv[1])
 save_state(folder, 1, {"step": 1, "weights": torch.zeros(10)}, 2)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from relay.config.sections import Select
+from relay.runs.predictions import PREDICTED, Predictions, decode_predictions
 from src.config.schema import Config
-from src.config.sections import Select
-from src.runs.predictions import PREDICTED, Predictions, decode_predictions
 from src.training import trainer
 from src.training.crossed import half_scores
 from src.training.measures import metrics_of

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from relay.progress import PlainReporter
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import open_sweep
 from src.config.keys import TRAINING
 from src.config.loading import config_of, make_config
 from src.config.schema import Config
-from src.progress import PlainReporter
 from src.requests import grid_request, train_request
 from src.requests.plan import Plan
-from src.runs.rundir import RunDir
-from src.runs.sweeps import open_sweep
 from src.training.hparams import hparams_of
 from src.training.trainer import train
 

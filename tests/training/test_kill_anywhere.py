@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
+from relay.files import read_lines
+from relay.program.state_names import checksum_in, list_states, newest_step
+from relay.program.states import load_newest, save_state
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import open_sweep
 from src.config.loading import make_config
-from src.files import read_lines
 from src.requests import train_request
-from src.runs.checkpoint_names import checksum_in, list_states, newest_step
-from src.runs.rundir import RunDir
-from src.runs.sweeps import open_sweep
-from src.training.checkpoint import load_newest, save_state
 from tests.conftest import ROOT, SMALL, assert_same_run
 from tests.fork_server import ForkServer
 from tests.fork_server import fork_server as shared_fork_server

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from jobs import lr_sweep
+from relay.files import read_lines
+from relay.progress import PlainReporter
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import open_sweep
 from src.config.loading import config_of
 from src.config.schema import Config, LrFinder
-from src.files import read_lines
-from src.progress import PlainReporter
 from src.requests import lr_sweep_request
-from src.runs.rundir import RunDir
-from src.runs.sweeps import open_sweep
 from src.training.learner import Learner
 from src.training.lr_range import rate_at, smooth, suggest
 from tests.training.test_trainer import NEVER, StopAfter

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from src.errors import RunError
-from src.files import read_lines
-from src.runs.rundir import RunDir
+from relay.errors import RunError
+from relay.files import read_lines
+from relay.runs.rundir import RunDir
 from src.training.metric_log import MetricsLog
 
 

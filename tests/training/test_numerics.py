@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from relay.errors import ConfigError
+from relay.program.state_names import list_states
+from relay.runs.rundir import RunDir
 from src.config.keys import TRAINING, content_key
 from src.config.schema import Config
 from src.data.dataset import load
 from src.data.loader import TrainLoader
-from src.errors import ConfigError
-from src.runs.checkpoint_names import list_states
-from src.runs.rundir import RunDir
 from src.training.numerics import Numerics
 from tests.conftest import assert_same_run, final_state
 from tests.training.test_trainer import execute, new_run

@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
+from relay.errors import CheckpointError
 from src.config.keys import TRAINING, content_key, deciding_sections
 from src.config.loading import load_config
 from src.config.schema import Config
 from src.data.dataset import load
-from src.errors import CheckpointError
 from src.models.registry import build_model, count_parameters
 from src.training.ema import WeightAverage
 from src.training.learner import Learner

@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 import pytest
 import torch
 
+from relay.program.state_names import list_states
 from src.config.schema import Config
-from src.runs.checkpoint_names import list_states
 from src.training.state import TrainingState, state_problem
 from tests.conftest import differences
 from tests.training.test_trainer import execute, new_run
@@ -84,7 +84,7 @@ def test_an_entry_of_another_type_is_named(small: Callable[..., Config], name: s
 
 
 def test_building_a_trainer_reads_no_checkpoint_and_writes_no_file(small: Callable[..., Config]) -> None:
-    from src.progress import PlainReporter
+    from relay.progress import PlainReporter
     from src.training.session import Session
     from src.training.trainer import Trainer
 

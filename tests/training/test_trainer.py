@@ -16,16 +16,16 @@ import pytest
 import torch
 
 from jobs.train import execute as train_and_export
+from relay.errors import CheckpointError, RunError
+from relay.files import read_lines
+from relay.program.serialization import to_bytes
+from relay.program.state_names import list_states, newest_step, state_name
+from relay.progress import PlainReporter
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import open_sweep
 from src.config.schema import Config
-from src.errors import CheckpointError, RunError
-from src.files import read_lines
-from src.progress import PlainReporter
 from src.requests import train_request
-from src.runs.checkpoint_names import list_states, newest_step, state_name
-from src.runs.rundir import RunDir
-from src.runs.sweeps import open_sweep
 from src.training import trainer
-from src.training.serialization import to_bytes
 from src.training.trainer import train
 from tests.conftest import assert_same_run, small_config
 from tests.fork_server import fork_server
@@ -267,7 +267,7 @@ def test_weights_that_are_nan_after_the_last_step_are_a_divergence(
     small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step's loss is computed before its update: the last loss may be finite although the weights are not."""
-    from src.results.tables.table import read_table
+    from relay.results.tables.table import read_table
 
     real = trainer.evaluate_split
 
@@ -289,11 +289,11 @@ def test_weights_that_are_nan_after_the_last_step_are_a_divergence(
 
 
 def test_weights_that_are_nan_are_evaluated_without_a_traceback(small: Callable[..., Config], tmp_path: Path) -> None:
+    from relay.runs.attempts import attempt
+    from relay.runs.sweeps import open_sweep
     from src.evaluation.evaluator import evaluate
     from src.models.registry import build_model
     from src.requests import evaluation_request
-    from src.runs.attempts import attempt
-    from src.runs.sweeps import open_sweep
 
     weights = {name: tensor * float("nan") for name, tensor in build_model(small().model).state_dict().items()}
     torch.save({"model_state_dict": weights}, tmp_path / "nan.ckpt")

@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 
 from hpc.works import work_of
+from relay.errors import ConfigError
+from relay.files import append_lines
+from relay.progress import PlainReporter
+from relay.results.collection import answer_of_sweep
+from relay.results.improvement import improvement
+from relay.runs.attempts import attempt
+from relay.runs.environment import computing_versions
+from relay.runs.predictions import Predictions, write_predictions
+from relay.runs.reuse import reuse_finished
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import Request, open_sweep
 from src.config.loading import load_config
 from src.config.schema import Config
-from src.errors import ConfigError
-from src.files import append_lines
-from src.progress import PlainReporter
 from src.requests import compare_request, grid_request, train_request
-from src.results.collection import answer_of_sweep
-from src.results.improvement import improvement
-from src.runs.attempts import attempt
-from src.runs.environment import computing_versions
-from src.runs.predictions import Predictions, write_predictions
-from src.runs.reuse import reuse_finished
-from src.runs.rundir import RunDir
-from src.runs.sweeps import Request, open_sweep
 from src.training.trainer import train
 from tests.conftest import ROOT
 from tests.results.tables.test_table import finish

@@ -20,11 +20,11 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from hpc import aggregate
+from relay.config.yaml_file import dump_yaml
+from relay.errors import RunError
+from relay.results.foreign.event_files import read_events
+from relay.results.foreign.logs import read_foreign
 from src.config.schema import Config
-from src.config.yaml_file import dump_yaml
-from src.errors import RunError
-from src.results.foreign.event_files import read_events
-from src.results.foreign.logs import read_foreign
 from tests.conftest import ROOT
 
 REFERENCE = ROOT.parent / "shared" / "reference" / "grid_search_runs"

@@ -10,10 +10,10 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from hpc import aggregate
+from relay.config.yaml_file import dump_yaml
+from relay.results.foreign.logs import ForeignLogs, read_foreign
+from relay.results.tables.table import Table
 from src.config.schema import Config
-from src.config.yaml_file import dump_yaml
-from src.results.foreign.logs import ForeignLogs, read_foreign
-from src.results.tables.table import Table
 from tests.results.foreign.test_foreign import curve, hparams, scalar, write
 
 

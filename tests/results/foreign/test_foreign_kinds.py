@@ -10,12 +10,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hpc import aggregate
+from relay.config.yaml_file import dump_yaml
+from relay.errors import RunError
+from relay.results.foreign.logs import read_foreign
+from relay.results.foreign.metric import metric_of
+from relay.results.foreign.runs import ForeignRun
 from src.config.schema import Config
-from src.config.yaml_file import dump_yaml
-from src.errors import RunError
-from src.results.foreign.logs import read_foreign
-from src.results.foreign.metric import metric_of
-from src.results.foreign.runs import ForeignRun
 
 LOGS = Path(__file__).parent / "fixtures" / "logs"
 GRID = {"lr": [0.1, 0.01, 0.1, 0.01], "batch_size": [8, 8, 16, 16]}

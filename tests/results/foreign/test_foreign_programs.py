@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from hpc import aggregate
+from relay.config.yaml_file import dump_yaml
+from relay.errors import RunError
+from relay.results.collection import answer_of_logs
+from relay.results.foreign.logs import read_foreign
+from relay.results.tables.ranking import direction_of, words_of
 from src.config.schema import Config
-from src.config.yaml_file import dump_yaml
-from src.errors import RunError
-from src.results.collection import answer_of_logs
-from src.results.foreign.logs import read_foreign
-from src.results.tables.ranking import direction_of, words_of
 from tests.results.foreign.test_foreign import scalar, write
 
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.results.answer import Answer, answer_of
-from src.results.output import answer_json
-from src.results.statistics.best_set import contenders_of, winner_of
-from src.results.tables.ranking import Ranking
-from src.results.tables.table import Row, Table
-from src.runs.predictions import Predictions
+from relay.results.answer import Answer, answer_of
+from relay.results.output import answer_json
+from relay.results.statistics.best_set import contenders_of, winner_of
+from relay.results.tables.ranking import Ranking
+from relay.results.tables.table import Row, Table
+from relay.runs.predictions import Predictions
 from tests.benchmarks.simulation import Sweep, grid_of, sweep_of
 
 IMAGES = 600
@@ -93,7 +93,7 @@ def test_a_screening_of_many_settings_agrees_with_the_test_of_all_pairs(monkeypa
     random, points = np.random.default_rng(3), grid_of(2, 2, 3, 2, 2)
     noise = sweep_of(random, 0.3 + 0.004 * np.arange(48.0), 4000, sd=0.003, points=points).noise()
     exact = contenders_of(noise)
-    monkeypatch.setattr("src.results.statistics.best_set._MOST_TESTED", 40)
+    monkeypatch.setattr("relay.results.statistics.best_set._MOST_TESTED", 40)
     screened = contenders_of(noise)
     assert exact is not None
     assert screened is not None

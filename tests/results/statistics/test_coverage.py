@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.results.output import answer_json
+from relay.results.output import answer_json
 from tests.benchmarks.coverage import PARTS, rows_of_part
 from tests.benchmarks.coverage_best_set import ALL, EIGHT, SIXTEEN, kept_best, level_luck, noisy_half
 from tests.benchmarks.coverage_effects import any_clear, effects_in, first_p_value

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.results.statistics.design import Design, levels_of, span
+from relay.results.statistics.design import Design, levels_of, span
 from tests.benchmarks.simulation import grid_of
 
 

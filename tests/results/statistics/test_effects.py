@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.results.answer import answer_of
-from src.results.output import write_effects
-from src.results.statements import effect_statements, english, method_statements
-from src.results.statistics.effects import Effects, effects_of
-from src.results.tables.ranking import Ranking
-from src.results.tables.table import Row, Table
+from relay.results.answer import answer_of
+from relay.results.output import write_effects
+from relay.results.statements import effect_statements, english, method_statements
+from relay.results.statistics.effects import Effects, effects_of
+from relay.results.tables.ranking import Ranking
+from relay.results.tables.table import Row, Table
 from tests.benchmarks.simulation import Sweep, grid_of, sweep_of
 
 SELECT = Ranking()

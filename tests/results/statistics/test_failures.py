@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.results.answer import answer_of
-from src.results.statistics.failures import failures_of
-from src.results.tables.ranking import Ranking
-from src.results.tables.table import Row, Table
+from relay.results.answer import answer_of
+from relay.results.statistics.failures import failures_of
+from relay.results.tables.ranking import Ranking
+from relay.results.tables.table import Row, Table
 from tests.benchmarks.simulation import grid_of
 
 POINTS = grid_of(2, 2, 3, 2, 2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.results.statistics.intervals import (
+from relay.results.statistics.intervals import (
     adjusted_wald,
     agresti_caffo,
     around,

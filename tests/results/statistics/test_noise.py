@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.results.statistics.noise import noise_of
+from relay.results.statistics.noise import noise_of
 from tests.benchmarks.simulation import grid_of, sweep_of
 
 

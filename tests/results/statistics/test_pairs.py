@@ -10,10 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from src.config.schema import Config
-from src.requests import compare_request
-from src.results.statistics.intervals import CROSSED_VARIANCE, adjusted_wald
-from src.results.statistics.pairs import (
+from relay.results.statistics.intervals import CROSSED_VARIANCE, adjusted_wald
+from relay.results.statistics.pairs import (
     Difference,
     compare_predictions,
     compare_scores,
@@ -22,10 +20,12 @@ from src.results.statistics.pairs import (
     told,
     verdicts,
 )
-from src.results.tables.table import read_table
-from src.runs.predictions import Predictions
-from src.runs.rundir import RunDir
-from src.runs.sweeps import open_sweep
+from relay.results.tables.table import read_table
+from relay.runs.predictions import Predictions
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import open_sweep
+from src.config.schema import Config
+from src.requests import compare_request
 from src.trainings.variants import compare_variants
 from tests.results.tables.test_table import write_training
 from tests.trainings.test_variants import finished

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.results.answer import answer_of
-from src.results.output import answer_json
-from src.results.tables.ranking import Ranking
-from src.results.tables.table import Table, settings_of
+from relay.results.answer import answer_of
+from relay.results.output import answer_json
+from relay.results.tables.ranking import Ranking
+from relay.results.tables.table import Table, settings_of
 from tests.benchmarks.simulation import sweep_of
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from hpc import aggregate
+from relay.config.yaml_file import dump_yaml
+from relay.errors import RunError
+from relay.results.tables.ranking import Direction, Ranking
+from relay.results.tables.table import Table, read_table
+from relay.results.tables.view import ranked_by
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import open_sweep
 from src.config.schema import Config
-from src.config.yaml_file import dump_yaml
-from src.errors import RunError
 from src.requests import grid_request
-from src.results.tables.ranking import Direction, Ranking
-from src.results.tables.table import Table, read_table
-from src.results.tables.view import ranked_by
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import open_sweep
 from tests.results.tables.test_table import finish
 
 

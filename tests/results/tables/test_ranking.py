@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from src.results.tables.ranking import Direction, Ranking, direction_of, ranking_of
+from relay.results.tables.ranking import Direction, Ranking, direction_of, ranking_of
 
 
 @pytest.mark.parametrize(

@@ -9,19 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from relay.errors import RunError
+from relay.files import append_lines
+from relay.results.collection import answer_of_sweep, collect
+from relay.results.tables.ranking import Ranking
+from relay.results.tables.table import Table, read_table
+from relay.results.tables.table_files import print_table, write_rows
+from relay.runs.predictions import Predictions, write_predictions
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import open_sweep
 from src.config.loading import config_of
 from src.config.schema import Config
-from src.errors import RunError
 from src.evaluation.summary import evaluation_columns
-from src.files import append_lines
 from src.requests import best_of_all, evaluation_request, first_grid_of, grid_request, with_best_cell
-from src.results.collection import answer_of_sweep, collect
-from src.results.tables.ranking import Ranking
-from src.results.tables.table import Table, read_table
-from src.results.tables.table_files import print_table, write_rows
-from src.runs.predictions import Predictions, write_predictions
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import open_sweep
 from src.training.columns import training_columns
 
 ALL_METRICS = {"metrics.classification": ["macro_f1", "accuracy", "top5_accuracy"]}

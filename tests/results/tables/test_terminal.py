@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from src.config import yaml_file
+from relay.config import yaml_file
+from relay.log import log
+from relay.progress import BarReporter
+from relay.results.tables.terminal import print_rows, table_of
+from relay.runs.rundir import SweepDir
+from relay.runs.sweeps import open_sweep
 from src.config.schema import Config
-from src.log import log
-from src.progress import BarReporter
 from src.requests import grid_request
-from src.results.tables.terminal import print_rows, table_of
-from src.runs.rundir import SweepDir
-from src.runs.sweeps import open_sweep
 from tests.conftest import ROOT, command_environment
 from tests.fork_server import fork_python
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from src.errors import RelayError
-from src.results.tables.view import View
+from relay.errors import RelayError
+from relay.results.tables.view import View
 
 ROWS = [
     {"run": "a", "lr": 0.002, "flip": True, "bc": "16-16", "acc": 0.5},

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from hpc.one_machine.packages import check_installed
-from src.errors import ClusterError
+from relay.errors import ClusterError
 from tests.slurm.chaos.campaign import DECK, Campaign, Plan, command_of
 from tests.slurm.conftest import cluster_of_its_own
 

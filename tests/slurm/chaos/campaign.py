@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from src.runs.rundir import RunDir
+from relay.runs.rundir import RunDir
 from tests.conftest import ROOT
 from tests.slurm.chaos import check
 from tests.slurm.chaos.faults import ADMIN_CANCEL, KINDS, Injection, restore_time_limits

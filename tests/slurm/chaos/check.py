@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-from src.files import read_lines
-from src.runs.attempt import Attempt
-from src.runs.causes import REQUEUED_AFTER, why_blocked
-from src.runs.rundir import RunDir
-from src.runs.sweeps import sweeps
+from relay.files import read_lines
+from relay.runs.attempt import Attempt
+from relay.runs.causes import REQUEUED_AFTER, why_blocked
+from relay.runs.rundir import RunDir
+from relay.runs.sweeps import sweeps
 from tests.conftest import assert_same_run
 from tests.slurm.chaos.faults import FREEZE, KINDS, Injection
 from tests.slurm.chaos.site import Site

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from hpc.one_machine.processes import start_ticks
 from hpc.submission.submissions import submissions
-from src.runs.checkpoint_names import list_states
+from relay.program.state_names import list_states
 from tests.slurm.chaos.site import TIME_MIN, Row, Site, Worker, kill, send
 
 Fix = tuple[float, Callable[[], object]]

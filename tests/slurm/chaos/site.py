@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from hpc.one_machine.processes import descendants, start_ticks
-from src.config import yaml_file
-from src.runs.attempt import last_attempt
-from src.runs.checkpoint_names import list_states
-from src.runs.rundir import RunDir, SweepDir
-from src.runs.sweeps import sweeps
+from relay.config import yaml_file
+from relay.program.state_names import list_states
+from relay.runs.attempt import last_attempt
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import sweeps
 from tests.conftest import ROOT, SMALL
 from tests.slurm.conftest import PROFILE, Cluster, on_profile
 

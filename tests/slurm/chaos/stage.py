@@ -9,9 +9,9 @@ from pathlib import Path
 from hpc.submission.execute import execute
 from hpc.submission.profile import load_profile
 from hpc.submission.site import ask_site
+from relay.errors import RelayError
+from relay.runs.rundir import SweepDir
 from src.config.loading import load_config
-from src.errors import RelayError
-from src.runs.rundir import SweepDir
 
 
 def main(experiment: str, profile_file: str, sweep: str) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from src.runs.attempt import Attempt
-from src.runs.rundir import RunDir
+from relay.runs.attempt import Attempt
+from relay.runs.rundir import RunDir
 from tests.slurm.chaos.check import _check_cause
 from tests.slurm.chaos.faults import Injection
 

@@ -1,0 +1,91 @@
+"""The sections that every experiment has, whatever its runs do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from relay.config.messages import describe
+from relay.config.section import Count, Section
+from relay.errors import ConfigError
+
+
+def _check_tag(tag: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,63}", tag):
+        raise ValueError(
+            "it names a folder: give 1 to 64 of the characters A-Z, a-z, 0-9 and . _ + = -, "
+            "beginning with a letter, a digit or _"
+        )
+    return tag
+
+
+Tag = Annotated[str, AfterValidator(_check_tag)]
+
+
+class Select(Section):
+    """The metric on val that selects the best epoch, the best cell and the best training, and which way is better."""
+
+    name: str = "accuracy"
+    direction: Literal["max", "min"] = "max"
+
+    @property
+    def column(self) -> str:
+        """The column of the table and the tag in TensorBoard: `val/accuracy`."""
+        return f"val/{self.name}"
+
+    def score(self, value: float) -> float:
+        """`value` with the sign for which greater is better."""
+        return value if self.direction == "max" else -value
+
+
+def select_of(config: Mapping[str, Any], source: str) -> Select:
+    """`metrics.select` of a configuration given as plain values; nothing else of it is validated.
+
+    Raises ConfigError, whose message begins with `source`.
+    """
+    try:
+        return Select.model_validate((config.get("metrics") or {}).get("select") or {})
+    except ValidationError as error:
+        raise ConfigError(describe(error, Select, f"{source}, metrics.select")) from None
+
+
+class Checkpoint(Section):
+    """When the exact state is saved, apart from when the run is asked to stop. The newest `keep` states remain.
+
+    With `every_minutes`, an attempt saves its first state after 30 s already.
+
+    `replace_best`: the best weights of a full training replace artifacts/best.ckpt even if they are worse.
+    """
+
+    every_steps: Count | None = None
+    every_minutes: Annotated[float, Field(gt=0)] | None = 5.0
+    # At least two: a run whose newest state turns out to be damaged resumes from the one before.
+    keep: Annotated[int, Field(ge=2)] = 2
+    replace_best: bool = False
+
+
+class Paths(Section):
+    """Where results go. Relative paths start at the folder in which the command is called."""
+
+    runs_dir: str = "./runs"
+    artifacts_dir: str = "./artifacts"
+    logs_dir: str = "./logs"
+
+    @property
+    def runs(self) -> Path:
+        """The folder of sweeps and pipelines."""
+        return Path(self.runs_dir)
+
+    @property
+    def artifacts(self) -> Path:
+        """The folder of best.ckpt, figures and reports."""
+        return Path(self.artifacts_dir)
+
+    @property
+    def logs(self) -> Path:
+        """The folder of links to the jobs' output."""
+        return Path(self.logs_dir)

@@ -1,0 +1,40 @@
+"""File names of saved states: the step and the SHA-256 of the content, so that they can be read without torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from relay import hints
+
+_NAME = re.compile(r"^step_(\d{9})-([0-9a-f]{64})\.ckpt$")
+
+
+def state_name(step: int, checksum: str) -> str:
+    """The file name of the state after `step` steps. `checksum` has 64 hex digits."""
+    return f"step_{step:09d}-{checksum}.ckpt"
+
+
+def checksum_in(path: Path) -> str:
+    """The checksum in the name of a state; "" if `path` is not named like a state."""
+    match = _NAME.match(path.name)
+    return match.group(2) if match else ""
+
+
+def list_states(folder: Path) -> list[Path]:
+    """The state files in `folder`, newest step first. Their content may be damaged."""
+    states = [path for path in folder.iterdir() if _NAME.match(path.name)] if folder.is_dir() else []
+    # Two states of one step differ in their checksum: the one written last comes first.
+    return sorted(states, key=lambda path: (path.name[:14], path.stat().st_mtime_ns), reverse=True)
+
+
+def newest_step(folder: Path) -> int:
+    """The step of the newest state in `folder`, going by its name; 0 if there is none."""
+    names = [match for path in (folder.iterdir() if folder.is_dir() else ()) if (match := _NAME.match(path.name))]
+    return max((int(match.group(1)) for match in names), default=0)
+
+
+def missing_checkpoint(path: Path) -> str:
+    """The error message for a checkpoint that does not exist."""
+    train = hints.command("hpc.launch", "train")
+    return f"{path}: no such checkpoint; give one with --checkpoint, or train first: {train}"
