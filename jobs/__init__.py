@@ -3,6 +3,7 @@
 Nothing here imports `src` before it is called: the engine lists and executes any work without the others.
 """
 
+import relay.installed  # noqa: F401
 from jobs.compare import COMPARE
 from jobs.evaluate import EVALUATE
 from jobs.grid import GRID

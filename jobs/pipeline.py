@@ -119,13 +119,13 @@ def _suggested_rate(sweep: SweepDir) -> float:
 
 def _found_rates(sweep: SweepDir) -> str:
     from relay.results.tables.table import read_table
-    from relay.results.tables.terminal import show_value
+    from relay.terminal import show_value
 
     return "valley " + ", ".join(show_value(row.get("valley")) or "none" for row in read_table(sweep).rows)
 
 
 def _found_best_cell(sweep: SweepDir) -> str:
-    from relay.results.tables.terminal import show_value
+    from relay.terminal import show_value
     from src.requests import best_cell
 
     best = best_cell(sweep, unfinished=True)
@@ -134,7 +134,7 @@ def _found_best_cell(sweep: SweepDir) -> str:
 
 def _found_training(sweep: SweepDir) -> str:
     from relay.results.tables.table import read_table
-    from relay.results.tables.terminal import show_value
+    from relay.terminal import show_value
 
     table = read_table(sweep)
     best, column = table.best(), table.select.column
@@ -143,7 +143,7 @@ def _found_training(sweep: SweepDir) -> str:
 
 def _found_evaluation(sweep: SweepDir) -> str:
     from relay.results.tables.table import read_table
-    from relay.results.tables.terminal import show_value
+    from relay.terminal import show_value
 
     row = read_table(sweep).rows[0]
     loss = show_value(row["loss"]) or "not finite"

@@ -148,6 +148,12 @@ def _interpreter() -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def missing_checkpoint(path: Path) -> str:
+    """The error message for a checkpoint that does not exist."""
+    train = command("hpc.launch", "train")
+    return f"{path}: no such checkpoint; give one with --checkpoint, or train first: {train}"
+
+
 def without_packages() -> str:
     """The error message for a Python that lacks this project's packages."""
     root = Path(__file__).resolve().parent.parent

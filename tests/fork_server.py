@@ -2,7 +2,7 @@
 
 The server has imported everything and computed nothing, so a fork of it behaves like a new Python. Ways to die:
 
-    instruction=n, within=[...]    SIGKILL at the n-th bytecode instruction in these files of src
+    instruction=n, within=[...]    SIGKILL at the n-th bytecode instruction in these files
 name=x, opening=m, byte=k      the kernel kills it at byte k of what it writes after the m-th opening of a file like x
     seconds=s                      SIGKILL after s seconds, in Python or in C
     images=folder                  does not die; saves what a power cut at each moment would leave (power_cut.py)
@@ -211,7 +211,7 @@ def _arrange(request: dict[str, Any]) -> Callable[[], Any]:
 
 
 def die_at_instruction(number: int, within: Sequence[str]) -> Callable[[], int]:
-    """Count the bytecode instructions that Python executes in these files of src, and die at that number.
+    """Count the bytecode instructions that Python executes in these files, and die at that number.
 
     Returns a function that gives the count.
     """
@@ -223,7 +223,7 @@ def die_at_instruction(number: int, within: Sequence[str]) -> Callable[[], int]:
         if count == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    trace("opcode", seen, tuple(str(ROOT / "src" / name) for name in within), set())
+    trace("opcode", seen, tuple(str(ROOT / name) for name in within), set())
     return lambda: count
 
 
@@ -244,7 +244,7 @@ def copy_at_lines(run: Path, folder: Path, within: Sequence[str]) -> Callable[[]
             last = now
             shutil.copytree(run, folder / f"{lines:04d}")
 
-    files = {str(ROOT / "src" / name.partition(":")[0]) for name in within}
+    files = {str(ROOT / name.partition(":")[0]) for name in within}
     trace("line", seen, tuple(files), {name.partition(":")[2] for name in within})
     return lambda: lines
 

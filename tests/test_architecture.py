@@ -15,7 +15,11 @@ import pytest
 from src.models.registry import NETWORKS
 from tests.conftest import ROOT
 
-LAYERS = {"src": {"src"}, "jobs": {"jobs", "src"}, "hpc": {"hpc", "jobs", "src"}}
+LAYERS = {"relay": {"relay"}, "src": {"relay", "src"}, "jobs": {"relay", "src", "jobs"}, "hpc": {"relay", "hpc"}}
+# Thin: the commands that the report names. They may import all.
+DOORS = {f"src.{name}" for name in ("train", "lr_finder", "grid_search", "evaluate", "compare_runs", "demo")}
+# The only module of hpc that imports jobs.
+FINDS_WORKS = "hpc.works"
 HEAVY = ("torch", "torchvision", "datasets", "pandas", "matplotlib", "tensorboard", "PIL")
 # What commands import that only submit, show or collect.
 ON_THE_LOGIN_NODE = (
@@ -39,10 +43,10 @@ ON_THE_LOGIN_NODE = (
     "src.requests",
     "relay.results.tables.table",
     "src.data.dataset",
-    "relay.runs.kinds",
+    "relay.work",
     "jobs",
 )
-MAX_LINES = 300
+MAX_LINES = 500
 
 
 @functools.cache
@@ -71,13 +75,76 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def forbidden(module: str, imported: Set[str]) -> set[str]:
+    """What a module imports of the layers that it must not know."""
+    layer = module.split(".")[0]
+    allowed = set(LAYERS) if module in DOORS else LAYERS[layer] | ({"jobs"} if module == FINDS_WORKS else set())
+    return {name for name in imported if name.split(".")[0] in LAYERS and name.split(".")[0] not in allowed}
+
+
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_a_layer_imports_only_itself_and_those_below(path: Path) -> None:
-    layer = path.relative_to(ROOT).parts[0]
-    foreign = {
-        name for name in imports_of(path) if name.split(".")[0] in LAYERS and name.split(".")[0] not in LAYERS[layer]
-    }
-    assert foreign == set()
+    assert forbidden(name_of(path), imports_of(path)) == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("hpc.submission.launching", "src.config.loading"),
+        ("hpc.works", "src.requests"),
+        ("hpc.node.task", "jobs"),
+        ("relay.runs.sweeps", "src.config.schema"),
+        ("relay.work", "jobs.train"),
+        ("relay.files", "hpc.slurm"),
+        ("src.training.trainer", "hpc.slurm"),
+        ("src.report", "jobs"),
+        ("jobs.train", "hpc.slurm"),
+    ],
+)
+def test_the_rule_of_the_layers_can_fail(module: str, imported: str) -> None:
+    assert forbidden(module, {imported, "relay.files", "os"}) == {imported}
+
+
+# Each imports only those before it; what lies in no folder of relay is shared by all.
+ROOMS = ("relay.program", "relay.config", "relay.runs", "relay.results")
+
+
+def wrong_room(module: str, imported: Set[str]) -> set[str]:
+    """What a module of a folder of relay imports that comes after that folder; of relay.program, more than its own."""
+    room = next((room for room in ROOMS if f"{module}.".startswith(f"{room}.")), None)
+    if room is None:
+        return set()
+    if room == ROOMS[0]:
+        own = ("relay.program.", "relay.errors.", "relay.files.")
+        return {name for name in imported if name.startswith("relay.") and not f"{name}.".startswith(own)}
+    later = tuple(f"{each}." for each in ROOMS[ROOMS.index(room) + 1 :])
+    return {name for name in imported if later and f"{name}.".startswith(later)}
+
+
+@pytest.mark.parametrize("path", [path for path in modules() if ROOT / "relay" in path.parents], ids=name_of)
+def test_the_rooms_of_relay_import_one_way(path: Path) -> None:
+    assert wrong_room(name_of(path), imported_modules(path)) == set()
+
+
+def test_the_rule_of_the_rooms_can_fail() -> None:
+    for module, imported in (
+        ("relay.program.states", "relay.log"),
+        ("relay.config.paths", "relay.runs.sweeps"),
+        ("relay.runs.sweeps", "relay.results.answer"),
+    ):
+        assert wrong_room(module, {imported, "relay.files"}) == {imported}
+
+
+def test_a_program_needs_the_standard_library_alone() -> None:
+    """A user's process gets relay.program and nothing else of Relay, and may have no torch."""
+    code = """
+import importlib, pathlib, sys
+for name in ("torch", "numpy", "pydantic", "yaml"):
+    sys.modules[name] = None
+for path in pathlib.Path("relay/program").glob("*.py"):
+    importlib.import_module(f"relay.program.{path.stem}".removesuffix(".__init__"))
+"""
+    subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, env={}, timeout=60, check=True)
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
@@ -131,8 +198,8 @@ def folders() -> frozenset[str]:
 
 
 def folder_of(module: str) -> str:
-    """The innermost folder: `relay.results.tables` of `relay.results.tables.view`. A module that lies in no folder of its
-    layer stands for itself.
+    """The innermost folder: `relay.results.tables` of `relay.results.tables.view`. A module in no folder of its layer
+    stands for itself.
     """
     return module if module in folders() or module.count(".") < 2 else module.rpartition(".")[0]
 
@@ -157,22 +224,16 @@ def test_networks_are_named_in_their_folder_only() -> None:
     assert [(path, word) for path in outside for word in words if word.lower() in path.read_text().lower()] == []
 
 
-# Tables, statistics and figures are of any metrics: no result is read with the help of what computed it.
-EXPERIMENT = (
-    *("src.config.schema", "src.config.loading", "src.config.validation", "relay.runs.kinds", "src.artifacts"),
-    *("src.data", "src.models", "src.training", "src.evaluation", "src.trainings", "src.requests", "src.reporting"),
-)
-
-
 def imported_of(path: Path, names: tuple[str, ...]) -> set[str]:
     """What a file imports of these modules and folders."""
     return {each for each in imported_modules(path) if f"{each}.".startswith(tuple(f"{name}." for name in names))}
 
 
-def test_results_know_no_experiment_and_training_no_results() -> None:
-    for folder, above in (("relay/results", EXPERIMENT), ("src/training", ("relay.results",))):
+def test_training_imports_no_results_and_hpc_only_to_collect_them() -> None:
+    collecting = {"hpc.aggregate", "hpc.submission.outcome"}
+    for folder in ("src/training", "src/data", "src/models", "hpc"):
         for path in (ROOT / folder).rglob("*.py"):
-            assert imported_of(path, above) == set(), path
+            assert name_of(path) in collecting or imported_of(path, ("relay.results",)) == set(), path
 
 
 @pytest.mark.parametrize("path", [*(path for path in modules() if path.name == "__init__.py")], ids=name_of)

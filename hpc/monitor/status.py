@@ -13,9 +13,9 @@ from hpc.pipeline.names import find_pipeline, list_other_names, resolve_stage_na
 from hpc.pipeline.overview import watch_pipeline
 from relay import hints
 from relay.config.sections import Paths
-from relay.results.tables.terminal import print_rows, table_console, table_of
 from relay.runs.names import find_named
 from relay.runs.rundir import SweepDir
+from relay.terminal import print_rows, table_console, table_of
 from relay.text import printable
 
 if TYPE_CHECKING:

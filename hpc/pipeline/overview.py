@@ -12,8 +12,8 @@ from hpc.submission.submissions import in_queue, submissions
 from relay import hints
 from relay.errors import ClusterError, RunError
 from relay.log import log
-from relay.results.tables.terminal import print_rows
 from relay.runs.planning_lock import is_folder_locked
+from relay.terminal import print_rows
 
 
 def show_pipeline(pipeline: Pipeline) -> bool:

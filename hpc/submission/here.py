@@ -21,9 +21,9 @@ from relay.work import Work
 def execute_here(sweep: SweepDir, work: Work) -> None:
     """Execute the runs of a sweep that are not done, in order. Exits with 130 after Ctrl-C.
 
-    If one of several runs fails, the others are still executed, and the budgets of relay/runs/causes.py apply to it. The
-    error of a single run is raised, and the same command tries again. Raises RunError if the sweep has other code than
-    this process.
+    If one of several runs fails, the others are still executed, and the budgets of causes.py apply to it. The error of
+    a single run is raised, and the same command tries again. Raises RunError if the sweep has other code than this
+    process.
     """
     runs = sweep.runs()
     remaining = [run for run in runs if not run.is_done()]

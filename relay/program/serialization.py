@@ -7,13 +7,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from relay.errors import CheckpointError
 
 
 def to_bytes(content: Mapping[str, Any]) -> bytes:
     """`torch.save` into memory, so that the checksum and the file are made from the same bytes."""
+    import torch
+
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
     return buffer.getvalue()
@@ -21,6 +21,8 @@ def to_bytes(content: Mapping[str, Any]) -> bytes:
 
 def from_bytes(data: bytes) -> Any:
     """`torch.load` onto the CPU. Raises CheckpointError, with the reason alone, if the data is damaged or refused."""
+    import torch
+
     try:
         # weights_only: a pickle may call any function while it is loaded.
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from relay import hints
-
 _NAME = re.compile(r"^step_(\d{9})-([0-9a-f]{64})\.ckpt$")
 
 
@@ -32,9 +30,3 @@ def newest_step(folder: Path) -> int:
     """The step of the newest state in `folder`, going by its name; 0 if there is none."""
     names = [match for path in (folder.iterdir() if folder.is_dir() else ()) if (match := _NAME.match(path.name))]
     return max((int(match.group(1)) for match in names), default=0)
-
-
-def missing_checkpoint(path: Path) -> str:
-    """The error message for a checkpoint that does not exist."""
-    train = hints.command("hpc.launch", "train")
-    return f"{path}: no such checkpoint; give one with --checkpoint, or train first: {train}"

@@ -51,8 +51,8 @@ from relay.results.statistics.effects import Effects
 from relay.results.tables.ranking import Ranking
 from relay.results.tables.table import Row
 from relay.results.tables.table_files import markdown, print_table, write_rows
-from relay.results.tables.terminal import print_rows
 from relay.runs.axes import SEED_AXIS
+from relay.terminal import print_rows
 
 SCHEMA = 2
 

@@ -18,8 +18,8 @@ from relay.results.statistics.failures import LevelFailures
 from relay.results.statistics.intervals import p_text
 from relay.results.tables.ranking import Ranking
 from relay.results.tables.table import Row, Table
-from relay.results.tables.terminal import show_value
 from relay.runs.axes import SEED_AXIS, axis_key
+from relay.terminal import show_value
 from relay.texts import Texts
 
 Say = Callable[..., str]

@@ -15,7 +15,7 @@ from relay.errors import RelayError
 from relay.files import append_lines
 from relay.program.state_names import list_states, newest_step
 from relay.progress import Reporter, StopCheck
-from relay.runs.attempt import Attempt, last_attempt, unfinished_attempt
+from relay.runs.attempt import Attempt, Attempts, last_attempt, unfinished_attempt
 from relay.runs.code_snapshot import code_digest
 from relay.runs.environment import Environment
 from relay.runs.memory import most_memory, peak_memory
@@ -208,3 +208,21 @@ def write_provenance(run: RunDir, device: str, environment: Environment) -> None
     """Record code, versions, environment, host and device of this attempt in provenance.jsonl."""
     facts = {"attempt": len(run.attempts()), "code_snapshot": code_digest(), **provenance(device, environment)}
     append_lines(run.provenance_file, [facts], check=run.check_owner)
+
+
+def state_of_run(run: RunDir, result: Mapping[str, Any] | None, attempts: Attempts) -> str:
+    """`done`, `diverged`, `running`, `cancelled`, `new`, `missing` if its directory is gone, or the cause of the last
+    attempt's end, in lower case.
+    """
+    if result:
+        return "diverged" if result.get("outcome") == "diverged" else "done"
+    if unfinished_attempt(attempts) and run.alive():
+        return "running"
+    if run.cancelled():
+        return "cancelled"
+    if not attempts:
+        return "new" if run.path.is_dir() else "missing"
+    # No end record, and no process holds the run.
+    if unfinished_attempt(attempts):
+        return "killed"
+    return str(attempts[-1].cause).lower()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from relay.errors import RunError
 
-LAYERS = ("src", "jobs", "hpc")
+LAYERS = ("relay", "src", "jobs", "hpc")
 
 
 def code_files(root: Path) -> list[str]:

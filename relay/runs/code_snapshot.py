@@ -1,6 +1,6 @@
 """A snapshot of the code, saved in each sweep, so that editing the checkout changes none of its runs.
 
-    <sweep>/code/<digest>/       src/ jobs/ hpc/  code.sha256 (a line per file)  code_version.json (its commit)
+    <sweep>/code/<digest>/       relay/ src/ jobs/ hpc/  code.sha256 (a line per file)  code_version.json (its commit)
     <sweep>/code/<digest>.diff   the uncommitted changes of the checkout, if there were any
 
 The digest is that of `code.sha256`, so a job can check a snapshot with `sha256sum` before it starts any Python.

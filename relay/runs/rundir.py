@@ -1,7 +1,7 @@
 """Run and sweep directories: reads their files, and writes the few that change the state of a run.
 
-relay/runs/layout.py names the files, relay/runs/records.py has their schemas. A run is done if and only if its result.json
-is valid.
+relay/runs/layout.py names the files, relay/runs/records.py has their schemas. A run is done if and only if its
+result.json is valid.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from relay.results.tables.terminal import show_value
+from relay.terminal import show_value
 
 Report = Mapping[str, Any]
 # Of the table of classes, in the terminal; checks.json has all.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relay.figures import ACCENT, MUTED, SCALE, drawing, new_figure, save_figure
-from relay.results.tables.terminal import show_value
+from relay.terminal import show_value
 from src.evaluation.calibration import MIN_IN_BIN, Bin, CalibrationError
 
 if TYPE_CHECKING:

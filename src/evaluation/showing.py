@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from relay.config.sections import Paths
-from relay.results.tables.terminal import print_rows
 from relay.runs.exports import export_figure
 from relay.runs.rundir import SweepDir
+from relay.terminal import print_rows
 from src.evaluation.files import FIGURES, TABLES
 from src.training.measures import METRICS
 

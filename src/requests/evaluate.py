@@ -10,7 +10,6 @@ from relay import hints
 from relay.config import yaml_file
 from relay.errors import CheckpointError
 from relay.files import read_json
-from relay.program.state_names import missing_checkpoint
 from relay.runs.sweeps import Request, find_sweep
 from src.config.keys import EVALUATION, with_absolute_paths
 from src.config.loading import make_config
@@ -36,7 +35,7 @@ def evaluation_request(config: Config) -> Request:
     if path.is_dir():
         raise CheckpointError(f"{path}: is a folder; give a .ckpt file in it with --checkpoint")
     if not path.is_file():
-        raise CheckpointError(missing_checkpoint(path))
+        raise CheckpointError(hints.missing_checkpoint(path))
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     _check_digest(path, digest, config.evaluation.sha256)

@@ -80,18 +80,3 @@ def set_malloc_thresholds(*, mmap_bytes: int, trim_bytes: int) -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, mmap_bytes)
         libc.mallopt(_M_TRIM_THRESHOLD, trim_bytes)
-
-
-def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The states of torch's global generators that a run on `device` uses: `cpu`, and `cuda` on a GPU; uint8 each."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def set_random_state(states: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Restore what `random_state` returned."""
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)

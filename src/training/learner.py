@@ -11,18 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from relay.program.generators import random_state, set_random_state
 from src.config.schema import Config
 from src.data.dataset import ImageSubset
 from src.data.loader import TrainLoader
 from src.data.mixing import draw_mix
 from src.models.registry import build_model, count_parameters
-from src.training.device import (
-    choose_device,
-    compute_reproducibly,
-    random_state,
-    reuse_freed_memory,
-    set_random_state,
-)
+from src.training.device import choose_device, compute_reproducibly, reuse_freed_memory
 from src.training.ema import WeightAverage
 from src.training.numerics import Numerics
 from src.training.optim import make_optimizer

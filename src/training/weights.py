@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from relay import hints
 from relay.errors import CheckpointError
 from relay.files import replace_file
 from relay.program.serialization import from_bytes, to_bytes
-from relay.program.state_names import missing_checkpoint
 
 # The MS-DOS attribute of a folder in a zip file.
 _FOLDER = 0x10
@@ -43,7 +43,7 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Any]:
     could run code, or has no weights.
     """
     if not path.is_file():
-        raise CheckpointError(missing_checkpoint(path))
+        raise CheckpointError(hints.missing_checkpoint(path))
     try:
         # Read once: the bytes that are checked are the bytes that are loaded.
         data = path.read_bytes()

@@ -10,9 +10,9 @@ from typing import Any
 from relay.figures import drawing, in_legend, new_figure, save_figure, whole_ticks
 from relay.results.answer import Answer
 from relay.results.tables.table import Row, curve_of
-from relay.results.tables.terminal import show_value
 from relay.runs.axes import axis_value
 from relay.runs.rundir import RunDir, SweepDir
+from relay.terminal import show_value
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from relay.config.sections import Paths
 from relay.errors import RunError
 from relay.figures import MUTED, drawing, label_of, new_figure, save_figure, whole_ticks
 from relay.results.tables.table import curve_of
-from relay.results.tables.terminal import show_value
 from relay.runs.exports import export_figure
 from relay.runs.rundir import RunDir, SweepDir
+from relay.terminal import show_value
 from src.config.loading import config_of
 
 _PANELS = ("train/loss_epoch", "train/accuracy")

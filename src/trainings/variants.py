@@ -9,9 +9,9 @@ from typing import Any
 from relay.results.statistics.intervals import Interval
 from relay.results.statistics.pairs import UNPAIRED, Difference, Verdict, described, difference_of, told, verdicts
 from relay.results.tables.table import Row, Table
-from relay.results.tables.terminal import show_value
 from relay.runs.axes import axis_value
 from relay.runs.rundir import RunDir, SweepDir
+from relay.terminal import show_value
 from src.config.validation import BASE, axis_name
 from src.trainings.training_figure import loss_gaps
 

@@ -19,11 +19,12 @@ import torch
 from torch.nn import functional
 
 from relay.cli import ConfigOption, SetOption, overrides_of, run_command
+from relay.program.generators import random_state
 from relay.program.serialization import to_bytes
 from relay.program.states import save_state
 from src.config.loading import load_config
 from src.models.registry import build_model
-from src.training.device import choose_device, random_state
+from src.training.device import choose_device
 from src.training.optim import make_optimizer
 
 _TIMES = 7

@@ -30,7 +30,7 @@ def clones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Pat
     """Two checkouts of what is needed, and a folder for their clusters with a path that is short enough for sockets."""
     found = [tmp_path / name for name in ("one", "two")]
     for clone in found:
-        for layer in ("src", "hpc"):
+        for layer in ("relay", "src", "hpc"):
             shutil.copytree(ROOT / layer, clone / layer, ignore=shutil.ignore_patterns("__pycache__"))
     with tempfile.TemporaryDirectory(prefix="relay-", dir="/tmp") as short:
         monkeypatch.setenv("TMPDIR", short)

@@ -13,9 +13,9 @@ from markdown_it import MarkdownIt
 
 from relay.results.collection import answer_of_sweep
 from relay.results.tables.table import read_table
-from relay.results.tables.terminal import show_value
 from relay.runs.rundir import RunDir
 from relay.runs.sweeps import sweeps
+from relay.terminal import show_value
 from src.config.loading import load_config
 from src.reporting.comments import read_comments
 from src.reporting.report import percent

@@ -15,7 +15,7 @@ from src.reporting.texts import Texts
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "src" / "reporting"
-RESULTS = ROOT / "src" / "results"
+RESULTS = ROOT / "relay" / "results"
 
 
 def placeholders(text: str) -> set[str]:
@@ -34,7 +34,10 @@ def test_both_languages_have_the_same_sentences_with_the_same_placeholders() -> 
 
 
 def test_every_sentence_is_used() -> None:
-    code = "\n".join(path.read_text() for path in [*(ROOT / "src").rglob("*.py"), *FOLDER.glob("*.jinja")])
+    code = "\n".join(
+        path.read_text()
+        for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "relay").rglob("*.py"), *FOLDER.glob("*.jinja")]
+    )
     # `f"prompt_{name}"` uses all that begin with prompt_.
     prefixes = (*re.findall(r'f"(\w+_)\{', code), "column_", "question_", "gap_", "fact_", "figure_")
     unused = [

@@ -28,7 +28,6 @@ from relay.errors import RunError
 from relay.files import append_lines, read_lines
 from relay.results.collection import answer_of_sweep, collect
 from relay.results.tables.table import read_table
-from relay.results.tables.terminal import table_of
 from relay.runs import rundir
 from relay.runs.attempt import Attempt, join_lines
 from relay.runs.attempts import reached_step
@@ -36,6 +35,7 @@ from relay.runs.names import find_named
 from relay.runs.records import AttemptLine
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import find_sweep, open_sweep, sweeps
+from relay.terminal import table_of
 from src.config.schema import Config
 from src.requests import grid_request, train_request
 from tests.conftest import asked

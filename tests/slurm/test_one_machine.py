@@ -152,7 +152,7 @@ def test_down_leaves_nothing_even_of_a_running_job(another_machine: Cluster, tmp
 
 
 def test_a_second_clone_sees_whose_cluster_it_is(one_machine: Cluster, tmp_path: Path) -> None:
-    for layer in ("src", "hpc"):
+    for layer in ("relay", "src", "hpc"):
         shutil.copytree(REPOSITORY / layer, tmp_path / layer, ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "hpc.one_machine"]
 

@@ -32,13 +32,16 @@ SEED = int(os.environ.get("RELAY_KILL_SEED", "1"))
 PARTS = 4
 SHORT = {"train.max_steps": 3, "metrics.log_every_steps": 1}
 WRITERS = [
-    "files.py",
-    *(f"training/{name}.py" for name in ("checkpoint", "metric_log", "session", "weights")),
-    "runs/attempts.py",
-    "runs/rundir.py",
+    *("relay/files.py", "relay/program/states.py", "relay/runs/attempts.py", "relay/runs/rundir.py"),
+    *(f"src/training/{name}.py" for name in ("metric_log", "session", "weights")),
 ]
-# All of src but the reading of YAML, which takes more instructions than all else and writes nothing.
-ANYWHERE = sorted(path.name for path in (ROOT / "src").iterdir() if path.name not in ("config", "__pycache__"))
+# All but the reading of YAML, which takes more instructions than all else and writes nothing.
+ANYWHERE = sorted(
+    f"{layer}/{path.name}"
+    for layer in ("relay", "src")
+    for path in (ROOT / layer).iterdir()
+    if path.name not in ("config", "__pycache__")
+)
 # Their bytecode instructions before the first step, and per step. They only spread the kills evenly over a run.
 START, STEP = 14_000, 3_700
 
@@ -195,7 +198,7 @@ def test_killed_at_every_line_between_write_fsync_and_rename(
     fork_server: ForkServer, new: New, short: RunDir, tmp_path: Path
 ) -> None:
     """At every line of these functions in the last step and at the end of a run, what is on disk can be resumed."""
-    functions = [f"files.py:{name}" for name in ("replace_file", "append_lines")]
+    functions = [f"relay/files.py:{name}" for name in ("replace_file", "append_lines")]
     begun = begin(fork_server, new, 2)
     whole = RunDir(shutil.copytree(begun.path, tmp_path / "whole"))
     code, lines = fork_server.train(whole.path, lines=functions, copies=str(tmp_path / "copies"))

@@ -34,7 +34,7 @@ _MOST_CHECKED = 1024
 # which has a tag (1) and a simple_value (2).
 _SCALAR = re.compile(rb"\x09.{8}(?:\x10([\x80-\xff]*[\x00-\x7f]))?\x2a.\x0a.\x0a(.)(.+)\x15.{4}", re.DOTALL)
 _TIME = slice(1, 9)
-# The tags of larger records that are read nevertheless, near their beginning: see relay/results/foreign/event_values.py.
+# The tags of larger records that are read nevertheless, near their beginning: see event_values.py.
 _SETTINGS = re.compile(rb"_hparams_/|/text_summary")
 _HEAD = 256
 

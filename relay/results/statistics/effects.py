@@ -22,7 +22,7 @@ from relay.results.statistics.failures import LevelFailures
 from relay.results.statistics.intervals import LEVEL, Interval, around, holm
 from relay.results.statistics.noise import Noise
 from relay.results.tables.ranking import Ranking
-from relay.results.tables.terminal import show_value
+from relay.terminal import show_value
 
 if TYPE_CHECKING:
     import numpy as np

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 RESAMPLES = 1000
-# The variance of a mean of crossed predictions (relay/runs/predictions.py), against that of one network on these images.
+# The variance of a mean of crossed predictions (relay/runs/predictions.py), against one network on these images.
 # Each half chooses the epoch of the other one, so luck in both halves can meet in one epoch: E equally good epochs with
 # independent noise give the halves a correlation of m² / (E - 1), where m is the expected maximum of E standard normal
 # values. It is 0.36 for three epochs, the most, and 0.26 for ten. Without it, 4 equal variants of ten epochs each

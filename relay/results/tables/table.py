@@ -12,8 +12,8 @@ from typing import Any
 from relay.config.sections import select_of
 from relay.errors import RunError
 from relay.results.tables.ranking import Ranking, ranking_of
-from relay.runs.attempt import Attempts, causes_of, unfinished_attempt
-from relay.runs.attempts import reached_step
+from relay.runs.attempt import Attempts, causes_of
+from relay.runs.attempts import reached_step, state_of_run
 from relay.runs.axes import SEED_AXIS, axis_key, axis_value, varying_paths
 from relay.runs.environment import Environment, EnvironmentMark, environment_marks, environments_of
 from relay.runs.rundir import RunDir, SweepDir
@@ -156,24 +156,6 @@ def _row(run: _Read, columns: Iterable[str]) -> Row:
 
 def _shown(mark: EnvironmentMark | None) -> str | None:
     return str(mark) if mark else None
-
-
-def state_of_run(run: RunDir, result: Mapping[str, Any] | None, attempts: Attempts) -> str:
-    """`done`, `diverged`, `running`, `cancelled`, `new`, `missing` if its directory is gone, or the cause of the last
-    attempt's end, in lower case.
-    """
-    if result:
-        return "diverged" if result.get("outcome") == "diverged" else "done"
-    if unfinished_attempt(attempts) and run.alive():
-        return "running"
-    if run.cancelled():
-        return "cancelled"
-    if not attempts:
-        return "new" if run.path.is_dir() else "missing"
-    # No end record, and no process holds the run.
-    if unfinished_attempt(attempts):
-        return "killed"
-    return str(attempts[-1].cause).lower()
 
 
 def curve_of(run: RunDir, name: str) -> tuple[list[float], list[float]]:

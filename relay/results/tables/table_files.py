@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.files import replace_file
-from relay.results.tables.terminal import print_rows, show_value
+from relay.terminal import print_rows, show_value
 from relay.text import printable
 
 SUFFIXES = ("csv", "md", "parquet")

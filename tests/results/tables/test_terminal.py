@@ -20,9 +20,9 @@ from rich.table import Table
 from relay.config import yaml_file
 from relay.log import log
 from relay.progress import BarReporter
-from relay.results.tables.terminal import print_rows, table_of
 from relay.runs.rundir import SweepDir
 from relay.runs.sweeps import open_sweep
+from relay.terminal import print_rows, table_of
 from src.config.schema import Config
 from src.requests import grid_request
 from tests.conftest import ROOT, command_environment
