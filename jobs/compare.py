@@ -20,7 +20,7 @@ def request(config: str, set_: Sequence[str]) -> Request | Callable[[], None]:
     """The base and each variant. Without variants, nothing is trained: the best cell of the grid is shown with its
     neighbours.
     """
-    from src.neighbours import show_neighbours
+    from src.outcomes.neighbours import show_neighbours
     from src.requests import compare_request
 
     loaded = load(config, set_)
@@ -29,7 +29,7 @@ def request(config: str, set_: Sequence[str]) -> Request | Callable[[], None]:
 
 def show(sweep: SweepDir, paths: Paths, answer: Answer) -> None:
     """Print the differences to the base, beside what was expected, and draw the curves."""
-    from src.trainings.showing import show_comparison
+    from src.outcomes.showing import show_comparison
 
     show_comparison(sweep, paths, answer)
 

@@ -49,7 +49,7 @@ def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
 
 def show(sweep: SweepDir, paths: Paths, answer: Answer) -> None:
     """Print what a narrower grid found against the first one."""
-    from src.trainings.showing import show_grid
+    from src.outcomes.showing import show_grid
 
     show_grid(sweep, paths, answer)
 

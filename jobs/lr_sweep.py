@@ -37,7 +37,7 @@ def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
 
 def show(sweep: SweepDir, paths: Paths, answer: Answer) -> None:
     """Print the suggestion over all seeds, and draw it."""
-    from src.trainings.showing import show_rates
+    from src.outcomes.showing import show_rates
 
     show_rates(sweep, paths)
 

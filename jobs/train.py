@@ -83,7 +83,7 @@ def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
 
 def show(sweep: SweepDir, paths: Paths, answer: Answer) -> None:
     """Print the gap and what is left to be done, and draw the curves."""
-    from src.trainings.showing import show_training
+    from src.outcomes.showing import show_training
 
     show_training(sweep, paths, answer)
 

@@ -35,8 +35,8 @@ def main(
     from relay.results.collection import answer_of_sweep
     from relay.runs.names import find_named
     from src.config.loading import load_config
-    from src.neighbours import show_neighbours
-    from src.trainings.showing import show_comparison
+    from src.outcomes.neighbours import show_neighbours
+    from src.outcomes.showing import show_comparison
 
     loaded = load_config(config, set_ or ())
     named = find_named(loaded.paths.runs, sweep)[0]

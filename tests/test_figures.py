@@ -16,7 +16,7 @@ from relay.figures import PALETTE, Curve, draw_curves, drawing, label_of, new_fi
 from relay.log import log
 from src.checking import figures as check_figures
 from src.evaluation import figures as evaluation_figures
-from src.trainings import rates as lr_figures
+from src.outcomes import rates as lr_figures
 
 
 def curves(count: int) -> list[Curve]:

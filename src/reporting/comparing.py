@@ -10,12 +10,12 @@ from relay import hints
 from relay.results.tables.ranking import Ranking
 from relay.results.tables.table import Row, read_table
 from src.models.registry import NETWORKS
+from src.outcomes.comparison import compare_axes, draw_comparison
+from src.outcomes.variant_figure import draw_variants
+from src.outcomes.variant_files import planned_variants
+from src.outcomes.variants import compare_variants, described_metrics
 from src.reporting.blocks import Block, Gap, Origin, Table
 from src.reporting.report import Report, shown, signed, told
-from src.trainings.comparison import compare_axes, draw_comparison
-from src.trainings.variant_figure import draw_variants
-from src.trainings.variant_files import planned_variants
-from src.trainings.variants import compare_variants, described_metrics
 
 
 def comparison_section(report: Report) -> Iterator[Block]:

@@ -8,9 +8,9 @@ from typing import Any
 from src.config.loading import config_of
 from src.config.schema import Config
 from src.models.registry import NETWORKS
+from src.outcomes.overfit import LEAST_ACCURACY, draw_overfit
 from src.reporting.blocks import Block, Origin, Verdicts
 from src.reporting.report import Report, shown
-from src.trainings.overfit import LEAST_ACCURACY, draw_overfit
 
 
 def model_section(report: Report) -> Iterator[Block]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from src.config.loading import config_of
+from src.outcomes.rates import METHODS, draw_lr_sweep, suggested_rates
 from src.reporting.blocks import Block
 from src.reporting.report import Report
-from src.trainings.rates import METHODS, draw_lr_sweep, suggested_rates
 
 
 def lr_section(report: Report) -> Iterator[Block]:

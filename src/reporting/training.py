@@ -13,11 +13,11 @@ from relay.results.tables.table import curve_of
 from relay.runs.rundir import RunDir
 from src.config.loading import config_of
 from src.evaluation.files import FIGURES
+from src.outcomes.training_figure import draw_training, loss_gaps
 from src.reporting.blocks import Block, Paragraph, Table, Verdicts
 from src.reporting.model import training_facts
 from src.reporting.records import EVALUATED
 from src.reporting.report import Report, percent, shown, signed
-from src.trainings.training_figure import draw_training, loss_gaps
 
 _MOST_PAIRS = 10
 

@@ -438,7 +438,7 @@ def test_a_run_whose_folder_is_gone_is_cancelled_with_the_others(sweep: SweepDir
 
 
 def test_cells_that_lack_an_axis_are_not_compared(sweep: SweepDir) -> None:
-    from src.trainings.comparison import compare_axes
+    from src.outcomes.comparison import compare_axes
 
     lines = [json.loads(line) for line in sweep.cells_file.read_text().splitlines()]
     del lines[0]["overrides"]["model.num_modules"]

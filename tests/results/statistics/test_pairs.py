@@ -25,10 +25,10 @@ from relay.runs.predictions import Predictions
 from relay.runs.rundir import RunDir
 from relay.runs.sweeps import open_sweep
 from src.config.schema import Config
+from src.outcomes.variants import compare_variants
 from src.requests import compare_request
-from src.trainings.variants import compare_variants
+from tests.outcomes.test_variants import finished
 from tests.results.tables.test_table import write_training
-from tests.trainings.test_variants import finished
 
 
 def network(right: NDArray[np.bool_], images: str = "images") -> Predictions:

@@ -170,7 +170,7 @@ def test_the_best_is_that_of_the_metric_and_direction_that_the_configuration_sel
 def test_a_run_that_diverged_after_a_good_epoch_is_a_state_of_its_own_and_never_the_best(
     sweep: SweepDir, small: Callable[..., Config], tmp_path: Path
 ) -> None:
-    from src.trainings.comparison import compare_axes
+    from src.outcomes.comparison import compare_axes
 
     run = sweep.runs()[3]
     finish(run, 0.75)
@@ -279,7 +279,7 @@ def test_a_run_directory_is_complete_before_it_has_its_name(sweep: SweepDir) -> 
 
 
 def test_comparisons_are_between_cells_that_differ_in_one_value(small: Callable[..., Config], tmp_path: Path) -> None:
-    from src.trainings.comparison import compare_axes, draw_comparison
+    from src.outcomes.comparison import compare_axes, draw_comparison
 
     made, _ = open_sweep(grid_request(small()))
     for run, accuracy in zip(made.runs(), (0.25, 0.75, 0.5, 0.1), strict=True):
@@ -297,7 +297,7 @@ def test_comparisons_are_between_cells_that_differ_in_one_value(small: Callable[
 def test_a_comparison_shows_all_metrics_and_sorts_numbers_as_numbers(
     small: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from src.trainings import comparison
+    from src.outcomes import comparison
 
     channels = [[100, 4, 4], [20, 100, 4], [20, 4, 4]]
     hparams = {"branch_channels": channels, "batch_size": [128, 16], "activation": ["tanh", "relu"]}

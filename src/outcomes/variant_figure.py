@@ -9,7 +9,7 @@ from typing import Any
 from relay.figures import drawing, in_legend, new_figure, save_figure, whole_ticks
 from relay.results.tables.table import curve_of
 from relay.runs.rundir import RunDir, SweepDir
-from src.trainings.training_figure import loss_gaps
+from src.outcomes.training_figure import loss_gaps
 
 # Distinguishable without colour, too.
 _MARKERS = "osD^vPX*"

@@ -17,8 +17,8 @@ from relay.runs.rundir import SweepDir
 from src.config.loading import make_config
 from src.config.schema import Variant
 from src.config.validation import BASE
-from src.trainings.variant_figure import draw_variants
-from src.trainings.variants import compare_variants
+from src.outcomes.variant_figure import draw_variants
+from src.outcomes.variants import compare_variants
 
 NOTE = (
     "Differences are variant minus base, of the best epoch of each, on val. `estimate` leaves out the luck of having "

@@ -13,7 +13,7 @@ from relay.runs.axes import axis_value
 from relay.runs.rundir import RunDir, SweepDir
 from relay.terminal import show_value
 from src.config.validation import BASE, axis_name
-from src.trainings.training_figure import loss_gaps
+from src.outcomes.training_figure import loss_gaps
 
 # Described beside the selecting metric, without a verdict: one test for each variant.
 _DESCRIBED = ("accuracy", "loss")

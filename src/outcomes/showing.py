@@ -15,11 +15,11 @@ from relay.runs.rundir import SweepDir
 from src.artifacts import better_training_statements
 from src.config.loading import config_of, make_config
 from src.config.schema import Variant
+from src.outcomes.overfit import report_overfit
+from src.outcomes.rates import suggestion_text, write_lr_results
+from src.outcomes.training_figure import draw_training, gap_text
+from src.outcomes.variant_files import planned_variants, write_comparison
 from src.requests import first_grid_of
-from src.trainings.overfit import report_overfit
-from src.trainings.rates import suggestion_text, write_lr_results
-from src.trainings.training_figure import draw_training, gap_text
-from src.trainings.variant_files import planned_variants, write_comparison
 
 
 def show_rates(sweep: SweepDir, paths: Paths) -> None:

@@ -11,8 +11,8 @@ from relay.runs.exports import export_figure
 from relay.runs.rundir import SweepDir
 from relay.runs.sweeps import sweeps, with_whole_manifests
 from src.config.schema import Config
+from src.outcomes.comparison import compare_axes, draw_comparison
 from src.requests import best_cell, grid_request
-from src.trainings.comparison import compare_axes, draw_comparison
 
 
 def show_neighbours(config: Config, named: SweepDir | None) -> None:
