@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from relay.cli import ConfigOption, SetOption, run_command
-from relay.errors import RunError
+from relay.errors import RelayError, RunError
+from relay.log import log
 from relay.runs.rundir import SweepDir
+from relay.text import shortlist
 
 if TYPE_CHECKING:
     from relay.config.sections import Paths
@@ -68,9 +70,18 @@ def main(
     paths = load_paths(config, set_ or ())
     view = View(where or (), sort, top, columns.split(",") if columns else ())
     chosen = _named(names, paths.runs)
+    failed = []
     for each in chosen:
         folder = out / each.name if out and len(chosen) > 1 else out
-        _show(each, paths, view, folder, metric, direction, as_json=as_json)
+        try:
+            _show(each, paths, view, folder, metric, direction, as_json=as_json)
+        except RelayError as error:
+            if len(chosen) == 1:
+                raise
+            log.error(f"{each.name}: {error}")
+            failed.append(each.name)
+    if failed:
+        raise RunError(f"not all is shown of {shortlist(failed)}; the errors are above")
 
 
 def _named(names: Sequence[str] | None, runs_dir: Path) -> list[SweepDir | Path]:

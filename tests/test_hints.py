@@ -57,7 +57,7 @@ def profile(tmp_path: Path) -> Path:
     """A site's own profile, in a folder with a space in its name."""
     path = tmp_path / "my sites" / "mysite.yaml"
     path.parent.mkdir()
-    path.write_text(yaml_file.dump_yaml({"executor": "local", "time_min": 5, "signal_lead_s": 10}))
+    path.write_text(yaml_file.dump_yaml({"executor": "local"}))
     return path
 
 

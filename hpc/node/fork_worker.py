@@ -14,7 +14,6 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,37 +27,14 @@ from relay.runs.rundir import RunDir
 _FORWARDED = (signal.SIGTERM, signal.SIGUSR2)
 
 
-@dataclass
-class _Job:
-    """A run that is being executed. As by SLURM, it is sent SIGUSR2 `lead_s` seconds before `limit_s` have passed."""
-
-    pid: int
-    id: str
-    limit_s: float
-    lead_s: float
-    began: float
-    warned: bool = False
-
-    def has_ended(self) -> bool:
-        return os.waitpid(self.pid, os.WNOHANG) != (0, 0)
-
-    def watch_time(self) -> None:
-        """Warn it before its time limit, kill it at the limit."""
-        ran = time.monotonic() - self.began
-        if ran >= self.limit_s - self.lead_s and not self.warned:
-            os.kill(self.pid, signal.SIGUSR2)
-            self.warned = True
-        if ran >= self.limit_s:
-            os.kill(self.pid, signal.SIGKILL)
-
-
 def serve() -> None:
-    """Execute requests until stdin is closed: `run`, `job`, `stdout`, `stderr`, `limit_s`, `lead_s`."""
+    """Execute requests until stdin is closed: `run`, `job`, `stdout`, `stderr`."""
     imported = set[str]()
     noted: list[int] = []
     for number in _FORWARDED:
         signal.signal(number, lambda number, _: noted.append(number))
-    jobs: list[_Job] = []
+    # Process id -> the id of its job.
+    jobs: dict[int, str] = {}
     text, is_open = b"", True
     while is_open or jobs:
         # Taken before the requests are read: a signal is also for what was requested before it.
@@ -72,30 +48,28 @@ def serve() -> None:
                 if kind not in imported:
                     import_once(work_of(kind))
                     imported.add(kind)
-                jobs.append(_start(request))
+                jobs[_start(request)] = request["job"]
         elif not is_open:
             time.sleep(POLL_S)
-        for job in jobs:
+        for pid in jobs:
             for each in signals:
-                os.kill(job.pid, each)
-        for job in list(jobs):
-            if job.has_ended():
-                jobs.remove(job)
+                os.kill(pid, each)
+        for pid, job in list(jobs.items()):
+            if os.waitpid(pid, os.WNOHANG) != (0, 0):
+                del jobs[pid]
                 # Whoever started this process may be gone; the runs are completed all the same.
                 with contextlib.suppress(BrokenPipeError):
-                    os.write(sys.stdout.fileno(), f"{job.id}\n".encode())
-            else:
-                job.watch_time()
+                    os.write(sys.stdout.fileno(), f"{job}\n".encode())
     # Tearing down torch takes longer than a run of the tests.
     os._exit(0)
 
 
-def _start(request: Mapping[str, Any]) -> _Job:
+def _start(request: Mapping[str, Any]) -> int:
     # In the fork, a signal before it has its own handlers would only be noted, in a list that nobody reads there.
     signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
     pid = fork(lambda: _run(request))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
-    return _Job(pid, request["job"], request["limit_s"], request["lead_s"], time.monotonic())
+    return pid
 
 
 def _run(request: Mapping[str, Any]) -> None:

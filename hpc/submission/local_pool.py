@@ -93,8 +93,7 @@ class LocalPool:
         if self._worker is None or not self._worker.is_alive():
             if self._worker:
                 self._worker.close()
-            limits = {"limit_s": 60 * self._profile.time_min, "lead_s": self._profile.signal_lead_s}
-            self._worker = LocalWorker(self._log_folder, self._code, self._cpus(), **limits)
+            self._worker = LocalWorker(self._log_folder, self._code, self._cpus())
         self._worker.start(job)
         self._active[run] = job
         log.info(f"started {run.name} (job {job.id})")

@@ -31,14 +31,11 @@ class LocalJob:
 class LocalWorker:
     """A process that executes jobs, with the code in `code` and these environment `variables`.
 
-    A job is sent SIGUSR2 `lead_s` seconds before `limit_s` seconds have passed, as by SLURM. If this process dies, the
-    worker completes its jobs and ends. What ends the worker itself, an import error, is in `log`, a file in `folder`.
+    If this process dies, the worker completes its jobs and ends. What ends the worker itself, an import error, is in
+    `log`, a file in `folder`.
     """
 
-    def __init__(
-        self, folder: Path, code: Path, variables: Mapping[str, str], *, limit_s: float, lead_s: float
-    ) -> None:
-        self._limits = {"limit_s": limit_s, "lead_s": lead_s}
+    def __init__(self, folder: Path, code: Path, variables: Mapping[str, str]) -> None:
         self.log = folder / f"{os.getpid()}-worker-{next(_NUMBERS)}.err"
         self._busy: set[str] = set()
         self._read = b""
@@ -62,7 +59,7 @@ class LocalWorker:
         """Start a job, beside those that are running."""
         assert self._process.stdin
         files = {"stdout": str(job.stdout), "stderr": str(job.stderr)}
-        request = {"run": str(job.run.path), "job": job.id, **files, **self._limits}
+        request = {"run": str(job.run.path), "job": job.id, **files}
         self._busy.add(job.id)
         # It may have died a moment ago; `is_busy` then says so.
         with contextlib.suppress(BrokenPipeError):

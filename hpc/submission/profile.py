@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from hpc.submission.sbatch_options import ignored_variables, problems
+from hpc.submission.sbatch_options import ignored_variables
 from hpc.submission.trust import check_profile
 from relay.config import yaml_file
 from relay.config.messages import describe
@@ -49,7 +48,10 @@ _Minutes = Annotated[int, Field(ge=1, le=366 * 24 * 60)]
 
 
 # What runs on this machine, in the environment of the command that started them, do not read.
-_ONLY_SLURM = ("partition", "account", "qos", "constraint", "slice", "gres", "sbatch", "setup", "ignore_setup_errors")
+_ONLY_SLURM = (
+    *("partition", "account", "qos", "constraint", "slice", "gres", "sbatch", "setup", "ignore_setup_errors"),
+    *("time_min", "signal_lead_s"),
+)
 
 
 class Profile(Section):
@@ -87,23 +89,9 @@ class Profile(Section):
 
     @model_validator(mode="after")
     def _can_be_followed(self) -> Profile:
-        given = {option: field for field, option, _ in self._own_options()}
-        given |= {"gres": "slice"} if self.slice else {}
-        # The count at the end, of `gpu:2` and `gpu:1g.12gb:2`.
-        if self.gres and re.search(r"^gpu(:[^:,]+)?:0*([2-9]|[1-9]\d+)\b", self.gres):
-            raise ValueError(f"gres: {self.gres}: a task computes on one GPU; ask for one, and raise max_parallel")
-        if found := problems(self.sbatch, given):
-            raise ValueError("\n  ".join(f"sbatch: {each}" for each in found))
-        return self
-
-    @model_validator(mode="after")
-    def _several_runs_on_slurm(self) -> Profile:
-        several = [name for name in ("cells_per_job", "runs_per_slice") if getattr(self, name) > 1]
-        if self.executor == "local" and several:
-            raise ValueError(
-                f"{several[0]}: only a task of SLURM holds several runs; leave it at 1 with executor local"
-            )
-        unread = [name for name in _ONLY_SLURM if self.executor == "local" and getattr(self, name)]
+        defaults = type(self).model_construct(executor="local")
+        given = {name for name, value in self if value != getattr(defaults, name)}
+        unread = [name for name in _ONLY_SLURM if self.executor == "local" and name in given]
         if unread:
             raise ValueError(f"{', '.join(unread)}: only for executor slurm; runs on this machine would ignore it")
         if self.runs_per_slice > self.cells_per_job:
@@ -115,9 +103,8 @@ class Profile(Section):
 
     @model_validator(mode="after")
     def _lead_fits(self) -> Profile:
-        early_s = SIGNAL_EARLY_S if self.executor == "slurm" else 0
-        if self.signal_lead_s + early_s >= 60 * self.time_min:
-            early = f" and SLURM may send the signal {early_s} s earlier than asked" if early_s else ""
+        if self.executor == "slurm" and self.signal_lead_s + SIGNAL_EARLY_S >= 60 * self.time_min:
+            early = f" and SLURM may send the signal {SIGNAL_EARLY_S} s earlier than asked"
             raise ValueError(
                 f"signal_lead_s: {self.signal_lead_s} s leave nothing of the time limit of {self.time_min} min{early}; "
                 "lower it, or raise time_min"

@@ -49,6 +49,9 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "src/__init__.py",
         "src/models/net.py",
         "relay/results/tables/table.py",
+        "relay/config/sections.py",
+        "relay/program/states.py",
+        "src/training/__init__.py",
         "jobs/__init__.py",
         "hpc/slurm.py",
     )
@@ -83,6 +86,14 @@ def test_a_sweep_keeps_the_code_that_it_is_made_with(sweep: SweepDir, checkout: 
     assert use_new_code(sweep).name == code_digest() != kept.name
     assert code_change(sweep, DECIDING) == ""
     assert kept.is_dir(), "runs that wait have it in their script"
+
+
+@pytest.mark.parametrize("name", ["relay/program/states.py", "relay/config/sections.py", "src/training/new.py"])
+def test_what_saves_states_and_reads_configurations_can_change_a_result(
+    sweep: SweepDir, checkout: Path, name: str
+) -> None:
+    edit(checkout, name)
+    assert all(code_change(sweep, work.deciding) == f"{name} changed since" for work in WORKS.values())
 
 
 def test_what_only_shows_and_submits_is_no_change_of_a_result(sweep: SweepDir, checkout: Path) -> None:

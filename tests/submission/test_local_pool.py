@@ -31,7 +31,7 @@ LONG = ["--set", "hparams.epochs=25", "--set", "hparams.num_modules=[1]"]
 @pytest.fixture
 def profile(tmp_path: Path) -> Path:
     path = tmp_path / "two.yaml"
-    path.write_text(yaml_file.dump_yaml({"executor": "local", "max_parallel": 2, "time_min": 5, "signal_lead_s": 10}))
+    path.write_text(yaml_file.dump_yaml({"executor": "local", "max_parallel": 2}))
     return path
 
 

@@ -29,7 +29,7 @@ VARIANTS = {"lower": {"train.optimizer.lr": 1e-4}, "deeper": {"model.num_modules
 @pytest.fixture
 def profile(tmp_path: Path) -> Path:
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml_file.dump_yaml({"executor": "local", "time_min": 5, "signal_lead_s": 10}))
+    path.write_text(yaml_file.dump_yaml({"executor": "local"}))
     return path
 
 
