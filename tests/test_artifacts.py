@@ -21,6 +21,7 @@ from relay.runs.rundir import RunDir
 from relay.runs.sweeps import open_sweep
 from relay.texts import Texts
 from src.artifacts import better_training, better_training_statements, export_best, replace_best_by
+from src.config.keys import TRAINING, content_key
 from src.config.loading import config_of
 from src.config.schema import Config
 from src.evaluation.evaluator import evaluate
@@ -74,7 +75,7 @@ def test_a_better_training_beside_the_exported_one_is_said(
     trained: Callable[..., RunDir], small: Callable[..., Config], target: Path
 ) -> None:
     def said(language: str = "en") -> list[str]:
-        return better_training_statements(small(), Texts(language, STATEMENTS))
+        return better_training_statements(small().paths, small().metrics.select, Texts(language, STATEMENTS))
 
     assert said() == [], "nothing is exported"
     first = trained(0.6)
@@ -118,7 +119,7 @@ def test_a_grid_and_a_diverged_run_beside_the_exported_weights(
     assert better_training(small().paths, small().metrics.select) is None, "a damaged run is passed by"
     by_loss = small(metrics__select={"name": "loss", "direction": "min"})
     cells[1].write_result({"outcome": "completed", "best": {"accuracy": 0.5, "loss": 0.25}})
-    found = better_training(by_loss)
+    found = better_training(by_loss.paths, by_loss.metrics.select)
     assert found
     assert (found.run, found.column, found.value) == (cells[1].label, "val/loss", 0.25)
 
@@ -169,7 +170,7 @@ def test_it_can_be_asked_of_a_run_that_is_planned_already(
     run = open_sweep(prepare_inputs(train_request(small(train__seed=5))))[0].runs()[0]
     replace_best_by(run.sweep())
     result = {"outcome": "completed", "best": {"accuracy": 0.1, "loss": 2.0}}
-    check_as_planned(run, config_of(run), "train", planned_data(run))
+    check_as_planned(run, content_key(config_of(run), TRAINING), planned_data(run), "its images")
     run.checkpoints.mkdir()
     run.best_file.write_text("its weights")
     assert "best weights" in export_best(run, result)
@@ -278,7 +279,7 @@ def test_the_best_weights_of_other_images_are_measured_only_by_name(small: Calla
     best.parent.mkdir()
     best.write_bytes(b"weights")
     best.with_suffix(".yaml").write_text(dump_yaml(config.to_dict()))
-    assert evaluation_request(config).config.evaluation.checkpoint == str(best)
+    assert evaluation_request(config).config["evaluation"]["checkpoint"] == str(best)
     with pytest.raises(
         CheckpointError, match=r"trained on other images .*synthetic_seed 0; .*synthetic_seed 7\)"
     ) as caught:
@@ -290,7 +291,7 @@ def test_the_best_weights_of_other_images_are_measured_only_by_name(small: Calla
     with pytest.raises(CheckpointError, match=f"the training of this configuration: .*--checkpoint {own.best_file}"):
         evaluation_request(other)
     named = small(dataset__synthetic_seed=7, evaluation__checkpoint=str(best))
-    assert evaluation_request(named).config.evaluation.checkpoint == str(best)
+    assert evaluation_request(named).config["evaluation"]["checkpoint"] == str(best)
 
 
 @pytest.mark.parametrize(

@@ -226,8 +226,8 @@ def test_a_sweep_remembers_its_profile_and_every_hint_on_its_way_runs(
     assert "(new); 1 to do" in anew.stdout
     assert "profile local" in anew.stdout
     in_front = fork_python("src.grid_search", *given)
-    assert "done before" in in_front.stderr
-    assert paste(only(hints_in(in_front.stderr), "--fresh")).returncode == 0
+    assert "done before" in in_front.stdout
+    assert paste(only(hints_in(in_front.stdout), "--fresh")).returncode == 0
     assert len(sweeps(tmp_path / "runs")) == 2
 
     # Its code is gone before it is done.

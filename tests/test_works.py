@@ -45,5 +45,5 @@ def test_a_table_needs_no_more_of_its_sweeps_configuration_than_the_selecting_me
     sweep.meta_file.write_text(meta)
     assert "val/accuracy" in read_table(sweep).rows[0]
     sweep.meta_file.write_text(meta.replace("direction: max", "direction: up"))
-    with pytest.raises(ConfigError, match=r"sweep\.yaml.*\n.*metrics\.select"):
+    with pytest.raises(ConfigError, match=r"sweep\.yaml, metrics\.select.*\n.*direction"):
         read_table(sweep)

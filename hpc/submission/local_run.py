@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Collection
 
@@ -36,10 +37,9 @@ def run_in_pool(sweep: SweepDir, profile: Profile, paths: Paths, only: Collectio
     for run in runs:
         run.lift_cancel()
     show_in_logs(paths, sweep.jobs)
+    follow = profile.max_parallel == 1 and log.isEnabledFor(logging.INFO)
     with make_reporter() as reporter:
-        complete = LocalPool(profile, sweep.jobs.absolute(), reporter, code, follow=profile.max_parallel == 1).execute(
-            runs
-        )
+        complete = LocalPool(profile, sweep.jobs.absolute(), reporter, code, follow=follow).execute(runs)
     if not complete:
         log.info(f"stopped; to continue: {hints.again()}")
         sys.exit(EXIT_STOPPED)

@@ -63,7 +63,8 @@ def script_of(function: str, config: Config, after_line: str = "lambda line: Non
     """
     return (
         f"import json, sys, time\nfrom src.config.loading import make_config\nfrom src.data.dataset import {function}\n"
-        f"from src import log as logging\nlogging.start_log()\nhandler = logging.log.handlers[0]\nemit = handler.emit\n"
+        "from relay import log as logging\nlogging.start_log()\nhandler = logging.log.handlers[0]\n"
+        "emit = handler.emit\n"
         f"handler.emit = lambda record: (emit(record), ({after_line})(record.getMessage()))\n"
         f"config = make_config(json.loads({json.dumps(config.to_dict())!r}), 'test')\nfound = {function}(config)\n"
     )

@@ -105,7 +105,7 @@ def test_a_share_that_the_user_allows_is_counted_and_accepted(folder: Path, tmp_
     found = data.load(config)
     assert found.val.count_shared(found.train) + found.test.count_shared(found.train) == 2
     assert content_key(config, TRAINING) == content_key(
-        make(folder, tmp_path / "root", {"dataset.split": {"val": 20, "test": 20}}), "train"
+        make(folder, tmp_path / "root", {"dataset.split": {"val": 20, "test": 20}}), TRAINING
     )
 
 

@@ -190,10 +190,6 @@ def test_equal_seeds_give_equal_networks(network: str) -> None:
     assert torch.equal(trained_logits(tiny(network)), trained_logits(tiny(network)))
 
 
-def test_the_key_of_an_inception_network_is_the_one_that_its_earlier_runs_have() -> None:
-    assert content_key(Config(), TRAINING) == "12055664871b9d97"
-
-
 def test_eight_blocks_are_resnet_18_on_small_images() -> None:
     model = Model(type="residual_cnn", num_modules=8, stem_channels=64, num_classes=10)
     # The count of ResNet-18 with the CIFAR stem, as github.com/kuangliu/pytorch-cifar has it.

@@ -25,7 +25,6 @@ from hpc.submission.here import execute_here
 from hpc.submission.plan import job_name
 from hpc.submission.profile import Profile
 from hpc.submission.site import SiteLimits
-from hpc.submission.submit import show_in_logs
 from jobs.grid import GRID
 from relay.errors import RunError
 from relay.files import append_lines
@@ -117,10 +116,10 @@ def test_what_is_cancelled_is_submitted_by_its_user_alone(
 ) -> None:
     config, runs = small(), sweep.runs()
     cancel_runs(config.paths, runs[1].label)
-    submit_missing(sweep, PROFILE, SITE, config, by_user=False)
+    submit_missing(sweep, PROFILE, SITE, config.paths, by_user=False)
     assert sent == [run.name for run in runs if run != runs[1]]
     sent.clear()
-    submit_missing(sweep, PROFILE, SITE, config)
+    submit_missing(sweep, PROFILE, SITE, config.paths)
     assert runs[1].name in sent
     assert not runs[1].cancelled()
 
@@ -135,7 +134,7 @@ def test_a_cancel_holds_whatever_ended_the_run_before(
     queue.write_text(waiting("70_0", "70_1"))
     cancel_runs(config.paths, "all")
     queue.write_text("")
-    submit_missing(sweep, PROFILE, SITE, config, by_user=False)
+    submit_missing(sweep, PROFILE, SITE, config.paths, by_user=False)
     assert sent == []
 
 
@@ -143,7 +142,7 @@ def test_a_surplus_array_is_cancelled_by_the_next_command(
     small: Callable[..., Config], sweep: SweepDir, queue: Path, sent: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     queue.write_text(waiting("70_0", "70_1", "70_2", "70_3", "71_0", "71_1", "71_2", "71_3"))
-    submit_missing(sweep, PROFILE, SITE, small())
+    submit_missing(sweep, PROFILE, SITE, small().paths)
     assert (queue.parent / "cancelled").read_text() == "--quiet 71_0 71_1 71_2 71_3\n"
     assert "4 tasks too many in the queue; cancelled: 71_0" in capsys.readouterr().out
     assert sent == []
@@ -159,8 +158,8 @@ def test_a_task_that_ended_before_its_run_began_says_why(
     for number, end in ((1, {"cause": "TIMEOUT"}), (2, {"cause": "CRASHED", "error": "its own"})):
         runs[number].record_attempt(1, start=1.0, job=f"70_{number}", cluster="c")
         runs[number].record_attempt(1, end=2.0, **end, first_step=0, last_step=1)
-    folder = Path(config.paths.logs_dir) / sweep.name
-    folder.mkdir(parents=True)
+    folder = sweep.jobs
+    folder.mkdir()
     for number in range(3):
         (folder / f"70_{number}_0_log.err").write_text(f"first line\nerror: no code {number}\n\n")
     show_status(config.paths, sweep.name)
@@ -172,28 +171,6 @@ def test_a_task_that_ended_before_its_run_began_says_why(
     assert "crashed" in shown[2]
     assert "its own" in shown[2]
     assert "queued" in shown[3]
-
-
-def test_logs_are_found_with_the_jobs_and_where_an_earlier_version_kept_them(
-    small: Callable[..., Config], sweep: SweepDir, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config, (run, *_) = small(), sweep.runs()
-    old = Path(config.paths.logs_dir) / sweep.name
-    for number, folder in enumerate((old, sweep.jobs)):
-        folder.mkdir(parents=True)
-        run.record_attempt(number + 1, start=1.0, job=f"7{number}", cluster="c")
-        run.record_attempt(number + 1, end=2.0, cause="CRASHED")
-        (folder / f"7{number}_0_log.out").write_text(f"words of job {number}\n")
-    show_in_logs(config, sweep.jobs)
-    show_logs(config.paths, run.label, follow=False)
-    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("words")]
-    assert said == ["words of job 0", "words of job 1"]
-    old.rename(old.with_name("away"))
-    show_in_logs(config, sweep.jobs)
-    show_logs(config.paths, run.label, follow=False)
-    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("words")]
-    assert said == ["words of job 1"]
-    assert (old / "71_0_log.out").read_text() == "words of job 1\n"
 
 
 def test_a_task_that_ended_before_its_run_began_is_not_blamed_for_what_came_after(
@@ -380,8 +357,8 @@ def test_logs_are_labelled_stdout_before_stderr(
 ) -> None:
     config, run = small(), sweep.runs()[0]
     append_lines(sweep.submissions_file, [{"job_name": job_name(sweep.path, 1), "job_id": "70"}])
-    folder = Path(config.paths.logs_dir).absolute() / sweep.name
-    folder.mkdir(parents=True)
+    folder = sweep.jobs.absolute()
+    folder.mkdir()
     (folder / "70_0_0_log.err").write_text("said on stderr\n")
     (folder / "70_0_0_log.out").write_text("said on stdout\n")
     show_logs(config.paths, run.label, follow=False)
@@ -400,13 +377,13 @@ def test_a_task_that_does_not_come_to_its_end_is_left_to_the_next_call(
 ) -> None:
     monkeypatch.setattr(queue_cleanup, "_ENDING_S", 0.4)
     queue.write_text(waiting("70_0", state="COMPLETING"))
-    submit_missing(sweep, PROFILE, SITE, small())
+    submit_missing(sweep, PROFILE, SITE, small().paths)
     assert sent == [run.name for run in sweep.runs()[1:]]
     said = capsys.readouterr().out
     assert "waiting until tasks have saved and ended: 70_0\n" in said
     assert "70_0: not over after 0 s; to submit their runs later: " in said
     sweep.runs()[0].write_result({"steps": 3})
-    submit_missing(sweep, PROFILE, SITE, small())
+    submit_missing(sweep, PROFILE, SITE, small().paths)
     assert "waiting" not in capsys.readouterr().out, "a run that is done is not waited for"
 
 

@@ -19,12 +19,12 @@ def test_the_output_of_its_jobs_is_shown_without_the_link_in_logs(
 ) -> None:
     pipeline = make_pipeline(asked(small()), fresh=False)
     with pytest.raises(RunError, match="no job that continues it has started yet"):
-        show_logs(small(), pipeline.name, follow=False)
+        show_logs(small().paths, pipeline.name, follow=False)
     pipeline.jobs.mkdir()
     for age_s, job in enumerate(("9", "10")):
         path = pipeline.jobs / f"{job}.out"
         path.write_text(f"printed by {job}\n")
         os.utime(path, (1e9 + age_s, 1e9 + age_s))
-    show_logs(small(), pipeline.name, follow=False)
+    show_logs(small().paths, pipeline.name, follow=False)
     shown = capsys.readouterr().out
     assert shown.index("printed by 9") < shown.index("printed by 10") < shown.index("to see the log of a stage")

@@ -172,7 +172,7 @@ def test_kills_of_a_cgroup_are_read_from_the_innermost_that_counts_them(
     assert forks._memory_kills() == 0
 
 
-@pytest.mark.parametrize(("number", "cause"), [(signal.SIGUSR2, "TIMEOUT"), (signal.SIGTERM, "CANCELLED")])
+@pytest.mark.parametrize(("number", "cause"), [(signal.SIGUSR2, "TIMEOUT"), (signal.SIGTERM, "INTERRUPTED")])
 def test_a_signal_to_the_task_saves_all_its_runs(
     endless: list[RunDir], start: Callable[..., Running], number: int, cause: str
 ) -> None:

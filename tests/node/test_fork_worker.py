@@ -65,7 +65,7 @@ def test_a_worker_outlives_its_runs_whatever_ends_them(
     wait_until(lambda: not worker.is_busy(stopped) and not worker.is_busy(also_stopped))
     assert worker.is_alive()
     for job in (stopped, also_stopped):
-        assert [attempt.cause for attempt in job.run.attempts()] == ["CANCELLED"]
+        assert [attempt.cause for attempt in job.run.attempts()] == ["INTERRUPTED"]
     worker.close()
     assert list(tmp_path.glob("*worker*")) == [], "an empty log is removed"
 

@@ -105,8 +105,8 @@ def test_a_cancel_saves_and_does_not_requeue(
     signal_in(monkeypatch, runs[1].name, signal.SIGTERM)
     states_after = execute_runs(runs)
     assert requeued == []
-    assert list(states_after.values()) == ["DONE", "CANCELLED"]
-    assert runs[1].attempts()[-1].cause == "CANCELLED"
+    assert list(states_after.values()) == ["DONE", "INTERRUPTED"]
+    assert runs[1].attempts()[-1].cause == "INTERRUPTED"
     assert runs[2].attempts() == ()
 
 

@@ -17,7 +17,7 @@ from relay.runs.sweeps import open_sweep
 from relay.texts import Texts
 from src.config.schema import Config
 from src.requests import train_request
-from tests.results.test_table import finish
+from tests.results.tables.test_table import finish
 
 
 def table_of(axis: str, values: Sequence[Any], *, state: str = "done", **more: Any) -> Table:

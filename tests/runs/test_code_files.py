@@ -22,8 +22,8 @@ from tests.runs.test_code_snapshot import checkout, edit, run_in_bash
 
 __all__ = ["checkout"]
 
-CODE = ["hpc/node/task.py", "hpc/slurm.py", "jobs/__init__.py", "src/__init__.py"]
-CODE += ["src/models/net.py", "relay/results/tables/table.py"]
+CODE = ["hpc/node/task.py", "hpc/slurm.py", "jobs/__init__.py", "relay/config/sections.py", "relay/program/states.py"]
+CODE += ["relay/results/tables/table.py", "src/__init__.py", "src/models/net.py", "src/training/__init__.py"]
 
 LEFTOVERS = [
     # Jupyter, macOS on foreign disks, Emacs, vim, Kate, and a merge.

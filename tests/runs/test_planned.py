@@ -27,7 +27,7 @@ from src.requests import evaluation_request, grid_request, lr_sweep_request, tra
 from src.training.lr_range import sweep_rates
 from src.training.trainer import train
 from tests.conftest import ROOT, asked, assert_same_run
-from tests.results.test_table import finish
+from tests.results.tables.test_table import finish
 from tests.training.test_trainer import NEVER, StopAfter
 
 LOCAL = load_profile(str(ROOT / "configs" / "clusters" / "local.yaml"))[1]

@@ -39,7 +39,7 @@ from relay.terminal import table_of
 from src.config.schema import Config
 from src.requests import grid_request, train_request
 from tests.conftest import asked
-from tests.results.test_table import finish
+from tests.results.tables.test_table import finish
 
 ROW = {"step": 1, "epoch": 1.0, "time": 1.0}
 CELL: dict[str, Any] = {"index": 0, "name": "a", "key": "k", "overrides": {}}

@@ -117,7 +117,7 @@ def test_ctrl_c_saves_all_and_the_same_command_goes_on(small_file: Path, profile
     (hint,) = hints_in(output)
     assert shlex.split(hint)[2:] == ["hpc.launch", *words[:3], *words[5:], *words[3:5]]
     for run in working:
-        assert [a.cause for a in run.attempts()] == ["CANCELLED"]
+        assert [a.cause for a in run.attempts()] == ["INTERRUPTED"]
         assert run.attempts()[-1].last_step > 0
         assert not run.is_locked_now()
     again = fork_python("hpc.launch", *words)
@@ -155,7 +155,7 @@ def test_a_closed_terminal_saves_all(small_file: Path, profile: Path, tmp_path: 
     terminal.close()
     assert terminal.process.wait(60) == 130
     for run in working:
-        assert [a.cause for a in run.attempts()] == ["CANCELLED"]
+        assert [a.cause for a in run.attempts()] == ["INTERRUPTED"]
         assert run.attempts()[-1].last_step > 0
         assert not run.is_locked_now()
 
@@ -228,7 +228,7 @@ def test_a_dry_run_prints_cells_and_touches_nothing(small_file: Path, tmp_path: 
 
 def test_editing_the_checkout_does_not_change_runs_that_wait(small_file: Path, tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
-    for layer in ("src", "jobs", "hpc", "configs"):
+    for layer in ("relay", "src", "jobs", "hpc", "configs"):
         shutil.copytree(ROOT / layer, checkout / layer, ignore=shutil.ignore_patterns("__pycache__"))
     words = ["grid", "--config", str(small_file), "--cluster", "local", "--set", "hparams.epochs=12"]
     words += ["--set", "hparams.num_modules=[1]"]

@@ -119,7 +119,7 @@ def test_compare_says_how_many_it_trains_before_it_does(
     assert trained.returncode == 0, trained.stderr
     compared = fork_python("hpc.launch", "compare", *given)
     assert compared.returncode == 0, compared.stderr
-    said = "compare trains 2 runs in full: lower, deeper"
+    said = "to execute in full: 2 runs: lower, deeper"
     assert f"new, 1 of 3 runs is done; profile {profile}\n{said}\n" in compared.stdout
     assert len(sweeps(tmp_path / "runs")) == 2
     assert "in full" in fork_python("hpc.launch", "compare", "--help").stdout
@@ -163,4 +163,4 @@ def test_no_profile_is_taken_from_the_runs_folder(small: Callable[..., Config], 
     put_on(sweep, str(path))
     for saved in (None, sweep.meta()):
         with pytest.raises(ConfigError, match="lies in the run directory"):
-            place(config.paths.runs, None, saved)
+            place(config.paths.runs, None, saved, grid_request(config).inputs)

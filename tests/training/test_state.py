@@ -85,12 +85,13 @@ def test_an_entry_of_another_type_is_named(small: Callable[..., Config], name: s
 
 def test_building_a_trainer_reads_no_checkpoint_and_writes_no_file(small: Callable[..., Config]) -> None:
     from relay.progress import PlainReporter
+    from src.config.keys import TRAINING
     from src.training.session import Session
     from src.training.trainer import Trainer
 
     run = new_run(small())
     assert execute(run, 9) == "stopped"
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
-    trainer = Trainer(Session(run, "train", lambda: False, PlainReporter(), lambda result: None))
+    trainer = Trainer(Session(run, TRAINING, lambda: False, PlainReporter(), lambda result: None))
     assert trainer.state.step == 0
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before

@@ -29,7 +29,7 @@ ALL_METRICS = {"metrics.classification": ["macro_f1", "accuracy", "top5_accuracy
 
 def write_training(run: RunDir, result: dict[str, Any]) -> None:
     """Write the result of a training with its columns, as the trainer does."""
-    run.write_result({**result, "columns": training_columns(run.config().metrics, result)})
+    run.write_result({**result, "columns": training_columns(config_of(run).metrics, result)})
 
 
 def finish(run: RunDir, accuracy: float | None, loss: float = 1.0, **more: float) -> None:
