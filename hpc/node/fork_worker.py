@@ -2,6 +2,9 @@
 
 `python -m hpc.node.fork_worker` reads a request per line on stdin, starts its run at once beside the others, and prints
 the job's id when it has ended. SIGTERM and SIGUSR2 are forwarded to all runs. When stdin is closed, it ends after them.
+
+Not `fork.Forks`, which executes the fixed list of one task: the pool gives each run a log of its own, starts runs again
+within their budgets, waits for those that other processes execute, and replaces a worker that was killed.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ machine replaces yours.
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 import subprocess
@@ -101,3 +102,18 @@ def test_every_command_of_the_readme_in_its_order(clone: Path) -> None:
         if code not in allowed or "Traceback" in said:
             wrong.append(f"{line}: exit code {code}\n{said}")
     assert wrong == []
+    check_demo(clone)
+
+
+def check_demo(clone: Path) -> None:
+    """The demo's grid is the one in demo_table.csv; its numbers up to what another CPU rounds differently."""
+    expected = list(csv.DictReader(Path(__file__).with_name("demo_table.csv").read_text().splitlines()))
+    table = min(clone.glob("runs/demo_grid_*/table.csv"))
+    rows = {row["run"]: row for row in csv.DictReader(table.read_text().splitlines())}
+    assert sorted(rows) == sorted(row["run"] for row in expected)
+    for row in expected:
+        found = rows[row["run"]]
+        for column in ("state", "lr", "model.type", "num_modules", "epochs", "steps", "best_epoch"):
+            assert found[column] == row[column], (row["run"], column)
+        for column in ("val/accuracy", "val/loss", "train/loss", "train/accuracy"):
+            assert float(found[column]) == pytest.approx(float(row[column]), abs=0.03), (row["run"], column)
