@@ -1,7 +1,7 @@
 """The schema of the files that the report reads besides those of relay/runs/records.py. Unknown keys are kept.
 
-checks.json is read by a later command, perhaps of other code or after a hand has been at it: a report says what does not
-fit, and does not end in a traceback.
+checks.json is read by a later command, perhaps of other code or after a hand has been at it: a report says what does
+not fit, and does not end in a traceback.
 """
 
 from __future__ import annotations

@@ -71,7 +71,9 @@ def test_a_lost_configuration_is_written_again_as_it_was(small: Callable[..., Co
     assert by_state.to_submit == sweep.runs()
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no gzip", gzip.compress(b"no JSON"), gzip.compress(b"{}")[:15]])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"no gzip", gzip.compress(b"no JSON", mtime=0), gzip.compress(b"{}", mtime=0)[:15]]
+)
 def test_what_the_sweep_does_not_have_any_more_is_said_before_a_slice_is_used(
     small: Callable[..., Config], content: bytes | None
 ) -> None:
