@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hpc.commands.submit import HereOption, door_of
+from hpc.commands.submit import HereOption, command_of
 from hpc.works import WORKS
 from relay.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, run_command
 
@@ -30,7 +30,7 @@ def main(
     in one value.
     """
     if sweep is None:
-        door_of(WORKS["compare"])(config=config, set_=set_, here=here, fresh=fresh, new_code=new_code)
+        command_of(WORKS["compare"], "local")(config=config, set_=set_, here=here, fresh=fresh, new_code=new_code)
         return
     from relay.results.collection import answer_of_sweep
     from relay.runs.names import find_named

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from hpc.commands.submit import door_of
+from hpc.commands.submit import command_of
 from hpc.works import WORKS
 from relay.cli import run_command
 from relay.files import read_json
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and everything else on stderr.")]
-_evaluate = door_of(WORKS["evaluate"])
+_evaluate = command_of(WORKS["evaluate"], "local")
 
 
 def main(*, as_json: bool, **options: Any) -> None:

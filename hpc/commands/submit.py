@@ -36,98 +36,32 @@ HereOption = Annotated[
 ]
 
 
-def _launch(
-    work: Work,
-    options: dict[str, Any],
-    *,
-    config: str,
-    cluster: str | None,
-    set_: list[str] | None,
-    dry_run: bool,
-    fresh: bool,
-    new_code: bool,
-    max_slice_hours: float | None = None,
-    here: bool = False,
-    one_at_a_time: bool = False,
-) -> SweepDir | None:
-    from hpc.submission.launching import launch
-
-    request = work.request(config, set_ or [], **options)
-    if callable(request):
-        if dry_run:
-            print(f"{work.name}: nothing needs to be run")
-        else:
-            request()
-        return None
-    return launch(
-        request,
-        cluster,
-        dry_run=dry_run,
-        fresh=fresh,
-        new_code=new_code,
-        max_slice_hours=max_slice_hours,
-        here=here,
-        one_at_a_time=one_at_a_time,
-    )
-
-
-def command_of(work: Work) -> Callable[..., SweepDir | None]:
+def command_of(work: Work, default_cluster: str | None = None) -> Callable[..., SweepDir | None]:
     """The command that requests runs of a work: its own options are the keyword parameters of `work.request`."""
 
     def command(
         config: ConfigOption = "configs/config.yaml",
-        cluster: ClusterOption = None,
+        cluster: ClusterOption = default_cluster,
         set_: SetOption = None,
         dry_run: DryRunOption = False,
+        here: HereOption = False,
         fresh: FreshOption = False,
         new_code: NewCodeOption = False,
         trust: TrustOption = False,
         max_slice_hours: HoursOption = None,
         **options: Any,
     ) -> SweepDir | None:
-        return _launch(
-            work,
-            options,
-            config=config,
-            cluster=cluster,
-            set_=set_,
-            dry_run=dry_run,
-            fresh=fresh,
-            new_code=new_code,
-            max_slice_hours=max_slice_hours,
-        )
+        from hpc.submission.launching import launch
 
-    return _with_options(command, work.request, work.summary)
-
-
-def door_of(work: Work) -> Callable[..., SweepDir | None]:
-    """The command of a work on this machine: one run at a time, unless a profile is given."""
-
-    def command(
-        config: ConfigOption = "configs/config.yaml",
-        cluster: Annotated[
-            str, typer.Option("--cluster", metavar="PROFILE", help="Another place than this machine.")
-        ] = "local",
-        set_: SetOption = None,
-        here: HereOption = False,
-        dry_run: DryRunOption = False,
-        fresh: FreshOption = False,
-        new_code: NewCodeOption = False,
-        trust: TrustOption = False,
-        **options: Any,
-    ) -> SweepDir | None:
-        return _launch(
-            work,
-            options,
-            config=config,
-            cluster=cluster,
-            set_=set_,
-            dry_run=dry_run,
-            fresh=fresh,
-            new_code=new_code,
-            here=here,
-            one_at_a_time=True,
-        )
+        request = work.request(config, set_ or [], **options)
+        if callable(request):
+            if dry_run:
+                print(f"{work.name}: nothing needs to be run")
+            else:
+                request()
+            return None
+        how = {"dry_run": dry_run, "here": here, "fresh": fresh, "new_code": new_code}
+        return launch(request, cluster, max_slice_hours=max_slice_hours, **how)
 
     return _with_options(command, work.request, work.summary)
 
@@ -151,8 +85,8 @@ def _is_option(parameter: inspect.Parameter) -> bool:
 
 
 def run_door(name: str) -> None:
-    """Run the command of a work on this machine, as the report names it: `python -m src.train`."""
-    run_command(door_of(WORKS[name]))
+    """Run the command of a work, as the report names it: `python -m src.train`. It runs on this machine by default."""
+    run_command(command_of(WORKS[name], "local"))
 
 
 def _pipeline(

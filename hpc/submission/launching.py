@@ -27,21 +27,17 @@ def launch(
     new_code: bool = False,
     max_slice_hours: float | None = None,
     here: bool = False,
-    one_at_a_time: bool = False,
 ) -> SweepDir | None:
     """Execute the requested runs that are neither done nor in the queue. Returns their sweep.
 
     On this machine, it waits for them, and shows their results. A dry run prints the plan, writes nothing, and returns
-    None. `here`: execute the current code in this process, one run after the other. `one_at_a_time`: of the runs on
-    this machine. Raises RunError if the forecast is above `max_slice_hours`, or if runs on this machine are not done,
-    ClusterError if SLURM does not answer.
+    None. `here`: execute the current code in this process, one run after the other. Raises RunError if the forecast is
+    above `max_slice_hours`, or if runs on this machine are not done, ClusterError if SLURM does not answer.
     """
     work = work_of(request.kind)
     existing = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
     placement = place(request.runs_dir, cluster, existing.meta() if existing else None, request.inputs)
     profile = placement.profile
-    if one_at_a_time and profile.executor == "local":
-        profile = profile.model_copy(update={"max_parallel": 1})
     left = cells_left(request, existing)
     forecast = forecast_of(request, left, profile)
     check_job_folder(request.runs_dir)
@@ -71,7 +67,8 @@ def launch(
         if work.reuses:
             print(f"to execute in full: {counted(len(undone), 'run')}: {shortlist(undone)}", flush=True)
         print(forecast, flush=True)
-        remember_profile(sweep, placement.name)
+        if not here:
+            remember_profile(sweep, placement.name)
     else:
         _say_done_before(sweep, placement)
     if here:
