@@ -129,4 +129,4 @@ tensorboard: $(READY) ## start TensorBoard on all runs; SWEEP=NAME for one sweep
 
 clean: ## delete .venv and caches; runs, artifacts, logs and data stay
 	rm -rf $(VENV) .uv .pytest_cache .mypy_cache .ruff_cache
-	find hpc jobs src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find relay hpc jobs src tests -name __pycache__ -type d -prune -exec rm -rf {} +
