@@ -1,1 +1,1 @@
-"""What users do with runs after they submitted them: status, logs, cancel and retry."""
+"""What users do with runs after submitting them: status, logs, cancel and retry."""

@@ -61,7 +61,7 @@ def execute_here(sweep: SweepDir, work: Work) -> None:
 
 
 class _OneOfSeveral(AttemptHooks):
-    """One of several runs in the foreground has the budgets of relay/runs/causes.py."""
+    """One of several runs in this process has the budgets of relay/runs/causes.py."""
 
     def check_allowed(self, run: RunDir) -> None:
         check_allowed(run.label, run.attempts())

@@ -48,7 +48,7 @@ EndCause = tuple[str, float | None]
 
 
 class AttemptHooks:
-    """What depends on where an attempt is executed. These defaults are for one run in the foreground."""
+    """What depends on where an attempt is executed. These defaults are for one run in the process of its command."""
 
     # Seconds to wait for the run lock.
     lock_wait_s: float = 0

@@ -15,7 +15,7 @@ def peak_memory() -> dict[str, int]:
     """The most that this process has held so far, in MiB: `host_mb`, and `gpu_mb` if it has used a GPU.
 
     Of the GPU, it is what torch reserved; the driver takes some hundred MiB more. A run in a process that has executed
-    others before, in the foreground, has at least their peak.
+    others before (`--here`), has at least their peak.
     """
     found = {"host_mb": _host_peak() // _MIB}
     # Not imported here: the login node must not import torch, and a process without it has not used a GPU.

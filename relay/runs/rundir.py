@@ -207,7 +207,7 @@ class SweepDir(SweepPaths):
 
     @property
     def kind(self) -> str:
-        """The name of its kind, see relay/runs/kinds.py."""
+        """The name of its work, see relay/work.py."""
         return str(self.meta()["kind"])
 
     def axis_name(self, path: str) -> str:

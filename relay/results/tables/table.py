@@ -20,7 +20,7 @@ from relay.runs.rundir import RunDir, SweepDir
 
 Row = dict[str, Any]
 Setting = tuple[Hashable, ...]
-# The last two are those of other programs' logs, see relay/results/foreign.py.
+# The last two are those of other programs' logs, see relay/results/foreign/logs.py.
 _NOT_COMPARED = ("diverged", "partial", "rerun")
 
 
