@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 # Options of a single call: repeating them would undo what this call did, or trust what its user has not seen.
-_FOR_ONE_CALL = frozenset({"--fresh", "--new-code", "--new_code", "--trust", "--verbose", "-v", "--quiet", "-q"})
+_FOR_ONE_CALL = frozenset(
+    {"--fresh", "--new-code", "--new_code", "--trust", "--dry-run", "--dry_run", "--here"}
+    | {"--verbose", "-v", "--quiet", "-q"}
+)
 _CLUSTER = "--cluster"
 # Commands of hpc.launch that submit nothing.
 _WITHOUT_CLUSTER = ("status", "logs", "cancel")
