@@ -33,12 +33,11 @@ def start_pipeline(
     requests = PIPELINE.at_start(asked)
     first = next(iter(requests.values()))
     check_job_folder(first.runs_dir)
-    # The sweep that it continues says where it went before, and so does a pipeline.
-    earlier = [None if fresh else find_sweep(each.runs_dir, each.kind, each.key) for each in requests.values()]
-    saved = pipeline or next(filter(None, earlier), None)
+    continued = {name: _sweep_to_continue(pipeline, request, fresh=fresh) for name, request in requests.items()}
+    # What it continues says where it went before.
+    saved = pipeline or next(filter(None, continued.values()), None)
     placement = place(first.runs_dir, cluster, saved.meta() if saved else None, first.inputs)
     profile = placement.profile
-    continued = {name: _sweep_to_continue(pipeline, request, fresh=fresh) for name, request in requests.items()}
     for sweep in filter(None, continued.values()):
         check_sweep(sweep)  # Not only when its stage comes, which may be hours later, in a job.
     forecast = total_of(
