@@ -20,7 +20,7 @@ from relay.files import read_json, replace_file
 from relay.log import log
 from relay.runs import records
 from relay.runs.exports import created, export_bytes
-from relay.runs.planned import planned_row
+from relay.runs.planned import planned_run
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import sweeps, with_whole_manifests
 from src.config.keys import TRAINING, content_key
@@ -73,9 +73,9 @@ def export_best(run: RunDir, result: Mapping[str, Any], *, replace: bool = False
 
 def _measured_on(run: RunDir, config: Config) -> dict[str, Any]:
     """Equal for two trainings if their metrics on val are comparable."""
-    row = planned_row(run) or {}
+    planned = planned_run(run)
     split = config.dataset.split.model_dump(mode="json")
-    return {"data": row.get("data"), "split": split, "classes": config.model.num_classes}
+    return {"data": planned.data if planned else None, "split": split, "classes": config.model.num_classes}
 
 
 def _source_of(target: Path) -> dict[str, Any] | None:
@@ -171,7 +171,7 @@ def _trainings_on(data: str, runs_dir: Path) -> Iterator[RunDir]:
     """The runs of trainings that were planned on the images with this digest."""
     for sweep in with_whole_manifests(sweeps(runs_dir)):
         if sweep.kind in _TRAININGS:
-            yield from (sweep.run(cell["name"]) for cell in sweep.cells() if cell.get("data") == data)
+            yield from (sweep.run(cell.name) for cell in sweep.cells() if cell.data == data)
 
 
 def better_training_statements(paths: Paths, select: Select, say: Callable[..., str]) -> list[str]:

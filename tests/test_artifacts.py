@@ -16,7 +16,7 @@ from relay.errors import CheckpointError
 from relay.progress import PlainReporter
 from relay.results.statements import STATEMENTS
 from relay.runs.attempts import attempt
-from relay.runs.planned import check_as_planned, planned_row
+from relay.runs.planned import check_as_planned, planned_run
 from relay.runs.rundir import RunDir
 from relay.runs.sweeps import open_sweep
 from relay.texts import Texts
@@ -178,9 +178,10 @@ def test_it_can_be_asked_of_a_run_that_is_planned_already(
 
 
 def planned_data(run: RunDir) -> str:
-    row = planned_row(run)
-    assert row
-    return str(row["data"])
+    found = planned_run(run)
+    assert found
+    assert found.data
+    return found.data
 
 
 def test_weights_measured_on_unknown_images_are_not_compared(

@@ -123,9 +123,9 @@ def measured_runs(runs_dir: Path, cost_keys: Collection[str], profile: Profile) 
         if all(len(runs) >= _ENOUGH for runs in by_key.values()):
             break
         for cell in sweep.cells():
-            runs = by_key.get(cell["cost_key"])
+            runs = by_key.get(cell.cost_key)
             if runs is not None and len(runs) < _ENOUGH:
-                measured = _measure(sweep.run(cell["name"]), cell["units"], profile)
+                measured = _measure(sweep.run(cell.name), cell.units, profile)
                 runs += [measured] if measured else []
     return by_key
 

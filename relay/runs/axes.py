@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
+
+from relay.runs.cells import PlannedRun
 
 # The name of an axis of seeds: cells that differ in it alone repeat one setting.
 SEED_AXIS = "seed"
@@ -25,7 +27,7 @@ def axis_key(value: Any) -> Hashable:
     return f"{type(value).__name__} {value}"
 
 
-def varying_paths(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The key paths whose values differ between the cells of a manifest, in the order of the overrides."""
-    paths = dict.fromkeys(path for cell in cells for path in cell["overrides"])
-    return [path for path in paths if len({axis_key(cell["overrides"].get(path)) for cell in cells}) > 1]
+def varying_paths(cells: Sequence[PlannedRun]) -> list[str]:
+    """The key paths whose values differ between the cells, in the order of the overrides."""
+    paths = dict.fromkeys(path for cell in cells for path in cell.overrides)
+    return [path for path in paths if len({axis_key(cell.overrides.get(path)) for cell in cells}) > 1]

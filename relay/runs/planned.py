@@ -15,6 +15,7 @@ from relay import hints
 from relay.errors import DataError, RunError
 from relay.files import replace_file
 from relay.log import log
+from relay.runs.cells import PlannedRun
 from relay.runs.rundir import RunDir, SweepDir
 
 
@@ -24,17 +25,17 @@ def check_as_planned(run: RunDir, key: str, data: str, data_name: str) -> None:
     Raises RunError if config.yaml was edited after planning or the manifest is damaged, DataError if the data, which
     messages call `data_name`, has changed. A run directory outside its sweep is not checked.
     """
-    row = planned_row(run)
-    if row is None:
+    planned = planned_run(run)
+    if planned is None:
         return
-    if row["key"] != key:
+    if planned.key != key:
         raise RunError(
             f"{run.config_file}: is not what the run was planned with; remove it, and the same command writes it "
             "again as planned; start a changed experiment as a sweep of its own"
         )
-    if row.get("data") not in (None, data):
+    if planned.data not in (None, data):
         raise DataError(
-            f"{run.label}: {data_name} changed after it was planned (digest {row['data']}, now {data}); restore what "
+            f"{run.label}: {data_name} changed after it was planned (digest {planned.data}, now {data}); restore what "
             f"was there, or start over with what is there now: {hints.again('--fresh', saved=run.sweep().meta())}"
         )
 
@@ -85,7 +86,7 @@ def _is_whole(run: RunDir, planned: Mapping[str, Any]) -> bool:
     return text.endswith(b"\n") and all(f"\n{name}:".encode() in text for name in list(planned)[-1:])
 
 
-def planned_row(run: RunDir) -> dict[str, Any] | None:
+def planned_run(run: RunDir) -> PlannedRun | None:
     """The run's line of its sweep's manifest; None for a run directory outside its sweep.
 
     Raises RunError if the manifest is damaged.
@@ -93,8 +94,8 @@ def planned_row(run: RunDir) -> dict[str, Any] | None:
     sweep = run.sweep()
     if not sweep.meta_file.is_file():
         return None
-    for row in sweep.cells():
-        if row["name"] == run.name:
-            return row
+    for cell in sweep.cells():
+        if cell.name == run.name:
+            return cell
     fresh = hints.again("--fresh", saved=sweep.meta())
     raise RunError(f"{sweep.cells_file}: has no line for {run.name}; restore it, or start over: {fresh}")

@@ -81,8 +81,8 @@ class Meta(TypedDict, total=False):
 
 
 @_record
-class Cell(TypedDict, total=False):
-    """A line of cells.jsonl."""
+class CellLine(TypedDict, total=False):
+    """A line of cells.jsonl: a `PlannedRun`."""
 
     index: Required[Annotated[int, Field(ge=0)]]
     name: Required[RunName]
@@ -254,7 +254,7 @@ def _positioned(row: dict[str, Any]) -> dict[str, Any]:
 
 _BACK = "it was damaged or written by something else: restore it"
 META = Shape(Meta, f"{_BACK}, or move the folder away")
-CELL = Shape(Cell, f"{_BACK}, or start the same runs over with --fresh")
+CELL = Shape(CellLine, f"{_BACK}, or start the same runs over with --fresh")
 SUBMISSION = Shape(Annotated[SubmissionLine, AfterValidator(_answered)], f"{_BACK}, or remove the line")
 ATTEMPT = Shape(AttemptLine, f"{_BACK}, or remove the line")
 METRICS = Shape(

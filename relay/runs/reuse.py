@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from relay.errors import RelayError
 from relay.files import replace_file
 from relay.log import log
+from relay.runs.cells import PlannedRun
 from relay.runs.environment import computing_versions, differences, environments_of, resumed_under
 from relay.runs.planned import restore_config
 from relay.runs.rundir import RunDir, SweepDir
@@ -28,7 +28,7 @@ def reuse_finished(sweep: SweepDir) -> list[RunDir]:
     the others will be trained is not known here: tables say which runs differ in it. Only works that reuse do this.
     Raises RunError if files cannot be read or written.
     """
-    missing = {cell["name"]: cell for cell in sweep.cells() if not sweep.run(cell["name"]).is_done()}
+    missing = [cell for cell in sweep.cells() if not sweep.run(cell.name).is_done()]
     reused = []
     for run, origin in _origins(sweep, missing):
         restore_config(run)
@@ -41,16 +41,16 @@ def reuse_finished(sweep: SweepDir) -> list[RunDir]:
     return reused
 
 
-def _origins(sweep: SweepDir, missing: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[RunDir, RunDir]]:
+def _origins(sweep: SweepDir, missing: Iterable[PlannedRun]) -> Iterator[tuple[RunDir, RunDir]]:
     """Each missing run that a finished one equals, with the newest such run."""
-    left = {(cell["key"], cell.get("data")): name for name, cell in missing.items() if cell.get("data")}
+    left = {(cell.key, cell.data): cell.name for cell in missing if cell.data}
     others = (other for other in reversed(sweeps(sweep.path.parent)) if other != sweep)
     for other in with_whole_manifests(others):
         if not left:
             return
         for cell in other.cells():
-            wanted = (cell["key"], cell.get("data"))
-            if wanted not in left or not _is_complete(origin := other.run(cell["name"])):
+            wanted = (cell.key, cell.data)
+            if wanted not in left or not _is_complete(origin := other.run(cell.name)):
                 continue
             if reason := _other_environment(origin):
                 log.info(f"{sweep.run(left[wanted]).label}: does not reuse {origin.label}, which was {reason}")

@@ -12,7 +12,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,15 @@ from relay.errors import RunError
 from relay.files import append_lines, last_line, read_lines, replace_file
 from relay.runs import records
 from relay.runs.attempt import Attempt, join_lines, unfinished_attempt
+from relay.runs.cells import PlannedRun
 from relay.runs.layout import RunPaths, SweepPaths
 from relay.runs.ownership import Ownership, heart_beats, hold_lock, is_locked
 from relay.runs.predictions import Predictions, read_predictions
 from relay.runs.seal import check_content, read_sealed, sealed_text
+
+# Inode, time and size of a file.
+_Identity = tuple[int, int, int] | None
+_CELL_FIELDS = {field.name for field in fields(PlannedRun)}
 
 
 @dataclass(frozen=True)
@@ -136,13 +141,8 @@ class RunDir(RunPaths):
 
         Raises RunError if it is damaged.
         """
-        try:
-            # Opened first, because NFS attribute caching can return the size of an earlier content.
-            with self.attempts_file.open("rb") as file:
-                facts = os.fstat(file.fileno())
-        except FileNotFoundError:
-            return ()
-        attempts = _read_attempts(self.attempts_file, (facts.st_ino, facts.st_mtime_ns, facts.st_size))
+        identity = _identity(self.attempts_file)
+        attempts = _read_attempts(self.attempts_file, identity) if identity else ()
         if unfinished_attempt(attempts) and self.result() is not None:
             # Killed between writing the result and closing the attempt. The result counts.
             end = round(self.result_file.stat().st_mtime, 3)
@@ -178,14 +178,33 @@ class RunDir(RunPaths):
         return heart_beats(self.owner_file) if locked is None else locked
 
 
+def _identity(path: Path) -> _Identity:
+    """Different for different contents of a file; None if there is no file."""
+    try:
+        # Opened first, because NFS attribute caching can return the size of an earlier content.
+        with path.open("rb") as file:
+            facts = os.fstat(file.fileno())
+    except FileNotFoundError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+
 @functools.lru_cache(maxsize=4096)
-def _read_attempts(path: Path, identity: tuple[int, int, int]) -> tuple[Attempt, ...]:
+def _read_attempts(path: Path, identity: _Identity) -> tuple[Attempt, ...]:
     # A command asks for the attempts of each run several times.
     return join_lines(path, read_lines(path, records.ATTEMPT))
 
 
 @functools.lru_cache(maxsize=64)
-def _read_meta(path: Path, identity: tuple[int, int, int]) -> dict[str, Any]:
+def _read_cells(path: Path, identity: _Identity) -> tuple[PlannedRun, ...]:
+    # A command asks for the cells of each sweep several times, and a grid may have 10,000.
+    lines = read_lines(path, records.CELL)
+    runs = (PlannedRun(**{name: line[name] for name in _CELL_FIELDS & line.keys()}) for line in lines)
+    return tuple(sorted(runs, key=lambda run: run.index))
+
+
+@functools.lru_cache(maxsize=64)
+def _read_meta(path: Path, identity: _Identity) -> dict[str, Any]:
     # Parsing the sweep.yaml of a grid with thousands of values takes seconds, and one command reads it many times.
     return records.META.check(path, yaml_file.read_mapping(path))
 
@@ -215,27 +234,25 @@ class SweepDir(SweepPaths):
         names: dict[str, str] = self.meta()["axis_names"]
         return names.get(path, path)
 
-    def cells(self) -> list[dict[str, Any]]:
-        """index, name, key and overrides of every cell, in order; also `data`, the digest of its images, if known.
+    def cells(self) -> tuple[PlannedRun, ...]:
+        """Its cells, in order. The file is parsed again only if it has changed.
 
         Raises RunError if a line is damaged, or if the number of distinct cells is not the one in sweep.yaml.
         """
-        cells, expected = read_lines(self.cells_file, records.CELL), self.meta().get("cells")
-        count = len(cells) if expected is None else expected
-        by_index = {cell["index"]: cell for cell in cells}
-        names = {cell["name"] for cell in by_index.values()}
+        cells, expected = _read_cells(self.cells_file, _identity(self.cells_file)), self.meta().get("cells")
+        count, names = len(cells) if expected is None else expected, {cell.name for cell in cells}
         # A lost or repeated line would drop runs from the table, or run one of them twice.
-        if not len(cells) == len(names) == count or by_index.keys() != set(range(count)):
+        if len(names) != count or [cell.index for cell in cells] != list(range(count)):
             raise RunError(
                 f"{self.cells_file}: {len(cells)} complete lines for {len(names)} different cells, but "
                 f"{self.meta_file.name} says {count}: the file was truncated or damaged; restore it, or start the same "
                 f"runs over: {hints.again('--fresh', saved=self.meta())}"
             )
-        return [by_index[index] for index in range(count)]
+        return cells
 
     def runs(self) -> list[RunDir]:
         """The run of each cell, in order."""
-        return [self.run(cell["name"]) for cell in self.cells()]
+        return [self.run(cell.name) for cell in self.cells()]
 
     def run(self, name: str) -> RunDir:
         """The run with this name."""

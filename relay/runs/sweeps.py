@@ -112,7 +112,7 @@ def open_sweep(request: Request, *, fresh: bool = False, code_root: Path | None 
 
 def check_same_inputs(sweep: SweepDir, request: Request) -> None:
     """Raise DataError if a cell of the sweep, done or not, was planned on other data than the request has now."""
-    planned = {row["name"]: row.get("data") for row in sweep.cells()}
+    planned = {cell.name: cell.data for cell in sweep.cells()}
     pairs = [(planned[name], now) for name, now in request.data.items()]
     changed = [pair for pair in pairs if None not in pair and pair[0] != pair[1]]
     if changed:

@@ -54,7 +54,7 @@ def compare_axes(sweep: SweepDir, answer: Answer) -> list[Comparison]:
     best = answer.best_row()
     if best is None:
         return []
-    cells = {str(cell["name"]): cell["overrides"] for cell in sweep.cells()}
+    cells = {cell.name: cell.overrides for cell in sweep.cells()}
     centre = cells[str(best["run"])]
     comparisons = []
     for axis in centre:

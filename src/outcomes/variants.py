@@ -33,7 +33,7 @@ def compare_variants(sweep: SweepDir, table: Table, expected: Mapping[str, str |
     same images), `accuracy_difference` and `loss_difference` with `_low` and `_high` unless they are the selecting
     metric, `gap_difference`; `expected` and `seen`. Also `environment`, if the table has that column.
     """
-    cells = {str(cell["name"]): cell["overrides"] for cell in sweep.cells()}
+    cells = {cell.name: cell.overrides for cell in sweep.cells()}
     rows = {str(row["run"]): row for row in table.rows}
     gaps = {name: _last_gap(sweep.run(name), rows[name]) for name in rows}
     base = rows[BASE]

@@ -79,7 +79,7 @@ def _axes(report: Report, found: Found) -> Iterator[Block]:
     cells = found.sweep.cells()
     values: dict[str, list[str]] = {}
     for cell in cells:
-        for path, value in cell["overrides"].items():
+        for path, value in cell.overrides.items():
             # The grid's epochs are an override of every cell, and no axis.
             if path != "train.epochs":
                 values.setdefault(axis_name(path), []).append(shown(value))

@@ -137,10 +137,10 @@ def best_cell(sweep: SweepDir, *, unfinished: bool = False) -> BestCell | None:
     setting, row = answer.best(), answer.best_row()
     if setting is None or row is None:
         return None
-    chosen = next(cell for cell in sweep.cells() if cell["name"] == row["run"])
+    chosen = next(cell for cell in sweep.cells() if cell.name == row["run"])
     # A full training of the best cell has its own number of epochs; and its setting was chosen, not the luckiest seed.
     own = ("train.epochs", *(["train.seed"] if SEED_AXIS in table.axes else []))
-    overrides = {path: value for path, value in chosen["overrides"].items() if path not in own}
+    overrides = {path: value for path, value in chosen.overrides.items() if path not in own}
     return BestCell(sweep, table.select, setting, row, overrides, answer.best_set)
 
 

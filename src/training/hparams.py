@@ -8,6 +8,7 @@ from typing import Any
 
 from relay.config.sections import Select
 from relay.runs.axes import axis_value, varying_paths
+from relay.runs.cells import PlannedRun
 from relay.runs.rundir import RunDir
 from src.config.keys import deciding_sections
 from src.config.schema import Config
@@ -43,8 +44,8 @@ def hparams_of(run: RunDir, config: Config) -> Hparams:
     sections = deciding_sections(config.to_dict())
     values = dict(_leaves("train", sections["train"])) | dict(_leaves("model", sections["model"]))
     sweep = run.sweep()
-    cells = sweep.cells() if sweep.meta_file.is_file() else []
-    own: Mapping[str, Any] = next((cell["overrides"] for cell in cells if cell["name"] == run.name), {})
+    cells = sweep.cells() if sweep.meta_file.is_file() else ()
+    own: Mapping[str, Any] = next((cell.overrides for cell in cells if cell.name == run.name), {})
     values |= {axis_name(path): _shown(value) for path, value in own.items()}
     columns = {path: _column(path, cells, sweep.meta()["config"]) for path in varying_paths(cells)}
     schema = {axis_name(path): list(dict.fromkeys(column.values())) for path, column in columns.items()}
@@ -54,7 +55,7 @@ def hparams_of(run: RunDir, config: Config) -> Hparams:
     return Hparams(values, schema, config.metrics.columns, config.metrics.select)
 
 
-def _column(path: str, cells: Sequence[Mapping[str, Any]], base: Mapping[str, Any]) -> dict[str, Hparam]:
+def _column(path: str, cells: Sequence[PlannedRun], base: Mapping[str, Any]) -> dict[str, Hparam]:
     """The value of a key path in each cell, by the cell's name, all of one type that TensorBoard accepts.
 
     A cell without an override has the value of `base`, the configuration of the sweep.
@@ -62,7 +63,7 @@ def _column(path: str, cells: Sequence[Mapping[str, Any]], base: Mapping[str, An
     common: Any = base
     for key in path.split("."):
         common = common.get(key) if isinstance(common, Mapping) else None
-    values = {cell["name"]: _shown(cell["overrides"].get(path, common)) for cell in cells}
+    values = {cell.name: _shown(cell.overrides.get(path, common)) for cell in cells}
     kinds = {float if type(value) is int else type(value) for value in values.values()}
     return values if len(kinds) == 1 else {name: str(value) for name, value in values.items()}
 

@@ -81,19 +81,19 @@ def test_done_cells_on_other_images_are_not_taken_for_these(on_folder: Callable[
         planned(request)
     fresh, new = open_sweep(prepare_inputs(request), fresh=True)
     assert new
-    assert fresh.cells()[0]["data"] != made.cells()[0]["data"]
+    assert fresh.cells()[0].data != made.cells()[0].data
 
 
 def test_each_cell_is_bound_to_its_own_images(small: Callable[..., Config]) -> None:
-    rows = planned(grid_request(small(hparams={"dataset.synthetic_seed": [0, 1], "lr": [0.1, 0.2]}))).cells()
-    assert len({row["data"] for row in rows}) == 2
-    assert rows[0]["data"] == rows[1]["data"]
+    cells = planned(grid_request(small(hparams={"dataset.synthetic_seed": [0, 1], "lr": [0.1, 0.2]}))).cells()
+    assert len({cell.data for cell in cells}) == 2
+    assert cells[0].data == cells[1].data
     assert execute(SweepDir.run(planned(train_request(small())), "train")) == "done"
 
 
 def test_a_sweep_that_was_planned_without_digests_of_images_is_continued(small: Callable[..., Config]) -> None:
     made, _ = open_sweep(train_request(small()))
-    assert "data" not in made.cells()[0]
+    assert made.cells()[0].data is None
     assert planned(train_request(small())).path == made.path
     assert execute(made.runs()[0]) == "done"
 

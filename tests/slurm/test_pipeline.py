@@ -61,7 +61,7 @@ def test_a_pipeline_stops_at_a_cancelled_stage_and_continues_when_launched_again
     assert [state(stage) for stage in STAGES] == ["done"] * 4
     suggestion = float((sweep("lr_sweep").runs()[0].result() or {})["suggestion"]["valley"])
     # The grid keeps its own rate axis; its best cell is trained and evaluated.
-    cells = {cell["name"]: cell["overrides"] for cell in sweep("grid").cells()}
+    cells = {cell.name: cell.overrides for cell in sweep("grid").cells()}
     assert {overrides["train.optimizer.lr"] for overrides in cells.values()} == {0.001, 0.01}
     best = str(pipeline.stage_records()["grid"].result).split()[1].rstrip(",")
     trained = config_of(sweep("train").runs()[0])

@@ -15,6 +15,7 @@ from relay.results.tables.ranking import Ranking, ranking_of
 from relay.runs.attempt import Attempts, causes_of
 from relay.runs.attempts import reached_step, state_of_run
 from relay.runs.axes import SEED_AXIS, axis_key, axis_value, varying_paths
+from relay.runs.cells import PlannedRun
 from relay.runs.environment import Environment, EnvironmentMark, environment_marks, environments_of
 from relay.runs.rundir import RunDir, SweepDir
 
@@ -98,9 +99,9 @@ def read_table(sweep: SweepDir) -> Table:
     """
     cells = sweep.cells()
     # A single cell shows all its overrides.
-    axes = varying_paths(cells) if len(cells) > 1 else list(cells[0]["overrides"])
+    axes = varying_paths(cells) if len(cells) > 1 else list(cells[0].overrides)
     select = select_of(sweep.meta()["config"], str(sweep.meta_file))
-    runs = [_read(sweep.run(cell["name"]), cell, axes) for cell in cells]
+    runs = [_read(sweep.run(cell.name), cell, axes) for cell in cells]
     columns = dict.fromkeys(name for run in runs for name in run.columns) or {select.column: None}
     if any(run.reached for run in runs):
         columns.setdefault("steps")
@@ -125,7 +126,7 @@ class _Read:
     environments: Sequence[Environment]
 
 
-def _read(run: RunDir, cell: Mapping[str, Any], axes: Sequence[str]) -> _Read:
+def _read(run: RunDir, cell: PlannedRun, axes: Sequence[str]) -> _Read:
     attempts: Attempts = ()
     result, reached, error = None, None, ""
     try:
@@ -136,8 +137,8 @@ def _read(run: RunDir, cell: Mapping[str, Any], axes: Sequence[str]) -> _Read:
             reached, error = reached_step(run), attempts[-1].error or ""
     except RunError as damage:
         result, attempts, state, error = None, (), "damaged", str(damage)
-    head: Row = {"index": cell["index"], "run": run.name, "state": state}
-    head |= {run.sweep().axis_name(path): axis_value(cell["overrides"].get(path)) for path in axes}
+    head: Row = {"index": cell.index, "run": run.name, "state": state}
+    head |= {run.sweep().axis_name(path): axis_value(cell.overrides.get(path)) for path in axes}
     tail: Row = {"attempts": None if state == "damaged" else len(attempts)}
     tail["interruptions"] = " ".join(causes_of(attempts))
     if error:
