@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.images import DECIDING, load, preload
 from relay.progress import Reporter, StopCheck
-from relay.runs.attempts import Outcome
+from relay.runs.lifecycle import Outcome
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import Request
 from relay.work import Work

@@ -8,7 +8,7 @@ from typing import Any
 
 from relay.config.sections import Paths
 from relay.results.answer import Answer
-from relay.runs.attempts import Execute
+from relay.runs.lifecycle import Execute
 from relay.runs.rundir import SweepDir
 from relay.runs.sweeps import Request
 

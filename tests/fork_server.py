@@ -175,7 +175,7 @@ def _command(request: dict[str, Any]) -> None:
 
 def _train(request: dict[str, Any], writing: int) -> None:
     from relay.progress import PlainReporter
-    from relay.runs.attempts import attempt
+    from relay.runs.lifecycle import attempt
     from relay.runs.rundir import RunDir
     from src.training.trainer import train
 

@@ -15,7 +15,7 @@ from relay.config.yaml_file import dump_yaml
 from relay.errors import CheckpointError
 from relay.progress import PlainReporter
 from relay.results.statements import STATEMENTS
-from relay.runs.attempts import attempt
+from relay.runs.lifecycle import attempt
 from relay.runs.planned import check_as_planned, planned_run
 from relay.runs.rundir import RunDir
 from relay.runs.sweeps import open_sweep

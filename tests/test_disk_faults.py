@@ -17,7 +17,7 @@ from relay.config.yaml_file import dump_yaml
 from relay.errors import RelayError
 from relay.program.states import load_newest
 from relay.progress import PlainReporter
-from relay.runs.attempts import Outcome, attempt
+from relay.runs.lifecycle import Outcome, attempt
 from relay.runs.rundir import RunDir
 from relay.runs.sweeps import open_sweep, sweeps
 from src.config.schema import Config

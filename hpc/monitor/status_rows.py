@@ -19,9 +19,9 @@ from hpc.submission.forecast import show_hours
 from relay import hints
 from relay.errors import RunError
 from relay.runs.attempt import Attempts, causes_of, last_attempt, total_steps_of, unfinished_attempt, wasted_s
-from relay.runs.attempts import last_activity, reached_step, state_of_run
 from relay.runs.causes import Blocked, damaged, why_blocked
 from relay.runs.environment import Environment, environments_of, resumed_under
+from relay.runs.lifecycle import last_activity, reached_step, state_of_run
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.slice_time import slice_time
 from relay.text import counted

@@ -17,8 +17,8 @@ from relay.errors import RelayError, TakenOverError
 from relay.log import log
 from relay.progress import Reporter, StopCheck
 from relay.runs.attempt import Attempt
-from relay.runs.attempts import AttemptHooks, EndCause, Outcome, attempt
 from relay.runs.causes import check_allowed
+from relay.runs.lifecycle import AttemptHooks, EndCause, Outcome, attempt
 from relay.runs.rundir import RunDir
 
 

@@ -27,7 +27,7 @@ from relay.errors import RelayError
 from relay.log import log
 from relay.runs import records
 from relay.runs.attempt import unfinished_attempt
-from relay.runs.attempts import close_orphaned_attempt
+from relay.runs.lifecycle import close_orphaned_attempt
 from relay.runs.rundir import RunDir
 from relay.work import Work
 

@@ -19,7 +19,7 @@ from relay.errors import ClusterError
 from relay.log import log
 from relay.progress import StopCheck
 from relay.runs.attempt import unfinished_attempt
-from relay.runs.attempts import last_activity
+from relay.runs.lifecycle import last_activity
 from relay.runs.ownership import SILENCE_S
 from relay.runs.rundir import RunDir
 

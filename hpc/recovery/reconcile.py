@@ -9,8 +9,8 @@ from hpc.recovery.diagnosis import ends_of, infer_end_cause
 from relay import hints
 from relay.errors import RelayError, RunError
 from relay.runs.attempt import last_attempt, unfinished_attempt
-from relay.runs.attempts import close_orphaned_attempt
 from relay.runs.causes import STOPPED_BY_USER, Blocked, damaged, why_blocked
+from relay.runs.lifecycle import close_orphaned_attempt
 from relay.runs.planned import restore_config
 from relay.runs.rundir import RunDir, SweepDir
 

@@ -11,9 +11,9 @@ from relay.cli import EXIT_STOPPED
 from relay.errors import RelayError, RunError
 from relay.log import log
 from relay.progress import Reporter, StopCheck, make_reporter
-from relay.runs.attempts import AttemptHooks, Execute, Outcome, attempt
 from relay.runs.causes import check_allowed
 from relay.runs.code_snapshot import code_digest, keep_code, new_code_hint
+from relay.runs.lifecycle import AttemptHooks, Execute, Outcome, attempt
 from relay.runs.rundir import RunDir, SweepDir
 from relay.work import Work
 

@@ -14,9 +14,9 @@ from hpc.submission.stop_signals import stop_on_signal
 from relay.log import log
 from relay.progress import Reporter
 from relay.runs.attempt import Attempts, last_attempt
-from relay.runs.attempts import state_of_run
 from relay.runs.causes import REQUEUED_AFTER, why_blocked
 from relay.runs.code_snapshot import new_code_hint, snapshot_problem
+from relay.runs.lifecycle import state_of_run
 from relay.runs.rundir import RunDir
 
 _POLL_S = 0.2

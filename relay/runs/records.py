@@ -10,7 +10,7 @@ from typing import Annotated, Any, Required
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, with_config
 from typing_extensions import TypedDict
 
-from relay.runs.shape import Shape
+from relay.runs.file_schema import Shape
 
 # Strict: "3" is not 3. Validators are built on first use: `--help` reads no file and should not pay for them.
 _CONFIG = ConfigDict(extra="allow", strict=True, defer_build=True)

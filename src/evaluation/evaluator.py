@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from relay.errors import DataError
 from relay.log import log
 from relay.progress import Reporter, StopCheck
-from relay.runs.attempts import Outcome, memory_of_attempts, note_first_step, write_provenance
 from relay.runs.environment import environment_of
+from relay.runs.lifecycle import Outcome, memory_of_attempts, note_first_step, write_provenance
 from relay.runs.planned import check_as_planned
 from relay.runs.rundir import RunDir
 from src.config.keys import EVALUATION, content_key, name_of_images

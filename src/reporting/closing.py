@@ -12,7 +12,7 @@ from relay import hints
 from relay.config.yaml_file import dump_yaml
 from relay.files import read_lines
 from relay.runs.attempt import Attempts, causes_of, kept_s, wasted_s
-from relay.runs.attempts import last_activity
+from relay.runs.lifecycle import last_activity
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.slice_time import slice_time
 from src.artifacts import better_training_statements

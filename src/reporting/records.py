@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from relay.runs.shape import Shape
+from relay.runs.file_schema import Shape
 
 _record = with_config(ConfigDict(extra="allow", strict=True, defer_build=True))
 

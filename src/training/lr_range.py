@@ -11,7 +11,7 @@ from typing import Any
 
 from relay.program.state_names import list_states
 from relay.progress import Reporter, StopCheck
-from relay.runs.attempts import Outcome, Publish
+from relay.runs.lifecycle import Outcome, Publish
 from relay.runs.rundir import RunDir
 from src.config.keys import LR_SWEEP
 from src.config.schema import LrFinder

@@ -8,8 +8,8 @@ from typing import Any
 from relay.log import log
 from relay.program.states import load_newest, restoring, save_state
 from relay.progress import Reporter, StopCheck
-from relay.runs.attempts import Publish, memory_of_attempts, note_first_step, note_steps, write_provenance
 from relay.runs.environment import Environment, differences, environment_of
+from relay.runs.lifecycle import Publish, memory_of_attempts, note_first_step, note_steps, write_provenance
 from relay.runs.planned import check_as_planned
 from relay.runs.rundir import RunDir
 from src.config.keys import Facts, content_key, name_of_images

@@ -16,7 +16,7 @@ from relay.errors import CheckpointError
 from relay.files import replace_file, size_of
 from relay.log import log
 from relay.progress import Reporter, StopCheck
-from relay.runs.attempts import Outcome, Publish
+from relay.runs.lifecycle import Outcome, Publish
 from relay.runs.predictions import Predictions
 from relay.runs.rundir import RunDir
 from src.config.keys import TRAINING

@@ -18,7 +18,7 @@ from relay.errors import RunError
 from relay.progress import PlainReporter
 from relay.results.collection import answer_of_sweep
 from relay.results.statistics.intervals import t_interval
-from relay.runs.attempts import attempt
+from relay.runs.lifecycle import attempt
 from relay.runs.predictions import Predictions, read_predictions
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import open_sweep

@@ -29,7 +29,7 @@ from jobs.grid import GRID
 from relay.errors import RunError
 from relay.files import append_lines
 from relay.results.tables.table import read_table
-from relay.runs.attempts import Outcome
+from relay.runs.lifecycle import Outcome
 from relay.runs.names import find_named
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import open_sweep

@@ -18,7 +18,7 @@ from hpc.recovery.diagnosis import LOCAL_JOB, StopRequest
 from hpc.submission.here import execute_here
 from jobs.grid import GRID
 from relay.progress import PlainReporter, Reporter, StopCheck
-from relay.runs.attempts import Outcome
+from relay.runs.lifecycle import Outcome
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import open_sweep
 from src.config.schema import Config

@@ -21,7 +21,7 @@ from relay.program.states import save_state
 from relay.progress import PlainReporter, Reporter, StopCheck
 from relay.runs import ownership
 from relay.runs.attempt import Attempt
-from relay.runs.attempts import Outcome, attempt
+from relay.runs.lifecycle import Outcome, attempt
 from relay.runs.rundir import RunDir
 from relay.runs.sweeps import open_sweep
 from src.config.schema import Config

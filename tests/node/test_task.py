@@ -24,7 +24,7 @@ from relay import hints
 from relay.errors import ClusterError, DataError
 from relay.files import append_lines
 from relay.progress import PlainReporter, Reporter, StopCheck
-from relay.runs.attempts import Outcome
+from relay.runs.lifecycle import Outcome
 from relay.runs.rundir import RunDir
 from relay.runs.sweeps import open_sweep
 from src.config.schema import Config

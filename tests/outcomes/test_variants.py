@@ -16,8 +16,8 @@ from relay.files import append_lines
 from relay.progress import PlainReporter
 from relay.results.collection import answer_of_sweep
 from relay.results.improvement import improvement
-from relay.runs.attempts import attempt
 from relay.runs.environment import computing_versions
+from relay.runs.lifecycle import attempt
 from relay.runs.predictions import Predictions, write_predictions
 from relay.runs.reuse import reuse_finished
 from relay.runs.rundir import RunDir

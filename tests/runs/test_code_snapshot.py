@@ -21,7 +21,6 @@ from relay.errors import RunError
 from relay.files import read_lines
 from relay.progress import PlainReporter
 from relay.runs import code_snapshot
-from relay.runs.attempts import Outcome
 from relay.runs.code_snapshot import (
     check_commands,
     code_change,
@@ -31,6 +30,7 @@ from relay.runs.code_snapshot import (
     sweep_code,
     use_new_code,
 )
+from relay.runs.lifecycle import Outcome
 from relay.runs.provenance import code_diff, code_version
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import open_sweep
@@ -357,7 +357,7 @@ def test_the_commit_is_that_of_the_code_that_is_used(sweep: SweepDir, checkout: 
 
 
 def test_provenance_is_kept_for_each_attempt(small: Callable[..., Config]) -> None:
-    from relay.runs.attempts import attempt
+    from relay.runs.lifecycle import attempt
     from src.requests import train_request
     from src.training.trainer import train
 

@@ -33,7 +33,7 @@ from relay.files import append_lines
 from relay.program.serialization import to_bytes
 from relay.program.state_names import list_states, state_name
 from relay.progress import PlainReporter
-from relay.runs.attempts import AttemptHooks, attempt
+from relay.runs.lifecycle import AttemptHooks, attempt
 from relay.runs.sweeps import open_sweep, sweeps
 from src.artifacts import export_best
 from src.config.loading import load_config

@@ -20,8 +20,8 @@ from relay.files import read_lines
 from relay.progress import PlainReporter
 from relay.results.collection import collect
 from relay.results.tables.table import read_table
-from relay.runs.attempts import attempt
 from relay.runs.environment import computing_versions, cpu_model, differences, environment_marks
+from relay.runs.lifecycle import attempt
 from relay.runs.rundir import RunDir
 from relay.runs.sweeps import open_sweep
 from src.config.schema import Config

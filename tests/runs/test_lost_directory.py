@@ -19,7 +19,7 @@ from jobs.grid import GRID
 from relay.errors import RunError
 from relay.progress import PlainReporter, Reporter, StopCheck
 from relay.runs import ownership
-from relay.runs.attempts import Outcome, attempt
+from relay.runs.lifecycle import Outcome, attempt
 from relay.runs.rundir import RunDir
 from relay.runs.sweeps import Request, open_sweep
 from src.config.schema import Config

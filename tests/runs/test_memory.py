@@ -10,7 +10,7 @@ import pytest
 
 from hpc.submission.forecast import forecast_of, warn_of_memory
 from relay.progress import PlainReporter
-from relay.runs.attempts import attempt
+from relay.runs.lifecycle import attempt
 from relay.runs.memory import most_memory
 from relay.runs.sweeps import open_sweep
 from src.config.schema import Config

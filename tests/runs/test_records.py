@@ -30,7 +30,7 @@ from relay.results.collection import answer_of_sweep, collect
 from relay.results.tables.table import read_table
 from relay.runs import rundir
 from relay.runs.attempt import Attempt, join_lines
-from relay.runs.attempts import reached_step
+from relay.runs.lifecycle import reached_step
 from relay.runs.names import find_named
 from relay.runs.records import AttemptLine
 from relay.runs.rundir import RunDir, SweepDir
@@ -312,7 +312,7 @@ def test_a_launch_leaves_out_the_damaged_run_and_executes_the_others(
 
     def execute(run: RunDir, *given: object) -> Any:
         executed.append(run.name)
-        from relay.runs.attempts import Outcome
+        from relay.runs.lifecycle import Outcome
 
         run.write_result({"steps": 1})
         return Outcome("done", 0, 1, 1)

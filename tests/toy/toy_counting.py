@@ -24,8 +24,8 @@ from relay.files import append_lines, replace_file
 from relay.program.state_names import list_states, state_name
 from relay.progress import Reporter, StopCheck
 from relay.results.answer import Answer
-from relay.runs.attempts import Outcome, note_first_step, note_steps
 from relay.runs.cells import Cell
+from relay.runs.lifecycle import Outcome, note_first_step, note_steps
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import Request
 from relay.work import Work

@@ -32,7 +32,7 @@ SEED = int(os.environ.get("RELAY_KILL_SEED", "1"))
 PARTS = 4
 SHORT = {"train.max_steps": 3, "metrics.log_every_steps": 1}
 WRITERS = [
-    *("relay/files.py", "relay/program/states.py", "relay/runs/attempts.py", "relay/runs/rundir.py"),
+    *("relay/files.py", "relay/program/states.py", "relay/runs/lifecycle.py", "relay/runs/rundir.py"),
     *(f"src/training/{name}.py" for name in ("metric_log", "session", "weights")),
 ]
 # All but the reading of YAML, which takes more instructions than all else and writes nothing.

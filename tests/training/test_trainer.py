@@ -289,7 +289,7 @@ def test_weights_that_are_nan_after_the_last_step_are_a_divergence(
 
 
 def test_weights_that_are_nan_are_evaluated_without_a_traceback(small: Callable[..., Config], tmp_path: Path) -> None:
-    from relay.runs.attempts import attempt
+    from relay.runs.lifecycle import attempt
     from relay.runs.sweeps import open_sweep
     from src.evaluation.evaluator import evaluate
     from src.models.registry import build_model

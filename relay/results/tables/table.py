@@ -13,10 +13,10 @@ from relay.config.sections import select_of
 from relay.errors import RunError
 from relay.results.tables.ranking import Ranking, ranking_of
 from relay.runs.attempt import Attempts, causes_of
-from relay.runs.attempts import reached_step, state_of_run
 from relay.runs.axes import SEED_AXIS, axis_key, axis_value, varying_paths
 from relay.runs.cells import PlannedRun
 from relay.runs.environment import Environment, EnvironmentMark, environment_marks, environments_of
+from relay.runs.lifecycle import reached_step, state_of_run
 from relay.runs.rundir import RunDir, SweepDir
 
 Row = dict[str, Any]
