@@ -41,8 +41,8 @@ _CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 def import_once(work: Work) -> None:
     """Import and build what runs of the work need, so that forks of this process have it."""
     work.preload()
-    for shape in (records.CELL, records.ATTEMPT, records.OWNER):
-        shape.build()
+    for schema in (records.CELL, records.ATTEMPT, records.OWNER):
+        schema.build()
     # Otherwise the garbage collector of each fork writes to, and so copies, the pages of all imported objects.
     gc.freeze()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hpc.pipeline.advance import advance
 from hpc.pipeline.directory import STAGES, Pipeline, find_same_pipeline, make_pipeline
-from hpc.submission.forecast import cells_left, forecast_of, refuse_above, total_of
+from hpc.submission.forecast import forecast_of, refuse_above, total_of, unfinished_cells
 from hpc.submission.placement import place
 from hpc.submission.prepare import prepare_inputs
 from hpc.submission.site import check_job_folder
@@ -41,7 +41,10 @@ def start_pipeline(
     for sweep in filter(None, continued.values()):
         check_sweep(sweep)  # Not only when its stage comes, which may be hours later, in a job.
     forecast = total_of(
-        [forecast_of(request, cells_left(request, continued[name]), profile) for name, request in requests.items()]
+        [
+            forecast_of(request, unfinished_cells(request, continued[name]), profile)
+            for name, request in requests.items()
+        ]
     )
     refuse_above(max_slice_hours, forecast)
     for request in requests.values():

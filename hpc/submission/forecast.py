@@ -74,29 +74,29 @@ def show_hours(hours: float) -> str:
     return f"{hours:.2g}" if hours < 10 else f"{hours:.0f}"
 
 
-def cells_left(request: Request, sweep: SweepDir | None) -> list[Cell]:
+def unfinished_cells(request: Request, sweep: SweepDir | None) -> list[Cell]:
     """The cells of a request whose runs in `sweep` are not done; all of them if there is no sweep yet."""
     # By position, not by name: the rates in the names of a stage change once its LR sweep is done.
     done = [run.is_done() for run in sweep.runs()] if sweep else []
     return [cell for cell, is_done in zip_longest(request.cells, done[: len(request.cells)]) if not is_done]
 
 
-def forecast_of(request: Request, left: Sequence[Cell], profile: Profile) -> Forecast:
-    """Forecast the cells in `left` under the profile."""
-    history = measured_runs(request.runs_dir, {cell.cost_key for cell in left}, profile)
+def forecast_of(request: Request, unfinished: Sequence[Cell], profile: Profile) -> Forecast:
+    """Forecast the cells in `unfinished` under the profile."""
+    history = measured_runs(request.runs_dir, {cell.cost_key for cell in unfinished}, profile)
     rates = {
         key: fmean(rates)
         for key, runs in history.items()
         if (rates := [run.seconds_per_unit for run in runs if run.seconds_per_unit is not None])
     }
-    known = [cell.units * rates[cell.cost_key] for cell in left if cell.cost_key in rates]
+    known = [cell.units * rates[cell.cost_key] for cell in unfinished if cell.cost_key in rates]
     saves = [run.save_s for runs in history.values() for run in runs if run.save_s is not None]
     return Forecast(
         slice_hours=sum(known) / 3600 if known else None,
         measured=len(known),
-        unmeasured=len(left) - len(known),
+        unmeasured=len(unfinished) - len(known),
         earlier=sum(len(runs) for key, runs in history.items() if key in rates),
-        at_a_time=min(profile.max_parallel, max(1, math.ceil(len(left) / profile.cells_per_job))),
+        at_a_time=min(profile.max_parallel, max(1, math.ceil(len(unfinished) / profile.cells_per_job))),
         save_s=max(saves, default=None),
         memory=most_memory(run.memory for runs in history.values() for run in runs),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpc.submission.dry_run import print_plan
 from hpc.submission.execute import execute
-from hpc.submission.forecast import cells_left, forecast_of, refuse_above, warn_of_memory, warn_of_short_lead
+from hpc.submission.forecast import forecast_of, refuse_above, unfinished_cells, warn_of_memory, warn_of_short_lead
 from hpc.submission.here import execute_here
 from hpc.submission.outcome import refuse_unfinished, show_outcome
 from hpc.submission.placement import Placement, place, remember_profile
@@ -38,12 +38,12 @@ def launch(
     existing = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
     placement = place(request.runs_dir, cluster, existing.meta() if existing else None, request.inputs)
     profile = placement.profile
-    left = cells_left(request, existing)
-    forecast = forecast_of(request, left, profile)
+    unfinished = unfinished_cells(request, existing)
+    forecast = forecast_of(request, unfinished, profile)
     check_job_folder(request.runs_dir)
     if dry_run:
         print_plan(request, existing, placement, new_code=new_code)
-        if left:
+        if unfinished:
             print(forecast)
             warn_of_short_lead(profile, forecast)
             warn_of_memory(profile, forecast)

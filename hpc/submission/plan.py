@@ -106,10 +106,10 @@ def plan_arrays(
     tasks = [[run.path.absolute() for run in runs[at : at + each]] for at in range(0, len(runs), each)]
     size, plans = max(1, target.site.array_size), list[SubmitPlan]()
     for start in range(0, len(tasks), size):
-        part, left = tasks[start : start + size], profile.max_parallel - queued
-        fits = len(part) <= left or not queued
-        waits = not fits and 2 * left < profile.max_parallel
-        share = profile if fits or waits else profile.model_copy(update={"max_parallel": left})
+        part, free = tasks[start : start + size], profile.max_parallel - queued
+        fits = len(part) <= free or not queued
+        waits = not fits and 2 * free < profile.max_parallel
+        share = profile if fits or waits else profile.model_copy(update={"max_parallel": free})
         name, after = job_name(target.sweep.path, number + len(plans)), before if waits else ()
         plan = make_plan(share, target.site.gres, name, part, target.sweep.jobs.absolute(), target.code, after)
         plans.append(plan)

@@ -46,8 +46,8 @@ def submit_runs(runs: Sequence[RunDir], target: Target, queued_tasks: Collection
                 continue
             if not submitted:
                 raise
-            left = counted(len(runs) - submitted, "run")
-            print(f"{error}\n{left} left; to submit the rest later: {hints.again()}")
+            remaining = counted(len(runs) - submitted, "run")
+            print(f"{error}\n{remaining} not submitted; to submit the rest later: {hints.again()}")
             break
         count, ids[plan.job_name] = sum(len(each) for each in plan.tasks), str(submission.job_id)
         as_job = f"as {submission.job_name}: job {submission.job_id} ({plan})"

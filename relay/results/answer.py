@@ -176,16 +176,20 @@ class _Reader:
         dropped = {
             (axis, axis_key(level.value)) for axis, levels in failures.items() for level in levels if level.dropped
         }
-        left = [
+        remaining = [
             place
             for place, number in enumerate(kept)
             if not any((axis, axis_key(self._settings[number].rows[0].get(axis))) in dropped for axis in self._axes)
         ]
         planned = len({self._table.setting(row) for row in self._table.rows})
-        if dropped and left:
-            design = self._design([kept[place] for place in left])
+        if dropped and remaining:
+            design = self._design([kept[place] for place in remaining])
             # Repetitions of the dropped settings still say how large the noise is.
-            noise = noise.restricted(left) if self._repeated else self._noise([kept[place] for place in left], design)
+            noise = (
+                noise.restricted(remaining)
+                if self._repeated
+                else self._noise([kept[place] for place in remaining], design)
+            )
         return effects_of(design, noise, self._table.select, planned=planned, failures=failures)
 
     def _best_set(self, kept: Sequence[int], design: Design | None, noise: Noise, outliers: Outliers) -> BestSet | None:

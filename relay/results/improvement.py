@@ -10,7 +10,7 @@ from relay.results.answer import Answer
 from relay.results.statistics.image_scores import ImageScores, read_scores
 from relay.results.statistics.intervals import LEVEL, Estimate
 from relay.results.statistics.noise import Spread, noise_of
-from relay.results.statistics.pairs import UNPAIRED, Difference, Scope, difference_of, told, verdicts
+from relay.results.statistics.pairs import UNPAIRED, Difference, Scope, difference_of, verdict_text, verdicts
 from relay.results.tables.ranking import Ranking
 from relay.results.tables.table import SettingResults
 from relay.runs.predictions import Predictions
@@ -43,7 +43,7 @@ def improvement(
         found, scope = difference_of(runs[1], runs[0], select.name), Scope.NETWORKS
     (verdict,) = verdicts([found])
     unequal = "" if sides[0]["epochs"] == sides[1]["epochs"] else " The two also differ in their epochs."
-    seen = told(select.column, difference, found, verdict, scope=scope)
+    seen = verdict_text(select.column, difference, found, verdict, scope=scope)
     # Each is the best of many, so each value is too high. Simulated for 4 to 48 cells that are equally good, the
     # interval covered the difference of these networks in 94 to 100 %.
     seen += ", and both were selected for their values" if verdict else ""

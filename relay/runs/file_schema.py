@@ -11,11 +11,11 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from relay.errors import RunError
 
 
-class Shape:
+class FileSchema:
     """The schema of one kind of file, and what a user can do when the file is damaged."""
 
-    def __init__(self, shape: Any, advice: str, config: ConfigDict | None = None) -> None:
-        self._adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(shape, config=config)
+    def __init__(self, schema: Any, advice: str, config: ConfigDict | None = None) -> None:
+        self._adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(schema, config=config)
         self.advice = advice
 
     def __call__(self, path: Path, text: bytes, line: int | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Required
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, with_config
 from typing_extensions import TypedDict
 
-from relay.runs.file_schema import Shape
+from relay.runs.file_schema import FileSchema
 
 # Strict: "3" is not 3. Validators are built on first use: `--help` reads no file and should not pay for them.
 _CONFIG = ConfigDict(extra="allow", strict=True, defer_build=True)
@@ -52,7 +52,7 @@ class Origin(TypedDict, total=False):
 
 
 @with_config(ConfigDict(extra="forbid", strict=True, defer_build=True))
-class Call(TypedDict, total=False):
+class CallRecord(TypedDict, total=False):
     """The command line that made a sweep or pipeline, and the profile of its tasks: `hints.Call`."""
 
     module: Required[Annotated[str, StringConstraints(pattern=r"^(hpc|src)\.\w+$")]]
@@ -70,7 +70,7 @@ class Meta(TypedDict, total=False):
     number: Required[SweepNumber]
     created: Required[str]
     config: Required[Sections]
-    call: Required[Call]
+    call: Required[CallRecord]
     inputs: Required[str]
     axis_names: Required[dict[str, str]]
     tag: str
@@ -217,7 +217,7 @@ class PipelineMeta(TypedDict, total=False):
     fresh: Required[bool]
     config: Required[Sections]
     options: Required[dict[str, Any]]
-    call: Required[Call]
+    call: Required[CallRecord]
     snapshot: Required[Word]
 
 
@@ -253,17 +253,17 @@ def _positioned(row: dict[str, Any]) -> dict[str, Any]:
 
 
 _BACK = "it was damaged or written by something else: restore it"
-META = Shape(Meta, f"{_BACK}, or move the folder away")
-CELL = Shape(CellLine, f"{_BACK}, or start the same runs over with --fresh")
-SUBMISSION = Shape(Annotated[SubmissionLine, AfterValidator(_answered)], f"{_BACK}, or remove the line")
-ATTEMPT = Shape(AttemptLine, f"{_BACK}, or remove the line")
-METRICS = Shape(
+META = FileSchema(Meta, f"{_BACK}, or move the folder away")
+CELL = FileSchema(CellLine, f"{_BACK}, or start the same runs over with --fresh")
+SUBMISSION = FileSchema(Annotated[SubmissionLine, AfterValidator(_answered)], f"{_BACK}, or remove the line")
+ATTEMPT = FileSchema(AttemptLine, f"{_BACK}, or remove the line")
+METRICS = FileSchema(
     Annotated[dict[str, Whole | float | None], AfterValidator(_positioned)],
     f"{_BACK}, or start the run over with --fresh",
     ConfigDict(strict=True),
 )
-RESULT = Shape(Result, f"{_BACK}, or remove it: the run then resumes from its checkpoint")
-SOURCE = Shape(Source, _BACK)
-OWNER = Shape(Owner, f"{_BACK}, or remove it once no process executes the run")
-PIPELINE = Shape(PipelineMeta, f"{_BACK}, or move the folder away")
-STAGE = Shape(Annotated[StageLine, AfterValidator(_of_stage_or_job)], f"{_BACK}, or remove the line")
+RESULT = FileSchema(Result, f"{_BACK}, or remove it: the run then resumes from its checkpoint")
+SOURCE = FileSchema(Source, _BACK)
+OWNER = FileSchema(Owner, f"{_BACK}, or remove it once no process executes the run")
+PIPELINE = FileSchema(PipelineMeta, f"{_BACK}, or move the folder away")
+STAGE = FileSchema(Annotated[StageLine, AfterValidator(_of_stage_or_job)], f"{_BACK}, or remove the line")

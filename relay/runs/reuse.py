@@ -43,19 +43,19 @@ def reuse_finished(sweep: SweepDir) -> list[RunDir]:
 
 def _origins(sweep: SweepDir, missing: Iterable[PlannedRun]) -> Iterator[tuple[RunDir, RunDir]]:
     """Each missing run that a finished one equals, with the newest such run."""
-    left = {(cell.key, cell.data): cell.name for cell in missing if cell.data}
+    unmatched = {(cell.key, cell.data): cell.name for cell in missing if cell.data}
     others = (other for other in reversed(sweeps(sweep.path.parent)) if other != sweep)
     for other in with_whole_manifests(others):
-        if not left:
+        if not unmatched:
             return
         for cell in other.cells():
             wanted = (cell.key, cell.data)
-            if wanted not in left or not _is_complete(origin := other.run(cell.name)):
+            if wanted not in unmatched or not _is_complete(origin := other.run(cell.name)):
                 continue
             if reason := _other_environment(origin):
-                log.info(f"{sweep.run(left[wanted]).label}: does not reuse {origin.label}, which was {reason}")
+                log.info(f"{sweep.run(unmatched[wanted]).label}: does not reuse {origin.label}, which was {reason}")
             else:
-                yield sweep.run(left.pop(wanted)), origin
+                yield sweep.run(unmatched.pop(wanted)), origin
 
 
 def _is_complete(run: RunDir) -> bool:

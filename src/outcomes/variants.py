@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from relay.results.statistics.intervals import Interval
-from relay.results.statistics.pairs import UNPAIRED, Difference, Verdict, described, difference_of, told, verdicts
+from relay.results.statistics.pairs import (
+    UNPAIRED,
+    Difference,
+    Verdict,
+    difference_of,
+    difference_text,
+    verdict_text,
+    verdicts,
+)
 from relay.results.tables.table import Row, Table
 from relay.runs.axes import axis_value
 from relay.runs.rundir import RunDir, SweepDir
@@ -29,9 +37,9 @@ def compare_variants(sweep: SweepDir, table: Table, expected: Mapping[str, str |
 
     Keys: `run`, `changed` (what differs from the base, as text), `state`, the selecting metric and `val/loss` (of the
     best epoch), `train/loss` (of the last epoch), `gap`; against the base: `difference` of the selecting metric,
-    `estimate`, `crossed`, `low`, `high` and `p_adjusted` (see `Found`), `paired` (whether both were measured on the
-    same images), `accuracy_difference` and `loss_difference` with `_low` and `_high` unless they are the selecting
-    metric, `gap_difference`; `expected` and `seen`. Also `environment`, if the table has that column.
+    `estimate`, `crossed`, `low`, `high` and `p_adjusted` (see `VariantDifference`), `paired` (whether both were
+    measured on the same images), `accuracy_difference` and `loss_difference` with `_low` and `_high` unless they are
+    the selecting metric, `gap_difference`; `expected` and `seen`. Also `environment`, if the table has that column.
     """
     cells = {cell.name: cell.overrides for cell in sweep.cells()}
     rows = {str(row["run"]): row for row in table.rows}
@@ -65,7 +73,7 @@ def compare_variants(sweep: SweepDir, table: Table, expected: Mapping[str, str |
 
 
 @dataclass(frozen=True)
-class Found:
+class VariantDifference:
     """A variant minus the base: the selecting metric with its verdict among `tests` variants, and what is described.
 
     The estimate and its interval are of the crossed predictions where both runs have them: the best epoch of each was
@@ -79,7 +87,7 @@ class Found:
     paired: bool | None
 
 
-def _compare_all(sweep: SweepDir, table: Table, rows: Mapping[str, Row]) -> dict[str, Found]:
+def _compare_all(sweep: SweepDir, table: Table, rows: Mapping[str, Row]) -> dict[str, VariantDifference]:
     """What was found for each variant that can be compared."""
     base = sweep.run(BASE)
     names = [name for name, row in rows.items() if name != BASE and table.is_comparable(row)]
@@ -96,11 +104,11 @@ def _compare_all(sweep: SweepDir, table: Table, rows: Mapping[str, Row]) -> dict
         }
         known = [each for each in (difference, *others.values()) if each]
         intervals = {metric: each.interval() if each else None for metric, each in others.items()}
-        found[name] = Found(difference, verdict, tests, intervals, known[0].paired if known else None)
+        found[name] = VariantDifference(difference, verdict, tests, intervals, known[0].paired if known else None)
     return found
 
 
-def _numbers(table: Table, row: Row, base: Row, found: Found | None) -> dict[str, Any]:
+def _numbers(table: Table, row: Row, base: Row, found: VariantDifference | None) -> dict[str, Any]:
     """The columns of a variant against the base; all of them None if the two cannot be compared."""
     metrics = described_metrics(table.select.name)
     names = ["difference", "estimate", "crossed", "low", "high", "p_adjusted", "paired"]
@@ -126,11 +134,11 @@ def _last_gap(run: RunDir, row: Row) -> float | None:
     return gaps[max(gaps)] if gaps else None
 
 
-def _sentence(table: Table, row: Row, against: Row, found: Found, base_gap: float | None) -> str:
+def _sentence(table: Table, row: Row, against: Row, found: VariantDifference, base_gap: float | None) -> str:
     """What was seen, as facts, in one sentence."""
-    parts = [told(table.select.column, against["difference"], found.selecting, found.verdict, found.tests)]
+    parts = [verdict_text(table.select.column, against["difference"], found.selecting, found.verdict, found.tests)]
     for metric, interval in found.described.items():
-        parts.append(described(f"val/{metric}", against[f"{metric}_difference"], interval))
+        parts.append(difference_text(f"val/{metric}", against[f"{metric}_difference"], interval))
     if found.paired is False:
         parts.append(UNPAIRED)
     if row["gap"] is not None and base_gap is not None:

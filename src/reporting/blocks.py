@@ -38,7 +38,7 @@ class Verdicts:
 
 
 @dataclass(frozen=True)
-class Table:
+class TableBlock:
     """Rows of texts below `columns`. `marked`: the numbers of the rows to emphasise."""
 
     columns: Sequence[str]
@@ -55,7 +55,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Code:
+class CodeBlock:
     """Text to be shown as it is. `language`: `yaml`, `bash`, or nothing."""
 
     text: str
@@ -63,7 +63,7 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Origin:
+class SourceNote:
     """What the blocks before it were read from, such as `<sweep>/<run>`."""
 
     text: str
@@ -86,10 +86,10 @@ class Comment:
     text: str
 
 
-Block = Heading | Paragraph | Items | Verdicts | Table | Figure | Code | Origin | Gap | Comment
+Block = Heading | Paragraph | Items | Verdicts | TableBlock | Figure | CodeBlock | SourceNote | Gap | Comment
 
 
-def is_numeric(table: Table, column: int) -> bool:
+def is_numeric(table: TableBlock, column: int) -> bool:
     """Whether every filled cell of a column is a number, so that it is aligned to the right."""
     cells = [row[column] for row in table.rows if row[column]]
     return bool(cells) and all(_is_number(cell) for cell in cells)

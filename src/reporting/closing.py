@@ -18,7 +18,7 @@ from relay.runs.slice_time import slice_time
 from src.artifacts import better_training_statements
 from src.config.loading import config_of
 from src.models.registry import NETWORKS
-from src.reporting.blocks import Block, Code, Heading, Items, Paragraph, Verdicts
+from src.reporting.blocks import Block, CodeBlock, Heading, Items, Paragraph, Verdicts
 from src.reporting.finding import changed_values
 from src.reporting.report import Report
 from src.reporting.training import checkpoint_copy, trained_run
@@ -69,7 +69,7 @@ def reproducibility_section(report: Report) -> Iterator[Block]:
     yield from report.try_to(_artifacts)
     yield report.heading(3, "config")
     yield report.say("config_resolved", config=report.config_file)
-    yield Code(dump_yaml(report.config.to_dict()), "yaml")
+    yield CodeBlock(dump_yaml(report.config.to_dict()), "yaml")
 
 
 def references_section(report: Report) -> Iterator[Block]:
@@ -134,7 +134,7 @@ def _commands(report: Report) -> Iterator[Block]:
     used = sorted((found.sweep for found in report.used.values()), key=lambda sweep: int(sweep.meta()["number"]))
     checks = [hints.command("src.checks")] if report.checks_file.exists() else []
     commands = dict.fromkeys([*checks, *(hints.again(saved=sweep.meta()) for sweep in used)])
-    yield Code("\n".join([*commands, hints.command("src.report", "--lang", report.texts.language)]), "bash")
+    yield CodeBlock("\n".join([*commands, hints.command("src.report", "--lang", report.texts.language)]), "bash")
 
 
 def _interruptions(report: Report) -> Iterator[Block]:

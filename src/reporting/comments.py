@@ -8,12 +8,12 @@ from relay.config.yaml_file import read_mapping
 from relay.errors import ConfigError
 from relay.files import replace_file
 from relay.text import shortlist
-from src.reporting.texts import Texts
+from src.reporting.texts import ReportTexts
 
 _PROMPT = "prompt_"
 
 
-def read_comments(path: Path, texts: Texts) -> dict[str, str]:
+def read_comments(path: Path, texts: ReportTexts) -> dict[str, str]:
     """The texts by name. A missing file is created with an empty entry for each name; an existing one is never changed.
 
     Raises ConfigError if the file is not YAML, or if an entry has an unknown name or is not a text.
@@ -32,5 +32,5 @@ def read_comments(path: Path, texts: Texts) -> dict[str, str]:
     return {name: (text or "").strip() for name, text in comments.items()}
 
 
-def _header(texts: Texts) -> str:
+def _header(texts: ReportTexts) -> str:
     return "".join(f"# {line}\n" for line in texts("comments_header").splitlines())

@@ -14,8 +14,8 @@ from src.outcomes.comparison import compare_axes, draw_comparison
 from src.outcomes.variant_figure import draw_variants
 from src.outcomes.variant_files import planned_variants
 from src.outcomes.variants import compare_variants, described_metrics
-from src.reporting.blocks import Block, Gap, Origin, Table
-from src.reporting.report import Report, shown, signed, told
+from src.reporting.blocks import Block, Gap, SourceNote, TableBlock
+from src.reporting.report import Report, shown, signed, verdict_sentence
 
 
 def comparison_section(report: Report) -> Iterator[Block]:
@@ -45,7 +45,7 @@ def _m7(report: Report) -> Iterator[Block]:
     yield _variant_table(report, rows, select.column)
     yield report.table(["run", "expected", "seen"], [_seen(report, row, rows[0], select) for row in rows[1:]])
     yield report.say("m7_note")
-    yield Origin(found.sweep.name)
+    yield SourceNote(found.sweep.name)
 
 
 def _suggested(report: Report) -> list[str]:
@@ -69,7 +69,7 @@ def _suggested(report: Report) -> list[str]:
     return ["--set", f"compare.variants={{{shown_as}}}"]
 
 
-def _variant_table(report: Report, rows: list[Row], column: str) -> Table:
+def _variant_table(report: Report, rows: list[Row], column: str) -> TableBlock:
     names = dict.fromkeys([column, "val/accuracy", "val/loss", "train/loss"])
     table = [
         [row["run"], row["changed"], row["state"], *(shown(row.get(name)) for name in names), signed(row["gap"])]
@@ -83,7 +83,7 @@ def _seen(report: Report, row: Row, base: Row, select: Ranking) -> list[str]:
     expected = row["expected"] or report.texts("nothing_expected")
     if row["difference"] is None:
         return [row["run"], expected, report.texts("m7_none", state=row["state"])]
-    parts = [f"{select.column} {signed(row['difference'])} ({told(report, row)})"]
+    parts = [f"{select.column} {signed(row['difference'])} ({verdict_sentence(report, row)})"]
     for metric in described_metrics(select.name):
         low, high = signed(row[f"{metric}_low"]), signed(row[f"{metric}_high"])
         interval = f" ({report.texts('interval_only', low=low, high=high)})" if low else ""
@@ -108,4 +108,4 @@ def _neighbours(report: Report) -> Iterator[Block]:
         rows = [[shown(value), run.name, *(shown(row.get(c)) for c in columns)] for value, run, row in comparison.runs]
         yield report.table([comparison.axis, "run", *columns], rows)
         yield from report.drawn("neighbours", functools.partial(draw_comparison, comparison), f"_{number}")
-    yield Origin(grid.sweep.name)
+    yield SourceNote(grid.sweep.name)

@@ -15,7 +15,7 @@ from src.reporting.html import render_html
 from src.reporting.markdown import render_markdown
 from src.reporting.report import Report
 from src.reporting.sections import SECTIONS, general_section
-from src.reporting.texts import Texts
+from src.reporting.texts import ReportTexts
 
 
 def write_report(config: Config, config_file: str, language: str, folder: Path) -> tuple[list[Path], list[str]]:
@@ -24,7 +24,7 @@ def write_report(config: Config, config_file: str, language: str, folder: Path) 
     Returns the paths, and the places with a gap, where a run is missing or damaged. The same runs give the same
     bytes. Raises RunError if the folder cannot be written, ConfigError if comments.yaml is not valid.
     """
-    texts = Texts(language)
+    texts = ReportTexts(language)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -9,7 +9,7 @@ from typing import Any
 from relay.errors import DataError
 from src.checking.text import call_of
 from src.data.sources import source_of
-from src.reporting.blocks import Block, Items, Origin, Verdicts
+from src.reporting.blocks import Block, Items, SourceNote, Verdicts
 from src.reporting.report import Report, percent, shown
 
 # Of the table of classes; the figure shows all, and checks.json lists them.
@@ -46,7 +46,7 @@ def _d1(report: Report) -> Iterator[Block]:
         "classes": checks["classes"],
     }
     yield report.facts(facts)
-    yield Origin(str(report.checks_file))
+    yield SourceNote(str(report.checks_file))
 
 
 def _origin_of_images(report: Report, name: str) -> dict[str, str]:

@@ -26,7 +26,7 @@ from src.requests import best_of_all, compare_request, first_grid_of, grid_reque
 
 
 @dataclass(frozen=True)
-class Found:
+class SectionSweep:
     """The sweep that feeds a section. `exact`: it is of the requested runs; otherwise of others on the same images."""
 
     sweep: SweepDir
@@ -62,25 +62,25 @@ class Sweeps:
         self.all = [sweep for sweep in reversed(known) if _images(sweep.meta()["config"]) == images]
 
     @functools.cached_property
-    def lr_sweep(self) -> Found | None:
+    def lr_sweep(self) -> SectionSweep | None:
         """The LR sweep."""
         return self._newest([lr_sweep_request(self.config)])
 
     @functools.cached_property
-    def overfit(self) -> Found | None:
+    def overfit(self) -> SectionSweep | None:
         """The overfit test."""
         small = make_config(self.config.to_dict(), "the overfit test", {"train.overfit_small": True})
         return self._newest([train_request(small)])
 
     @functools.cached_property
-    def grid(self) -> Found | None:
+    def grid(self) -> SectionSweep | None:
         """The grid."""
         if not self.config.hparams.axes:
             return None
         return self._newest([grid_request(self.config)])
 
     @functools.cached_property
-    def refined(self) -> Found | None:
+    def refined(self) -> SectionSweep | None:
         """The newest narrower grid: around the best cell of the grid, or of a narrower one around that."""
         first = self.grid
         tag = self.config.refine.tag
@@ -88,7 +88,7 @@ class Sweeps:
         return self._newest_of("grid", tag, frozenset(str(sweep.meta()["key"]) for sweep in descended))
 
     @functools.cached_property
-    def training(self) -> Found | None:
+    def training(self) -> SectionSweep | None:
         """The full training: of the configuration or of the best cell of its grids."""
         wanted = [train_request(self.config)]
         try:
@@ -99,13 +99,13 @@ class Sweeps:
         return self._newest(wanted)
 
     @functools.cached_property
-    def comparison(self) -> Found | None:
+    def comparison(self) -> SectionSweep | None:
         """The comparison of full trainings."""
         if self.config.compare.variants:
             return self._newest([compare_request(self.config)])
         return self._newest_of("compare", self.config.compare.tag, frozenset())
 
-    def evaluation(self, training: RunDir) -> Found | None:
+    def evaluation(self, training: RunDir) -> SectionSweep | None:
         """The evaluation of the best weights of `training` on the configured split."""
         split, digest = self.config.evaluation.split, _digest(training.best_file)
         for sweep in self.all:
@@ -115,19 +115,19 @@ class Sweeps:
             own = evaluated.get("checkpoint") or ""
             # The weights may have been removed since; artifacts/best.ckpt is a copy with the same digest.
             if evaluated.get("sha256") == digest if digest else Path(own) == training.best_file:
-                return Found(sweep, True)
+                return SectionSweep(sweep, True)
         return None
 
-    def _newest(self, requests: Sequence[Request]) -> Found | None:
+    def _newest(self, requests: Sequence[Request]) -> SectionSweep | None:
         first = requests[0]
         return self._newest_of(first.kind, first.tag, frozenset(request.key for request in requests))
 
-    def _newest_of(self, kind: str, tag: str, keys: frozenset[str]) -> Found | None:
+    def _newest_of(self, kind: str, tag: str, keys: frozenset[str]) -> SectionSweep | None:
         # sorted() is stable, so the newest stays first among equals.
         ranked = sorted(
             self._fitting(kind, tag), key=lambda sweep: (sweep.meta()["key"] not in keys, not _is_complete(sweep))
         )
-        return Found(ranked[0], ranked[0].meta()["key"] in keys) if ranked else None
+        return SectionSweep(ranked[0], ranked[0].meta()["key"] in keys) if ranked else None
 
     def _fitting(self, kind: str, tag: str) -> list[SweepDir]:
         return [s for s in self.all if s.kind == kind and s.meta().get("tag") == tag and _has_results(s)]

@@ -10,10 +10,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from relay.text import printable
 from src.reporting.blocks import Block, Figure, Heading, is_numeric
-from src.reporting.texts import Texts
+from src.reporting.texts import ReportTexts
 
 
-def render_html(blocks: Sequence[Block], texts: Texts) -> str:
+def render_html(blocks: Sequence[Block], texts: ReportTexts) -> str:
     """The HTML text. Every text of a block is escaped. Raises OSError if a figure cannot be read."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

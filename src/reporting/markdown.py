@@ -9,19 +9,19 @@ from pathlib import Path
 from relay.text import printable
 from src.reporting.blocks import (
     Block,
-    Code,
+    CodeBlock,
     Comment,
     Figure,
     Gap,
     Heading,
     Items,
-    Origin,
     Paragraph,
-    Table,
+    SourceNote,
+    TableBlock,
     Verdicts,
     is_numeric,
 )
-from src.reporting.texts import Texts
+from src.reporting.texts import ReportTexts
 
 # Anything that GitHub's Markdown interprets inside a line. An underscore within a word is not among them.
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$#]|(?<![^\W_])_|_(?![^\W_])")
@@ -31,12 +31,12 @@ _SPACES = re.compile(r"[ \t\r\n\f\v]+")
 _AT_START = re.compile(r"^([-+=]|\d+(?=[.)]( |$)))")
 
 
-def render_markdown(blocks: Sequence[Block], texts: Texts, folder: Path) -> str:
+def render_markdown(blocks: Sequence[Block], texts: ReportTexts, folder: Path) -> str:
     """The Markdown text. Links to figures are relative to `folder`."""
     return printable("\n\n".join(_render(block, texts, folder) for block in blocks) + "\n")
 
 
-def _render(block: Block, texts: Texts, folder: Path) -> str:
+def _render(block: Block, texts: ReportTexts, folder: Path) -> str:
     match block:
         case Heading(level, text, anchor):
             return f'<a id="{anchor}"></a>\n\n{"#" * level} {_escape(text)}'
@@ -46,13 +46,13 @@ def _render(block: Block, texts: Texts, folder: Path) -> str:
             return "\n".join(f"- {_line(item)}" for item in items)
         case Verdicts(items):
             return "\n".join(f"- {'✓' if holds else '✗'} {_line(text)}" for holds, text in items)
-        case Table():
+        case TableBlock():
             return _table(block)
         case Figure(file, caption):
             return f"![{_escape(caption)}]({file.relative_to(folder)})\n\n*{_escape(caption)}*"
-        case Code(text, language):
+        case CodeBlock(text, language):
             return _fenced(text, language)
-        case Origin(text):
+        case SourceNote(text):
             return f"<sub>{_escape(texts('origin', what=text))}</sub>"
         case Gap(text, commands):
             lines = [f"> **{_escape(texts('gap'))}** {_escape(text)}"]
@@ -80,7 +80,7 @@ def _line(text: str) -> str:
     return _AT_START.sub(r"\1\\" if escaped[:1].isdigit() else r"\\\1", escaped)
 
 
-def _table(table: Table) -> str:
+def _table(table: TableBlock) -> str:
     columns = range(len(table.columns))
     aligned = ["---:" if is_numeric(table, column) else "---" for column in columns]
     rows = [[_escape(cell) for cell in row] for row in table.rows]

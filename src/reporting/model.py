@@ -9,7 +9,7 @@ from src.config.loading import config_of
 from src.config.schema import Config
 from src.models.registry import NETWORKS
 from src.outcomes.overfit import LEAST_ACCURACY, draw_overfit
-from src.reporting.blocks import Block, Origin, Verdicts
+from src.reporting.blocks import Block, SourceNote, Verdicts
 from src.reporting.report import Report, shown
 
 
@@ -38,7 +38,7 @@ def _m0(report: Report) -> Iterator[Block]:
     ]
     yield report.table(["split", "majority", "random", "chance"], rows)
     yield report.say("m0", classes=checks["classes"], chance=f"{1 / checks['classes']:.4f}")
-    yield Origin(str(report.checks_file))
+    yield SourceNote(str(report.checks_file))
 
 
 def _m1(report: Report) -> Iterator[Block]:

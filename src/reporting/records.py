@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from relay.runs.file_schema import Shape
+from relay.runs.file_schema import FileSchema
 
 _record = with_config(ConfigDict(extra="allow", strict=True, defer_build=True))
 
@@ -34,7 +34,7 @@ class Augmentation(Operation):
 
 
 @_record
-class Split(TypedDict):
+class SplitFacts(TypedDict):
     """How val and test were drawn; `from` is among the unknown keys, because it is a word of Python."""
 
     ratio: dict[str, float]
@@ -130,7 +130,7 @@ class Named(TypedDict):
 
 
 @_record
-class Verdict(TypedDict):
+class CheckResult(TypedDict):
     """What must hold before training."""
 
     name: str
@@ -153,7 +153,7 @@ class Checks(TypedDict):
     classes: int
     input_shape: list[int]
     splits: dict[str, int]
-    split: Split
+    split: SplitFacts
     source: dict[str, SourceFacts]
     overlaps: dict[str, dict[str, int]]
     class_counts: list[int]
@@ -166,7 +166,7 @@ class Checks(TypedDict):
     batch: Batch
     layers: list[Layer]
     options: list[Option]
-    verdicts: list[Verdict]
+    verdicts: list[CheckResult]
     figures: Figures
 
 
@@ -216,5 +216,5 @@ class Evaluated(TypedDict):
     against_val: AgainstVal | None
 
 
-CHECKS = Shape(Checks, "run the checks again")
-EVALUATED = Shape(Evaluated, "evaluate again")
+CHECKS = FileSchema(Checks, "run the checks again")
+EVALUATED = FileSchema(Evaluated, "evaluate again")

@@ -19,10 +19,10 @@ from relay.text import shortlist
 from src.artifacts import checks_folder
 from src.config.schema import Config
 from src.config.validation import axis_name
-from src.reporting.blocks import Block, Comment, Figure, Gap, Heading, Items, Origin, Paragraph, Table
-from src.reporting.finding import Found, Sweeps, changed_values
+from src.reporting.blocks import Block, Comment, Figure, Gap, Heading, Items, Paragraph, SourceNote, TableBlock
+from src.reporting.finding import SectionSweep, Sweeps, changed_values
 from src.reporting.records import CHECKS
-from src.reporting.texts import Texts
+from src.reporting.texts import ReportTexts
 
 
 class MissingRunError(Exception):
@@ -42,11 +42,11 @@ class Report:
 
     config: Config
     config_file: str
-    texts: Texts
+    texts: ReportTexts
     folder: Path
     comments: Mapping[str, str]
     sweeps: Sweeps
-    used: dict[str, Found] = field(default_factory=dict)
+    used: dict[str, SectionSweep] = field(default_factory=dict)
 
     def heading(self, level: int, name: str) -> Heading:
         """The heading with the sentence `name`."""
@@ -79,7 +79,7 @@ class Report:
         if self.texts.has(f"prompt_{name}"):
             yield Comment(name, self.texts(f"prompt_{name}"), self.comments.get(name, ""))
 
-    def need(self, found: Found | None, name: str, *words: str) -> Found:
+    def need(self, found: SectionSweep | None, name: str, *words: str) -> SectionSweep:
         """The sweep that was found. Raises MissingRunError with the command `words` if there is none."""
         if found is None or not found.done():
             raise MissingRunError(self.gap(name, *words))
@@ -90,11 +90,11 @@ class Report:
         """A gap with the sentence `gap_<name>`, and the command that fills it, with the user's configuration."""
         return Gap(self.texts(f"gap_{name}"), [hints.command(*words)])
 
-    def origin(self, *runs: RunDir) -> Origin:
+    def origin(self, *runs: RunDir) -> SourceNote:
         """That the blocks before were read from these runs."""
-        return Origin(", ".join(run.label for run in runs))
+        return SourceNote(", ".join(run.label for run in runs))
 
-    def about(self, found: Found) -> Iterator[Block]:
+    def about(self, found: SectionSweep) -> Iterator[Block]:
         """That the sweep is not of exactly the requested runs, if it is not, or that it is incomplete."""
         done, total = len(found.done()), len(found.sweep.runs())
         if done < total:
@@ -103,7 +103,7 @@ class Report:
             yield self.say("not_exact", sweep=found.sweep.name)
         yield from self.environments(found)
 
-    def environments(self, found: Found) -> Iterator[Block]:
+    def environments(self, found: SectionSweep) -> Iterator[Block]:
         """Which finished runs of the sweep were computed in other environments than the rest, if any were."""
         marks = environment_marks({run.name: environments_of(run.result(), ()) for run in found.done()})
         alike: dict[tuple[str, str], list[str]] = {}
@@ -122,10 +122,10 @@ class Report:
             yield self.say("differs")
             yield self.table(["value", "in_config", "in_run"], rows)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], marked: Sequence[int] = ()) -> Table:
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], marked: Sequence[int] = ()) -> TableBlock:
         """A table. `columns`: names of sentences `column_<name>`; a name without a sentence is shown as it is."""
         named = [self.texts(f"column_{name}") if self.texts.has(f"column_{name}") else name for name in columns]
-        return Table(named, list(rows), marked)
+        return TableBlock(named, list(rows), marked)
 
     def facts(self, values: Mapping[str, object]) -> Items:
         """A list of facts. Labels: sentences `fact_<name>`; a name without a sentence is shown as it is."""
@@ -183,7 +183,7 @@ def signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.4f}"
 
 
-def told(report: Report, found: Mapping[str, Any]) -> str:
+def verdict_sentence(report: Report, found: Mapping[str, Any]) -> str:
     """Whether a difference can be told from 0: `estimate`, `low`, `high` and `crossed` of results/statistics/pairs.py;
     and `scope`, if that is not these two networks.
     """

@@ -14,10 +14,10 @@ from relay.results.tables.table import Row
 from relay.runs.axes import SEED_AXIS
 from src.config.loading import config_of
 from src.config.validation import axis_name
-from src.reporting.blocks import Block, Origin, Paragraph
+from src.reporting.blocks import Block, Paragraph, SourceNote
 from src.reporting.effects import best_set_blocks, early_blocks, effects_blocks, seed_blocks
-from src.reporting.finding import Found
-from src.reporting.report import Report, shown, signed, told
+from src.reporting.finding import SectionSweep
+from src.reporting.report import Report, shown, signed, verdict_sentence
 from src.requests import first_grid_of
 
 # Of a grid's table; table.md of the sweep has all of them.
@@ -46,7 +46,7 @@ def _m5(report: Report) -> Iterator[Block]:
     yield from _results(report, found, "grid")
 
 
-def _results(report: Report, found: Found, folder: str) -> Iterator[Block]:
+def _results(report: Report, found: SectionSweep, folder: str) -> Iterator[Block]:
     """What a grid says: its table, the best cells, the effects, and its figures, which go into `folder`."""
     answer = found.answer
     results, setting, best = answer.table, answer.best(), answer.best_row()
@@ -71,10 +71,10 @@ def _results(report: Report, found: Found, folder: str) -> Iterator[Block]:
     yield from (figures[name] for name in ("rank_correlation",) if name in figures)
     for note in answer.notes:
         yield Paragraph(note)
-    yield Origin(found.sweep.name)
+    yield SourceNote(found.sweep.name)
 
 
-def _axes(report: Report, found: Found) -> Iterator[Block]:
+def _axes(report: Report, found: SectionSweep) -> Iterator[Block]:
     """The values that were searched, the seeds, and the length of each run."""
     cells = found.sweep.cells()
     values: dict[str, list[str]] = {}
@@ -136,7 +136,7 @@ def _m8(report: Report) -> Iterator[Block]:
     ]
     yield report.table(["grid", "run", "epochs", better["metric"]], sides)
     values = {"metric": better["metric"], "difference": signed(better["difference"])}
-    yield report.say("m8_difference", **values, verdict=told(report, better))
+    yield report.say("m8_difference", **values, verdict=verdict_sentence(report, better))
     if better["low"] is not None:
         yield report.say("m8_selected")
     if better["paired"] is False:

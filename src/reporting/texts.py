@@ -10,7 +10,7 @@ from relay.results.statements import STATEMENTS
 LANGUAGES = texts.LANGUAGES
 
 
-class Texts(texts.Texts):
+class ReportTexts(texts.Texts):
     """The sentences of the report in one language."""
 
     def __init__(self, language: str) -> None:

@@ -14,7 +14,7 @@ from relay.runs.rundir import RunDir
 from src.config.loading import config_of
 from src.evaluation.files import FIGURES
 from src.outcomes.training_figure import draw_training, loss_gaps
-from src.reporting.blocks import Block, Paragraph, Table, Verdicts
+from src.reporting.blocks import Block, Paragraph, TableBlock, Verdicts
 from src.reporting.model import training_facts
 from src.reporting.records import EVALUATED
 from src.reporting.report import Report, percent, shown, signed
@@ -111,7 +111,7 @@ def _m9(report: Report) -> Iterator[Block]:
     yield report.origin(run)
 
 
-def _measured(report: Report, result: Mapping[str, Any], best: Mapping[str, Any]) -> Table:
+def _measured(report: Report, result: Mapping[str, Any], best: Mapping[str, Any]) -> TableBlock:
     """Each metric of the evaluation with its 95 % interval, beside that of the best epoch on val."""
     intervals = result.get("intervals") or {}
     rows = []

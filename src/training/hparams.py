@@ -20,7 +20,7 @@ _SEED = "train.seed"
 
 
 @dataclass(frozen=True)
-class Hparams:
+class LoggedHparams:
     """What TensorBoard's HParams show of a run.
 
     `values`: all that affect the run, by name. `schema`: the columns, with the values that each has in the sweep: the
@@ -34,7 +34,7 @@ class Hparams:
     select: Select
 
 
-def hparams_of(run: RunDir, config: Config) -> Hparams:
+def hparams_of(run: RunDir, config: Config) -> LoggedHparams:
     """The hyperparameters of a run, and the schema of its sweep.
 
     The values are those of `train` and `model` that affect the run, without nulls, and those of the sweep's axes. They
@@ -52,7 +52,7 @@ def hparams_of(run: RunDir, config: Config) -> Hparams:
     values |= {axis_name(path): column[run.name] for path, column in columns.items()}
     if schema:
         schema.setdefault(axis_name(_SEED), [config.train.seed])
-    return Hparams(values, schema, config.metrics.columns, config.metrics.select)
+    return LoggedHparams(values, schema, config.metrics.columns, config.metrics.select)
 
 
 def _column(path: str, cells: Sequence[PlannedRun], base: Mapping[str, Any]) -> dict[str, Hparam]:

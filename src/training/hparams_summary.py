@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from relay.config.sections import Select
-from src.training.hparams import Hparam, Hparams
+from src.training.hparams import Hparam, LoggedHparams
 
 
 def best_tag(column: str) -> str:
@@ -18,12 +18,12 @@ def best_tag(column: str) -> str:
     return f"best/{column}"
 
 
-def best_scalars(hparams: Hparams, best: Mapping[str, float]) -> dict[str, float]:
+def best_scalars(hparams: LoggedHparams, best: Mapping[str, float]) -> dict[str, float]:
     """The metrics of the best epoch, by tag, the selecting one first. Those that it does not have are left out."""
     return {best_tag(f"val/{name}"): best[name] for name in hparams.metrics if best.get(name) is not None}
 
 
-def start_summaries(hparams: Hparams, label: str) -> list[Any]:
+def start_summaries(hparams: LoggedHparams, label: str) -> list[Any]:
     """The summary_pb2.Summary messages of a run that starts: the sweep's schema, if it has one, and the values."""
     from tensorboard.plugins.hparams.summary_v2 import HParam, Metric, hparams_config_pb, hparams_pb
 

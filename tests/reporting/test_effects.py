@@ -19,14 +19,14 @@ from src.reporting.blocks import Items, Paragraph
 from src.reporting.effects import best_set_blocks, effects_blocks, seed_blocks
 from src.reporting.finding import Sweeps
 from src.reporting.report import Report
-from src.reporting.texts import LANGUAGES, Texts
+from src.reporting.texts import LANGUAGES, ReportTexts
 
 SELECT = Ranking()
 
 
 def report_in(language: str, folder: Path) -> Report:
     config = make_config({"paths": {"runs_dir": str(folder / "runs")}}, "a test")
-    return Report(config, "a.yaml", Texts(language), folder, {}, Sweeps(config))
+    return Report(config, "a.yaml", ReportTexts(language), folder, {}, Sweeps(config))
 
 
 def effects(
@@ -99,7 +99,7 @@ def test_a_verdict_for_each_axis(tmp_path: Path, found: Effects, english: str, f
 
 def test_an_axis_with_one_value_left_is_not_compared() -> None:
     only = effects(0.4, failures={"wd": [LevelFailures(0.1, 3, 3, 0.01, dropped=True)]})
-    assert effect_statements(only, SELECT, Texts("en"))[0] == "wd: 0.1 failed in 3 of 3 runs and is left out."
+    assert effect_statements(only, SELECT, ReportTexts("en"))[0] == "wd: 0.1 failed in 3 of 3 runs and is left out."
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

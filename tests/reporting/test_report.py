@@ -19,7 +19,7 @@ from relay.terminal import show_value
 from src.config.loading import load_config
 from src.reporting.comments import read_comments
 from src.reporting.report import percent
-from src.reporting.texts import LANGUAGES, Texts
+from src.reporting.texts import LANGUAGES, ReportTexts
 from src.requests import compare_request
 from tests.fork_server import fork_python
 from tests.reporting.conftest import HOSTILE, Project
@@ -70,7 +70,7 @@ def english(project: Project) -> tuple[str, str]:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_whole_experiment_answers_every_question(project: Project, english: tuple[str, str], language: str) -> None:
     markdown, html = english if language == "en" else project.report(language)
-    texts = Texts(language)
+    texts = ReportTexts(language)
     numbered = re.findall(r"^#### ([DM]\d+)\\?\. ", markdown, re.M)
     asked = [f"D{n}" for n in range(1, 12)] + [f"M{n}" for n in range(10)]
     assert numbered == asked
@@ -312,7 +312,7 @@ def test_hostile_texts_are_only_shown(copied: Project) -> None:
 
 def test_comments_are_shown_and_never_overwritten(empty: Project) -> None:
     empty.report_folder.mkdir(parents=True)
-    read_comments(empty.report_folder / "comments.yaml", Texts("en"))
+    read_comments(empty.report_folder / "comments.yaml", ReportTexts("en"))
     file = empty.report_folder / "comments.yaml"
     created = file.read_text()
     assert "\nM9: |\n" in created

@@ -9,9 +9,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 from relay.config.yaml_file import read_mapping
-from src.reporting.blocks import Items, Paragraph, Table
+from src.reporting.blocks import Items, Paragraph, TableBlock
 from src.reporting.markdown import render_markdown
-from src.reporting.texts import Texts
+from src.reporting.texts import ReportTexts
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "src" / "reporting"
@@ -42,14 +42,14 @@ def test_every_sentence_is_used() -> None:
     prefixes = (*re.findall(r'f"(\w+_)\{', code), "column_", "question_", "gap_", "fact_", "figure_")
     unused = [
         name
-        for name in Texts("en").sentences
+        for name in ReportTexts("en").sentences
         if not name.startswith(prefixes) and not re.search(rf'["\']{name}["\']', code)
     ]
     assert unused == []
 
 
 def test_french_signs_do_not_begin_a_line() -> None:
-    sentences = Texts("fr").sentences.values()
+    sentences = ReportTexts("fr").sentences.values()
     assert not [text for text in sentences if re.search(r" [:;?!»%]|« ", text)]
 
 
@@ -62,8 +62,8 @@ def test_french_signs_do_not_begin_a_line() -> None:
 )
 def test_markdown_shows_a_text_as_it_is(text: str) -> None:
     plain = re.sub(r"\s+", " ", text).strip()
-    blocks = [Paragraph(text), Items([text]), Table([text], [[text]])]
-    rendered = MarkdownIt("commonmark").enable("table").render(render_markdown(blocks, Texts("en"), FOLDER))
+    blocks = [Paragraph(text), Items([text]), TableBlock([text], [[text]])]
+    rendered = MarkdownIt("commonmark").enable("table").render(render_markdown(blocks, ReportTexts("en"), FOLDER))
     shown = [re.sub("&lt;", "<", part) for part in re.findall(r"<(?:p|li|th|td)>(.*?)</(?:p|li|th|td)>", rendered)]
     unescaped = [part.replace("&gt;", ">").replace("&quot;", '"').replace("&amp;", "&").strip() for part in shown]
     assert unescaped == [plain] * 4

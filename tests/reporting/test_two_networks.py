@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from src.reporting.blocks import Paragraph
-from src.reporting.report import told
+from src.reporting.report import verdict_sentence
 from src.reporting.texts import LANGUAGES
 from src.reporting.training import against_val, calibration
 from tests.reporting.test_effects import report_in
@@ -44,7 +44,7 @@ def test_a_difference_has_one_verdict(
     tmp_path: Path, language: str, found: tuple[Any, ...], english: str, french: str
 ) -> None:
     row = dict(zip(("estimate", "crossed", "low", "high"), found, strict=True))
-    assert {"en": english, "fr": french}[language] in plain(told(report_in(language, tmp_path), row))
+    assert {"en": english, "fr": french}[language] in plain(verdict_sentence(report_in(language, tmp_path), row))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -148,7 +148,8 @@ def test_a_snapshot_has_the_sentences_that_its_code_prints(tmp_path: Path) -> No
     for name in code_files(ROOT):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    program = "from src.reporting.texts import Texts; print(Texts('fr')('best_set_unknown'), Texts('en')('section_5'))"
+    program = "from src.reporting.texts import ReportTexts as Texts\n"
+    program += "print(Texts('fr')('best_set_unknown'), Texts('en')('section_5'))"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Ces runs ne permettent pas")

@@ -109,7 +109,7 @@ def test_the_rest_of_a_limit_is_left_for_the_next_call(
     once = '[ -s "$QUEUE" ] && { echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1; }\n' + TAKE
     first = site(once, LIMIT="3")
     assert first.returncode == 0, first.stderr
-    assert "2 runs left; to submit the rest later: " in first.stdout
+    assert "2 runs not submitted; to submit the rest later: " in first.stdout
     second = site(TAKE)
     assert "0 done, 2 in the queue before, 2 submitted" in second.stdout
     assert sum(int(count) for _, count, _ in queue_of(tmp_path)) == 4

@@ -151,20 +151,20 @@ def _scalars_of(
         own = begins[sizes == size]
         if size > _MOST_CHECKED:
             own = own[[_SETTINGS.search(content, each, each + min(size, _HEAD)) is not None for each in own]]
-        left = raw[own[:, None] + np.arange(size)]
-        while len(left):
-            first = left[0].tobytes()
+        remaining = raw[own[:, None] + np.arange(size)]
+        while len(remaining):
+            first = remaining[0].tobytes()
             scalar = _SCALAR.fullmatch(first)
             if scalar and scalar[2][0] == len(scalar[3]):
-                alike = _alike(left, slice(*scalar.span(1)))
-                values = np.ascontiguousarray(left[alike, -4:]).view("<f4").ravel().astype("float64")
-                steps = _varints(left[alike, slice(*scalar.span(1))])
+                alike = _alike(remaining, slice(*scalar.span(1)))
+                values = np.ascontiguousarray(remaining[alike, -4:]).view("<f4").ravel().astype("float64")
+                steps = _varints(remaining[alike, slice(*scalar.span(1))])
                 yield scalar[3].decode(errors="replace"), own[alike], steps, values
-                left, own = left[~alike], own[~alike]
+                remaining, own = remaining[~alike], own[~alike]
             else:
                 for tag, step, value in decoded(first, hparams):
                     yield tag, own[:1], np.array([step]), np.array([value])
-                left, own = left[1:], own[1:]
+                remaining, own = remaining[1:], own[1:]
 
 
 def _alike(records: NDArray[np.uint8], step: slice) -> NDArray[np.bool_]:

@@ -95,15 +95,15 @@ def failures_of(table: Table, axes: Sequence[str], collapsed: Sequence[str]) -> 
     rows = [row for row in table.rows if str(row["run"]) in failed or table.is_comparable(row)]
     if not failed:
         return {}
-    dropped, left = _dropped(rows, axes, failed)
+    dropped, kept = _dropped(rows, axes, failed)
     levels = {axis: _by_level(rows, axis) for axis in axes}
     number = sum(len(own) for own in levels.values() if len(own) > 1)
     found: dict[str, list[LevelFailures]] = {}
     for axis, own in levels.items():
-        remaining = _by_level(left, axis)
+        remaining = _by_level(kept, axis)
         for key, members in own.items():
             is_dropped = (axis, key) in dropped
-            everyone = rows if is_dropped else left
+            everyone = rows if is_dropped else kept
             counted = members if is_dropped else remaining.get(key, [])
             count = _count(counted, failed)
             if count and len(own) > 1:
@@ -118,21 +118,21 @@ def _count(rows: Sequence[Row], failed: set[str]) -> int:
 
 
 def _dropped(rows: Sequence[Row], axes: Sequence[str], failed: set[str]) -> tuple[set[tuple[str, Any]], list[Row]]:
-    """The values that are dropped, as axis and key, and the rows that are left."""
+    """The values that are dropped, as axis and key, and the rows that are kept."""
     dropped: set[tuple[str, Any]] = set()
-    left = list(rows)
+    kept = list(rows)
     while True:
         worst, worst_share = None, 0.0
         for axis in axes:
-            levels = _by_level(left, axis)
+            levels = _by_level(kept, axis)
             for key, members in levels.items():
                 share = _count(members, failed) / len(members)
                 if len(levels) > 1 and 2 * share >= 1 and share > worst_share:
                     worst, worst_share = (axis, key), share
         if worst is None:
-            return dropped, left
+            return dropped, kept
         dropped.add(worst)
-        left = [row for row in left if axis_key(row.get(worst[0])) != worst[1]]
+        kept = [row for row in kept if axis_key(row.get(worst[0])) != worst[1]]
 
 
 def _by_level(rows: Sequence[Row], axis: str) -> dict[Any, list[Row]]:

@@ -179,7 +179,7 @@ _SCOPES = {
 }
 
 
-def told(
+def verdict_text(
     metric: str,
     best: float,
     difference: Difference | None,
@@ -197,6 +197,6 @@ def told(
     return f"{metric} {best:+.4f}{corrected} ({bounds}): {said} {_SCOPES[scope]}"
 
 
-def described(metric: str, value: float, interval: Interval | None) -> str:
+def difference_text(metric: str, value: float, interval: Interval | None) -> str:
     """A difference with its interval, without a verdict."""
     return f"{metric} {value:+.4f}" + (f" (95 %: {interval[0]:+.4f} to {interval[1]:+.4f})" if interval else "")

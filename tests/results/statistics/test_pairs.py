@@ -15,9 +15,9 @@ from relay.results.statistics.pairs import (
     Difference,
     compare_predictions,
     compare_scores,
-    described,
     difference_of,
-    told,
+    difference_text,
+    verdict_text,
     verdicts,
 )
 from relay.results.tables.table import read_table
@@ -94,8 +94,8 @@ def test_a_loss_of_few_wrong_images_has_no_interval() -> None:
     assert few
     assert few.interval() is None
     assert verdicts([few]) == [None]
-    assert told("val/loss", few.value, few, None) == "val/loss -0.2200 (too few wrong images, no interval)"
-    assert described("val/loss", few.value, None) == "val/loss -0.2200"
+    assert verdict_text("val/loss", few.value, few, None) == "val/loss -0.2200 (too few wrong images, no interval)"
+    assert difference_text("val/loss", few.value, None) == "val/loss -0.2200"
     diverged = replace(network(first_of(50, 30)), loss=np.full(50, np.inf))
     assert compare_predictions(diverged, diverged, "loss") is None
 
