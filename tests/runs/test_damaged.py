@@ -107,8 +107,8 @@ def whole(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for run in (first, other, *comparison.runs()):
         attempt(run, train, lambda: False, PlainReporter())
     export_best(first, first.result() or {})
-    asked = iter([False, False, True])
-    attempt(second, train, lambda: next(asked, True), PlainReporter(), OfAJob())
+    answers = iter([False, False, True])
+    attempt(second, train, lambda: next(answers, True), PlainReporter(), OfAJob())
     second.record_attempt(2, start=2.0, job="70_1", cluster="c", node="n", pid=1)
     second.cancel()
     append_lines(

@@ -124,7 +124,7 @@ def test_ctrl_c_saves_all_and_the_same_command_goes_on(small_file: Path, profile
     assert again.returncode == 0, again.stderr
     assert [sweep.path for sweep in sweeps(tmp_path / "runs")] == [sweep.path]
     for run in working:
-        assert [a.cause for a in run.attempts()] == ["CANCELLED", "DONE"]
+        assert [a.cause for a in run.attempts()] == ["INTERRUPTED", "DONE"]
         assert run.attempts()[1].first_step == run.attempts()[0].last_step
     status = fork_python("hpc.launch", "status", "--config", str(small_file))
     assert "2 runs: 2 done" in status.stdout

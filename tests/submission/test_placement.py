@@ -88,7 +88,7 @@ def test_the_order_of_what_names_a_profile(
     assert choose("h100-mig", older.meta()) == ("h100-mig", "")
 
 
-def test_messages_suggest_the_profile_that_was_chosen(
+def test_what_messages_suggest_goes_where_the_grid_went(
     small: Callable[..., Config], small_file: Path, profile: Path
 ) -> None:
     grid = put_on(open_sweep(grid_request(small()))[0], str(profile))
@@ -96,16 +96,15 @@ def test_messages_suggest_the_profile_that_was_chosen(
     refused = fork_python("hpc.launch", "grid", "--refined", "--config", str(small_file))
     assert refused.returncode == 2
     found = re.findall(r"-m hpc.launch .*?(?=; |$)", refused.stderr, re.M)
-    assert len(found) == 2
-    for hint in found:
-        assert f"--cluster {profile}" in hint
     report = fork_python("src.report", "--config", str(small_file))
     assert report.returncode == 0, report.stderr
     text = next(small_file.parent.rglob("report.en.md")).read_text()
-    submitting = [line for line in text.splitlines() if "hpc.launch" in line and "status" not in line]
-    assert submitting
-    for line in submitting:
-        assert shlex.quote(str(profile)) in line or "hpc.launch tensorboard" in line
+    found += re.findall(r"-m hpc.launch (?:train|grid|evaluate) .*", text)
+    assert len(found) > 2
+    for hint in found:
+        done = fork_python(*shlex.split(hint)[1:], "--dry-run")
+        # What is refused for want of results was placed before.
+        assert f"profile {profile} (as" in done.stdout or "done yet" in done.stderr, hint
 
 
 def test_compare_says_how_many_it_trains_before_it_does(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from relay.config import yaml_file
 from relay.errors import RunError
 from relay.files import append_lines
 from relay.results.collection import answer_of_sweep, collect
@@ -18,7 +19,7 @@ from relay.results.tables.table_files import print_table, write_rows
 from relay.runs.predictions import Predictions, write_predictions
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import open_sweep
-from src.config.loading import config_of
+from src.config.loading import config_of, make_config
 from src.config.schema import Config
 from src.evaluation.summary import evaluation_columns
 from src.requests import best_of_all, evaluation_request, first_grid_of, grid_request, with_best_cell
@@ -256,8 +257,9 @@ def test_the_narrower_grid_is_known_to_the_full_training(sweep: SweepDir, small:
 
 def test_refining_starts_from_the_best_cell(sweep: SweepDir, small: Callable[..., Config]) -> None:
     cells = grid_request(small(), refined=1, unfinished=True).cells
-    assert {cell.config.model.num_modules for cell in cells} == {2}
-    assert sorted({cell.config.train.optimizer.lr for cell in cells}) == [0.00075, 0.001, 0.00125]
+    configs = [make_config(yaml_file.parse_yaml(cell.config, "cell"), "cell") for cell in cells]
+    assert {config.model.num_modules for config in configs} == {2}
+    assert sorted({config.train.optimizer.lr for config in configs}) == [0.00075, 0.001, 0.00125]
 
 
 def test_asking_twice_finds_the_same_sweep_and_fresh_makes_another(
