@@ -20,7 +20,8 @@ def print_plan(request: Request, existing: SweepDir | None, placement: Placement
     """Print each cell with its state, then the plan as sbatch would get it. Writes nothing."""
     sweep, profile = existing or SweepDir(request.runs_dir / request.new_name()), placement.profile
     runs = [sweep.run(cell.name) for cell in request.cells]
-    undone = [run for run in runs if not run.is_done()]
+    # A sweep of the same second has the name that a new one would have.
+    undone = [run for run in runs if not (existing and run.is_done())]
     site, queue = _ask_site(existing, profile, len(undone)) if undone and profile.executor == "slurm" else (None, {})
     states = {run: "in the queue" if run.name in queue else "" for run in undone}
     to_submit = [run for run, state in states.items() if not state]

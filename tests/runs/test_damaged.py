@@ -39,7 +39,7 @@ from src.artifacts import export_best
 from src.config.loading import load_config
 from src.requests import compare_request, grid_request
 from src.training.trainer import train
-from tests.conftest import fake, small_config
+from tests.conftest import asked, fake, small_config
 
 CASES = 60
 CHANGES = {
