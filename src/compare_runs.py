@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
-from hpc.commands.submit import HereOption, command_of
+from hpc.commands.submit import command_of
 from hpc.works import WORKS
-from relay.cli import ConfigOption, FreshOption, NewCodeOption, SetOption, run_command
+from relay.cli import run_command
+
+SweepArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[SWEEP]", help="A finished comparison or grid to show, instead of training anything."),
+]
+_compare = command_of(WORKS["compare"], "local")
 
 
-def main(
-    sweep: Annotated[
-        str | None,
-        typer.Argument(metavar="[SWEEP]", help="A finished comparison or grid to show, instead of training anything."),
-    ] = None,
-    config: ConfigOption = "configs/config.yaml",
-    set_: SetOption = None,
-    here: HereOption = False,
-    fresh: FreshOption = False,
-    new_code: NewCodeOption = False,
-) -> None:
+def main(*, sweep: str | None = None, config: str = "configs/config.yaml", **options: Any) -> None:
     """Compare trainings: those of the config's section compare, or the best cell of a grid with its neighbours.
 
     With a section compare, the base training and each variant of it are trained in full, one after the other; a
@@ -30,15 +28,19 @@ def main(
     in one value.
     """
     if sweep is None:
-        command_of(WORKS["compare"], "local")(config=config, set_=set_, here=here, fresh=fresh, new_code=new_code)
-        return
+        _compare(config=config, **options)
+    else:
+        _show(sweep, config, options.get("set_") or ())
+
+
+def _show(sweep: str, config: str, overrides: Sequence[str]) -> None:
     from relay.results.collection import answer_of_sweep
     from relay.runs.names import find_named
     from src.config.loading import load_config
     from src.outcomes.neighbours import show_neighbours
     from src.outcomes.showing import show_comparison
 
-    loaded = load_config(config, set_ or ())
+    loaded = load_config(config, overrides)
     named = find_named(loaded.paths.runs, sweep)[0]
     if named.kind == "compare":
         # An expectation that was edited since the runs were planned counts: it changes none of them.
@@ -46,6 +48,10 @@ def main(
     else:
         show_neighbours(loaded, named)
 
+
+_sweep = inspect.Parameter("sweep", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=SweepArgument)
+_own = inspect.signature(_compare).parameters.values()
+main.__signature__ = inspect.Signature([_sweep, *_own])  # type: ignore[attr-defined]
 
 if __name__ == "__main__":
     run_command(main)
