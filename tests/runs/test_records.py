@@ -25,7 +25,7 @@ from hpc.submission.launching import launch
 from hpc.submission.submissions import submissions
 from jobs.grid import GRID
 from relay.errors import RunError
-from relay.files import append_lines, read_lines
+from relay.files import append_lines, read_lines, replace_file
 from relay.results.collection import answer_of_sweep, collect
 from relay.results.tables.table import read_table
 from relay.runs import rundir
@@ -198,6 +198,14 @@ def test_attempts_are_parsed_again_only_if_their_file_has_changed(
     os.utime(run.path / "restored", ns=(facts.st_atime_ns, facts.st_mtime_ns))
     (run.path / "restored").replace(run.attempts_file)
     assert run.attempts()[0].end == 3.0
+
+
+def test_cells_are_parsed_again_only_if_their_file_has_changed(sweep: SweepDir) -> None:
+    first = sweep.cells()
+    assert SweepDir(sweep.path).cells() is first
+    replace_file(sweep.cells_file, sweep.cells_file.read_text().replace(first[0].key, "0" * len(first[0].key)))
+    assert sweep.cells()[0].key == "0" * len(first[0].key)
+    assert sweep.cells()[1:] == first[1:]
 
 
 @pytest.mark.parametrize("damage", [b'{"attempt": 2, "sta', b"\0\0\0", b"\xff\xfe", b"[" * 9000, b"null", b"7"])
