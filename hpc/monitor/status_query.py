@@ -23,7 +23,7 @@ def query_status(sweep: SweepDir, only: str | None = None) -> SweepStatus:
     try:
         queues, known = queues_of([sweep])
     except ClusterError as error:
-        log.warning(f"the scheduler could not be asked; the status below is from disk alone: {error}")
+        log.warning(f"SLURM did not answer; the status below is from disk alone: {error}")
         return sweep_status(sweep, {}, only)
     queue = queues[sweep.path]
     status = sweep_status(sweep, queue, only)

@@ -53,8 +53,8 @@ def submit_missing(
             submitted = submit_runs(to_submit, Target(sweep, profile, site, sweep_code(sweep)), queued_tasks)
     print(f"{len(by_state.done)} done, {len(by_state.queued)} in the queue before, {submitted} submitted")
     if lifted:
-        later = f"to start them if those have passed them by, once those are over: {hints.again()}"
-        print(f"cancelled before, and asked for again: {counted(len(lifted), 'run')} of tasks in the queue; {later}")
+        later = f"if those tasks have skipped them already, to start them once the tasks have ended: {hints.again()}"
+        print(f"cancelled earlier and requested again: {counted(len(lifted), 'run')} of tasks in the queue; {later}")
     if by_state.running_elsewhere:
         print(f"executed by processes outside of SLURM: {counted(len(by_state.running_elsewhere), 'run')}")
     if by_state.blocked:

@@ -30,7 +30,7 @@ def print_plan(request: Request, existing: SweepDir | None, placement: Placement
     for run in runs:
         print(f"  {run.name}  {states.get(run, 'done')}".rstrip())
     if not to_submit:
-        print("nothing is left to submit")
+        print("nothing to submit")
         return
     if site is None:
         print(f"{placement}: on this machine, at most {profile.max_parallel} at a time")
@@ -51,5 +51,5 @@ def _ask_site(existing: SweepDir | None, profile: Profile, runs: int) -> tuple[S
     try:
         return SiteLimits(choose_gres(profile), *slurm.site_settings()), in_queue(existing) if existing else {}
     except ClusterError as error:
-        log.warning(f"the site could not be asked; this plan takes the profile as it is: {error}")
+        log.warning(f"SLURM did not answer; this plan does not know the limits of the site: {error}")
         return SiteLimits(profile.gres or (profile.slice and f"gpu:{profile.slice}:1"), runs), {}

@@ -86,7 +86,7 @@ class LocalPool:
     def _start(self, run: RunDir) -> None:
         problem = snapshot_problem(self._code)
         if problem:
-            log.info(f"{run.name}: not started, {self._code} is not the code that it was: {problem}; {new_code_hint()}")
+            log.info(f"{run.name}: not started, because {self._code} was changed: {problem}; {new_code_hint()}")
             return
         self._attempts_before[run] = len(run.attempts())
         job = LocalJob(run, self._log_folder)

@@ -32,7 +32,7 @@ aggregate.json is one object. Unknown values are null.
                 failures    by axis, {value, failed, runs, p_value, dropped} of each value with failures
                 verdicts    one sentence per axis
     next_steps  what the search leaves open: a best value at the edge of an axis, a best epoch that is the last one
-    notes       how the runs are ranked, what was not taken as it is, and what could not be read
+    notes       how the runs are ranked, what was changed or excluded, and what could not be read
 """
 
 from __future__ import annotations

@@ -250,8 +250,8 @@ def edges_of(table: Table, best: Row) -> list[Edge]:
     """The axes with at least three numbers on which `best`, a row of the best setting, has the largest or smallest.
 
     All rows count, finished or not: values that failed, or are still to come, were searched, too. A smallest value of
-    0, or of 1 among whole numbers, is no edge: nothing lies beyond it. Nor is a value that is not better than any
-    other one yet.
+    0, or of 1 among whole numbers, is no edge: nothing lies beyond it. A value that is not better than any other
+    one yet is no edge either.
     """
     found = []
     for axis in table.axes:

@@ -15,7 +15,7 @@ LAYERS = ("relay", "src", "jobs", "hpc")
 def code_files(root: Path) -> list[str]:
     """The Python and YAML files below `root`, as paths from there, in order.
 
-    Not what editors and file systems leave between them: hidden files and folders, backups, caches, and every other
+    Without what editors and file systems add: hidden files and folders, backups, caches, and every other
     name that is not an identifier (of a YAML file, identifiers with dots between them: `texts.en.yaml`). Links are
     followed, as Python follows them. Raises RunError if a file cannot be code: it is not a regular file, its link
     leads nowhere, or it cannot be read.
@@ -60,4 +60,4 @@ def _check(path: Path) -> None:
 
 
 def _not_code(path: Path, reason: str) -> RunError:
-    return RunError(f"{path}: {reason}, and every run is given all of the code; repair it, or move it out of the code")
+    return RunError(f"{path}: {reason}, and every run gets a copy of all code; repair it, or move it out of the code")

@@ -1,7 +1,7 @@
 """The environment of a run: what decides how its sums are rounded.
 
 Equal code gives equal results, bit for bit, only in equal environments. A run that was resumed in another one has
-several. Its checkpoints hold them, and its result does once it is done.
+several. Its checkpoints record them, and so does its result.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def resumed_under(environments: Sequence[Environment]) -> str:
 @dataclass(frozen=True)
 class EnvironmentMark:
     """What a reader must know of the environments of a run among others: how the one of its start differs from that of
-    the run `usual`, and how it was resumed in another one. Each is "" if it is not so.
+    the run `usual`, and how it was resumed in another one. Each is "" if there is nothing to know.
     """
 
     usual: str
@@ -112,7 +112,7 @@ class EnvironmentMark:
     resumed: str
 
     def __str__(self) -> str:
-        difference = f"unlike {self.usual}: {self.difference}" if self.difference else ""
+        difference = f"differs from {self.usual}: {self.difference}" if self.difference else ""
         resumed = f"resumed under {self.resumed}" if self.resumed else ""
         return "; ".join(part for part in (difference, resumed) if part)
 

@@ -21,7 +21,7 @@ def export_bytes(content: bytes | str, folder: Path, name: str) -> Path:
 
 
 def created(folder: Path) -> Path:
-    """The folder, made if it is not there. Raises RunError if it cannot be."""
+    """The folder, created if it does not exist. Raises RunError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -5,7 +5,7 @@ owner writes a token into the run's owner file and touches that file every HEART
 and checkpoints. A lock is broken only after SILENCE_S seconds without a heartbeat. The next owner writes its own token;
 the earlier owner finds it before its next write, and stops.
 
-Whoever cancels a run may sit at another host, which no signal crosses: the owner looks for the mark of a cancel.
+A cancel may come from another host, from which no signal reaches the owner: the owner looks for the cancel file.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ def check_as_planned(run: RunDir, key: str, data: str, data_name: str) -> None:
         return
     if planned.key != key:
         raise RunError(
-            f"{run.config_file}: is not what the run was planned with; remove it, and the same command writes it "
-            "again as planned; start a changed experiment as a sweep of its own"
+            f"{run.config_file}: differs from the planned one; remove it, and the same command writes it "
+            "again as planned; to change the experiment, request a new sweep"
         )
     if planned.data not in (None, data):
         raise DataError(
@@ -49,7 +49,7 @@ def write_planned(sweep: SweepDir, texts: Mapping[str, str]) -> None:
 
 
 def _planned_text(run: RunDir) -> str | None:
-    """The text of config.yaml that the run was planned with; None if it is not known any more."""
+    """The text of config.yaml that the run was planned with; None if it is no longer known."""
     try:
         lines = gzip.decompress(run.sweep().configs_file.read_bytes()).splitlines()
         planned = (json.loads(line) for line in lines)
@@ -59,7 +59,7 @@ def _planned_text(run: RunDir) -> str | None:
 
 
 def restore_config(run: RunDir) -> None:
-    """Write config.yaml again if it is missing, with its directory or without, or cut off.
+    """Write config.yaml again if it is truncated or missing, alone or with its directory.
 
     Raises RunError if the sweep does not have it any more.
     """

@@ -58,7 +58,7 @@ class RunDir(RunPaths):
         return (result, seal) if result and result["status"] == "done" else (None, {})
 
     def check_files(self, *only: Path) -> None:
-        """Raise RunError if the run is done and a file that belongs to its result was damaged or exchanged since.
+        """Raise RunError if the run is done and a file that belongs to its result was damaged or replaced since.
 
         `only`: the files to look at, if not all of them.
         """

@@ -1,7 +1,7 @@
 """The seal of a finished run: digests in result.json of the result itself and of the files that belong to it.
 
-All of them are of one attempt. A file that was damaged, edited or exchanged later does not fit its digest, and is not
-believed. A missing file is not damage: users remove what they no longer need.
+All of them are of one attempt. A file that was damaged, edited or replaced later does not match its digest and
+is rejected. A missing file is not damage: users remove what they no longer need.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def read_sealed(path: Path) -> tuple[dict[str, Any], Mapping[str, str]] | None:
 
 
 def check_content(path: Path, content: bytes, seal: Mapping[str, str]) -> None:
-    """Raise RunError if `content`, that of the file at `path`, is not what the run left."""
+    """Raise RunError if `content`, that of the file at `path`, does not match its digest in the seal."""
     if digest_of(content) != seal.get(path.name):
         raise RunError(
-            f"{path}: is not the file that belongs to result.json: it was damaged or exchanged; restore it, or delete "
+            f"{path}: does not match its digest in result.json: it was damaged or replaced; restore it, or delete "
             f"the folder {path.parent}: the command that made the run then repeats it"
         )
 

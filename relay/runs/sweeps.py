@@ -52,7 +52,7 @@ class Request:
 
     `axis_names`: what tables call the key paths of overrides that they do not call by the path itself.
 
-    `inputs`: equal for requests on the same data; what is requested next on it goes where this went. `inputs_name`:
+    `inputs`: equal for requests on the same data; a later one goes to the same profile by default. `inputs_name`:
     what messages call it. `prepare`: bring the data of all cells here, because compute nodes often have no network;
     returns a digest of it for each cell by name. With true, it looks at the content of files that seem unchanged.
     `data`: what `prepare` has returned.

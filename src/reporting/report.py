@@ -112,7 +112,7 @@ class Report:
         if marks:
             rows = [[shortlist(names), *mark] for mark, names in alike.items()]
             yield self.say("environments_differ", run=next(iter(marks.values())).usual)
-            yield self.table(["run", "unlike", "resumed_under"], rows)
+            yield self.table(["run", "start_environment", "resumed_under"], rows)
 
     def differences(self, other: Config) -> Iterator[Block]:
         """The values in which `other` differs from the report's configuration, if there are any."""

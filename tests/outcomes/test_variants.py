@@ -117,8 +117,8 @@ def test_variants_that_were_trained_on_another_device_say_so(small: Callable[...
     work_of(sweep.kind).show(sweep, config.paths, answer_of_sweep(sweep))
     base, low, deep = json.loads(sweep.results_file("compare.json").read_text())["rows"]
     assert base["environment"] is None
-    assert low["environment"] == "unlike base: device cpu -> cuda; gpu none -> NVIDIA H100"
-    assert deep["environment"] == "unlike base: MKL_CBWR none -> AVX"
+    assert low["environment"] == "differs from base: device cpu -> cuda; gpu none -> NVIDIA H100"
+    assert deep["environment"] == "differs from base: MKL_CBWR none -> AVX"
     for name in ("compare.csv", "compare.md"):
         assert low["environment"] in sweep.results_file(name).read_text()
 

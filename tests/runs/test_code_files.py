@@ -102,7 +102,7 @@ def test_a_file_that_cannot_be_code_is_named_at_the_launch(
     make(path)
     with pytest.raises(RunError) as refused:
         open_sweep(grid_request(small()))
-    assert str(refused.value).startswith(f"{path}: {said}, and every run is given all of the code; ")
+    assert str(refused.value).startswith(f"{path}: {said}, and every run gets a copy of all code; ")
     assert list(Path(small().paths.runs_dir).glob("[!.]*")) == []
 
 

@@ -159,7 +159,7 @@ def test_runs_of_one_sweep_are_compared_with_the_environment_of_most_of_them() -
     h100, a100 = ({"device": "cuda", "gpu": name} for name in ("H100", "A100"))
     marks = environment_marks({"k=0": [a100], "k=1": [h100], "k=2": [], "k=3": [h100, a100]})
     assert {name: str(mark) for name, mark in marks.items()} == {
-        "k=0": "unlike k=1: gpu H100 -> A100",
+        "k=0": "differs from k=1: gpu H100 -> A100",
         "k=3": "resumed under gpu H100 -> A100",
     }
     assert environment_marks({"a": [h100], "b": [h100]}) == environment_marks({}) == {}

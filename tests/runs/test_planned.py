@@ -107,7 +107,7 @@ def test_an_edited_configuration_is_refused_from_the_first_step(
         assert execute(run, questions) == "stopped"
     text = run.config_file.read_text()
     run.config_file.write_text(text.replace("lr: 0.002", "lr: 0.9"))
-    with pytest.raises(RunError, match=r"config\.yaml: is not what the run was planned with; remove it"):
+    with pytest.raises(RunError, match=r"config\.yaml: differs from the planned one; remove it"):
         execute(run)
     run.config_file.write_text(text.replace("device: cpu", "device: auto"))
     assert execute(run) == "done"
@@ -120,7 +120,7 @@ def test_a_rate_sweep_keeps_its_limits(small: Callable[..., Config], questions: 
     text = run.config_file.read_text()
     run.config_file.write_text(text.replace("max_lr: 1.0", "max_lr: 10.0"))
     assert run.config_file.read_text() != text
-    with pytest.raises(RunError, match=r"config\.yaml: is not what the run was planned with"):
+    with pytest.raises(RunError, match=r"config\.yaml: differs from the planned one"):
         sweep_rates(run, StopAfter(NEVER), PlainReporter())
     run.config_file.write_text(text)
     assert sweep_rates(run, StopAfter(NEVER), PlainReporter()).status == "done"

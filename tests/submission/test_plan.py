@@ -477,7 +477,7 @@ def test_a_dry_run_away_from_the_cluster_says_what_it_could_not_ask(
     config = small()
     launch(grid_request(config), "h100-mig", dry_run=True, fresh=False)
     shown = capsys.readouterr()
-    assert "the site could not be asked" in shown.err
+    assert "SLURM did not answer" in shown.err
     assert "--gres=gpu:1g.12gb:1" in shown.out
     assert not Path(config.paths.runs_dir).exists()
 

@@ -479,7 +479,7 @@ def test_a_cancelled_run_of_a_task_that_goes_on_is_asked_for_again(
     shown = fork_python("hpc.launch", "status", "--config", str(tmp_path / "small.yaml"), env=env)
     assert "4 runs: 1 cancelled, 3 queued" in shown.stdout
     again = site()
-    assert "cancelled before, and asked for again: 1 run of tasks in the queue" in again.stdout
+    assert "cancelled earlier and requested again: 1 run of tasks in the queue" in again.stdout
     assert not first.cancelled()
 
 

@@ -230,7 +230,7 @@ def test_a_changed_config_is_refused_and_nothing_is_lost(
     assert execute(run, 9) == "stopped"
     text = run.config_file.read_text()
     run.config_file.write_text(text.replace("lr: 0.002", "lr: 0.003"))
-    with pytest.raises(RunError, match=r"config\.yaml: is not what the run was planned with; remove it"):
+    with pytest.raises(RunError, match=r"config\.yaml: differs from the planned one; remove it"):
         execute(run)
     # A copy outside its sweep has no manifest: only its states show the change.
     with pytest.raises(CheckpointError, match=r"states are of another configuration than config\.yaml; restore it"):

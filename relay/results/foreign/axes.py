@@ -36,7 +36,7 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Axes:
-    """The values of each axis, in the order of the runs, None where it is not known; and what has to be said."""
+    """The values of each axis, in the order of the runs, None where it is not known; and notes for the reader."""
 
     values: dict[str, list[Any]]
     notes: Sequence[str]

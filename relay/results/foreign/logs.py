@@ -20,8 +20,8 @@ from relay.text import counted, shortlist
 
 @dataclass(frozen=True)
 class ForeignLogs:
-    """The table; `curves`: the steps and values of the metric, by run; `notes`: how the runs are ranked, what was not
-    taken as it is, and what could not be read.
+    """The table; `curves`: the steps and values of the metric, by run; `notes`: how the runs are ranked, what was
+    changed or excluded, and what could not be read.
     """
 
     table: Table

@@ -9,7 +9,7 @@
   noise between seeds is added to the first and subtracted from the second, which makes both independent (Oliveira, Lei
   and Tibshirani 2021, arXiv:2111.09447).
 
-Both stand on relay/results/statistics/noise.py.
+Both use relay/results/statistics/noise.py.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ effects are corrected for the number of axes, those of the pairs for the number 
 differ if they do in a simultaneous comparison of all values (Tukey and Kramer, Biometrics 12:307, by simulation).
 
 Shares are of the sum of squares between the settings' values. On a complete grid they are exact and add up; on an
-incomplete one they come from least squares and need not.
+incomplete one they come from least squares and may not add up.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class Noise:
         return drawn
 
     def _floor(self) -> NDArray[np.float64]:
-        """Half an image that changes its side: gives results that are nearly perfect, or few, a width, (K,)."""
+        """A continuity correction of half an image, so that nearly perfect or few results have a width, (K,)."""
         return 0.5 / self.images() ** 2
 
     def _of_images(self, contrasts: NDArray[np.float64]) -> NDArray[np.float64]:
