@@ -15,7 +15,6 @@ from relay.config import yaml_file
 from relay.runs.rundir import RunDir
 from relay.runs.sweeps import sweeps
 from src.config.schema import Config
-from src.requests import grid_request
 from tests.conftest import SMALL, assert_same_run, run_python
 from tests.slurm.conftest import PROFILE, Cluster, on_profile, wait_for
 
@@ -57,7 +56,7 @@ def working(run: RunDir, attempt: int = 1) -> Callable[[], bool]:
 
 
 def begun(launch: Launch, tmp_path: Path, *words: str) -> tuple[RunDir, str]:
-    done = launch(grid_request(*words))
+    done = launch("grid", *words)
     assert done.returncode == 0, done.stderr
     run = the_run(tmp_path)
     wait_for("the run works", working(run), 90)
@@ -126,7 +125,7 @@ def test_suspended_held_and_requeued_by_hand(launch: Launch, one_machine: Cluste
 def test_settings_of_the_user_do_not_hide_the_queue(launch: Launch, one_machine: Cluster, tmp_path: Path) -> None:
     assert launch("grid").returncode == 0
     for name, value in (("SQUEUE_PARTITION", "urgent"), ("SQUEUE_USERS", "nobody"), ("SQUEUE_STATES", "FAILED")):
-        assert "1 in the queue before, 0 submitted" in launch(grid_request(**{name: value})).stdout
+        assert "1 in the queue before, 0 submitted" in launch("grid", **{name: value}).stdout
     assert "cancelled 1 task" in launch("cancel", "all", SCANCEL_STATE="SUSPENDED", SLURM_TIME_FORMAT="relative").stdout
 
 
@@ -138,7 +137,7 @@ def test_a_moved_folder_ends_its_tasks_with_a_reason_and_goes_on_from_its_new_pl
     old, new = tmp_path / "runs", tmp_path / "moved"
     old.rename(new)
     here = ["--set", f"paths.runs_dir={new}"]
-    assert "1 in the queue before, 0 submitted" in launch(grid_request(*here)).stdout
+    assert "1 in the queue before, 0 submitted" in launch("grid", *here).stdout
     one_machine.run(["scontrol", "release", job])
     wait_for("the task has failed", lambda: one_machine.job(job)["JobState"] == "FAILED", 90)
     shown = launch("status", *here).stdout
@@ -146,11 +145,11 @@ def test_a_moved_folder_ends_its_tasks_with_a_reason_and_goes_on_from_its_new_pl
     assert "its log folder was moved, deleted or full" in shown
     assert sweeps(new)[-1].runs()[0].attempts() == ()
     (tmp_path / "linked").symlink_to(new)
-    again = launch(grid_request("--set"), f"paths.runs_dir={tmp_path / 'linked'}")
+    again = launch("grid", "--set", f"paths.runs_dir={tmp_path / 'linked'}")
     assert "1 submitted" in again.stdout, again.stdout + again.stderr
     run = sweeps(new)[-1].runs()[0]
     wait_for("the run works", working(run), 90)
-    assert "1 in the queue before, 0 submitted" in launch(grid_request(*here)).stdout
+    assert "1 in the queue before, 0 submitted" in launch("grid", *here).stdout
     assert "cancelled 1 task" in launch("cancel", "all", *here).stdout
     wait_for("the attempt is closed", lambda: run.attempts()[-1].ended, 60)
     assert run.attempts()[-1].cause == "CANCELLED"
@@ -213,7 +212,7 @@ def test_a_waiting_task_whose_code_is_gone_trains_nothing(launch: Launch, one_ma
     assert refused.returncode == 2
     assert "src/training/trainer.py was changed" in refused.stderr
     assert "Traceback" not in refused.stderr
-    again = launch(grid_request("--new-code"))
+    again = launch("grid", "--new-code")
     assert again.returncode == 0, again.stderr
     wait_for("the run works", working(the_run(tmp_path)), 90)
 
