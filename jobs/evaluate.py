@@ -61,5 +61,5 @@ EVALUATE = Work(
     execute,
     preload,
     show,
-    (*DECIDING, "src/evaluation/"),
+    (*DECIDING, "src/evaluation/", "relay/results/statistics/"),
 )

@@ -47,7 +47,7 @@ def _with_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:
     def command(*, verbose: bool, quiet: bool, **options: Any) -> Any:
         set_verbosity(verbose=verbose, quiet=quiet)
         if "config" in options:
-            hints.typed(options["config"], options.get("set_") or ())
+            hints.typed(options["config"], options.get("set_") or (), options.get("cluster"))
         return function(**options)
 
     # typer reads the options of a command from its signature.

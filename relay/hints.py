@@ -22,7 +22,7 @@ _FOR_ONE_CALL = frozenset(
 )
 _CLUSTER = "--cluster"
 # Commands of hpc.launch that submit nothing.
-_WITHOUT_CLUSTER = ("status", "logs", "cancel")
+_WITHOUT_CLUSTER = ("status", "logs", "cancel", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,9 @@ class Call:
     cluster: str | None = None
 
 
-# --config and --set of this process; the saved call that it acts for.
+# --config and --set of this process; the profile of its command; the saved call that it acts for.
 _options: Sequence[str] = ()
+_default_cluster: str | None = None
 _acting_for: Call | None = None
 
 
@@ -74,9 +75,13 @@ def make(*words: str) -> str:
     return shlex.join(["make", *words])
 
 
-def typed(config: str, overrides: Iterable[str]) -> None:
-    """Remember which configuration the user named. Only the command line calls this, once."""
-    global _options
+def typed(config: str, overrides: Iterable[str], cluster: str | None = None) -> None:
+    """Remember which configuration the user named, and the profile, which some commands name by default.
+
+    Only the command line calls this, once.
+    """
+    global _options, _default_cluster
+    _default_cluster = cluster
     _options = ["--config", config, *(word for value in overrides for word in ("--set", value))]
 
 
@@ -107,7 +112,7 @@ def _current() -> Call:
     if _acting_for:
         return _acting_for
     module, *words = _words_of_this_process()
-    return Call(module, _without_cluster(words), _options, _cluster_of(words))
+    return Call(module, _without_cluster(words), _options, _cluster_of(words) or _default_cluster)
 
 
 def _saved(saved: Mapping[str, Any]) -> Call:

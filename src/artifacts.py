@@ -20,7 +20,7 @@ from relay.files import read_json, replace_file
 from relay.log import log
 from relay.runs import records
 from relay.runs.exports import created, export_bytes
-from relay.runs.planned import planned_run
+from relay.runs.planned import planned_run, restore_config
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import sweeps, with_whole_manifests
 from src.config.keys import TRAINING, content_key
@@ -216,6 +216,8 @@ def replace_best_by(sweep: SweepDir) -> None:
     A training that is not done exports them at its end, even if it was planned without that option.
     """
     for run in sweep.runs():
+        if not run.is_done():
+            restore_config(run)  # Before it is read and written again.
         config = config_of(run)
         if not run.is_done() and not config.checkpoint.replace_best:
             # `export_best` reads it at the end of the training. It is no part of the run's key: it changes no result.

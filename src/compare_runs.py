@@ -11,6 +11,7 @@ import typer
 from hpc.commands.submit import command_of
 from hpc.works import WORKS
 from relay.cli import run_command
+from relay.errors import ConfigError
 
 SweepArgument = Annotated[
     str | None,
@@ -29,8 +30,11 @@ def main(*, sweep: str | None = None, config: str = "configs/config.yaml", **opt
     """
     if sweep is None:
         _compare(config=config, **options)
-    else:
-        _show(sweep, config, options.get("set_") or ())
+        return
+    unused = [name for name in ("dry_run", "here", "fresh", "new_code", "max_slice_hours") if options.get(name)]
+    if unused:
+        raise ConfigError(f"--{unused[0].replace('_', '-')}: has no effect with {sweep}, which is only shown; omit it")
+    _show(sweep, config, options.get("set_") or ())
 
 
 def _show(sweep: str, config: str, overrides: Sequence[str]) -> None:

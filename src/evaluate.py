@@ -12,7 +12,9 @@ import typer
 
 from hpc.commands.submit import command_of
 from hpc.works import WORKS
+from relay import hints
 from relay.cli import run_command
+from relay.errors import RunError
 from relay.files import read_json
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and everything else on stderr.")]
@@ -28,7 +30,11 @@ def main(*, as_json: bool, **options: Any) -> None:
         sweep = _evaluate(**options)
     if sweep:
         (run,) = sweep.runs()
-        print(json.dumps({**(read_json(run.evaluation_file) or {}), **(run.result() or {})}))
+        result = run.result()
+        if result is None:
+            state = hints.command("hpc.launch", "status", sweep.name)
+            raise RunError(f"--json: {run.label} is not done yet; to see its state: {state}")
+        print(json.dumps({**(read_json(run.evaluation_file) or {}), **result}))
 
 
 _json = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=JsonOption)

@@ -13,9 +13,10 @@ ClusterOption = Annotated[
     typer.Option(
         "--cluster",
         metavar="PROFILE",
-        help="A profile: a name in configs/clusters/, or a YAML file. "
-        "Default: the sweep's own; for new runs that of the newest sweep on the same data, else RELAY_CLUSTER, else "
-        "h100-mig if this machine has sbatch, or local.",
+        show_default=False,
+        help="A profile: a name in configs/clusters/, or a YAML file. Default of `python -m src.NAME`: local; of "
+        "`python -m hpc.launch NAME`: the sweep's own; for new runs that of the newest sweep on the same data, else "
+        "RELAY_CLUSTER, else h100-mig if this machine has sbatch, or local.",
     ),
 ]
 TrustOption = Annotated[

@@ -37,6 +37,8 @@ def retry(paths: Paths, name: str | None, cluster: str | None, cause: str | None
 def _retry(
     paths: Paths, sweep: SweepDir, only: RunDir | None, cluster: str | None, cause: str | None, *, new_code: bool
 ) -> None:
+    # The sweep itself says where its logs and tables go; the user's file may have changed since.
+    own_paths = paths_of(sweep.meta()["config"], sweep.meta_file)
     placement = place(paths.runs, cluster, sweep.meta(), sweep.meta()["inputs"])
     # Before anything is written: a site that refuses must leave the budgets as they are.
     site = None if placement.profile.executor == "local" else ask_site(placement.name, placement.profile)
@@ -50,8 +52,6 @@ def _retry(
         flush=True,
     )
     print_names(chosen)
-    # The sweep itself says where its logs and tables go; the user's file may have changed since.
-    own_paths = paths_of(sweep.meta()["config"], sweep.meta_file)
     execute(sweep, placement.profile, site, own_paths, [run.name for run in chosen])
     if site is None:
         show_outcome(sweep, own_paths)

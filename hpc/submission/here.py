@@ -12,7 +12,7 @@ from relay.errors import RelayError, RunError
 from relay.log import log
 from relay.progress import Reporter, StopCheck, make_reporter
 from relay.runs.causes import check_allowed
-from relay.runs.code_snapshot import code_digest, keep_code, new_code_hint
+from relay.runs.code_snapshot import code_digest, keep_code
 from relay.runs.lifecycle import AttemptHooks, Execute, Outcome, attempt
 from relay.runs.rundir import RunDir, SweepDir
 from relay.work import Work
@@ -29,7 +29,9 @@ def execute_here(sweep: SweepDir, work: Work) -> None:
     remaining = [run for run in runs if not run.is_done()]
     if remaining and sweep.meta()["snapshot"] != code_digest():
         raise RunError(
-            f"{sweep.path}: --here executes the current code, and this sweep has other code; {new_code_hint()}"
+            f"{sweep.path}: --here executes the current code, and this sweep has other code; to continue with "
+            f"the changed code: {hints.again('--new-code', '--here')}; to start over with it: "
+            f"{hints.again('--fresh', '--here')}"
         )
     if remaining:
         keep_code(sweep.code)

@@ -27,6 +27,8 @@ def refuse_unfinished(sweep: SweepDir) -> None:
     by_state = classify_runs(sweep, {})
     undone = [*by_state.blocked, *by_state.cancelled, *by_state.to_submit]
     if undone:
-        logs = f"to see the log: {hints.command('hpc.launch', 'logs', undone[0].label)}"
+        # What was executed by --here has no log.
+        has_log = any(attempt.job for attempt in undone[0].attempts())
+        logs = f"; to see the log: {hints.command('hpc.launch', 'logs', undone[0].label)}" if has_log else ""
         causes = blocked_by_cause(by_state.blocked)
-        raise RunError(f"{len(undone)} of {len(sweep.runs())} runs are not done; {logs}\n{causes}".rstrip())
+        raise RunError(f"{len(undone)} of {len(sweep.runs())} runs are not done{logs}\n{causes}".rstrip())

@@ -22,7 +22,7 @@ class _OnlyPaths(Section):
 
 def load_paths(file: str | Path, overrides: Iterable[str] = ()) -> Paths:
     """The folders that a configuration names. Raises ConfigError only for what is wrong with them, or with the file."""
-    content = {"paths": yaml_file.read_mapping(Path(file)).get("paths") or {}}
+    content = {"paths": _given(yaml_file.read_mapping(Path(file)))}
     for path, value in map(parse_override, overrides):
         if path.partition(".")[0] == "paths":
             set_key(content, path, value)
@@ -32,6 +32,12 @@ def load_paths(file: str | Path, overrides: Iterable[str] = ()) -> Paths:
 def paths_of(content: Mapping[str, Any], source: str | Path) -> Paths:
     """The folders in the plain values of a configuration, such as the one that a sweep.yaml holds."""
     try:
-        return _OnlyPaths.model_validate({"paths": content["paths"]}).paths
+        return _OnlyPaths.model_validate({"paths": _given(content)}).paths
     except ValidationError as error:
         raise ConfigError(describe(error, _OnlyPaths, str(source))) from None
+
+
+def _given(content: Mapping[str, Any]) -> Any:
+    # `paths:` with nothing below it means the defaults, as an absent section does.
+    section = content.get("paths")
+    return {} if section is None else section

@@ -13,8 +13,9 @@ class Cell:
 
     `name` is the name of its directory, `overrides` maps key paths to values.
 
-    `config`: the text of its config.yaml, which only its work reads. `key`: equal for two cells if and only if their
-    runs have the same result. `cost_key`: equal if a unit of work takes the same time; `units`: how many it has.
+    `config`: the text of its config.yaml, a YAML mapping that only its work reads. `key`: equal for two cells if and
+    only if their runs have the same result, whatever requested them, so it holds the name of what they do. `cost_key`:
+    equal if a unit of work takes the same time; `units`: how many it has.
     """
 
     index: int

@@ -5,18 +5,12 @@ Both are compared with what the run finds when it starts.
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections.abc import Mapping
-from typing import Any
-
 from relay import hints
 from relay.errors import DataError, RunError
 from relay.files import replace_file
 from relay.log import log
 from relay.runs.cells import PlannedRun
-from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.rundir import RunDir
 
 
 def check_as_planned(run: RunDir, key: str, data: str, data_name: str) -> None:
@@ -40,33 +34,15 @@ def check_as_planned(run: RunDir, key: str, data: str, data_name: str) -> None:
         )
 
 
-def write_planned(sweep: SweepDir, texts: Mapping[str, str]) -> None:
-    """Keep the text of the config.yaml of each run, by the name of the run."""
-    lines = "".join(json.dumps({"name": name, "config": text}) + "\n" for name, text in texts.items())
-    # Level 1: the texts of a grid differ in a few words, so more effort gains little. Without a time, so that the same
-    # plan is the same file.
-    replace_file(sweep.configs_file, gzip.compress(lines.encode(), compresslevel=1, mtime=0))
-
-
-def _planned_text(run: RunDir) -> str | None:
-    """The text of config.yaml that the run was planned with; None if it is no longer known."""
-    try:
-        lines = gzip.decompress(run.sweep().configs_file.read_bytes()).splitlines()
-        planned = (json.loads(line) for line in lines)
-        return next((str(each["config"]) for each in planned if each["name"] == run.name), None)
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError):
-        return None
-
-
 def restore_config(run: RunDir) -> None:
     """Write config.yaml again if it is truncated or missing, alone or with its directory.
 
     Raises RunError if the sweep does not have it any more.
     """
     sweep = run.sweep()
-    if not sweep.meta_file.is_file() or _is_whole(run, sweep.meta()["config"]):
+    if not sweep.meta_file.is_file() or _is_whole(run, sweep.meta()["last_key"]):
         return
-    text = _planned_text(run)
+    text = sweep.planned_text(run.name)
     if text is None:
         raise RunError(
             f"{run.config_file}: is missing or damaged, and so is its copy in {sweep.configs_file.name}; restore it, "
@@ -77,13 +53,13 @@ def restore_config(run: RunDir) -> None:
     log.warning(f"{run.label}: its {run.config_file.name} was missing or damaged; it is written again as planned")
 
 
-def _is_whole(run: RunDir, planned: Mapping[str, Any]) -> bool:
-    """Whether config.yaml reaches to the end of the last section. A YAML file that was cut off may still be valid."""
+def _is_whole(run: RunDir, last_key: str) -> bool:
+    """Whether config.yaml reaches to the end of its last key. A YAML file that was cut off may still be valid."""
     try:
         text = run.config_file.read_bytes()
     except FileNotFoundError:
         return False
-    return text.endswith(b"\n") and all(f"\n{name}:".encode() in text for name in list(planned)[-1:])
+    return text.endswith(b"\n") and f"\n{last_key}:".encode() in b"\n" + text
 
 
 def planned_run(run: RunDir) -> PlannedRun | None:

@@ -72,6 +72,7 @@ class Meta(TypedDict, total=False):
     config: Required[Sections]
     call: Required[CallRecord]
     inputs: Required[str]
+    last_key: Required[str]
     axis_names: Required[dict[str, str]]
     tag: str
     cells: Annotated[int, Field(ge=0)] | None

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gzip
 import itertools
+import json
 import os
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -40,10 +43,15 @@ class RunDir(RunPaths):
     owner: Ownership | None = field(default=None, compare=False, repr=False)
 
     def config(self) -> dict[str, Any]:
-        """The run's configuration as plain values. Raises RunError if there is none, ConfigError if it is not YAML."""
-        if not self.config_file.is_file():
+        """The run's configuration as plain values. Raises RunError if there is none and its copy
+        in the sweep is gone, too, ConfigError if it is not YAML."""
+        if self.config_file.is_file():
+            return yaml_file.read_mapping(self.config_file)
+        planned = self.sweep().planned_text(self.name)
+        if planned is None:
             raise RunError(f"{self.path}: not a run directory, there is no {self.config_file.name} in it")
-        return yaml_file.read_mapping(self.config_file)
+        content: dict[str, Any] = yaml_file.parse_yaml(planned, str(self.sweep().configs_file))
+        return content
 
     def sweep(self) -> SweepDir:
         """The sweep that the run belongs to."""
@@ -249,6 +257,14 @@ class SweepDir(SweepPaths):
                 f"runs over: {hints.again('--fresh', saved=self.meta())}"
             )
         return cells
+
+    def planned_text(self, run: str) -> str | None:
+        """The text of config.yaml that a run was planned with; None if it is no longer known."""
+        try:
+            planned = [json.loads(line) for line in gzip.decompress(self.configs_file.read_bytes()).splitlines()]
+            return next((str(each["config"]) for each in planned if each["name"] == run), None)
+        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError):
+            return None
 
     def runs(self) -> list[RunDir]:
         """The run of each cell, in order."""

@@ -5,8 +5,11 @@ The same request again finds its sweep and continues it. Only `fresh` creates an
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +27,6 @@ from relay.log import warn_once
 from relay.runs.cells import Cell
 from relay.runs.code_snapshot import keep_code
 from relay.runs.numbering import next_number
-from relay.runs.planned import write_planned
 from relay.runs.planning_lock import folder_lock, unwritable
 from relay.runs.provenance import code_version
 from relay.runs.rundir import SweepDir
@@ -213,7 +215,9 @@ def _write_sweep(draft: SweepDir, request: Request, code_root: Path | None) -> N
         run.path.mkdir()
         # Without fsync here; _make_durable does it for all files at the end.
         run.config_file.write_text(cell.config, encoding="utf-8")
-    write_planned(draft, {cell.name: cell.config for cell in request.cells})
+    lines = "".join(json.dumps({"name": cell.name, "config": cell.config}) + "\n" for cell in request.cells)
+    # Level 1: the texts of a grid differ in a few words, so more effort gains little.
+    replace_file(draft.configs_file, gzip.compress(lines.encode(), compresslevel=1, mtime=0))
     append_lines(draft.cells_file, [_manifest_row(request, cell) for cell in request.cells])
     snapshot = keep_code(draft.code, code_root)
     meta = {
@@ -228,6 +232,7 @@ def _write_sweep(draft: SweepDir, request: Request, code_root: Path | None) -> N
         **({"origin": dict(request.origin)} if request.origin else {}),
         "call": hints.to_keep(request.kind),
         "inputs": request.inputs,
+        "last_key": re.findall(r"(?m)^(\w+):", request.cells[0].config)[-1],
         "axis_names": dict(request.axis_names),
         "config": dict(request.config),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from relay.config.sections import Paths
+from relay.config.sections import Paths, select_of
 from relay.results.answer import Answer
 from relay.results.collection import answer_of_sweep
 from relay.results.improvement import improvement
@@ -13,7 +13,7 @@ from relay.results.statements import english, last_epoch_statements
 from relay.runs.exports import export_figure
 from relay.runs.rundir import SweepDir
 from src.artifacts import better_training_statements
-from src.config.loading import config_of, make_config
+from src.config.loading import config_of
 from src.config.schema import Variant
 from src.outcomes.overfit import report_overfit
 from src.outcomes.rates import suggestion_text, write_lr_results
@@ -74,8 +74,8 @@ def show_comparison(
 
 def _show_better_training(sweep: SweepDir, paths: Paths) -> None:
     """Say so if a finished training is better than artifacts/best.ckpt."""
-    config = make_config({"metrics": sweep.meta()["config"]["metrics"]}, str(sweep.meta_file))
-    for sentence in better_training_statements(paths, config.metrics.select, english()):
+    select = select_of(sweep.meta()["config"], str(sweep.meta_file))
+    for sentence in better_training_statements(paths, select, english()):
         print(sentence)
 
 

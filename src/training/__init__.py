@@ -1,1 +1,1 @@
-"""One run from its first step to its result: trainings, LR sweeps, evaluations, checkpoints and metrics."""
+"""One run from its first step to its result: trainings, LR sweeps, checkpoints and metrics."""
