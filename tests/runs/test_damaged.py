@@ -214,9 +214,9 @@ def flip(content: bytes, choose: random.Random) -> bytes:
 
 def damage(path: Path, choose: random.Random) -> None:
     content = path.read_bytes()
-    if path.suffix == ".npz" and choose.random() < 0.5:
+    if path.suffix in {".npz", ".gz"} and choose.random() < 0.5:
         changed = flip(content, choose)
-    elif choose.random() < 0.4 or not content or path.suffix == ".npz":
+    elif choose.random() < 0.4 or not content or path.suffix in {".npz", ".gz"}:
         changed = change_bytes(content, choose)
     elif path.suffix == ".ckpt":
         changed = change_pickle(content, choose, path)
