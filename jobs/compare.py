@@ -38,8 +38,8 @@ COMPARE = Work(
     "compare",
     "Train the base and each variant in full, as one SLURM array, and compare them.\n\n"
     "The variants are those of the config's section compare. A finished training of the same configuration is reused. "
-    "It says how many it trains before it does; --dry-run only says it. Without that section, nothing is trained: the "
-    "best cell of the grid is compared with its neighbours.",
+    "How many will be trained is printed first, and with --dry-run that is all. Without that section, nothing is "
+    "trained: the best cell of the grid is compared with its neighbours.",
     request,
     execute,
     preload,

@@ -15,7 +15,7 @@ from relay.errors import ConfigError
 
 SweepArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[SWEEP]", help="A finished comparison or grid to show, instead of training anything."),
+    typer.Argument(metavar="SWEEP", help="A finished comparison or grid to show, instead of training anything."),
 ]
 _compare = command_of(WORKS["compare"], "local")
 
