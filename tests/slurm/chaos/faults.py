@@ -457,8 +457,9 @@ KINDS: Mapping[str, Kind] = {
     "scancel --signal=USR2": Kind(partial(signalled, "USR2"), _causes("SIGNALLED")),
     "requeued": Kind(requeued, _causes("REQUEUED")),
     "slurmctld away": Kind(controller_away, _causes("SIGNALLED"), unclear_causes=_causes("SIGNALLED KILLED")),
-    "slurmdbd away": Kind(accounting_away, unclear_causes=_causes("KILLED PREEMPTED")),
-    "mariadbd away": Kind(database_away, unclear_causes=_causes("KILLED PREEMPTED")),
+    # Without accounting, a task that SLURM has requeued for the loss of its node knows only that it was requeued.
+    "slurmdbd away": Kind(accounting_away, unclear_causes=_causes("KILLED PREEMPTED REQUEUED")),
+    "mariadbd away": Kind(database_away, unclear_causes=_causes("KILLED PREEMPTED REQUEUED")),
     "full disk": Kind(disk_full, _causes("CRASHED KILLED"), needs_disk=True),
     "damaged checkpoint": Kind(checkpoint_damaged, _causes("KILLED")),
     "several submitters": Kind(submitters, _causes("KILLED")),

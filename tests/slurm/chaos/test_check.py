@@ -50,3 +50,12 @@ def test_a_thaw_excuses_no_cause_that_its_faults_do_not_leave() -> None:
     for cause in ("TIMEOUT", "CRASHED", "PREEMPTED"):
         assert problems(THAWED_AT + 2, cause, freeze, requeue)
     assert problems(THAWED_AT + 60, "REQUEUED", freeze, requeue), "long after the thaw"
+
+
+@pytest.mark.parametrize("accounting", ["slurmdbd away", "mariadbd away"])
+def test_without_accounting_a_lost_node_is_only_known_as_a_requeue(accounting: str) -> None:
+    away, down = fault(accounting, 10.0, 21), fault("node down", 22.0, 30)
+    assert problems(30.0, "REQUEUED", away, down) == []
+    assert problems(30.0, "REQUEUED", down)
+    assert problems(30.0, "REQUEUED", away)
+    assert problems(30.0, "TIMEOUT", away, down)
