@@ -23,10 +23,18 @@ def list_states(folder: Path) -> list[Path]:
     """The state files in `folder`, newest step first. Their content may be damaged."""
     states = [path for path in folder.iterdir() if _NAME.match(path.name)] if folder.is_dir() else []
     # Two states of one step differ in their checksum: the one written last comes first.
-    return sorted(states, key=lambda path: (path.name[:14], path.stat().st_mtime_ns), reverse=True)
+    return sorted(states, key=lambda path: (path.name[:14], _written_at(path)), reverse=True)
 
 
 def newest_step(folder: Path) -> int:
     """The step of the newest state in `folder`, going by its name; 0 if there is none."""
     names = [match for path in (folder.iterdir() if folder.is_dir() else ()) if (match := _NAME.match(path.name))]
     return max((int(match.group(1)) for match in names), default=0)
+
+
+def _written_at(path: Path) -> int:
+    """When a state was written; 0 if its run has deleted it for a newer one since it was listed."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

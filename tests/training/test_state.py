@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -95,3 +96,10 @@ def test_building_a_trainer_reads_no_checkpoint_and_writes_no_file(small: Callab
     trainer = Trainer(Session(run, TRAINING, lambda: False, PlainReporter(), lambda result: None))
     assert trainer.state.step == 0
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+
+
+def test_a_state_that_is_deleted_while_states_are_listed_fails_nothing(tmp_path: Path) -> None:
+    # A dangling link: it is listed, and is not there when it is looked at.
+    (tmp_path / f"step_000000002-{'0' * 64}.ckpt").symlink_to(tmp_path / "deleted")
+    (tmp_path / f"step_000000001-{'1' * 64}.ckpt").touch()
+    assert [path.name[:14] for path in list_states(tmp_path)] == ["step_000000002", "step_000000001"]
