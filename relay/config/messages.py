@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-
-# For keys that only allow null or one constant, in place of pydantic's wording. The report's file sets all of them.
-_NEVER = {
-    "model.rnn": "an image classifier has no recurrent part; leave it null",
-    "preprocess.text_tokenizer": "images have no text to tokenize; leave it null",
-    "model.attention": "no network here has attention; leave it false",
-    "metrics.regression": "an image classifier has no regression target; leave the list empty",
-}
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -29,11 +21,16 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
     return next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None)
 
 
-def describe(error: ValidationError, schema: type[BaseModel], source: str) -> str:
-    """All problems of one validation, one per line, below a line that names the file."""
+def describe(
+    error: ValidationError, schema: type[BaseModel], source: str, constant_keys: Mapping[str, str] | None = None
+) -> str:
+    """All problems of one validation, one per line, below a line that names the file.
+
+    `constant_keys`: why a key allows only null or one value, by key path, in place of pydantic's wording.
+    """
     lines: list[str] = []
     for item in error.errors(include_url=False, include_context=True):
-        lines.extend(_lines(item, schema))
+        lines.extend(_lines(item, schema, constant_keys or {}))
     return listed(lines, source)
 
 
@@ -44,14 +41,14 @@ def listed(problems: Iterable[str], source: str) -> str:
     return "\n".join([f"{source}: {len(lines)} {noun}", *(f"  {line}" for line in lines)])
 
 
-def _lines(item: Any, schema: type[BaseModel]) -> list[str]:
+def _lines(item: Any, schema: type[BaseModel], constant_keys: Mapping[str, str]) -> list[str]:
     names = [str(part) for part in item["loc"]]
     path = _path(item["loc"], schema)
     if not path:
         # A rule about several keys: it names them itself, and the input is the whole file.
         return [_allowed(item)]
-    if path in _NEVER:
-        return [f"{path}: {_show(item['input'])} is not possible: {_NEVER[path]}"]
+    if path in constant_keys:
+        return [f"{path}: {_show(item['input'])} is not possible: {constant_keys[path]}"]
     if item["type"] == "extra_forbidden":
         valid = _keys_at(item["loc"][:-1], schema)
         return [f"{path}: unknown key{nearest(names[-1], valid)}; valid here: {', '.join(valid)}"]

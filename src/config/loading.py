@@ -19,7 +19,7 @@ from relay.config.overrides import parse_override, set_key
 from relay.config.section import Section
 from relay.errors import ConfigError
 from relay.runs.rundir import RunDir
-from src.config.schema import Compare, Config, Hparams, Variant
+from src.config.schema import CONSTANT_KEYS, Compare, Config, Hparams, Variant
 from src.config.validation import AXES, BASE, disagreements, is_same_experiment, plain
 
 
@@ -47,7 +47,7 @@ def make_config(content: Mapping[str, Any], source: str, overrides: Mapping[str,
     try:
         config = Config.model_validate(_tuples(values))
     except ValidationError as error:
-        raise ConfigError(describe(error, Config, source)) from None
+        raise ConfigError(describe(error, Config, source, CONSTANT_KEYS)) from None
     problems = list(disagreements(config))
     if problems:
         raise ConfigError(listed(problems, source))

@@ -14,6 +14,13 @@ from src.models.options import Model
 Size = tuple[Count, Count]
 Triple = tuple[float, float, float]
 MetricName = Literal["accuracy", "top5_accuracy", "macro_f1"]
+# Why a key allows only null or one value. The report's file sets all of them.
+CONSTANT_KEYS = {
+    "model.rnn": "an image classifier has no recurrent part; leave it null",
+    "preprocess.text_tokenizer": "images have no text to tokenize; leave it null",
+    "model.attention": "no network here has attention; leave it false",
+    "metrics.regression": "an image classifier has no regression target; leave the list empty",
+}
 
 
 class Split(Section):
