@@ -2,7 +2,7 @@
 
 RelayError
 ├── ConfigError        a YAML file, an override or a combination of values that is not valid
-├── DataError          images that are missing, unreachable or not as the configuration says
+├── DataError          data that is missing, unreachable or not as the configuration says
 ├── CheckpointError    a checkpoint that is missing, damaged, or of another model
 ├── RunError           a run or sweep directory that is missing, in use or not as expected
 │   ├── DiskError      a file that cannot be written (relay/files.py; an OSError, too)
@@ -23,7 +23,7 @@ class ConfigError(RelayError):
 
 
 class DataError(RelayError):
-    """Images that are missing, unreachable or not as the configuration says."""
+    """Data that is missing, unreachable or not as the configuration says."""
 
 
 class CheckpointError(RelayError):

@@ -1,4 +1,4 @@
-"""What a kind of run is to the engine: one record. The engine knows a guest by it, and never by an import."""
+"""A kind of run, as one record. The engine calls what it holds, and imports no code of any kind of run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Work:
     `execute`: completes one run, or saves its state when it should stop. Its result.json has a key `columns`, the run's
     columns of the table. `preload`: imports what `execute` needs, in a process that then forks for each run.
 
-    `show`: writes and prints what a sweep has besides its table, from the runs that are done. The
-    answer is what its results say.
+    `show`: writes and prints what a sweep has besides its table, from the runs that are done. The answer holds the
+    table and the statements about it.
 
     `deciding`: how the paths of the code begin that can change results. The rest names, shows, submits and reports.
 

@@ -1,6 +1,6 @@
 """`python -m src.lr_finder --config C`: runs the LR sweep on this machine."""
 
-from hpc.commands.submit import run_door
+from hpc.commands.submit import run_local_command
 
 if __name__ == "__main__":
-    run_door("lr_sweep")
+    run_local_command("lr_sweep")

@@ -1,6 +1,6 @@
 """`python -m src.train --config C`: runs one full training on this machine."""
 
-from hpc.commands.submit import run_door
+from hpc.commands.submit import run_local_command
 
 if __name__ == "__main__":
-    run_door("train")
+    run_local_command("train")

@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 
 LAYERS = {"relay": {"relay"}, "src": {"relay", "src"}, "jobs": {"relay", "src", "jobs"}, "hpc": {"relay", "hpc"}}
 # Thin: the commands that the report names. They may import all.
-DOORS = {f"src.{name}" for name in ("train", "lr_finder", "grid_search", "evaluate", "compare_runs", "demo")}
+LOCAL_COMMANDS = {f"src.{name}" for name in ("train", "lr_finder", "grid_search", "evaluate", "compare_runs", "demo")}
 # The only module of hpc that imports jobs.
 FINDS_WORKS = "hpc.works"
 HEAVY = ("torch", "torchvision", "datasets", "pandas", "matplotlib", "tensorboard", "PIL")
@@ -79,7 +79,9 @@ def name_of(path: Path) -> str:
 def forbidden(module: str, imported: Set[str]) -> set[str]:
     """What a module imports of the layers that it must not know."""
     layer = module.split(".")[0]
-    allowed = set(LAYERS) if module in DOORS else LAYERS[layer] | ({"jobs"} if module == FINDS_WORKS else set())
+    allowed = (
+        set(LAYERS) if module in LOCAL_COMMANDS else LAYERS[layer] | ({"jobs"} if module == FINDS_WORKS else set())
+    )
     return {name for name in imported if name.split(".")[0] in LAYERS and name.split(".")[0] not in allowed}
 
 

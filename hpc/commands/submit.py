@@ -84,7 +84,7 @@ def _is_option(parameter: inspect.Parameter) -> bool:
     return parameter.kind is inspect.Parameter.KEYWORD_ONLY
 
 
-def run_door(name: str) -> None:
+def run_local_command(name: str) -> None:
     """Run the command of a work, as the report names it: `python -m src.train`. It runs on this machine by default."""
     run_command(command_of(WORKS[name], "local"))
 

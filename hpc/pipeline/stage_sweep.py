@@ -19,7 +19,7 @@ def open_stage_sweep(pipeline: Pipeline, stage: str, request: Request) -> SweepD
     """The sweep of a stage: the one that it had before, or one planned now.
 
     Unless the pipeline is --fresh, an earlier sweep of the same content counts as planned. Raises DataError if the
-    images have changed, RunError if it is another user's and --trust was not given.
+    data has changed, RunError if it is another user's and --trust was not given.
     """
     request = prepare_inputs(request)
     sweep = pipeline.stage_sweep(stage)

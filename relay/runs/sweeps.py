@@ -99,7 +99,7 @@ def open_sweep(request: Request, *, fresh: bool = False, code_root: Path | None 
     """The newest sweep of the same request, or a new one; and whether it is new.
 
     A new one gets a snapshot of the code below `code_root`; by default, that of this process. Raises RunError if the
-    runs directory cannot be written, DataError if the images have changed since the sweep was planned.
+    runs directory cannot be written, DataError if the data has changed since the sweep was planned.
     """
     with folder_lock(request.runs_dir):
         # Drafts of planners that were killed: while this process holds the lock, no other one plans.

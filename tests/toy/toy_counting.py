@@ -1,4 +1,4 @@
-"""A work that counts: the smallest guest of the engine. It saves each number and resumes after the last one.
+"""A work that counts: the smallest one that the engine can run. It saves each number and resumes after the last one.
 
 Its YAML: `counts`, a list of numbers, one run for each; `tick_s`, seconds per number; `memory_ends_at`, a number at
 which a run finds no memory. It imports nothing of the image experiment.
