@@ -18,6 +18,7 @@ from relay.runs.cells import Cell
 from relay.runs.memory import most_memory
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import Request, sweeps, with_whole_manifests
+from relay.text import counted
 
 # How many of the newest runs of each cost key are read: status and launch must stay fast in a directory of thousands.
 _ENOUGH = 20
@@ -56,11 +57,11 @@ class Forecast:
         if self.slice_hours is None:
             return "forecast: no measurement, because no similar run was done on such a slice here before"
         text = (
-            f"forecast: {show_hours(self.slice_hours)} slice-hours for {self.measured} runs, "
+            f"forecast: {show_hours(self.slice_hours)} slice-hours for {counted(self.measured, 'run')}, "
             f"about {show_hours(self.slice_hours / self.at_a_time)} h with {self.at_a_time} at a time "
-            f"(from {self.earlier} similar runs before)"
+            f"(from {counted(self.earlier, 'similar run')} before)"
         )
-        rest = f"; not included: {self.unmeasured} runs without a similar run before"
+        rest = f"; not included: {counted(self.unmeasured, 'run')} without a similar run before"
         return text + (rest if self.unmeasured else "") + self._memory_text()
 
     def _memory_text(self) -> str:
