@@ -164,7 +164,7 @@ def test_evaluate_takes_a_checkpoint_of_the_reports_program(
     torch.manual_seed(0)
     path = tmp_path / "best_model2.ckpt"
     torch.save({"epoch": 3, "model_state_dict": build_model(small().model).state_dict(), "val_acc": 0.5}, path)
-    done = fork_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(path), "--json")
+    done = fork_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(path), "--json", "--here")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["split"] == "test"
     shown = fork_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(path))
@@ -278,7 +278,7 @@ def test_a_checkpoint_may_have_a_long_name(
 ) -> None:
     path = tmp_path / name
     torch.save({"model_state_dict": build_model(small().model).state_dict()}, path)
-    done = fork_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(path), "--json")
+    done = fork_python("src.evaluate", "--config", str(small_file), "--checkpoint", str(path), "--json", "--here")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["checkpoint"] == str(path)
 
@@ -308,7 +308,7 @@ def test_a_cell_that_fails_does_not_keep_the_others_from_theirs(small_file: Path
 
 
 def test_the_overfit_test_has_its_own_epochs_a_figure_and_a_verdict(small_file: Path, tmp_path: Path) -> None:
-    words = ["src.train", "--config", str(small_file), "--overfit_small", "--set", "train.overfit_size=8"]
+    words = ["src.train", "--config", str(small_file), "--here", "--overfit_small", "--set", "train.overfit_size=8"]
     words += ["--set", "model.dropout=0.0", "--set", "train.optimizer.lr=0.02"]
     short = fork_python(*words, "--max_epochs", "2")
     assert short.returncode == 2
@@ -328,8 +328,8 @@ def test_the_overfit_test_has_its_own_epochs_a_figure_and_a_verdict(small_file: 
 def test_the_next_experiment_leaves_the_figures_of_the_one_before(small_file: Path, tmp_path: Path) -> None:
     for seed in ("1", "2"):
         words = ["--config", str(small_file), "--set", f"train.seed={seed}", "--set", "lr_finder.num_steps=10"]
-        for command in ("src.checks", "src.lr_finder"):
-            done = fork_python(command, *words)
+        for command in (["src.checks"], ["src.lr_finder", "--here"]):
+            done = fork_python(*command, *words)
             assert done.returncode == 0, done.stderr
     artifacts, made = tmp_path / "artifacts", sweeps(tmp_path / "runs")
     assert len(list((artifacts / "checks").glob("*/examples.png"))) == 2

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from relay.config import yaml_file
+from relay.program.state_names import list_states
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import sweeps
 from tests.conftest import ROOT
@@ -81,12 +82,12 @@ def test_it_runs_from_its_command_to_its_table_without_the_image_experiment(
     assert "no measurement" not in twice.stdout
 
 
-def wait_for_row(folder: Path, name: str) -> RunDir:
+def wait_for_state(folder: Path, name: str) -> RunDir:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for sweep in sweeps(folder) if folder.is_dir() else []:
             run = sweep.run(name)
-            if run.metrics_file.is_file():
+            if list_states(run.checkpoints):
                 return run
         time.sleep(0.05)
     pytest.fail(f"{name} did not begin")
@@ -98,7 +99,7 @@ def test_a_run_that_is_killed_or_warned_goes_on_where_it_was(
 ) -> None:
     command = [sys.executable, "-m", "hpc.launch", "count", *experiment(counts=[60], tick_s=0.05), "--cluster", "local"]
     with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
-        run = wait_for_row(tmp_path / "runs", "to=60")
+        run = wait_for_state(tmp_path / "runs", "to=60")
         os.kill(int(run.attempts()[-1].pid or 0), number)
         _, errors = process.communicate(timeout=90)
     assert process.returncode == 0, errors
@@ -112,7 +113,7 @@ def test_a_cancel_and_a_retry(experiment: Callable[..., list[str]], tmp_path: Pa
     given = experiment(counts=[400], tick_s=0.05)
     command = [sys.executable, "-m", "hpc.launch", "count", *given, "--cluster", "local"]
     with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
-        run = wait_for_row(tmp_path / "runs", "to=400")
+        run = wait_for_state(tmp_path / "runs", "to=400")
         assert "1 run outside of the queue" in call("hpc.launch", "cancel", "count", *given).stdout
         process.communicate(timeout=60)
     assert [attempt.cause for attempt in run.attempts()] == ["CANCELLED"]

@@ -88,9 +88,11 @@ def make_project(made: Project, data_root: Path) -> None:
     """Run every command of an experiment."""
     made.folder.mkdir()
     write_config(made.folder, data_root)
-    given = ["--config", str(made.file)]
+    file = ["--config", str(made.file)]
+    # In the process of each command, which has torch already: a worker would import it anew.
+    given = [*file, "--here"]
     for words in (
-        ["src.checks", *given],
+        ["src.checks", *file],
         ["src.lr_finder", *given],
         ["src.grid_search", *given],
         ["src.grid_search", *given, "--refined"],
