@@ -66,7 +66,7 @@ def test_ctrl_c_once_saves_and_the_same_command_goes_on(small_file: Path, tmp_pa
     again = paste(hint)
     assert again.returncode == 0, again.stderr
     assert "resumes from step" in again.stderr
-    whole = fork_python(*words, "--set", f"paths.runs_dir={tmp_path / 'whole'}")
+    whole = fork_python(*words, "--set", f"paths.runs_dir={tmp_path / 'whole'}", "--here")
     assert whole.returncode == 0, whole.stderr
     broken, straight = runs_in(tmp_path / "runs"), runs_in(tmp_path / "whole")
     assert len(broken) == len(straight) == 1
@@ -151,9 +151,8 @@ def test_the_commands_of_the_report_one_after_the_other(small_file: Path, tmp_pa
     assert measured["accuracy"] == source["accuracy"]
     assert measured["loss"] == pytest.approx(source["loss"], rel=1e-6)
 
-    refined = fork_python(
-        "src.grid_search", *config, "--refined", "--set", "refine.epochs=1", "--set", "refine.lr_factors=[0.5,1.0]"
-    )
+    smaller = ["--set", "refine.epochs=1", "--set", "refine.lr_factors=[0.5,1.0]"]
+    refined = fork_python("src.grid_search", *config, "--here", "--refined", *smaller)
     assert refined.returncode == 0, refined.stderr
     assert "grid_refined_" in refined.stdout
 

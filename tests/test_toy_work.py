@@ -97,7 +97,7 @@ def wait_for_state(folder: Path, name: str) -> RunDir:
 def test_a_run_that_is_killed_or_warned_goes_on_where_it_was(
     experiment: Callable[..., list[str]], tmp_path: Path, number: signal.Signals
 ) -> None:
-    command = [sys.executable, "-m", "hpc.launch", "count", *experiment(counts=[60], tick_s=0.05), "--cluster", "local"]
+    command = [sys.executable, "-m", "hpc.launch", "count", *experiment(counts=[60], tick_s=0.02), "--cluster", "local"]
     with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
         run = wait_for_state(tmp_path / "runs", "to=60")
         os.kill(int(run.attempts()[-1].pid or 0), number)

@@ -79,7 +79,7 @@ def test_a_grid_has_the_same_numbers_with_the_same_cpus(small: Callable[..., Con
     (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml({"executor": "local", "cpus": 2}))
     pool = ["hpc.launch", "grid", *made[0], "--cluster", str(tmp_path / "profile.yaml")]
     assert fork_python(*pool, env={"OMP_NUM_THREADS": "1"}).returncode == 0
-    assert run_python("src.grid_search", *made[1], env={"OMP_NUM_THREADS": "2"}).returncode == 0
+    assert run_python("src.grid_search", *made[1], "--here", env={"OMP_NUM_THREADS": "2"}).returncode == 0
     first, second = (sweeps(tmp_path / place)[0].runs()[0] for place in ("pool", "foreground"))
     assert_same_run(first, second)
 
@@ -98,9 +98,8 @@ def test_a_grid_is_interrupted_and_ends_as_one_that_was_not(small_file: Path, pr
     assert causes[working[1].name] == ["DONE"]
     assert "best: k=00" in output
     assert len(sweep.table_file("md").read_text().splitlines()) == 4
-    straight = fork_python(
-        "src.grid_search", "--config", str(small_file), *LONG, "--set", f"paths.runs_dir={tmp_path / 'straight'}"
-    )
+    elsewhere = ["--set", f"paths.runs_dir={tmp_path / 'straight'}"]
+    straight = fork_python("src.grid_search", "--config", str(small_file), *LONG, *elsewhere, "--here")
     assert straight.returncode == 0, straight.stderr
     reference = sweeps(tmp_path / "straight")[-1]
     for run in sweep.runs():

@@ -57,6 +57,10 @@ def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
     config, states = run.config(), list_states(run.checkpoints)
     first, total = (json.loads(states[0].read_text())["count"] if states else 0), config["to"]
     run.checkpoints.mkdir(exist_ok=True)
+    if run.metrics_file.exists():
+        # A row may have been written whose state was not.
+        rows = "".join(f"{json.dumps(row)}\n" for row in run.metrics()[:first])
+        replace_file(run.metrics_file, rows, check=run.check_owner)
     note_steps(run, first, total, [])
     for count in range(first, total):
         if should_stop():

@@ -51,12 +51,12 @@ def how_early(table: Table, curves: Mapping[str, Curve]) -> Early | None:
 
     None for fewer than three runs with curves, or fewer than two epochs.
     """
-    import numpy as np
-    from scipy import stats
-
     rows = [row for row in table.ranked if table.is_comparable(row) and len(curves.get(row["run"], ((),))[0])]
     if len(rows) < 3:
         return None
+    import numpy as np
+    from scipy import stats
+
     known = [dict(zip(*curves[row["run"]], strict=True)) for row in rows]
     epochs = sorted(set.intersection(*(set(values) for values in known)))
     score = table.select.score
