@@ -24,7 +24,7 @@ from src.config.loading import load_config
 from src.config.schema import Config
 from src.models.registry import build_model
 from src.requests import grid_request
-from tests.conftest import ROOT, assert_same_run, run_python
+from tests.conftest import ROOT, assert_same_run
 from tests.fork_server import fork_python
 from tests.terminal import Terminal
 from tests.test_hints import hints_in, paste
@@ -54,7 +54,7 @@ def wait_for_rows(folder: Path, count: int, process: subprocess.Popen[Any]) -> N
 
 
 def test_ctrl_c_once_saves_and_the_same_command_goes_on(small_file: Path, tmp_path: Path) -> None:
-    words = ["src.train", "--config", str(small_file), "--max_epochs", "40", "--seed", "3"]
+    words = ["src.train", "--config", str(small_file), "--max_epochs", "25", "--seed", "3"]
     process = start(*words)
     wait_for_rows(tmp_path / "runs", 12, process)
     process.send_signal(signal.SIGINT)
@@ -91,7 +91,7 @@ def test_a_closed_terminal_saves_as_ctrl_c_does(small_file: Path, tmp_path: Path
 
 
 def test_nohup_keeps_a_training_from_its_terminals_end(small_file: Path, tmp_path: Path) -> None:
-    process = start("src.train", "--config", str(small_file), "--max_epochs", "30", before=["nohup"])
+    process = start("src.train", "--config", str(small_file), "--max_epochs", "15", before=["nohup"])
     wait_for_rows(tmp_path / "runs", 12, process)
     process.send_signal(signal.SIGHUP)
     _, errors = process.communicate(timeout=120)
@@ -120,7 +120,7 @@ def test_the_commands_of_the_report_one_after_the_other(small_file: Path, tmp_pa
     assert (checked / "class_distribution.png").read_bytes().startswith(b"\x89PNG")
     assert (checked / "examples.png").read_bytes().startswith(b"\x89PNG")
 
-    small_fit = fork_python("src.train", *config, "--overfit-small", "--set", "train.optimizer.lr=0.02")
+    small_fit = fork_python("src.train", *config, "--here", "--overfit-small", "--set", "train.optimizer.lr=0.02")
     assert "M3   overfit test: 32 images, 20 epochs, train loss" in small_fit.stdout, small_fit.stderr
     assert not (artifacts / "best.ckpt").exists()
 
@@ -141,8 +141,8 @@ def test_the_commands_of_the_report_one_after_the_other(small_file: Path, tmp_pa
     assert (artifacts / "best.ckpt").is_file()
     assert (artifacts / "best.yaml").is_file()
 
-    evaluated = run_python(
-        "src.evaluate", *config, "--checkpoint", str(artifacts / "best.ckpt"), "--split", "val", "--json"
+    evaluated = fork_python(
+        "src.evaluate", *config, "--here", "--checkpoint", str(artifacts / "best.ckpt"), "--split", "val", "--json"
     )
     assert evaluated.returncode == 0, evaluated.stderr
     measured = json.loads(evaluated.stdout)
