@@ -10,6 +10,7 @@ from relay.errors import DataError
 from relay.log import log
 from relay.progress import Reporter, StopCheck
 from relay.runs.environment import environment_of
+from relay.runs.event_file import write_images
 from relay.runs.lifecycle import Outcome, memory_of_attempts, note_first_step, write_provenance
 from relay.runs.planned import check_as_planned
 from relay.runs.rundir import RunDir
@@ -20,7 +21,6 @@ from src.data.dataset import ImageSubset, digest, images_of, load, prepare
 from src.evaluation.files import FIGURES, crossed_on_val, write_evaluation
 from src.evaluation.summary import evaluation_columns
 from src.training.device import choose_device, compute_reproducibly, device_facts, reuse_freed_memory
-from src.training.event_file import write_images
 from src.training.metrics import evaluate_split
 from src.training.pretrained import load_pretrained, no_images
 

@@ -1,32 +1,24 @@
 """The metrics of a run in metrics.jsonl and for TensorBoard; a resumed run looks like one that never stopped.
 
-metrics.jsonl is append-only during an attempt. When the run resumes, it is truncated to the rows that the restored
-checkpoint has seen. The TensorBoard file is a copy of it, rewritten by each attempt, so that a run shows as one line.
+The TensorBoard file is a copy of metrics.jsonl, rewritten by each attempt, so that a run shows as one line.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from relay.errors import RunError
-from relay.files import append_lines, encode_lines, remove_leftovers, replace_file
+from relay.files import remove_leftovers
+from relay.program.rows import Rows, Seen
+from relay.runs.event_file import EventFile
 from relay.runs.rundir import RunDir
 from src.config.schema import Config
-from src.training.event_file import EventFile
 from src.training.hparams import hparams_of
 from src.training.hparams_summary import best_scalars, end_summary, start_summaries
-
-
-class Seen(NamedTuple):
-    """The rows of the log that a checkpoint has seen: their size in bytes, and their SHA-256."""
-
-    size: int = 0
-    digest: str = hashlib.sha256().hexdigest()
 
 
 class MetricsLog:
@@ -43,14 +35,12 @@ class MetricsLog:
         """
         self._run = run
         self._hparams = hparams_of(run, config) if config else None
-        self._pending: list[dict[str, Any]] = []
         run.check_owner()  # Loading the images may have hung until another process took the run over.
         remove_leftovers(run.path)
         # A failed write of an open file does not name it.
         self._written = run.path
         with self._naming_the_file():
-            self._digest = _truncate(run, seen)
-            self._size = seen.size
+            self._rows = Rows(run.metrics_file, seen, run.check_owner)
             self._events = EventFile(run)
             self._written = self._events.path
             self._copy_what_is_known()
@@ -85,7 +75,7 @@ class MetricsLog:
     def log(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Add a row: `values` by name, after `step` optimizer steps and `epoch` epochs. Durable after `flush`."""
         row = {"step": step, "epoch": epoch, "time": round(time.time(), 3), **values}
-        self._pending.append(row)
+        self._rows.add(row)
         with self._naming_the_file():
             self._copy(row)
             self._events.flush()
@@ -107,12 +97,8 @@ class MetricsLog:
 
     def flush(self) -> Seen:
         """Make all rows durable. Returns what the next checkpoint has seen."""
-        if self._pending:
-            with self._naming_the_file():
-                self._size = append_lines(self._run.metrics_file, list(self._pending), check=self._run.check_owner)
-            self._digest.update(encode_lines(self._pending))
-            self._pending.clear()
-        return Seen(self._size, self._digest.hexdigest())
+        with self._naming_the_file():
+            return self._rows.flush()
 
     def _copy_what_is_known(self) -> None:
         try:
@@ -129,24 +115,3 @@ class MetricsLog:
     def _copy(self, row: Mapping[str, Any]) -> None:
         values = {name: value for name, value in row.items() if name not in ("step", "time") and value is not None}
         self._events.scalars(row["step"], values, row["time"])
-
-
-def _truncate(run: RunDir, seen: Seen) -> hashlib._Hash:
-    """Remove the rows after those that were seen. Returns their running digest."""
-    path = run.metrics_file
-    content = path.read_bytes() if path.exists() else b""
-    if len(content) < seen.size:
-        raise RunError(
-            f"{path}: has {len(content)} bytes, but the checkpoint has seen {seen.size}: rows were lost; "
-            "restore the file"
-        )
-    digest = hashlib.sha256(content[: seen.size])
-    if digest.hexdigest() != seen.digest:
-        raise RunError(
-            f"{path}: its first {seen.size} bytes are not those that the checkpoint has seen: rows were damaged or "
-            "changed; restore the file, or start the run over with --fresh"
-        )
-    if content:
-        # A new file even if nothing is removed: an earlier owner on a node that hung may still have the old one open.
-        replace_file(path, content[: seen.size])
-    return digest

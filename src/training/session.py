@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from relay.log import log
+from relay.program.rows import Seen
 from relay.program.states import load_newest, restoring, save_state
 from relay.progress import Reporter, StopCheck
 from relay.runs.environment import Environment, differences, environment_of
@@ -18,7 +19,7 @@ from src.config.schema import Config
 from src.data.dataset import ImageData, load
 from src.training.device import device_facts
 from src.training.learner import Learner
-from src.training.metric_log import MetricsLog, Seen
+from src.training.metric_log import MetricsLog
 
 
 class Session:
