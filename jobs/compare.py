@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from jobs.grid import execute
 from jobs.images import DECIDING, load, preload
+from jobs.program import request_of_program
+from relay.projects.kind import is_program
 from relay.runs.rundir import SweepDir
 from relay.runs.sweeps import Request
 from relay.work import Work
@@ -20,6 +22,8 @@ def request(config: str, set_: Sequence[str]) -> Request | Callable[[], None]:
     """The base and each variant. Without variants, nothing is trained: the best cell of the grid is shown with its
     neighbours.
     """
+    if is_program(config):
+        return request_of_program(config, set_, "compare")
     from src.outcomes.neighbours import show_neighbours
     from src.requests import compare_request
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.images import DECIDING, UnfinishedOption, check_unfinished, load, preload
+from jobs.program import request_of_program
 from relay.progress import Reporter, StopCheck
+from relay.projects.kind import is_program
 from relay.runs.lifecycle import Outcome
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import Request
@@ -34,6 +36,8 @@ def request(
     unfinished: UnfinishedOption = False,
 ) -> Request:
     """All cells of the grid, or of the narrower one."""
+    if is_program(config):
+        return request_of_program(config, set_, "grid", refined=refined, unfinished=unfinished)
     from src.requests import grid_request
 
     check_unfinished("--refined", given=bool(refined), unfinished=unfinished)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.images import DECIDING, UnfinishedOption, check_unfinished, load, preload
+from jobs.program import request_of_program, usual_request_of_program
 from relay.log import log
 from relay.progress import Reporter, StopCheck
+from relay.projects.kind import is_program
 from relay.runs.lifecycle import Outcome
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import Request
@@ -42,6 +44,10 @@ def request(
     ] = False,
 ) -> Request:
     """The request of the training, or of its overfit test."""
+    if is_program(config):
+        images_only = {"overfit_small": overfit_small, "max_epochs": max_epochs, "max_steps": max_steps}
+        images_only |= {"replace_best": replace_best}
+        return request_of_program(config, set_, "train", seed=seed, best=best, unfinished=unfinished, **images_only)
     from src.artifacts import replace_best_by
     from src.requests import train_request, with_best_cell
 
@@ -64,6 +70,8 @@ def request(
 
 def usual_request(config: str, set_: Sequence[str]) -> Request:
     """What is requested most with this configuration: the grid, or the training if there is no axis to search."""
+    if is_program(config):
+        return usual_request_of_program(config, set_)
     from src.requests import grid_request, train_request
 
     loaded = load(config, set_)

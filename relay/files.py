@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -73,6 +74,14 @@ def remove_leftovers(folder: Path) -> None:
     for temporary in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder, also if folders in it are read-only. What cannot be removed stays."""
+    for parent, _, _ in os.walk(path):
+        with contextlib.suppress(OSError):
+            Path(parent).chmod(0o755)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def sync_directory(path: Path) -> None:

@@ -22,10 +22,12 @@ class Work:
 
     `request`: `request(config, set_, **options)` with the file of --config, the values of --set, and the command's own
     options, which are its keyword parameters, annotated as typer wants them. It returns the request; or, if nothing
-    needs to be run, a function that prints the answer. It imports no torch. Raises RelayError.
+    needs to be run, a function that prints the answer. It imports no torch. Raises RelayError. None: other commands
+    request such runs, and there is no command of this name.
 
     `execute`: completes one run, or saves its state when it should stop. Its result.json has a key `columns`, the run's
-    columns of the table. `preload`: imports what `execute` needs, in a process that then forks for each run.
+    columns of the table. None: the run executes a program, in a process of its own (hpc/node/supervisor.py). `preload`:
+    imports what `execute` needs, in a process that then forks for each run.
 
     `show`: writes and prints what a sweep has besides its table, from the runs that are done. The answer holds the
     table and the statements about it.
@@ -37,8 +39,8 @@ class Work:
 
     name: str
     summary: str
-    request: Callable[..., Request | Callable[[], None]]
-    execute: Execute
+    request: Callable[..., Request | Callable[[], None]] | None
+    execute: Execute | None
     preload: Callable[[], None]
     show: Callable[[SweepDir, Paths, Answer], None]
     deciding: tuple[str, ...]

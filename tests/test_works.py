@@ -9,7 +9,7 @@ import pytest
 
 from hpc.submission.outcome import show_outcome
 from hpc.works import WORKS, work_of
-from relay.errors import ConfigError, RunError
+from relay.errors import RunError
 from relay.results.tables.table import read_table
 from relay.runs.sweeps import open_sweep, with_whole_manifests
 from src.config.schema import Config
@@ -45,5 +45,5 @@ def test_a_table_needs_no_more_of_its_sweeps_configuration_than_the_selecting_me
     sweep.meta_file.write_text(meta)
     assert "val/accuracy" in read_table(sweep).rows[0]
     sweep.meta_file.write_text(meta.replace("direction: max", "direction: up"))
-    with pytest.raises(ConfigError, match=r"sweep\.yaml, metrics\.select.*\n.*direction"):
+    with pytest.raises(RunError, match=r"sweep\.yaml: select\.direction: must be 'max' or 'min'"):
         read_table(sweep)

@@ -17,6 +17,7 @@ from relay.work import Work
 
 app = make_app()
 _T = TypeVar("_T")
+_COMMANDS = {name: work for name, work in WORKS.items() if work.request}
 DryRunOption = Annotated[
     bool,
     typer.Option("--dry-run", help="Print the runs, the sbatch script and the forecast. Submit and write nothing."),
@@ -53,6 +54,7 @@ def command_of(work: Work, default_cluster: str | None = None) -> Callable[..., 
     ) -> SweepDir | None:
         from hpc.submission.launching import launch
 
+        assert work.request
         request = work.request(config, set_ or [], **options)
         if callable(request):
             if dry_run:
@@ -63,6 +65,7 @@ def command_of(work: Work, default_cluster: str | None = None) -> Callable[..., 
         how = {"dry_run": dry_run, "here": here, "fresh": fresh, "new_code": new_code}
         return launch(request, cluster, max_slice_hours=max_slice_hours, **how)
 
+    assert work.request
     return _with_options(command, work.request, work.summary)
 
 
@@ -111,7 +114,7 @@ def _pipeline(
     start_pipeline(asked, cluster, max_slice_hours=max_slice_hours, fresh=fresh, new_code=new_code)
 
 
-for _work in WORKS.values():
+for _work in _COMMANDS.values():
     app.command(_work.name.replace("_", "-"))(command_of(_work))
 app.command("pipeline")(_with_options(_pipeline, PIPELINE.ask, PIPELINE.summary))
 
@@ -119,7 +122,7 @@ app.command("pipeline")(_with_options(_pipeline, PIPELINE.ask, PIPELINE.summary)
 @app.command()
 def plan(
     kind: Annotated[
-        str, typer.Argument(metavar="COMMAND", help=f"The command to plan: {'|'.join(WORKS).replace('_', '-')}.")
+        str, typer.Argument(metavar="COMMAND", help=f"The command to plan: {'|'.join(_COMMANDS).replace('_', '-')}.")
     ] = "grid",
     config: ConfigOption = "configs/config.yaml",
     cluster: ClusterOption = None,
@@ -129,7 +132,7 @@ def plan(
     """Show what a command would submit. The same as its --dry-run."""
     from relay.errors import RunError
 
-    work = WORKS.get(kind.replace("-", "_"))
+    work = _COMMANDS.get(kind.replace("-", "_"))
     if work is None:
-        raise RunError(f"plan {kind}: no such command; choose from {', '.join(WORKS).replace('_', '-')}")
+        raise RunError(f"plan {kind}: no such command; choose from {', '.join(_COMMANDS).replace('_', '-')}")
     command_of(work)(config=config, cluster=cluster, set_=set_, dry_run=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from hpc.node.gpu_check import check_slice
 from hpc.node.run_lock import wait_for_run_lock
+from hpc.node.supervisor import supervise
 from hpc.recovery.diagnosis import LOCAL_JOB, StopRequest, ends_of, infer_end_cause, own_job_id, restart_count
 from hpc.slurm_command import WAITS_S
 from hpc.works import work_of
@@ -38,7 +39,8 @@ def _execute(run: RunDir, stop: StopRequest, reporter: Reporter, at_once: int) -
 
     def on_the_right_device(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
         log.info(f"{run.label}: on {check_slice()}")
-        return work_of(run.sweep().kind, run.sweep().path).execute(run, should_stop, reporter)
+        own = work_of(run.sweep().kind, run.sweep().path).execute
+        return own(run, should_stop, reporter) if own else supervise(run, should_stop, reporter, stop.seconds_left)
 
     try:
         if not wait_for_run_lock(run, lambda: stop.requested() or run.cancelled()):

@@ -18,7 +18,6 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from hpc.recovery.diagnosis import StopRequest
@@ -28,6 +27,7 @@ from relay.log import log
 from relay.runs import records
 from relay.runs.attempt import unfinished_attempt
 from relay.runs.lifecycle import close_orphaned_attempt
+from relay.runs.memory import memory_kills
 from relay.runs.rundir import RunDir
 from relay.work import Work
 
@@ -35,7 +35,6 @@ POLL_S = 0.02
 _LOCK_WAIT_S = 5.0
 _STATE_BYTES = 64
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def import_once(work: Work) -> None:
@@ -102,7 +101,7 @@ class Forks:
         self._at_once, self._execute, self._stop = at_once, execute, stop
         self._active: dict[int, tuple[RunDir, mmap.mmap]] = {}
         self._forwarded = 0
-        self._memory_kills = _memory_kills()
+        self._memory_kills = memory_kills()
 
     def run_all(self, runs: Sequence[RunDir]) -> dict[str, str]:
         """Execute the runs until all have ended, or until a stop is requested. Returns the state of each by its
@@ -144,7 +143,7 @@ class Forks:
             return "DONE"
         cause = "CRASHED"
         if code == -signal.SIGKILL:
-            cause = "OUT_OF_MEMORY" if _memory_kills() > self._memory_kills else "KILLED"
+            cause = "OUT_OF_MEMORY" if memory_kills() > self._memory_kills else "KILLED"
             self._memory_kills += cause == "OUT_OF_MEMORY"
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         log.error(f"{run.label}: its process ended with {how}: {cause}")
@@ -154,16 +153,3 @@ class Forks:
             if orphan and orphan.pid == pid:
                 close_orphaned_attempt(run, lambda _: (cause, round(time.time(), 3)))
         return "FAILED"
-
-
-def _memory_kills() -> int:
-    """How many processes the kernel has killed because this job's memory was used up; 0 if it does not say.
-
-    From memory.events of the innermost cgroup that has one (kernel documentation, cgroup-v2).
-    """
-    with contextlib.suppress(OSError, ValueError, KeyError, StopIteration):
-        own = next(line[3:] for line in _OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))
-        folder = _CGROUPS / own.lstrip("/")
-        file = next(path for up in (folder, *folder.parents) if (path := up / "memory.events").is_file())
-        return int(dict(line.split() for line in file.read_text().splitlines())["oom_kill"])
-    return 0

@@ -23,6 +23,12 @@ LOCAL_JOB = "RELAY_LOCAL_JOB"
 _ACCOUNTING_WAITS_S = (0.5, 1, 2, 4)
 # How far the clocks of a node and of the controller may differ, in seconds.
 _CLOCKS_S = 900
+# Between SLURM's SIGTERM and its SIGKILL, by default (KillWait of slurm.conf(5)).
+_KILL_WAIT_S = 30.0
+# What a run on this machine gets to save.
+_SAVE_TIMEOUT_S = 60.0
+# Left for what comes after the program has ended: closing the attempt, requeueing the task.
+_MARGIN_S = 15.0
 
 
 class StopRequest:
@@ -34,8 +40,11 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signals: list[int] = []
+        # When the job is killed if it has not ended by itself, on the clock of time.monotonic.
+        self._killed_at: float | None = None
         self.put_back = False
         self._began = time.monotonic()
+        self._lead_s = _lead_s()
         self._job_id = own_job_id()
 
     def install(self) -> None:
@@ -45,6 +54,18 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signals.append(number)
+        # The warning comes before the time limit. After SIGTERM, SLURM waits for KillWait, whatever came before.
+        limit_s = self._lead_s if number == signal.SIGUSR2 else _KILL_WAIT_S if self._job_id else _SAVE_TIMEOUT_S
+        at = time.monotonic() + limit_s - _MARGIN_S
+        self._killed_at = at if self._killed_at is None else min(self._killed_at, at)
+
+    def seconds_left(self) -> float:
+        """After a stop, how long a program may take to answer before it is killed: SLURM kills the job soon after. The
+        first call starts the time of a stop without a signal, such as a cancel.
+        """
+        if self._killed_at is None:
+            self._killed_at = time.monotonic() + _SAVE_TIMEOUT_S - _MARGIN_S
+        return self._killed_at - time.monotonic()
 
     def requested(self) -> bool:
         """Whether the run should stop at the next step."""

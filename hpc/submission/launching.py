@@ -59,7 +59,7 @@ def launch(
     site = None if here or profile.executor == "local" else ask_site(placement.name, profile)
     sweep, new = prepare_sweep(work, request, fresh=fresh)
     if not new:
-        choose_code(sweep, work.deciding, new_code=new_code)
+        choose_code(sweep, work.deciding, request.project, new_code=new_code)
     undone = [run.name for run in sweep.runs() if not run.is_done()]
     if undone:
         where = "in this process" if here else str(placement)

@@ -174,7 +174,8 @@ def _may_continue(run: RunDir, attempts: Attempts) -> bool:
         return False
     # Without an end record, the worker was killed (kill -9, out of memory); its next attempt closes this one.
     last = attempts[-1]
-    return (not last.ended or last.cause in REQUEUED_AFTER) and why_blocked(attempts) is None
+    again = not last.ended or last.cause in (*REQUEUED_AFTER, "KILLED")
+    return again and why_blocked(attempts) is None
 
 
 def _progress_of(run: RunDir) -> str:

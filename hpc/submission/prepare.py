@@ -8,6 +8,7 @@ from pathlib import Path
 
 from relay import hints
 from relay.runs.code_snapshot import code_change, code_digest, new_code_hint, sweep_code, use_new_code
+from relay.runs.project_snapshot import ProjectFiles, keep_project, project_change
 from relay.runs.reuse import reuse_finished
 from relay.runs.rundir import SweepDir
 from relay.runs.sweeps import Request, open_sweep
@@ -37,13 +38,24 @@ def prepare_sweep(work: Work, request: Request, *, fresh: bool) -> tuple[SweepDi
     return sweep, new
 
 
-def choose_code(sweep: SweepDir, deciding: Sequence[str], *, new_code: bool, root: Path | None = None) -> None:
+def choose_code(
+    sweep: SweepDir,
+    deciding: Sequence[str],
+    project: ProjectFiles | None = None,
+    *,
+    new_code: bool,
+    root: Path | None = None,
+) -> None:
     """Continue a sweep with the code it was made with, or with the current code if `new_code`; print which.
 
-    `deciding`: how the paths of the code begin that can change results. `root`: the code to compare with, if not
-    that of this process. Raises RunError if its snapshot is missing or was changed.
+    `deciding`: how the paths of the code begin that can change results. `project`: the user's, for runs of programs.
+    `root`: the code to compare with, if not that of this process. Raises RunError if its snapshot is missing or was
+    changed.
     """
-    change = code_change(sweep, deciding, root)
+    changes = [code_change(sweep, deciding, root)]
+    if project:
+        changes.append(project_change(sweep.project / sweep.meta()["project"], project))
+    change = "; ".join(filter(None, changes))
     if not (change or new_code):
         return
     # Results of two versions of the code should not be mixed in one table, so the code of a finished sweep stays too.
@@ -55,7 +67,8 @@ def choose_code(sweep: SweepDir, deciding: Sequence[str], *, new_code: bool, roo
                 flush=True,
             )
     elif new_code:
-        print(f"continues with the current code, snapshot {use_new_code(sweep).name}", flush=True)
+        own = {"project": keep_project(sweep.project, project).name} if project else {}
+        print(f"continues with the current code, snapshot {use_new_code(sweep, **own).name}", flush=True)
     else:
         sweep_code(sweep)
         print(f"continues with the code it was made with; {change}; {new_code_hint()}", flush=True)

@@ -1,3 +1,3 @@
-"""All that runs inside the process that computes: its states on disk and its generators. Standard library, plus torch
-where it is used; of Relay, only relay.errors and relay.files.
+"""All that runs inside the process of a user's program: the run as the program sees it, its states on disk, its
+generators, its parameters. Standard library, plus torch where it is used; of Relay, only relay.errors and relay.files.
 """

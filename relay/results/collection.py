@@ -28,7 +28,7 @@ def answer_of_sweep(sweep: SweepDir, metric: str | None = None, direction: Direc
 
     Damaged results per image are noted, and not used. Raises RunError.
     """
-    table, is_grid, notes = read_table(sweep), sweep.kind == "grid", []
+    table, is_grid, notes = read_table(sweep), bool(sweep.meta()["is_grid"]), []
     if metric:
         table, sentence = ranked_by(table, metric, direction)
         notes.append(sentence)

@@ -126,10 +126,13 @@ def sweep_code(sweep: SweepDir) -> Path:
     return path
 
 
-def use_new_code(sweep: SweepDir) -> Path:
-    """Execute the sweep with the current code from now on. Returns the folder of its snapshot."""
+def use_new_code(sweep: SweepDir, **more: Any) -> Path:
+    """Execute the sweep with the current code from now on; `more` entries of sweep.yaml change with it.
+
+    Returns the folder of its snapshot.
+    """
     path = keep_code(sweep.code)
-    content = {**sweep.meta(), "code": code_version(path), "snapshot": path.name}
+    content = {**sweep.meta(), "code": code_version(path), "snapshot": path.name, **more}
     replace_file(sweep.meta_file, yaml_file.dump_yaml(content))
     return path
 

@@ -1,9 +1,10 @@
 """The path of every file in a run or sweep directory; other code takes them from here.
 
-    runs/<sweep>/    sweep.yaml  cells.jsonl  configs.jsonl.gz  submissions.jsonl  code/  jobs/  table.*  aggregate.json
-                     seeds.*  effects.*  compare*.*  lr_suggestion.json  figures
+    runs/<sweep>/    sweep.yaml  cells.jsonl  configs.jsonl.gz  submissions.jsonl  code/  project/  jobs/  table.*
+                     aggregate.json  seeds.*  effects.*  compare*.*  lr_suggestion.json  figures
         <run>/       config.yaml  provenance.jsonl  attempts.jsonl  metrics.jsonl  events.out.tfevents.*
                      checkpoints/  predictions.npz  result.json  cancelled.json (while a cancel holds)
+                     a program's also: work/  order.json  program.jsonl
                      an evaluation also: evaluation.json  per_class.csv  confusion.csv  confused_pairs.csv
 
 A run's directory is created once, when the sweep is planned; a job is given its path and never computes one.
@@ -50,6 +51,16 @@ class RunPaths:
     def metrics_file(self) -> Path:
         """One line per logged point."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def reports_file(self) -> Path:
+        """What the process of a program reports to its supervisor, see relay/program/contract.py."""
+        return self.path / "program.jsonl"
+
+    @property
+    def work(self) -> Path:
+        """The current folder of a program, see relay/runs/work_folder.py."""
+        return self.path / "work"
 
     @property
     def checkpoints(self) -> Path:
@@ -136,6 +147,11 @@ class SweepPaths:
     def code(self) -> Path:
         """The snapshots of the code that the sweep is executed with, see relay/runs/code_snapshot.py."""
         return self.path / "code"
+
+    @property
+    def project(self) -> Path:
+        """The snapshots of a user's project, see relay/runs/project_snapshot.py."""
+        return self.path / "project"
 
     @property
     def jobs(self) -> Path:

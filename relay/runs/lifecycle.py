@@ -47,6 +47,14 @@ Execute = Callable[[RunDir, StopCheck, Reporter], Outcome]
 EndCause = tuple[str, float | None]
 
 
+class AttemptError(RelayError):
+    """An attempt that ended otherwise than its work would say: `cause` is one of those of relay/runs/causes.py."""
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
 class AttemptHooks:
     """What depends on where an attempt is executed. These defaults are for one run in the process of its command."""
 
@@ -84,14 +92,14 @@ def attempt(
     """
     hooks = hooks or AttemptHooks()
     restore_config(run)
-    with run.lock(hooks.lock_wait_s):
+    with run.lock(hooks.lock_wait_s) as lock:
         result = run.result()
         if result is not None:
             steps = int(result.get("steps", 0))
             return Outcome("done", steps, steps, steps)
         close_orphaned_attempt(run, hooks.infer_end_cause)
         hooks.check_allowed(run)
-        with run.owned() as owned:
+        with run.owned(lock) as owned:
             return _recorded(owned, execute, should_stop, reporter, hooks)
 
 
@@ -131,7 +139,7 @@ def _recorded(
         message = (
             str(error) if isinstance(error, RelayError) else "".join(traceback.format_exception_only(error)).strip()
         )
-        cause = "OUT_OF_MEMORY" if memory else "CRASHED"
+        cause = error.cause if isinstance(error, AttemptError) else "OUT_OF_MEMORY" if memory else "CRASHED"
         _close(run, number, cause=cause, error=message)
         raise
     cancelled = owner.cancelled or run.cancelled()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 from collections.abc import Iterable, Mapping
@@ -9,20 +10,42 @@ from pathlib import Path
 
 _MIB = 2**20
 _STATUS = Path("/proc/self/status")
+_CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+# The most that the processes below this one have held together, in MiB.
+_children_mb = 0
 
 
 def peak_memory() -> dict[str, int]:
     """The most that this process has held so far, in MiB: `host_mb`, and `gpu_mb` if it has used a GPU.
 
     Of the GPU, it is what torch reserved; the driver takes some hundred MiB more. A run in a process that has executed
-    others before (`--here`), has at least their peak.
+    others before (`--here`), has at least their peak. What `note_children` was told is added.
     """
-    found = {"host_mb": _host_peak() // _MIB}
+    found = {"host_mb": _host_peak() // _MIB + _children_mb}
     # Not imported here: the login node must not import torch, and a process without it has not used a GPU.
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         found["gpu_mb"] = torch.cuda.max_memory_reserved() // _MIB
     return found
+
+
+def note_children(mb: int) -> None:
+    """Note what the processes below this one, which compute for it, hold together now."""
+    global _children_mb
+    _children_mb = max(_children_mb, mb)
+
+
+def memory_kills() -> int:
+    """How many processes the kernel has killed because this job's memory was used up; 0 if it does not say.
+
+    From memory.events of the innermost cgroup that has one (kernel documentation, cgroup-v2).
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError, StopIteration):
+        own = next(line[3:] for line in _OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))
+        folder = _CGROUPS / own.lstrip("/")
+        file = next(path for up in (folder, *folder.parents) if (path := up / "memory.events").is_file())
+        return int(dict(line.split() for line in file.read_text().splitlines())["oom_kill"])
+    return 0
 
 
 def _host_peak() -> int:

@@ -35,8 +35,8 @@ _LOOK_EVERY_S = 1.0
 
 
 @contextlib.contextmanager
-def hold_lock(file: Path, label: str, wait_s: float) -> Iterator[None]:
-    """Hold the lock file of the run `label`.
+def hold_lock(file: Path, label: str, wait_s: float) -> Iterator[int | None]:
+    """Hold the lock file of the run `label`. Yields its descriptor: a process that inherits it holds the lock as well.
 
     Raises RunError if another process still holds it after `wait_s` seconds, or if the file cannot be locked.
     """
@@ -51,9 +51,13 @@ def hold_lock(file: Path, label: str, wait_s: float) -> Iterator[None]:
         raise RunError(
             f"{file}: cannot be locked: {error.strerror}; fix its permissions, then run the same command again"
         ) from error
+    # A copy, because filelock closes its own descriptor in every fork.
+    descriptor = None if lock._context.lock_file_fd is None else os.dup(lock._context.lock_file_fd)
     try:
-        yield
+        yield descriptor
     finally:
+        if descriptor is not None:
+            os.close(descriptor)
         lock.release()
 
 
@@ -90,18 +94,19 @@ class Ownership:
     """This process owns one run: a context manager that runs the heartbeat.
 
     `lost` becomes true when a heartbeat finds another owner's token or no owner file, `cancelled` when `is_cancelled`
-    was true once.
+    was true once. `token` is in the owner file. `lock`: the descriptor of the run lock, for a process that shall hold
+    it, too.
     """
 
-    def __init__(self, file: Path, label: str, is_cancelled: Callable[[], bool]) -> None:
+    def __init__(self, file: Path, label: str, is_cancelled: Callable[[], bool], lock: int | None = None) -> None:
         self._file, self._label, self._is_cancelled = file, label, is_cancelled
-        self._token = uuid.uuid4().hex
+        self.token, self.lock = uuid.uuid4().hex, lock
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self.lost = self.cancelled = False
 
     def __enter__(self) -> Ownership:
-        owner = {"token": self._token, "node": socket.gethostname(), "pid": os.getpid()}
+        owner = {"token": self.token, "node": socket.gethostname(), "pid": os.getpid()}
         replace_file(self._file, json_text(owner))
         self._heart.start()
         return self
@@ -135,7 +140,7 @@ class Ownership:
             owner = read_json(self._file, records.OWNER)
         except OSError:
             return False  # The disk is unreachable; the write that follows reports it.
-        return owner is not None and owner["token"] != self._token
+        return owner is not None and owner["token"] != self.token
 
     def _is_gone(self) -> bool:
         with contextlib.suppress(OSError):

@@ -5,7 +5,7 @@ What does not fit is an error: the message names the file, the line and what to 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Required
+from typing import Annotated, Any, Literal, Required
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, with_config
 from typing_extensions import TypedDict
@@ -62,6 +62,14 @@ class CallRecord(TypedDict, total=False):
 
 
 @_record
+class SelectRecord(TypedDict, total=False):
+    """The column that ranks the runs of a sweep, in sweep.yaml."""
+
+    column: Required[str]
+    direction: Required[Literal["max", "min"]]
+
+
+@_record
 class Meta(TypedDict, total=False):
     """sweep.yaml."""
 
@@ -74,6 +82,9 @@ class Meta(TypedDict, total=False):
     inputs: Required[str]
     last_key: Required[str]
     axis_names: Required[dict[str, str]]
+    select: Required[SelectRecord]
+    is_grid: Required[bool]
+    project: Word
     tag: str
     cells: Annotated[int, Field(ge=0)] | None
     code: Code
@@ -242,7 +253,7 @@ class StageLine(TypedDict, total=False):
 
 
 def _positioned(row: dict[str, Any]) -> dict[str, Any]:
-    for key in ("step", "epoch", "time"):
+    for key in ("step", "time", *(["epoch"] if "epoch" in row else [])):
         if not isinstance(row.get(key), int if key == "step" else int | float):
             raise ValueError(f"{key}: must be a {'whole number' if key == 'step' else 'number'}")
     if not 0 <= row["step"] <= 10**15:

@@ -122,9 +122,11 @@ class RunDir(RunPaths):
             self.owner.check()
 
     @contextlib.contextmanager
-    def owned(self) -> Iterator[RunDir]:
-        """The run with this process as its owner and a running heartbeat. The caller holds the run lock."""
-        with Ownership(self.owner_file, self.label, self.cancelled) as owner:
+    def owned(self, lock: int | None = None) -> Iterator[RunDir]:
+        """The run with this process as its owner and a running heartbeat. The caller holds the run lock, whose
+        descriptor is `lock`.
+        """
+        with Ownership(self.owner_file, self.label, self.cancelled, lock) as owner:
             yield replace(self, owner=owner)
 
     def cancelled(self) -> bool:
@@ -161,8 +163,9 @@ class RunDir(RunPaths):
         """Append facts about an attempt, by the names of the fields of `Attempt`."""
         append_lines(self.attempts_file, [{"attempt": number, **facts}], check=self.check_owner)
 
-    def lock(self, wait_s: float = 0) -> contextlib.AbstractContextManager[None]:
-        """Hold the run lock. It is released when this process ends, however it ends.
+    def lock(self, wait_s: float = 0) -> contextlib.AbstractContextManager[int | None]:
+        """Hold the run lock, and get its descriptor. It is released when this process ends, however it ends, and every
+        process that has inherited the descriptor.
 
         Raises RunError if another process still holds it after `wait_s` seconds.
         """

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,14 +19,15 @@ from typing import Any
 
 from relay import hints
 from relay.config import yaml_file
-from relay.config.sections import Paths
+from relay.config.sections import Paths, Select
 from relay.errors import DataError, RelayError, RunError
-from relay.files import append_lines, replace_file, sync_directory
+from relay.files import append_lines, remove_tree, replace_file, sync_directory
 from relay.log import warn_once
 from relay.runs.cells import Cell
 from relay.runs.code_snapshot import keep_code
 from relay.runs.numbering import next_number
 from relay.runs.planning_lock import folder_lock, unwritable
+from relay.runs.project_snapshot import ProjectFiles, keep_project
 from relay.runs.provenance import code_version
 from relay.runs.rundir import SweepDir
 from relay.text import counted
@@ -52,6 +52,9 @@ class Request:
     `config`: the configuration that they came from, as plain values, which sweep.yaml keeps. `extra` distinguishes
     requests whose cells are equal. `origin`: the sweep and run that the cells were derived from, and its result.
 
+    `select`: the metric that ranks the runs. `is_grid`: whether the cells are the product of their axes. `project`: the
+    user's files that are frozen with the sweep, of runs that execute them.
+
     `axis_names`: what tables call the key paths of overrides that they do not call by the path itself.
 
     `inputs`: equal for requests on the same data; a later one goes to the same profile by default. `inputs_name`:
@@ -68,6 +71,9 @@ class Request:
     cells: Sequence[Cell]
     paths: Paths
     config: Mapping[str, Any]
+    select: Select
+    is_grid: bool = False
+    project: ProjectFiles | None = None
     extra: str = ""
     origin: Mapping[str, Any] | None = None
     axis_names: Mapping[str, str] = field(default_factory=dict)
@@ -104,7 +110,7 @@ def open_sweep(request: Request, *, fresh: bool = False, code_root: Path | None 
     with folder_lock(request.runs_dir):
         # Drafts of planners that were killed: while this process holds the lock, no other one plans.
         for draft in request.runs_dir.glob(f"{_MAKING}*"):
-            shutil.rmtree(draft, ignore_errors=True)
+            remove_tree(draft)
         existing = None if fresh else find_sweep(request.runs_dir, request.kind, request.key)
         if existing:
             check_same_inputs(existing, request)
@@ -203,7 +209,7 @@ def _make_sweep(request: Request, code_root: Path | None) -> SweepDir:
         sync_directory(runs_dir)
         return SweepDir(path)
     except BaseException as error:
-        shutil.rmtree(building, ignore_errors=True)
+        remove_tree(building)
         if isinstance(error, OSError) and not isinstance(error, RunError):
             raise unwritable(runs_dir, error) from None
         raise
@@ -229,11 +235,14 @@ def _write_sweep(draft: SweepDir, request: Request, code_root: Path | None) -> N
         "cells": len(request.cells),
         "code": code_version(snapshot),
         "snapshot": snapshot.name,
+        **({"project": keep_project(draft.project, request.project).name} if request.project else {}),
         **({"origin": dict(request.origin)} if request.origin else {}),
         "call": hints.to_keep(request.kind),
         "inputs": request.inputs,
         "last_key": re.findall(r"(?m)^(\w+):", request.cells[0].config)[-1],
         "axis_names": dict(request.axis_names),
+        "select": {"column": request.select.column, "direction": request.select.direction},
+        "is_grid": request.is_grid,
         "config": dict(request.config),
     }
     replace_file(draft.meta_file, yaml_file.dump_yaml(meta))

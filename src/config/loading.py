@@ -18,6 +18,7 @@ from relay.config.messages import describe, listed
 from relay.config.overrides import parse_override, set_key
 from relay.config.section import Section
 from relay.errors import ConfigError
+from relay.projects.kind import SECTION
 from relay.runs.rundir import RunDir
 from src.config.schema import CONSTANT_KEYS, Compare, Config, Hparams, Variant
 from src.config.validation import AXES, BASE, disagreements, is_same_experiment, plain
@@ -128,7 +129,13 @@ class Variants:
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read a YAML file and apply `overrides` such as "train.optimizer.lr=3e-4". Raises ConfigError."""
     parsed = dict(map(parse_override, overrides))
-    config = make_config(yaml_file.read_mapping(Path(path)), str(path), parsed)
+    content = yaml_file.read_mapping(Path(path))
+    if SECTION in content:
+        raise ConfigError(
+            f"{path}: has a program, and this command is for experiments on images; programs have train, grid and "
+            "compare"
+        )
+    config = make_config(content, str(path), parsed)
     # Not in make_config: a variant may not fit, or be, the best cell of a grid, and no longer matters then.
     problems = list(_variant_problems(config, overridden=any(not name.startswith("compare.") for name in parsed)))
     if problems:

@@ -72,6 +72,8 @@ class Plan:
             self.cells,
             self._base.paths,
             self._base.to_dict(),
+            self._base.metrics.select,
+            is_grid=kind == "grid",
             extra=extra,
             origin=origin,
             axis_names={path: axis_name(path) for cell in self.cells for path in cell.overrides},

@@ -146,7 +146,7 @@ def test_a_run_that_the_kernel_killed_for_its_memory_is_out_of_memory(
 ) -> None:
     kills = tmp_path / "kills"
     kills.write_text("7")
-    before = f"from hpc.node import fork; fork._memory_kills = lambda: int(open({str(kills)!r}).read())"
+    before = f"from hpc.node import fork; fork.memory_kills = lambda: int(open({str(kills)!r}).read())"
     task = start(endless[:2], before=before)
     pids = [pid_of(run) for run in endless[:2]]
     kills.write_text("8")
@@ -155,21 +155,6 @@ def test_a_run_that_the_kernel_killed_for_its_memory_is_out_of_memory(
     os.kill(pids[1], signal.SIGKILL)
     assert task.ended() == 1
     assert causes(endless[:2]) == [["OUT_OF_MEMORY"], ["KILLED"]]
-
-
-def test_kills_of_a_cgroup_are_read_from_the_innermost_that_counts_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "job/step/task").mkdir(parents=True)
-    (tmp_path / "job/memory.events").write_text("low 0\noom 5\noom_kill 9\n")
-    (tmp_path / "job/step/memory.events").write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
-    own = tmp_path / "own"
-    own.write_text("1:name=x:/elsewhere\n0::/job/step/task\n")
-    monkeypatch.setattr(forks, "_CGROUPS", tmp_path)
-    monkeypatch.setattr(forks, "_OWN_CGROUP", own)
-    assert forks._memory_kills() == 2
-    own.write_text("3:memory:/job\n")
-    assert forks._memory_kills() == 0
 
 
 @pytest.mark.parametrize(("number", "cause"), [(signal.SIGUSR2, "TIMEOUT"), (signal.SIGTERM, "INTERRUPTED")])

@@ -68,7 +68,7 @@ SLOPE = {"lr": Slope(Trend(True, -3, 2), 0.02, (0.01, 0.03), 0.003)}
     ("found", "english", "french"),
     [
         (effects(0.0001), "0.002 and 0.001 cannot be told apart; both are better than 0.0001 (adjusted p < 0.001 on",
-         "0.002 et 0.001 ne se distinguent pas ; les deux sont meilleurs que 0.0001 (p < 0.001 ajusté sur ces images"),
+         "0.002 et 0.001 ne se distinguent pas ; les deux sont meilleurs que 0.0001 (p < 0.001 ajusté sur ces données"),
         (effects(0.02, worse=[{1, 2}, {2}, ()]), "lr: 0.002 is better than 0.001 and 0.0001 (adjusted p = 0.020",
          "lr : 0.002 est meilleur que 0.001 et 0.0001 (p = 0.020 ajusté"),
         (effects(0.02, worse=[{2}, (), ()]), "0.002 is better than 0.0001, and cannot be told from 0.001",
@@ -77,7 +77,7 @@ SLOPE = {"lr": Slope(Trend(True, -3, 2), 0.02, (0.01, 0.03), 0.003)}
          "aucune de ses valeurs ne se distingue"),
         (effects(0.02, pair_p=0.01), "; how much depends on num_modules (", "l'ampleur dépend de num"),
         (effects(0.02, pair_p=0.01, complete=False), "lr: its effect depends on num_modules (", "effet dépend de num"),
-        (effects(0.41), "lr: no difference between its values can be shown (adjusted p = 0.410 on these images,",
+        (effects(0.41), "lr: no difference between its values can be shown (adjusted p = 0.410 on this data,",
          "aucune différence entre ses valeurs n'est visible"),
         (effects(0.41, new_images=True), "shown (adjusted p = 0.410, 61.0 %", "visible (p = 0.410 ajusté, 61.0 %"),
         (effects(0.41, pair_p=0.01), "one that depends on num_modules", "un effet qui dépend de num_modules"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from hpc.submission.forecast import forecast_of, warn_of_memory
 from relay.progress import PlainReporter
+from relay.runs import memory
 from relay.runs.lifecycle import attempt
 from relay.runs.memory import most_memory
 from relay.runs.sweeps import open_sweep
@@ -78,3 +80,18 @@ def test_the_plan_says_what_a_run_takes_and_warns_if_it_does_not_fit(
     assert "slice: 12gb will not be enough: similar runs took 6.8 GB of GPU memory each, and runs_per_slice" in said
     warn_of_memory(fits.model_copy(update={"slice": "1g.6gb"}), forecast)
     assert "slice: 6gb will not be enough" in capsys.readouterr().err
+
+
+def test_kills_of_a_cgroup_are_read_from_the_innermost_that_counts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "job/step/task").mkdir(parents=True)
+    (tmp_path / "job/memory.events").write_text("low 0\noom 5\noom_kill 9\n")
+    (tmp_path / "job/step/memory.events").write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
+    own = tmp_path / "own"
+    own.write_text("1:name=x:/elsewhere\n0::/job/step/task\n")
+    monkeypatch.setattr(memory, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(memory, "_OWN_CGROUP", own)
+    assert memory.memory_kills() == 2
+    own.write_text("3:memory:/job\n")
+    assert memory.memory_kills() == 0

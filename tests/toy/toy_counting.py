@@ -19,7 +19,7 @@ from relay.cli import overrides_of
 from relay.config import yaml_file
 from relay.config.overrides import parse_override, set_key
 from relay.config.paths import paths_of
-from relay.config.sections import Paths
+from relay.config.sections import Paths, Select
 from relay.files import append_lines, replace_file
 from relay.program.state_names import list_states, state_name
 from relay.progress import Reporter, StopCheck
@@ -49,8 +49,8 @@ def request(
         own = {"to": 2 * count if twice else count, **{key: content[key] for key in ("tick_s", "memory_ends_at")}}
         text = yaml_file.dump_yaml({**own, "paths": content["paths"]})
         cells.append(Cell(index, f"to={own['to']}", {"count.to": own["to"]}, text, _digest(own), "counting", own["to"]))
-    shown = {"metrics": {"select": {"name": "count", "direction": "max"}}, "paths": content["paths"]}
-    return Request("count", "count", cells, paths_of(content, config), shown, axis_names={"count.to": "to"})
+    select, paths = Select(name="count", direction="max"), paths_of(content, config)
+    return Request("count", "count", cells, paths, {"paths": content["paths"]}, select, axis_names={"count.to": "to"})
 
 
 def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:

@@ -7,19 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from relay.program.values import TABLE_COLUMNS
 from relay.results.foreign.event_values import value_in
 from relay.results.foreign.runs import ForeignRun
 from relay.results.tables.ranking import words_of
 from relay.runs.axes import SEED_AXIS, axis_key
 from relay.text import shortlist
 
-# Columns of tables with another meaning.
-RESERVED = frozenset(
-    (
-        *("index", "run", "runs", "state", "verdict", "best_step", "steps", "train_s"),
-        *("interruptions", "error", "environment", "attempts", "n", "mean", "sd", "low", "high", "value"),
-    )
-)
 # The last words of names of what differs between runs, and changes nothing.
 _PLACES = frozenset(
     words_of("dir dirs directory folder id uuid timestamp datetime host hostname port logdir outdir pid")
@@ -59,7 +53,7 @@ def axes_of(runs: Sequence[ForeignRun]) -> Axes:
     values, notes = {}, []
     for name, own in kept.items():
         if name not in (*twice, *seeds[1:]):
-            column = SEED_AXIS if name in seeds[:1] else f"{name} (hparam)" if name in RESERVED else name
+            column = SEED_AXIS if name in seeds[:1] else f"{name} (hparam)" if name in TABLE_COLUMNS else name
             values[column] = [None if value is _MISSING else "null" if value is None else value for value in own]
             if column != name:
                 notes.append(f"the hyperparameter {name} is the column {column}")

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relay.results.foreign.axes import RESERVED, axes_of
+from relay.program.values import TABLE_COLUMNS
+from relay.results.foreign.axes import axes_of
 from relay.results.foreign.metric import metric_of
 from relay.results.foreign.runs import ForeignRun, Series, read_runs
 from relay.results.tables.ranking import Direction, Ranking, ranking_of, words_of
@@ -78,7 +79,7 @@ def _columns(
     runs: Mapping[str, ForeignRun], best: Mapping[str, int | None], tag: str, axes: list[str]
 ) -> dict[str, str]:
     """The column of each tag, in order."""
-    taken, columns = {*axes, *RESERVED}, {}
+    taken, columns = {*axes, *TABLE_COLUMNS}, {}
     for each in {each for run in runs.values() for each in run.scalars}:
         logged = [
             _has_step(run.scalars[each][0], best[name], run.scalars[tag][0])

@@ -9,7 +9,6 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from relay.config.sections import select_of
 from relay.errors import RunError
 from relay.results.tables.ranking import Ranking, ranking_of
 from relay.runs.attempt import Attempts, causes_of
@@ -100,9 +99,10 @@ def read_table(sweep: SweepDir) -> Table:
     cells = sweep.cells()
     # A single cell shows all its overrides.
     axes = varying_paths(cells) if len(cells) > 1 else list(cells[0].overrides)
-    select = select_of(sweep.meta()["config"], str(sweep.meta_file))
+    select = sweep.meta()["select"]
+    column = select["column"]
     runs = [_read(sweep.run(cell.name), cell, axes) for cell in cells]
-    columns = dict.fromkeys(name for run in runs for name in run.columns) or {select.column: None}
+    columns = dict.fromkeys(name for run in runs for name in run.columns) or {column: None}
     if any(run.reached for run in runs):
         columns.setdefault("steps")
     rows = [_row(run, columns) for run in runs]
@@ -111,7 +111,7 @@ def read_table(sweep: SweepDir) -> Table:
         rows = [{**row, "error": row.get("error")} for row in rows]
     if marks:
         rows = [{**row, "environment": _shown(marks.get(row["run"]))} for row in rows]
-    ranking = ranking_of(select.column, select.direction, (row.get(select.column) for row in rows))
+    ranking = ranking_of(column, select["direction"], (row.get(column) for row in rows))
     return Table(sweep.name, rows, [sweep.axis_name(path) for path in axes], ranking)
 
 

@@ -207,9 +207,7 @@ def test_the_sentences_name_the_groups_of_levels() -> None:
     assert lines["lr"].startswith(
         "lr: 0.01 is better than 0.001 and 0.0001; how much depends on wd (adjusted p < 0.001 on"
     )
-    assert lines["wd"].startswith(
-        "wd: 1 is better than 0; how much depends on lr (adjusted p < 0.001 on these images, "
-    )
+    assert lines["wd"].startswith("wd: 1 is better than 0; how much depends on lr (adjusted p < 0.001 on this data, ")
     assert lines["bs"].startswith("bs: no difference between its values can be shown (adjusted p = ")
     lowest = said(effects_of_min(table), Ranking("val/accuracy", "min"))
     assert lowest["lr"].startswith("lr: 0.0001 is better than 0.001 and 0.01")
@@ -258,7 +256,7 @@ def test_a_random_search_is_a_regression() -> None:
     assert slope.interval[0] < 0.03 < slope.interval[1]
     line = said(effects)["lr"]
     assert line.startswith("lr: val/accuracy changes by +0.0")
-    assert " per factor of ten (adjusted p < 0.001 on these images, " in line
+    assert " per factor of ten (adjusted p < 0.001 on this data, " in line
     assert said(effects)["wd"].startswith("wd: no difference between its values can be shown")
     peaked = np.array([0.5 - 0.05 * math.log10(point["lr"] / 1e-3) ** 2 for point in points])
     peak = simulated(sweep_of(random, peaked, 0, sd=0.01, points=points)).slopes["lr"].peak

@@ -1,0 +1,93 @@
+"""`python -m relay.program.call ORDER`: calls a program's function, once, in a process of its own.
+
+The supervisor (hpc/node/supervisor.py) starts it. SIGTERM only sets a flag, which the program's loop sees between two
+steps. The run is done if, and only if, the function has returned and that is reported; an exit code proves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from relay.errors import RelayError, TakenOverError
+from relay.program.contract import ORDER, Order, read_order
+from relay.program.current import use
+from relay.program.parameters import Parameters, load_function, project_first
+from relay.program.run import Run, Stopped
+
+# What the process ends with: the function has returned or was stopped; it failed, and the reason is reported.
+_ENDED, _FAILED = 0, 1
+
+
+def call(order: Order) -> int:
+    """Call the function of the order. Returns the exit code."""
+    # First: a signal that comes while the program imports torch must not end it.
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    try:
+        function = load_function(order.function)
+        parameters = Parameters(function)
+        if order.deterministic:
+            compute_deterministically()
+        run = Run(order)
+        use(run)
+        signal.signal(signal.SIGTERM, lambda number, _: run.ask_to_stop())
+        if asked:
+            run.ask_to_stop()
+        os.chdir(order.work)
+        try:
+            returned = parameters.call(function, run, order.params)
+        except Stopped:
+            returned = None
+        run.end(returned)
+        return _ENDED
+    except TakenOverError as error:
+        print(f"relay: {error}", file=sys.stderr)
+        return _FAILED
+    except BaseException as error:
+        # SystemExit as well: a program that exits has not returned.
+        traceback.print_exc()
+        reason = str(error) if isinstance(error, RelayError) else _last_line(error)
+        order.report("failed", reason=reason[:2000], kind=_kind(error))
+        return _FAILED
+
+
+def compute_deterministically() -> None:
+    """Select kernels that give equal results for equal input, if the program uses torch."""
+    if "torch" not in sys.modules:
+        return
+    import torch
+
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    # Only warn: an operation without such a kernel is no reason to end a run; `relay verify` says what it costs.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Set for this process alone by the supervisor: the CPUs of the task.
+    given = int(os.environ.get("RELAY_CPUS") or os.environ.get("SLURM_CPUS_PER_TASK") or 0)
+    if given:
+        torch.set_num_threads(given)
+
+
+def _kind(error: BaseException) -> str:
+    # torch raises OutOfMemoryError if the slice is full, Python MemoryError if the job is.
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return "memory" if memory else "error"
+
+
+def _last_line(error: BaseException) -> str:
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
+def main() -> None:
+    """Call the function of the order that is named on the command line."""
+    order = read_order(Path(sys.argv[1] if len(sys.argv) > 1 else os.environ[ORDER]))
+    project_first(order.folder)
+    sys.argv[:] = [order.function]
+    sys.exit(call(order))
+
+
+if __name__ == "__main__":
+    main()

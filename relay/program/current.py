@@ -1,0 +1,52 @@
+"""The run of this process, for code that is not given it: `relay.current()`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from relay.program.contract import Order
+from relay.program.run import Run
+
+_current: Run | None = None
+
+
+def use(run: Run) -> None:
+    """Make `run` that of this process."""
+    global _current
+    _current = run
+
+
+def current() -> Run:
+    """The run of this process. Outside of Relay, a stand-in that logs and saves into a new folder `relay_alone_…` here,
+    so that the same file also runs alone.
+    """
+    if _current is None:
+        folder = Path(tempfile.mkdtemp(prefix="relay_alone_", dir=Path.cwd()))
+        print(f"relay: this program runs alone; its metrics and states are in {folder}", file=sys.stderr)
+        use(Run(_order_alone(folder)))
+    assert _current is not None
+    return _current
+
+
+def _order_alone(folder: Path) -> Order:
+    here, checkpoints = str(Path.cwd()), folder / "checkpoints"
+    checkpoints.mkdir()
+    return Order(
+        function="",
+        params={},
+        label=folder.name,
+        key="",
+        attempt=1,
+        token="",
+        folder=here,
+        work=here,
+        reports=str(folder / "program.jsonl"),
+        metrics=str(folder / "metrics.jsonl"),
+        checkpoints=str(checkpoints),
+        best=str(checkpoints / "best.ckpt"),
+        owner="",
+        select="",
+        direction="min",
+    )

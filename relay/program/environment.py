@@ -1,0 +1,25 @@
+"""What decides how this process rounds: the versions of what computes, and the device."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+
+
+def environment() -> dict[str, str]:
+    """By name, of what this process has imported: `python`, `numpy`, `torch`, and of torch `device` (cpu or cuda),
+    `cpu_capability` (the widest instructions that it uses), on a GPU `gpu`, `cuda` and `cudnn`.
+    """
+    found = {"python": platform.python_version(), "device": "cpu"}
+    found |= {name: str(sys.modules[name].__version__) for name in ("numpy", "torch") if name in sys.modules}
+    if "torch" in sys.modules:
+        import torch
+
+        found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
+        if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            # The name has the profile of a MIG slice: one with fewer multiprocessors is given other kernels.
+            found |= {"device": "cuda", "gpu": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)}
+            found["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+    variables = ("CUBLAS_WORKSPACE_CONFIG", "OMP_NUM_THREADS", "MKL_CBWR", "NVIDIA_TF32_OVERRIDE")
+    return {**found, **{name: os.environ[name] for name in variables if name in os.environ}}

@@ -1,0 +1,159 @@
+"""The configuration of a program's experiment: relay.yaml."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from relay.config import yaml_file
+from relay.config.messages import describe
+from relay.config.overrides import parse_override, set_key
+from relay.config.section import Section
+from relay.config.sections import Checkpoint, Paths, Select, Tag
+from relay.errors import ConfigError
+
+
+class Project(Section):
+    """The user's folder that is frozen with a sweep, relative to the configuration file.
+
+    `links`: files and folders in it that runs read where they are, such as data. `writes`: folders in it that runs
+    write to; each run has its own, empty at first.
+    """
+
+    path: str = "."
+    links: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+
+
+class Program(Section):
+    """What a run executes: `function`, as `module:name` from the project's folder.
+
+    `python`: what executes it: a path from the project's folder, or a command that ends in a Python; that of Relay by
+    default. `deterministic`: select kernels that give equal results for equal input. `cost_ignores`: the parameters
+    that do not change how long a run takes. `name`: distinguishes experiments whose results go to one folder outside of
+    their projects.
+    """
+
+    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
+    python: str | None = None
+    deterministic: bool = True
+    cost_ignores: tuple[str, ...] = ("lr", "weight_decay", "seed")
+    name: str | None = None
+
+
+class ProgramSelect(Select):
+    """The logged metric that selects the best row of a run and the best cell, and which way is better."""
+
+    name: Annotated[str, Field(min_length=1)]
+
+    @property
+    def column(self) -> str:
+        """The column of the table: the name under which it was logged."""
+        return self.name
+
+
+class Metrics(Section):
+    """What is selected by."""
+
+    select: ProgramSelect
+
+
+class Hparams(Section):
+    """The grid: the name of each parameter with a list of values. The first one varies slowest."""
+
+    # Any other key is a parameter of the program.
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+
+    tag: Tag = "grid"
+
+    @property
+    def axes(self) -> dict[str, tuple[Any, ...]]:
+        """Parameter -> its values, in the order of the file."""
+        return dict(self.model_extra or {})
+
+
+class Compare(Section):
+    """Variants of the base run by name: parameters with other values."""
+
+    variants: dict[Tag, Annotated[dict[str, Any], Field(min_length=1)]] = Field(default_factory=dict)
+    tag: Tag = "compare"
+
+
+class ProgramConfig(Section):
+    """One experiment of a program."""
+
+    project: Project = Project()
+    program: Program
+    params: dict[str, Any] = Field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    metrics: Metrics
+    checkpoint: Checkpoint = Checkpoint()
+    hparams: Hparams = Hparams()
+    compare: Compare = Compare()
+    paths: Paths = Paths()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values (lists, not tuples), as YAML and JSON hold them."""
+        plain: dict[str, Any] = self.model_dump(mode="json")
+        return plain
+
+
+def load_program(file: str, overrides: Iterable[str] = ()) -> ProgramConfig:
+    """Read a configuration and apply `overrides` such as "params.lr=3e-4". Raises ConfigError."""
+    content = yaml_file.read_mapping(Path(file))
+    for path, value in map(parse_override, overrides):
+        set_key(content, path, value)
+    return make_program(content, file)
+
+
+def make_program(content: Mapping[str, Any], source: str) -> ProgramConfig:
+    """Validate plain values. Raises ConfigError, whose message begins with `source` and lists every problem."""
+    given = {name: section for name, section in content.items() if section is not None}
+    # Tuples of the schema are lists in YAML; those among parameters stay lists.
+    values = {name: section if name == "params" else _tuples(section) for name, section in given.items()}
+    try:
+        config = ProgramConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(describe(error, ProgramConfig, source)) from None
+    problems = [
+        f"hparams.{name}: {json.dumps(values)} is no list of values; give a list, or params.{name} for one value"
+        for name, values in config.hparams.axes.items()
+        if not isinstance(values, tuple) or not values
+    ]
+    both = [
+        f"hparams.{name}: is given in params, too; keep one of them"
+        for name in config.hparams.axes
+        if name in config.params
+    ]
+    if problems or both:
+        raise ConfigError("\n".join([f"{source}:", *(f"  {line}" for line in (*problems, *both))]))
+    return config
+
+
+def _tuples(value: Any) -> Any:
+    # Strict pydantic accepts no list for a tuple field, and YAML has no tuples.
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def project_root(config: ProgramConfig, file: str) -> Path:
+    """The absolute folder of the project of the configuration in `file`."""
+    return (Path(file).absolute().parent / config.project.path).absolute()
+
+
+def python_of(config: ProgramConfig, root: Path) -> list[str]:
+    """The command that is Python for the program."""
+    if config.program.python is None:
+        return [sys.executable]
+    words = shlex.split(config.program.python)
+    if not words:
+        raise ConfigError("program.python: is empty; give the path of a Python, or leave it out")
+    # Not resolved: a virtual environment's Python is a link to another one.
+    return [str(root / words[0]) if "/" in words[0] else words[0], *words[1:]]

@@ -1,0 +1,102 @@
+"""Asks the project's own Python what a program's parameters are, and whether those of each cell fit.
+
+In a process of its own, so that planning imports nothing of the project's and no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import relay
+from relay.errors import ConfigError
+
+_TIMEOUT_S = 300
+_LINES_SHOWN = 3
+
+
+def resolved_parameters(
+    python: Sequence[str], root: Path, function: str, cells: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The parameters of each cell with the program's defaults, by the name of the cell.
+
+    `cells`: what is given, by name. Raises ConfigError with the problems of all cells.
+    """
+    answer = _ask(python, root, function, list(cells.values()))
+    if "problem" in answer:
+        raise ConfigError(answer["problem"])
+    problems: dict[str, str] = {}
+    for name, checked in zip(cells, answer["cells"], strict=True):
+        for problem in checked["problems"]:
+            # Thousands of cells may share one: the first of them is named.
+            problems.setdefault(problem, name)
+    if problems:
+        raise ConfigError(
+            "\n".join(f"{problem} ({name})" if len(cells) > 1 else problem for problem, name in problems.items())
+        )
+    return {name: checked["values"] for name, checked in zip(cells, answer["cells"], strict=True)}
+
+
+def _ask(python: Sequence[str], root: Path, function: str, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder, relay_on_path(Path(folder)) as path:
+        answer = Path(folder) / "answer.json"
+        command = [*python, "-m", "relay.program.describe", str(root), function, str(answer)]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=root,
+                env={**program_environment(), "PYTHONPATH": _with_user_path(path)},
+                input=json.dumps(cells),
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_TIMEOUT_S,
+                check=False,
+            )
+        except OSError as error:
+            raise ConfigError(f"program.python: {python[0]} cannot be executed: {error.strerror}") from None
+        except subprocess.TimeoutExpired:
+            module = function.partition(":")[0]
+            raise ConfigError(
+                f"program.function: importing {module} takes more than {_TIMEOUT_S} s; move its work into the function"
+            ) from None
+        with contextlib.suppress(OSError, ValueError):
+            found: dict[str, Any] = json.loads(answer.read_text())
+            return found
+    said = " / ".join(done.stderr.strip().splitlines()[-_LINES_SHOWN:]) or f"it ended with {done.returncode}"
+    raise ConfigError(f"program.function: {function}: {' '.join(python)} did not say its parameters: {said[-1000:]}")
+
+
+@contextlib.contextmanager
+def relay_on_path(folder: Path) -> Iterator[Path]:
+    """A folder below `folder` in which `import relay` finds Relay and nothing else."""
+    yield link_relay(folder / "relay_api")
+
+
+def link_relay(folder: Path) -> Path:
+    """Make `folder` one in which `import relay` finds the Relay of this process, and nothing else. Returns it."""
+    folder.mkdir(exist_ok=True)
+    link, package = folder / "relay", Path(relay.__file__).parent
+    if not (link.is_symlink() and link.readlink() == package):
+        link.unlink(missing_ok=True)
+        link.symlink_to(package)
+    return folder
+
+
+def program_environment() -> dict[str, str]:
+    """The environment of a program: the user's, without what Relay has set for itself."""
+    own = {"PYTHONPATH", "PYTHONSAFEPATH", "PYTHONHOME"}
+    return {name: value for name, value in os.environ.items() if name not in own}
+
+
+def _with_user_path(first: Path) -> str:
+    """PYTHONPATH with `first`, then the user's without Relay's own entries."""
+    root = str(Path(relay.__file__).parent.parent)
+    users = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each and each != root]
+    return os.pathsep.join([str(first), *users])

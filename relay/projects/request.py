@@ -1,0 +1,105 @@
+"""What `train`, `grid` and `compare` request for a program. Nothing here writes a file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from relay.errors import ConfigError
+from relay.program.values import TABLE_COLUMNS
+from relay.projects.cells import Draft, compare_drafts, grid_drafts, make_cells, refuse_equals, single_draft
+from relay.projects.config import ProgramConfig, project_root, python_of
+from relay.projects.parameters import resolved_parameters
+from relay.runs.project_snapshot import read_project
+from relay.runs.sweeps import Request
+
+KIND = "program"
+
+
+def grid_request(config: ProgramConfig, file: str) -> Request:
+    """Every cell of the grid."""
+    return _request(config, file, config.hparams.tag, grid_drafts(config), is_grid=True)
+
+
+def compare_request(config: ProgramConfig, file: str) -> Request:
+    """The base and each variant."""
+    return _request(config, file, config.compare.tag, compare_drafts(config))
+
+
+def train_request(config: ProgramConfig, file: str, params: Mapping[str, Any] | None = None) -> Request:
+    """One run with the configuration's parameters, and `params` in place of some of them."""
+    return _request(config, file, "train", [single_draft(config, "train", params or {})])
+
+
+def _request(config: ProgramConfig, file: str, tag: str, drafts: Sequence[Draft], *, is_grid: bool = False) -> Request:
+    root = project_root(config, file)
+    python, function = python_of(config, root), config.program.function
+    apart = [config.paths.runs, config.paths.artifacts, config.paths.logs]
+    project = read_project(root, config.project.links, config.project.writes, [path.absolute() for path in apart])
+    resolved = resolved_parameters(python, root, function, {draft.name: draft.params for draft in drafts})
+    refuse_equals(drafts, resolved)
+    _require_name(config, root)
+    fixed = {
+        "paths": {name: str(Path(path).absolute()) for name, path in config.paths.model_dump().items()},
+        "program": {**config.program.model_dump(), "python": python, "project": str(root)},
+        "project": {"writes": list(config.project.writes)},
+        "inputs": {name: str((root / name).absolute()) for name in config.inputs},
+        "metrics": config.metrics.model_dump(),
+        "checkpoint": config.checkpoint.model_dump(),
+    }
+    cells = make_cells(config, drafts, fixed)
+    return Request(
+        KIND,
+        tag,
+        cells,
+        config.paths,
+        {name: section for name, section in config.to_dict().items() if name != "inputs"},
+        axis_names={path: _axis_name(path) for cell in cells for path in cell.overrides},
+        inputs=hashlib.sha256(f"{root} {function}".encode()).hexdigest()[:16],
+        inputs_name="its inputs",
+        prepare=lambda _: _digests(config, root, [draft.name for draft in drafts]),
+        select=config.metrics.select,
+        is_grid=is_grid,
+        project=project,
+    )
+
+
+def _axis_name(path: str) -> str:
+    """The name of a parameter; its key path if tables have a column of that name."""
+    name = path.removeprefix("params.")
+    return path if name in TABLE_COLUMNS else name
+
+
+def _require_name(config: ProgramConfig, root: Path) -> None:
+    """Two projects whose results go to one folder may have functions of the same name."""
+    if config.program.name is None and not config.paths.runs.absolute().is_relative_to(root):
+        raise ConfigError(
+            f"program.name: missing; paths.runs_dir ({config.paths.runs_dir}) lies outside of the project {root}, and "
+            "may hold runs of other projects; give a name that no other project there has"
+        )
+
+
+def _digests(config: ProgramConfig, root: Path, names: Sequence[str]) -> dict[str, str]:
+    """The digest of the inputs for each cell, if there are any."""
+    if not config.inputs:
+        return {}
+    digest = inputs_digest({name: root / name for name in config.inputs})
+    return dict.fromkeys(names, digest)
+
+
+def inputs_digest(inputs: Mapping[str, Path]) -> str:
+    """16 hex digits of the content of files, and of all files below folders, by their names. Raises ConfigError."""
+    found = hashlib.sha256()
+    for name, path in sorted(inputs.items()):
+        files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+        for file in files:
+            try:
+                with file.open("rb") as opened:
+                    content = hashlib.file_digest(opened, "sha256").hexdigest()
+            except OSError as error:
+                raise ConfigError(f"inputs: {name}: {file}: cannot be read: {error.strerror}") from None
+            relative = file.relative_to(path) if path.is_dir() else ""
+            found.update(f"{name} {relative} {content}\n".encode())
+    return found.hexdigest()[:16]
