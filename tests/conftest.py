@@ -199,13 +199,15 @@ _TIMING_KEYS = frozenset({"time", "train/images_per_s"})
 
 def final_state(run: RunDir) -> dict[str, Any]:
     """The exact state at the end of a run, and its metric rows and result without times."""
-    import torch
-
+    from relay.program.serialization import from_bytes
     from relay.program.state_names import list_states
 
-    newest = list_states(run.checkpoints)[0]
-    state: dict[str, Any] = torch.load(newest, weights_only=True)
-    del state["train_seconds"], state["metrics_bytes"], state["metrics_digest"]
+    state: dict[str, Any] = from_bytes(list_states(run.checkpoints)[0].read_bytes())
+    for timed_entry in ("train_seconds", "metrics_bytes", "metrics_digest"):
+        state.pop(timed_entry, None)
+    if "torch" in state.get("generators", {}):
+        # A program with torch draws from its generator alone, and seeds no other.
+        state["generators"] = {"torch": state["generators"]["torch"]}
     rows = [{k: v for k, v in row.items() if k not in _TIMING_KEYS} for row in read_lines(run.metrics_file)]
     result = run.result() or {}
     timed = ("train_seconds", "train_s", "images_per_s", "host_mb", "gpu_mb")
@@ -215,7 +217,7 @@ def final_state(run: RunDir) -> dict[str, Any]:
         "state": state,
         "rows": rows,
         "result": measured,
-        "best": torch.load(run.best_file, weights_only=True)["model_state_dict"],
+        "best": from_bytes(run.best_file.read_bytes())["model_state_dict"],
         "predictions": run.predictions_file.read_bytes() if run.predictions_file.exists() else None,
     }
 

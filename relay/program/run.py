@@ -54,7 +54,8 @@ class Run:
         self._kept: Kept | None = None
         self._stop_asked = self._stopped = self._begun = self._told = False
         self._completed = self._total = 0
-        self._epoch = 0.0
+        # Of a program that passes over data: how many steps an epoch has.
+        self._per_epoch: int | None = None
         self._in_step = False
         self._best: float | None = None
         self._row: dict[str, Any] = {}
@@ -101,7 +102,7 @@ class Run:
     @property
     def epoch(self) -> float:
         """The number of completed passes over the data; 0 if the program counts only steps."""
-        return self._epoch
+        return self._completed / self._per_epoch if self._per_epoch else 0.0
 
     @property
     def attempt(self) -> int:
@@ -189,7 +190,8 @@ class Run:
         if self._row and self._row["step"] != at:
             self._end_row()
         if not self._row:
-            self._row = {"step": at, "epoch": self._epoch, "time": round(time.time(), 3)}
+            epoch = {"epoch": at / self._per_epoch} if self._per_epoch else {}
+            self._row = {"step": at, **epoch, "time": round(time.time(), 3)}
         self._row.update(row)
         if best is not None and self._order.select in row:
             self._keep_if_best(row[self._order.select], best, at)

@@ -248,7 +248,11 @@ def draw_best_and_worst(table: Table, curves: Mapping[str, Curve], path: Path) -
             *points[row["run"]], color=_COLOURS[number], linestyle=dash, marker=marker, linewidth=thick, label=label
         )
     whole_ticks(axes)
-    axes.set(xlabel="epochs trained", ylabel=label_of(table.select.column), title=f"{table.name}: best and worst runs")
+    axes.set(
+        xlabel=f"{table.unit}s trained",
+        ylabel=label_of(table.select.column),
+        title=f"{table.name}: best and worst runs",
+    )
     axes.grid()
     figure.legend(loc="outside lower center")
     figure.set_figheight(figure.get_figheight() + 0.2 * (len(best) + len(worst) + bool(others)))
@@ -271,7 +275,7 @@ def draw_rank_correlation(table: Table, curves: Mapping[str, Curve], path: Path)
     above.plot(early.epochs, early.correlations, color=PALETTE[0], marker="o", linestyle="-")
     above.set(ylabel="rank correlation\nwith the final ranking", ylim=(min(0.0, *early.correlations) - 0.05, 1.05))
     below.plot(early.epochs, early.best_ranks, color=ACCENT, marker="D", linestyle="-")
-    below.set(xlabel="epochs trained", ylabel=f"rank of the best\nof {early.cells} cells")
+    below.set(xlabel=f"{table.unit}s trained", ylabel=f"rank of the best\nof {early.cells} cells")
     below.set_ylim(max(early.best_ranks) + 0.5, 0.5)
     for axes in panels:
         axes.grid()

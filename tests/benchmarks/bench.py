@@ -28,7 +28,7 @@ from src.models.registry import build_model
 from src.training.device import choose_device
 from src.training.learner import Learner
 from src.training.metrics import evaluate_split, evaluation_batch
-from tests.benchmarks import starting
+from tests.benchmarks import programs, starting
 from tests.benchmarks.table import Row, as_markdown, machine, write_into
 from tests.benchmarks.training_speed import (
     PlainImages,
@@ -153,6 +153,10 @@ class Bench:
         """How runs start, and two of them at once."""
         yield from starting.start_rows(self.pairs)
 
+    def program(self) -> Iterator[Row]:
+        """What Relay adds to a user's own function."""
+        yield from programs.program_rows(self.pairs)
+
     def foreign(self) -> Iterator[Row]:
         """Scalars of TensorBoard logs."""
         yield from starting.foreign_rows(self.pairs)
@@ -172,7 +176,7 @@ def plain_evaluation(network: nn.Module, images: PlainImages, device: torch.devi
     return len(images)
 
 
-NAMES = ("step", "whole", "input", "fed", "evaluation", "memory", "checkpoint", "start", "foreign", "scale")
+NAMES = ("step", "whole", "input", "fed", "evaluation", "memory", "checkpoint", "start", "program", "foreign", "scale")
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ class Early:
     epochs: Sequence[float]
     correlations: Sequence[float]
     best_ranks: Sequence[int]
+    unit: str = "epoch"
 
     @property
     def at(self) -> int:
@@ -41,7 +42,7 @@ class Early:
         rank = self.best_ranks[at]
         where = "already leads" if rank == 1 else f"is then among the first {rank} of {self.cells}"
         return (
-            f"After epoch {self.epochs[at]:g} of {self.epochs[-1]:g} the ranking correlates {only}"
+            f"After {self.unit} {self.epochs[at]:g} of {self.epochs[-1]:g} the ranking correlates {only}"
             f"{self.correlations[at]:.2f} with the final one; the best cell {where}."
         )
 
@@ -74,6 +75,7 @@ def how_early(table: Table, curves: Mapping[str, Curve]) -> Early | None:
         [_correlation(ranks[:, n], stats.rankdata(final)) for n in known_epochs],
         # The rows are ranked: the first is the best. Ties count against it.
         [int(np.sum(so_far[:, n] >= so_far[0, n])) for n in known_epochs],
+        table.unit,
     )
 
 

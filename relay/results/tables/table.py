@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import statistics
@@ -29,13 +30,15 @@ class Table:
     """The results of a sweep, or of another program's logs: one row for every run, in order, finished or not.
 
     `axes`: the columns of the hyperparameters that differ between the rows. `select`: the metric by which rows are
-    ranked. A row has `index`, `run` and `state`, the axes, the metrics, and what else is known about the run.
+    ranked. `unit`: what the curves of the runs count, `epoch` or `step`. A row has `index`, `run` and `state`, the
+    axes, the metrics, and what else is known about the run.
     """
 
     name: str
     rows: Sequence[Row]
     axes: Sequence[str]
     select: Ranking
+    unit: str = "epoch"
 
     def best(self) -> Row | None:
         """The first of `ranked`; None if it is not comparable."""
@@ -112,7 +115,16 @@ def read_table(sweep: SweepDir) -> Table:
     if marks:
         rows = [{**row, "environment": _shown(marks.get(row["run"]))} for row in rows]
     ranking = ranking_of(column, select["direction"], (row.get(column) for row in rows))
-    return Table(sweep.name, rows, [sweep.axis_name(path) for path in axes], ranking)
+    return Table(sweep.name, rows, [sweep.axis_name(path) for path in axes], ranking, _unit_of(sweep.runs()))
+
+
+def _unit_of(runs: Iterable[RunDir]) -> str:
+    """What the first run that has logged something counts."""
+    for run in runs:
+        with contextlib.suppress(RunError):
+            if row := run.last_metrics():
+                return "epoch" if "epoch" in row else "step"
+    return "epoch"
 
 
 @dataclass(frozen=True)
@@ -160,8 +172,8 @@ def _shown(mark: EnvironmentMark | None) -> str | None:
 
 
 def curve_of(run: RunDir, name: str) -> tuple[list[float], list[float]]:
-    """The epochs and values of the metric `name` in a run's log."""
-    points = [(row["epoch"], row[name]) for row in run.metrics() if row.get(name) is not None]
+    """The epochs, or the steps of a run that counts no epochs, and the values of the metric `name` in a run's log."""
+    points = [(row.get("epoch", row["step"]), row[name]) for row in run.metrics() if row.get(name) is not None]
     return [x for x, _ in points], [y for _, y in points]
 
 

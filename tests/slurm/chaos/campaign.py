@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
+import os
 import random
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -33,7 +36,10 @@ DECK = tuple(name for name in KINDS if name != ADMIN_CANCEL)
 
 @dataclass(frozen=True)
 class Plan:
-    """The options of a campaign. `pace_s`: the mean time between two faults. `kinds`: the faults of its deck."""
+    """The options of a campaign. `pace_s`: the mean time between two faults. `kinds`: the faults of its deck.
+
+    The rounds are trainings on images and a user's function by turns; the latter comes first with `program_first`.
+    """
 
     seed: int
     minutes: float
@@ -41,6 +47,7 @@ class Plan:
     epochs: int = 120
     pace_s: float = 10.0
     kinds: tuple[str, ...] = DECK
+    program_first: bool = False
 
 
 @dataclass
@@ -106,18 +113,29 @@ class Campaign:
 
     @contextmanager
     def _reference(self) -> Iterator[subprocess.Popen[str]]:
-        """The same grid in the foreground, never disturbed, in another runs directory."""
+        """The same grids in the foreground, never disturbed, in another runs directory."""
         env = {**self.cluster.env, "SLURM_CPUS_PER_TASK": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        config = ["--config", str(self.site.experiment)]
-        command = [sys.executable, "-m", "src.grid_search", *config]
+        commands = []
         # With images of its own: a fault changes those of the campaign.
-        command += ["--set", f"paths.runs_dir={self.folder / 'reference'}"]
-        command += ["--set", f"dataset.root={self.folder / 'reference-data'}"]
+        for experiment, more in zip(
+            self.site.experiments, ([f"dataset.root={self.folder / 'images'}"], []), strict=True
+        ):
+            command = [sys.executable, "-m", "src.grid_search", "--config", str(experiment)]
+            for value in (f"paths.runs_dir={self.folder / 'reference'}", *more):
+                command += ["--set", value]
+            commands.append(shlex.join(command))
         with subprocess.Popen(
-            command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ["bash", "-c", " && ".join(commands)],
+            cwd=ROOT,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            process_group=0,
         ) as process:
             yield process
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
     def _run_until(self, end: float, *, with_faults: bool) -> None:
         while time.monotonic() < end:
@@ -189,7 +207,8 @@ class Campaign:
         """Launch the grid as a user does, or launch what is missing of it."""
         if "--fresh" in words:
             self.rounds += 1
-            self.note(f"round {self.rounds}")
+            self.site.of_program = (self.rounds + self.plan.program_first) % 2 == 0
+            self.note(f"round {self.rounds}, {'a program' if self.site.of_program else 'images'}")
         command = words if words and words[0] == "retry" else ("grid", *words)
         log = self.folder / f"launch-{next(self._numbers):04d}.log"
         process = self.site.launch(log, *command)
@@ -220,7 +239,8 @@ class Campaign:
                 self.problems.append(f"{launcher.log.name}: {problem}")
                 self.note(f"PROBLEM {problem}")
             if launcher.fresh and len(self.site.sweeps()) < self.rounds:
-                self.rounds -= 1  # refused before the sweep existed; launched again later
+                # Refused before the sweep existed; launched again later.
+                self.rounds -= 1
 
     def _find_problem(self, launcher: Launcher, text: str) -> str:
         code = launcher.process.returncode

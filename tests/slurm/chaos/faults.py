@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from hpc.one_machine.processes import start_ticks
+from hpc.one_machine.processes import descendants, start_ticks
 from hpc.submission.submissions import submissions
 from relay.program.state_names import list_states
 from tests.slurm.chaos.site import TIME_MIN, Row, Site, Worker, kill, send
@@ -208,6 +208,16 @@ def process_killed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injec
         return None
     kill([worker.pid])
     return Injection(f"pid {worker.pid} of {worker.run.name}", frozenset({worker.run.name}), lasts_s=2)
+
+
+def program_killed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
+    """kill -9 of the process of a user's program, whose supervisor lives on."""
+    worker = _choose(site, rng, rows)
+    children = descendants([worker.pid]) if worker and site.of_program else []
+    if worker is None or not children:
+        return None
+    kill(children)
+    return Injection(f"{len(children)} processes of {worker.run.name}", frozenset({worker.run.name}), lasts_s=3)
 
 
 def step_daemon_killed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
@@ -451,6 +461,7 @@ KINDS: Mapping[str, Kind] = {
     FREEZE: Kind(node_frozen, _causes("NODE_FAIL"), unclear_causes=_causes("KILLED"), takes_task=True),
     "power cut": Kind(power_cut, _causes("NODE_FAIL")),
     "kill -9 process": Kind(process_killed, _causes("KILLED")),
+    "kill -9 program": Kind(program_killed, _causes("KILLED")),
     # The orphan belongs to a job that SLURM misses, or that the administrator cancels.
     "kill -9 slurmstepd": Kind(step_daemon_killed, _causes("NODE_FAIL CANCELLED KILLED")),
     "scancel --signal=TERM": Kind(partial(signalled, "TERM"), _causes("SIGNALLED")),

@@ -51,13 +51,14 @@ class Worker:
 
 @dataclass
 class Site:
-    """The cluster, the experiment in its folder, and what the campaign has broken at the moment."""
+    """The cluster, the experiments in its folder, and what the campaign has broken at the moment."""
 
     cluster: Cluster
     folder: Path
     away: set[str] = field(default_factory=set)
     has_disk: bool = False
     disk_full: bool = False
+    of_program: bool = False
     burners: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -79,8 +80,14 @@ class Site:
         return self.disk / "filler"
 
     @property
+    def experiments(self) -> tuple[Path, Path]:
+        """A grid of trainings on images, and one of a user's function."""
+        return self.folder / "chaos.yaml", self.folder / "program" / "relay.yaml"
+
+    @property
     def experiment(self) -> Path:
-        return self.folder / "chaos.yaml"
+        """That of the current round."""
+        return self.experiments[self.of_program]
 
     @property
     def profile(self) -> Path:
@@ -91,7 +98,14 @@ class Site:
         self.disk.mkdir(parents=True)
         mounting = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "relay-chaos", str(self.disk)]
         self.has_disk = shutil.which("mount") is not None and quiet(mounting) == 0
-        self.experiment.write_text(yaml_file.dump_yaml(self._content(cells, epochs)))
+        images, program = self.experiments
+        images.write_text(yaml_file.dump_yaml(self._content(cells, epochs)))
+        shutil.copytree(ROOT / "examples" / "own_function", program.parent)
+        content = yaml_file.read_mapping(program)
+        params = {"width": 16, "steps": 40 * epochs}
+        hparams = {"seed": list(range(cells)), "tag": "chaos_program"}
+        own = {key: self._content(cells, epochs)[key] for key in ("checkpoint", "paths")}
+        program.write_text(yaml_file.dump_yaml({**content, "params": params, "hparams": hparams, **own}))
         self.profile.write_text(yaml_file.dump_yaml({**PROFILE, "signal_lead_s": 90, "max_parallel": 2}))
 
     def _content(self, cells: int, epochs: int) -> dict[str, Any]:

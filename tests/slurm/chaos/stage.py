@@ -9,18 +9,18 @@ from pathlib import Path
 from hpc.submission.execute import execute
 from hpc.submission.profile import load_profile
 from hpc.submission.site import ask_site
+from relay.config.paths import load_paths
 from relay.errors import RelayError
 from relay.runs.rundir import SweepDir
-from src.config.loading import load_config
 
 
 def main(experiment: str, profile_file: str, sweep: str) -> None:
     """Submit missing runs until the process is killed. It may be refused while the controller or the disk is away."""
     name, profile = load_profile(profile_file)
-    config = load_config(experiment)
+    paths = load_paths(experiment)
     while True:
         try:
-            execute(SweepDir(Path(sweep)), profile, ask_site(name, profile), config, by_user=False)
+            execute(SweepDir(Path(sweep)), profile, ask_site(name, profile), paths, by_user=False)
         except (RelayError, OSError) as error:
             print(error, file=sys.stderr)
         time.sleep(1)

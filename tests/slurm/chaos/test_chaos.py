@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ QUICK = (
     "preemption",
     "requeued",
     "kill -9 process",
+    "kill -9 program",
     "scancel --signal=TERM",
     "full disk",
     "damaged checkpoint",
@@ -25,6 +27,7 @@ QUICK = (
     "kill -9 launcher",
 )
 SHORT = Plan(seed=20, minutes=0.6, cells=3, epochs=45, pace_s=4, kinds=QUICK)
+PROGRAM = replace(SHORT, seed=21, program_first=True)
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +37,15 @@ def own_cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-def test_every_cell_comes_to_its_end_right_whatever_is_done_to_it(own_cluster: Cluster, tmp_path: Path) -> None:
-    campaign = Campaign(SHORT, own_cluster, tmp_path / "chaos")
+@pytest.mark.parametrize("plan", [SHORT, PROGRAM], ids=["images", "program"])
+def test_every_cell_comes_to_its_end_right_whatever_is_done_to_it(
+    own_cluster: Cluster, tmp_path: Path, plan: Plan
+) -> None:
+    campaign = Campaign(plan, own_cluster, tmp_path / "chaos")
     problems = campaign.run()
     print(campaign.table)
     assert campaign.injections
-    assert not problems, f"seed {SHORT.seed}, again with {command_of(SHORT)}\n" + "\n".join(problems)
+    assert not problems, f"seed {plan.seed}, again with {command_of(plan)}\n" + "\n".join(problems)
 
 
 def test_a_daemon_is_stopped_and_started_again(own_cluster: Cluster) -> None:
