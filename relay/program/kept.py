@@ -58,7 +58,7 @@ def _problem_of(value: Any) -> str:
         return ""
     kind = type(value).__name__
     if kind == "DataLoader":
-        return "DataLoader has no state_dict; draw the order from run.step, or use StatefulDataLoader of torchdata"
+        return "DataLoader has no state_dict; use run.batches(dataset, …), or StatefulDataLoader of torchdata"
     return (
         f"{kind} has no state_dict and load_state_dict; give those that have one, dicts of plain values, or generators"
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _Place = tuple[int, int]
 
 
-class Order:
+class BatchOrder:
     """Which samples each batch has. `size`: samples per batch; `samples`: those of the data set."""
 
     def __init__(self, samples: int, size: int, *, epochs: int, seed: int, shuffle: bool, drop_last: bool) -> None:
@@ -88,7 +88,7 @@ class Samples:
 
 
 def loader_from(
-    dataset: Any, order: Order, first: int, *, seed: int, workers: int, collate: Callable[[Any], Any] | None
+    dataset: Any, order: BatchOrder, first: int, *, seed: int, workers: int, collate: Callable[[Any], Any] | None
 ) -> torch.utils.data.DataLoader[Any]:
     """A loader of the batches from step `first` on."""
     import torch
@@ -108,7 +108,7 @@ def loader_from(
 class _Places:
     """The batches of an order from a step on."""
 
-    def __init__(self, order: Order, first: int) -> None:
+    def __init__(self, order: BatchOrder, first: int) -> None:
         self._order, self._first = order, first
 
     def __iter__(self) -> Iterator[list[_Place]]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from relay.errors import CheckpointError, RelayError
@@ -18,6 +19,7 @@ from relay.program.contract import Order
 from relay.program.environment import environment
 from relay.program.generators import global_states, set_global_states
 from relay.program.kept import Kept, forgotten
+from relay.program.order import BatchOrder, loader_from
 from relay.program.rows import Rows, Seen
 from relay.program.serialization import to_bytes
 from relay.program.states import load_newest, save_state
@@ -141,16 +143,50 @@ class Run:
         """
         if isinstance(total, bool) or not isinstance(total, int) or total < 0:
             raise RelayError(f"run.steps({total!r}): give a whole number of steps, 0 or more")
-        names = forgotten(sys._getframe(1), self._kept.objects if self._kept else {})
+        self._name_forgotten(sys._getframe(1))
+        return self._steps(total)
+
+    def batches(
+        self,
+        dataset: Any,
+        size: int,
+        *,
+        epochs: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        workers: int = 0,
+        collate: Callable[[Any], Any] | None = None,
+    ) -> Iterator[Any]:
+        """`steps` over the batches of a data set that has a length and an index, as torch's DataLoader collates them.
+
+        The order of an epoch is drawn from (`seed`, epoch), and each sample is made under generators seeded by (`seed`,
+        epoch, index): a step is reached without replay, and the number of `workers` changes nothing. Raises RelayError
+        if the data set makes no batch of `size`.
+        """
+        order = BatchOrder(len(dataset), size, epochs=epochs, seed=seed, shuffle=shuffle, drop_last=drop_last)
+        self._name_forgotten(sys._getframe(1))
+        self._per_epoch = order.per_epoch
+        loader = loader_from(dataset, order, self._completed, seed=seed, workers=workers, collate=collate)
+        return self._batches(loader, order.total)
+
+    def _batches(self, loader: Iterable[Any], total: int) -> Iterator[Any]:
+        batches: Iterator[Any] | None = None
+        for _ in self._steps(total):
+            # Only now: making the first ones starts the workers, and the generators are restored.
+            batches = batches or iter(loader)
+            yield next(batches)
+
+    def _name_forgotten(self, frame: FrameType) -> None:
+        names = forgotten(frame, self._kept.objects if self._kept else {})
         if names:
             self._warn(
                 f"{', '.join(names)}: has a state that is not kept, so a resumed run would differ; add it: "
                 f"run.keep({', '.join(f'{name}={name}' for name in names)}, …)"
             )
-        self._total = total
-        return self._steps(total)
 
     def _steps(self, total: int) -> Iterator[int]:
+        self._total = total
         self._begin()
         if self._stopped:
             # The program has caught the first one, and goes on.
