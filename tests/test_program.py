@@ -172,6 +172,14 @@ def test_a_changed_project_is_said_and_new_code_continues(tmp_path: Path) -> Non
         ({}, ["train", "--max-epochs", "3"], "--max-epochs: only for experiments on images"),
         (GRID, ["grid", "--refined"], "--refined: only for experiments on images"),
         (GRID, ["train", "--best"], "--best: there is no grid of this program over these axes yet; run it first: "),
+        ({"program": {"function": "walk:train", "python": "bash -c '"}}, ["train"], "No closing quotation; quote it"),
+        ({"hparams": {"a-b": [1, 2]}}, ["grid"], "'a-b': is no name of a parameter that can be varied"),
+        (
+            {"params": {"size": 1.0}, "compare": {"variants": {"base": {"size": 2.0}}}},
+            ["compare"],
+            "compare.variants.base",
+        ),
+        ({"project": {"writes": ["../x"]}}, ["train"], "project.writes: ../x: give a path below the project"),
         ({}, ["lr-sweep"], "has a program, and this command is for experiments on images"),
         ({}, ["evaluate"], "has a program, and this command is for experiments on images"),
         ({}, ["pipeline"], "has a program, and this command is for experiments on images"),
@@ -213,6 +221,18 @@ def test_parameters_may_have_the_names_of_columns(tmp_path: Path) -> None:
     assert rows[0]["run"] == "k=000_run=1_steps=3_seed=0"
     assert [rows[0][name] for name in ("params.run", "params.steps", "seed", "val/x2")] == ["1", "3", "0", "3"]
     assert len(rows) == 8
+
+
+def test_a_metric_with_the_name_of_an_axis_is_another_column(tmp_path: Path) -> None:
+    code = "def train(run, lr: float):\n    run.log({'val/x2': lr, 'lr': 4.0 - lr}, step=1)\n"
+    file = write_project(tmp_path, code, hparams={"lr": [1.0, 3.0]})
+    done = launch(file, "grid")
+    assert done.returncode == 0, done.stderr
+    assert "best: k=000_lr=1.0" in done.stdout
+    rows = list(csv.DictReader(newest(file).table_file("csv").read_text().splitlines()))
+    assert [(row["lr"], row["lr (logged)"]) for row in rows] == [("1.0", "3.0"), ("3.0", "1.0")]
+    other = launch(file, "grid", "--set", "metrics.select.direction=max")
+    assert "was planned with metrics.select val/x2 (min), and keeps it; to start over" in other.stderr
 
 
 def test_ten_thousand_parameters(tmp_path: Path) -> None:

@@ -76,10 +76,17 @@ class Child:
         """Whether the process itself has not ended."""
         return self._process.poll() is None
 
-    def send(self, number: int) -> None:
-        """Send a signal to the process alone: a loader's worker would die of it, and its program with it."""
+    def send(self, number: int, pid: int | None = None) -> None:
+        """Send a signal to the process alone: a loader's worker would die of it, and its program with it.
+
+        To the process `pid`, if it is one that the process has started: a shell before the program would end, and leave
+        it running.
+        """
         with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
+            if pid in _descendants():
+                os.kill(int(pid or 0), number)
+            else:
+                self._process.send_signal(number)
 
     def kill(self) -> None:
         """Kill the process and all that it has started."""

@@ -134,6 +134,8 @@ class _Watch:
         self._first_step = self._total = 0
         self._environments: list[dict[str, str]] = []
         self._looked_at = 0.0
+        # The process that calls the function; what stands before its Python may be another one.
+        self._pid: int | None = None
         # The last report: `returned`, `stopped` or `failed`.
         self._end: Mapping[str, Any] | None = None
 
@@ -168,7 +170,12 @@ class _Watch:
 
     def _note(self, report: Mapping[str, Any]) -> None:
         event = report["event"]
-        if event == "began":
+        if event == "started":
+            self._pid = report["pid"]
+        elif report["pid"] != self._pid:
+            # Of a fork of the program, which is not the program.
+            return
+        elif event == "began":
             self._first_step, self._total = report["step"], report["total"]
             self._environments = [{**each, "cpu": cpu_model()} for each in report["environments"]]
             note_steps(self._run, self._first_step, self._total, self._environments)
@@ -191,7 +198,8 @@ class _Watch:
         elif self._asked_at is None:
             if self._should_stop():
                 self._asked_at = now
-                child.send(signal.SIGTERM)
+                self._look(child)
+                child.send(signal.SIGTERM, self._pid)
         elif not self._killed and self._ended_at is None and self._seconds_left() <= 0:
             self._killed = True
             log.warning(

@@ -8,7 +8,7 @@ from hpc.submission.forecast import forecast_of, refuse_above, unfinished_cells,
 from hpc.submission.here import execute_here
 from hpc.submission.outcome import refuse_unfinished, show_outcome
 from hpc.submission.placement import Placement, place, remember_profile
-from hpc.submission.prepare import choose_code, prepare_sweep
+from hpc.submission.prepare import choose_code, prepare_sweep, say_other_metric
 from hpc.submission.site import ask_site, check_job_folder
 from hpc.submission.trust import check_sweep
 from hpc.works import work_of
@@ -59,6 +59,7 @@ def launch(
     site = None if here or profile.executor == "local" else ask_site(placement.name, profile)
     sweep, new = prepare_sweep(work, request, fresh=fresh)
     if not new:
+        say_other_metric(sweep, request)
         choose_code(sweep, work.deciding, request.project, new_code=new_code)
     undone = [run.name for run in sweep.runs() if not run.is_done()]
     if undone:

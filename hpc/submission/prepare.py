@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from relay import hints
+from relay.log import log
 from relay.runs.code_snapshot import code_change, code_digest, new_code_hint, sweep_code, use_new_code
 from relay.runs.project_snapshot import ProjectFiles, keep_project, project_change
 from relay.runs.reuse import reuse_finished
@@ -36,6 +37,16 @@ def prepare_sweep(work: Work, request: Request, *, fresh: bool) -> tuple[SweepDi
         reuse_finished(sweep)
     request.opened(sweep)
     return sweep, new
+
+
+def say_other_metric(sweep: SweepDir, request: Request) -> None:
+    """Warn if the sweep is ranked by another metric than the request asks for: its runs have kept their best by it."""
+    planned, now = sweep.meta()["select"], request.select
+    if (planned["column"], planned["direction"]) != (now.column, now.direction):
+        log.warning(
+            f"{sweep.name} was planned with metrics.select {planned['column']} ({planned['direction']}), and keeps it; "
+            f"to start over with {now.column} ({now.direction}): {hints.again('--fresh')}"
+        )
 
 
 def choose_code(

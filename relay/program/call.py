@@ -15,6 +15,7 @@ from pathlib import Path
 from relay.errors import RelayError, TakenOverError
 from relay.program.contract import ORDER, Order, read_order
 from relay.program.current import use
+from relay.program.environment import compute_deterministically
 from relay.program.parameters import Parameters, load_function, project_first
 from relay.program.run import Run, Stopped
 
@@ -27,21 +28,27 @@ def call(order: Order) -> int:
     # First: a signal that comes while the program imports torch must not end it.
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    end_forks_at_signals()
+    own = os.getpid()
     try:
-        function = load_function(order.function)
-        parameters = Parameters(function)
-        if order.deterministic:
-            compute_deterministically()
+        order.report("started")
         run = Run(order)
+        # Before the module is imported, which may ask for the current run.
         use(run)
         signal.signal(signal.SIGTERM, lambda number, _: run.ask_to_stop())
         if asked:
             run.ask_to_stop()
+        function = load_function(order.function)
+        parameters = Parameters(function)
+        if order.deterministic:
+            compute_deterministically()
         os.chdir(order.work)
         try:
             returned = parameters.call(function, run, order.params)
         except Stopped:
             returned = None
+        if os.getpid() != own:
+            return _ENDED
         run.end(returned)
         return _ENDED
     except TakenOverError as error:
@@ -50,25 +57,26 @@ def call(order: Order) -> int:
     except BaseException as error:
         # SystemExit as well: a program that exits has not returned.
         traceback.print_exc()
+        if os.getpid() != own:
+            return _FAILED
         reason = str(error) if isinstance(error, RelayError) else _last_line(error)
         order.report("failed", reason=reason[:2000], kind=_kind(error))
         return _FAILED
 
 
-def compute_deterministically() -> None:
-    """Select kernels that give equal results for equal input, if the program uses torch."""
-    if "torch" not in sys.modules:
-        return
-    import torch
+def end_forks_at_signals() -> None:
+    """Let what this process forks end at SIGTERM, which `terminate` of multiprocessing sends, as without a handler."""
 
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-    # Only warn: an operation without such a kernel is no reason to end a run; `relay verify` says what it costs.
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Set for this process alone by the supervisor: the CPUs of the task.
-    given = int(os.environ.get("RELAY_CPUS") or os.environ.get("SLURM_CPUS_PER_TASK") or 0)
-    if given:
-        torch.set_num_threads(given)
+    def be_ended() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+    os.register_at_fork(
+        # A signal that comes before the new process has its own handling waits for that.
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM}),
+        after_in_child=be_ended,
+    )
 
 
 def _kind(error: BaseException) -> str:

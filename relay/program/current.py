@@ -6,10 +6,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from relay.errors import RelayError
 from relay.program.contract import Order
 from relay.program.run import Run
 
 _current: Run | None = None
+_is_planned = False
 
 
 def use(run: Run) -> None:
@@ -18,10 +20,18 @@ def use(run: Run) -> None:
     _current = run
 
 
+def plan_only() -> None:
+    """Let `current` fail: this process plans runs, and executes none."""
+    global _is_planned
+    _is_planned = True
+
+
 def current() -> Run:
     """The run of this process. Outside of Relay, a stand-in that logs and saves into a new folder `relay_alone_…` here,
     so that the same file also runs alone.
     """
+    if _is_planned:
+        raise RelayError("relay.current(): call it in the function: the module is imported where runs are planned, too")
     if _current is None:
         folder = Path(tempfile.mkdtemp(prefix="relay_alone_", dir=Path.cwd()))
         print(f"relay: this program runs alone; its metrics and states are in {folder}", file=sys.stderr)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.errors import ConfigError
+from relay.program.current import plan_only
 from relay.program.parameters import Parameters, load_function, project_first
 
 
@@ -42,6 +43,7 @@ def main() -> None:
     folder, function, answer = sys.argv[1:]
     cells = json.load(sys.stdin)
     project_first(folder)
+    plan_only()
     text = json.dumps(describe(function, cells))
     Path(answer).write_text(text)
     # A thread of the project's must not keep this process.

@@ -1,4 +1,4 @@
-"""What decides how this process rounds: the versions of what computes, and the device."""
+"""What decides how this process rounds: the versions of what computes, the device, and the chosen kernels."""
 
 from __future__ import annotations
 
@@ -23,3 +23,19 @@ def environment() -> dict[str, str]:
             found["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
     variables = ("CUBLAS_WORKSPACE_CONFIG", "OMP_NUM_THREADS", "MKL_CBWR", "NVIDIA_TF32_OVERRIDE")
     return {**found, **{name: os.environ[name] for name in variables if name in os.environ}}
+
+
+def compute_deterministically() -> None:
+    """Select kernels that give equal results for equal input, if the program uses torch."""
+    if "torch" not in sys.modules:
+        return
+    import torch
+
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    # Only warn: an operation without such a kernel is no reason to end a run; `relay verify` says what it costs.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Set for this process alone by the supervisor: the CPUs of the task.
+    given = int(os.environ.get("RELAY_CPUS") or os.environ.get("SLURM_CPUS_PER_TASK") or 0)
+    if given:
+        torch.set_num_threads(given)

@@ -45,12 +45,7 @@ class Kept:
             try:
                 from_bytes(to_bytes({"state": _state_of(value)}))
             except CheckpointError as error:
-                found = next(_other_values(_state_of(value)), "")
-                reason = f"holds {found}, which" if found else f"its state {error}; it"
-                raise CheckpointError(
-                    f"run.keep({name}=…): {reason} cannot be read back without running code; keep numbers, strings, "
-                    "lists, dicts and tensors (float(x) of a number of numpy)"
-                ) from None
+                raise _unreadable(name, f"its state {error}; it") from None
 
 
 def _problem_of(value: Any) -> str:
@@ -93,14 +88,52 @@ def _restore(value: Any, state: Any) -> None:
     if _has_state(value):
         value.load_state_dict(state)
     elif isinstance(value, dict):
-        value.clear()
-        value.update(copy.deepcopy(state))
+        _restored(value, state)
     elif hasattr(value, "bit_generator"):
         value.bit_generator.state = state
     elif hasattr(value, "setstate"):
         value.setstate(state)
     else:
         value.set_state(tuple(state) if isinstance(state, list) else state)
+
+
+def _restored(value: Any, state: Any) -> Any:
+    """`value` with the content of `state`; a copy of `state` where it cannot be changed.
+
+    In place, because the program may have other names for the lists, dicts and tensors in it. Tensors stay on their
+    device.
+    """
+    if isinstance(value, dict) and isinstance(state, dict):
+        content = {name: _restored(value.get(name), part) for name, part in state.items()}
+        value.clear()
+        value.update(content)
+        return value
+    if isinstance(value, list) and isinstance(state, list):
+        known = [*value, *[None] * len(state)]
+        value[:] = [_restored(each, part) for each, part in zip(known, state, strict=False)]
+        return value
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor) and isinstance(state, torch.Tensor):
+        if value.shape == state.shape and value.dtype == state.dtype:
+            with torch.no_grad():
+                return value.copy_(state)
+        return state.to(value.device)
+    return copy.deepcopy(state)
+
+
+def check_plain(states: Mapping[str, Any]) -> None:
+    """Raise CheckpointError with the name of an object whose state holds more than plain values and tensors."""
+    for name, state in states.items():
+        found = next(_other_values(state), "")
+        if found:
+            raise _unreadable(name, f"holds {found}, which")
+
+
+def _unreadable(name: str, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"run.keep({name}=…): {reason} cannot be read back without running code; keep numbers, strings, "
+        "lists, dicts and tensors (float(x) of a number of numpy)"
+    )
 
 
 def _lists(state: Any) -> Any:
@@ -136,9 +169,13 @@ def forgotten(frame: FrameType | None, kept: Mapping[str, Any]) -> list[str]:
     if frame is None:
         return []
     inside = _identities(kept.values())
+    known = dict(frame.f_locals)
+    if (own := known.get("self")) is not None and id(own) not in inside:
+        # A method: its object's attributes are in sight as well.
+        known |= {f"self.{name}": value for name, value in getattr(own, "__dict__", {}).items()}
     return [
         name
-        for name, value in frame.f_locals.items()
+        for name, value in known.items()
         if id(value) not in inside and _changes(value) and not (_parts(value) and _parts(value) <= inside)
     ]
 

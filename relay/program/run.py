@@ -16,14 +16,14 @@ from typing import Any
 from relay.errors import CheckpointError, RelayError
 from relay.files import replace_file
 from relay.program.contract import Order
-from relay.program.environment import environment
+from relay.program.environment import compute_deterministically, environment
 from relay.program.generators import global_states, set_global_states
-from relay.program.kept import Kept, forgotten
+from relay.program.kept import Kept, check_plain, forgotten
 from relay.program.order import BatchOrder, loader_from
 from relay.program.rows import Rows, Seen
 from relay.program.serialization import to_bytes
 from relay.program.states import load_newest, save_state
-from relay.program.values import columns_of, number_of, read_number
+from relay.program.values import columns_of, metric_of, read_number
 
 # Of a saved state. A state of another format is refused.
 FORMAT = 1
@@ -31,6 +31,8 @@ FORMAT = 1
 _FIRST_SAVE_S = 30.0
 # For people who watch the run. A state flushes the rows in any case.
 _FLUSH_EVERY_S = 10.0
+# The largest number of steps that metrics.jsonl may have, see relay/runs/records.py.
+_MOST_STEPS = 10**15
 
 
 class Stopped(BaseException):
@@ -58,7 +60,7 @@ class Run:
         self._completed = self._total = 0
         # Of a program that passes over data: how many steps an epoch has.
         self._per_epoch: int | None = None
-        self._in_step = False
+        self._in_step = self._in_steps = self._generators_restored = False
         self._best: float | None = None
         self._row: dict[str, Any] = {}
         # Complete rows that are not written yet; a value may be a tensor on a GPU.
@@ -68,6 +70,7 @@ class Run:
         self._save_s = self._longest_step_s = 0.0
         self._read_back = False
         self._saved_step = -1
+        self._by_hand = False
         # The state that this attempt resumes from.
         self._saved = load_newest(Path(order.checkpoints), self._problem_of, self._warn)
         # Those in which the state was computed.
@@ -78,7 +81,7 @@ class Run:
             self._environments = list(self._saved["environments"])
             seen = Seen(self._saved["metrics_bytes"], self._saved["metrics_digest"])
         order.check_owner()
-        self._first_step = self._completed
+        self._first_step = self._logged_step = self._completed
         self._rows = Rows(Path(order.metrics), seen, order.check_owner)
         self._saved_at = self._flushed_at = time.monotonic()
 
@@ -182,11 +185,12 @@ class Run:
         if names:
             self._warn(
                 f"{', '.join(names)}: has a state that is not kept, so a resumed run would differ; add it: "
-                f"run.keep({', '.join(f'{name}={name}' for name in names)}, …)"
+                f"run.keep({', '.join(f'{name.rpartition(chr(46))[2]}={name}' for name in names)}, …)"
             )
 
     def _steps(self, total: int) -> Iterator[int]:
         self._total = total
+        self._in_steps = True
         self._begin()
         if self._stopped:
             # The program has caught the first one, and goes on.
@@ -194,6 +198,7 @@ class Run:
         while self._completed < total:
             if self._stop_asked:
                 self._stop()
+            self._restore_generators()
             begun = time.monotonic()
             self._in_step = True
             yield self._completed
@@ -208,8 +213,11 @@ class Run:
                 self._save()
             elif now - self._flushed_at > _FLUSH_EVERY_S:
                 self._flush()
-        # What comes after the loop need not repeat it.
-        if self._saved_step != self._completed:
+        if self._first_step == self._completed:
+            # Nothing was left: what comes after the loop draws as it did after the last step.
+            self._restore_generators(for_good=False)
+        elif self._saved_step != self._completed:
+            # What comes after the loop need not repeat it.
             self._save()
 
     def log(self, values: Mapping[str, Any], *, step: int | None = None, best: Any = None) -> None:
@@ -221,8 +229,17 @@ class Run:
         `best`: a network (or a dict) whose weights are written to best.ckpt if `metrics.select` is in `values` and is
         the best so far. Raises RelayError for what is no number.
         """
-        row = {name: number_of(name, value) for name, value in values.items()}
+        row = {name: metric_of(name, value) for name, value in values.items()}
         at = self._completed + self._in_step if step is None else step
+        if isinstance(at, bool) or not isinstance(at, int) or not self._logged_step <= at <= _MOST_STEPS:
+            raise RelayError(
+                f"run.log: step={at!r}: give the number of completed steps, a whole number, and none below the one "
+                f"before it ({self._logged_step})"
+            )
+        if self._saved is not None and not self._begun:
+            # Logged by the first attempt, before its first step.
+            return
+        self._logged_step = at
         if self._row and self._row["step"] != at:
             self._end_row()
         if not self._row:
@@ -243,6 +260,11 @@ class Run:
 
         For loops that `keep` and `steps` do not fit.
         """
+        if self._in_steps or (self._kept is not None and not self._by_hand):
+            raise RelayError("run.save: is for loops without run.keep and run.steps, which save by themselves")
+        if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step <= _MOST_STEPS:
+            raise RelayError(f"run.save: step={step!r}: give the number of completed steps, a whole number")
+        self._by_hand = True
         self._kept = self._kept or Kept({"state": {}})
         self._kept.objects["state"] = dict(state)
         self._completed = step
@@ -253,7 +275,9 @@ class Run:
 
         Call it last before the loop.
         """
+        self._by_hand = True
         self._begin()
+        self._restore_generators()
         return None if self._saved is None else self._saved["objects"].get("state")
 
     # What relay/program/call.py calls.
@@ -282,17 +306,27 @@ class Run:
         if self._begun:
             return
         self._begun = True
-        # Last before the first step: what the program draws while it builds its objects must not count.
-        if self._saved is not None:
-            set_global_states(self._saved["generators"])
-            if "torch" in sys.modules:
-                import torch
+        if self._order.deterministic:
+            # Again, for a program that imports torch in its function.
+            compute_deterministically()
+        if self._saved is not None and "torch" in sys.modules:
+            import torch
 
-                torch.set_num_threads(self._saved["threads"] or torch.get_num_threads())
+            torch.set_num_threads(self._saved["threads"] or torch.get_num_threads())
+        if self._kept is None and not self._by_hand:
+            self._warn("run.keep was not called: a resumed run would go on at its step with new objects")
         here = environment()
         if here not in self._environments:
             self._environments.append(here)
         self._order.report("began", step=self._completed, total=self._total, environments=self._environments)
+
+    def _restore_generators(self, *, for_good: bool = True) -> None:
+        """Restore the generators of the state, once, and last before the first step: what the program draws while it
+        builds its objects must not count. Not `for_good`: another loop may follow, which begins with the same states.
+        """
+        if self._saved is not None and not self._generators_restored:
+            set_global_states(self._saved["generators"])
+        self._generators_restored = for_good
 
     def _tell_first_step(self) -> None:
         self._told = True
@@ -316,8 +350,10 @@ class Run:
         begun = time.monotonic()
         # Flushed before the state is written: a state must not refer to rows that a power cut can lose.
         seen = self._flush()
+        states = self._kept.states() if self._kept else {}
+        # A state that cannot be read back is found when it is saved, and not at the resume.
+        check_plain(states)
         if not self._read_back and self._kept is not None:
-            # A state that cannot be read back is found at the first save, and not at the resume.
             self._kept.check_readable()
             self._read_back = True
         state = {
@@ -325,7 +361,7 @@ class Run:
             "key": self._order.key,
             "step": self._completed,
             "best": self._best,
-            "objects": self._kept.states() if self._kept else {},
+            "objects": states,
             "generators": global_states(),
             "environments": self._environments,
             "threads": _threads(),

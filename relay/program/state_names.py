@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_NAME = re.compile(r"^step_(\d{9})-([0-9a-f]{64})\.ckpt$")
+_NAME = re.compile(r"^step_(\d{9,})-([0-9a-f]{64})\.ckpt$")
 
 
 def state_name(step: int, checksum: str) -> str:
@@ -23,13 +23,18 @@ def list_states(folder: Path) -> list[Path]:
     """The state files in `folder`, newest step first. Their content may be damaged."""
     states = [path for path in folder.iterdir() if _NAME.match(path.name)] if folder.is_dir() else []
     # Two states of one step differ in their checksum: the one written last comes first.
-    return sorted(states, key=lambda path: (path.name[:14], _written_at(path)), reverse=True)
+    return sorted(states, key=lambda path: (step_of(path), _written_at(path)), reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The step in the name of a state; 0 if `path` is not named like a state."""
+    match = _NAME.match(path.name)
+    return int(match.group(1)) if match else 0
 
 
 def newest_step(folder: Path) -> int:
     """The step of the newest state in `folder`, going by its name; 0 if there is none."""
-    names = [match for path in (folder.iterdir() if folder.is_dir() else ()) if (match := _NAME.match(path.name))]
-    return max((int(match.group(1)) for match in names), default=0)
+    return max((step_of(path) for path in (folder.iterdir() if folder.is_dir() else ())), default=0)
 
 
 def _written_at(path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
@@ -126,6 +127,14 @@ def make_program(content: Mapping[str, Any], source: str) -> ProgramConfig:
         for name, values in config.hparams.axes.items()
         if not isinstance(values, tuple) or not values
     ]
+    axes = [*config.hparams.axes, *(name for values in config.compare.variants.values() for name in values)]
+    problems += [
+        f"{name!r}: is no name of a parameter that can be varied; use letters, digits and _"
+        for name in dict.fromkeys(axes)
+        if not re.fullmatch(r"\w+", name)
+    ]
+    if "base" in config.compare.variants:
+        problems.append("compare.variants.base: is the name of the base; choose another one")
     both = [
         f"hparams.{name}: is given in params, too; keep one of them"
         for name in config.hparams.axes
@@ -152,7 +161,10 @@ def python_of(config: ProgramConfig, root: Path) -> list[str]:
     """The command that is Python for the program."""
     if config.program.python is None:
         return [sys.executable]
-    words = shlex.split(config.program.python)
+    try:
+        words = shlex.split(config.program.python)
+    except ValueError as error:
+        raise ConfigError(f"program.python: {config.program.python}: {error}; quote it as for a shell") from None
     if not words:
         raise ConfigError("program.python: is empty; give the path of a Python, or leave it out")
     # Not resolved: a virtual environment's Python is a link to another one.

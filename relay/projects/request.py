@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,13 +94,25 @@ def inputs_digest(inputs: Mapping[str, Path]) -> str:
     """16 hex digits of the content of files, and of all files below folders, by their names. Raises ConfigError."""
     found = hashlib.sha256()
     for name, path in sorted(inputs.items()):
-        files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-        for file in files:
+        for file in _files_of(path):
             try:
                 with file.open("rb") as opened:
                     content = hashlib.file_digest(opened, "sha256").hexdigest()
             except OSError as error:
                 raise ConfigError(f"inputs: {name}: {file}: cannot be read: {error.strerror}") from None
             relative = file.relative_to(path) if path.is_dir() else ""
-            found.update(f"{name} {relative} {content}\n".encode())
+            found.update(f"{name} {relative} {content}\n".encode(errors="surrogateescape"))
     return found.hexdigest()[:16]
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The file, or all files below the folder. Links are followed, each folder once."""
+    if not path.is_dir():
+        return [path]
+    files: list[Path] = []
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(path, followlinks=True):
+        folders[:] = sorted(name for name in folders if os.path.realpath(f"{parent}/{name}") not in seen)
+        seen |= {os.path.realpath(f"{parent}/{name}") for name in folders}
+        files += [Path(parent, name) for name in names]
+    return sorted(files)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.log import log
+from relay.program.values import NO_METRICS
 from relay.runs.event_file import EventFile
 from relay.runs.rundir import RunDir
 
@@ -112,7 +113,7 @@ def result_of(run: RunDir, end: Mapping[str, Any], select: str, direction: str) 
         "steps": end["step"],
         "train_s": round(sum(each.seconds or 0 for each in attempts) + end["time"] - attempts[-1].start, 1),
     }
-    returned = {name: value for name, value in end["columns"].items() if name not in own}
+    returned = {name: value for name, value in end["columns"].items() if name not in own and name not in NO_METRICS}
     for name in end["columns"].keys() - returned.keys():
         log.warning(f"{run.label}: returned {name}, which is a column of Relay's; it is left out")
     early = end["step"] < end["total"]

@@ -84,12 +84,14 @@ class _Listing:
 
     def _is_apart(self, folder: Path) -> bool:
         real = os.path.realpath(folder)
-        return real in self._outside or (folder / "pyvenv.cfg").exists()
+        is_sweep = (folder / "sweep.yaml").exists() and (folder / "cells.jsonl").exists()
+        return real in self._outside or (folder / "pyvenv.cfg").exists() or is_sweep
 
     def _text_files(self, below: str) -> list[str]:
         found: list[str] = []
         for parent, folders, files in os.walk(self._root / below):
             here = Path(parent)
+            links = [name for name in folders if (here / name).is_symlink()]
             folders[:] = [
                 name
                 for name in folders
@@ -97,6 +99,7 @@ class _Listing:
             ]
             names = [str((here / name).relative_to(self._root)) for name in files]
             found += [name for name in names if self._belongs(name) and _is_text(self._root / name)]
+            found += [name for link in links if self._belongs(name := str((here / link).relative_to(self._root)))]
             if len(found) > _MOST_FILES:
                 raise ConfigError(
                     f"project.path: {self._root}: has more than {_MOST_FILES:,} files; make it a git repository whose "
@@ -132,10 +135,10 @@ def _is_text(path: Path) -> bool:
 def _size(root: Path, name: str) -> int:
     path = root / name
     try:
-        if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
-            raise ConfigError(
-                f"project: {name}: is a link that leaves the project, to {path.resolve()}; add it to project.links"
-            )
+        # Not Path.resolve, which fails for a link to itself.
+        real = os.path.realpath(path)
+        if path.is_symlink() and not Path(real).is_relative_to(os.path.realpath(root)):
+            raise ConfigError(f"project: {name}: is a link that leaves the project, to {real}; add it to project.links")
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):
             return 0

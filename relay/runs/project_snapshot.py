@@ -21,8 +21,6 @@ from relay.runs.code_snapshot import DIGEST_DIGITS
 from relay.runs.project_files import project_files
 from relay.text import shortlist
 
-_READ_ONLY = 0o222
-
 
 @dataclass(frozen=True)
 class ProjectFiles:
@@ -37,7 +35,9 @@ class ProjectFiles:
     def manifest(self) -> bytes:
         """A line per file, as sha256sum writes it, and one per link."""
         lines = [f"{digest}  {name}\n" for name, digest in self.digests.items()]
-        return "".join([*lines, *(f"link  {name}\n" for name in self.links)]).encode()
+        text = "".join([*lines, *(f"link  {name}\n" for name in self.links)])
+        # A name need not be UTF-8.
+        return text.encode(errors="surrogateescape")
 
     @property
     def digest(self) -> str:
@@ -47,20 +47,38 @@ class ProjectFiles:
 
 def read_project(root: Path, links: Sequence[str], writes: Sequence[str], apart: Sequence[Path]) -> ProjectFiles:
     """The project in the folder `root`; `apart`: folders that never belong to it. Raises ConfigError."""
+    links, writes = _places("project.links", links), _places("project.writes", writes)
     for name in links:
-        path = root / name
-        if os.path.isabs(name) or ".." in Path(name).parts:  # noqa: PTH117
-            raise ConfigError(f"project.links: {name}: give a path below the project; a link there may lead anywhere")
-        if not path.exists():
-            raise ConfigError(f"project.links: {name}: {path} does not exist")
+        if not (root / name).exists():
+            raise ConfigError(f"project.links: {name}: {root / name} does not exist")
     digests = {}
     for name in project_files(root, links, apart):
-        if "\n" in name:
+        if any(character in name for character in "\n\r"):
             raise ConfigError(f"project: {name!r}: a line break in the name of a file; rename it")
-        digests[name] = hashlib.sha256(_content(root / name)).hexdigest()
+        digests[name] = _digest_of(root / name)
     if not digests:
         raise ConfigError(f"project.path: {root}: has no files to freeze")
-    return ProjectFiles(root, digests, tuple(dict.fromkeys(links)), tuple(writes))
+    return ProjectFiles(root, digests, links, writes)
+
+
+def _places(key: str, given: Sequence[str]) -> tuple[str, ...]:
+    """Paths below the project, none of them in another one. Raises ConfigError."""
+    places = tuple(dict.fromkeys(Path(name).as_posix() for name in given))
+    for name in places:
+        if os.path.isabs(name) or name == "." or ".." in Path(name).parts:  # noqa: PTH117
+            raise ConfigError(f"{key}: {name}: give a path below the project; a link there may lead anywhere")
+        within = next((other for other in places if name.startswith(f"{other}/")), None)
+        if within:
+            raise ConfigError(f"{key}: {name}: lies in {within}, which is listed, too; remove one of them")
+    return places
+
+
+def _digest_of(path: Path) -> str:
+    """Of the content of a file, with an x if it can be executed; of a link to a folder, where it leads."""
+    if path.is_symlink() and path.is_dir():
+        return f"folder:{path.readlink()}".replace("  ", " ")
+    executable = "x" if path.stat().st_mode & 0o100 else ""
+    return hashlib.sha256(_content(path)).hexdigest() + executable
 
 
 def keep_project(folder: Path, project: ProjectFiles) -> Path:
@@ -76,13 +94,16 @@ def keep_project(folder: Path, project: ProjectFiles) -> Path:
     try:
         building.chmod(0o755)
         for name, digest in project.digests.items():
-            content, path = _content(project.root / name), building / name
-            if hashlib.sha256(content).hexdigest() != digest:
-                raise RunError(f"{project.root / name}: was edited while this command ran; run the same command again")
+            source, path = project.root / name, building / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            # No fsync for each file: a snapshot is checked wherever it is used, so a torn copy is found.
-            path.write_bytes(content)
-            path.chmod((project.root / name).stat().st_mode & 0o777 & ~_READ_ONLY)
+            if digest.startswith("folder:"):
+                path.symlink_to(source.readlink())
+            else:
+                # No fsync for each file: a snapshot is checked wherever it is used, so a torn copy is found.
+                path.write_bytes(_content(source))
+                path.chmod(0o555 if digest.endswith("x") else 0o444)
+            if not digest.startswith("folder:") and _digest_of(path) != digest:
+                raise RunError(f"{source}: was edited while this command ran; run the same command again")
         for name in project.links:
             (building / name).parent.mkdir(parents=True, exist_ok=True)
             (building / name).symlink_to((project.root / name).absolute())
@@ -110,7 +131,10 @@ def project_problem(snapshot: Path) -> str:
             path = snapshot / name
             if digest == "link":
                 path.lstat()
-            elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            elif digest.startswith("folder:"):
+                if not path.is_symlink() or f"folder:{path.readlink()}".replace("  ", " ") != digest:
+                    return f"{name} was changed"
+            elif hashlib.sha256(path.read_bytes()).hexdigest() != digest.removesuffix("x"):
                 return f"{name} was changed"
         added = sorted(_found(snapshot) - listed.keys())
         return f"{added[0]} was added" if added else ""
@@ -149,7 +173,8 @@ def _manifest_of(snapshot: Path) -> Path:
 
 def _read(manifest: bytes) -> dict[str, str]:
     """File -> digest, or `link`."""
-    pairs = [line.split("  ", 1) for line in manifest.decode(errors="surrogateescape").splitlines()]
+    lines = manifest.decode(errors="surrogateescape").split("\n")
+    pairs = [line.split("  ", 1) for line in lines if line]
     return {name: digest for digest, name in pairs}
 
 

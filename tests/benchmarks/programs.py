@@ -84,7 +84,10 @@ def _sides(folder: Path, steps: int, *, empty: bool) -> dict[str, Callable[[], f
 
     def theirs() -> float:
         command = [sys.executable, str(plain), str(steps), str(empty)]
-        said = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+        # The example imports relay.
+        said = subprocess.run(
+            command, env={**env, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True, text=True
+        ).stdout
         return float(said.split()[-1])
 
     def ours() -> float:

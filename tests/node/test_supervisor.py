@@ -18,7 +18,7 @@ import pytest
 
 from hpc.node import supervisor
 from hpc.node.supervisor import supervise
-from relay.errors import DataError, RelayError, RunError
+from relay.errors import ConfigError, DataError, RelayError, RunError
 from relay.files import remove_tree
 from relay.progress import PlainReporter
 from relay.projects.config import load_program
@@ -87,7 +87,7 @@ def test_a_program_is_executed_to_its_end(run_of: RunOf, capfd: pytest.CaptureFi
     assert len(run.attempts()) == 1
 
 
-@pytest.mark.parametrize("rows", [1, 12, 29])
+@pytest.mark.parametrize("rows", [1, 12, 25])
 def test_a_stop_is_answered_and_the_next_attempt_goes_on(run_of: RunOf, rows: int) -> None:
     expected = straight(run_of)
     # Rows are written with each state.
@@ -412,3 +412,72 @@ def test_the_run_stays_locked_until_the_program_is_gone(run_of: RunOf, prefix: s
     assert [made.cause for made in run.attempts()] == ["KILLED", "DONE"]
     steps = [row["step"] for row in run.metrics()]
     assert steps == list(range(1, 61))
+
+
+def test_a_stop_reaches_a_program_behind_a_shell(run_of: RunOf) -> None:
+    shell = f'bash -c \'"$0" "$@"; true\' {sys.executable}'
+    run = run_of(WALK, params={"pause_s": 0.02}, program={"function": "walk:train", "python": shell})
+    assert execute(run, run.reports_file.exists).status == "stopped"
+    assert execute(run, lambda: run.reports_file.read_text().count("first_step") > 0).status == "stopped"
+    assert len(list(run.checkpoints.glob("step_*"))) > 0
+    assert execute(run).status == "done"
+    assert [row["step"] for row in run.metrics()] == list(range(1, 31))
+
+
+def test_a_fork_is_not_the_program(run_of: RunOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "_EXIT_S", 0.2)
+    run = run_of(
+        """
+import multiprocessing, os, time
+def train(run):
+    run.keep()
+    if os.fork() == 0:
+        return {"who": "fork"}
+    if os.fork() == 0:
+        raise ValueError("of a fork")
+    begun = time.monotonic()
+    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    worker.start()
+    worker.terminate()
+    worker.join()
+    for step in run.steps(10):
+        time.sleep(0.05)
+    return {"who": "program", "terminated_s": time.monotonic() - begun}
+"""
+    )
+    outcome = execute(run)
+    result = run.result()
+    assert result
+    assert (outcome.last_step, result["columns"]["who"]) == (10, "program")
+    assert result["columns"]["terminated_s"] < 10
+
+
+def test_values_that_say_nothing_end_no_run(run_of: RunOf, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_of(
+        "import math\ndef train(run):\n    run.log({'x': 10**400, 'val/x2': math.nan}, step=1)\n"
+        "    return {'acc': math.nan, 'run': 'evil', 'state': 'failed'}\n"
+    )
+    assert execute(run).status == "done"
+    result = run.result()
+    assert result
+    assert result["columns"]["acc"] is None
+    assert not {"run", "state"} & result["columns"].keys()
+    assert "returned run, which is a column of Relay's" in capsys.readouterr().err
+
+
+def test_the_current_run_is_known_when_the_module_is_imported_there(run_of: RunOf) -> None:
+    text = "import relay\n\ndef helper():\n    return relay.current()\n\ndef train(run):\n    assert helper() is run\n"
+    assert execute(run_of(text)).status == "done"
+    with pytest.raises(ConfigError, match=r"relay.current\(\): call it in the function"):
+        run_of(f"{text}\nrelay.current()\n")
+
+
+def test_kernels_are_chosen_for_a_program_that_imports_torch_late(run_of: RunOf) -> None:
+    run = run_of(
+        "def train(run):\n    import torch\n    run.keep()\n    for step in run.steps(1): pass\n"
+        "    return {'chosen': int(torch.are_deterministic_algorithms_enabled())}\n"
+    )
+    assert execute(run).status == "done"
+    result = run.result()
+    assert result
+    assert result["columns"]["chosen"] == 1

@@ -370,3 +370,136 @@ def test_a_program_returns_columns_or_nothing(order: Callable[..., Order], retur
 def test_returned_columns_are_numbers_and_texts(order: Callable[..., Order]) -> None:
     attempt(order(), lambda run: {"test/acc": torch.tensor(0.5), "note": "fine"})
     assert reports_of(order())[-1]["columns"] == {"test/acc": 0.5, "note": "fine"}
+
+
+def test_what_the_program_holds_by_other_names_is_restored_in_place(order: Callable[..., Order]) -> None:
+    def program(run: Run) -> None:
+        weights, history, inner = torch.zeros(2), [], {"n": [0]}
+        run.keep(state={"weights": weights, "history": history, "inner": inner})
+        for index in run.steps(8):
+            weights += 1
+            history.append(index)
+            inner["n"][0] += 1
+            run.log({"weights": weights.sum(), "entries": len(history), "count": inner["n"][0]})
+            if run.attempt == 1 and index == 4:
+                run.ask_to_stop()
+
+    attempt(order(), program)
+    attempt(order(2), program)
+    assert [(row["weights"], row["entries"], row["count"]) for row in values_of(order())] == [
+        (2.0 * step, step, step) for step in range(1, 9)
+    ]
+
+
+def test_a_baseline_that_is_logged_before_the_loop_is_logged_once(order: Callable[..., Order]) -> None:
+    def program(run: Run) -> None:
+        run.keep()
+        run.log({"val/loss": 9.0})
+        for index in run.steps(5):
+            run.log({"x": index})
+            if run.attempt == 1 and index == 2:
+                run.ask_to_stop()
+
+    attempt(order(), program)
+    attempt(order(2), program)
+    assert [row["step"] for row in rows_of(order())] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("step", [-1, 2.5, "x", 10**16, True, 3])
+def test_a_step_is_a_whole_number_that_does_not_go_back(order: Callable[..., Order], step: Any) -> None:
+    run = Run(order())
+    run.log({"x": 1}, step=4)
+    with pytest.raises(RelayError, match="give the number of completed steps, a whole number, and none below"):
+        run.log({"x": 1}, step=step)
+
+
+def test_a_state_that_becomes_unreadable_is_found_when_it_is_saved(order: Callable[..., Order]) -> None:
+    given = order(every_steps=1)
+    state: dict[str, Any] = {"best": None}
+
+    def program(run: Run) -> None:
+        run.keep(state=state)
+        for index in run.steps(5):
+            if index == 3:
+                state["best"] = np.float64(1)
+
+    with pytest.raises(CheckpointError, match=r"run.keep\(state=…\): holds numpy.float64"):
+        attempt(given, program)
+    assert newest_step(Path(given.checkpoints)) == 3
+
+
+def test_loops_by_hand_and_by_steps_do_not_mix(order: Callable[..., Order]) -> None:
+    run = Run(order())
+    run.keep(state={})
+    with pytest.raises(RelayError, match="is for loops without"):
+        run.save({"n": 1}, 1)
+    other = Run(order())
+    steps = other.steps(3)
+    next(steps)
+    with pytest.raises(RelayError, match="is for loops without"):
+        other.save({"n": 1}, 1)
+
+
+def test_steps_may_be_counted_in_billions(order: Callable[..., Order]) -> None:
+    given = order()
+    run = Run(given)
+    for step in (10**9 - 1, 10**9, 10**10):
+        run.save({"n": step}, step)
+    assert [path.name.partition("-")[0] for path in list_states(Path(given.checkpoints))] == [
+        "step_10000000000",
+        "step_1000000000",
+    ]
+    assert Run(order(2)).resume() == {"n": 10**10}
+
+
+def test_a_second_loop_draws_as_it_did(order: Callable[..., Order]) -> None:
+    def program(run: Run) -> None:
+        random.seed(1)
+        run.keep()
+        for _ in run.steps(5):
+            run.log({"x": random.random()})
+        random.random()
+        for index in run.steps(12):
+            run.log({"x": random.random()})
+            if run.attempt == 1 and index == 8:
+                run.ask_to_stop()
+
+    attempt(order(), program)
+    attempt(order(2), program)
+    stopped = values_of(order())
+    straight = order(3, checkpoints=order().checkpoints + "3", metrics=order().metrics + "3")
+    attempt(straight, program)
+    assert stopped == values_of(straight)
+
+
+def test_what_follows_a_loop_draws_as_it_did(order: Callable[..., Order]) -> None:
+    seen = []
+
+    def program(run: Run) -> None:
+        random.seed(1)
+        run.keep()
+        for _ in run.steps(5):
+            random.random()
+        seen.append(random.random())
+        if run.attempt == 1:
+            run.ask_to_stop()
+
+    assert attempt(order(), program)
+    attempt(order(2), program)
+    assert seen[0] == seen[1]
+
+
+def test_a_program_that_keeps_nothing_is_told(order: Callable[..., Order], capsys: pytest.CaptureFixture[str]) -> None:
+    class Trainer:
+        def __init__(self) -> None:
+            self.model = nn.Linear(1, 1)
+
+        def fit(self, run: Run) -> None:
+            for _ in run.steps(1):
+                pass
+
+    attempt(order(), lambda run: Trainer().fit(run))
+    warned = capsys.readouterr().err
+    assert "relay: self.model: has a state that is not kept" in warned
+    assert "run.keep(model=self.model, …)" in warned
+    assert "run.keep was not called" in warned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -187,3 +188,84 @@ def test_a_write_into_the_snapshot_fails(tmp_path: Path, write: Write) -> None:
             assert done.returncode == code, (target, done.stderr)
         assert project_problem(kept) == ""
         remove_tree(folder / "kept")
+
+
+def test_links_and_writes_below_folders(tmp_path: Path, write: Write) -> None:
+    write("data/raw/x.txt", "raw")
+    write("res/net.py")
+    project = read(tmp_path, links=("data/raw/",), writes=("res/out", "res/logs/"))
+    assert (project.links, project.writes) == (("data/raw",), ("res/out", "res/logs"))
+    kept = keep_project(tmp_path / "kept", project)
+    assert project_problem(kept) == ""
+    work = tmp_path / "work"
+    make_work_folder(work, kept, project.writes)
+    assert (work / "data" / "raw" / "x.txt").read_text() == "raw"
+    assert (work / "res" / "net.py").read_text() == "x = 1\n"
+    for name in ("res/out/a", "res/logs/b", "res/c"):
+        (work / name).write_text("mine")
+    make_work_folder(work, kept, project.writes)
+    assert project_problem(kept) == ""
+    assert (work / "res" / "c").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "said"),
+    [
+        ("links", (".",), "project.links: .: give a path below the project"),
+        ("links", ("data", "data/raw"), "project.links: data/raw: lies in data, which is listed, too"),
+        ("writes", ("/tmp/x",), "project.writes: /tmp/x: give a path below"),
+        ("writes", ("../x",), "project.writes: ../x: give a path below"),
+    ],
+)
+def test_places_lie_below_the_project(
+    tmp_path: Path, write: Write, key: str, given: tuple[str, ...], said: str
+) -> None:
+    write("data/raw/x.txt")
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        read(tmp_path, **{key: given})
+
+
+def test_odd_names_and_links_are_frozen_as_they_are(tmp_path: Path, write: Write) -> None:
+    mine = tmp_path / "mine"
+    write("conf/a.yaml")
+    (mine / "current").symlink_to("conf")
+    for name in (b"caf\xe9.txt", "a\u2028b.txt".encode(), b"two  blanks.txt"):
+        Path(os.fsdecode(os.fsencode(mine) + b"/" + name)).write_text("x")
+    kept = keep_project(tmp_path / "kept", read(tmp_path))
+    assert project_problem(kept) == ""
+    assert (kept / "current").readlink() == Path("conf")
+    assert (kept / "current" / "a.yaml").read_text() == "x = 1\n"
+    assert (kept / "a\u2028b.txt").read_text() == "x"
+    git(mine, "init")
+    assert project_problem(keep_project(tmp_path / "again", read(tmp_path))) == ""
+
+
+def test_a_link_to_itself_or_a_line_break_is_refused(tmp_path: Path, write: Write) -> None:
+    (tmp_path / "mine" / "loop").symlink_to("loop")
+    git(tmp_path / "mine", "init")
+    with pytest.raises(ConfigError, match="loop: cannot be read"):
+        read(tmp_path)
+    (tmp_path / "mine" / "loop").unlink()
+    write("Icon\r")
+    with pytest.raises(ConfigError, match="a line break in the name of a file; rename it"):
+        read(tmp_path)
+
+
+def test_what_else_changes_a_project(tmp_path: Path, write: Write) -> None:
+    write("tool.sh")
+    write("old.txt")
+    first = keep_project(tmp_path / "kept", read(tmp_path))
+    make_work_folder(tmp_path / "work", first, [])
+    write("tool.sh").chmod(0o755)
+    (tmp_path / "mine" / "old.txt").unlink()
+    assert project_change(first, read(tmp_path)) == "old.txt, tool.sh of the project changed since"
+    second = keep_project(tmp_path / "kept", read(tmp_path))
+    make_work_folder(tmp_path / "work", second, [])
+    assert (tmp_path / "work" / "tool.sh").stat().st_mode & 0o100
+    assert not (tmp_path / "work" / "old.txt").is_symlink()
+
+
+def test_sweeps_among_the_files_are_not_frozen(tmp_path: Path, write: Write) -> None:
+    for name in ("sweep.yaml", "cells.jsonl", "run/config.yaml"):
+        write(f"grid_1/{name}")
+    assert list(read(tmp_path).digests) == ["train.py"]

@@ -150,12 +150,17 @@ def _read(run: RunDir, cell: PlannedRun, axes: Sequence[str]) -> _Read:
     except RunError as damage:
         result, attempts, state, error = None, (), "damaged", str(damage)
     head: Row = {"index": cell.index, "run": run.name, "state": state}
-    head |= {run.sweep().axis_name(path): axis_value(cell.overrides.get(path)) for path in axes}
+    own = {run.sweep().axis_name(path): axis_value(cell.overrides.get(path)) for path in axes}
+    head |= own
+    # A program may log what is an axis, such as its rate.
+    columns = {
+        f"{name} (logged)" if name in own else name: each for name, each in (result or {}).get("columns", {}).items()
+    }
     tail: Row = {"attempts": None if state == "damaged" else len(attempts)}
     tail["interruptions"] = " ".join(causes_of(attempts))
     if error:
         tail["error"] = " ".join(error.split())
-    return _Read(head, (result or {}).get("columns", {}), reached, tail, environments_of(result, attempts))
+    return _Read(head, columns, reached, tail, environments_of(result, attempts))
 
 
 def _row(run: _Read, columns: Iterable[str]) -> Row:
