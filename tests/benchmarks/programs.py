@@ -2,61 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from hpc.node.supervisor import supervise
+from relay.program.contract import Order
+from relay.program.run import Run
 from relay.progress import PlainReporter
 from relay.projects.config import load_program
 from relay.projects.request import train_request
 from relay.runs.lifecycle import attempt
-from relay.runs.rundir import RunDir
 from relay.runs.sweeps import open_sweep
 from tests.benchmarks.table import Row, in_turn
 from tests.conftest import ROOT
 from tests.programs import write_project
 
-# The same loop, with Relay and without; both print how long a step took, in seconds.
-_LOOPS = """
-import sys, time
-sys.path.insert(0, "EXAMPLE")
-import torch
-from char_lm import CharLM, Params, loss_of
-
-def build(p):
-    torch.manual_seed(p.seed)
-    raw = open("EXAMPLE/data/sonnets.txt").read()
-    numbers = {character: number for number, character in enumerate(sorted(set(raw)))}
-    text = torch.tensor([numbers[character] for character in raw])
-    model = CharLM(len(numbers), p.width)
-    return text, model, torch.optim.AdamW(model.parameters(), lr=p.lr)
-
-def body(text, model, optimizer, p):
-    loss = loss_of(model, text, p)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss
-
-def train(run, steps: int = 300, empty: bool = False):
-    p = Params()
-    text, model, optimizer = build(p)
-    if RELAY:
-        run.keep(model=model, optimizer=optimizer)
-    begun = None
-    for step in run.steps(steps) if RELAY else range(steps):
-        if step == 10:
-            begun = time.perf_counter()
-        loss = 1.0 if empty else body(text, model, optimizer, p)
-        if RELAY:
-            run.log({"train/loss": loss})
-    print("a step took", (time.perf_counter() - begun) / (steps - 10), flush=True)
-"""
-_PLAIN = "\nif __name__ == '__main__':\n    train(None, int(sys.argv[1]), sys.argv[2] == 'True')\n"
+_EXAMPLE = ROOT / "examples" / "own_function"
+_WARM_UP = 10
+# Prints when its function is called.
 _FIRST_LINE = "import time\ndef train(run):\n    open({file!r}, 'w').write(str(time.time()))\n"
 
 
@@ -64,43 +35,85 @@ def program_rows(pairs: int) -> Iterator[Row]:
     """A step of the example's model, an empty step, and the time until the function is called."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for steps, empty, what, target in (
-            (300, False, "a step of a character model, with its row", "1.02"),
-            (20_000, True, "an empty step, with its row", "20 us more"),
-        ):
-            sides = _sides(folder, steps, empty=empty)
-            found = in_turn(sides, pairs)
-            yield Row(what, "a plain loop", "s", found["ours"], found["plain"], target)
+        found = in_turn(_sides(folder, 300, _training()), pairs)
+        what = "a step of a character model with keep, steps and log"
+        yield Row(what, "a plain loop", "s", found["ours"], found["plain"], "1.02")
+        found = in_turn(_sides(folder, 20_000, lambda: (lambda: 1.0, {})), pairs)
+        yield Row("an empty step with keep, steps and log", "a plain loop", "s", *found.values(), "20 us more")
         found = in_turn(_starts(folder), pairs)
         yield Row("a program from its start to its first line", "python train.py", "s", *found.values(), "0.3 s more")
 
 
-def _sides(folder: Path, steps: int, *, empty: bool) -> dict[str, Callable[[], float]]:
-    """Seconds per step."""
-    loops = _LOOPS.replace("EXAMPLE", str(ROOT / "examples" / "own_function"))
-    plain = folder / "plain.py"
-    plain.write_text(loops.replace("RELAY", "False") + _PLAIN)
-    env = {"OMP_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PATH": "/usr/bin:/bin"}
+# Makes the body of a step, and what is kept.
+_Make = Callable[[], tuple[Callable[[], Any], dict[str, Any]]]
 
-    def theirs() -> float:
-        command = [sys.executable, str(plain), str(steps), str(empty)]
-        # The example imports relay.
-        said = subprocess.run(
-            command, env={**env, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True, text=True
-        ).stdout
-        return float(said.split()[-1])
+
+def _training() -> _Make:
+    sys.path.insert(0, str(_EXAMPLE))
+    example: Any = importlib.import_module("char_lm")
+    params = example.Params()
+    raw = (_EXAMPLE / params.text).read_text()
+    numbers = {character: number for number, character in enumerate(sorted(set(raw)))}
+    text = torch.tensor([numbers[character] for character in raw])
+
+    def make() -> tuple[Callable[[], Any], dict[str, Any]]:
+        torch.manual_seed(0)
+        model = example.CharLM(len(numbers), params.width)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=params.lr)
+
+        def step() -> torch.Tensor:
+            loss: torch.Tensor = example.loss_of(model, text, params)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            return loss
+
+        return step, {"model": model, "optimizer": optimizer}
+
+    return make
+
+
+def _sides(folder: Path, steps: int, make: _Make) -> dict[str, Callable[[], float]]:
+    """Seconds per step, in this process."""
 
     def ours() -> float:
-        # No state is saved in between: only what is done at every step counts.
-        params = {"steps": steps, "empty": empty}
-        run = _run(folder / "mine", loops.replace("RELAY", "True"), params=params, checkpoint={"every_minutes": None})
-        command = [sys.executable, "-m", "tests.benchmarks.programs", str(run.path)]
-        said = subprocess.run(
-            command, cwd=ROOT, env={**env, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True, text=True
-        ).stdout
-        return float(said.partition("a step took")[2].split()[0])
+        body, kept = make()
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            run = Run(_order(Path(name)))
+            run.keep(**kept)
+            for index in run.steps(steps):
+                if index == _WARM_UP:
+                    begun = time.perf_counter()
+                run.log({"train/loss": body()})
+                if index == steps - 1:
+                    return (time.perf_counter() - begun) / (steps - _WARM_UP)
+        raise AssertionError
+
+    def theirs() -> float:
+        body, _ = make()
+        for index in range(steps):
+            if index == _WARM_UP:
+                begun = time.perf_counter()
+            body()
+        return (time.perf_counter() - begun) / (steps - _WARM_UP)
 
     return {"ours": ours, "plain": theirs}
+
+
+def _order(folder: Path) -> Order:
+    files = {name: str(folder / name) for name in ("reports", "metrics", "checkpoints", "best")}
+    places = {"folder": str(folder), "work": str(folder), "owner": "", "token": ""}
+    return Order(
+        function="",
+        params={},
+        label="bench",
+        key="",
+        attempt=1,
+        select="",
+        direction="min",
+        **files,
+        **places,  # type: ignore[arg-type]
+    )
 
 
 def _starts(folder: Path) -> dict[str, Callable[[], float]]:
@@ -109,6 +122,7 @@ def _starts(folder: Path) -> dict[str, Callable[[], float]]:
     code = _FIRST_LINE.format(file=str(seen))
     plain = folder / "start.py"
     plain.write_text(f"{code}\ntrain(None)\n")
+    file = str(write_project(folder / "started", code))
 
     def theirs() -> float:
         begun = time.time()
@@ -116,23 +130,9 @@ def _starts(folder: Path) -> dict[str, Callable[[], float]]:
         return float(seen.read_text()) - begun
 
     def ours() -> float:
-        run = _run(folder / "started", code)
+        run = open_sweep(train_request(load_program(file), file), fresh=True)[0].runs()[0]
         begun = time.time()
-        execute(run)
+        attempt(run, lambda *given: supervise(*given, lambda: 60.0), lambda: False, PlainReporter())
         return float(seen.read_text()) - begun
 
     return {"ours": ours, "plain": theirs}
-
-
-def _run(folder: Path, code: str, **changes: object) -> RunDir:
-    file = str(write_project(folder, code, **changes))
-    return open_sweep(train_request(load_program(file), file), fresh=True)[0].runs()[0]
-
-
-def execute(run: RunDir) -> None:
-    """Execute the program of a run."""
-    attempt(run, lambda *given: supervise(*given, lambda: 60.0), lambda: False, PlainReporter())
-
-
-if __name__ == "__main__":
-    execute(RunDir(Path(sys.argv[1])))
