@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -100,12 +99,9 @@ def _prepared(run: RunDir) -> tuple[Order, list[str]]:
 
 
 def _environment(run: RunDir) -> dict[str, str]:
-    """That of the program: the user's, where `import relay` finds Relay alone, with what makes it deterministic."""
-    ours = str(Path(sys.modules["relay"].__file__ or "").parent.parent)
-    users = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != ours]
+    """That of the program, with what makes it deterministic."""
     return {
-        **program_environment(),
-        "PYTHONPATH": os.pathsep.join([str(link_relay(run.path.absolute() / ".relay")), *users]),
+        **program_environment(link_relay(run.path.absolute() / ".relay")),
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
         "CUBLAS_WORKSPACE_CONFIG": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,14 @@ def resolved_parameters(
 
 
 def _ask(python: Sequence[str], root: Path, function: str, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder, relay_on_path(Path(folder)) as path:
-        answer = Path(folder) / "answer.json"
+    with tempfile.TemporaryDirectory() as folder:
+        path, answer = link_relay(Path(folder) / "relay_api"), Path(folder) / "answer.json"
         command = [*python, "-m", "relay.program.describe", str(root), function, str(answer)]
         try:
             done = subprocess.run(
                 command,
                 cwd=root,
-                env={**program_environment(), "PYTHONPATH": _with_user_path(path)},
+                env=program_environment(path),
                 input=json.dumps(cells),
                 capture_output=True,
                 text=True,
@@ -73,12 +73,6 @@ def _ask(python: Sequence[str], root: Path, function: str, cells: Sequence[Mappi
     raise ConfigError(f"program.function: {function}: {' '.join(python)} did not say its parameters: {said[-1000:]}")
 
 
-@contextlib.contextmanager
-def relay_on_path(folder: Path) -> Iterator[Path]:
-    """A folder below `folder` in which `import relay` finds Relay and nothing else."""
-    yield link_relay(folder / "relay_api")
-
-
 def link_relay(folder: Path) -> Path:
     """Make `folder` one in which `import relay` finds the Relay of this process, and nothing else. Returns it."""
     folder.mkdir(exist_ok=True)
@@ -89,14 +83,12 @@ def link_relay(folder: Path) -> Path:
     return folder
 
 
-def program_environment() -> dict[str, str]:
-    """The environment of a program: the user's, without what Relay has set for itself."""
+def program_environment(relay_folder: Path) -> dict[str, str]:
+    """The environment of a program: the user's, without what Relay has set for itself, where `import relay` finds what
+    `link_relay` has linked into `relay_folder`.
+    """
     own = {"PYTHONPATH", "PYTHONSAFEPATH", "PYTHONHOME"}
-    return {name: value for name, value in os.environ.items() if name not in own}
-
-
-def _with_user_path(first: Path) -> str:
-    """PYTHONPATH with `first`, then the user's without Relay's own entries."""
-    root = str(Path(relay.__file__).parent.parent)
-    users = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each and each != root]
-    return os.pathsep.join([str(first), *users])
+    ours = str(Path(relay.__file__).parent.parent)
+    users = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != ours]
+    kept = {name: value for name, value in os.environ.items() if name not in own}
+    return {**kept, "PYTHONPATH": os.pathsep.join([str(relay_folder), *users])}

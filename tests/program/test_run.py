@@ -117,8 +117,8 @@ def test_what_was_logged_after_the_last_state_is_repeated_once(order: Callable[.
             counted["n"] += 1
             run.log({"n": counted["n"]})
             if index == 6:
-                run._end_row()
-                run._flush()
+                run._log.end_row()
+                run._log.flush()
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -470,6 +470,23 @@ def test_a_second_loop_draws_as_it_did(order: Callable[..., Order]) -> None:
     straight = order(3, checkpoints=order().checkpoints + "3", metrics=order().metrics + "3")
     attempt(straight, program)
     assert stopped == values_of(straight)
+
+
+def test_a_stop_before_the_first_step_of_an_attempt_changes_nothing(order: Callable[..., Order]) -> None:
+    def program(run: Run) -> None:
+        random.seed(run.attempt)
+        run.keep()
+        if run.attempt == 2:
+            run.ask_to_stop()
+        for index in run.steps(8):
+            run.log({"x": random.random()})
+            if run.attempt == 1 and index == 3:
+                run.ask_to_stop()
+
+    for number in (1, 2, 3):
+        attempt(order(number), program)
+    random.seed(1)
+    assert [row["x"] for row in values_of(order())] == [random.random() for _ in range(8)]
 
 
 def test_what_follows_a_loop_draws_as_it_did(order: Callable[..., Order]) -> None:
