@@ -100,18 +100,24 @@ def check_programs() -> None:
 
 
 class SiteSettings(NamedTuple):
-    """MaxArraySize of slurm.conf: array indices go from 0 to this minus 1; and ClusterName, "" if it is not known."""
+    """MaxArraySize of slurm.conf: array indices go from 0 to this minus 1; ClusterName, "" if it is not known; and
+    KillWait, the seconds between SIGTERM and SIGKILL.
+    """
 
     array_size: int
     cluster: str
+    kill_wait_s: int
 
 
 def site_settings() -> SiteSettings:
     """What slurm.conf says about this site. Raises ClusterError."""
     text = run_slurm(["scontrol", "show", "config"])
-    size, name = (re.search(rf"^{key}\s*=\s*(\S+)", text, re.M) for key in ("MaxArraySize", "ClusterName"))
-    # 1001 is SLURM's default, slurm.conf(5).
-    return SiteSettings(int(size.group(1)) if size else 1001, name.group(1) if name else "")
+    keys = ("MaxArraySize", "ClusterName", "KillWait")
+    size, name, wait = (re.search(rf"^{key}\s*=\s*(\S+)", text, re.M) for key in keys)
+    # 1001 and 30 s are SLURM's defaults, slurm.conf(5).
+    return SiteSettings(
+        int(size.group(1)) if size else 1001, name.group(1) if name else "", int(wait.group(1)) if wait else 30
+    )
 
 
 def squeue(names: Sequence[str], waits_s: Iterable[float] = WAITS_S) -> list[QueuedJob]:

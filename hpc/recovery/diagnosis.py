@@ -23,8 +23,6 @@ LOCAL_JOB = "RELAY_LOCAL_JOB"
 _ACCOUNTING_WAITS_S = (0.5, 1, 2, 4)
 # How far the clocks of a node and of the controller may differ, in seconds.
 _CLOCKS_S = 900
-# Between SLURM's SIGTERM and its SIGKILL, by default (KillWait of slurm.conf(5)).
-_KILL_WAIT_S = 30.0
 # What a run on this machine gets to save.
 _SAVE_TIMEOUT_S = 60.0
 # Left for what comes after the program has ended: closing the attempt, requeueing the task.
@@ -44,7 +42,8 @@ class StopRequest:
         self._killed_at: float | None = None
         self.put_back = False
         self._began = time.monotonic()
-        self._lead_s = _lead_s()
+        # Between SLURM's SIGTERM and its SIGKILL lies KillWait of slurm.conf(5), known when the task was planned.
+        self._limits_s = {signal.SIGUSR2: _lead_s(), signal.SIGTERM: _seconds("RELAY_KILL_WAIT_S", 30)}
         self._job_id = own_job_id()
 
     def install(self) -> None:
@@ -55,8 +54,8 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signals.append(number)
         # The warning comes before the time limit. After SIGTERM, SLURM waits for KillWait, whatever came before.
-        limit_s = self._lead_s if number == signal.SIGUSR2 else _KILL_WAIT_S if self._job_id else _SAVE_TIMEOUT_S
-        at = time.monotonic() + limit_s - _MARGIN_S
+        limit_s = self._limits_s.get(signal.Signals(number), _SAVE_TIMEOUT_S) if self._job_id else _SAVE_TIMEOUT_S
+        at = time.monotonic() + limit_s - min(_MARGIN_S, limit_s / 2)
         self._killed_at = at if self._killed_at is None else min(self._killed_at, at)
 
     def seconds_left(self) -> float:
@@ -200,6 +199,10 @@ def own_job_id() -> str | None:
 
 
 def _lead_s() -> int:
+    return _seconds("RELAY_SIGNAL_LEAD_S", 90)
+
+
+def _seconds(variable: str, default: int) -> int:
     with contextlib.suppress(ValueError):
-        return int(os.environ.get("RELAY_SIGNAL_LEAD_S", "90"))
-    return 90
+        return int(os.environ.get(variable, default))
+    return default

@@ -111,7 +111,10 @@ def plan_arrays(
         waits = not fits and 2 * free < profile.max_parallel
         share = profile if fits or waits else profile.model_copy(update={"max_parallel": free})
         name, after = job_name(target.sweep.path, number + len(plans)), before if waits else ()
-        plan = make_plan(share, target.site.gres, name, part, target.sweep.jobs.absolute(), target.code, after)
+        plan = make_plan(
+            *(share, target.site.gres, name, part, target.sweep.jobs.absolute(), target.code, after),
+            kill_wait_s=target.site.kill_wait_s,
+        )
         plans.append(plan)
         # To wait for an array that waits for the earlier jobs is to wait for these too.
         queued, before = queued + len(part), [*([] if waits else before), name]
@@ -126,16 +129,18 @@ def make_plan(
     log_folder: Path,
     code: Path,
     after: Sequence[str] = (),
+    kill_wait_s: int = 30,
 ) -> SubmitPlan:
     """Plan one array: the tasks under the profile, on the slice `gres`, with the code in `code`.
 
-    It starts once the jobs `after` are over, however they end. Raises ClusterError if SLURM would change `log_folder`.
+    It starts once the jobs `after` are over, however they end. `kill_wait_s`: the seconds between SLURM's SIGTERM and
+    its SIGKILL. Raises ClusterError if SLURM would change `log_folder`.
     """
     check_job_folder(log_folder)
     options: dict[str, str | int | bool] = {**_DEFAULTS, **profile.sbatch_options()}
     if gres:
         options["gres"] = gres
-    lines = (*setup_lines(profile, code), *task_environment(profile, gres))
+    lines = (*setup_lines(profile, code), *task_environment(profile, gres, kill_wait_s))
     runs = tuple(tuple(paths) for paths in tasks)
     return SubmitPlan(job_name, runs, log_folder, options, lines, profile.max_parallel, tuple(after))
 

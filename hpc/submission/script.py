@@ -88,14 +88,14 @@ def _checked(setup: Sequence[str], *, ignored: bool) -> list[str]:
     ]
 
 
-def task_environment(profile: Profile, gres: str | None) -> list[str]:
+def task_environment(profile: Profile, gres: str | None, kill_wait_s: int = 30) -> list[str]:
     """The variables of a task, as shell lines."""
     # In the script and not in sbatch's environment: some sites submit with --export=NONE.
     count = profile.runs_per_slice
     # In a task with fewer runs, too: the number of threads must not depend on how runs were put together.
     share = f"$((${{SLURM_CPUS_PER_TASK:-1}} > {count} ? SLURM_CPUS_PER_TASK / {count} : 1))"
     return [
-        f"export RELAY_SIGNAL_LEAD_S={profile.signal_lead_s}",
+        f"export RELAY_SIGNAL_LEAD_S={profile.signal_lead_s} RELAY_KILL_WAIT_S={kill_wait_s}",
         f"export RELAY_NEEDS_GPU={int(profile.needs_gpu)}",
         f"export RELAY_SLICE={shlex.quote(gres or '')}",
         *([f"export RELAY_RUNS_PER_SLICE={count} RELAY_CPUS={share}"] if count > 1 else []),

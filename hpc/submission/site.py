@@ -14,13 +14,14 @@ from relay.errors import ClusterError
 
 @dataclass(frozen=True)
 class SiteLimits:
-    """What a plan must know about a site: the slice under the site's name for it, the most tasks of one array, and the
-    name of the cluster ("": unknown).
+    """What a plan must know about a site: the slice under the site's name for it, the most tasks of one array, the name
+    of the cluster ("": unknown), and the seconds between SIGTERM and SIGKILL.
     """
 
     gres: str | None
     array_size: int
     cluster: str = ""
+    kill_wait_s: int = 30
 
 
 def ask_site(profile_name: str, profile: Profile) -> SiteLimits:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -257,3 +258,28 @@ def test_accounting_is_asked_once_for_arrays_and_never_of_this_machines_processe
     monkeypatch.setattr(causes.slurm, "job_history", refuse)
     assert ends_of([Attempt(1, time.time(), job="5", cluster="c")]) == []
     assert "did not answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "job", "seconds"),
+    [
+        (signal.SIGTERM, "7", 5),  # half of a KillWait that is shorter than twice the margin
+        (signal.SIGUSR2, "7", 105),
+        (signal.SIGTERM, None, 45),
+        (None, "7", 45),
+    ],
+)
+def test_how_long_a_program_may_take_to_answer(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals | None, job: str | None, seconds: int
+) -> None:
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    monkeypatch.setenv("RELAY_SIGNAL_LEAD_S", "120")
+    monkeypatch.setenv("RELAY_KILL_WAIT_S", "10")
+    if job:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+    else:
+        monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    stop = StopRequest()
+    if number:
+        stop._note(number, None)
+    assert stop.seconds_left() == pytest.approx(seconds, abs=1)

@@ -78,7 +78,7 @@ $(($(wc -l < code.sha256) + 2)) ] \\
 to continue with the changed code: {grid} --new-code; to start over with it: {grid} --fresh' >&2; exit 3; }}
 export PYTHONPATH={root}"${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1
 unset PYTHONHOME
-export RELAY_SIGNAL_LEAD_S=90
+export RELAY_SIGNAL_LEAD_S=90 RELAY_KILL_WAIT_S=30
 export RELAY_NEEDS_GPU=0
 export RELAY_SLICE=gpu:1g.12gb:1
 {srun} /bin/bash -c 'trap "" USR2; exec "$0" "$@"' {python} -u -m hpc.node.task {tasks}
