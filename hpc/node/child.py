@@ -53,6 +53,8 @@ class Child:
         except OSError as error:
             raise ConfigError(f"program.python: {command[0]} cannot be executed: {error.strerror}") from None
         self.code = 0
+        # The last line of its stderr: what it says of an end that it could not report.
+        self.last_words = ""
         self._parts: dict[int, bytes] = {}
         self._selector = selectors.DefaultSelector()
         for source, target in ((self._process.stdout, sys.stdout), (self._process.stderr, sys.stderr)):
@@ -133,6 +135,8 @@ class Child:
             self._parts[number] = rest
             if lines:
                 _write(key.data, b"\n".join(lines) + b"\n")
+                said = [line for line in lines if line.strip()] if number == 2 else []
+                self.last_words = said[-1].decode(errors="replace").strip()[:500] if said else self.last_words
 
     def memory_mb(self) -> int:
         """What the process and those below it hold of the memory now, in MiB."""

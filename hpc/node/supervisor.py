@@ -151,7 +151,7 @@ class _Watch:
             self._log.close()
         # Raises if another process has taken the run over: then nothing more is written.
         self._run.check_owner()
-        return self._outcome(child.code)
+        return self._outcome(child)
 
     def _look(self, child: Child) -> None:
         """Read on what the program has reported and logged."""
@@ -204,7 +204,8 @@ class _Watch:
             )
             child.kill()
 
-    def _outcome(self, code: int) -> Outcome:
+    def _outcome(self, child: Child) -> Outcome:
+        code = child.code
         end = self._end or {}
         steps = {"first_step": self._first_step, "total_steps": self._total}
         if end.get("event") == "returned":
@@ -218,9 +219,8 @@ class _Watch:
             cause = "OUT_OF_MEMORY" if memory_kills() > self._memory_kills else "KILLED"
             raise AttemptError(cause, "its process was killed")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        raise AttemptError(
-            "CRASHED", f"its process ended with {how} before {self._order.function} returned; see its log"
-        )
+        said = f": {child.last_words}" if child.last_words else "; see its log"
+        raise AttemptError("CRASHED", f"its process ended with {how} before {self._order.function} returned{said}")
 
     def _was_asked(self, code: int) -> bool:
         if self._asked_at is None and (code < 0 or code > 128):

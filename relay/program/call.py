@@ -6,6 +6,7 @@ steps. The run is done if, and only if, the function has returned and that is re
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -60,7 +61,9 @@ def call(order: Order) -> int:
         if os.getpid() != own:
             return _FAILED
         reason = str(error) if isinstance(error, RelayError) else _last_line(error)
-        order.report("failed", reason=reason[:2000], kind=_kind(error))
+        # On a full disk, the supervisor has what was printed last.
+        with contextlib.suppress(RelayError):
+            order.report("failed", reason=reason[:2000], kind=_kind(error))
         return _FAILED
 
 

@@ -28,6 +28,7 @@ from relay.runs.rundir import RunDir
 from relay.runs.sweeps import open_sweep
 from tests.conftest import ROOT
 from tests.programs import WALK, curve, write_project
+from tests.small_disk import Disk
 
 RunOf = Callable[..., RunDir]
 
@@ -481,3 +482,19 @@ def test_kernels_are_chosen_for_a_program_that_imports_torch_late(run_of: RunOf)
     result = run.result()
     assert result
     assert result["columns"]["chosen"] == 1
+
+
+def test_a_full_disk_is_the_reason_and_costs_no_state(run_of: RunOf, tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "disk")
+    try:
+        paths = {"runs_dir": str(disk.path / "runs"), **{f"{n}_dir": str(tmp_path / n) for n in ("artifacts", "logs")}}
+        program = {"function": "walk:train", "name": "walk"}
+        run = run_of(WALK, params={"pause_s": 0.02, "steps": 60}, program=program, paths=paths, **EVERY_STEP)
+        with meanwhile(lambda: disk.leave(0), after(run, 5)), pytest.raises(RelayError) as caught:
+            execute(run)
+        assert "No space left on device" in str(caught.value)
+        disk.make_room()
+        assert execute(run).first_step >= 4
+        assert [row["step"] for row in run.metrics()] == list(range(1, 61))
+    finally:
+        subprocess.run(["umount", str(disk.path)], check=True)
