@@ -50,7 +50,8 @@ def supervise(run: RunDir, should_stop: StopCheck, reporter: Reporter, seconds_l
     program ended otherwise, RunError if its project or config.yaml was changed, DataError if its inputs were.
     """
     order, command = _prepared(run)
-    order_file = run.path / "order.json"
+    # Absolute: the program's current folder is another one.
+    order_file = run.path.absolute() / "order.json"
     order.write(order_file)
     watched = _Watch(run, order, should_stop, reporter, seconds_left)
     owner = run.owner

@@ -88,6 +88,18 @@ def test_a_program_is_executed_to_its_end(run_of: RunOf, capfd: pytest.CaptureFi
     assert len(run.attempts()) == 1
 
 
+def test_the_runs_may_lie_below_the_current_folder(
+    run_of: RunOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    paths = {f"{name}_dir": f"./{name}" for name in ("runs", "artifacts", "logs")}
+    run = run_of(WALK, paths=paths, program={"function": "walk:train", "name": "walk"})
+    assert not run.path.is_absolute()
+    assert execute(run).status == "done"
+    assert run.path.resolve().is_relative_to(tmp_path / "here" / "runs")
+
+
 @pytest.mark.parametrize("rows", [1, 12, 25])
 def test_a_stop_is_answered_and_the_next_attempt_goes_on(run_of: RunOf, rows: int) -> None:
     expected = straight(run_of)
