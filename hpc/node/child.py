@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from hpc.processes import descendants
 from relay.errors import ConfigError
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
@@ -37,7 +38,7 @@ class Child:
     ) -> None:
         # Orphans below become children of this process, which can then end them.
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        self._before = set(_descendants())
+        self._before = descendants([os.getpid()])
         try:
             self._process = subprocess.Popen(
                 command,
@@ -85,7 +86,7 @@ class Child:
         it running.
         """
         with contextlib.suppress(ProcessLookupError):
-            if pid in _descendants():
+            if pid in descendants([os.getpid()]):
                 os.kill(int(pid or 0), number)
             else:
                 self._process.send_signal(number)
@@ -100,7 +101,7 @@ class Child:
             self.kill()
         self.code = self._process.wait()
         deadline = time.monotonic() + _GONE_S
-        while (left := set(_descendants()) - self._before) and time.monotonic() < deadline:
+        while (left := descendants([os.getpid()]) - self._before) and time.monotonic() < deadline:
             for pid in left:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
@@ -141,7 +142,7 @@ class Child:
     def memory_mb(self) -> int:
         """What the process and those below it hold of the memory now, in MiB."""
         pages = 0
-        for pid in set(_descendants()) - self._before:
+        for pid in descendants([os.getpid()]) - self._before:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
@@ -158,23 +159,6 @@ def _in_child() -> None:
 def _prctl(option: int, value: int) -> None:
     if _LIBC.prctl(option, value) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
-
-
-def _descendants() -> list[int]:
-    """The processes below this one."""
-    children: dict[int, list[int]] = {}
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                # proc(5): the name, in brackets, may hold anything.
-                parent = int(Path(entry.path, "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-                children.setdefault(parent, []).append(int(entry.name))
-    found, waiting = list[int](), [os.getpid()]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found
 
 
 def _write(target: object, text: bytes) -> None:

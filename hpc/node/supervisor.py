@@ -26,7 +26,6 @@ from relay.projects.cells import run_key
 from relay.projects.parameters import link_relay, program_environment
 from relay.projects.request import inputs_digest
 from relay.runs.environment import cpu_model
-from relay.runs.layout import SweepPaths
 from relay.runs.lifecycle import AttemptError, Outcome, note_first_step, note_steps, write_provenance
 from relay.runs.memory import memory_kills, note_children
 from relay.runs.planned import check_as_planned
@@ -69,11 +68,10 @@ def _prepared(run: RunDir) -> tuple[Order, list[str]]:
     key = run_key(program["function"], program["name"], config["params"])
     inputs = {name: Path(path) for name, path in config["inputs"].items()}
     check_as_planned(run, key, inputs_digest(inputs) if inputs else "", "its inputs")
-    project = SweepPaths(sweep.path).project / sweep.meta()["project"]
+    project = sweep.project / sweep.meta()["project"]
     if problem := project_problem(project):
         raise RelayError(f"{project}: is no longer the project of {sweep.name}: {problem}; restore it")
-    work = run.path / "work"
-    make_work_folder(work.absolute(), project.absolute(), config["project"]["writes"])
+    make_work_folder(run.work.absolute(), project.absolute(), config["project"]["writes"])
     run.checkpoints.mkdir(exist_ok=True)
     order = Order(
         function=program["function"],
@@ -83,7 +81,7 @@ def _prepared(run: RunDir) -> tuple[Order, list[str]]:
         attempt=len(run.attempts()),
         token=run.owner.token if run.owner else "",
         folder=str(project.absolute()),
-        work=str(work.absolute()),
+        work=str(run.work.absolute()),
         reports=str(run.reports_file.absolute()),
         metrics=str(run.metrics_file.absolute()),
         checkpoints=str(run.checkpoints.absolute()),

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from hpc.one_machine.machine import OneMachine
 from hpc.one_machine.packages import SYSTEM_PATH, find_program
-from hpc.one_machine.processes import POLL_S, Process, descendants, job_processes, living, start_ticks, stop
+from hpc.one_machine.processes import POLL_S, Process, job_processes, living, stop
+from hpc.processes import descendants, start_ticks
 from relay.errors import ClusterError
 from relay.log import log
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.one_machine.machine import OneMachine
+from hpc.processes import descendants, pids, start_ticks
 from relay.errors import ClusterError
 
 KILL_TIMEOUT_S = 15.0
@@ -39,27 +40,6 @@ class Process:
                 os.kill(self.pid, signal_number)
 
 
-def _stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat from the third on (state, parent, ...); empty if the process does not exist.
-
-    The second field is the program name in brackets, which may itself contain spaces and brackets (proc(5)).
-    """
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return []
-
-
-def _pids() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-
-
-def start_ticks(pid: int) -> int | None:
-    """When a running process started; None if it is gone or a zombie."""
-    fields = _stat(pid)
-    return int(fields[19]) if fields and fields[0] not in "ZX" else None
-
-
 def job_processes(machine: OneMachine) -> list[Process]:
     """The slurmstepds of this cluster, their descendants, and the orphans of steps that are gone.
 
@@ -68,26 +48,15 @@ def job_processes(machine: OneMachine) -> list[Process]:
     the nodes, which no user's shell has.
     """
     sockets = _spool_sockets(machine)
-    roots = [pid for pid in _pids() if _is_step_daemon(pid, sockets) or _is_orphan(machine, pid)]
+    roots = [pid for pid in pids() if _is_step_daemon(pid, sockets) or _is_orphan(machine, pid)]
     return living("job", set(roots) | descendants(roots))
 
 
-def descendants(roots: Iterable[int]) -> set[int]:
-    """Pids of all descendants of `roots`. A root is included only if it descends from another one."""
-    parents = {pid: _stat(pid)[1:2] for pid in _pids()}
-    found: set[int] = set()
-    families = {str(pid) for pid in roots}
-    while more := {pid for pid, parent in parents.items() if parent and parent[0] in families and pid not in found}:
-        found |= more
-        families = {str(pid) for pid in more}
-    return found
-
-
-def living(label: str, pids: Iterable[int]) -> list[Process]:
+def living(label: str, numbers: Iterable[int]) -> list[Process]:
     """The processes that run now, except this one: a user may run `down` inside a job."""
     return [
         Process(label, pid, ticks)
-        for pid in sorted(set(pids) - {os.getpid()})
+        for pid in sorted(set(numbers) - {os.getpid()})
         if (ticks := start_ticks(pid)) is not None
     ]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,3 +17,12 @@ class Section(BaseModel):
 
     # strict: without it, pydantic takes "yes" for true and "3" for 3, and a typo goes unnoticed.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def as_tuples(value: Any) -> Any:
+    """The value with tuples for its lists: strict pydantic accepts no list for a tuple field, and YAML and JSON have no
+    tuples.
+    """
+    if isinstance(value, Mapping):
+        return {key: as_tuples(item) for key, item in value.items()}
+    return tuple(as_tuples(item) for item in value) if isinstance(value, list | tuple) else value

@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 
 from relay.errors import RelayError, TakenOverError
-from relay.program.contract import ORDER, Order, read_order
+from relay.program.contract import Order, read_order
 from relay.program.current import use
 from relay.program.environment import compute_deterministically
 from relay.program.parameters import Parameters, load_function, project_first
@@ -94,7 +94,7 @@ def _last_line(error: BaseException) -> str:
 
 def main() -> None:
     """Call the function of the order that is named on the command line."""
-    order = read_order(Path(sys.argv[1] if len(sys.argv) > 1 else os.environ[ORDER]))
+    order = read_order(Path(sys.argv[1]))
     project_first(order.folder)
     sys.argv[:] = [order.function]
     sys.exit(call(order))

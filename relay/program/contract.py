@@ -18,9 +18,6 @@ from typing import Any, Literal
 from relay.errors import TakenOverError
 from relay.files import append_lines, read_json, replace_file
 
-# Environment variable: the file of the order.
-ORDER = "RELAY_ORDER"
-
 
 @dataclass(frozen=True)
 class Order:

@@ -155,7 +155,7 @@ class Run:
         if names:
             self._warn(
                 f"{', '.join(names)}: has a state that is not kept, so a resumed run would differ; add it: "
-                f"run.keep({', '.join(f'{name.rpartition(chr(46))[2]}={name}' for name in names)}, …)"
+                f"run.keep({', '.join(f'{_last_part(name)}={name}' for name in names)}, …)"
             )
 
     def _steps(self, total: int) -> Iterator[int]:
@@ -288,3 +288,8 @@ class Run:
 
     def _warn(self, text: str) -> None:
         print(f"relay: {text}", file=sys.stderr, flush=True)
+
+
+def _last_part(name: str) -> str:
+    """`model` of `self.model`."""
+    return name.rpartition(".")[2]

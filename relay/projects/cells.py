@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,9 +35,7 @@ def grid_drafts(config: ProgramConfig) -> list[Draft]:
     axes = config.hparams.axes
     if not axes:
         raise ConfigError("hparams: no axis to search; give at least one, for example hparams.lr=[1e-3,2e-3]")
-    count = 1
-    for values in axes.values():
-        count *= len(values)
+    count = math.prod(map(len, axes.values()))
     if count > MAX_CELLS:
         raise ConfigError(f"hparams: {count:,} cells, and at most {MAX_CELLS:,} are allowed; give fewer values")
     # An axis of one value differs nowhere, so no name shows it.

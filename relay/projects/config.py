@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from relay.config import yaml_file
 from relay.config.messages import describe
 from relay.config.overrides import parse_override, set_key
-from relay.config.section import Section
+from relay.config.section import Section, as_tuples
 from relay.config.sections import Checkpoint, Paths, Select, Tag
 from relay.errors import ConfigError
 
@@ -117,7 +117,7 @@ def make_program(content: Mapping[str, Any], source: str) -> ProgramConfig:
     """Validate plain values. Raises ConfigError, whose message begins with `source` and lists every problem."""
     given = {name: section for name, section in content.items() if section is not None}
     # Tuples of the schema are lists in YAML; those among parameters stay lists.
-    values = {name: section if name == "params" else _tuples(section) for name, section in given.items()}
+    values = {name: section if name == "params" else as_tuples(section) for name, section in given.items()}
     try:
         config = ProgramConfig.model_validate(values)
     except ValidationError as error:
@@ -143,13 +143,6 @@ def make_program(content: Mapping[str, Any], source: str) -> ProgramConfig:
     if problems or both:
         raise ConfigError("\n".join([f"{source}:", *(f"  {line}" for line in (*problems, *both))]))
     return config
-
-
-def _tuples(value: Any) -> Any:
-    # Strict pydantic accepts no list for a tuple field, and YAML has no tuples.
-    if isinstance(value, Mapping):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def project_root(config: ProgramConfig, file: str) -> Path:

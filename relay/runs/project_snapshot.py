@@ -21,6 +21,9 @@ from relay.runs.code_snapshot import DIGEST_DIGITS
 from relay.runs.project_files import project_files
 from relay.text import shortlist
 
+# In place of the digest of a link to a folder.
+_FOLDER = "folder:"
+
 
 @dataclass(frozen=True)
 class ProjectFiles:
@@ -76,9 +79,14 @@ def _places(key: str, given: Sequence[str]) -> tuple[str, ...]:
 def _digest_of(path: Path) -> str:
     """Of the content of a file, with an x if it can be executed; of a link to a folder, where it leads."""
     if path.is_symlink() and path.is_dir():
-        return f"folder:{path.readlink()}".replace("  ", " ")
+        return _leads_to(path)
     executable = "x" if path.stat().st_mode & 0o100 else ""
     return hashlib.sha256(_content(path)).hexdigest() + executable
+
+
+def _leads_to(link: Path) -> str:
+    # Two blanks end a digest in the manifest.
+    return f"{_FOLDER}{link.readlink()}".replace("  ", " ")
 
 
 def keep_project(folder: Path, project: ProjectFiles) -> Path:
@@ -96,13 +104,13 @@ def keep_project(folder: Path, project: ProjectFiles) -> Path:
         for name, digest in project.digests.items():
             source, path = project.root / name, building / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            if digest.startswith("folder:"):
+            if digest.startswith(_FOLDER):
                 path.symlink_to(source.readlink())
             else:
                 # No fsync for each file: a snapshot is checked wherever it is used, so a torn copy is found.
                 path.write_bytes(_content(source))
                 path.chmod(0o555 if digest.endswith("x") else 0o444)
-            if not digest.startswith("folder:") and _digest_of(path) != digest:
+            if _digest_of(path) != digest and not path.is_symlink():
                 raise RunError(f"{source}: was edited while this command ran; run the same command again")
         for name in project.links:
             (building / name).parent.mkdir(parents=True, exist_ok=True)
@@ -131,8 +139,8 @@ def project_problem(snapshot: Path) -> str:
             path = snapshot / name
             if digest == "link":
                 path.lstat()
-            elif digest.startswith("folder:"):
-                if not path.is_symlink() or f"folder:{path.readlink()}".replace("  ", " ") != digest:
+            elif digest.startswith(_FOLDER):
+                if not path.is_symlink() or _leads_to(path) != digest:
                     return f"{name} was changed"
             elif hashlib.sha256(path.read_bytes()).hexdigest() != digest.removesuffix("x"):
                 return f"{name} was changed"

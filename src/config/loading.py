@@ -16,21 +16,12 @@ from pydantic import ValidationError
 from relay.config import yaml_file
 from relay.config.messages import describe, listed
 from relay.config.overrides import parse_override, set_key
-from relay.config.section import Section
+from relay.config.section import Section, as_tuples
 from relay.errors import ConfigError
 from relay.projects.kind import SECTION
 from relay.runs.rundir import RunDir
 from src.config.schema import CONSTANT_KEYS, Compare, Config, Hparams, Variant
 from src.config.validation import AXES, BASE, disagreements, is_same_experiment, plain
-
-
-def _tuples(value: Any) -> Any:
-    # Strict pydantic accepts no list for a tuple field, and YAML and JSON have no tuples.
-    if isinstance(value, Mapping):
-        return {key: _tuples(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(_tuples(item) for item in value)
-    return value
 
 
 def make_config(content: Mapping[str, Any], source: str, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -46,7 +37,7 @@ def make_config(content: Mapping[str, Any], source: str, overrides: Mapping[str,
         name: section for name, section in values.items() if section is not None or name not in Config.model_fields
     }
     try:
-        config = Config.model_validate(_tuples(values))
+        config = Config.model_validate(as_tuples(values))
     except ValidationError as error:
         raise ConfigError(describe(error, Config, source, CONSTANT_KEYS)) from None
     problems = list(disagreements(config))
@@ -122,7 +113,7 @@ class Variants:
             content = json.loads(json.dumps({name: self._content[name]}))
             for path, value in values.items():
                 set_key(content, path, value)
-            self._changed[key] = type(self._base[name]).model_validate(_tuples(content[name]))
+            self._changed[key] = type(self._base[name]).model_validate(as_tuples(content[name]))
         return self._changed[key]
 
 

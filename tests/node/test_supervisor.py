@@ -53,6 +53,12 @@ def execute(
     return attempt(run, lambda *given: supervise(*given, seconds_left), stop, PlainReporter())
 
 
+def result_of(run: RunDir) -> dict[str, Any]:
+    result = run.result()
+    assert result
+    return result
+
+
 def after(run: RunDir, rows: int) -> Callable[[], bool]:
     """Whether the run has logged so many rows."""
     return lambda: run.metrics_file.exists() and run.metrics_file.read_bytes().count(b"\n") >= rows
@@ -72,8 +78,7 @@ def test_a_program_is_executed_to_its_end(run_of: RunOf, capfd: pytest.CaptureFi
     run = run_of()
     outcome = execute(run)
     assert (outcome.status, outcome.first_step, outcome.last_step, outcome.total_steps) == ("done", 0, 30, 30)
-    result = run.result()
-    assert result
+    result = result_of(run)
     assert result["columns"]["steps"] == 30
     best = min((row for row in run.metrics() if "val/x2" in row), key=lambda row: row["val/x2"])
     assert result["columns"]["val/x2"] == best["val/x2"]
@@ -280,8 +285,7 @@ def train(run):
     said = capfd.readouterr()
     assert said.out == "x" * 2**20 + "\nfirst\nhalf line\n"
     assert "to stderr\n\N{REPLACEMENT CHARACTER}\n" in said.err
-    result = run.result()
-    assert result
+    result = result_of(run)
     assert result["columns"]["note"] == "fine"
 
 
@@ -291,8 +295,7 @@ def test_a_metric_that_was_never_logged_is_said(run_of: RunOf, capsys: pytest.Ca
     said = capsys.readouterr().err
     assert "metrics.select.name: val/x2 was never logged, so the run has no value; logged: loss" in said
     assert "returned steps, which is a column of Relay's" in said
-    result = run.result()
-    assert result
+    result = result_of(run)
     assert result["columns"]["val/x2"] is None
 
 
@@ -302,8 +305,7 @@ def test_early_stopping_is_recorded(run_of: RunOf) -> None:
         "        run.log({'val/x2': step})\n        if step == 3: break\n"
     )
     assert execute(run).status == "done"
-    result = run.result()
-    assert result
+    result = result_of(run)
     assert (result["outcome"], result["steps"]) == ("ended early", 3)
 
 
@@ -339,8 +341,7 @@ def test_a_project_may_have_packages_with_our_names(run_of: RunOf, tmp_path: Pat
         (folder / "__init__.py").write_text(f"WHO = 'mine {name}'\n")
     run = run_of("import src, jobs, hpc\ndef train(run):\n    return {'who': f'{src.WHO}, {jobs.WHO}, {hpc.WHO}'}\n")
     assert execute(run).status == "done"
-    result = run.result()
-    assert result
+    result = result_of(run)
     assert result["columns"]["who"] == "mine src, mine jobs, mine hpc"
 
 
@@ -459,8 +460,7 @@ def train(run):
 """
     )
     outcome = execute(run)
-    result = run.result()
-    assert result
+    result = result_of(run)
     assert (outcome.last_step, result["columns"]["who"]) == (10, "program")
     assert result["columns"]["terminated_s"] < 10
 
@@ -471,8 +471,7 @@ def test_values_that_say_nothing_end_no_run(run_of: RunOf, capsys: pytest.Captur
         "    return {'acc': math.nan, 'run': 'evil', 'state': 'failed'}\n"
     )
     assert execute(run).status == "done"
-    result = run.result()
-    assert result
+    result = result_of(run)
     assert result["columns"]["acc"] is None
     assert not {"run", "state"} & result["columns"].keys()
     assert "returned run, which is a column of Relay's" in capsys.readouterr().err
@@ -491,8 +490,7 @@ def test_kernels_are_chosen_for_a_program_that_imports_torch_late(run_of: RunOf)
         "    return {'chosen': int(torch.are_deterministic_algorithms_enabled())}\n"
     )
     assert execute(run).status == "done"
-    result = run.result()
-    assert result
+    result = result_of(run)
     assert result["columns"]["chosen"] == 1
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.one_machine.processes import start_ticks
+from hpc.processes import start_ticks
 from tests.slurm.conftest import REPOSITORY, Cluster, run_command, wait_for
 
 pytestmark = pytest.mark.slurm

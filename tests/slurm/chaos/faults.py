@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from hpc.one_machine.processes import descendants, start_ticks
+from hpc.processes import descendants, start_ticks
 from hpc.submission.submissions import submissions
 from relay.program.state_names import list_states
 from tests.slurm.chaos.site import TIME_MIN, Row, Site, Worker, kill, send

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpc.one_machine.processes import descendants, start_ticks
+from hpc.processes import descendants, start_ticks
 from relay.config import yaml_file
 from relay.program.state_names import list_states
 from relay.runs.attempt import last_attempt
