@@ -267,8 +267,13 @@ def refused(*words: str) -> str:
 
 
 def test_the_same_command_goes_on_when_there_is_room(
-    disk: Disk, on_disk: Callable[..., Config], straight: RunDir, tmp_path: Path
+    disk: Disk,
+    on_disk: Callable[..., Config],
+    straight: RunDir,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # bytecode beside the sweep's code would take the room
     experiment = tmp_path / "on-disk.yaml"
     experiment.write_text(dump_yaml(on_disk().to_dict()))
     words = ["src.train", "--config", str(experiment)]
