@@ -38,7 +38,7 @@ DECK = tuple(name for name in KINDS if name != ADMIN_CANCEL)
 class Plan:
     """The options of a campaign. `pace_s`: the mean time between two faults. `kinds`: the faults of its deck.
 
-    The rounds are trainings on images and a user's function by turns; the latter comes first with `program_first`.
+    `works`: those of its rounds, by turns, see `tests.slurm.chaos.site.WORKS`.
     """
 
     seed: int
@@ -47,7 +47,7 @@ class Plan:
     epochs: int = 120
     pace_s: float = 10.0
     kinds: tuple[str, ...] = DECK
-    program_first: bool = False
+    works: tuple[str, ...] = ("images", "program")
 
 
 @dataclass
@@ -116,12 +116,11 @@ class Campaign:
         """The same grids in the foreground, never disturbed, in another runs directory."""
         env = {**self.cluster.env, "SLURM_CPUS_PER_TASK": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         commands = []
-        # With images of its own: a fault changes those of the campaign.
-        for experiment, more in zip(
-            self.site.experiments, ([f"dataset.root={self.folder / 'images'}"], []), strict=True
-        ):
-            command = [sys.executable, "-m", "src.grid_search", "--config", str(experiment)]
-            for value in (f"paths.runs_dir={self.folder / 'reference'}", *more):
+        for work in self.plan.works:
+            command = [sys.executable, "-m", "src.grid_search", "--config", str(self.site.experiment_of(work))]
+            # With images of its own: a fault changes those of the campaign.
+            own_images = [f"dataset.root={self.folder / 'data-of-reference'}"] if work == "images" else []
+            for value in (f"paths.runs_dir={self.folder / 'reference'}", *own_images):
                 command += ["--set", value]
             commands.append(shlex.join(command))
         with subprocess.Popen(
@@ -207,8 +206,8 @@ class Campaign:
         """Launch the grid as a user does, or launch what is missing of it."""
         if "--fresh" in words:
             self.rounds += 1
-            self.site.of_program = (self.rounds + self.plan.program_first) % 2 == 0
-            self.note(f"round {self.rounds}, {'a program' if self.site.of_program else 'images'}")
+            self.site.work = self.plan.works[(self.rounds - 1) % len(self.plan.works)]
+            self.note(f"round {self.rounds}: {self.site.work}")
         command = words if words and words[0] == "retry" else ("grid", *words)
         log = self.folder / f"launch-{next(self._numbers):04d}.log"
         process = self.site.launch(log, *command)
@@ -332,7 +331,8 @@ def last_job(run: RunDir) -> str | None:
 
 def command_of(plan: Plan) -> str:
     """The command that repeats this campaign."""
-    if plan.kinds == DECK:
+    options = [] if plan.kinds == DECK else [f"--kind {shlex.quote(name)}" for name in plan.kinds]
+    options += [] if plan.works == Plan.works else [f"--work {name}" for name in plan.works]
+    if not options:
         return f"make chaos SEED={plan.seed} MINUTES={plan.minutes:g}"
-    only = " ".join(f"--kind {shlex.quote(name)}" for name in plan.kinds)
-    return f"python -m tests.slurm.chaos --seed {plan.seed} --minutes {plan.minutes:g} {only}"
+    return f"python -m tests.slurm.chaos --seed {plan.seed} --minutes {plan.minutes:g} {' '.join(options)}"

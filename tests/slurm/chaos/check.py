@@ -22,12 +22,12 @@ REFUSALS = frozenset({"slurmctld away", "full disk", "images changed", "code rem
 
 def find_problems(site: Site, injections: Sequence[Injection]) -> list[str]:
     """One line for each thing that is wrong, in all rounds."""
-    straight = {sweep.kind: sweep for sweep in sweeps(site.folder / "reference")}
+    straight = {sweep.meta()["tag"]: sweep for sweep in sweeps(site.folder / "reference")}
     return [
         f"{run.label}: {problem}"
         for sweep in site.sweeps()
         for run in sweep.runs()
-        for problem in _check_run(run, straight[sweep.kind].run(run.name), injections)
+        for problem in _check_run(run, straight[sweep.meta()["tag"]].run(run.name), injections)
     ]
 
 

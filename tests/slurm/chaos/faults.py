@@ -213,7 +213,7 @@ def process_killed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injec
 def program_killed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
     """kill -9 of the process of a user's program, whose supervisor lives on."""
     worker = _choose(site, rng, rows)
-    children = descendants([worker.pid]) if worker and site.of_program else []
+    children = descendants([worker.pid]) if worker and site.work != "images" else []
     if worker is None or not children:
         return None
     kill(children)

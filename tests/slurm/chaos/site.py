@@ -25,6 +25,10 @@ from tests.slurm.conftest import PROFILE, Cluster, on_profile
 
 TIME_MIN = int(PROFILE["time_min"])
 DISK_MB = 96
+# What a round is a grid of: trainings on images, a user's function, or the 27 cells of examples/own_function.
+WORKS = ("images", "program", "example")
+# The sections that an experiment on images and one of a program have alike.
+_OF_BOTH = ("checkpoint", "paths")
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Site:
     away: set[str] = field(default_factory=set)
     has_disk: bool = False
     disk_full: bool = False
-    of_program: bool = False
+    work: str = "images"
     burners: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -79,15 +83,14 @@ class Site:
     def filler(self) -> Path:
         return self.disk / "filler"
 
-    @property
-    def experiments(self) -> tuple[Path, Path]:
-        """A grid of trainings on images, and one of a user's function."""
-        return self.folder / "chaos.yaml", self.folder / "program" / "relay.yaml"
+    def experiment_of(self, work: str) -> Path:
+        """The experiment of a work of `WORKS`."""
+        return self.folder / work / "relay.yaml"
 
     @property
     def experiment(self) -> Path:
         """That of the current round."""
-        return self.experiments[self.of_program]
+        return self.experiment_of(self.work)
 
     @property
     def profile(self) -> Path:
@@ -98,14 +101,18 @@ class Site:
         self.disk.mkdir(parents=True)
         mounting = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "relay-chaos", str(self.disk)]
         self.has_disk = shutil.which("mount") is not None and quiet(mounting) == 0
-        images, program = self.experiments
-        images.write_text(yaml_file.dump_yaml(self._content(cells, epochs)))
-        shutil.copytree(ROOT / "examples" / "own_function", program.parent)
-        content = yaml_file.read_mapping(program)
-        params = {"width": 16, "steps": 40 * epochs}
-        hparams = {"seed": list(range(cells)), "tag": "chaos_program"}
-        own = {key: self._content(cells, epochs)[key] for key in ("checkpoint", "paths")}
-        program.write_text(yaml_file.dump_yaml({**content, "params": params, "hparams": hparams, **own}))
+        content = self._content(cells, epochs)
+        images = self.experiment_of("images")
+        images.parent.mkdir()
+        images.write_text(yaml_file.dump_yaml(content))
+        for work in ("program", "example"):
+            file = self.experiment_of(work)
+            shutil.copytree(ROOT / "examples" / "own_function", file.parent)
+            example = yaml_file.read_mapping(file)
+            params = {"steps": 40 * epochs, **({"width": 16} if work == "program" else {})}
+            axes = {"seed": list(range(cells))} if work == "program" else example["hparams"]
+            own = {"params": params, "hparams": {**axes, "tag": work}}
+            file.write_text(yaml_file.dump_yaml({**example, **own, **{key: content[key] for key in _OF_BOTH}}))
         self.profile.write_text(yaml_file.dump_yaml({**PROFILE, "signal_lead_s": 90, "max_parallel": 2}))
 
     def _content(self, cells: int, epochs: int) -> dict[str, Any]:
@@ -114,7 +121,7 @@ class Site:
         return {
             **SMALL,
             "dataset": {**SMALL["dataset"], **images},
-            "hparams": {"epochs": epochs, "lr": rates, "tag": "chaos"},
+            "hparams": {"epochs": epochs, "lr": rates, "tag": "images"},
             "checkpoint": {"every_steps": 40},
             "metrics": {"log_every_steps": 10},
             "paths": {

@@ -27,7 +27,7 @@ QUICK = (
     "kill -9 launcher",
 )
 SHORT = Plan(seed=20, minutes=0.6, cells=3, epochs=45, pace_s=4, kinds=QUICK)
-PROGRAM = replace(SHORT, seed=21, program_first=True)
+PROGRAM = replace(SHORT, seed=21, works=("program", "images"))
 
 
 @pytest.fixture(scope="module")
