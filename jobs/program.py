@@ -69,4 +69,4 @@ def show(sweep: SweepDir, paths: Paths, answer: Answer) -> None:
     """Nothing besides the table."""
 
 
-PROGRAM = Work("program", "A program of the user.", None, None, preload, show, DECIDING)
+PROGRAM = Work("program", "A program of the user.", None, None, preload, show, DECIDING, reuses=True)

@@ -66,8 +66,9 @@ def _prepared(run: RunDir) -> tuple[Order, list[str]]:
     config, sweep = run.config(), run.sweep()
     program, select, every = config["program"], config["metrics"]["select"], config["checkpoint"]
     key = run_key(program["function"], program["name"], config["params"])
-    inputs = {name: Path(path) for name, path in config["inputs"].items()}
-    check_as_planned(run, key, inputs_digest(inputs) if inputs else "", "its inputs")
+    inputs = config["inputs"]
+    digest = "" if inputs is None else inputs_digest({name: Path(path) for name, path in inputs.items()})
+    check_as_planned(run, key, digest, "its inputs")
     project = sweep.project / sweep.meta()["project"]
     if problem := project_problem(project):
         raise RelayError(f"{project}: is no longer the project of {sweep.name}: {problem}; restore it")
@@ -131,6 +132,8 @@ class _Watch:
         self._looked_at = 0.0
         # The process that calls the function; what stands before its Python may be another one.
         self._pid: int | None = None
+        # Of Python and the packages that are installed for it.
+        self._versions: Mapping[str, str] = {}
         # The last report: `returned`, `stopped` or `failed`.
         self._end: Mapping[str, Any] | None = None
 
@@ -166,7 +169,7 @@ class _Watch:
     def _note(self, report: Mapping[str, Any]) -> None:
         event = report["event"]
         if event == "started":
-            self._pid = report["pid"]
+            self._pid, self._versions = report["pid"], report["versions"]
         elif report["pid"] != self._pid:
             # Of a fork of the program, which is not the program.
             return
@@ -174,7 +177,9 @@ class _Watch:
             self._first_step, self._total = report["step"], report["total"]
             self._environments = [{**each, "cpu": cpu_model()} for each in report["environments"]]
             note_steps(self._run, self._first_step, self._total, self._environments)
-            write_provenance(self._run, report["environments"][-1]["device"], self._environments[-1])
+            project = Path(self._order.folder).name
+            device, environment = report["environments"][-1]["device"], self._environments[-1]
+            write_provenance(self._run, device, environment, project=project, versions=self._versions)
             self._log = self._log or ProgramLog(self._run)
             if self._first_step:
                 log.info(f"{self._run.label}: resumes from step {self._first_step} of {self._total}")

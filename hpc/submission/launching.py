@@ -65,7 +65,7 @@ def launch(
     if undone:
         where = "in this process" if here else str(placement)
         print(f"{sweep.path}: {describe_progress(sweep, new=new)}; {where}", flush=True)
-        if work.reuses:
+        if new and work.reuses and len(undone) < len(sweep.runs()):
             print(f"to execute in full: {counted(len(undone), 'run')}: {shortlist(undone)}", flush=True)
         print(forecast, flush=True)
         if not here:

@@ -33,8 +33,9 @@ def prepare_sweep(work: Work, request: Request, *, fresh: bool) -> tuple[SweepDi
     # Read the code before the data, which may take minutes: what is edited meanwhile is not what was asked for.
     code_digest()
     sweep, new = open_sweep(prepare_inputs(request, fresh=fresh), fresh=fresh)
-    if work.reuses and not fresh:
-        reuse_finished(sweep)
+    # Not when it is continued: it may have been started with --fresh.
+    if new and work.reuses and not fresh:
+        reuse_finished(sweep, request.why_other)
     request.opened(sweep)
     return sweep, new
 

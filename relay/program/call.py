@@ -11,12 +11,13 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 from relay.errors import RelayError, TakenOverError
 from relay.program.contract import Order, read_order
 from relay.program.current import use
-from relay.program.environment import compute_deterministically
+from relay.program.environment import compute_deterministically, installed_versions
 from relay.program.parameters import Parameters, load_function, project_first
 from relay.program.run import Run, Stopped
 
@@ -24,15 +25,15 @@ from relay.program.run import Run, Stopped
 _ENDED, _FAILED = 0, 1
 
 
-def call(order: Order) -> int:
-    """Call the function of the order. Returns the exit code."""
+def call(order: Order, versions: Mapping[str, str]) -> int:
+    """Call the function of the order, where these `versions` are installed. Returns the exit code."""
     # First: a signal that comes while the program imports torch must not end it.
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     end_forks_at_signals()
     own = os.getpid()
     try:
-        order.report("started")
+        order.report("started", versions=versions)
         run = Run(order)
         # Before the module is imported, which may ask for the current run.
         use(run)
@@ -95,9 +96,10 @@ def _last_line(error: BaseException) -> str:
 def main() -> None:
     """Call the function of the order that is named on the command line."""
     order = read_order(Path(sys.argv[1]))
+    versions = installed_versions()
     project_first(order.folder)
     sys.argv[:] = [order.function]
-    sys.exit(call(order))
+    sys.exit(call(order, versions))
 
 
 if __name__ == "__main__":

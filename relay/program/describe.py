@@ -2,7 +2,7 @@
 
 Executed by the project's own Python where runs are planned. Stdin holds a list of mappings, name -> value. The answer,
 a JSON file, has `fields`, what the function declares; `cells`, for each mapping its `values` with defaults and its
-`problems`; or `problem`, why there are none.
+`problems`; and `versions`, of all that is installed. Or it has `problem`, why there are no parameters.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from relay.errors import ConfigError
 from relay.program.current import plan_only
+from relay.program.environment import installed_versions
 from relay.program.parameters import Parameters, load_function, project_first
 
 
@@ -42,9 +43,10 @@ def main() -> None:
     """Read the cells, write the answer. What the project prints does not disturb it."""
     folder, function, answer = sys.argv[1:]
     cells = json.load(sys.stdin)
+    versions = installed_versions()
     project_first(folder)
     plan_only()
-    text = json.dumps(describe(function, cells))
+    text = json.dumps({**describe(function, cells), "versions": versions})
     Path(answer).write_text(text)
     # A thread of the project's must not keep this process.
     os._exit(0)

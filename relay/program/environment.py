@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from pathlib import Path
 
 
 def environment() -> dict[str, str]:
@@ -23,6 +24,20 @@ def environment() -> dict[str, str]:
             found["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
     variables = ("CUBLAS_WORKSPACE_CONFIG", "OMP_NUM_THREADS", "MKL_CBWR", "NVIDIA_TF32_OVERRIDE")
     return {**found, **{name: os.environ[name] for name in variables if name in os.environ}}
+
+
+def installed_versions() -> dict[str, str]:
+    """The version of Python and of each package that is installed where this process looks for modules, by name.
+
+    From the names of the packages' folders: nothing is imported or opened. The current folder is left out.
+    """
+    found: dict[str, str] = {}
+    for folder in map(Path, sys.path):
+        if folder.absolute() != Path.cwd():
+            for package in sorted(folder.glob("*-*.*-info")):
+                name, _, version = package.stem.partition("-")
+                found.setdefault(name, version)
+    return {"python": platform.python_version(), **found}
 
 
 def compute_deterministically() -> None:

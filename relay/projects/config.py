@@ -92,7 +92,7 @@ class ProgramConfig(Section):
     project: Project = Project()
     program: Program
     params: dict[str, Any] = Field(default_factory=dict)
-    inputs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] | None = None
     metrics: Metrics
     checkpoint: Checkpoint = Checkpoint()
     hparams: Hparams = Hparams()

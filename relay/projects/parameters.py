@@ -11,6 +11,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,22 @@ _TIMEOUT_S = 300
 _LINES_SHOWN = 3
 
 
-def resolved_parameters(
-    python: Sequence[str], root: Path, function: str, cells: Mapping[str, Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """The parameters of each cell with the program's defaults, by the name of the cell.
+@dataclass(frozen=True)
+class Description:
+    """What the project's Python says: the parameters of each cell with the program's defaults, by the name of the cell,
+    and the versions of all that is installed there.
+    """
 
-    `cells`: what is given, by name. Raises ConfigError with the problems of all cells.
+    parameters: Mapping[str, Mapping[str, Any]]
+    versions: Mapping[str, str]
+
+
+def describe_cells(
+    python: Sequence[str], root: Path, function: str, cells: Mapping[str, Mapping[str, Any]]
+) -> Description:
+    """Ask the project's Python about cells, whose given parameters are by name.
+
+    Raises ConfigError with the problems of all cells.
     """
     answer = _ask(python, root, function, list(cells.values()))
     if "problem" in answer:
@@ -40,7 +51,8 @@ def resolved_parameters(
         raise ConfigError(
             "\n".join(f"{problem} ({name})" if len(cells) > 1 else problem for problem, name in problems.items())
         )
-    return {name: checked["values"] for name, checked in zip(cells, answer["cells"], strict=True)}
+    parameters = {name: checked["values"] for name, checked in zip(cells, answer["cells"], strict=True)}
+    return Description(parameters, answer["versions"])
 
 
 def _ask(python: Sequence[str], root: Path, function: str, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

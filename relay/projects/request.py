@@ -12,7 +12,8 @@ from relay.errors import ConfigError
 from relay.program.values import TABLE_COLUMNS
 from relay.projects.cells import Draft, compare_drafts, grid_drafts, make_cells, refuse_equals, single_draft
 from relay.projects.config import ProgramConfig, project_root, python_of
-from relay.projects.parameters import resolved_parameters
+from relay.projects.parameters import describe_cells
+from relay.projects.reuse import why_other
 from relay.runs.project_snapshot import read_project
 from relay.runs.sweeps import Request
 
@@ -37,16 +38,17 @@ def train_request(config: ProgramConfig, file: str, params: Mapping[str, Any] | 
 def _request(config: ProgramConfig, file: str, tag: str, drafts: Sequence[Draft], *, is_grid: bool = False) -> Request:
     root = project_root(config, file)
     python, function = python_of(config, root), config.program.function
-    apart = [config.paths.runs, config.paths.artifacts, config.paths.logs]
+    # The configuration is none of the code: a grid with one more value executes what it did before.
+    apart = [config.paths.runs, config.paths.artifacts, config.paths.logs, Path(file)]
     project = read_project(root, config.project.links, config.project.writes, [path.absolute() for path in apart])
-    resolved = resolved_parameters(python, root, function, {draft.name: draft.params for draft in drafts})
-    refuse_equals(drafts, resolved)
+    described = describe_cells(python, root, function, {draft.name: draft.params for draft in drafts})
+    refuse_equals(drafts, described.parameters)
     _require_name(config, root)
     fixed = {
         "paths": {name: str(Path(path).absolute()) for name, path in config.paths.model_dump().items()},
         "program": {**config.program.model_dump(), "python": python, "project": str(root)},
         "project": {"writes": list(config.project.writes)},
-        "inputs": {name: str((root / name).absolute()) for name in config.inputs},
+        "inputs": None if config.inputs is None else {name: str((root / name).absolute()) for name in config.inputs},
         "metrics": config.metrics.model_dump(),
         "checkpoint": config.checkpoint.model_dump(),
     }
@@ -64,6 +66,7 @@ def _request(config: ProgramConfig, file: str, tag: str, drafts: Sequence[Draft]
         select=config.metrics.select,
         is_grid=is_grid,
         project=project,
+        why_other=lambda origin, sweep: why_other(origin, sweep, described.versions),
     )
 
 
@@ -83,8 +86,8 @@ def _require_name(config: ProgramConfig, root: Path) -> None:
 
 
 def _digests(config: ProgramConfig, root: Path, names: Sequence[str]) -> dict[str, str]:
-    """The digest of the inputs for each cell, if there are any."""
-    if not config.inputs:
+    """The digest of the inputs for each cell, if it is known which there are."""
+    if config.inputs is None:
         return {}
     digest = inputs_digest({name: root / name for name in config.inputs})
     return dict.fromkeys(names, digest)

@@ -212,10 +212,10 @@ def _now() -> float:
     return round(time.time(), 3)
 
 
-def write_provenance(run: RunDir, device: str, environment: Environment) -> None:
-    """Record code, versions, environment, host and device of this attempt in provenance.jsonl."""
+def write_provenance(run: RunDir, device: str, environment: Environment, **more: Any) -> None:
+    """Record code, versions, environment, host and device of this attempt, and `more`, in provenance.jsonl."""
     facts = {"attempt": len(run.attempts()), "code_snapshot": code_digest(), **provenance(device, environment)}
-    append_lines(run.provenance_file, [facts], check=run.check_owner)
+    append_lines(run.provenance_file, [{**facts, **more}], check=run.check_owner)
 
 
 def state_of_run(run: RunDir, result: Mapping[str, Any] | None, attempts: Attempts) -> str:

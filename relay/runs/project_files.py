@@ -26,7 +26,7 @@ _TEXT_BYTES = 8192
 def project_files(root: Path, links: Sequence[str], apart: Sequence[Path]) -> list[str]:
     """The files below `root` to freeze, as paths from there, in order.
 
-    `links`: files and folders that are linked instead; `apart`: folders that never belong to it. Raises ConfigError for
+    `links`: files and folders that are linked instead; `apart`: those that never belong to it. Raises ConfigError for
     files that are too large, that cannot be read, or that are links which leave the project.
     """
     if not root.is_dir():
@@ -55,7 +55,7 @@ def project_files(root: Path, links: Sequence[str], apart: Sequence[Path]) -> li
 
 
 class _Listing:
-    """The files of a project. `outside`: the real paths of folders that do not belong to it."""
+    """The files of a project. `outside`: the real paths of files and folders that do not belong to it."""
 
     def __init__(self, root: Path, links: Sequence[str], outside: Sequence[str]) -> None:
         self._root, self._links, self._outside = root, links, outside
@@ -80,7 +80,8 @@ class _Listing:
         hidden = any(part.startswith(".") or part == "__pycache__" for part in folders) or name.endswith(".pyc")
         linked = any(name == link or name.startswith(f"{link.rstrip('/')}/") for link in self._links)
         parents = [self._root.joinpath(*folders[: count + 1]) for count in range(len(folders))]
-        return not (hidden or linked or any(self._is_apart(each) for each in parents))
+        apart = os.path.realpath(self._root / name) in self._outside or any(self._is_apart(each) for each in parents)
+        return not (hidden or linked or apart)
 
     def _is_apart(self, folder: Path) -> bool:
         real = os.path.realpath(folder)

@@ -49,7 +49,7 @@ class ProjectFiles:
 
 
 def read_project(root: Path, links: Sequence[str], writes: Sequence[str], apart: Sequence[Path]) -> ProjectFiles:
-    """The project in the folder `root`; `apart`: folders that never belong to it. Raises ConfigError."""
+    """The project in the folder `root`; `apart`: files and folders that never belong to it. Raises ConfigError."""
     links, writes = _places("project.links", links), _places("project.writes", writes)
     for name in links:
         if not (root / name).exists():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from relay.errors import RelayError
@@ -20,9 +20,9 @@ from relay.runs.sweeps import sweeps, with_whole_manifests
 _FILES = ("metrics_file", "provenance_file", "predictions_file", "best_file")
 
 
-def reuse_finished(sweep: SweepDir) -> list[RunDir]:
-    """Complete the missing runs of `sweep` from finished runs with the same content key, data and versions of the
-    packages that compute; returns them.
+def reuse_finished(sweep: SweepDir, why_other: Callable[[RunDir, SweepDir], str] | None = None) -> list[RunDir]:
+    """Complete the missing runs of `sweep` from finished runs with the same content key and data, and in which
+    `why_other` sees no other difference (by default, in the versions of the packages that compute); returns them.
 
     Such a run gets a copy of the files of the finished one, and its result names it as `reused_from`. On which device
     the others will be trained is not known here: tables say which runs differ in it. Only works that reuse do this.
@@ -30,18 +30,20 @@ def reuse_finished(sweep: SweepDir) -> list[RunDir]:
     """
     missing = [cell for cell in sweep.cells() if not sweep.run(cell.name).is_done()]
     reused = []
-    for run, origin in _origins(sweep, missing):
+    for run, origin in _origins(sweep, missing, why_other or _other_versions):
         restore_config(run)
         with run.lock():
             if not run.is_done() and not run.attempts():
                 _copy(origin, run)
-                same = f"which is the same training{_computed_on(origin)}{_other_code(sweep, origin)}"
+                same = f"which is the same run{_computed_on(origin)}{_other_code(sweep, origin)}"
                 log.info(f"{run.label}: reuses {origin.label}, {same}")
                 reused.append(run)
     return reused
 
 
-def _origins(sweep: SweepDir, missing: Iterable[PlannedRun]) -> Iterator[tuple[RunDir, RunDir]]:
+def _origins(
+    sweep: SweepDir, missing: Iterable[PlannedRun], why_other: Callable[[RunDir, SweepDir], str]
+) -> Iterator[tuple[RunDir, RunDir]]:
     """Each missing run that a finished one equals, with the newest such run."""
     unmatched = {(cell.key, cell.data): cell.name for cell in missing if cell.data}
     others = (other for other in reversed(sweeps(sweep.path.parent)) if other != sweep)
@@ -52,7 +54,8 @@ def _origins(sweep: SweepDir, missing: Iterable[PlannedRun]) -> Iterator[tuple[R
             wanted = (cell.key, cell.data)
             if wanted not in unmatched or not _is_complete(origin := other.run(cell.name)):
                 continue
-            if reason := _other_environment(origin):
+            resumed = resumed_under(environments_of(origin.result(), ()))
+            if reason := f"resumed under {resumed}" if resumed else why_other(origin, sweep):
                 log.info(f"{sweep.run(unmatched[wanted]).label}: does not reuse {origin.label}, which was {reason}")
             else:
                 yield sweep.run(unmatched.pop(wanted)), origin
@@ -68,13 +71,11 @@ def _is_complete(run: RunDir) -> bool:
     return result is not None and (not result.get("best") or run.best_file.is_file())
 
 
-def _other_environment(origin: RunDir) -> str:
+def _other_versions(origin: RunDir, sweep: SweepDir) -> str:
     """Why the run is not the same training as one that this environment would start; "" if it is."""
     environments, here = environments_of(origin.result(), ()), computing_versions()
     versions = {name: version for each in environments[:1] for name, version in each.items() if name in here}
     other = differences(versions, here)
-    if resumed := resumed_under(environments):
-        return f"resumed under {resumed}"
     return f"trained under other versions ({other})" if other else ""
 
 

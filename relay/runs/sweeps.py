@@ -29,7 +29,7 @@ from relay.runs.numbering import next_number
 from relay.runs.planning_lock import folder_lock, unwritable
 from relay.runs.project_snapshot import ProjectFiles, keep_project
 from relay.runs.provenance import code_version
-from relay.runs.rundir import SweepDir
+from relay.runs.rundir import RunDir, SweepDir
 from relay.text import counted
 
 _MAKING = ".making-"
@@ -62,6 +62,9 @@ class Request:
     returns a digest of it for each cell by name. With true, it looks at the content of files that seem unchanged.
     `data`: what `prepare` has returned.
 
+    `why_other`: of a finished run with the key and data of one of the sweep's, why it is another run all the same; ""
+    if it is the same. None: the versions of the packages that compute decide.
+
     `check`: raise RelayError if the runs could only crash; it may take seconds. `opened`: called with the sweep before
     anything is executed.
     """
@@ -81,6 +84,7 @@ class Request:
     inputs_name: str = "its data"
     prepare: Callable[[bool], Mapping[str, str]] = _no_inputs
     data: Mapping[str, str] = field(default_factory=dict)
+    why_other: Callable[[RunDir, SweepDir], str] | None = None
     check: Callable[[], None] = _nothing
     opened: Callable[[SweepDir], None] = _nothing
 

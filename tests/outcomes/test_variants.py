@@ -105,7 +105,7 @@ def test_a_training_under_other_versions_or_in_two_environments_is_not_the_same(
     assert [run.name for run in reuse_finished(sweep)] == ["base"]
     said = capsys.readouterr().err
     assert f"base: does not reuse {newer.label}, which {reason}" in said
-    assert f"base: reuses {older.label}, which is the same training, on EPYC 7763" in said
+    assert f"base: reuses {older.label}, which is the same run, on EPYC 7763" in said
 
 
 def test_variants_that_were_trained_on_another_device_say_so(small: Callable[..., Config]) -> None:

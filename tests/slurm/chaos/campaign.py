@@ -166,12 +166,14 @@ class Campaign:
 
     def _inject(self, rows: list[Row]) -> None:
         """Inject the next kind of the deck that is possible now. A deck holds each kind once."""
-        if not self._deck:
-            self._deck = [name for name in self.plan.kinds if self.site.has_disk or not KINDS[name].needs_disk]
-            self.rng.shuffle(self._deck)
+        if not any(map(self._fits, self._deck)):
+            more = list(filter(self._fits, self.plan.kinds))
+            self.rng.shuffle(more)
+            self._deck += more
+        fitting = list(filter(self._fits, self._deck))
         # The first kind has priority for a while, so that a seed gives the same order whenever that is possible.
         in_order = time.monotonic() < self._next_fault + SKIP_KIND_AFTER_S
-        for name in self._deck[:1] if in_order else list(self._deck):
+        for name in fitting[:1] if in_order else fitting:
             if KINDS[name].alone and self._launchers:
                 continue
             # A generator of its own, so that it does not depend on how often other kinds were tried.
@@ -192,6 +194,11 @@ class Campaign:
                 if KINDS[name].alone:
                     self._next_fault = max(self._next_fault, self._busy_until)
                 return
+
+    def _fits(self, name: str) -> bool:
+        """Whether a kind of fault can be injected on this machine in this round."""
+        kind = KINDS[name]
+        return self.site.work in kind.works and (self.site.has_disk or not kind.needs_disk)
 
     def _later(self, delay_s: float, what: Callable[[], object]) -> None:
         heapq.heappush(self._agenda, (time.monotonic() + delay_s, next(self._numbers), what))

@@ -23,7 +23,7 @@ from filelock import FileLock
 from hpc.processes import descendants, start_ticks
 from hpc.submission.submissions import submissions
 from relay.program.state_names import list_states
-from tests.slurm.chaos.site import TIME_MIN, Row, Site, Worker, kill, send
+from tests.slurm.chaos.site import TIME_MIN, WORKS, Row, Site, Worker, kill, send
 
 Fix = tuple[float, Callable[[], object]]
 # (seconds until the grid is launched, seconds until this launcher is killed; None: never).
@@ -73,7 +73,8 @@ class Injection:
 class Kind:
     """`causes`: in which an attempt may end by it. `unclear_causes`: what ends by other faults may look like meanwhile.
 
-    `alone`: not while a launcher runs. `takes_task`: the task need not come back by itself.
+    `alone`: not while a launcher runs. `takes_task`: the task need not come back by itself. `works`: the rounds in
+    which it can be injected.
     """
 
     inject: Callable[[Site, random.Random, Sequence[Row]], Injection | None]
@@ -82,6 +83,7 @@ class Kind:
     needs_disk: bool = False
     alone: bool = False
     takes_task: bool = False
+    works: Sequence[str] = WORKS
 
 
 def _choose(site: Site, rng: random.Random, rows: Sequence[Row]) -> Worker | None:
@@ -213,7 +215,7 @@ def process_killed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injec
 def program_killed(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
     """kill -9 of the process of a user's program, whose supervisor lives on."""
     worker = _choose(site, rng, rows)
-    children = descendants([worker.pid]) if worker and site.work != "images" else []
+    children = descendants([worker.pid]) if worker else []
     if worker is None or not children:
         return None
     kill(children)
@@ -461,7 +463,7 @@ KINDS: Mapping[str, Kind] = {
     FREEZE: Kind(node_frozen, _causes("NODE_FAIL"), unclear_causes=_causes("KILLED"), takes_task=True),
     "power cut": Kind(power_cut, _causes("NODE_FAIL")),
     "kill -9 process": Kind(process_killed, _causes("KILLED")),
-    "kill -9 program": Kind(program_killed, _causes("KILLED")),
+    "kill -9 program": Kind(program_killed, _causes("KILLED"), works=("program", "example")),
     # The orphan belongs to a job that SLURM misses, or that the administrator cancels.
     "kill -9 slurmstepd": Kind(step_daemon_killed, _causes("NODE_FAIL CANCELLED KILLED")),
     "scancel --signal=TERM": Kind(partial(signalled, "TERM"), _causes("SIGNALLED")),
@@ -480,7 +482,7 @@ KINDS: Mapping[str, Kind] = {
         cancelled_beside_a_pipeline, _causes("CANCELLED REQUEUED"), alone=True, takes_task=True
     ),
     # A run that starts meanwhile is refused, and continues after `retry`.
-    "images changed": Kind(images_changed, _causes("KILLED CRASHED")),
+    "images changed": Kind(images_changed, _causes("KILLED CRASHED"), works=("images",)),
     # A late import of a running task fails.
     "code removed": Kind(code_removed, _causes("REQUEUED CRASHED KILLED"), takes_task=True),
     "cores busy": Kind(cores_busy),
