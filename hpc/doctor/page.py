@@ -16,6 +16,7 @@ from hpc.doctor.findings import Line, print_page
 from hpc.doctor.node_checks import node_lines, task_lines
 from hpc.doctor.probe import NoNodeError, probe_here, probe_node
 from hpc.doctor.site_query import site_lines
+from hpc.recovery.diagnosis import PROGRAM_MARGIN_S
 from hpc.submission.forecast import forecast_of
 from hpc.submission.placement import place
 from hpc.submission.profile import Profile
@@ -35,6 +36,9 @@ def show_doctor(request: Request, cluster: str | None, *, node: bool = True) -> 
     profile = placement.profile
     tasks = -(-len(request.cells) // profile.cells_per_job)
     save_s = forecast_of(request, request.cells, profile).save_s
+    if request.project:
+        # What its supervisor keeps for itself.
+        save_s = (save_s or 0.0) + PROGRAM_MARGIN_S
     lines = examine(request.runs_dir, profile, tasks, node=node, save_s=save_s)
     print_page(f"{placement}: what Relay finds at this site", lines)
     return int(any(line.level == "problem" for line in lines))
@@ -51,7 +55,8 @@ def examine(
 ) -> list[Line]:
     """All lines of the page for a submission of `tasks` tasks.
 
-    `save_s`: the measured time that saving a checkpoint takes, in seconds. `wait_s`: how long to wait for a free node.
+    `save_s`: the measured time that a run takes to stop and save, in seconds. `wait_s`: how long to wait for a free
+    node.
     """
     gres, submittable = None, True
     if profile.executor == "slurm":

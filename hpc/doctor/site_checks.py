@@ -173,11 +173,11 @@ def _mode_line(mode: str) -> Line:
 
 
 def check_lead(lead_s: int, save_s: float | None) -> Line:
-    """Whether the lead time is enough to save. `save_s`: the measured time of a save, None if not measured."""
+    """Whether the lead time is enough to stop and save. `save_s`: how long that takes, None if not measured."""
     finding = f"signal_lead_s {lead_s} s before the time limit"
     if save_s is None:
         return Line("ok", "lead time", f"{finding}; no save has been measured yet")
-    finding += f"; saving takes {f'{save_s:.1f} s' if save_s >= 0.1 else 'less than 0.1 s'}"
+    finding += f"; to stop and save takes {f'{save_s:.1f} s' if save_s >= 0.1 else 'less than 0.1 s'}"
     advice = f"set signal_lead_s to {round(save_s) + LEAD_MARGIN_S} or more"
     if lead_s < save_s:
         return Line("problem", "lead time", finding, advice)

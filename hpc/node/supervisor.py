@@ -214,11 +214,11 @@ class _Watch:
         steps = {"first_step": self._first_step, "total_steps": self._total}
         if end.get("event") == "returned":
             self._finish(end)
-            return Outcome("done", last_step=end["step"], save_s=end["save_s"], **steps)
+            return Outcome("done", last_step=end["step"], save_s=_stop_s(end), **steps)
         if end.get("event") == "failed":
             raise AttemptError("OUT_OF_MEMORY" if end["kind"] == "memory" else "CRASHED", end["reason"])
         if self._was_asked(code):
-            return Outcome("stopped", last_step=newest_step(self._run.checkpoints), save_s=end.get("save_s"), **steps)
+            return Outcome("stopped", last_step=newest_step(self._run.checkpoints), save_s=_stop_s(end), **steps)
         if code == -signal.SIGKILL:
             cause = "OUT_OF_MEMORY" if memory_kills() > self._memory_kills else "KILLED"
             raise AttemptError(cause, "its process was killed")
@@ -240,3 +240,8 @@ class _Watch:
         run, select = self._run, self._run.config()["metrics"]["select"]
         result = result_of(run, end, select["name"], select["direction"])
         run.write_result({**result, "environments": self._environments})
+
+
+def _stop_s(end: Mapping[str, Any]) -> float | None:
+    """How long the program may need to answer a stop: its longest step and its longest save; None if it did not say."""
+    return round(end["longest_step_s"] + end["save_s"], 3) if end else None

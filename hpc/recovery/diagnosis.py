@@ -25,8 +25,9 @@ _ACCOUNTING_WAITS_S = (0.5, 1, 2, 4)
 _CLOCKS_S = 900
 # What a run on this machine gets to save.
 _SAVE_TIMEOUT_S = 60.0
-# Left for what comes after the program has ended: closing the attempt, requeueing the task.
-_MARGIN_S = 15.0
+# Of the time before SLURM kills a job, what comes after its program has ended gets this: closing the attempt, and
+# requeueing the task.
+PROGRAM_MARGIN_S = 15.0
 
 
 class StopRequest:
@@ -55,7 +56,7 @@ class StopRequest:
         self.signals.append(number)
         # The warning comes before the time limit. After SIGTERM, SLURM waits for KillWait, whatever came before.
         limit_s = self._limits_s.get(signal.Signals(number), _SAVE_TIMEOUT_S) if self._job_id else _SAVE_TIMEOUT_S
-        at = time.monotonic() + limit_s - min(_MARGIN_S, limit_s / 2)
+        at = time.monotonic() + limit_s - min(PROGRAM_MARGIN_S, limit_s / 2)
         self._killed_at = at if self._killed_at is None else min(self._killed_at, at)
 
     def seconds_left(self) -> float:
@@ -63,7 +64,7 @@ class StopRequest:
         first call starts the time of a stop without a signal, such as a cancel.
         """
         if self._killed_at is None:
-            self._killed_at = time.monotonic() + _SAVE_TIMEOUT_S - _MARGIN_S
+            self._killed_at = time.monotonic() + _SAVE_TIMEOUT_S - PROGRAM_MARGIN_S
         return self._killed_at - time.monotonic()
 
     def requested(self) -> bool:

@@ -42,7 +42,8 @@ class Forecast:
     """A forecast for some runs.
 
     `slice_hours` covers the `measured` runs (None if there are none) and not the `unmeasured` ones, `earlier` counts
-    the runs it is based on, `save_s` is the longest checkpoint seen, in seconds, `memory` the greatest peaks, in MiB.
+    the runs it is based on, `save_s` is the longest time to stop and save, in seconds, `memory` the greatest peaks, in
+    MiB.
     """
 
     slice_hours: float | None
@@ -192,11 +193,11 @@ def warn_of_memory(profile: Profile, forecast: Forecast) -> None:
 
 
 def warn_of_short_lead(profile: Profile, forecast: Forecast) -> None:
-    """Warn if the profile's lead time is shorter than the longest measured checkpoint plus a minute."""
+    """Warn if the profile's lead time is shorter than the longest measured time to stop and save, plus a minute."""
     needed = (forecast.save_s or 0) + LEAD_MARGIN_S
     if forecast.save_s is not None and profile.executor == "slurm" and profile.signal_lead_s < needed:
         took = f"up to {forecast.save_s:.1f} s" if forecast.save_s >= 0.1 else "less than 0.1 s"
         log.warning(
-            f"signal_lead_s: {profile.signal_lead_s} s is short: a checkpoint of these runs took {took}, "
+            f"signal_lead_s: {profile.signal_lead_s} s is short: these runs took {took} to stop and save, "
             f"and a margin of a minute is recommended; set it to {math.ceil(needed)} or more"
         )

@@ -32,7 +32,8 @@ class Outcome:
     """How an attempt ended. `done`: result.json is written. `stopped`: the state is saved, and the next attempt resumes
     from it.
 
-    `save_s` is the longest time that saving a state took, in seconds; None if none was saved.
+    `save_s` is the longest time that saving a state took, in seconds, and of a program its longest step before that;
+    None if none was saved.
     """
 
     status: Literal["done", "stopped"]

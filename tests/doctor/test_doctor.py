@@ -17,10 +17,13 @@ from hpc.doctor.handshake import Handshake, ProbeResult, open_handshake
 from hpc.doctor.node_checks import node_lines
 from hpc.submission.profile import Profile
 from relay.config import yaml_file
+from relay.projects.config import load_program
+from relay.projects.request import train_request
 from src.config.schema import Config
 from src.requests import grid_request
 from tests.conftest import fake
 from tests.doctor.test_site import CONFIG_22_05, PARTITIONS, PROFILE, changed
+from tests.programs import write_project
 
 MOUNTS = """\
 /dev/vda1 / ext4 rw,relatime 0 0
@@ -218,6 +221,32 @@ def test_no_controller_ends_nothing_but_its_own_lines(
     assert "\nok       locks " in shown
     assert "\nwarning  node    not checked" in shown
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("lead_s", "level", "advice"),
+    [
+        (14, "problem ", "set signal_lead_s to 75 or more"),
+        (16, "warning ", "less than 60 s"),
+        (90, "ok      ", "15.0 s"),
+    ],
+)
+def test_what_a_program_gets_of_the_lead_time(
+    commands: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], lead_s: int, level: str, advice: str
+) -> None:
+    """Its supervisor kills it 15 s before SLURM does."""
+    fake(commands, "scontrol", scontrol(tmp_path))
+    for command in ("sinfo", "sacct", "sacctmgr", "sbatch"):
+        fake(commands, command, "true")
+    file = str(write_project(tmp_path / "mine"))
+    request = train_request(load_program(file), file)
+    profile = tmp_path / "site.yaml"
+    profile.write_text(yaml_file.dump_yaml({"executor": "slurm", "partition": "gpu", "signal_lead_s": lead_s}))
+    page.show_doctor(request, str(profile), node=False)
+    lines = capsys.readouterr().out.splitlines()
+    (at,) = (number for number, line in enumerate(lines) if " lead time " in line)
+    assert lines[at].startswith(level)
+    assert advice in " ".join(lines[at : at + 2])
 
 
 def submitted(commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str) -> tuple[Line, str]:

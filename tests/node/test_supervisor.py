@@ -380,7 +380,7 @@ def test_a_changed_project_or_input_or_configuration_ends_the_attempt(run_of: Ru
     with pytest.raises(RelayError, match=r"is no longer the project of train_.*: walk.py was changed; restore it"):
         execute(run)
     remove_tree(kept)
-    with pytest.raises(RelayError, match=r"relay.yaml is missing"):
+    with pytest.raises(RelayError, match=r"walk.py is missing"):
         execute(run)
 
 
