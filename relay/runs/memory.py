@@ -38,12 +38,18 @@ def note_children(mb: int) -> None:
 def memory_kills() -> int:
     """How many processes the kernel has killed because this job's memory was used up; 0 if it does not say.
 
-    From memory.events of the innermost cgroup that has one (kernel documentation, cgroup-v2).
+    From the innermost cgroup that counts them: memory.events of version 2, memory.oom_control of version 1 (kernel
+    documentation, cgroup-v2 and cgroup-v1/memory).
     """
     with contextlib.suppress(OSError, ValueError, KeyError, StopIteration):
-        own = next(line[3:] for line in _OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))
-        folder = _CGROUPS / own.lstrip("/")
-        file = next(path for up in (folder, *folder.parents) if (path := up / "memory.events").is_file())
+        of_controllers = dict(line.split(":", 2)[1:] for line in _OWN_CGROUP.read_text().splitlines())
+        innermost = [
+            _CGROUPS / base / own.lstrip("/") / name
+            for base, controller, name in (("", "", "memory.events"), ("memory", "memory", "memory.oom_control"))
+            if (own := of_controllers.get(controller)) is not None
+        ]
+        outwards = (up / file.name for file in innermost for up in file.parents)
+        file = next(path for path in outwards if path.is_file())
         return int(dict(line.split() for line in file.read_text().splitlines())["oom_kill"])
     return 0
 

@@ -246,7 +246,7 @@ def test_what_a_program_gets_of_the_lead_time(
     lines = capsys.readouterr().out.splitlines()
     (at,) = (number for number, line in enumerate(lines) if " lead time " in line)
     assert lines[at].startswith(level)
-    assert advice in " ".join(lines[at : at + 2])
+    assert advice in " ".join(" ".join(lines[at : at + 2]).split())
 
 
 def submitted(commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str) -> tuple[Line, str]:

@@ -95,3 +95,10 @@ def test_kills_of_a_cgroup_are_read_from_the_innermost_that_counts_them(
     assert memory.memory_kills() == 2
     own.write_text("3:memory:/job\n")
     assert memory.memory_kills() == 0
+    # Version 1, with and without the empty hierarchy of version 2 beside it.
+    control = tmp_path / "memory" / "job" / "memory.oom_control"
+    control.parent.mkdir(parents=True)
+    control.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 4\n")
+    assert memory.memory_kills() == 4
+    own.write_text("9:name=systemd:/\n4:memory:/job/step\n0::/\n")
+    assert memory.memory_kills() == 4
