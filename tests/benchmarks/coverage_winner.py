@@ -13,7 +13,7 @@ from tests.benchmarks.simulation import SELECT, Sweep, epochs_of, sweep_of
 
 WINNER = "the interval holds the value of the selected setting"
 NETWORK = "the interval holds the value of the selected network"
-UNCLAIMED = "not claimed: the value is said to be the best of its epochs"
+UNCLAIMED = "not claimed: the value is said to be the best that its run has logged"
 
 
 def expected(sweep: Sweep, *, is_grid: bool = True) -> Outcome:

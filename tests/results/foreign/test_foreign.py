@@ -220,7 +220,7 @@ def test_the_command_writes_beside_the_artifacts_and_never_into_the_logs(
     aggregate.main([str(tmp_path / "logs")], config=str(tmp_path / "config.yaml"))
     shown = capsys.readouterr().out
     assert f"{torn}: damaged at byte" in shown
-    assert "Each value is the best of its epochs" in shown
+    assert "Each value is the best that its run has logged" in shown
     assert sorted(path for path in (tmp_path / "logs").rglob("*")) == before
     written = tmp_path / "artifacts" / "logs"
     assert {"table.csv", "aggregate.json", "effects.md", "curves.png"} <= {path.name for path in written.iterdir()}
