@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jobs import PIPELINE, WORKS, usual_request
+from jobs import PIPELINE, WORKS, usual_request, verify_request
 from relay.errors import RunError
 from relay.work import Work
 
-__all__ = ["PIPELINE", "WORKS", "find_work", "usual_request", "work_of"]
+__all__ = ["PIPELINE", "WORKS", "find_work", "usual_request", "verify_request", "work_of"]
 
 
 def work_of(name: str, source: object = "a sweep") -> Work:

@@ -10,9 +10,9 @@ from jobs.grid import GRID
 from jobs.lr_sweep import LR_SWEEP
 from jobs.pipeline import PIPELINE
 from jobs.program import PROGRAM
-from jobs.train import TRAIN, usual_request
+from jobs.train import TRAIN, usual_request, verify_request
 from relay.work import Work
 
-__all__ = ["PIPELINE", "WORKS", "usual_request"]
+__all__ = ["PIPELINE", "WORKS", "usual_request", "verify_request"]
 
 WORKS: dict[str, Work] = {work.name: work for work in (TRAIN, LR_SWEEP, GRID, COMPARE, EVALUATE, PROGRAM)}

@@ -78,6 +78,13 @@ def usual_request(config: str, set_: Sequence[str]) -> Request:
     return grid_request(loaded) if loaded.hparams.axes else train_request(loaded)
 
 
+def verify_request(config: str, set_: Sequence[str]) -> tuple[Request, int]:
+    """The runs whose first one `verify` tries, and how many of its steps: of images a few small ones."""
+    if is_program(config):
+        return usual_request_of_program(config, set_), 60
+    return usual_request(config, ["train.batch_size=4", *set_]), 6
+
+
 def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
     """Execute a full training, and export its best weights to artifacts/best.ckpt if they are the best so far."""
     from src.artifacts import export_best

@@ -1,4 +1,4 @@
-"""The commands for submitted runs and for the site: status, logs, cancel, retry, doctor and tensorboard."""
+"""The commands for submitted runs and for the site: status, logs, cancel, retry, doctor, verify and tensorboard."""
 
 from __future__ import annotations
 
@@ -107,6 +107,34 @@ def doctor(
     from hpc.works import usual_request
 
     sys.exit(show_doctor(usual_request(config, set_ or []), cluster, node=not no_node))
+
+
+@app.command()
+def verify(
+    config: ConfigOption = "configs/config.yaml",
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps", min=4, help="How many steps to make. Default: 60 of a program, 6 small ones of images."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Another number chooses other steps to stop and to kill at.")] = 0,
+    cluster: ClusterOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Prove that the run may be interrupted: stop it and kill it, and compare with one that nothing has disturbed.
+
+    It takes a few steps on this machine. Exit code 0 only if all is equal, bit for bit.
+    """
+    import sys
+
+    from hpc.submission.placement import place
+    from hpc.verify.page import show_verify
+    from hpc.works import verify_request
+
+    request, usual = verify_request(config, set_ or [])
+    profile = place(request.runs_dir, cluster, None, request.inputs).profile
+    sys.exit(show_verify(request, steps or usual, seed, profile))
 
 
 @app.command()

@@ -21,6 +21,7 @@ from relay.errors import RelayError
 from relay.log import log
 from relay.program.contract import Order
 from relay.program.state_names import newest_step
+from relay.program.trace import until
 from relay.progress import Reporter, StopCheck
 from relay.projects.cells import run_key
 from relay.projects.parameters import link_relay, program_environment
@@ -217,7 +218,8 @@ class _Watch:
             return Outcome("done", last_step=end["step"], save_s=_stop_s(end), **steps)
         if end.get("event") == "failed":
             raise AttemptError("OUT_OF_MEMORY" if end["kind"] == "memory" else "CRASHED", end["reason"])
-        if self._was_asked(code):
+        paused = end.get("event") == "stopped" and end["step"] >= until()
+        if paused or self._was_asked(code):
             return Outcome("stopped", last_step=newest_step(self._run.checkpoints), save_s=_stop_s(end), **steps)
         if code == -signal.SIGKILL:
             cause = "OUT_OF_MEMORY" if memory_kills() > self._memory_kills else "KILLED"

@@ -18,8 +18,10 @@ from relay.errors import RelayError, TakenOverError
 from relay.program.contract import Order, read_order
 from relay.program.current import use
 from relay.program.environment import compute_deterministically, installed_versions
+from relay.program.generators import seed_anew
 from relay.program.parameters import Parameters, load_function, project_first
 from relay.program.run import Run, Stopped
+from relay.program.trace import Trace
 
 # What the process ends with: the function has returned or was stopped; it failed, and the reason is reported.
 _ENDED, _FAILED = 0, 1
@@ -42,6 +44,9 @@ def call(order: Order, versions: Mapping[str, str]) -> int:
             run.ask_to_stop()
         function = load_function(order.function)
         parameters = Parameters(function)
+        if Trace().is_on:
+            # A program that depends on how the generators begin is found.
+            seed_anew()
         if order.deterministic:
             compute_deterministically()
         os.chdir(order.work)

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     import torch
 
+# How the names of their states begin where a person reads them.
+GENERATOR_OF = "the generator of "
+
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
     """The states of torch's global generators that a run on `device` uses: `cpu`, and `cuda` on a GPU; uint8 each."""
@@ -46,6 +49,24 @@ def global_states() -> dict[str, Any]:
         in_use = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         states["torch"] = random_state(torch.device("cuda" if in_use else "cpu"))
     return states
+
+
+def named_states() -> dict[str, Any]:
+    """`global_states`, by what a person calls them."""
+    return {f"{GENERATOR_OF}{name}": state for name, state in global_states().items()}
+
+
+def seed_anew() -> None:
+    """Give the global generators of this process other states than in any earlier one."""
+    random.seed()
+    if "numpy" in sys.modules:
+        import numpy as np
+
+        np.random.seed()
+    if "torch" in sys.modules:
+        import torch
+
+        torch.seed()
 
 
 def set_global_states(states: dict[str, Any]) -> None:

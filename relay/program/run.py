@@ -16,10 +16,12 @@ from typing import Any
 from relay.errors import CheckpointError, RelayError
 from relay.program.contract import Order
 from relay.program.environment import compute_deterministically
+from relay.program.generators import named_states
 from relay.program.kept import Kept, forgotten
 from relay.program.logbook import MOST_STEPS, Logbook
 from relay.program.order import BatchOrder, loader_from
 from relay.program.saver import Saver
+from relay.program.trace import Trace, until
 from relay.program.values import columns_of
 
 
@@ -49,6 +51,9 @@ class Run:
         # Of a program that passes over data: how many steps an epoch has.
         self._per_epoch: int | None = None
         self._longest_step_s = 0.0
+        self._trace, self._until = Trace(), until()
+        # How often a loop of the program's own has asked whether to stop.
+        self._asked = 0
         self._saver = Saver(order, self._warn)
         self._first_step = self._completed = self._saver.step
         self._total = 0
@@ -168,7 +173,8 @@ class Run:
         while self._completed < total:
             # First: a stop saves them.
             self._saver.restore_generators()
-            if self._stop_asked:
+            self._note()
+            if self._stop_asked or self._completed >= self._until:
                 self._stop()
             begun = time.monotonic()
             self._in_step = True
@@ -191,6 +197,7 @@ class Run:
         elif not self._saver.has_saved(self._completed):
             # What comes after the loop need not repeat it.
             self._save()
+        self._note()
 
     def log(self, values: Mapping[str, Any], *, step: int | None = None, best: Any = None) -> None:
         """Add numbers to the row of the current step, by name: Python's numbers, or tensors with one element.
@@ -210,7 +217,13 @@ class Run:
             self._log.end_row()
 
     def should_stop(self) -> bool:
-        """Whether the run is asked to stop. A program that then saves and returns is resumed later."""
+        """Whether the run is asked to stop. A program that then saves and returns is resumed later.
+
+        Ask once in each step.
+        """
+        self._asked += 1
+        if self._first_step + self._asked >= self._until:
+            self._stop_asked = True
         return self._stop_asked
 
     def save(self, state: Mapping[str, Any], step: int) -> None:
@@ -227,6 +240,7 @@ class Run:
         self._kept.objects["state"] = dict(state)
         self._completed = step
         self._save()
+        self._note()
 
     def resume(self) -> dict[str, Any] | None:
         """The state that the last attempt has saved; None in the first one. Restores the global generators.
@@ -286,7 +300,13 @@ class Run:
     def _save(self) -> None:
         self._saver.save(self._completed, self._kept, self._log)
 
+    def _note(self) -> None:
+        """Show `verify` the state after the completed steps."""
+        kept = self._kept
+        self._trace.note(self._completed, lambda: {**(kept.states() if kept else {}), **named_states()})
+
     def _warn(self, text: str) -> None:
+        self._trace.warn(text)
         print(f"relay: {text}", file=sys.stderr, flush=True)
 
 

@@ -15,6 +15,7 @@ from relay import hints
 from relay.errors import CheckpointError
 from relay.files import replace_file, size_of
 from relay.log import log
+from relay.program.trace import Trace, until
 from relay.progress import Reporter, StopCheck
 from relay.runs.lifecycle import Outcome, Publish
 from relay.runs.predictions import Predictions
@@ -46,6 +47,7 @@ class Trainer:
         self.total_steps = min(total, self.config.train.max_steps or total)
         self.state = TrainingState()
         self.save_s = 0.0
+        self._trace, self._until = Trace(), until()
 
     def execute(self) -> Outcome:
         """Train from the newest checkpoint to the end, or to the next step boundary after `should_stop` returns true.
@@ -83,11 +85,12 @@ class Trainer:
         self._saved_at = time.monotonic()
         self._restart_clock()
         while True:
+            self._trace.note(state.step, self.learner.state_dict)
             if self._evaluation_due() and not self._evaluate():
                 return False
             if state.step >= self.total_steps or state.diverged:
                 return True
-            if self.should_stop():
+            if self.should_stop() or state.step >= self._until:
                 return False
             self._step()
             self.session.note_work()

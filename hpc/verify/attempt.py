@@ -1,0 +1,41 @@
+"""`python -m hpc.verify.attempt RUN`: one attempt of a trial, in a process of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from hpc.node.supervisor import supervise
+from hpc.recovery.diagnosis import StopRequest
+from hpc.works import work_of
+from relay.errors import RelayError
+from relay.log import start_log
+from relay.program.generators import seed_anew
+from relay.progress import PlainReporter, Reporter, StopCheck
+from relay.runs.lifecycle import Outcome, attempt
+from relay.runs.rundir import RunDir
+
+
+def main(run: RunDir) -> int:
+    """Execute the run. Returns the exit code; what happened stands in its attempts.jsonl."""
+    start_log()
+    stop = StopRequest()
+    stop.install()
+    work = work_of(run.sweep().kind)
+    work.preload()
+    seed_anew()
+
+    def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
+        own = work.execute
+        return own(run, should_stop, reporter) if own else supervise(run, should_stop, reporter, stop.seconds_left)
+
+    try:
+        attempt(run, execute, stop.requested, PlainReporter())
+    except RelayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(RunDir(Path(sys.argv[1]))))

@@ -1,0 +1,191 @@
+"""`verify`: whether a run may be interrupted anywhere and ends as if it had not been, shown on one page."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Container, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hpc.recovery.diagnosis import PROGRAM_MARGIN_S
+from hpc.submission.profile import Profile
+from hpc.verify.comparing import Difference, first_difference, unused_generators
+from hpc.verify.trials import Trial, run_trial
+from relay.config import yaml_file
+from relay.errors import RunError
+from relay.files import remove_tree
+from relay.program.state_names import list_states
+from relay.runs.rundir import RunDir, SweepDir
+from relay.runs.sweeps import Request, open_sweep
+from relay.text import counted
+
+_TRIALS = ("straight", "again", "stopped", "killed")
+_STOPS = 3
+# With fewer steps, there is none to stop and to kill at.
+_FEWEST_STEPS = 4
+_CAUSES = (
+    "usual causes: a generator without a seed (torch.manual_seed), the clock, the order of a set, "
+    "a file that grows, an operation without a deterministic kernel"
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the trials of a run with so many steps are interrupted, the same for the same `seed`."""
+
+    steps: int
+    seed: int
+
+    @property
+    def stops(self) -> list[int]:
+        """The steps after which the run is stopped."""
+        return sorted(random.Random(self.seed).sample(range(1, self.steps), min(_STOPS, self.steps - 1)))
+
+    @property
+    def save_every(self) -> int:
+        """How often the run that is killed saves."""
+        return max(2, self.steps // 6)
+
+    @property
+    def kill(self) -> int:
+        """The step after which it is killed: one that is not saved, after one that is."""
+        steps = [step for step in range(self.save_every + 1, self.steps) if step % self.save_every]
+        return random.Random(self.seed).choice(steps or [self.steps - 1])
+
+
+def show_verify(request: Request, steps: int, seed: int, profile: Profile) -> int:
+    """Run the trials of the request's first run on this machine, up to `steps` steps, and print the page.
+
+    Returns the exit code: 0 only if the run is exact when it is resumed. Raises RunError if it cannot be told.
+    """
+    with _folder() as folder:
+        sweep = _sweep(request, folder, Plan(steps, seed).save_every)
+        runs = {name: sweep.run(name) for name in _TRIALS}
+        straight, again = _at_once(lambda name: run_trial(runs[name], steps), ("straight", "again"))
+        made = straight.last_step
+        if made < _FEWEST_STEPS:
+            raise RunError(
+                f"verify: the run makes {counted(made, 'step')}, and to interrupt it in between takes at least "
+                f"{_FEWEST_STEPS}; give it more"
+            )
+        plan = Plan(made, seed)
+        print(_title(runs["straight"], made), flush=True)
+        unused = unused_generators(straight)
+        difference = first_difference(straight, again, unused)
+        _line("twice without a stop", _equal(straight, unused) if difference is None else f"differ: {difference}")
+        if difference:
+            print(f"not deterministic by itself: {difference}; of resuming, nothing can be said; {_CAUSES}")
+            return _leave(folder, straight)
+        trials = {
+            "stopped": lambda: run_trial(runs["stopped"], steps, plan.stops),
+            "killed": lambda: run_trial(runs["killed"], steps, kill_after=plan.kill),
+        }
+        stopped, killed = _at_once(lambda name: trials[name](), tuple(trials))
+        differences = [first_difference(straight, trial, unused) for trial in (stopped, killed)]
+        _line(f"stopped after steps {', '.join(map(str, plan.stops))}", _verdict(differences[0]))
+        resumed = f", resumed from step {killed.traces[1].first_step}"
+        _line(f"killed after step {plan.kill}", _verdict(differences[1]) + ("" if differences[1] else resumed))
+        print(f"  {_times(list(runs.values()), profile)}")
+        found = next(filter(None, differences), None)
+        if found:
+            where = f", in the attempt that resumed at step {found.resumed}" if found.resumed is not None else ""
+            print(f"not exact: {found}{where}")
+            return _leave(folder, straight)
+        if straight.warnings:
+            print(f"equal in these steps, but: {' '.join(straight.warnings)}")
+            return _leave(folder, straight, warned=True)
+        print(f"exact: this run may be interrupted anywhere; {_where(runs['straight'])}")
+        remove_tree(folder)
+        return 0
+
+
+def _line(what: str, found: str) -> None:
+    print(f"  {what:<34}{found}", flush=True)
+
+
+def _verdict(difference: Difference | None) -> str:
+    return f"differs: {difference}" if difference else "equal bit for bit"
+
+
+def _equal(trial: Trial, unused: Container[str]) -> str:
+    """What was compared."""
+    objects = [name for trace in trial.traces for objects in trace.objects.values() for name in objects]
+    names = [name for name in dict.fromkeys(objects) if name not in unused]
+    return f"equal: {', '.join([*names, counted(len(trial.rows), 'row')])}"
+
+
+def _leave(folder: Path, trial: Trial, *, warned: bool = False) -> int:
+    for text in () if warned else trial.warnings:
+        print(text)
+    print(f"the runs and their output: {folder}")
+    return 1
+
+
+def _title(run: RunDir, steps: int) -> str:
+    total = run.attempts()[-1].total_steps or steps
+    config = run.config()
+    params = config.get("params") or {}
+    shown = " ".join(f"{name}={value}" for name, value in params.items())
+    what = (config.get("program") or {}).get("function", run.sweep().kind)
+    return f"{what}, {steps} of {total} steps{f', {shown}' if shown else ''}"
+
+
+def _times(runs: Sequence[RunDir], profile: Profile) -> str:
+    """Whether a stop is answered before SLURM kills the job."""
+    attempts = [attempt for run in runs for attempt in run.attempts()]
+    longest = max((attempt.save_s for attempt in attempts if attempt.save_s is not None), default=0.0)
+    size = max((path.stat().st_size for run in runs for path in list_states(run.checkpoints)), default=0)
+    took = f"the longest step and a save took {longest:.2f} s ({size / 1e6:.1f} MB)"
+    if profile.executor != "slurm":
+        return took
+    left = profile.signal_lead_s - PROGRAM_MARGIN_S
+    answer = "a stop is answered in time" if longest < left else "too long: raise signal_lead_s"
+    return f"{took}: {answer}, the profile warns {profile.signal_lead_s} s before the time limit"
+
+
+def _where(run: RunDir) -> str:
+    """The device and the versions for which the verdict holds."""
+    environments = run.attempts()[-1].environments
+    known = environments[-1] if environments else {}
+    device = known.get("gpu") or known.get("cpu") or "this machine"
+    versions = [f"{name} {known[name]}" for name in ("python", "numpy", "torch") if name in known]
+    return ", ".join([f"on {device}", *versions])
+
+
+def _sweep(request: Request, folder: Path, save_every: int) -> SweepDir:
+    """A sweep with the request's first run once for each trial."""
+    cell = request.cells[0]
+    cells = []
+    for index, name in enumerate(_TRIALS):
+        config = yaml_file.parse_yaml(cell.config, cell.name)
+        every = save_every if name == "killed" else None
+        config["checkpoint"] = {**config["checkpoint"], "every_steps": every, "every_minutes": None}
+        # Nothing of it may reach the user's folders.
+        config["paths"] = {name: str(folder) for name in config["paths"]}
+        cells.append(replace(cell, index=index, name=name, overrides={}, config=yaml_file.dump_yaml(config)))
+    data = request.prepare(False)
+    paths = request.paths.model_copy(update={"runs_dir": str(folder)})
+    made = replace(request, cells=cells, paths=paths, data={name: data[cell.name] for name in _TRIALS if data})
+    return open_sweep(made, fresh=True)[0]
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A new folder, which is left if the runs are not exact."""
+    folder = Path(tempfile.mkdtemp(prefix="relay-verify-"))
+    try:
+        yield folder
+    except KeyboardInterrupt:
+        remove_tree(folder)
+        raise
+
+
+def _at_once(run: Callable[[str], Trial], names: Sequence[str]) -> list[Trial]:
+    """Two trials beside each other; one after the other on a GPU, which may have no room for two."""
+    with ThreadPoolExecutor(1 if Path("/dev/nvidia0").exists() else 2) as pool:
+        futures: list[Future[Any]] = [pool.submit(run, name) for name in names]
+        return [future.result() for future in futures]

@@ -1,0 +1,119 @@
+"""The trials of `verify`: the same run undisturbed, stopped, and killed, each attempt in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from relay.errors import RunError
+from relay.files import read_lines
+from relay.runs.code_snapshot import PROJECT_ROOT
+from relay.runs.rundir import RunDir
+
+_LINES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What was seen of one attempt. `objects`: step -> name -> digest, of the state after so many steps, in the order
+    of the steps; the first one is that with which the attempt began.
+    """
+
+    objects: Mapping[int, Mapping[str, str]]
+    warnings: Sequence[str]
+
+    @property
+    def first_step(self) -> int:
+        """Where the attempt began."""
+        return next(iter(self.objects), 0)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a run has left: a trace for each attempt, the values of each logged step, and the columns of its result."""
+
+    traces: Sequence[Trace] = field(default_factory=tuple)
+    rows: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    first_step: int = 0
+
+    @property
+    def last_step(self) -> int:
+        """The number of steps that it has made."""
+        return max([step for trace in self.traces for step in trace.objects] + [*self.rows], default=0)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What its program was warned of, each once."""
+        return list(dict.fromkeys(text for trace in self.traces for text in trace.warnings))
+
+
+def run_trial(run: RunDir, until: int, stops: Sequence[int] = (), *, kill_after: int | None = None) -> Trial:
+    """Execute `run` up to the step `until`, with a stop after each of `stops`, or with kill -9 after a step.
+
+    Raises RunError with the last lines of its output if an attempt ends otherwise.
+    """
+    at = sorted({*stops, until})
+    traces = []
+    if kill_after is not None:
+        traces.append(_attempt(run, until, at, kill_after))
+        if run.attempts()[-1].cause != "KILLED":
+            raise RunError(f"verify: {run.name}: {_last_lines(run)}")
+    for step in at:
+        traces.append(_attempt(run, step, at))
+        if run.attempts()[-1].cause not in ("DONE", "INTERRUPTED"):
+            raise RunError(f"verify: {run.name}: {_last_lines(run)}")
+        if run.is_done():
+            break
+    columns = (run.result() or {}).get("columns", {})
+    return Trial(
+        traces,
+        {row["step"]: _values(row) for row in run.metrics()},
+        {name: value for name, value in columns.items() if name not in _OF_THE_CLOCK},
+        run.attempts()[-1].first_step or 0,
+    )
+
+
+# Columns and values that the clock decides.
+_OF_THE_CLOCK = ("train_s", "images_per_s", "train/images_per_s")
+
+
+def _values(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in ("time", *_OF_THE_CLOCK)}
+
+
+def _attempt(run: RunDir, until: int, at: Iterable[int], kill_after: int | None = None) -> Trace:
+    file = run.path / f"trace-{len(run.attempts()) + 1}.jsonl"
+    environment = {
+        **os.environ,
+        "RELAY_UNTIL": str(until),
+        "RELAY_TRACE": str(file.absolute()),
+        "RELAY_TRACE_AT": ",".join(map(str, at)),
+        "RELAY_KILL_AFTER": "" if kill_after is None else str(kill_after),
+        "PYTHONPATH": os.pathsep.join([str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
+    command = [sys.executable, "-m", "hpc.verify.attempt", str(run.path.absolute())]
+    with _output_of(run).open("ab") as output:
+        subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False)
+    lines = read_lines(file)
+    return Trace(
+        {line["step"]: line["objects"] for line in lines if "step" in line},
+        [line["warning"] for line in lines if "warning" in line],
+    )
+
+
+def _output_of(run: RunDir) -> Path:
+    return run.path / "output.txt"
+
+
+def _last_lines(run: RunDir) -> str:
+    """Why the last attempt failed."""
+    last = run.attempts()[-1] if run.attempts() else None
+    lines = _output_of(run).read_text(errors="replace").strip().splitlines()
+    said = (last.error if last else None) or " / ".join(lines[-_LINES_SHOWN:])
+    return f"{said}; its output is in {_output_of(run)}"
