@@ -190,7 +190,12 @@ def _changes(value: Any) -> bool:
 
 
 def _identities(values: Iterable[Any]) -> set[int]:
-    """Of the kept objects, and of what they reach through attributes, lists and dicts."""
+    """Of the kept objects, and of what they reach through attributes, lists and dicts.
+
+    What an optimizer or a schedule of torch refers to is not part of its state.
+    """
+    torch = sys.modules.get("torch")
+    alone = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler) if torch is not None else ()
     found: set[int] = set()
     waiting = list(values)
     while waiting:
@@ -198,6 +203,8 @@ def _identities(values: Iterable[Any]) -> set[int]:
         if id(value) in found or isinstance(value, (*_PLAIN, type)):
             continue
         found |= {id(value), *_parts(value)}
+        if isinstance(value, alone):
+            continue
         if isinstance(value, dict):
             waiting += value.values()
         elif isinstance(value, list | tuple | set):

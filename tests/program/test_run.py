@@ -275,6 +275,22 @@ def test_objects_that_are_not_kept_are_named(order: Callable[..., Order], capsys
     assert warned.startswith("relay: other, optimizer: has a state that is not kept")
 
 
+def test_what_an_optimizer_refers_to_is_not_kept_with_it(
+    order: Callable[..., Order], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(order())
+    network = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(network.parameters())
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 3)
+    run.keep(schedule=schedule)
+    next(run.steps(1))
+    assert "relay: network, optimizer: has a state that is not kept" in capsys.readouterr().err
+    run = Run(order())
+    run.keep(optimizer=optimizer, schedule=schedule)
+    next(run.steps(1))
+    assert "relay: network: has a state that is not kept" in capsys.readouterr().err
+
+
 def test_what_a_kept_object_reaches_is_kept(order: Callable[..., Order], capsys: pytest.CaptureFixture[str]) -> None:
     class Trainer:
         def __init__(self) -> None:

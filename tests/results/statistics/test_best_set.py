@@ -286,5 +286,6 @@ def test_the_leader_is_the_best_measured_one_and_the_luck_of_the_epoch_is_taken_
     said = answer_of(trained.table, without.get).sentences()
     assert any("the best that its run has logged, so it is too good" in line for line in said)
     assert not any(
-        "the best that its run has logged" in line for line in answer_of(trained.table, trained.predictions.get).sentences()
+        "the best that its run has logged" in line
+        for line in answer_of(trained.table, trained.predictions.get).sentences()
     )

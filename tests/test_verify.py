@@ -1,0 +1,177 @@
+"""`verify` finds what is not exact, names it, and says nothing of what is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from relay.config import yaml_file
+from src.config.schema import Config
+from tests.conftest import ROOT
+from tests.fork_server import fork_python
+from tests.programs import WALK, write_project
+
+# A walk with a mistake: BEFORE stands before its loop, BODY in it.
+STEP = """
+import os, random, time
+import relay
+
+class Counter:
+    def __init__(self):
+        self.count = 0
+    def state_dict(self):
+        return {"count": self.count}
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+class Forgets(Counter):
+    def load_state_dict(self, state):
+        pass
+
+def train(run: relay.Run, steps: int = 100, seed: int = 0):
+    random.seed(seed)
+    state, more = {"x": 0.0}, {}
+    BEFORE
+    run.keep(state=state, **more)
+    for step in run.steps(steps):
+        state["x"] += random.gauss(0, 1)
+        BODY
+        run.log({"val/x2": state["x"] ** 2})
+"""
+NOT_EXACT = "not exact: state: other values from step"
+NOT_DETERMINISTIC = "not deterministic by itself: state: other values from step 1;"
+CLOSURE = """
+    epoch = 0
+    def count():
+        nonlocal epoch
+        epoch += 1
+        return epoch
+"""
+MISTAKES = {
+    "an object that is not kept": (
+        "counter = Counter()",
+        "counter.count += 1; state['x'] += counter.count",
+        f"{NOT_EXACT} .*\n.*counter: has a state that is not kept",
+    ),
+    "an object that is not restored": (
+        "counter = Forgets(); more = {'counter': counter}",
+        "counter.count += 1",
+        r"not exact: counter: not what was saved after step (\d+), in the attempt that resumed at step \1\n",
+    ),
+    "a generator that is not kept": ("own = random.Random(1)", "state['x'] += own.random()", NOT_EXACT),
+    "an iterator that begins again": ("data = iter(range(1000))", "state['x'] += next(data)", NOT_EXACT),
+    "a counter in a closure": (CLOSURE, "state['x'] += count()", NOT_EXACT),
+    "a cache that grows": ("cache = []", "cache.append(step); state['x'] += len(cache)", NOT_EXACT),
+    "a value that is only logged": (
+        "seen = []",
+        "seen.append(step); run.log({'seen': len(seen)})",
+        "not exact: the logged seen: other values from step",
+    ),
+    "a file that is appended to": (
+        "pass",
+        "open('log.txt', 'a').write('.'); state['x'] += os.path.getsize('log.txt')",
+        rf"stopped after .* equal bit for bit\n.*{NOT_EXACT} (\d+), in the attempt that resumed at step \d+\n",
+    ),
+    "the clock": ("pass", "state['x'] += time.time()", NOT_DETERMINISTIC),
+    "the order of a set of objects": (
+        "marks = {object(): number for number in range(5000)}",
+        "state['x'] += marks[next(iter(set(marks)))]",
+        NOT_DETERMINISTIC,
+    ),
+}
+
+
+def verify(file: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return fork_python("hpc.launch", "verify", "--config", str(file), "--cluster", "local", *words)
+
+
+def left_folder(said: str) -> Path:
+    """The folder that a verdict of no names."""
+    found = re.search(r"the runs and their output: (\S+)", said)
+    assert found, said
+    return Path(found[1])
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_found_and_named(tmp_path: Path, mistake: str) -> None:
+    before, body, expected = MISTAKES[mistake]
+    file = write_project(tmp_path, STEP.replace("BEFORE", before.strip("\n").lstrip()).replace("BODY", body))
+    done = verify(file, "--steps", "12")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(expected, done.stdout, re.DOTALL), done.stdout
+    folder = left_folder(done.stdout)
+    assert list(folder.glob("*/stopped/output.txt")) or "by itself" in expected
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_walk_is_exact_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    file = write_project(tmp_path / "mine", params={"steps": 1000}, hparams={"size": [0.5, 1.0]})
+    done = verify(file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, *lines = done.stdout.splitlines()
+    assert first == "walk:train, 60 of 1000 steps, steps=1000 size=0.5"
+    assert lines[0].split("equal: ")[1] == "state, the generator of python, 60 rows"
+    assert re.search(r"stopped after steps \d+, \d+, \d+ +equal bit for bit", lines[1])
+    assert re.search(r"killed after step \d+ +equal bit for bit, resumed from step \d+0", lines[2])
+    assert lines[4].startswith("exact: this run may be interrupted anywhere; on ")
+    assert list(tmp_path.glob("relay-verify-*")) == []
+    assert not (tmp_path / "mine" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (WALK.replace("state = {", "raise ValueError('no data') #"), "ValueError: no data"),
+        (WALK.replace("range", "run").replace("p.steps)", "3)"), "the run makes 3 steps, and to interrupt it"),
+    ],
+)
+def test_what_cannot_be_told(tmp_path: Path, code: str, reason: str) -> None:
+    done = verify(write_project(tmp_path, code))
+    assert done.returncode == 2
+    assert "error: verify: " in done.stderr
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_experiment_on_images_is_exact(small: Callable[..., Config], tmp_path: Path) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml_file.dump_yaml(small(hparams={"lr": [0.001, 0.002], "epochs": 2}).to_dict()))
+    done = verify(file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "equal: threads, numerics, model_state_dict, optimizer, random, " in done.stdout
+    assert "exact: this run may be interrupted anywhere" in done.stdout
+
+
+def torch_project(folder: Path, **params: object) -> Path:
+    return write_project(folder, (ROOT / "tests" / "exact_program.py").read_text(), params=params)
+
+
+def test_all_that_a_training_has_is_exact(tmp_path: Path) -> None:
+    """Accumulated gradients in lower precision, two optimizers, averaged weights, a frozen teacher, loader workers."""
+    done = verify(torch_project(tmp_path), "--steps", "20")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "walk:train, 20 of 800 steps" in done.stdout
+    assert "exact: this run may be interrupted anywhere" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        (
+            {"forget": ["first", "schedule", "scaler", "noise"]},
+            r"not exact: generator.*\nfirst, schedule, scaler: has a state that is not kept",
+        ),
+        # A loader that begins again, and gradients that are accumulated over steps.
+        ({"own_loader": True, "between_steps": True}, "not exact: generator"),
+    ],
+    ids=str,
+)
+def test_what_a_training_forgets_is_named(tmp_path: Path, params: dict[str, object], expected: str) -> None:
+    done = verify(torch_project(tmp_path, workers=0, **params), "--steps", "6")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(expected, done.stdout), done.stdout
