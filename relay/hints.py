@@ -7,6 +7,7 @@ node), it takes the call that the sweep or pipeline has saved.
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import shutil
 import sys
@@ -102,7 +103,7 @@ def to_keep(name: str, cluster: str | None = None) -> dict[str, Any]:
     `name`: the command of hpc.launch that does the same, for a process that is none of Relay's commands.
     """
     call = _current()
-    if not call.module.startswith(("hpc.", "src.")):
+    if not re.fullmatch(r"(hpc|src)\.\w+", call.module):
         call = Call("hpc.launch", [name.replace("_", "-"), *call.options], call.options)
     arguments = [word for word in call.arguments if word not in _FOR_ONE_CALL]
     return asdict(Call(call.module, arguments, list(call.options), cluster))

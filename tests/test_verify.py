@@ -86,7 +86,8 @@ MISTAKES = {
 
 
 def verify(file: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return fork_python("hpc.launch", "verify", "--config", str(file), "--cluster", "local", *words)
+    env = {"TMPDIR": str(file.parent.parent)}
+    return fork_python("hpc.launch", "verify", "--config", str(file), "--cluster", "local", *words, env=env)
 
 
 def left_folder(said: str) -> Path:
@@ -99,17 +100,16 @@ def left_folder(said: str) -> Path:
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_found_and_named(tmp_path: Path, mistake: str) -> None:
     before, body, expected = MISTAKES[mistake]
-    file = write_project(tmp_path, STEP.replace("BEFORE", before.strip("\n").lstrip()).replace("BODY", body))
+    file = write_project(tmp_path / "mine", STEP.replace("BEFORE", before.strip("\n").lstrip()).replace("BODY", body))
     done = verify(file, "--steps", "12")
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(expected, done.stdout, re.DOTALL), done.stdout
     folder = left_folder(done.stdout)
     assert list(folder.glob("*/stopped/output.txt")) or "by itself" in expected
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "mine" / "runs").exists()
 
 
-def test_a_walk_is_exact_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+def test_a_walk_is_exact_and_leaves_nothing(tmp_path: Path) -> None:
     file = write_project(tmp_path / "mine", params={"steps": 1000}, hparams={"size": [0.5, 1.0]})
     done = verify(file)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -131,7 +131,7 @@ def test_a_walk_is_exact_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_what_cannot_be_told(tmp_path: Path, code: str, reason: str) -> None:
-    done = verify(write_project(tmp_path, code))
+    done = verify(write_project(tmp_path / "mine", code))
     assert done.returncode == 2
     assert "error: verify: " in done.stderr
     assert reason in done.stderr
@@ -139,7 +139,8 @@ def test_what_cannot_be_told(tmp_path: Path, code: str, reason: str) -> None:
 
 
 def test_the_experiment_on_images_is_exact(small: Callable[..., Config], tmp_path: Path) -> None:
-    file = tmp_path / "small.yaml"
+    file = tmp_path / "mine" / "small.yaml"
+    file.parent.mkdir()
     file.write_text(yaml_file.dump_yaml(small(hparams={"lr": [0.001, 0.002], "epochs": 2}).to_dict()))
     done = verify(file)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -153,7 +154,7 @@ def torch_project(folder: Path, **params: object) -> Path:
 
 def test_all_that_a_training_has_is_exact(tmp_path: Path) -> None:
     """Accumulated gradients in lower precision, two optimizers, averaged weights, a frozen teacher, loader workers."""
-    done = verify(torch_project(tmp_path), "--steps", "20")
+    done = verify(torch_project(tmp_path / "mine"), "--steps", "20")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "walk:train, 20 of 800 steps" in done.stdout
     assert "exact: this run may be interrupted anywhere" in done.stdout
@@ -172,6 +173,6 @@ def test_all_that_a_training_has_is_exact(tmp_path: Path) -> None:
     ids=str,
 )
 def test_what_a_training_forgets_is_named(tmp_path: Path, params: dict[str, object], expected: str) -> None:
-    done = verify(torch_project(tmp_path, workers=0, **params), "--steps", "6")
+    done = verify(torch_project(tmp_path / "mine", workers=0, **params), "--steps", "6")
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(expected, done.stdout), done.stdout

@@ -124,7 +124,8 @@ def verify(
 ) -> None:
     """Prove that the run may be interrupted: stop it and kill it, and compare with one that nothing has disturbed.
 
-    It takes a few steps on this machine. Exit code 0 only if all is equal, bit for bit.
+    It makes a few steps on this machine, or with --cluster in one job on a slice. Exit code 0 only if all is equal, bit
+    for bit.
     """
     import sys
 
@@ -133,8 +134,14 @@ def verify(
     from hpc.works import verify_request
 
     request, usual = verify_request(config, set_ or [])
-    profile = place(request.runs_dir, cluster, None, request.inputs).profile
-    sys.exit(show_verify(request, steps or usual, seed, profile))
+    placement = place(request.runs_dir, cluster, None, request.inputs)
+    if cluster and placement.profile.executor == "slurm":
+        from hpc.verify.job import verify_in_a_job
+
+        # It is prepared here: a node may have no network.
+        request.prepare(False)
+        sys.exit(verify_in_a_job(config, set_ or [], steps, seed, placement))
+    sys.exit(show_verify(request, steps or usual, seed, placement.profile))
 
 
 @app.command()

@@ -57,12 +57,13 @@ class Plan:
         return random.Random(self.seed).choice(steps or [self.steps - 1])
 
 
-def show_verify(request: Request, steps: int, seed: int, profile: Profile) -> int:
+def show_verify(request: Request, steps: int, seed: int, profile: Profile, where: Path | None = None) -> int:
     """Run the trials of the request's first run on this machine, up to `steps` steps, and print the page.
 
-    Returns the exit code: 0 only if the run is exact when it is resumed. Raises RunError if it cannot be told.
+    `where`: the folder for theirs; by default, that of temporary files. Returns the exit code: 0 only if all is equal.
+    Raises RunError if it cannot be told.
     """
-    with _folder() as folder:
+    with _folder(where) as folder:
         sweep = _sweep(request, folder, Plan(steps, seed).save_every)
         runs = {name: sweep.run(name) for name in _TRIALS}
         straight, again = _at_once(lambda name: run_trial(runs[name], steps), ("straight", "again"))
@@ -92,8 +93,8 @@ def show_verify(request: Request, steps: int, seed: int, profile: Profile) -> in
         print(f"  {_times(list(runs.values()), profile)}")
         found = next(filter(None, differences), None)
         if found:
-            where = f", in the attempt that resumed at step {found.resumed}" if found.resumed is not None else ""
-            print(f"not exact: {found}{where}")
+            attempt = f", in the attempt that resumed at step {found.resumed}" if found.resumed is not None else ""
+            print(f"not exact: {found}{attempt}")
             return _leave(folder, straight)
         if straight.warnings:
             print(f"equal in these steps, but: {' '.join(straight.warnings)}")
@@ -174,9 +175,9 @@ def _sweep(request: Request, folder: Path, save_every: int) -> SweepDir:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def _folder(where: Path | None) -> Iterator[Path]:
     """A new folder, which is left if the runs are not exact."""
-    folder = Path(tempfile.mkdtemp(prefix="relay-verify-"))
+    folder = Path(tempfile.mkdtemp(prefix="relay-verify-", dir=where))
     try:
         yield folder
     except KeyboardInterrupt:

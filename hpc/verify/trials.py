@@ -63,12 +63,10 @@ def run_trial(run: RunDir, until: int, stops: Sequence[int] = (), *, kill_after:
     if kill_after is not None:
         traces.append(_attempt(run, until, at, kill_after))
         # One in the process of the attempt leaves no end.
-        if run.attempts()[-1].cause not in ("KILLED", None):
-            raise RunError(f"verify: {run.name}: {_last_lines(run)}")
+        _require(run, "KILLED", None)
     for step in at:
         traces.append(_attempt(run, step, at))
-        if run.attempts()[-1].cause not in ("DONE", "INTERRUPTED"):
-            raise RunError(f"verify: {run.name}: {_last_lines(run)}")
+        _require(run, "DONE", "INTERRUPTED")
         if run.is_done():
             break
     columns = (run.result() or {}).get("columns", {})
@@ -108,13 +106,14 @@ def _attempt(run: RunDir, until: int, at: Iterable[int], kill_after: int | None 
     )
 
 
+def _require(run: RunDir, *causes: str | None) -> None:
+    """Raise RunError if the last attempt has ended with another cause."""
+    attempts = run.attempts()
+    if not attempts or attempts[-1].cause not in causes:
+        lines = _output_of(run).read_text(errors="replace").strip().splitlines()
+        said = (attempts[-1].error if attempts else None) or " / ".join(lines[-_LINES_SHOWN:])
+        raise RunError(f"verify: {run.name}: {said}; its output is in {_output_of(run)}")
+
+
 def _output_of(run: RunDir) -> Path:
     return run.path / "output.txt"
-
-
-def _last_lines(run: RunDir) -> str:
-    """Why the last attempt failed."""
-    last = run.attempts()[-1] if run.attempts() else None
-    lines = _output_of(run).read_text(errors="replace").strip().splitlines()
-    said = (last.error if last else None) or " / ".join(lines[-_LINES_SHOWN:])
-    return f"{said}; its output is in {_output_of(run)}"
