@@ -30,7 +30,7 @@ def main(
             "program wrote. Default: all sweeps.",
         ),
     ] = None,
-    config: ConfigOption = "configs/config.yaml",
+    config: ConfigOption = "",
     set_: SetOption = None,
     where: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Show only these rows. May be repeated.")

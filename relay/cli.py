@@ -8,8 +8,10 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -17,12 +19,20 @@ import typer
 from relay import hints
 from relay.console import clean_output
 from relay.errors import RelayError
-from relay.log import set_verbosity, start_log
+from relay.log import log, set_verbosity, start_log
 
 # 128 + SIGINT, as shells report a process that Ctrl-C ended.
 EXIT_STOPPED = 130
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-ConfigOption = Annotated[str, typer.Option("--config", metavar="FILE", help="The experiment's YAML file.")]
+ConfigOption = Annotated[
+    str,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        show_default=False,
+        help="The experiment's YAML file. Default: relay.yaml, or else configs/config.yaml.",
+    ),
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one value; may be repeated.")
 ]
@@ -47,6 +57,7 @@ def _with_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:
     def command(*, verbose: bool, quiet: bool, **options: Any) -> Any:
         set_verbosity(verbose=verbose, quiet=quiet)
         if "config" in options:
+            options["config"] = options["config"] or default_config()
             hints.typed(options["config"], options.get("set_") or (), options.get("cluster"))
         return function(**options)
 
@@ -58,6 +69,14 @@ def _with_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:
     ]
     command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *flags])  # type: ignore[attr-defined]
     return command
+
+
+def default_config() -> str:
+    """The configuration of the current folder: relay.yaml, or else configs/config.yaml."""
+    own, usual = Path("relay.yaml"), Path("configs/config.yaml")
+    if own.exists() and usual.exists():
+        log.info(f"the configuration is {own}; for the other one: --config {usual}")
+    return str(own if own.exists() else usual)
 
 
 class _App(typer.Typer):
@@ -99,7 +118,7 @@ def run_app(app: typer.Typer) -> None:
     clean_output()
     start_log()
     try:
-        app()
+        app(prog_name=os.environ.get("RELAY_DOOR"))
     except RelayError as error:
         _exit_with(str(error))
     except OSError as error:

@@ -7,6 +7,7 @@ node), it takes the call that the sweep or pipeline has saved.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
 import shutil
@@ -23,15 +24,17 @@ _FOR_ONE_CALL = frozenset(
 )
 _CLUSTER = "--cluster"
 # Commands of hpc.launch that submit nothing.
-_WITHOUT_CLUSTER = ("status", "logs", "cancel", "tensorboard")
+_WITHOUT_CLUSTER = ("status", "logs", "cancel", "tensorboard", "aggregate", "new")
+# Set by bin/relay: what the user typed, and the checkout.
+_DOOR, _HOME = "RELAY_DOOR", "RELAY_HOME"
 
 
 @dataclass(frozen=True)
 class Call:
     """How a user called Relay, as sweep.yaml and pipeline.yaml save it.
 
-    `module` and its `arguments`, without --cluster. `options`: those of them that select the configuration. `cluster`:
-    the profile, None if none was chosen.
+    `module` (`relay` for bin/relay) and its `arguments`, without --cluster. `options`: those of them that select the
+    configuration. `cluster`: the profile, None if none was chosen.
     """
 
     module: str = ""
@@ -64,11 +67,20 @@ def command(*words: str) -> str:
     return python(*words, *call.options, *(_on(call) if submits else []))
 
 
-def python(*words: str) -> str:
-    """`python -m` and these words, quoted for a shell, with this process's interpreter as a path from the current
-    folder.
+def python(module: str, *words: str) -> str:
+    """`python -m` the module with these words, quoted for a shell, with this process's interpreter as a path from the
+    current folder. Through `relay`, if the user has called that.
     """
-    return shlex.join([_interpreter(), "-m", *words])
+    if _current().module != "relay":
+        return shlex.join([_interpreter(), "-m", module, *words])
+    door = [os.environ.get(_DOOR) or "relay"]
+    if module in ("relay", "hpc.launch"):
+        return shlex.join([*door, *words])
+    if module == "hpc.aggregate":
+        return shlex.join([*door, "aggregate", *words])
+    # The other commands are those of the checkout, from whichever folder.
+    home = os.environ.get(_HOME, "")
+    return shlex.join(["env", f"PYTHONPATH={home}", "PYTHONSAFEPATH=1", sys.executable, "-m", module, *words])
 
 
 def make(*words: str) -> str:
@@ -103,7 +115,7 @@ def to_keep(name: str, cluster: str | None = None) -> dict[str, Any]:
     `name`: the command of hpc.launch that does the same, for a process that is none of Relay's commands.
     """
     call = _current()
-    if not re.fullmatch(r"(hpc|src)\.\w+", call.module):
+    if not re.fullmatch(r"relay|(hpc|src)\.\w+", call.module):
         call = Call("hpc.launch", [name.replace("_", "-"), *call.options], call.options)
     arguments = [word for word in call.arguments if word not in _FOR_ONE_CALL]
     return asdict(Call(call.module, arguments, list(call.options), cluster))
@@ -113,6 +125,8 @@ def _current() -> Call:
     if _acting_for:
         return _acting_for
     module, *words = _words_of_this_process()
+    if module == "hpc.launch" and os.environ.get(_DOOR):
+        module = "relay"
     return Call(module, _without_cluster(words), _options, _cluster_of(words) or _default_cluster)
 
 

@@ -11,7 +11,7 @@ from relay.cli import ConfigOption, SetOption, overrides_of, run_command
 
 
 def main(
-    config: ConfigOption = "configs/config.yaml",
+    config: ConfigOption = "",
     language: Annotated[str, typer.Option("--lang", metavar="en|fr", help="The language of the report.")] = "en",
     out: Annotated[
         str | None, typer.Option("--out", metavar="DIR", help="Default: the folder report in paths.artifacts_dir.")

@@ -14,8 +14,8 @@ ClusterOption = Annotated[
         "--cluster",
         metavar="PROFILE",
         show_default=False,
-        help="A profile: a name in configs/clusters/, or a YAML file. Default of the commands in src: local; of "
-        "those of hpc.launch: the sweep's own; for new runs that of the newest sweep on the same data, else "
+        help="A profile: a name in clusters/ or configs/clusters/, or a YAML file. Default of the commands in src: "
+        "local; of those of hpc.launch: the sweep's own; for new runs that of the newest sweep on the same data, else "
         "RELAY_CLUSTER, else h100-mig if this machine has sbatch, or local.",
     ),
 ]

@@ -16,7 +16,7 @@ _WATCH_EVERY_S = 10.0
 @app.command()
 def status(
     name: NameArgument = None,
-    config: ConfigOption = "configs/config.yaml",
+    config: ConfigOption = "",
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Refresh until nothing is queued or running. Stop with Ctrl-C.")
     ] = False,
@@ -39,7 +39,7 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Print new lines as they come, also from later attempts.")
     ] = False,
-    config: ConfigOption = "configs/config.yaml",
+    config: ConfigOption = "",
     set_: SetOption = None,
 ) -> None:
     """Print what a run logged, in all its attempts. For a pipeline, print the logs of the jobs that continue it."""
@@ -52,7 +52,7 @@ def logs(
 @app.command()
 def cancel(
     name: Annotated[str, typer.Argument(metavar="SWEEP|RUN|PIPELINE|all", help="The name as status takes it, or all.")],
-    config: ConfigOption = "configs/config.yaml",
+    config: ConfigOption = "",
     set_: SetOption = None,
 ) -> None:
     """Stop queued and running tasks. Running tasks save first; the command that submitted them continues them."""
@@ -70,7 +70,7 @@ def retry(
         str | None,
         typer.Option("--cause", metavar="CAUSE", help="Retry only runs that failed for this cause, such as CRASHED."),
     ] = None,
-    config: ConfigOption = "configs/config.yaml",
+    config: ConfigOption = "",
     cluster: ClusterOption = None,
     set_: SetOption = None,
     new_code: NewCodeOption = False,
@@ -92,7 +92,7 @@ def retry(
 
 @app.command()
 def doctor(
-    config: ConfigOption = "configs/config.yaml",
+    config: ConfigOption = "",
     cluster: ClusterOption = None,
     no_node: Annotated[
         bool, typer.Option("--no-node", help="Skip the checks on a node, which may have to wait in the queue.")
@@ -111,7 +111,7 @@ def doctor(
 
 @app.command()
 def verify(
-    config: ConfigOption = "configs/config.yaml",
+    config: ConfigOption = "",
     steps: Annotated[
         int | None,
         typer.Option(
@@ -145,11 +145,19 @@ def verify(
 
 
 @app.command()
+def new(name: Annotated[str, typer.Argument(metavar="FOLDER", help="The folder to make.")]) -> None:
+    """Write a project that runs, with a training function and a relay.yaml that explains each key."""
+    from hpc.commands.new import make_project
+
+    make_project(name)
+
+
+@app.command()
 def tensorboard(
     name: Annotated[
         str | None, typer.Argument(metavar="SWEEP|RUN", help="The name as status takes it. Default: all runs.")
     ] = None,
-    config: ConfigOption = "configs/config.yaml",
+    config: ConfigOption = "",
     port: Annotated[
         int | None,
         typer.Option("--port", min=1, max=65535, help="The port of the web page. Default: 6006, or a free one."),

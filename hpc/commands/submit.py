@@ -41,7 +41,7 @@ def command_of(work: Work, default_cluster: str | None = None) -> Callable[..., 
     """The command that requests runs of a work: its own options are the keyword parameters of `work.request`."""
 
     def command(
-        config: ConfigOption = "configs/config.yaml",
+        config: ConfigOption = "",
         cluster: ClusterOption = default_cluster,
         set_: SetOption = None,
         dry_run: DryRunOption = False,
@@ -93,7 +93,7 @@ def run_local_command(name: str) -> None:
 
 
 def _pipeline(
-    config: ConfigOption = "configs/config.yaml",
+    config: ConfigOption = "",
     cluster: ClusterOption = None,
     set_: SetOption = None,
     fresh: FreshOption = False,
@@ -124,7 +124,7 @@ def plan(
     kind: Annotated[
         str, typer.Argument(metavar="COMMAND", help=f"The command to plan: {'|'.join(_COMMANDS).replace('_', '-')}.")
     ] = "grid",
-    config: ConfigOption = "configs/config.yaml",
+    config: ConfigOption = "",
     cluster: ClusterOption = None,
     trust: TrustOption = False,
     set_: SetOption = None,

@@ -19,7 +19,8 @@ from relay.config.section import Count, Section
 from relay.errors import ConfigError
 from relay.log import warn_once
 
-_FOLDER = Path("configs/clusters")
+# Where profiles are: the user's own, those of this folder's checkout, and those of the checkout of `relay`.
+_FOLDERS = (Path("clusters"), Path("configs/clusters"), Path(os.environ.get("RELAY_HOME", "."), "configs/clusters"))
 # sbatch(1), --signal: "the signal may be sent up to 60 seconds earlier than specified".
 SIGNAL_EARLY_S = 60
 _Word = Annotated[str, Field(pattern=r"^[^\s'\"`$\\;|&<>()]+$")]
@@ -143,22 +144,23 @@ class Profile(Section):
 
 
 def profile_names() -> list[str]:
-    """The names of the profiles in configs/clusters."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+    """The names of the profiles."""
+    return sorted({path.stem for folder in _FOLDERS for path in folder.glob("*.yaml")})
 
 
 def load_profile(name: str, origin: str = "--cluster", runs_dir: Path | None = None) -> tuple[str, Profile]:
-    """The profile with this name in configs/clusters, or at this path if it ends in .yaml or .yml.
+    """The profile with this name in clusters or configs/clusters, or at this path if it ends in .yaml or .yml.
 
     Returns it with the name that finds it again from any folder. `origin`: who gave the name, for messages. Raises
     ConfigError if there is none, if it is invalid, or if it lies in `runs_dir` or another run directory, RunError if it
     belongs to another user.
     """
     by_path = name.endswith((".yaml", ".yml"))
-    path = Path(name) if by_path else _FOLDER / f"{name}.yaml"
-    if not path.is_file() or (not by_path and path.parent != _FOLDER):
+    paths = [Path(name)] if by_path else [folder / f"{name}.yaml" for folder in _FOLDERS]
+    path = next((each for each in paths if each.is_file()), None)
+    if path is None or (not by_path and path.parent not in _FOLDERS):
         raise ConfigError(
-            f"{origin}: {name}: there is no such profile; in {_FOLDER} there are "
+            f"{origin}: {name}: there is no such profile; in {' and '.join(_shown_folders())} there are "
             f"{', '.join(profile_names()) or 'none'}; choose one with --cluster NAME, or give the path of a .yaml file"
         )
     _refuse_in_run_directory(path, origin, runs_dir)
@@ -167,6 +169,11 @@ def load_profile(name: str, origin: str = "--cluster", runs_dir: Path | None = N
     if profile.executor == "slurm" and (ignored := ignored_variables(os.environ, _option_fields())):
         warn_once(ignored)
     return str(path.absolute()) if by_path else name, profile
+
+
+def _shown_folders() -> list[str]:
+    """The folders with profiles; the usual one if there is none."""
+    return [str(folder) for folder in dict.fromkeys(_FOLDERS) if folder.is_dir()] or [str(_FOLDERS[1])]
 
 
 def read_profile(path: Path) -> Profile:
@@ -198,6 +205,6 @@ def _refuse_in_run_directory(path: Path, origin: str, runs_dir: Path | None) -> 
             (folder / name).exists() for name in ("sweep.yaml", "pipeline.yaml")
         ):
             raise ConfigError(
-                f"{origin}: {path}: lies in the run directory {folder}; a profile is a name in {_FOLDER} or a file of "
-                "yours; copy it there"
+                f"{origin}: {path}: lies in the run directory {folder}; a profile is a name in {_FOLDERS[1]} or a "
+                "file of yours; copy it there"
             )

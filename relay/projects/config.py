@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -147,7 +148,9 @@ def make_program(content: Mapping[str, Any], source: str) -> ProgramConfig:
 
 def project_root(config: ProgramConfig, file: str) -> Path:
     """The absolute folder of the project of the configuration in `file`."""
-    return (Path(file).absolute().parent / config.project.path).absolute()
+    root = (Path(file).absolute().parent / config.project.path).absolute()
+    # Only for these: the path that the user knows need not exist on a node under its real name.
+    return Path(os.path.realpath(root)) if ".." in root.parts else root
 
 
 def python_of(config: ProgramConfig, root: Path) -> list[str]:

@@ -55,7 +55,7 @@ class Origin(TypedDict, total=False):
 class CallRecord(TypedDict, total=False):
     """The command line that made a sweep or pipeline, and the profile of its tasks: `hints.Call`."""
 
-    module: Required[Annotated[str, StringConstraints(pattern=r"^(hpc|src)\.\w+$")]]
+    module: Required[Annotated[str, StringConstraints(pattern=r"^(relay|(hpc|src)\.\w+)$")]]
     arguments: Required[list[str]]
     options: Required[list[str]]
     cluster: Required[str | None]

@@ -25,7 +25,7 @@ from tests.benchmarks.table import Row, in_turn
 from tests.conftest import ROOT
 from tests.programs import write_project
 
-_EXAMPLE = ROOT / "examples" / "own_function"
+_EXAMPLE = ROOT / "examples" / "char_lm"
 _WARM_UP = 10
 # Prints when its function is called.
 _FIRST_LINE = "import time\ndef train(run):\n    open({file!r}, 'w').write(str(time.time()))\n"

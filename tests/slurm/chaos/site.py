@@ -25,7 +25,7 @@ from tests.slurm.conftest import PROFILE, Cluster, on_profile
 
 TIME_MIN = int(PROFILE["time_min"])
 DISK_MB = 96
-# What a round is a grid of: trainings on images, a user's function, or the 27 cells of examples/own_function.
+# What a round is a grid of: trainings on images, a user's function, or the 27 cells of examples/char_lm.
 WORKS = ("images", "program", "example")
 # The sections that an experiment on images and one of a program have alike.
 _OF_BOTH = ("checkpoint", "paths")
@@ -107,7 +107,7 @@ class Site:
         images.write_text(yaml_file.dump_yaml(content))
         for work in ("program", "example"):
             file = self.experiment_of(work)
-            shutil.copytree(ROOT / "examples" / "own_function", file.parent)
+            shutil.copytree(ROOT / "examples" / "char_lm", file.parent)
             example = yaml_file.read_mapping(file)
             params = {"steps": 40 * epochs, **({"width": 16} if work == "program" else {})}
             axes = {"seed": list(range(cells))} if work == "program" else example["hparams"]
