@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hpc.node.gpu_check import check_slice
@@ -19,8 +20,9 @@ from relay.log import log
 from relay.progress import Reporter, StopCheck
 from relay.runs.attempt import Attempt
 from relay.runs.causes import check_allowed
-from relay.runs.lifecycle import AttemptHooks, EndCause, Outcome, attempt
+from relay.runs.lifecycle import AttemptHooks, EndCause, Execute, Outcome, attempt
 from relay.runs.rundir import RunDir
+from relay.work import Work
 
 
 def execute_run(run: RunDir, stop: StopRequest, reporter: Reporter, at_once: int = 1) -> str:
@@ -35,12 +37,17 @@ def execute_run(run: RunDir, stop: StopRequest, reporter: Reporter, at_once: int
         return _execute(run, stop, reporter, at_once)
 
 
+def executor_of(work: Work, seconds_left: Callable[[], float]) -> Execute:
+    """What executes runs of a work: its own function, or the supervisor of a program (`seconds_left`: see there)."""
+    return work.execute or functools.partial(supervise, seconds_left=seconds_left)
+
+
 def _execute(run: RunDir, stop: StopRequest, reporter: Reporter, at_once: int) -> str:
 
     def on_the_right_device(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
         log.info(f"{run.label}: on {check_slice()}")
-        own = work_of(run.sweep().kind, run.sweep().path).execute
-        return own(run, should_stop, reporter) if own else supervise(run, should_stop, reporter, stop.seconds_left)
+        execute = executor_of(work_of(run.sweep().kind, run.sweep().path), stop.seconds_left)
+        return execute(run, should_stop, reporter)
 
     try:
         if not wait_for_run_lock(run, lambda: stop.requested() or run.cancelled()):

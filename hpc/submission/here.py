@@ -6,7 +6,7 @@ import math
 import sys
 import traceback
 
-from hpc.node.supervisor import supervise
+from hpc.node.execution import executor_of
 from hpc.submission.stop_signals import stop_on_signal
 from relay import hints
 from relay.cli import EXIT_STOPPED
@@ -51,7 +51,8 @@ def execute_here(sweep: SweepDir, work: Work) -> None:
             if len(runs) > 1:
                 log.info(f"run {number} of {len(remaining)}: {run.name}")
             execute = attempt if len(runs) == 1 else _try_one_of_several
-            outcome = execute(run, work.execute or _supervise, should_stop, reporter)
+            # After Ctrl-C, it waits until a program has saved: its user can kill it.
+            outcome = execute(run, executor_of(work, lambda: math.inf), should_stop, reporter)
             if outcome and outcome.status == "stopped":
                 log.info(
                     f"{run.label}: stopped at step {outcome.last_step} of {outcome.total_steps}; the state is saved"
@@ -62,11 +63,6 @@ def execute_here(sweep: SweepDir, work: Work) -> None:
     if stopped or (undone and all(run.cancelled() for run in undone)):
         log.info(f"to continue: {hints.again()}")
         sys.exit(EXIT_STOPPED)
-
-
-def _supervise(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
-    """Execute a program, and wait after Ctrl-C until it has saved: the user can kill it."""
-    return supervise(run, should_stop, reporter, lambda: math.inf)
 
 
 class _OneOfSeveral(AttemptHooks):

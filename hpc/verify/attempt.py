@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from hpc.node.supervisor import supervise
+from hpc.node.execution import executor_of
 from hpc.recovery.diagnosis import StopRequest
 from hpc.works import work_of
 from relay.errors import RelayError
 from relay.log import start_log
 from relay.program.generators import seed_anew
-from relay.progress import PlainReporter, Reporter, StopCheck
-from relay.runs.lifecycle import Outcome, attempt
+from relay.progress import PlainReporter
+from relay.runs.lifecycle import attempt
 from relay.runs.rundir import RunDir
 
 
@@ -24,13 +24,8 @@ def main(run: RunDir) -> int:
     work = work_of(run.sweep().kind)
     work.preload()
     seed_anew()
-
-    def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
-        own = work.execute
-        return own(run, should_stop, reporter) if own else supervise(run, should_stop, reporter, stop.seconds_left)
-
     try:
-        attempt(run, execute, stop.requested, PlainReporter())
+        attempt(run, executor_of(work, stop.seconds_left), stop.requested, PlainReporter())
     except RelayError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
