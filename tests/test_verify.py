@@ -123,6 +123,34 @@ def test_a_walk_is_exact_and_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "mine" / "runs").exists()
 
 
+BY_HAND = """
+import random
+import relay
+
+def train(run: relay.Run, steps: int = 100, seed: int = 0):
+    random.seed(seed)
+    state = run.resume() or {"x": 0.0, "step": 0}
+    for step in range(state["step"], steps):
+        state["x"] += random.gauss(0, 1)
+        run.log({"val/x2": state["x"] ** 2}, step=step + 1)
+        state["step"] = step + 1
+        if run.should_stop() or state["step"] % 5 == 0:
+            run.save(SAVED, step + 1)
+        if run.should_stop():
+            return
+"""
+
+
+def test_a_loop_of_ones_own_is_exact_or_not(tmp_path: Path) -> None:
+    done = verify(write_project(tmp_path / "mine", BY_HAND.replace("SAVED", "state")), "--steps", "20")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"killed after step \d+ +equal bit for bit, resumed from step \d*[05]\n", done.stdout)
+    saved = "{**state, 'x': round(state['x'], 2)}"
+    done = verify(write_project(tmp_path / "mine", BY_HAND.replace("SAVED", saved)), "--steps", "20")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(r"not exact: the logged val/x2: other values from step \d+, in the attempt", done.stdout)
+
+
 @pytest.mark.parametrize(
     ("code", "reason"),
     [

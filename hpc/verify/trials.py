@@ -20,17 +20,13 @@ _LINES_SHOWN = 5
 
 @dataclass(frozen=True)
 class Trace:
-    """What was seen of one attempt. `objects`: step -> name -> digest, of the state after so many steps, in the order
-    of the steps; the first one is that with which the attempt began.
+    """What was seen of one attempt, which began at `first_step`. `objects`: step -> name -> digest, of the state after
+    so many steps, in the order of the steps.
     """
 
+    first_step: int
     objects: Mapping[int, Mapping[str, str]]
     warnings: Sequence[str]
-
-    @property
-    def first_step(self) -> int:
-        """Where the attempt began."""
-        return next(iter(self.objects), 0)
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,6 @@ class Trial:
     traces: Sequence[Trace] = field(default_factory=tuple)
     rows: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     columns: Mapping[str, Any] = field(default_factory=dict)
-    first_step: int = 0
 
     @property
     def last_step(self) -> int:
@@ -74,7 +69,6 @@ def run_trial(run: RunDir, until: int, stops: Sequence[int] = (), *, kill_after:
         traces,
         {row["step"]: _values(row) for row in run.metrics()},
         {name: value for name, value in columns.items() if name not in _OF_THE_CLOCK},
-        run.attempts()[-1].first_step or 0,
     )
 
 
@@ -99,8 +93,9 @@ def _attempt(run: RunDir, until: int, at: Iterable[int], kill_after: int | None 
     command = [sys.executable, "-m", "hpc.verify.attempt", str(run.path.absolute())]
     with _output_of(run).open("ab") as output:
         subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False)
-    lines = read_lines(file)
+    lines, attempts = read_lines(file), run.attempts()
     return Trace(
+        (attempts[-1].first_step if attempts else None) or 0,
         {line["step"]: line["objects"] for line in lines if "step" in line},
         [line["warning"] for line in lines if "warning" in line],
     )

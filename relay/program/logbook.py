@@ -21,10 +21,12 @@ MOST_STEPS = 10**15
 
 
 class Logbook:
-    """The rows of one attempt, which begins at step `first`. `best`: the best value of `metrics.select` so far."""
+    """The rows of one attempt, which begins at step `first`. `step`: that of the newest row. `best`: the best value of
+    `metrics.select` so far.
+    """
 
     def __init__(self, order: Order, seen: Seen, first: int, best: float | None) -> None:
-        self._order, self._step, self.best = order, first, best
+        self._order, self.step, self.best = order, first, best
         self._rows = Rows(Path(order.metrics), seen, order.check_owner)
         self._row: dict[str, Any] = {}
         # Complete rows that are not written yet; a value may be a tensor on a GPU.
@@ -40,12 +42,12 @@ class Logbook:
         a step before that of an earlier row.
         """
         row = {name: metric_of(name, value) for name, value in values.items()}
-        if isinstance(step, bool) or not isinstance(step, int) or not self._step <= step <= MOST_STEPS:
+        if isinstance(step, bool) or not isinstance(step, int) or not self.step <= step <= MOST_STEPS:
             raise RelayError(
                 f"run.log: step={step!r}: give the number of completed steps, a whole number, and none below the one "
-                f"before it ({self._step})"
+                f"before it ({self.step})"
             )
-        self._step = step
+        self.step = step
         if self._row and self._row["step"] != step:
             self.end_row()
         if not self._row:

@@ -217,12 +217,12 @@ class Run:
             self._log.end_row()
 
     def should_stop(self) -> bool:
-        """Whether the run is asked to stop. A program that then saves and returns is resumed later.
-
-        Ask once in each step.
-        """
+        """Whether the run is asked to stop. A program that then saves and returns is resumed later."""
         self._asked += 1
-        if self._first_step + self._asked >= self._until:
+        # A program that logs no steps is taken to ask once in each.
+        at = self._log.step if self._log.step > self._first_step else self._first_step + self._asked
+        self._trace.die_if_asked(at)
+        if at >= self._until:
             self._stop_asked = True
         return self._stop_asked
 

@@ -53,6 +53,10 @@ class Trace:
             found = {name: digest.of(state) for name, state in states().items()}
             self._is_large = digest.hashed > _LARGE_BYTES
             self._write({"step": step, "objects": found})
+        self.die_if_asked(step)
+
+    def die_if_asked(self, step: int) -> None:
+        """kill -9, if this process shall end so after `step` steps."""
         if step == self._kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
