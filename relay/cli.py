@@ -118,7 +118,8 @@ def run_app(app: typer.Typer) -> None:
     clean_output()
     start_log()
     try:
-        app(prog_name=os.environ.get("RELAY_DOOR"))
+        door = os.environ.get("RELAY_DOOR")
+        app(prog_name=door) if door else app()
     except RelayError as error:
         _exit_with(str(error))
     except OSError as error:
