@@ -123,3 +123,62 @@ def test_only_known_and_equal_inputs_are_the_same(tmp_path: Path, inputs: list[s
     assert ("reuses" in launch(file, "compare")) == (inputs is not None)
     (tmp_path / "data.txt").write_text("2")
     assert "reuses" not in launch(file, "compare", "--set", "compare.variants={shorter: {steps: 5}}")
+
+
+OUTSIDE = """
+import helper
+import relay
+
+def train(run: relay.Run, size: float = 1.0, seed: int = 0):
+    for step in run.steps(3):
+        run.log({"val/x2": helper.K * size})
+"""
+
+
+def test_code_from_outside_of_the_project_is_not_known(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "helper.py").write_text("K = 1\n")
+    file = write_project(tmp_path / "mine", OUTSIDE, **GRID)
+    launch(file, "grid")
+    (tmp_path / "site" / "helper.py").write_text("K = 1000\n")
+    write_project(tmp_path / "mine", OUTSIDE, **WIDER)
+    assert "which was executed with code from outside of the project (helper)" in launch(file, "grid")
+    assert [run.metrics()[-1]["val/x2"] for run in newest(file).runs()] == [500, 1000, 2000]
+
+
+def test_an_installation_that_leads_into_the_project_leads_into_the_frozen_one(tmp_path: Path) -> None:
+    """What `pip install -e .` of a project with a folder src writes: its path in a .pth file."""
+    project = tmp_path / "mine"
+    (project / "src" / "pk").mkdir(parents=True)
+    code = OUTSIDE.replace("import helper\n", "").replace("helper.K", "1")
+    file = write_project(project, "", program={"function": "pk.walk:train"}, **GRID)
+    (project / "src" / "pk" / "walk.py").write_text(code.replace("run.log(", "print(__file__); run.log("))
+    path = os.pathsep.join([str(ROOT), str(project / "src")])
+    words = ["hpc.launch", "grid", "--config", str(file), "--cluster", "local"]
+    done = fork_python(*words, env={"PYTHONPATH": path})
+    assert done.returncode == 0, done.stdout + done.stderr
+    (snapshot,) = (each for each in newest(file).project.iterdir() if each.is_dir())
+    logs = "".join(each.read_text() for each in newest(file).jobs.glob("*out"))
+    assert f"{snapshot}/src/pk/walk.py" in logs
+
+
+def test_an_attempt_without_provenance_is_not_known(tmp_path: Path) -> None:
+    """It was killed before it was recorded, and its state went into the run."""
+    file = write_project(tmp_path / "mine", **GRID)
+    launch(file, "grid")
+    first, second = newest(file).runs()
+    first.provenance_file.write_text(first.provenance_file.read_text().replace('"attempt": 1', '"attempt": 2'))
+    second.provenance_file.write_text('{"attempt": 1\n{"attempt": 2}\n')
+    write_project(tmp_path / "mine", **WIDER)
+    said = launch(file, "grid")
+    assert said.count("which was executed with code that is not known") == 2
+
+
+def test_other_configurations_are_no_code(tmp_path: Path) -> None:
+    file = write_project(tmp_path / "mine", **GRID)
+    launch(file, "grid")
+    other = file.with_name("wider.yaml")
+    other.write_text(yaml_file.dump_yaml({**yaml_file.read_mapping(file), **WIDER}))
+    (tmp_path / "mine" / "relay_alone_x").mkdir()
+    (tmp_path / "mine" / "relay_alone_x" / "metrics.jsonl").write_text("{}\n")
+    assert "to execute in full: 1 run: k=002_size=2.0" in launch(other, "grid")

@@ -118,7 +118,7 @@ def test_a_walk_is_exact_and_leaves_nothing(tmp_path: Path) -> None:
     assert lines[0].split("equal: ")[1] == "state, the generator of python, 60 rows"
     assert re.search(r"stopped after steps \d+, \d+, \d+ +equal bit for bit", lines[1])
     assert re.search(r"killed after step \d+ +equal bit for bit, resumed from step \d+0", lines[2])
-    assert lines[4].startswith("exact: this run may be interrupted anywhere; on ")
+    assert lines[4].startswith("exact: this run may be interrupted anywhere in these 60 of 1000 steps; on ")
     assert list(tmp_path.glob("relay-verify-*")) == []
     assert not (tmp_path / "mine" / "runs").exists()
 
@@ -151,6 +151,42 @@ def test_a_loop_of_ones_own_is_exact_or_not(tmp_path: Path) -> None:
     assert re.search(r"not exact: the logged val/x2: other values from step \d+, in the attempt", done.stdout)
 
 
+def test_what_is_logged_twice_in_a_step_counts_twice(tmp_path: Path) -> None:
+    """In a loop of its own, whose rows are not merged; and what is not kept is logged first."""
+    code = BY_HAND.replace("run.log({", "counted = counted + 1; run.log({'count': counted}, step=step + 1); run.log({")
+    code = code.replace("    for step", "    counted = 0\n    for step").replace("SAVED", "state")
+    done = verify(write_project(tmp_path / "mine", code), "--steps", "20")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "not exact: the logged count: other values from step" in done.stdout
+
+
+def test_a_large_state_is_compared_at_its_end(tmp_path: Path) -> None:
+    code = STEP.replace("BEFORE", "import torch; big = Big(); more = {'big': big}").replace("BODY", "big.count += 1")
+    code = code.replace(
+        "class Forgets",
+        """class Big(Counter):
+    def state_dict(self):
+        import torch
+        return {"count": self.count, "weights": torch.zeros(26_000_000)}
+    def load_state_dict(self, state):
+        pass
+
+class Forgets""",
+    )
+    done = verify(write_project(tmp_path / "mine", code, params={"steps": 8}))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "not exact: big: " in done.stdout
+
+
+def test_what_differs_without_a_stop_is_not_compared_if_it_is_only_logged(tmp_path: Path) -> None:
+    code = WALK.replace('run.log({"x"', 'run.log({"speed": time.time(), "x"').replace(
+        "import relay", "import relay; random.seed(3)"
+    )
+    done = verify(write_project(tmp_path / "mine", code.replace("    random.seed(p.seed)", "")), "--steps", "12")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the logged speed: differ without a stop, and are not compared" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
@@ -164,6 +200,8 @@ def test_what_cannot_be_told(tmp_path: Path, code: str, reason: str) -> None:
     assert "error: verify: " in done.stderr
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
+    left = [path for path in tmp_path.glob("relay-verify-*") if str(path) not in done.stderr]
+    assert left == []
 
 
 def test_the_experiment_on_images_is_exact(small: Callable[..., Config], tmp_path: Path) -> None:

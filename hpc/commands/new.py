@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -21,11 +22,11 @@ def make_project(name: str) -> None:
         raise RunError(f"new: {name}: exists already; choose another name")
     shutil.copytree(_EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "runs", "logs", "artifacts"))
     file = folder / "relay.yaml"
-    file.write_text(re.sub(r"(?m)^(  name: )\w+", rf"\g<1>{folder.name}", file.read_text()))
+    file.write_text(re.sub(r"(?m)^(  name: )\w+", rf'\g<1>"{folder.name}"', file.read_text()))
     called = [hints.python("hpc.launch", command) for command in ("verify", "grid", "status", "aggregate")]
     print(
         f"{folder}: a small language model, and relay.yaml with a grid of 27 runs\n"
-        f"next: cd {folder}\n"
+        f"next: cd {shlex.quote(str(folder))}\n"
         f"      {called[0]:<40}# may it be interrupted?\n"
         f"      {called[1]:<40}# here; with --cluster NAME on SLURM\n"
         f"      {called[2]:<40}# what runs, what is done\n"

@@ -65,7 +65,7 @@ def fork(work: Callable[[], Any]) -> int:
         return pid
     code: Any = 1
     try:
-        _end_with(parent)
+        end_with(parent)
         work()
         code = 0
     except SystemExit as end:
@@ -79,7 +79,7 @@ def fork(work: Callable[[], Any]) -> int:
         os._exit(code if isinstance(code, int) else 1)
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """Let the kernel kill this process when its parent ends: the parent's job is over then, and its slice may be
     another job's. No signal handler of the parent could do it after a `kill -9`.
     """

@@ -82,6 +82,7 @@ def _prepared(run: RunDir) -> tuple[Order, list[str]]:
         key=key,
         attempt=len(run.attempts()),
         token=run.owner.token if run.owner else "",
+        root=program["project"],
         folder=str(project.absolute()),
         work=str(run.work.absolute()),
         reports=str(run.reports_file.absolute()),
@@ -241,7 +242,7 @@ class _Watch:
 
         run, select = self._run, self._run.config()["metrics"]["select"]
         result = result_of(run, end, select["name"], select["direction"])
-        run.write_result({**result, "environments": self._environments})
+        run.write_result({**result, "environments": self._environments, "elsewhere": end["elsewhere"]})
 
 
 def _stop_s(end: Mapping[str, Any]) -> float | None:

@@ -168,7 +168,7 @@ def load_profile(name: str, origin: str = "--cluster", runs_dir: Path | None = N
     profile = read_profile(path)
     if profile.executor == "slurm" and (ignored := ignored_variables(os.environ, _option_fields())):
         warn_once(ignored)
-    return str(path.absolute()) if by_path else name, profile
+    return str(path.absolute()) if by_path or path.parent == _FOLDERS[0] else name, profile
 
 
 def _shown_folders() -> list[str]:

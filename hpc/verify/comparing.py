@@ -37,10 +37,17 @@ def unused_generators(trial: Trial) -> list[str]:
     return [name for name, digests in seen.items() if name.startswith(GENERATOR_OF) and len(digests) == 1]
 
 
+def unsteady_values(one: Trial, other: Trial) -> list[str]:
+    """The logged values, such as speeds, that differ between two undisturbed trials: they are not compared."""
+    steps = {*one.rows, *other.rows}
+    names = [name for step in sorted(steps) for name in _other(one.rows.get(step, {}), other.rows.get(step, {}))]
+    return [f"the logged {name}" for name in dict.fromkeys(names)]
+
+
 def first_difference(expected: Trial, found: Trial, ignored: Container[str] = ()) -> Difference | None:
     """The first step at which `found` has other objects or logged values than `expected`; None if all are equal.
 
-    `ignored`: objects that are not compared.
+    `ignored`: the names of what is not compared.
     """
     reference = {step: objects for trace in expected.traces for step, objects in trace.objects.items()}
     differences = []
@@ -52,13 +59,18 @@ def first_difference(expected: Trial, found: Trial, ignored: Container[str] = ()
                 differences.append(Difference(step, names, resumed))
                 break
     for step in sorted({*expected.rows, *found.rows}):
-        names = _other(expected.rows.get(step, {}), found.rows.get(step, {}), both=False)
+        names = [
+            f"the logged {name}" for name in _other(expected.rows.get(step, {}), found.rows.get(step, {}), both=False)
+        ]
+        names = [name for name in names if name not in ignored]
         if names:
             begun = [trace.first_step for trace in found.traces[1:] if trace.first_step < step]
-            differences.append(Difference(step, [f"the logged {name}" for name in names], max(begun, default=None)))
+            differences.append(Difference(step, names, max(begun, default=None)))
             break
-    if not differences and (names := _other(expected.columns, found.columns, both=False)):
-        return Difference(found.last_step, [f"the returned {name}" for name in names])
+    columns = _other(expected.columns, found.columns, both=False)
+    names = [f"{name} of the result" for name in columns if f"the logged {name}" not in ignored]
+    if not differences and names:
+        return Difference(found.last_step, names)
     # Of those of one step, the objects come first: they are the cause.
     return min(differences, key=lambda each: each.step, default=None)
 

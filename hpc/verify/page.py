@@ -13,11 +13,11 @@ from typing import Any
 
 from hpc.recovery.diagnosis import PROGRAM_MARGIN_S
 from hpc.submission.profile import Profile
-from hpc.verify.comparing import Difference, first_difference, unused_generators
+from hpc.verify.comparing import Difference, first_difference, unsteady_values, unused_generators
 from hpc.verify.trials import Trial, run_trial
 from relay.config import yaml_file
 from relay.errors import RunError
-from relay.files import remove_tree
+from relay.files import remove_tree, replace_file
 from relay.program.state_names import list_states
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import Request, open_sweep
@@ -64,19 +64,23 @@ def show_verify(request: Request, steps: int, seed: int, profile: Profile, where
     Raises RunError if it cannot be told.
     """
     with _folder(where) as folder:
-        sweep = _sweep(request, folder, Plan(steps, seed).save_every)
+        sweep = _sweep(request, folder)
         runs = {name: sweep.run(name) for name in _TRIALS}
         straight, again = _at_once(lambda name: run_trial(runs[name], steps), ("straight", "again"))
         made = straight.last_step
         if made < _FEWEST_STEPS:
+            remove_tree(folder)
             raise RunError(
                 f"verify: the run makes {counted(made, 'step')}, and to interrupt it in between takes at least "
                 f"{_FEWEST_STEPS}; give it more"
             )
         plan = Plan(made, seed)
+        _save_every(runs["killed"], plan.save_every)
         print(_title(runs["straight"], made), flush=True)
         unused = unused_generators(straight)
-        difference = first_difference(straight, again, unused)
+        unsteady = unsteady_values(straight, again)
+        difference = first_difference(straight, again, [*unused, *unsteady])
+        unused += unsteady
         _line("twice without a stop", _equal(straight, unused) if difference is None else f"differ: {difference}")
         if difference:
             print(f"not deterministic by itself: {difference}; of resuming, nothing can be said; {_CAUSES}")
@@ -96,10 +100,14 @@ def show_verify(request: Request, steps: int, seed: int, profile: Profile, where
             attempt = f", in the attempt that resumed at step {found.resumed}" if found.resumed is not None else ""
             print(f"not exact: {found}{attempt}")
             return _leave(folder, straight)
+        if unsteady:
+            print(f"  {', '.join(unsteady)}: differ without a stop, and are not compared")
         if straight.warnings:
             print(f"equal in these steps, but: {' '.join(straight.warnings)}")
             return _leave(folder, straight, warned=True)
-        print(f"exact: this run may be interrupted anywhere; {_where(runs['straight'])}")
+        total = runs["straight"].attempts()[-1].total_steps or made
+        seen = f" in these {made} of {total} steps" if made < total else ""
+        print(f"exact: this run may be interrupted anywhere{seen}; {_where(runs['straight'])}")
         remove_tree(folder)
         return 0
 
@@ -157,14 +165,13 @@ def _where(run: RunDir) -> str:
     return ", ".join([f"on {device}", *versions])
 
 
-def _sweep(request: Request, folder: Path, save_every: int) -> SweepDir:
+def _sweep(request: Request, folder: Path) -> SweepDir:
     """A sweep with the request's first run once for each trial."""
     cell = request.cells[0]
     cells = []
     for index, name in enumerate(_TRIALS):
         config = yaml_file.parse_yaml(cell.config, cell.name)
-        every = save_every if name == "killed" else None
-        config["checkpoint"] = {**config["checkpoint"], "every_steps": every, "every_minutes": None}
+        config["checkpoint"] = {**config["checkpoint"], "every_steps": None, "every_minutes": None}
         # Nothing of it may reach the user's folders.
         config["paths"] = {name: str(folder) for name in config["paths"]}
         cells.append(replace(cell, index=index, name=name, overrides={}, config=yaml_file.dump_yaml(config)))
@@ -174,14 +181,23 @@ def _sweep(request: Request, folder: Path, save_every: int) -> SweepDir:
     return open_sweep(made, fresh=True)[0]
 
 
+def _save_every(run: RunDir, steps: int) -> None:
+    """Let the run save every so many steps. How often it does is no part of what it is."""
+    config = run.config()
+    config["checkpoint"]["every_steps"] = steps
+    replace_file(run.config_file, yaml_file.dump_yaml(config))
+
+
 @contextmanager
 def _folder(where: Path | None) -> Iterator[Path]:
     """A new folder, which is left if the runs are not exact."""
     folder = Path(tempfile.mkdtemp(prefix="relay-verify-", dir=where))
     try:
         yield folder
-    except KeyboardInterrupt:
-        remove_tree(folder)
+    except BaseException as error:
+        # The output of an attempt that failed is kept, and named by the error.
+        if not isinstance(error, RunError) or str(folder) not in str(error):
+            remove_tree(folder)
         raise
 
 

@@ -31,16 +31,17 @@ class Trace:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a run has left: a trace for each attempt, the values of each logged step, and the columns of its result."""
+    """What a run has left: a trace for each attempt, the logged values by step and name, the columns of its result."""
 
     traces: Sequence[Trace] = field(default_factory=tuple)
-    rows: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    rows: Mapping[int, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
     columns: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def last_step(self) -> int:
-        """The number of steps that it has made."""
-        return max([step for trace in self.traces for step in trace.objects] + [*self.rows], default=0)
+        """The newest step that was seen, of a state; of a row where the states were not followed."""
+        seen = {step for trace in self.traces for step in trace.objects}
+        return max(seen if len(seen) > 1 else {*seen, *self.rows}, default=0)
 
     @property
     def warnings(self) -> list[str]:
@@ -67,7 +68,7 @@ def run_trial(run: RunDir, until: int, stops: Sequence[int] = (), *, kill_after:
     columns = (run.result() or {}).get("columns", {})
     return Trial(
         traces,
-        {row["step"]: _values(row) for row in run.metrics()},
+        _rows(run),
         {name: value for name, value in columns.items() if name not in _OF_THE_CLOCK},
     )
 
@@ -76,8 +77,15 @@ def run_trial(run: RunDir, until: int, stops: Sequence[int] = (), *, kill_after:
 _OF_THE_CLOCK = ("train_s", "images_per_s", "train/images_per_s")
 
 
-def _values(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in ("time", *_OF_THE_CLOCK)}
+def _rows(run: RunDir) -> dict[int, dict[str, list[Any]]]:
+    """Step -> name -> the values that were logged for it."""
+    rows: dict[int, dict[str, list[Any]]] = {}
+    for row in run.metrics():
+        values = rows.setdefault(row["step"], {})
+        for name, value in row.items():
+            if name not in ("step", "time", *_OF_THE_CLOCK):
+                values.setdefault(name, []).append(value)
+    return rows
 
 
 def _attempt(run: RunDir, until: int, at: Iterable[int], kill_after: int | None = None) -> Trace:

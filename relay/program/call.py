@@ -18,7 +18,7 @@ from relay.errors import RelayError, TakenOverError
 from relay.program.contract import Order, read_order
 from relay.program.current import use
 from relay.program.environment import compute_deterministically, installed_versions
-from relay.program.generators import seed_anew
+from relay.program.generators import begin_otherwise
 from relay.program.parameters import Parameters, load_function, project_first
 from relay.program.run import Run, Stopped
 from relay.program.trace import Trace
@@ -42,11 +42,11 @@ def call(order: Order, versions: Mapping[str, str]) -> int:
         signal.signal(signal.SIGTERM, lambda number, _: run.ask_to_stop())
         if asked:
             run.ask_to_stop()
-        function = load_function(order.function)
+        function = load_function(order.function, order.folder, order.root)
         parameters = Parameters(function)
         if Trace().is_on:
             # A program that depends on how the generators begin is found.
-            seed_anew()
+            begin_otherwise()
         if order.deterministic:
             compute_deterministically()
         os.chdir(order.work)
@@ -102,7 +102,7 @@ def main() -> None:
     """Call the function of the order that is named on the command line."""
     order = read_order(Path(sys.argv[1]))
     versions = installed_versions()
-    project_first(order.folder)
+    project_first(order.folder, order.root)
     sys.argv[:] = [order.function]
     sys.exit(call(order, versions))
 

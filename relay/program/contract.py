@@ -26,8 +26,9 @@ class Order:
     `function`: `module:name`. `params`: as given, by name. `key`: of the run's identity; a state of another one is not
     used. `attempt`: its number, from 1. `token`: that of the supervisor in the run's owner file.
 
-    `folder` holds the frozen project, `work` is the run's own current folder. `select` and `direction`: the metric that
-    is best when it is max or min. `every_steps`, `every_minutes`, `keep`: when states are saved, how many stay.
+    `root` is the user's project, `folder` holds what is frozen of it, `work` is the run's own current folder. `select`
+    and `direction`: the metric that is best when it is max or min. `every_steps`, `every_minutes`, `keep`: when states
+    are saved, how many stay.
     """
 
     function: str
@@ -36,6 +37,7 @@ class Order:
     key: str
     attempt: int
     token: str
+    root: str
     folder: str
     work: str
     reports: str

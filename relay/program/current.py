@@ -50,6 +50,7 @@ def _order_alone(folder: Path) -> Order:
         key="",
         attempt=1,
         token="",
+        root=here,
         folder=here,
         work=here,
         reports=str(folder / "program.jsonl"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import sysconfig
 from pathlib import Path
 
 
@@ -38,6 +39,27 @@ def installed_versions() -> dict[str, str]:
                 name, _, version = package.stem.partition("-")
                 found.setdefault(name, version)
     return {"python": platform.python_version(), **found}
+
+
+def is_installed(path: Path) -> bool:
+    """Whether a file or folder belongs to an installed package."""
+    return "site-packages" in path.parts or "dist-packages" in path.parts
+
+
+def imported_from_elsewhere(folder: str) -> list[str]:
+    """The names of modules of this process whose code no version tells: neither Python's own, nor installed, nor
+    Relay's, nor of the project in `folder`.
+    """
+    own = (folder, str(Path(__file__).parent.parent), *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib")))
+    known = tuple(os.path.realpath(each) + os.sep for each in own)
+    names = {
+        name.partition(".")[0]
+        for name, module in list(sys.modules.items())
+        if (file := getattr(module, "__file__", None))
+        and not os.path.realpath(file).startswith(known)
+        and not is_installed(Path(file))
+    }
+    return sorted(names)
 
 
 def compute_deterministically() -> None:

@@ -56,17 +56,16 @@ def named_states() -> dict[str, Any]:
     return {f"{GENERATOR_OF}{name}": state for name, state in global_states().items()}
 
 
-def seed_anew() -> None:
-    """Give the global generators of this process other states than in any earlier one."""
-    random.seed()
-    if "numpy" in sys.modules:
-        import numpy as np
+def begin_otherwise() -> None:
+    """Give torch's global generator another seed than in any earlier process, unless it was given one.
 
-        np.random.seed()
+    Those of Python and numpy begin otherwise in each process, torch's with the same seed.
+    """
     if "torch" in sys.modules:
         import torch
 
-        torch.seed()
+        if torch.initial_seed() == torch.Generator().initial_seed():
+            torch.seed()
 
 
 def set_global_states(states: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import enum
 import inspect
+import os
 import sys
 import types
 import typing
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.errors import ConfigError
+from relay.program.environment import is_installed
 
 _NONE = inspect.Parameter.empty
 
@@ -234,16 +236,31 @@ def _with_article(name: str) -> str:
     return {"int": "a whole number", "float": "a number", "str": "a string", "bool": "true or false"}[name]
 
 
-def project_first(folder: str) -> None:
-    """Let imports find the project's modules before all others, as `python train.py` does in its folder."""
+def project_first(folder: str, root: str | None = None) -> None:
+    """Let imports find the modules of the project in `folder` before all others, as `python train.py` does there.
+
+    `root`: the project from which it was frozen. What leads into that, as an editable installation does, leads into
+    `folder` instead.
+    """
     # `python -m` has put the current folder first, unless the user has forbidden it.
     if not sys.flags.safe_path:
         sys.path.pop(0)
+    if root:
+        sys.path[:] = [_frozen(entry, folder, root) for entry in sys.path]
     sys.path.insert(0, folder)
 
 
-def load_function(text: str) -> Callable[..., Any]:
-    """The function `module:name`. Raises ConfigError if there is none; what the module raises at import passes."""
+def _frozen(entry: str, folder: str, root: str) -> str:
+    path = Path(entry)
+    is_live = path.is_relative_to(root) and not path.is_relative_to(folder) and not is_installed(path)
+    frozen = Path(folder, path.relative_to(root)) if is_live else path
+    return str(frozen) if frozen.is_dir() else entry
+
+
+def load_function(text: str, folder: str | None = None, root: str | None = None) -> Callable[..., Any]:
+    """The function `module:name`. Raises ConfigError if there is none, or if its module is the one of the project
+    `root`, which may be edited, and not the frozen one in `folder`; what the module raises at import passes.
+    """
     module, _, name = text.partition(":")
     try:
         __import__(module)
@@ -252,6 +269,13 @@ def load_function(text: str) -> Callable[..., Any]:
             raise ConfigError(f"program.function: there is no module {module} in the project") from None
         raise
     found: Any = sys.modules[module]
+    file = os.path.realpath(found.__file__ or "")
+    frozen, live = (f"{os.path.realpath(each or '')}/" for each in (folder, root))
+    if root and file.startswith(live) and not file.startswith(frozen) and not is_installed(Path(file)):
+        raise ConfigError(
+            f"program.function: {module} comes from {file}, which is not frozen with the sweep; remove the editable "
+            "installation of the project, or name the module by its path from the project's folder"
+        )
     for part in name.split("."):
         found = getattr(found, part, None)
     if not callable(found):

@@ -15,7 +15,7 @@ from typing import Any
 
 from relay.errors import CheckpointError, RelayError
 from relay.program.contract import Order
-from relay.program.environment import compute_deterministically
+from relay.program.environment import compute_deterministically, imported_from_elsewhere
 from relay.program.generators import named_states
 from relay.program.kept import Kept, forgotten
 from relay.program.logbook import MOST_STEPS, Logbook
@@ -197,7 +197,7 @@ class Run:
         elif not self._saver.has_saved(self._completed):
             # What comes after the loop need not repeat it.
             self._save()
-        self._note()
+        self._note(is_last=True)
 
     def log(self, values: Mapping[str, Any], *, step: int | None = None, best: Any = None) -> None:
         """Add numbers to the row of the current step, by name: Python's numbers, or tensors with one element.
@@ -277,7 +277,8 @@ class Run:
         if self.was_stopped:
             self._order.report("stopped", **facts)
         else:
-            self._order.report("returned", **facts, columns=columns_of(returned))
+            elsewhere = imported_from_elsewhere(self._order.folder)
+            self._order.report("returned", **facts, columns=columns_of(returned), elsewhere=elsewhere)
 
     def _begin(self) -> None:
         if self._begun:
@@ -300,10 +301,12 @@ class Run:
     def _save(self) -> None:
         self._saver.save(self._completed, self._kept, self._log)
 
-    def _note(self) -> None:
+    def _note(self, *, is_last: bool = False) -> None:
         """Show `verify` the state after the completed steps."""
         kept = self._kept
-        self._trace.note(self._completed, lambda: {**(kept.states() if kept else {}), **named_states()})
+        self._trace.note(
+            self._completed, lambda: {**(kept.states() if kept else {}), **named_states()}, is_last=is_last
+        )
 
     def _warn(self, text: str) -> None:
         self._trace.warn(text)

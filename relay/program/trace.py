@@ -44,11 +44,13 @@ class Trace:
         """Whether somebody looks."""
         return self._file is not None
 
-    def note(self, step: int, states: Callable[[], Mapping[str, Any]]) -> None:
-        """Write the digests of the states, by name, that hold after `step` steps."""
+    def note(self, step: int, states: Callable[[], Mapping[str, Any]], *, is_last: bool = False) -> None:
+        """Write the digests of the states, by name, that hold after `step` steps. Large ones at the chosen steps, the
+        first and the last one.
+        """
         if self._file is None:
             return
-        if not self._is_large or step in self._at:
+        if not self._is_large or step in self._at or is_last:
             digest = _Digest()
             found = {name: digest.of(state) for name, state in states().items()}
             self._is_large = digest.hashed > _LARGE_BYTES
@@ -57,7 +59,7 @@ class Trace:
 
     def die_if_asked(self, step: int) -> None:
         """kill -9, if this process shall end so after `step` steps."""
-        if step == self._kill_after:
+        if 0 <= self._kill_after <= step:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def warn(self, text: str) -> None:

@@ -12,6 +12,7 @@ from relay.errors import ConfigError
 from relay.program.values import TABLE_COLUMNS
 from relay.projects.cells import Draft, compare_drafts, grid_drafts, make_cells, refuse_equals, single_draft
 from relay.projects.config import ProgramConfig, project_root, python_of
+from relay.projects.kind import configurations
 from relay.projects.parameters import describe_cells
 from relay.projects.reuse import why_other
 from relay.runs.project_snapshot import read_project
@@ -38,8 +39,8 @@ def train_request(config: ProgramConfig, file: str, params: Mapping[str, Any] | 
 def _request(config: ProgramConfig, file: str, tag: str, drafts: Sequence[Draft], *, is_grid: bool = False) -> Request:
     root = project_root(config, file)
     python, function = python_of(config, root), config.program.function
-    # The configuration is none of the code: a grid with one more value executes what it did before.
-    apart = [config.paths.runs, config.paths.artifacts, config.paths.logs, Path(file)]
+    # Configurations are none of the code: a grid with one more value executes what it did before.
+    apart = [config.paths.runs, config.paths.artifacts, config.paths.logs, Path(file), *configurations(root)]
     project = read_project(root, config.project.links, config.project.writes, [path.absolute() for path in apart])
     described = describe_cells(python, root, function, {draft.name: draft.params for draft in drafts})
     refuse_equals(drafts, described.parameters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from relay.errors import RunError
 from relay.files import read_lines
 from relay.runs.environment import differences
 from relay.runs.rundir import RunDir, SweepDir
@@ -23,11 +24,20 @@ def why_other(origin: RunDir, sweep: SweepDir, versions: Mapping[str, str]) -> s
     other = [f"{name}.{key}" for name in _SECTIONS for key, value in now[name].items() if then[name].get(key) != value]
     if other:
         return f"executed with another value of {shortlist(other)}"
-    attempts = read_lines(origin.provenance_file)
+    if elsewhere := (origin.result() or {}).get("elsewhere"):
+        return f"executed with code from outside of the project ({shortlist(elsewhere)})"
+    try:
+        attempts = read_lines(origin.provenance_file)
+    except RunError:
+        attempts = []
+    # An attempt that was killed early may have left no line, but a state.
+    known = {attempt.get("attempt") for attempt in attempts}
+    if not attempts or any(each.number not in known for each in origin.attempts()):
+        return "executed with code that is not known"
     meta = sweep.meta()
-    if not attempts or any(attempt.get("project") != meta["project"] for attempt in attempts):
+    if any(attempt.get("project") != meta["project"] for attempt in attempts):
         return "executed with other code of the project"
-    if any(attempt["code_snapshot"] != meta["snapshot"] for attempt in attempts):
+    if any(attempt.get("code_snapshot") != meta["snapshot"] for attempt in attempts):
         return "executed by another version of Relay"
-    changes = next(filter(None, (differences(attempt["versions"], versions) for attempt in attempts)), "")
+    changes = next(filter(None, (differences(attempt.get("versions") or {}, versions) for attempt in attempts)), "")
     return f"executed under other versions ({shortlist(changes.split('; '))})" if changes else ""

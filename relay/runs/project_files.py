@@ -86,7 +86,9 @@ class _Listing:
     def _is_apart(self, folder: Path) -> bool:
         real = os.path.realpath(folder)
         is_sweep = (folder / "sweep.yaml").exists() and (folder / "cells.jsonl").exists()
-        return real in self._outside or (folder / "pyvenv.cfg").exists() or is_sweep
+        # What `relay.current()` has written for a program that ran alone.
+        ran_alone = folder.name.startswith("relay_alone_")
+        return real in self._outside or (folder / "pyvenv.cfg").exists() or is_sweep or ran_alone
 
     def _text_files(self, below: str) -> list[str]:
         found: list[str] = []

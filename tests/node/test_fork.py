@@ -218,7 +218,7 @@ def test_a_fork_whose_parent_is_gone_already_does_nothing(tmp_path: Path) -> Non
 
     def parent() -> None:
         # The parent ends while its fork is stopped before it has asked to end with it.
-        real = forks._end_with
+        real = forks.end_with
 
         def late(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
@@ -226,7 +226,7 @@ def test_a_fork_whose_parent_is_gone_already_does_nothing(tmp_path: Path) -> Non
                 time.sleep(0.001)
             real(pid)
 
-        forks._end_with = late
+        forks.end_with = late
         forks.fork(done.touch)
         time.sleep(60)
 

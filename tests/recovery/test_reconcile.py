@@ -252,4 +252,7 @@ def test_the_forecast_comes_from_runs_of_this_shape_on_this_slice(
     short = PROFILE.model_copy(update={"signal_lead_s": 30})
     warn_of_short_lead(short, replace(forecast, save_s=0.004))
     warning = capsys.readouterr().err
-    assert "took less than 0.1 s to stop and save, and a margin of a minute is recommended; set it to 61 or more" in warning
+    assert (
+        "took less than 0.1 s to stop and save, and a margin of a minute is recommended; set it to 61 or more"
+        in warning
+    )
