@@ -102,7 +102,7 @@ def _sides(folder: Path, steps: int, make: _Make) -> dict[str, Callable[[], floa
 
 def _order(folder: Path) -> Order:
     files = {name: str(folder / name) for name in ("reports", "metrics", "checkpoints", "best")}
-    places = {"folder": str(folder), "work": str(folder), "owner": "", "token": ""}
+    places = {"root": str(folder), "folder": str(folder), "work": str(folder), "owner": "", "token": ""}
     return Order(
         function="",
         params={},

@@ -31,7 +31,12 @@ def order(tmp_path: Path) -> Callable[..., Order]:
     def make(attempt: int = 1, **changes: Any) -> Order:
         files = {name: str(tmp_path / f"{name}.jsonl") for name in ("reports", "metrics")}
         given = {"function": "m:f", "params": {}, "label": "sweep/run", "key": "k", "token": "", "owner": ""}
-        folders = {"folder": str(tmp_path), "work": str(tmp_path), "checkpoints": str(tmp_path / "checkpoints")}
+        folders = {
+            "root": str(tmp_path),
+            "folder": str(tmp_path),
+            "work": str(tmp_path),
+            "checkpoints": str(tmp_path / "checkpoints"),
+        }
         best = {"best": str(tmp_path / "best.ckpt"), "select": "val/loss", "direction": "min"}
         return Order(attempt=attempt, **{**given, **folders, **best, **files, "every_minutes": None, **changes})
 
