@@ -71,7 +71,7 @@ def python(module: str, *words: str) -> str:
     """`python -m` the module with these words, quoted for a shell, with this process's interpreter as a path from the
     current folder. Through `relay`, if the user has called that.
     """
-    if _current().module != "relay":
+    if "relay" not in (module, _current().module):
         return shlex.join([_interpreter(), "-m", module, *words])
     door = [os.environ.get(_DOOR) or "relay"]
     if module in ("relay", "hpc.launch"):

@@ -444,3 +444,22 @@ def test_a_python_without_the_packages_says_what_to_do(words: list[str]) -> None
 def test_a_command_without_words_has_hints(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["program.py", *words])
     assert hints.again("--new-code").endswith(" --new-code")
+
+
+def test_the_commands_of_relay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Suggested for what was called through it, also by another process, and by one that was called through it."""
+    options = ["--config", "relay.yaml"]
+    saved = {"call": {"module": "relay", "arguments": ["grid", *options], "options": options, "cluster": "mine"}}
+    assert hints.again(saved=saved) == "relay grid --config relay.yaml --cluster mine"
+    with hints.acting_for(saved):
+        assert hints.command("hpc.launch", "retry", "--failed") == (
+            "relay retry --failed --config relay.yaml --cluster mine"
+        )
+        assert hints.command("hpc.launch", "status") == "relay status --config relay.yaml"
+        assert hints.command("hpc.aggregate") == "relay aggregate --config relay.yaml"
+        monkeypatch.setenv("RELAY_DOOR", "/opt/relay/bin/relay")
+        monkeypatch.setenv("RELAY_HOME", "/opt/relay")
+        assert hints.command("hpc.launch", "status") == "/opt/relay/bin/relay status --config relay.yaml"
+        report = hints.command("src.report")
+        assert report.startswith("env PYTHONPATH=/opt/relay PYTHONSAFEPATH=1 ")
+        assert report.endswith(" -m src.report --config relay.yaml")

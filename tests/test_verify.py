@@ -151,6 +151,35 @@ def test_a_loop_of_ones_own_is_exact_or_not(tmp_path: Path) -> None:
     assert re.search(r"not exact: the logged val/x2: other values from step \d+, in the attempt", done.stdout)
 
 
+STOPS_EARLY = """
+import random
+import relay
+
+def train(run: relay.Run, steps: int = 100, seed: int = 0):
+    random.seed(seed)
+    state = {"x": 0.0, "best": 1e9, "since": 0}
+    run.keep(state=state)
+    for step in run.steps(steps):
+        state["x"] += random.gauss(0, 1)
+        state["since"] = 0 if abs(state["x"]) < state["best"] else state["since"] + 1
+        state["best"] = min(abs(state["x"]), state["best"])
+        run.log({"val/x2": state["x"] ** 2})
+        if state["since"] == 10:
+            break
+"""
+
+
+def test_a_run_that_stops_early_is_exact_if_it_keeps_why(tmp_path: Path) -> None:
+    done = verify(write_project(tmp_path / "mine", STOPS_EARLY))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.match(r"walk:train, [1-5]\d of 100 steps", done.stdout), done.stdout
+    code = STOPS_EARLY.replace("run.keep(state=state)", "own = {'x': state['x']}; run.keep(own=own)")
+    code = code.replace('state["x"] += random.gauss(0, 1)', 'own["x"] += random.gauss(0, 1); state["x"] = own["x"]')
+    done = verify(write_project(tmp_path / "mine", code))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "not exact: " in done.stdout
+
+
 def test_what_is_logged_twice_in_a_step_counts_twice(tmp_path: Path) -> None:
     """In a loop of its own, whose rows are not merged; and what is not kept is logged first."""
     code = BY_HAND.replace("run.log({", "counted = counted + 1; run.log({'count': counted}, step=step + 1); run.log({")
@@ -234,11 +263,11 @@ def test_all_that_a_training_has_is_exact(tmp_path: Path) -> None:
             r"not exact: generator.*\nfirst, schedule, scaler: has a state that is not kept",
         ),
         # A loader that begins again, and gradients that are accumulated over steps.
-        ({"own_loader": True, "between_steps": True}, "not exact: generator"),
+        ({"own_loader": True, "between_steps": True, "workers": 2}, "not exact: generator"),
     ],
     ids=str,
 )
 def test_what_a_training_forgets_is_named(tmp_path: Path, params: dict[str, object], expected: str) -> None:
-    done = verify(torch_project(tmp_path / "mine", workers=0, **params), "--steps", "6")
+    done = verify(torch_project(tmp_path / "mine", **{"workers": 0, **params}), "--steps", "6")
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(expected, done.stdout), done.stdout

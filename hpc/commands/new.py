@@ -23,12 +23,13 @@ def make_project(name: str) -> None:
     shutil.copytree(_EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "runs", "logs", "artifacts"))
     file = folder / "relay.yaml"
     file.write_text(re.sub(r"(?m)^(  name: )\w+", rf'\g<1>"{folder.name}"', file.read_text()))
-    called = [hints.python("hpc.launch", command) for command in ("verify", "grid", "status", "aggregate")]
+    commands = (["verify"], ["grid", "--cluster", "local"], ["status"], ["aggregate"])
+    called = [hints.python("hpc.launch", *words) for words in commands]
     print(
         f"{folder}: a small language model, and relay.yaml with a grid of 27 runs\n"
         f"next: cd {shlex.quote(str(folder))}\n"
         f"      {called[0]:<40}# may it be interrupted?\n"
-        f"      {called[1]:<40}# here; with --cluster NAME on SLURM\n"
+        f"      {called[1]:<40}# on this machine; --cluster NAME: on SLURM\n"
         f"      {called[2]:<40}# what runs, what is done\n"
         f"      {called[3]:<40}# the table again"
     )
