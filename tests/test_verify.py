@@ -76,6 +76,11 @@ MISTAKES = {
         "open('log.txt', 'a').write('.'); state['x'] += os.path.getsize('log.txt')",
         rf"stopped after .* equal bit for bit\n.*{NOT_EXACT} (\d+), in the attempt that resumed at step \d+\n",
     ),
+    "a metric that nothing explains": (
+        "pass",
+        "run.log({'val/x2': int.from_bytes(os.urandom(4), 'big')}); continue",
+        "not deterministic by itself: the logged val/x2: other values from step 1;",
+    ),
     "the clock": ("pass", "state['x'] += time.time()", NOT_DETERMINISTIC),
     "the order of a set of objects": (
         "marks = {object(): number for number in range(5000)}",

@@ -59,10 +59,8 @@ def first_difference(expected: Trial, found: Trial, ignored: Container[str] = ()
                 differences.append(Difference(step, names, resumed))
                 break
     for step in sorted({*expected.rows, *found.rows}):
-        names = [
-            f"the logged {name}" for name in _other(expected.rows.get(step, {}), found.rows.get(step, {}), both=False)
-        ]
-        names = [name for name in names if name not in ignored]
+        other = _other(expected.rows.get(step, {}), found.rows.get(step, {}), both=False)
+        names = [f"the logged {name}" for name in other if f"the logged {name}" not in ignored]
         if names:
             begun = [trace.first_step for trace in found.traces[1:] if trace.first_step < step]
             differences.append(Difference(step, names, max(begun, default=None)))
