@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -118,8 +117,8 @@ def run_app(app: typer.Typer) -> None:
     clean_output()
     start_log()
     try:
-        door = os.environ.get("RELAY_DOOR")
-        app(prog_name=door) if door else app()
+        relay = hints.relay_command()
+        app(prog_name=relay) if relay else app()
     except RelayError as error:
         _exit_with(str(error))
     except OSError as error:

@@ -26,7 +26,7 @@ _CLUSTER = "--cluster"
 # Commands of hpc.launch that submit nothing.
 _WITHOUT_CLUSTER = ("status", "logs", "cancel", "tensorboard", "aggregate", "new")
 # Set by bin/relay: what the user typed, and the checkout.
-_DOOR, _HOME = "RELAY_DOOR", "RELAY_HOME"
+_COMMAND, _HOME = "RELAY_COMMAND", "RELAY_HOME"
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,19 @@ def python(module: str, *words: str) -> str:
     """
     if "relay" not in (module, _current().module):
         return shlex.join([_interpreter(), "-m", module, *words])
-    door = [os.environ.get(_DOOR) or "relay"]
+    relay = relay_command() or "relay"
     if module in ("relay", "hpc.launch"):
-        return shlex.join([*door, *words])
+        return shlex.join([relay, *words])
     if module == "hpc.aggregate":
-        return shlex.join([*door, "aggregate", *words])
+        return shlex.join([relay, "aggregate", *words])
     # The other commands are those of the checkout, from whichever folder.
-    home = os.environ.get(_HOME, "")
+    home = os.environ.get(_HOME) or str(Path(__file__).resolve().parents[1])
     return shlex.join(["env", f"PYTHONPATH={home}", "PYTHONSAFEPATH=1", sys.executable, "-m", module, *words])
+
+
+def relay_command() -> str:
+    """The command `relay` as its user types it; "" if this process was not started by it."""
+    return os.environ.get(_COMMAND, "")
 
 
 def make(*words: str) -> str:
@@ -125,7 +130,7 @@ def _current() -> Call:
     if _acting_for:
         return _acting_for
     module, *words = _words_of_this_process()
-    if module == "hpc.launch" and os.environ.get(_DOOR):
+    if module == "hpc.launch" and relay_command():
         module = "relay"
     return Call(module, _without_cluster(words), _options, _cluster_of(words) or _default_cluster)
 

@@ -457,7 +457,7 @@ def test_the_commands_of_relay(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         assert hints.command("hpc.launch", "status") == "relay status --config relay.yaml"
         assert hints.command("hpc.aggregate") == "relay aggregate --config relay.yaml"
-        monkeypatch.setenv("RELAY_DOOR", "/opt/relay/bin/relay")
+        monkeypatch.setenv("RELAY_COMMAND", "/opt/relay/bin/relay")
         monkeypatch.setenv("RELAY_HOME", "/opt/relay")
         assert hints.command("hpc.launch", "status") == "/opt/relay/bin/relay status --config relay.yaml"
         report = hints.command("src.report")

@@ -168,6 +168,8 @@ def test_a_changed_project_is_said_and_new_code_continues(tmp_path: Path) -> Non
         ({"project": {"path": "nowhere"}}, ["train"], "nowhere: no such folder"),
         ({"project": {"links": ["data"]}}, ["train"], "project.links: data: "),
         ({"inputs": ["data.txt"]}, ["train"], "inputs: data.txt: "),
+        # Built into Python, so it has no file.
+        ({"program": {"function": "time:slept"}}, ["train"], "program.function: time has no `slept`"),
         ({"paths": {"runs_dir": "/tmp"}}, ["train"], "program.name: missing; paths.runs_dir (/tmp) lies outside"),
         ({}, ["train", "--max-epochs", "3"], "--max-epochs: only for experiments on images"),
         (GRID, ["grid", "--refined"], "--refined: only for experiments on images"),

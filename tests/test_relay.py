@@ -107,6 +107,17 @@ def test_the_configuration_and_the_profile_of_the_folder(here: Path) -> None:
     assert "the configuration is relay.yaml; for the other one: --config configs/config.yaml" in both.stderr
 
 
+def test_a_program_does_not_see_the_code_of_relay(here: Path) -> None:
+    """A package called src that is installed for it is its own."""
+    installed = here.parent / "site" / "src"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").write_text("NAME = 'of the user'\n")
+    code = WALK.replace("import relay", "import relay, src; assert src.NAME == 'of the user'; import math")
+    project = write_project(here / "mine", code, params={"steps": 10}).parent
+    done = call(project, f"PYTHONPATH={here.parent / 'site'} relay train --cluster local")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_checkout_without_its_packages(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     shutil.copy(ROOT / "bin" / "relay", tmp_path / "bin" / "relay")

@@ -12,7 +12,7 @@ from hpc.recovery.diagnosis import StopRequest
 from hpc.works import work_of
 from relay.errors import RelayError
 from relay.log import start_log
-from relay.program.generators import begin_otherwise
+from relay.program.generators import reseed_torch
 from relay.progress import PlainReporter
 from relay.runs.lifecycle import attempt
 from relay.runs.rundir import RunDir
@@ -27,7 +27,7 @@ def main(run: RunDir) -> int:
     stop.install()
     work = work_of(run.sweep().kind)
     work.preload()
-    begin_otherwise()
+    reseed_torch()
     try:
         attempt(run, executor_of(work, stop.seconds_left), stop.requested, PlainReporter())
     except RelayError as error:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ class Trace:
 class Trial:
     """What a run has left: a trace for each attempt, the logged values by step and name, the columns of its result."""
 
-    traces: Sequence[Trace] = field(default_factory=tuple)
-    rows: Mapping[int, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
-    columns: Mapping[str, Any] = field(default_factory=dict)
+    traces: Sequence[Trace]
+    rows: Mapping[int, Mapping[str, Sequence[Any]]]
+    columns: Mapping[str, Any]
 
     @property
     def last_step(self) -> int:
@@ -66,11 +66,7 @@ def run_trial(run: RunDir, until: int, stops: Sequence[int] = (), *, kill_after:
         if run.is_done():
             break
     columns = (run.result() or {}).get("columns", {})
-    return Trial(
-        traces,
-        _rows(run),
-        {name: value for name, value in columns.items() if name not in _OF_THE_CLOCK},
-    )
+    return Trial(traces, _rows(run), {name: value for name, value in columns.items() if name not in _OF_THE_CLOCK})
 
 
 # Columns and values that the clock decides.

@@ -18,7 +18,7 @@ from relay.errors import RelayError, TakenOverError
 from relay.program.contract import Order, read_order
 from relay.program.current import use
 from relay.program.environment import compute_deterministically, installed_versions
-from relay.program.generators import begin_otherwise
+from relay.program.generators import reseed_torch
 from relay.program.parameters import Parameters, load_function, project_first
 from relay.program.run import Run, Stopped
 from relay.program.trace import Trace
@@ -46,7 +46,7 @@ def call(order: Order, versions: Mapping[str, str]) -> int:
         parameters = Parameters(function)
         if Trace().is_on:
             # A program that depends on how the generators begin is found.
-            begin_otherwise()
+            reseed_torch()
         if order.deterministic:
             compute_deterministically()
         os.chdir(order.work)

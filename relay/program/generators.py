@@ -56,7 +56,7 @@ def named_states() -> dict[str, Any]:
     return {f"{GENERATOR_OF}{name}": state for name, state in global_states().items()}
 
 
-def begin_otherwise() -> None:
+def reseed_torch() -> None:
     """Give torch's global generator another seed than in any earlier process, unless it was given one.
 
     Those of Python and numpy begin otherwise in each process, torch's with the same seed.

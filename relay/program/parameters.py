@@ -269,7 +269,8 @@ def load_function(text: str, folder: str | None = None, root: str | None = None)
             raise ConfigError(f"program.function: there is no module {module} in the project") from None
         raise
     found: Any = sys.modules[module]
-    file = os.path.realpath(found.__file__ or "")
+    # A module that is built into Python has none.
+    file = os.path.realpath(getattr(found, "__file__", None) or "")
     frozen, live = (f"{os.path.realpath(each or '')}/" for each in (folder, root))
     if root and file.startswith(live) and not file.startswith(frozen) and not is_installed(Path(file)):
         raise ConfigError(

@@ -100,7 +100,8 @@ def program_environment(relay_folder: Path) -> dict[str, str]:
     `link_relay` has linked into `relay_folder`.
     """
     own = {"PYTHONPATH", "PYTHONSAFEPATH", "PYTHONHOME"}
-    ours = str(Path(relay.__file__).parent.parent)
-    users = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != ours]
+    # The code of this process, and the checkout of bin/relay, which are not the same in a job.
+    ours = (str(Path(relay.__file__).parent.parent), os.environ.get("RELAY_HOME"), "")
+    users = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in ours]
     kept = {name: value for name, value in os.environ.items() if name not in own}
     return {**kept, "PYTHONPATH": os.pathsep.join([str(relay_folder), *users])}
