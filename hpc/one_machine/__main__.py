@@ -14,6 +14,7 @@ import typer
 
 from hpc.one_machine import cluster, packages
 from hpc.one_machine.build import ClusterSpec
+from hpc.one_machine.machine import Proctrack
 from hpc.one_machine.records import own_name
 from relay.cli import make_app, run_app
 
@@ -56,9 +57,16 @@ def up(
             help="How long a requeued job waits before it may start again. SLURM's default is 120 s.",
         ),
     ] = 15,
+    proctrack: Annotated[
+        Proctrack,
+        typer.Option(
+            "--proctrack",
+            help="How SLURM finds the processes of a step. cgroup needs the freezer of cgroups version 1, and root.",
+        ),
+    ] = Proctrack.LINUXPROC,
 ) -> None:
     """Start a cluster and print the line that points SLURM's commands at it."""
-    cluster.up(ClusterSpec(name, folder, nodes, preempt_user_signal, requeue_wait_s))
+    cluster.up(ClusterSpec(name, folder, nodes, preempt_user_signal, requeue_wait_s, proctrack))
 
 
 @app.command()

@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc.one_machine import daemons, memory
-from hpc.one_machine.machine import OneMachine, Ports
+from hpc.one_machine import cgroups, daemons
+from hpc.one_machine.machine import OneMachine, Ports, Proctrack
 from hpc.one_machine.processes import Process
 from hpc.one_machine.records import Record, all_records, record_path, write_record
 from hpc.one_machine.settings import (
@@ -40,15 +40,21 @@ class ClusterSpec:
     nodes: int
     preempt_user_signal: bool
     requeue_wait_s: int
+    proctrack: Proctrack = Proctrack.LINUXPROC
 
 
 def make_machine(spec: ClusterSpec) -> OneMachine:
-    """A new cluster for the spec, on free ports. Raises ClusterError if the spec is invalid or the user has no name."""
+    """A new cluster for the spec, on free ports.
+
+    Raises ClusterError if the spec is invalid, the user has no name, or this machine lacks the cgroups for it.
+    """
     default = Path(tempfile.gettempdir()).resolve() / f"relay-slurm-{os.geteuid()}-{spec.name}"
     try:
         user = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         raise ClusterError(f"SLURM needs a user name, and uid {os.geteuid()} has none on this machine") from None
+    if spec.proctrack is Proctrack.CGROUP and (reason := cgroups.why_not("freezer")):
+        raise ClusterError(f"--proctrack cgroup: {reason}. Use --proctrack linuxproc")
     return OneMachine(
         name=spec.name,
         folder=default if spec.folder is None else spec.folder.absolute(),
@@ -60,6 +66,7 @@ def make_machine(spec: ClusterSpec) -> OneMachine:
         + int(time.time()) // 10 % 60_000_000,  # grows every 10 s, so that a later cluster does not reuse job ids
         preempt_user_signal=spec.preempt_user_signal,
         requeue_wait_s=spec.requeue_wait_s,
+        proctrack=spec.proctrack,
     )
 
 
@@ -118,11 +125,13 @@ def write_files(machine: OneMachine) -> None:
         folder.mkdir(mode=0o755)
     for path in machine.slice_files:
         path.symlink_to(os.devnull)
-    limits_memory = memory.make_group(machine)
-    if limits_memory:
-        _write(machine.cgroup_conf, cgroup_conf_text(machine), 0o644)
-    else:
-        log.warning(f"memory limits of jobs are not enforced: cannot create cgroups in {memory.HIERARCHY}")
+    if machine.proctrack is Proctrack.CGROUP and (reason := cgroups.make_group(machine, "freezer")):
+        raise ClusterError(f"--proctrack cgroup: {reason}")
+    if reason := cgroups.make_group(machine, "memory"):
+        log.warning(f"memory limits of jobs are not enforced: {reason}")
+    limits_memory = not reason
+    if limits_memory or machine.proctrack is Proctrack.CGROUP:
+        _write(machine.cgroup_conf, cgroup_conf_text(machine, limits_memory=limits_memory), 0o644)
     _write(machine.slurm_conf, slurm_conf_text(machine, limits_memory=limits_memory), 0o644)
     _write(machine.gres_conf, gres_conf_text(machine), 0o644)
     _write(machine.slurmdbd_conf, slurmdbd_conf_text(machine), 0o600)
@@ -139,7 +148,7 @@ def _write(path: Path, text: str, mode: int) -> None:
 def remove(record: Record) -> None:
     """Stop daemons and jobs and remove all files. The record goes last, so that a failed `down` can be repeated."""
     daemons.stop_all(record.machine, record.processes)
-    memory.remove_group(record.machine)
+    cgroups.remove_groups(record.machine)
     remove_folder(record.machine.folder)
     record_path(record.machine.name).unlink(missing_ok=True)
 

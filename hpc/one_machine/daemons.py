@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hpc.one_machine import cgroups
 from hpc.one_machine.machine import OneMachine
 from hpc.one_machine.packages import SYSTEM_PATH, find_program
 from hpc.one_machine.processes import POLL_S, Process, job_processes, living, stop
@@ -224,6 +225,7 @@ def stop_all(machine: OneMachine, daemons: Sequence[Process]) -> None:
     helpers = living("helper", descendants(daemon.pid for daemon in alive))
     stop([daemon for daemon in alive if daemon.label == "slurmctld"], STOP_TIMEOUT_S)
     stop([daemon for daemon in alive if daemon.label.startswith("slurmd-")], STOP_TIMEOUT_S)
+    cgroups.thaw(machine)
     stop(job_processes(machine), JOB_TIMEOUT_S)
     while jobs := job_processes(machine):  # steps that started meanwhile
         stop(jobs, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from relay.errors import ClusterError
@@ -21,6 +22,13 @@ def check_name(name: str) -> None:
     """Raise ClusterError if the name cannot be part of file names and of the accounting database's table names."""
     if not _NAME.fullmatch(name):
         raise ClusterError(f"--name {name!r}: use a lower-case letter followed by up to 19 of a-z, 0-9 and _")
+
+
+class Proctrack(StrEnum):
+    """How SLURM finds the processes of a step: the children of its daemon and theirs, or the members of a cgroup."""
+
+    LINUXPROC = "linuxproc"
+    CGROUP = "cgroup"
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ class OneMachine:
     first_job_id: int = 1
     preempt_user_signal: bool = True
     requeue_wait_s: int = 15
+    proctrack: Proctrack = Proctrack.LINUXPROC
     grace_time_s: int = 20
     cpus_per_node: int = 8
     mem_per_node_mb: int = 64000
@@ -95,7 +104,7 @@ class OneMachine:
 
     @property
     def cgroup(self) -> Path:
-        """The cgroup mount point that SLURM is told. It holds a link to this cluster's own group."""
+        """The cgroup mount point that SLURM is told. It holds links to this cluster's own groups."""
         return self.folder / "cgroup"
 
     @property

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc.one_machine import cgroups
 from hpc.one_machine.machine import OneMachine
 from hpc.processes import descendants, pids, start_ticks
 from relay.errors import ClusterError
@@ -45,11 +46,11 @@ def job_processes(machine: OneMachine) -> list[Process]:
 
     A process name alone proves nothing. A slurmstepd belongs to this cluster if it holds a socket in the spool folder
     of one of its nodes. An orphan belongs to it if its environment has this slurm.conf and SLURMD_NODENAME of one of
-    the nodes, which no user's shell has.
+    the nodes, which no user's shell has. So do the members of the cluster's cgroups.
     """
     sockets = _spool_sockets(machine)
     roots = [pid for pid in pids() if _is_step_daemon(pid, sockets) or _is_orphan(machine, pid)]
-    return living("job", set(roots) | descendants(roots))
+    return living("job", set(roots) | descendants(roots) | cgroups.members(machine))
 
 
 def living(label: str, numbers: Iterable[int]) -> list[Process]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hpc.one_machine.machine import OneMachine, Ports
+from hpc.one_machine.machine import OneMachine, Ports, Proctrack
 from hpc.one_machine.processes import Process
 from relay import hints
 from relay.errors import ClusterError
@@ -93,7 +93,9 @@ def read_record(name: str) -> Record | None:
     ports = Ports(**{**ports, "slurmd": tuple(ports["slurmd"])})
     folder = Path(content["machine"].pop("folder"))
     processes = [Process(**process) for process in content["processes"]] if content["boot_id"] == boot_id() else []
-    machine = OneMachine(**content["machine"], folder=folder, ports=ports)
+    # The record of another clone may come from a version without this option.
+    proctrack = Proctrack(content["machine"].pop("proctrack", Proctrack.LINUXPROC))
+    machine = OneMachine(**content["machine"], folder=folder, ports=ports, proctrack=proctrack)
     return Record(machine, processes, content.get("clone", ""))
 
 

@@ -3,7 +3,8 @@
 Where the settings differ from those of a site, and why:
 
 - No systemd, and cgroups for memory only, if they can be created: the cluster must run in a container
-  (`proctrack/linuxproc`, `jobacct_gather/linux`).
+  (`proctrack/linuxproc`, `jobacct_gather/linux`). `up --proctrack cgroup` tracks processes as most sites do, where this
+  user may create groups in a freezer hierarchy of cgroups version 1.
 - Nodes claim more than the host has (`config_overrides`), and a GPU slice is a link to /dev/null: the cluster is
   there to try the scheduling of tasks, never their speed.
 - The scheduler runs every second, so that users and tests do not wait for its timer.
@@ -50,7 +51,7 @@ SlurmdPidFile={machine.folder}/slurmd-%n.pid
 SlurmctldLogFile={machine.logs}/slurmctld.log
 SlurmdLogFile={machine.logs}/slurmd-%n.log
 
-ProctrackType=proctrack/linuxproc
+ProctrackType=proctrack/{machine.proctrack}
 TaskPlugin={task_plugin}
 MpiDefault=none
 SlurmdParameters=config_overrides
@@ -93,9 +94,10 @@ def _node_lines(machine: OneMachine) -> str:
     return "".join(lines)
 
 
-def cgroup_conf_text(machine: OneMachine) -> str:
-    """cgroup.conf: the kernel kills a job that uses more memory than it requested."""
-    return f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={machine.cgroup}\nConstrainRAMSpace=yes\n"
+def cgroup_conf_text(machine: OneMachine, *, limits_memory: bool) -> str:
+    """cgroup.conf. With `limits_memory`, the kernel kills a job that uses more memory than it requested."""
+    limit = "ConstrainRAMSpace=yes\n" if limits_memory else ""
+    return f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={machine.cgroup}\n{limit}"
 
 
 def gres_conf_text(machine: OneMachine) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hpc.one_machine import machine, memory, settings
-from hpc.one_machine.machine import OneMachine, Ports
+from hpc.one_machine import machine, settings
+from hpc.one_machine.machine import OneMachine, Ports, Proctrack
 from relay.errors import ClusterError
 
 MACHINE = OneMachine(
@@ -49,7 +49,7 @@ def test_every_authentication_uses_the_clusters_own_munge() -> None:
 
 def test_nothing_is_written_outside_the_folder() -> None:
     texts = settings.slurm_conf_text(MACHINE) + settings.slurmdbd_conf_text(MACHINE) + settings.gres_conf_text(MACHINE)
-    texts += settings.cgroup_conf_text(MACHINE)
+    texts += settings.cgroup_conf_text(MACHINE, limits_memory=True)
     paths = {word for line in texts.splitlines() for word in line.split("=") if word.startswith("/")}
     outside = {path for path in paths if not path.startswith("/tmp/relay/")}
     assert outside == {"/bin/true"}
@@ -108,14 +108,16 @@ def test_a_cluster_without_nodes_is_refused() -> None:
         dataclasses.replace(MACHINE, ports=dataclasses.replace(MACHINE.ports, slurmd=()))
 
 
-def test_memory_is_limited_only_where_cgroups_can_be_made(tmp_path: Path) -> None:
+def test_memory_is_limited_only_where_cgroups_can_be_made() -> None:
     assert values(settings.slurm_conf_text(MACHINE))["TaskPlugin"] == "task/none"
     assert values(settings.slurm_conf_text(MACHINE, limits_memory=True))["TaskPlugin"] == "task/cgroup"
-    (tmp_path / "plain").mkdir()
-    for hierarchy in (tmp_path / "nowhere", tmp_path / "plain", Path("/proc")):
-        assert not memory.make_group(MACHINE, hierarchy)
-    assert [path.name for path in tmp_path.rglob("*")] == ["plain"]
-    memory.remove_group(MACHINE)
+    assert "ConstrainRAMSpace" not in settings.cgroup_conf_text(MACHINE, limits_memory=False)
+
+
+def test_processes_are_tracked_as_requested() -> None:
+    by_group = dataclasses.replace(MACHINE, proctrack=Proctrack.CGROUP)
+    assert values(settings.slurm_conf_text(MACHINE))["ProctrackType"] == "proctrack/linuxproc"
+    assert values(settings.slurm_conf_text(by_group))["ProctrackType"] == "proctrack/cgroup"
 
 
 def test_the_password_is_only_where_it_is_needed() -> None:
