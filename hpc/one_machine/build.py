@@ -147,6 +147,7 @@ def _write(path: Path, text: str, mode: int) -> None:
 
 def remove(record: Record) -> None:
     """Stop daemons and jobs and remove all files. The record goes last, so that a failed `down` can be repeated."""
+    cgroups.leave(record.machine)
     daemons.stop_all(record.machine, record.processes)
     cgroups.remove_groups(record.machine)
     remove_folder(record.machine.folder)

@@ -70,8 +70,7 @@ def make_group(machine: OneMachine, controller: Controller, root: Path = ROOT) -
 
 def members(machine: OneMachine) -> set[int]:
     """Pids in the groups of this cluster, among them those that left their session, parent and environment."""
-    texts = [_read(folder / "cgroup.procs") for group in _groups(machine) for folder in _subgroups(group)]
-    return {int(pid) for text in texts for pid in text.split()}
+    return {pid for group in _groups(machine) for pid in _pids(group)}
 
 
 def thaw(machine: OneMachine) -> None:
@@ -82,11 +81,16 @@ def thaw(machine: OneMachine) -> None:
                 (folder / "freezer.state").write_text("THAWED")
 
 
+def leave(machine: OneMachine) -> None:
+    """Move this process out of the groups: a user may run `down` inside a job, and must not be killed with it."""
+    for group in _groups(machine):
+        if os.getpid() in _pids(group):
+            (group.parent / "cgroup.procs").write_text(str(os.getpid()))
+
+
 def remove_groups(machine: OneMachine) -> None:
     """Remove the groups and their subgroups. Raises ClusterError if one stays."""
     for group in _groups(machine):
-        if str(os.getpid()) in {pid for folder in _subgroups(group) for pid in _read(folder / "cgroup.procs").split()}:
-            (group.parent / "cgroup.procs").write_text(str(os.getpid()))  # a user may run `down` inside a job
         _remove(group)
 
 
@@ -109,6 +113,10 @@ def _groups(machine: OneMachine) -> list[Path]:
 def _subgroups(group: Path) -> Iterator[Path]:
     """The group and all below it, the deepest first."""
     return (Path(folder) for folder, _, _ in os.walk(group, topdown=False))
+
+
+def _pids(group: Path) -> set[int]:
+    return {int(pid) for folder in _subgroups(group) for pid in _read(folder / "cgroup.procs").split()}
 
 
 def _read(path: Path) -> str:
