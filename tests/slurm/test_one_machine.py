@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from hpc.one_machine import cgroups
 from hpc.processes import start_ticks
-from tests.slurm.conftest import REPOSITORY, Cluster, run_command, wait_for
+from tests.slurm.conftest import REPOSITORY, Cluster, cluster_of_its_own, run_command, wait_for
 
 pytestmark = pytest.mark.slurm
 
@@ -149,6 +150,44 @@ def test_down_leaves_nothing_even_of_a_running_job(another_machine: Cluster, tmp
     again = run_command("down", "--name", another_machine.name)
     assert (again.returncode, again.stdout) == (0, "")
     assert "there is no cluster" in again.stderr
+
+
+def groups_of(cluster: Cluster) -> list[Path]:
+    return sorted(cgroups.ROOT.glob(f"*/relay_{os.geteuid()}_{cluster.name}"))
+
+
+def test_down_leaves_no_cgroup_even_of_a_suspended_job(tmp_path: Path) -> None:
+    if reason := cgroups.why_not("freezer"):
+        pytest.skip(reason)
+    mounts = Path("/proc/mounts").read_text()
+    with cluster_of_its_own(f"frozen_{os.getpid()}", "--proctrack", "cgroup", "--nodes", "1") as cluster:
+        job_id = cluster.submit(f"env -i setsid sleep 304 & echo $! > {tmp_path}/detached; wait")
+        wait_for("the job runs", lambda: any(tmp_path.iterdir()) and (tmp_path / "detached").read_text() != "")
+        pid = int((tmp_path / "detached").read_text())
+        cluster.run(["scontrol", "suspend", job_id])
+        states = cgroups.ROOT.glob(f"freezer/relay_*_{cluster.name}/**/step_batch/freezer.state")
+        state = next(states)
+        wait_for("the job is frozen", lambda: state.read_text() == "FROZEN\n")
+        assert groups_of(cluster) != []
+    assert start_ticks(pid) is None
+    assert groups_of(cluster) == []
+    assert Path("/proc/mounts").read_text() == mounts
+
+
+def test_up_without_the_cgroups_it_needs_says_why_and_leaves_nothing(one_machine: Cluster) -> None:
+    folder = one_machine.scratch.parent / "no_freezer"
+    up = f"{sys.executable} -m hpc.one_machine up --name none_{os.getpid()} --dir {folder} --proctrack cgroup"
+    hide = ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs none {cgroups.ROOT} || exit 99; exec {up}"]
+    ended = subprocess.run(hide, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+    if ended.returncode not in (0, 2):
+        pytest.skip(f"no mount namespace can be made here: {ended.stderr}")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        f"error: --proctrack cgroup: there is no freezer hierarchy of cgroups version 1 at {cgroups.ROOT}/freezer. "
+        "Use --proctrack linuxproc\n"
+    )
+    assert not folder.exists()
+    assert f"none_{os.getpid()}" not in run_command("status").stdout
 
 
 def test_a_second_clone_sees_whose_cluster_it_is(one_machine: Cluster, tmp_path: Path) -> None:
