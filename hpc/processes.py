@@ -28,6 +28,49 @@ def start_ticks(pid: int) -> int | None:
     return int(fields[19]) if fields and fields[0] not in "ZX" else None
 
 
+def command_line(pid: int) -> list[str]:
+    """The words with which a process was started; [] if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler of its own for a signal."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    caught = next((line.split()[1] for line in lines if line.startswith("SigCgt:")), "0")
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+def listener(root: int, number: int) -> int | None:
+    """The process to send a signal to, so that a script below `root` gets it: the first one from there down that
+    catches it. None if none does.
+
+    Never a worker of a data loader, which may catch it as well: a forked one has the command line of its parent, others
+    are started by multiprocessing.
+    """
+    level = [root]
+    while level:
+        for pid in level:
+            if catches(pid, number):
+                return pid
+        level = [
+            child
+            for pid in level
+            for child in sorted(_children(pid))
+            if (words := command_line(child)) != command_line(pid) and "multiprocessing" not in " ".join(words[1:3])
+        ]
+    return None
+
+
+def _children(parent: int) -> list[int]:
+    return [pid for pid in pids() if _stat(pid)[1:2] == [str(parent)]]
+
+
 def descendants(roots: Iterable[int]) -> set[int]:
     """Pids of all descendants of `roots`. A root is included only if it descends from another one."""
     parents = {pid: _stat(pid)[1:2] for pid in pids()}

@@ -22,8 +22,11 @@ StopCheck = Callable[[], bool]
 class Reporter(Protocol):
     """Shows the progress of a run."""
 
-    def advance(self, done: int, total: int, text: str, unit: str = "step") -> None:
-        """Show that `done` of `total` steps (or another `unit`) are done; `text` adds the current metrics."""
+    def advance(self, done: int, total: int | None, text: str, unit: str = "step") -> None:
+        """Show that `done` of `total` steps (or another `unit`) are done; `text` adds the current metrics.
+
+        `total`: None if it is not known.
+        """
 
 
 class PlainReporter:
@@ -41,11 +44,11 @@ class PlainReporter:
     ) -> None:
         return
 
-    def advance(self, done: int, total: int, text: str, unit: str = "step") -> None:
+    def advance(self, done: int, total: int | None, text: str, unit: str = "step") -> None:
         """Log a line if the last one is `every_s` seconds old, or if this is the last step."""
-        if time.monotonic() - self._last >= self._every_s or done >= total:
+        if time.monotonic() - self._last >= self._every_s or (total is not None and done >= total):
             self._last = time.monotonic()
-            log.info(f"{self._prefix}{unit} {done}/{total}  {text}")
+            log.info(f"{self._prefix}{unit} {done if total is None else f'{done}/{total}'}  {text}")
 
 
 class BarReporter:
@@ -75,7 +78,7 @@ class BarReporter:
     ) -> None:
         self._progress.stop()
 
-    def advance(self, done: int, total: int, text: str, unit: str = "step") -> None:
+    def advance(self, done: int, total: int | None, text: str, unit: str = "step") -> None:
         """Move the bar. The first call creates it, because only then its length is known."""
         if self._task is None:
             self._task = self._progress.add_task("", total=total)

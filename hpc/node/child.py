@@ -10,17 +10,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from hpc.processes import descendants
+from hpc.processes import descendants, listener
 from relay.errors import ConfigError
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _READ_BYTES = 65536
+_LINES_KEPT = 5
 # A longer line without an end is passed on in parts.
 _LONGEST_LINE = 2**20
 # How long processes may take to be gone after SIGKILL: one that waits for a disk takes longer.
@@ -30,11 +32,16 @@ _GONE_S = 10.0
 class Child:
     """A process with these environment variables, in a group of its own. `locks`: descriptors that it inherits.
 
-    Raises ConfigError if the command cannot be executed.
+    Raises ConfigError, whose message begins with `key`, if the command cannot be executed.
     """
 
     def __init__(
-        self, command: Sequence[str], folder: Path, environment: Mapping[str, str], locks: Sequence[int]
+        self,
+        command: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        locks: Sequence[int],
+        key: str = "program.python",
     ) -> None:
         # Orphans below become children of this process, which can then end them.
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -52,10 +59,10 @@ class Child:
                 preexec_fn=_in_child,
             )
         except OSError as error:
-            raise ConfigError(f"program.python: {command[0]} cannot be executed: {error.strerror}") from None
+            raise ConfigError(f"{key}: {command[0]} cannot be executed: {error.strerror}") from None
         self.code = 0
-        # The last line of its stderr: what it says of an end that it could not report.
-        self.last_words = ""
+        # The last lines of its stderr: what it says of an end that it could not report.
+        self.last_lines: deque[str] = deque(maxlen=_LINES_KEPT)
         self._parts: dict[int, bytes] = {}
         self._selector = selectors.DefaultSelector()
         for source, target in ((self._process.stdout, sys.stdout), (self._process.stderr, sys.stderr)):
@@ -90,6 +97,11 @@ class Child:
                 os.kill(int(pid or 0), number)
             else:
                 self._process.send_signal(number)
+
+    def tell(self, number: int) -> None:
+        """Send a signal to the script: the first process from this one down that catches it, or this one."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(listener(self._process.pid, number) or self._process.pid, number)
 
     def kill(self) -> None:
         """Kill the process and all that it has started."""
@@ -136,8 +148,8 @@ class Child:
             self._parts[number] = rest
             if lines:
                 _write(key.data, b"\n".join(lines) + b"\n")
-                said = [line for line in lines if line.strip()] if number == 2 else []
-                self.last_words = said[-1].decode(errors="replace").strip()[:500] if said else self.last_words
+                said = [line for line in lines[-1000:] if line.strip()] if number == 2 else []
+                self.last_lines += [line.decode(errors="replace").strip()[:500] for line in said]
 
     def memory_mb(self) -> int:
         """What the process and those below it hold of the memory now, in MiB."""

@@ -18,12 +18,16 @@ from typing import Any, Literal
 from relay.errors import TakenOverError
 from relay.files import append_lines, read_json, replace_file
 
+# Where a command finds the order, for `relay.current()` in the processes that it starts.
+ORDER_VARIABLE = "RELAY_ORDER"
+
 
 @dataclass(frozen=True)
 class Order:
     """One attempt at a run, for its program.
 
-    `function`: `module:name`. `params`: as given, by name. `key`: of the run's identity; a state of another one is not
+    `function`: `module:name`; "" in a command, of which several processes may log to `metrics`, one after the other.
+    `params`: as given, by name. `key`: of the run's identity; a state of another one is not
     used. `attempt`: its number, from 1. `token`: that of the supervisor in the run's owner file.
 
     `root` is the user's project, `folder` holds what is frozen of it, `work` is the run's own current folder. `select`

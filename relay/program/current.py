@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 import tempfile
 from pathlib import Path
 
 from relay.errors import RelayError
-from relay.program.contract import Order
+from relay.program.contract import ORDER_VARIABLE, Order, read_order
 from relay.program.run import Run
 
 _current: Run | None = None
@@ -27,15 +29,22 @@ def plan_only() -> None:
 
 
 def current() -> Run:
-    """The run of this process. Outside of Relay, a stand-in that logs and saves into a new folder `relay_alone_…` here,
-    so that the same file also runs alone.
+    """The run of this process, which a function of Relay's or a command has begun. Outside of Relay, a stand-in that
+    logs and saves into a new folder `relay_alone_…` here, so that the same file also runs alone.
     """
     if _is_planned:
         raise RelayError("relay.current(): call it in the function: the module is imported where runs are planned, too")
+    if _current is None and (order := os.environ.get(ORDER_VARIABLE)):
+        # In a process that a command has started.
+        run = Run(read_order(Path(order)))
+        atexit.register(run.flush)
+        use(run)
     if _current is None:
         folder = Path(tempfile.mkdtemp(prefix="relay_alone_", dir=Path.cwd()))
         print(f"relay: this program runs alone; its metrics and states are in {folder}", file=sys.stderr)
-        use(Run(_order_alone(folder)))
+        run = Run(_order_alone(folder))
+        atexit.register(run.flush)
+        use(run)
     assert _current is not None
     return _current
 

@@ -27,7 +27,8 @@ class Logbook:
 
     def __init__(self, order: Order, seen: Seen, first: int, best: float | None) -> None:
         self._order, self.step, self.best = order, first, best
-        self._rows = Rows(Path(order.metrics), seen, order.check_owner)
+        # Those of a command's other processes stay.
+        self._rows = Rows(Path(order.metrics), seen if order.function else None, order.check_owner)
         self._row: dict[str, Any] = {}
         # Complete rows that are not written yet; a value may be a tensor on a GPU.
         self._waiting: list[dict[str, Any]] = []

@@ -25,16 +25,16 @@ class Seen(NamedTuple):
 class Rows:
     """Adds rows to the file of one run."""
 
-    def __init__(self, path: Path, seen: Seen, check: Callable[[], None]) -> None:
-        """Remove the rows after those that were `seen`.
+    def __init__(self, path: Path, seen: Seen | None, check: Callable[[], None]) -> None:
+        """Remove the rows after those that were `seen`; none if that is None.
 
         `check` is called before a row is written, and may raise to prevent it. Raises RunError if the rows that were
         seen are not there: later steps cannot replace them. Raises OSError if the disk refuses.
         """
         self._path, self._check = path, check
         self._pending: list[Mapping[str, Any]] = []
-        self._digest = _truncate(path, seen)
-        self._size = seen.size
+        self._digest = hashlib.sha256() if seen is None else _truncate(path, seen)
+        self._size = 0 if seen is None else seen.size
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Add a row. It is durable after `flush`."""

@@ -6,7 +6,9 @@ to stop. A step that was not saved is repeated by the next attempt, from the sam
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -215,10 +217,12 @@ class Run:
         self._log.add(values, at, self._per_epoch, best)
         if not self._in_step:
             self._log.end_row()
+            self._log.flush_if_due(time.monotonic())
 
     def should_stop(self) -> bool:
         """Whether the run is asked to stop. A program that then saves and returns is resumed later."""
         self._asked += 1
+        self._listen()
         # A program that logs no steps is taken to ask once in each.
         at = self._log.step if self._log.step > self._first_step else self._first_step + self._asked
         self._trace.die_if_asked(at)
@@ -253,7 +257,12 @@ class Run:
         saved = self._saver.saved
         return None if saved is None else saved["objects"].get("state")
 
-    # What relay/program/call.py calls.
+    # What relay/program/call.py and current.py call.
+
+    def flush(self) -> None:
+        """Write the rows that were logged."""
+        self._log.end_row()
+        self._log.flush()
 
     def ask_to_stop(self) -> None:
         """Note that the run shall stop at the next step. Safe in a signal handler."""
@@ -266,8 +275,7 @@ class Run:
 
     def end(self, returned: object) -> None:
         """Record that the program has returned: the run is done, or stopped if it was asked to."""
-        self._log.end_row()
-        self._log.flush()
+        self.flush()
         facts = {
             "step": self._completed,
             "total": self._total,
@@ -284,6 +292,7 @@ class Run:
         if self._begun:
             return
         self._begun = True
+        self._listen()
         if self._order.deterministic:
             # Again, for a program that imports torch in its function.
             compute_deterministically()
@@ -292,6 +301,12 @@ class Run:
             self._warn("run.keep was not called: a resumed run would go on at its step with new objects")
         environments = self._saver.environments
         self._order.report("began", step=self._completed, total=self._total, environments=environments)
+
+    def _listen(self) -> None:
+        """In a command, whose process has no handler of Relay's from the start: be asked to stop by SIGTERM."""
+        is_free = not self._order.function and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        if is_free and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda number, frame: self.ask_to_stop())
 
     def _stop(self) -> None:
         self._save()

@@ -48,4 +48,4 @@ def _is_its_grid(sweep: SweepDir, config: ProgramConfig) -> bool:
     theirs = meta["config"]
     if meta["kind"] != KIND or not meta["is_grid"] or theirs["hparams"] != mine["hparams"]:
         return False
-    return all(theirs["program"][name] == mine["program"][name] for name in ("function", "name"))
+    return all(theirs["program"][name] == mine["program"][name] for name in ("function", "command", "name"))

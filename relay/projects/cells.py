@@ -85,7 +85,7 @@ def make_cells(config: ProgramConfig, drafts: Sequence[Draft], fixed: Mapping[st
                 name=draft.name,
                 overrides=draft.overrides,
                 config=yaml_file.dump_yaml(content),
-                key=run_key(config.program.function, config.program.name, draft.params),
+                key=run_key(config.program.model_dump(), draft.params),
                 cost_key=_cost_key(config, draft.params),
                 units=1,
             )
@@ -93,15 +93,19 @@ def make_cells(config: ProgramConfig, drafts: Sequence[Draft], fixed: Mapping[st
     return cells
 
 
-def run_key(function: str, name: str | None, params: Mapping[str, Any]) -> str:
-    """16 hex digits of what was given: neither code nor defaults, so an edit of the program orphans no run."""
-    return _digest({"kind": "program", "function": function, "name": name, "params": params})[:16]
+def run_key(program: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    """16 hex digits of what was given: neither code nor defaults, so an edit of the program orphans no run.
+
+    `program`: the section of that name.
+    """
+    kind = "function" if program["function"] else "command"
+    return _digest({"kind": "program", kind: program[kind], "name": program["name"], "params": params})[:16]
 
 
 def _cost_key(config: ProgramConfig, params: Mapping[str, Any]) -> str:
     ignored = config.program.cost_ignores
     costly = {name: value for name, value in params.items() if name not in ignored}
-    return _digest({"function": config.program.function, "params": costly})[:12]
+    return _digest({"program": config.program.what, "params": costly})[:12]
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -8,8 +8,8 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Annotated, Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -33,20 +33,65 @@ class Project(Section):
     writes: tuple[str, ...] = ()
 
 
-class Program(Section):
-    """What a run executes: `function`, as `module:name` from the project's folder.
+class Restart(Section):
+    """How a command resumes: `checkpoint`, a pattern of its files or folders below the current one. The newest complete
+    one counts, by the last number in its name.
 
-    `python`: what executes it: a path from the project's folder, or a command that ends in a Python; that of Relay by
-    default. `deterministic`: select kernels that give equal results for equal input. `cost_ignores`: the parameters
-    that do not change how long a run takes. `name`: distinguishes experiments whose results go to one folder outside of
-    their projects.
+    `complete`: names of files that a checkpoint must hold, or, with ! in front, must not hold. `add`: words that are
+    added to the command if there is a checkpoint, `{checkpoint}`.
     """
 
-    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
+    checkpoint: Annotated[str, Field(min_length=1)]
+    complete: str | tuple[str, ...] = ()
+    add: str = ""
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """`complete`, as a list."""
+        return (self.complete,) if isinstance(self.complete, str) else self.complete
+
+
+class Stop(Section):
+    """What tells a command to save and end: a signal, TERM by default, or a file that is made in the current folder."""
+
+    signal: Literal["TERM", "INT", "HUP", "USR1", "USR2"] | None = None
+    file: Annotated[str, Field(min_length=1)] | None = None
+
+
+class Read(Section):
+    """Where a command logs its metrics: the kind of the files, and the file or folder `from` the current one."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    read: Literal["auto", "hf", "csv", "jsonl", "tensorboard"] = "auto"
+    folder: Annotated[str, Field(min_length=1)] = Field(default=".", alias="from")
+
+
+class Program(Section):
+    """What a run executes: a `function`, as `module:name` from the project's folder; or a `command`, a template of its
+    words without a shell: see relay/scripts/template.py.
+
+    `python`: what executes the function, and what `python` is as the first word of a command: a path from the project's
+    folder, or a command that ends in a Python; that of Relay by default. `deterministic`: select kernels that give
+    equal results for equal input. `cost_ignores`: the parameters that do not change how long a run takes. `name`:
+    distinguishes experiments whose results go to one folder outside of their projects. `restart`, `stop`, `metrics`: of
+    a command.
+    """
+
+    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")] | None = None
+    command: Annotated[str, Field(min_length=1)] | None = None
     python: str | None = None
     deterministic: bool = True
     cost_ignores: tuple[str, ...] = ("lr", "weight_decay", "seed")
     name: str | None = None
+    restart: Restart | None = None
+    stop: Stop | None = None
+    metrics: Read | None = None
+
+    @property
+    def what(self) -> str:
+        """The function or the command."""
+        return self.function or self.command or ""
 
 
 class ProgramSelect(Select):
@@ -87,6 +132,15 @@ class Compare(Section):
     tag: Tag = "compare"
 
 
+class Verify(Section):
+    """What `verify` tries: the run with these `params` in place of its own; `compare`: files in its current folder that
+    must be equal at its end.
+    """
+
+    params: dict[str, Any] = Field(default_factory=dict)
+    compare: tuple[str, ...] = ()
+
+
 class ProgramConfig(Section):
     """One experiment of a program."""
 
@@ -98,6 +152,7 @@ class ProgramConfig(Section):
     checkpoint: Checkpoint = Checkpoint()
     hparams: Hparams = Hparams()
     compare: Compare = Compare()
+    verify: Verify = Verify()
     paths: Paths = Paths()
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,7 +178,8 @@ def make_program(content: Mapping[str, Any], source: str) -> ProgramConfig:
         config = ProgramConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(describe(error, ProgramConfig, source)) from None
-    problems = [
+    problems = _problems_of_program(config.program)
+    problems += [
         f"hparams.{name}: {json.dumps(values)} is no list of values; give a list, or params.{name} for one value"
         for name, values in config.hparams.axes.items()
         if not isinstance(values, tuple) or not values
@@ -144,6 +200,32 @@ def make_program(content: Mapping[str, Any], source: str) -> ProgramConfig:
     if problems or both:
         raise ConfigError("\n".join([f"{source}:", *(f"  {line}" for line in (*problems, *both))]))
     return config
+
+
+def _problems_of_program(program: Program) -> list[str]:
+    if bool(program.function) == bool(program.command):
+        have = "has both" if program.function else "has neither"
+        return [
+            f"program: {have} a function and a command; give one: function: module:name, or command: python train.py"
+        ]
+    if program.function:
+        own = ("restart", "stop", "metrics")
+        return [
+            f"program.{name}: is of a command; a function is told by its run" for name in own if getattr(program, name)
+        ]
+    problems = []
+    places = {"restart.checkpoint": program.restart.checkpoint} if program.restart else {}
+    places |= {"stop.file": program.stop.file} if program.stop and program.stop.file else {}
+    places |= {"metrics.from": program.metrics.folder} if program.metrics else {}
+    if program.stop and program.stop.signal and program.stop.file:
+        problems.append("program.stop: has both a signal and a file; keep one of them: a command is told once")
+    for key, place in places.items():
+        path = PurePosixPath(place)
+        if path.is_absolute() or ".." in path.parts:
+            problems.append(
+                f"program.{key}: {place}: give a path below the current folder of the run, which is its own"
+            )
+    return problems
 
 
 def project_root(config: ProgramConfig, file: str) -> Path:

@@ -1,4 +1,4 @@
-"""Asks the project's own Python what a program's parameters are, and whether those of each cell fit.
+"""Asks the project's own Python what a program's parameters are, whether those of each cell fit, and what is installed.
 
 In a process of its own, so that planning imports nothing of the project's and no torch.
 """
@@ -55,6 +55,12 @@ def describe_cells(
     return Description(parameters, answer["versions"])
 
 
+def versions_of(python: Sequence[str], root: Path) -> dict[str, str]:
+    """The versions of all that is installed for a Python. Raises ConfigError if it does not say them."""
+    found: dict[str, str] = _ask(python, root, "", [])["versions"]
+    return found
+
+
 def _ask(python: Sequence[str], root: Path, function: str, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path, answer = link_relay(Path(folder) / "relay_api"), Path(folder) / "answer.json"
@@ -82,7 +88,8 @@ def _ask(python: Sequence[str], root: Path, function: str, cells: Sequence[Mappi
             found: dict[str, Any] = json.loads(answer.read_text())
             return found
     said = " / ".join(done.stderr.strip().splitlines()[-_LINES_SHOWN:]) or f"it ended with {done.returncode}"
-    raise ConfigError(f"program.function: {function}: {' '.join(python)} did not say its parameters: {said[-1000:]}")
+    what = f"program.function: {function}: {' '.join(python)} did not say its parameters"
+    raise ConfigError(f"{what if function else f'program.python: {python[0]} did not answer'}: {said[-1000:]}")
 
 
 def link_relay(folder: Path) -> Path:
@@ -95,13 +102,22 @@ def link_relay(folder: Path) -> Path:
     return folder
 
 
+def own_paths() -> tuple[str | None, ...]:
+    """Entries of PYTHONPATH that are Relay's own: the code of this process, and the checkout of bin/relay, which differ
+    in a job.
+    """
+    return (str(Path(relay.__file__).parent.parent), os.environ.get("RELAY_HOME"), "")
+
+
 def program_environment(relay_folder: Path) -> dict[str, str]:
     """The environment of a program: the user's, without what Relay has set for itself, where `import relay` finds what
     `link_relay` has linked into `relay_folder`.
     """
     own = {"PYTHONPATH", "PYTHONSAFEPATH", "PYTHONHOME"}
-    # The code of this process, and the checkout of bin/relay, which are not the same in a job.
-    ours = (str(Path(relay.__file__).parent.parent), os.environ.get("RELAY_HOME"), "")
-    users = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in ours]
+    users = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in own_paths()]
     kept = {name: value for name, value in os.environ.items() if name not in own}
+    # Lightning requeues its job by itself if it finds that it is the task of one: not in a job of this name, and not
+    # without a number of tasks (lightning.fabric.plugins.environments.slurm).
+    if kept.pop("SLURM_NTASKS", None) or "SLURM_JOB_NAME" in kept:
+        kept["SLURM_JOB_NAME"] = "bash"
     return {**kept, "PYTHONPATH": os.pathsep.join([str(relay_folder), *users])}

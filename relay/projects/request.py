@@ -11,9 +11,10 @@ from typing import Any
 from relay.errors import ConfigError
 from relay.program.values import TABLE_COLUMNS
 from relay.projects.cells import Draft, compare_drafts, grid_drafts, make_cells, refuse_equals, single_draft
+from relay.projects.command import begins_with_python, check_command
 from relay.projects.config import ProgramConfig, project_root, python_of
 from relay.projects.kind import configurations
-from relay.projects.parameters import describe_cells
+from relay.projects.parameters import Description, describe_cells, versions_of
 from relay.projects.reuse import why_other
 from relay.runs.project_snapshot import read_project
 from relay.runs.sweeps import Request
@@ -38,20 +39,28 @@ def train_request(config: ProgramConfig, file: str, params: Mapping[str, Any] | 
 
 def _request(config: ProgramConfig, file: str, tag: str, drafts: Sequence[Draft], *, is_grid: bool = False) -> Request:
     root = project_root(config, file)
-    python, function = python_of(config, root), config.program.function
+    python, program = python_of(config, root), config.program
     # Configurations are none of the code: a grid with one more value executes what it did before.
     apart = [config.paths.runs, config.paths.artifacts, config.paths.logs, Path(file), *configurations(root)]
     project = read_project(root, config.project.links, config.project.writes, [path.absolute() for path in apart])
-    described = describe_cells(python, root, function, {draft.name: draft.params for draft in drafts})
+    given = {draft.name: draft.params for draft in drafts}
+    if program.function:
+        described = describe_cells(python, root, program.function, given)
+    else:
+        check_command(config, drafts, project, python)
+        # Only to reuse finished runs: where runs are planned, a Python in a container may be missing.
+        is_known = config.inputs is not None and begins_with_python(program.command or "")
+        described = Description(given, versions_of(python, root) if is_known else {})
     refuse_equals(drafts, described.parameters)
     _require_name(config, root)
     fixed = {
         "paths": {name: str(Path(path).absolute()) for name, path in config.paths.model_dump().items()},
-        "program": {**config.program.model_dump(), "python": python, "project": str(root)},
+        "program": {**program.model_dump(mode="json"), "python": python, "project": str(root)},
         "project": {"writes": list(config.project.writes)},
         "inputs": None if config.inputs is None else {name: str((root / name).absolute()) for name in config.inputs},
         "metrics": config.metrics.model_dump(),
         "checkpoint": config.checkpoint.model_dump(),
+        "verify": {"compare": list(config.verify.compare)},
     }
     cells = make_cells(config, drafts, fixed)
     return Request(
@@ -61,7 +70,7 @@ def _request(config: ProgramConfig, file: str, tag: str, drafts: Sequence[Draft]
         config.paths,
         {name: section for name, section in config.to_dict().items() if name != "inputs"},
         axis_names={path: _axis_name(path) for cell in cells for path in cell.overrides},
-        inputs=hashlib.sha256(f"{root} {function}".encode()).hexdigest()[:16],
+        inputs=hashlib.sha256(f"{root} {program.what}".encode()).hexdigest()[:16],
         inputs_name="its inputs",
         prepare=lambda _: _digests(config, root, [draft.name for draft in drafts]),
         select=config.metrics.select,

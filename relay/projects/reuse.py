@@ -34,6 +34,8 @@ def why_other(origin: RunDir, sweep: SweepDir, versions: Mapping[str, str]) -> s
     known = {attempt.get("attempt") for attempt in attempts}
     if not attempts or any(each.number not in known for each in origin.attempts()):
         return "executed with code that is not known"
+    if not versions:
+        return "executed by a command of which no versions are known"
     meta = sweep.meta()
     if any(attempt.get("project") != meta["project"] for attempt in attempts):
         return "executed with other code of the project"

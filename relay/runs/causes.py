@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from relay import hints
 from relay.errors import RunError
-from relay.runs.attempt import Attempts, causes_of
+from relay.runs.attempt import Attempts, causes_of, total_steps_of
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Cause:
     `requeued`: the task puts itself back into the queue.
     `by_user`: the user stopped the run, and only the user's own command submits it again.
     `from_outside`: the run is not to blame, so an attempt without a step is not yet a lack of progress.
+    `at_once`: the same process executes the run again; it is no lack of progress at all.
     `advice`: what the user can do once the budget is used up.
     """
 
@@ -28,6 +29,7 @@ class Cause:
     requeued: bool = False
     by_user: bool = False
     from_outside: bool = False
+    at_once: bool = False
     advice: str = "see its log"
 
 
@@ -54,11 +56,13 @@ CAUSES: Mapping[str, Cause] = {
     "OUT_OF_MEMORY": Cause(
         0, advice="raise mem_gb of the profile (a larger slice, if it was the GPU's), or lower train.batch_size"
     ),
+    "AGAIN": Cause(100, at_once=True, advice="its command ends with 75 each time; see its log"),
     "CRASHED": Cause(0, advice="fix what the error reports"),
 }
 # A cause written by another version of Relay. It gets the budget of a kill.
 _UNKNOWN = Cause(CAUSES["KILLED"].budget)
 REQUEUED_AFTER = frozenset(name for name, cause in CAUSES.items() if cause.requeued)
+AT_ONCE = frozenset(name for name, cause in CAUSES.items() if cause.at_once)
 STOPPED_BY_USER = frozenset(name for name, cause in CAUSES.items() if cause.by_user)
 # The state of a run whose files cannot be read. Not a cause: no attempt ends by it.
 DAMAGED = "DAMAGED"
@@ -106,7 +110,10 @@ def why_blocked(attempts: Attempts) -> Blocked | None:
             detail = f"{used} times, {facts.budget} are allowed" if facts.budget else "not retried automatically"
             return Blocked(cause, detail, facts.advice)
     if _is_stuck(counted):
-        return Blocked("NO_PROGRESS", "no step in its last attempts", f"{_MORE_TIME}, or lower its signal_lead_s")
+        advice = f"{_MORE_TIME}, or lower its signal_lead_s"
+        if total_steps_of(attempts) is None:
+            advice += "; a command's progress is seen by its checkpoints (program.restart) and metrics"
+        return Blocked("NO_PROGRESS", "no step in its last attempts", advice)
     return None
 
 
@@ -126,6 +133,8 @@ def since_retry(attempts: Attempts) -> Attempts:
 def _is_stuck(attempts: Attempts) -> bool:
     own = outside = 0
     for attempt in reversed(attempts):
+        if attempt.cause in AT_ONCE:
+            continue
         if attempt.steps is None or attempt.steps > 0:
             break
         if CAUSES.get(str(attempt.cause), _UNKNOWN).from_outside:

@@ -5,6 +5,7 @@
         <run>/       config.yaml  provenance.jsonl  attempts.jsonl  metrics.jsonl  events.out.tfevents.*
                      checkpoints/  predictions.npz  result.json  cancelled.json (while a cancel holds)
                      a program's also: work/  order.json  program.jsonl
+                     a command's also: params.yaml  logged.jsonl  sources.json
                      an evaluation also: evaluation.json  per_class.csv  confusion.csv  confused_pairs.csv
 
 A run's directory is created once, when the sweep is planned; a job is given its path and never computes one.
@@ -56,6 +57,21 @@ class RunPaths:
     def reports_file(self) -> Path:
         """What the process of a program reports to its supervisor, see relay/program/contract.py."""
         return self.path / "program.jsonl"
+
+    @property
+    def params_file(self) -> Path:
+        """The parameters of a command, for the command."""
+        return self.path / "params.yaml"
+
+    @property
+    def logged_file(self) -> Path:
+        """What a command logs for Relay: $RELAY_METRICS."""
+        return self.path / "logged.jsonl"
+
+    @property
+    def sources_file(self) -> Path:
+        """How far the files that a command logs to were filled when its newest attempt began."""
+        return self.path / "sources.json"
 
     @property
     def work(self) -> Path:

@@ -13,9 +13,11 @@ from typing import Any, Literal
 
 from relay.errors import RelayError
 from relay.files import append_lines
+from relay.log import log
 from relay.program.state_names import list_states, newest_step
 from relay.progress import Reporter, StopCheck
 from relay.runs.attempt import Attempt, Attempts, last_attempt, unfinished_attempt
+from relay.runs.causes import AT_ONCE
 from relay.runs.code_snapshot import code_digest
 from relay.runs.environment import Environment
 from relay.runs.memory import most_memory, peak_memory
@@ -32,14 +34,14 @@ class Outcome:
     """How an attempt ended. `done`: result.json is written. `stopped`: the state is saved, and the next attempt resumes
     from it.
 
-    `save_s` is the longest time that saving a state took, in seconds, and of a program its longest step before that;
-    None if none was saved.
+    `total_steps`: None if that is not known. `save_s` is the longest time that saving a state took, in seconds, and of
+    a program its longest step before that; None if none was saved.
     """
 
     status: Literal["done", "stopped"]
     first_step: int
     last_step: int
-    total_steps: int
+    total_steps: int | None
     save_s: float | None = None
 
 
@@ -54,6 +56,8 @@ class AttemptError(RelayError):
     def __init__(self, cause: str, message: str) -> None:
         super().__init__(message)
         self.cause = cause
+        # Of the attempt, as `_steps_so_far` names them, where the run's files do not tell.
+        self.steps: Mapping[str, int] = {}
 
 
 class AttemptHooks:
@@ -98,10 +102,16 @@ def attempt(
         if result is not None:
             steps = int(result.get("steps", 0))
             return Outcome("done", steps, steps, steps)
-        close_orphaned_attempt(run, hooks.infer_end_cause)
-        hooks.check_allowed(run)
-        with run.owned(lock) as owned:
-            return _recorded(owned, execute, should_stop, reporter, hooks)
+        while True:
+            close_orphaned_attempt(run, hooks.infer_end_cause)
+            hooks.check_allowed(run)
+            try:
+                with run.owned(lock) as owned:
+                    return _recorded(owned, execute, should_stop, reporter, hooks)
+            except AttemptError as error:
+                if error.cause not in AT_ONCE or should_stop() or run.cancelled():
+                    raise
+                log.info(f"{run.label}: {error}")
 
 
 def close_orphaned_attempt(run: RunDir, infer_end_cause: Callable[[Attempt], EndCause]) -> None:
@@ -141,21 +151,22 @@ def _recorded(
             str(error) if isinstance(error, RelayError) else "".join(traceback.format_exception_only(error)).strip()
         )
         cause = error.cause if isinstance(error, AttemptError) else "OUT_OF_MEMORY" if memory else "CRASHED"
-        _close(run, number, cause=cause, error=message)
+        _close(run, number, cause=cause, error=message, **(error.steps if isinstance(error, AttemptError) else {}))
         raise
     cancelled = owner.cancelled or run.cancelled()
     cause = "DONE" if outcome.status == "done" else "CANCELLED" if cancelled else hooks.cause_of_stop()
-    steps = {"first_step": outcome.first_step, "last_step": outcome.last_step, "total_steps": outcome.total_steps}
+    steps = {"first_step": outcome.first_step, "last_step": outcome.last_step}
+    steps |= {} if outcome.total_steps is None else {"total_steps": outcome.total_steps}
     saved = {} if outcome.save_s is None else {"save_s": outcome.save_s}
     run.record_attempt(number, end=_now(), cause=cause, **steps, **saved, **peak_memory())
     return outcome
 
 
-def _close(run: RunDir, number: int, **facts: str) -> None:
+def _close(run: RunDir, number: int, **facts: str | int) -> None:
     # A full disk must not hide the error that ended the attempt; the next attempt records this end. If another process
     # has taken over the run, record_attempt raises TakenOverError.
     with contextlib.suppress(OSError):
-        run.record_attempt(number, end=_now(), **facts, **_steps_so_far(run), **peak_memory())
+        run.record_attempt(number, end=_now(), **{**_steps_so_far(run), **facts}, **peak_memory())
 
 
 def _steps_so_far(run: RunDir) -> dict[str, int]:
@@ -170,7 +181,8 @@ def _steps_so_far(run: RunDir) -> dict[str, int]:
     starts += [last.first_step] if last and last.first_step is not None else []
     return {
         "first_step": starts[-1] if starts else 0,
-        "last_step": newest_step(run.checkpoints),
+        # Of a command, only its next attempt tells what it has saved.
+        "last_step": reached_step(run) if run.sources_file.exists() else newest_step(run.checkpoints),
         "reached_step": reached_step(run),
     }
 
@@ -181,13 +193,13 @@ def reached_step(run: RunDir) -> int:
     return max(newest_step(run.checkpoints), row["step"] if row else 0)
 
 
-def note_steps(run: RunDir, first_step: int, total_steps: int, environments: Sequence[Environment]) -> None:
-    """Add its first step, the run's total steps, and the environments in which it computed so far and will now, to the
-    record of the current attempt, for status and tables.
+def note_steps(run: RunDir, first_step: int, total_steps: int | None, environments: Sequence[Environment]) -> None:
+    """Add its first step, the run's total steps (None: not known), and the environments in which it computed so far and
+    will now, to the record of the current attempt, for status and tables.
     """
     attempts = run.attempts()
     if unfinished_attempt(attempts):
-        steps = {"first_step": first_step, "total_steps": total_steps}
+        steps = {"first_step": first_step, **({} if total_steps is None else {"total_steps": total_steps})}
         run.record_attempt(len(attempts), **steps, environments=list(environments))
 
 

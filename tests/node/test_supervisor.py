@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from hpc.node import supervisor
+from hpc.node import function_watch
 from hpc.node.supervisor import supervise
 from relay.errors import ConfigError, DataError, RelayError, RunError
 from relay.files import remove_tree
@@ -256,7 +256,7 @@ def train(run):
 
 
 def test_a_program_that_does_not_exit_is_done(run_of: RunOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "_EXIT_S", 0.5)
+    monkeypatch.setattr(function_watch, "_EXIT_S", 0.5)
     run = run_of(
         "import threading, time\ndef train(run):\n    threading.Thread(target=time.sleep, args=(600,)).start()\n"
     )
@@ -439,7 +439,7 @@ def test_a_stop_reaches_a_program_behind_a_shell(run_of: RunOf) -> None:
 
 
 def test_a_fork_is_not_the_program(run_of: RunOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "_EXIT_S", 0.2)
+    monkeypatch.setattr(function_watch, "_EXIT_S", 0.2)
     run = run_of(
         """
 import multiprocessing, os, time

@@ -1,0 +1,1 @@
+"""An existing script or any command: its words, its own checkpoints, and the metrics that it writes."""
