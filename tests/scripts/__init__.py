@@ -1,4 +1,4 @@
-"""Scripts of users that know nothing of Relay, for tests: a folder with one and its configuration."""
+"""Scripts of users that know nothing of Relay, for tests, and the tests of relay/scripts."""
 
 from __future__ import annotations
 
