@@ -61,6 +61,17 @@ def usual_request_of_program(config: str, set_: Sequence[str]) -> Request:
     return make(loaded, config)
 
 
+def verify_request_of_program(config: str, set_: Sequence[str]) -> tuple[Request, int]:
+    """The first run, with the parameters of `verify.params`, and how many of its steps are made: 60 of a function, and
+    all of a command (0).
+    """
+    from relay.projects import request
+    from relay.projects.config import load_program
+
+    loaded = load_program(config, set_)
+    return request.verify_request(loaded, config), 0 if loaded.program.command else 60
+
+
 def preload() -> None:
     """Nothing: the program imports what it needs, in its own process."""
 

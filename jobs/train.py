@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.images import DECIDING, UnfinishedOption, check_unfinished, load, preload
-from jobs.program import request_of_program, usual_request_of_program
+from jobs.program import request_of_program, usual_request_of_program, verify_request_of_program
 from relay.log import log
 from relay.progress import Reporter, StopCheck
 from relay.projects.kind import is_program
@@ -81,7 +81,7 @@ def usual_request(config: str, set_: Sequence[str]) -> Request:
 def verify_request(config: str, set_: Sequence[str]) -> tuple[Request, int]:
     """The runs whose first one `verify` tries, and how many of its steps: of images a few small ones."""
     if is_program(config):
-        return usual_request_of_program(config, set_), 60
+        return verify_request_of_program(config, set_)
     return usual_request(config, ["train.batch_size=4", *set_]), 6
 
 

@@ -8,6 +8,7 @@ import typer
 
 from hpc.commands import ClusterOption, NameArgument, TrustOption
 from relay.cli import ConfigOption, NewCodeOption, SetOption, make_app
+from relay.errors import ConfigError
 
 app = make_app()
 _WATCH_EVERY_S = 10.0
@@ -134,6 +135,8 @@ def verify(
     from hpc.works import verify_request
 
     request, usual = verify_request(config, set_ or [])
+    if steps and not usual:
+        raise ConfigError("--steps: a command makes as many as its parameters say; give fewer with verify.params")
     placement = place(request.runs_dir, cluster, None, request.inputs)
     if cluster and placement.profile.executor == "slurm":
         from hpc.verify.job import verify_in_a_job

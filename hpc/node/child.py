@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -23,6 +24,8 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _READ_BYTES = 65536
 _LINES_KEPT = 5
+# What says nothing without the lines around it.
+_OF_TRACEBACKS = re.compile(r"Traceback \(most recent call last\):|[~^ ]+$")
 # A longer line without an end is passed on in parts.
 _LONGEST_LINE = 2**20
 # How long processes may take to be gone after SIGKILL: one that waits for a disk takes longer.
@@ -149,7 +152,8 @@ class Child:
             if lines:
                 _write(key.data, b"\n".join(lines) + b"\n")
                 said = [line for line in lines[-1000:] if line.strip()] if number == 2 else []
-                self.last_lines += [line.decode(errors="replace").strip()[:500] for line in said]
+                texts = [line.decode(errors="replace").strip()[:500] for line in said]
+                self.last_lines += [text for text in texts if not _OF_TRACEBACKS.match(text)]
 
     def memory_mb(self) -> int:
         """What the process and those below it hold of the memory now, in MiB."""

@@ -22,6 +22,7 @@ from relay.files import DiskError
 from relay.log import log
 from relay.program.contract import ORDER_VARIABLE, Order
 from relay.program.state_names import newest_step
+from relay.program.trace import Moment, moments
 from relay.progress import Reporter, StopCheck
 from relay.projects.command import begins_with_python
 from relay.projects.parameters import own_paths, versions_of
@@ -59,7 +60,9 @@ class CommandWatch(Watch):
         self._log = ScriptLog(run, read["read"], Path(order.work, read["from"]))
         self._restored = self._newest(said=True)
         state = newest_step(run.checkpoints)
-        self._position = Position(self._restored, self._log.earlier, run.attempts()[:-1], state)
+        self._position = Position(
+            self._restored, self._log.earlier, run.attempts()[:-1], state, needs_one=bool(self._program["restart"])
+        )
         self._log.begin(self._position.restored)
         self.words = self._words()
         if self._stop.get("file"):
@@ -76,6 +79,9 @@ class CommandWatch(Watch):
             versions=self._versions(),
         )
         self._has_begun = False
+        self._began_at = time.monotonic()
+        self._stop_at, self._kill_at = moments()
+        self._is_paused = False
 
     def __enter__(self) -> CommandWatch:
         return self
@@ -137,13 +143,31 @@ class CommandWatch(Watch):
 
     def _look(self, child: Child) -> None:
         super()._look(child)
+        self._follow()
+
+    def _follow(self, *, at_once: bool = False) -> None:
         # The disk may be full for a while; the next look reads all again.
         with contextlib.suppress(DiskError):
-            if row := self._log.follow():
+            if row := self._log.follow(at_once=at_once):
                 self._reporter.advance(row["step"], self._log.total, shown_values(row))
         if self._log.own and not self._has_begun:
             self._has_begun = True
             note_first_step(self._run)
+
+    def _stop_if_asked(self, child: Child, now: float) -> None:
+        if self._stop_at != Moment() or self._kill_at != Moment():
+            self._interrupt(child, now - self._began_at)
+        super()._stop_if_asked(child, now)
+
+    def _interrupt(self, child: Child, seconds: float) -> None:
+        """Stop or kill the command where `verify` wants it."""
+        self._follow(at_once=True)
+        step = max(self._log.own, default=0)
+        if self._kill_at.is_over(step, seconds) and (not self._program["restart"] or self._newest()):
+            child.kill()
+        elif not self._is_paused and self._stop_at.is_over(step, seconds):
+            self._is_paused, self._asked_at = True, time.monotonic()
+            self._tell(child)
 
     def _tell(self, child: Child) -> None:
         if name := self._stop.get("file"):
@@ -165,7 +189,9 @@ class CommandWatch(Watch):
         position = self._position
         position.end(self._log.rows(), self._log.own.keys(), self._newest(), newest_step(self._run.checkpoints))
         if self._was_asked(code):
-            return Outcome("stopped", position.first, position.saved, self._log.total)
+            # Of one that was killed, it is not known.
+            took = None if self._killed or self._asked_at is None else round(time.monotonic() - self._asked_at, 3)
+            return Outcome("stopped", position.first, position.saved, self._log.total, took)
         if code == 0:
             self._finish(position.reached)
             return Outcome("done", position.first, position.reached, position.reached)

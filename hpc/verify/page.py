@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable, Container, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from hpc.recovery.diagnosis import PROGRAM_MARGIN_S
 from hpc.submission.profile import Profile
+from hpc.verify.command_page import is_command, show_command
 from hpc.verify.comparing import Difference, first_difference, unsteady_values, unused_generators
-from hpc.verify.trials import Trial, run_trial
+from hpc.verify.showing import CAUSES, print_line, where_it_holds
+from hpc.verify.trials import TRIALS, Trial, at_once, run_trial
 from relay.config import yaml_file
 from relay.errors import RunError
 from relay.files import remove_tree, replace_file
@@ -23,14 +23,9 @@ from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import Request, open_sweep
 from relay.text import counted
 
-_TRIALS = ("straight", "again", "stopped", "killed")
 _STOPS = 3
 # With fewer steps, there is none to stop and to kill at.
 _FEWEST_STEPS = 4
-_CAUSES = (
-    "usual causes: a generator without a seed (torch.manual_seed), the clock, the order of a set, "
-    "a file that grows, an operation without a deterministic kernel"
-)
 
 
 @dataclass(frozen=True)
@@ -65,8 +60,15 @@ def show_verify(request: Request, steps: int, seed: int, profile: Profile, where
     """
     with _folder(where) as folder:
         sweep = _sweep(request, folder)
-        runs = {name: sweep.run(name) for name in _TRIALS}
-        straight, again = _at_once(lambda name: run_trial(runs[name], steps), ("straight", "again"))
+        runs = {name: sweep.run(name) for name in TRIALS}
+        if is_command(runs["straight"]):
+            code = show_command(runs, seed, request.select.column, profile)
+            if code == 0:
+                remove_tree(folder)
+            else:
+                print(f"the runs and their output: {folder}")
+            return code
+        straight, again = at_once(lambda name: run_trial(runs[name], steps), ("straight", "again"))
         made = straight.last_step
         if made < _FEWEST_STEPS:
             remove_tree(folder)
@@ -82,19 +84,19 @@ def show_verify(request: Request, steps: int, seed: int, profile: Profile, where
         unsteady = [name for name in unsteady_values(straight, again) if name != f"the logged {request.select.column}"]
         difference = first_difference(straight, again, [*unused, *unsteady])
         unused += unsteady
-        _line("twice without a stop", _equal(straight, unused) if difference is None else f"differ: {difference}")
+        print_line("twice without a stop", _equal(straight, unused) if difference is None else f"differ: {difference}")
         if difference:
-            print(f"not deterministic by itself: {difference}; of resuming, nothing can be said; {_CAUSES}")
+            print(f"not deterministic by itself: {difference}; of resuming, nothing can be said; {CAUSES}")
             return _leave(folder, straight)
         trials = {
             "stopped": lambda: run_trial(runs["stopped"], steps, plan.stops),
             "killed": lambda: run_trial(runs["killed"], steps, kill_after=plan.kill),
         }
-        stopped, killed = _at_once(lambda name: trials[name](), tuple(trials))
+        stopped, killed = at_once(lambda name: trials[name](), tuple(trials))
         differences = [first_difference(straight, trial, unused) for trial in (stopped, killed)]
-        _line(f"stopped after steps {', '.join(map(str, plan.stops))}", _verdict(differences[0]))
+        print_line(f"stopped after steps {', '.join(map(str, plan.stops))}", _verdict(differences[0]))
         resumed = f", resumed from step {killed.traces[1].first_step}"
-        _line(f"killed after step {plan.kill}", _verdict(differences[1]) + ("" if differences[1] else resumed))
+        print_line(f"killed after step {plan.kill}", _verdict(differences[1]) + ("" if differences[1] else resumed))
         print(f"  {_times(list(runs.values()), profile)}")
         found = next(filter(None, differences), None)
         if found:
@@ -108,13 +110,9 @@ def show_verify(request: Request, steps: int, seed: int, profile: Profile, where
             return _leave(folder, straight, warned=True)
         total = runs["straight"].attempts()[-1].total_steps or made
         seen = f" in these {made} of {total} steps" if made < total else ""
-        print(f"exact: this run may be interrupted anywhere{seen}; {_where(runs['straight'])}")
+        print(f"exact: this run may be interrupted anywhere{seen}; {where_it_holds(runs['straight'])}")
         remove_tree(folder)
         return 0
-
-
-def _line(what: str, found: str) -> None:
-    print(f"  {what:<34}{found}", flush=True)
 
 
 def _verdict(difference: Difference | None) -> str:
@@ -157,20 +155,11 @@ def _times(runs: Sequence[RunDir], profile: Profile) -> str:
     return f"{took}: {answer}, the profile warns {profile.signal_lead_s} s before the time limit"
 
 
-def _where(run: RunDir) -> str:
-    """The device and the versions for which the verdict holds."""
-    environments = run.attempts()[-1].environments
-    known = environments[-1] if environments else {}
-    device = known.get("gpu") or known.get("cpu") or "this machine"
-    versions = [f"{name} {known[name]}" for name in ("python", "numpy", "torch") if name in known]
-    return ", ".join([f"on {device}", *versions])
-
-
 def _sweep(request: Request, folder: Path) -> SweepDir:
     """A sweep with the request's first run once for each trial."""
     cell = request.cells[0]
     cells = []
-    for index, name in enumerate(_TRIALS):
+    for index, name in enumerate(TRIALS):
         config = yaml_file.parse_yaml(cell.config, cell.name)
         config["checkpoint"] = {**config["checkpoint"], "every_steps": None, "every_minutes": None}
         # Nothing of it may reach the user's folders.
@@ -178,7 +167,7 @@ def _sweep(request: Request, folder: Path) -> SweepDir:
         cells.append(replace(cell, index=index, name=name, overrides={}, config=yaml_file.dump_yaml(config)))
     data = request.prepare(False)
     paths = request.paths.model_copy(update={"runs_dir": str(folder)})
-    made = replace(request, cells=cells, paths=paths, data={name: data[cell.name] for name in _TRIALS if data})
+    made = replace(request, cells=cells, paths=paths, data={name: data[cell.name] for name in TRIALS if data})
     return open_sweep(made, fresh=True)[0]
 
 
@@ -200,10 +189,3 @@ def _folder(where: Path | None) -> Iterator[Path]:
         if not isinstance(error, RunError) or str(folder) not in str(error):
             remove_tree(folder)
         raise
-
-
-def _at_once(run: Callable[[str], Trial], names: Sequence[str]) -> list[Trial]:
-    """Two trials beside each other; one after the other on a GPU, which may have no room for two."""
-    with ThreadPoolExecutor(1 if Path("/dev/nvidia0").exists() else 2) as pool:
-        futures: list[Future[Any]] = [pool.submit(run, name) for name in names]
-        return [future.result() for future in futures]

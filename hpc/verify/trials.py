@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from relay.errors import RunError
 from relay.files import read_lines
+from relay.program.trace import Moment
 from relay.runs.code_snapshot import PROJECT_ROOT
 from relay.runs.rundir import RunDir
 
+TRIALS = ("straight", "again", "stopped", "killed")
 _LINES_SHOWN = 5
 
 
@@ -49,6 +52,29 @@ class Trial:
         return list(dict.fromkeys(text for trace in self.traces for text in trace.warnings))
 
 
+def run_command_trial(run: RunDir, stops: Sequence[Moment] = (), kill: Moment | None = None) -> Trial:
+    """Execute the run of a command to its end, stopped at these moments, or killed once.
+
+    Raises RunError with the last lines of its output if an attempt ends otherwise.
+    """
+    if kill:
+        _attempt(run, _at("RELAY_KILL_AFTER", kill))
+        _require(run, "KILLED", "DONE")
+    for stop in stops:
+        if not run.is_done():
+            _attempt(run, _at("RELAY_UNTIL", stop))
+            _require(run, "DONE", "INTERRUPTED")
+    if not run.is_done():
+        _attempt(run, {})
+        _require(run, "DONE")
+    return Trial([], _rows(run), {})
+
+
+def _at(variable: str, moment: Moment) -> dict[str, str]:
+    found = {variable: str(moment.step)} if moment.step != Moment().step else {}
+    return {**found, **({f"{variable}_S": str(moment.seconds)} if moment.seconds != Moment().seconds else {})}
+
+
 def run_trial(run: RunDir, until: int, stops: Sequence[int] = (), *, kill_after: int | None = None) -> Trial:
     """Execute `run` up to the step `until`, with a stop after each of `stops`, or with kill -9 after a step.
 
@@ -57,11 +83,11 @@ def run_trial(run: RunDir, until: int, stops: Sequence[int] = (), *, kill_after:
     at = sorted({*stops, until})
     traces = []
     if kill_after is not None:
-        traces.append(_attempt(run, until, at, kill_after))
+        traces.append(_traced(run, until, at, kill_after))
         # One in the process of the attempt leaves no end.
         _require(run, "KILLED", None)
     for step in at:
-        traces.append(_attempt(run, step, at))
+        traces.append(_traced(run, step, at))
         _require(run, "DONE", "INTERRUPTED")
         if run.is_done():
             break
@@ -84,19 +110,24 @@ def _rows(run: RunDir) -> dict[int, dict[str, list[Any]]]:
     return rows
 
 
-def _attempt(run: RunDir, until: int, at: Iterable[int], kill_after: int | None = None) -> Trace:
+def _attempt(run: RunDir, variables: Mapping[str, str]) -> None:
+    """One attempt, in a process with these variables."""
+    path = os.pathsep.join([str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "hpc.verify.attempt", str(run.path.absolute())]
+    with _output_of(run).open("ab") as output:
+        environment = {**os.environ, **variables, "PYTHONPATH": path}
+        subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False)
+
+
+def _traced(run: RunDir, until: int, at: Iterable[int], kill_after: int | None = None) -> Trace:
     file = run.path / f"trace-{len(run.attempts()) + 1}.jsonl"
-    environment = {
-        **os.environ,
+    variables = {
         "RELAY_UNTIL": str(until),
         "RELAY_TRACE": str(file.absolute()),
         "RELAY_TRACE_AT": ",".join(map(str, at)),
         "RELAY_KILL_AFTER": "" if kill_after is None else str(kill_after),
-        "PYTHONPATH": os.pathsep.join([str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
-    command = [sys.executable, "-m", "hpc.verify.attempt", str(run.path.absolute())]
-    with _output_of(run).open("ab") as output:
-        subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False)
+    _attempt(run, variables)
     lines, attempts = read_lines(file), run.attempts()
     return Trace(
         (attempts[-1].first_step if attempts else None) or 0,
@@ -116,3 +147,10 @@ def _require(run: RunDir, *causes: str | None) -> None:
 
 def _output_of(run: RunDir) -> Path:
     return run.path / "output.txt"
+
+
+def at_once(run: Callable[[str], Trial], names: Sequence[str]) -> list[Trial]:
+    """Two trials beside each other; one after the other on a GPU, which may have no room for two."""
+    with ThreadPoolExecutor(1 if Path("/dev/nvidia0").exists() else 2) as pool:
+        futures: list[Future[Any]] = [pool.submit(run, name) for name in names]
+        return [future.result() for future in futures]

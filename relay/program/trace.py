@@ -1,11 +1,12 @@
 """What `verify` sees of a run: a digest of every object after every step. And where a trial of it pauses or dies.
 
-Environment variables, which nothing but `verify` and a search of pauses sets:
+Environment variables, which nothing but `verify` sets:
 
     RELAY_UNTIL=60         pause after so many steps, as if asked to stop; the horizon stays what it is
     RELAY_TRACE=FILE       append a line per step to this file
     RELAY_TRACE_AT=7,23    the steps that are looked at if the states are large
     RELAY_KILL_AFTER=33    kill -9 of the own process after this step
+    RELAY_UNTIL_S, RELAY_KILL_AFTER_S    of a command, which may tell no step: so many seconds after its start
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import math
 import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,30 @@ _LARGE_BYTES = 100 * 10**6
 def until() -> int:
     """The number of completed steps after which a run pauses."""
     return int(os.environ.get("RELAY_UNTIL") or sys.maxsize)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to interrupt a command, which does not know of it: once it has logged `step`, or after `seconds`."""
+
+    step: int = sys.maxsize
+    seconds: float = math.inf
+
+    def is_over(self, step: int, seconds: float) -> bool:
+        """Whether a command that has logged `step`, and has run for so many seconds, is there."""
+        return step >= self.step or seconds >= self.seconds
+
+
+def moments() -> tuple[Moment, Moment]:
+    """When the command of this attempt is stopped, and when it is killed."""
+
+    def number(name: str, otherwise: float) -> float:
+        return float(os.environ.get(name) or otherwise)
+
+    return (
+        Moment(until(), number("RELAY_UNTIL_S", math.inf)),
+        Moment(int(number("RELAY_KILL_AFTER", sys.maxsize)), number("RELAY_KILL_AFTER_S", math.inf)),
+    )
 
 
 class Trace:

@@ -174,6 +174,8 @@ def make_program(content: Mapping[str, Any], source: str) -> ProgramConfig:
     given = {name: section for name, section in content.items() if section is not None}
     # Tuples of the schema are lists in YAML; those among parameters stay lists.
     values = {name: section if name == "params" else as_tuples(section) for name, section in given.items()}
+    if isinstance(given.get("verify"), Mapping) and "params" in given["verify"]:
+        values["verify"] = {**values["verify"], "params": given["verify"]["params"]}
     try:
         config = ProgramConfig.model_validate(values)
     except ValidationError as error:
@@ -204,10 +206,8 @@ def make_program(content: Mapping[str, Any], source: str) -> ProgramConfig:
 
 def _problems_of_program(program: Program) -> list[str]:
     if bool(program.function) == bool(program.command):
-        have = "has both" if program.function else "has neither"
-        return [
-            f"program: {have} a function and a command; give one: function: module:name, or command: python train.py"
-        ]
+        have = "both a function and" if program.function else "neither a function nor"
+        return [f"program: has {have} a command; give one: function: module:name, or command: python train.py"]
     if program.function:
         own = ("restart", "stop", "metrics")
         return [

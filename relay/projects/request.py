@@ -37,6 +37,13 @@ def train_request(config: ProgramConfig, file: str, params: Mapping[str, Any] | 
     return _request(config, file, "train", [single_draft(config, "train", params or {})])
 
 
+def verify_request(config: ProgramConfig, file: str) -> Request:
+    """The first run of the grid, or the only one, with the parameters of `verify.params`."""
+    first = grid_drafts(config)[0] if config.hparams.axes else single_draft(config, "train", {})
+    draft = Draft("train", {}, {**first.params, **config.verify.params})
+    return _request(config, file, "train", [draft])
+
+
 def _request(config: ProgramConfig, file: str, tag: str, drafts: Sequence[Draft], *, is_grid: bool = False) -> Request:
     root = project_root(config, file)
     python, program = python_of(config, root), config.program

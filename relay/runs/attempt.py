@@ -28,7 +28,7 @@ class Attempt:
     It began at `first_step`, which it completed at `first_step_at`, and resumes from `last_step`; the steps from there
     to `reached_step`, the last logged one, are lost. `environments`: those in which the run computed up to here.
     `host_mb`, `gpu_mb`: peaks, in MiB; `save_s`: the longest time that saving a state took, and a program's longest
-    step.
+    step; of a command, how long it took to answer a stop.
     """
 
     number: int

@@ -30,11 +30,20 @@ class Position:
     attempt goes on.
     """
 
-    def __init__(self, checkpoint: Checkpoint | None, rows: Collection[int], before: Attempts, state: int) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint | None,
+        rows: Collection[int],
+        before: Attempts,
+        state: int,
+        *,
+        needs_one: bool = False,
+    ) -> None:
         """`checkpoint`: the one that it resumes from. `rows`: the steps that were logged so far. `before`: the earlier
-        attempts. `state`: the step of the newest state that was saved through `relay.current()`.
+        attempts. `state`: the step of the newest state that was saved through `relay.current()`. `needs_one`: without a
+        checkpoint, the script begins again.
         """
-        self._checkpoint, self._state = checkpoint, state
+        self._checkpoint, self._state, self._needs_one = checkpoint, state, needs_one
         self._begun = [attempt.first_step or 0 for attempt in before]
         # Rows after the checkpoint are dropped before the attempt begins.
         self._highest = max(
@@ -48,11 +57,14 @@ class Position:
         """The attempt has ended. `rows`: the steps of all that count now, of which it has logged `own`; `newest`:
         the newest complete checkpoint.
         """
-        if self.restored is None and own:
+        # A script may ignore the checkpoint that it is given. One row is logged again by many that do not.
+        if own and (self.restored is None or sum(step <= self.restored for step in own) > 1):
             self.first = max((step for step in rows if step < min(own)), default=0)
         self.reached = max([*own, self.first])
-        # A script that starts over at every attempt has saved nothing, however far it gets.
-        further = self.reached > self._highest and all(self.first > each for each in self._begun)
+        # One that starts over at every attempt has saved nothing, however far it gets; nor has one without the
+        # checkpoint that it should have, unless it begins further on all the same.
+        begins_further = all(self.first > each for each in self._begun) and bool(self._begun or not self._needs_one)
+        further = self.reached > self._highest and begins_further
         self.saved = self.first
         if state > self._state:
             self.saved = state
