@@ -187,7 +187,8 @@ class CommandWatch(Watch):
     def _outcome(self, child: Child) -> Outcome:
         code = child.code
         position = self._position
-        position.end(self._log.rows(), self._log.own.keys(), self._newest(), newest_step(self._run.checkpoints))
+        state, log = newest_step(self._run.checkpoints), self._log
+        position.end(log.rows(), log.made, self._newest(), state, first_seen=log.first_seen)
         if self._was_asked(code):
             # Of one that was killed, it is not known.
             took = None if self._killed or self._asked_at is None else round(time.monotonic() - self._asked_at, 3)

@@ -53,12 +53,21 @@ class Position:
         self.first = max(rows, default=0) if self.restored is None else self.restored
         self.reached = self.saved = self.first
 
-    def end(self, rows: Collection[int], own: Collection[int], newest: Checkpoint | None, state: int) -> None:
-        """The attempt has ended. `rows`: the steps of all that count now, of which it has logged `own`; `newest`:
-        the newest complete checkpoint.
+    def end(
+        self,
+        rows: Collection[int],
+        own: Collection[int],
+        newest: Checkpoint | None,
+        state: int,
+        *,
+        first_seen: int | None = None,
+    ) -> None:
+        """The attempt has ended. `rows`: the steps of all that count now, of which it has logged `own`, up to
+        `first_seen` when it was first looked at; `newest`: the newest complete checkpoint.
         """
-        # A script may ignore the checkpoint that it is given. One row is logged again by many that do not.
-        if own and (self.restored is None or sum(step <= self.restored for step in own) > 1):
+        restored = self.restored
+        # A script may ignore the checkpoint that it is given. It may also repeat a row, or a whole history at once.
+        if own and (restored is None or ((first_seen or 0) <= restored and sum(step <= restored for step in own) > 1)):
             self.first = max((step for step in rows if step < min(own)), default=0)
         self.reached = max([*own, self.first])
         # One that starts over at every attempt has saved nothing, however far it gets; nor has one without the

@@ -27,7 +27,7 @@ class ScriptLog:
     """Follows the sources of one attempt: files of the kind `read` in `folder`, and the lines of `$RELAY_METRICS`.
 
     `earlier`: the rows of the attempts before, by step; `own`: what this attempt has logged. `total`: how many steps
-    the run has, if a source tells.
+    the run has, if a source tells. `first_seen`: the last step of the rows that were the first to be seen.
     """
 
     def __init__(self, run: RunDir, read: str, folder: Path) -> None:
@@ -36,6 +36,8 @@ class ScriptLog:
         self.earlier: Rows = {row["step"]: row for row in run.metrics()}
         self.own: Rows = {}
         self.total: int | None = None
+        self.first_seen: int | None = None
+        self._is_history = False
         self._marks: Marks = read_json(run.sources_file) or {}
         # The first step of which no earlier row counts; None: the first one that this attempt logs.
         self._cut: int | None = None
@@ -53,7 +55,7 @@ class ScriptLog:
         dropped; without it, those from the first step on that the attempt logs.
         """
         self._cut = None if restored is None else restored + 1
-        self.own, self._seen = {}, {}
+        self.own, self._seen, self.first_seen = {}, {}, None
         self.earlier = self.rows()
         self._marks = marks_of([*files_below(self._folder), self._run.logged_file])
         replace_file(self._run.sources_file, json.dumps(self._marks), check=self._run.check_owner)
@@ -70,11 +72,20 @@ class ScriptLog:
         values = read_sources(self._read, self._folder, self._marks)
         for step, row in read_sources("jsonl", self._run.logged_file, self._marks).rows.items():
             values.add(step, row)
-        self.own, self.total = values.rows, values.total or self.total
+        self.own, self.total, self._is_history = values.rows, values.total or self.total, values.is_history
+        if self.own and self.first_seen is None:
+            self.first_seen = max(self.own)
         is_new = self._write()
         self._next = time.monotonic() + max(_EVERY_S, (time.monotonic() - begun) / _SHARE)
         rows = self.rows()
         return rows[max(rows)] if is_new and rows else None
+
+    @property
+    def made(self) -> list[int]:
+        """The steps that this attempt has logged, without those that it has only repeated from a history."""
+        if not self._is_history:
+            return list(self.own)
+        return [step for step, row in self.own.items() if not row.items() <= self.earlier.get(step, {}).items()]
 
     def leave(self) -> None:
         """Close the copy for TensorBoard."""

@@ -32,10 +32,13 @@ LIGHTNING = "metrics.csv"
 
 @dataclass
 class Values:
-    """What was logged: step -> name -> number. `total`: how many steps the run has, None if no source tells."""
+    """What was logged: step -> name -> number. `total`: how many steps the run has, None if no source tells.
+    `is_history`: whether an attempt that resumes repeats the rows of those before it.
+    """
 
     rows: dict[int, dict[str, float]] = field(default_factory=dict)
     total: int | None = None
+    is_history: bool = False
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Add values to the row of a step, in place of those that it has."""
@@ -102,7 +105,7 @@ def _read_hf(files: Sequence[Path], marks: Marks, values: Values, is_chosen: boo
             state = json.loads(content)
             for entry in state["log_history"]:
                 values.add(int(entry["step"]), _numbers(entry))
-            values.total = int(state["max_steps"]) or None
+            values.total, values.is_history = int(state["max_steps"]) or None, True
             return
 
 

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from relay.runs.attempt import Attempt
+from relay.runs.rundir import RunDir
 from relay.scripts.checkpoints import find_checkpoints, newest_complete, number_in, why_incomplete
 from relay.scripts.position import Position, restored_step
+from relay.scripts.script_log import ScriptLog
 from relay.scripts.sources import files_below, marks_of, read_sources
 
 
@@ -200,8 +203,6 @@ def test_the_number_counts_steps_only_if_the_rows_do(tmp_path: Path) -> None:
 
 
 def test_a_script_that_starts_over_has_saved_nothing(tmp_path: Path) -> None:
-    from relay.runs.attempt import Attempt
-
     first = Position(None, (), [], 0)
     first.end(range(1, 101), range(1, 101), None, 0)
     assert (first.first, first.saved) == (0, 100)
@@ -212,3 +213,45 @@ def test_a_script_that_starts_over_has_saved_nothing(tmp_path: Path) -> None:
     resumed = Position(None, range(1, 101), before, 0)
     resumed.end(range(1, 121), range(81, 121), None, 0)
     assert (resumed.first, resumed.saved) == (80, 120)
+
+
+def test_a_script_that_ignores_its_checkpoint_starts_over(tmp_path: Path) -> None:
+    for number in (10, 20):
+        write(tmp_path / f"ckpt-{number}", "x")
+    newest, _ = newest_complete(tmp_path, "ckpt-*")
+    before = [Attempt(1, 0.0, first_step=0, last_step=20)]
+
+    def first(own: range, first_seen: int) -> int:
+        position = Position(newest, range(1, 25), before, 0, needs_one=True)
+        position.end(range(1, 41), own, newest, 0, first_seen=first_seen)
+        return position.first
+
+    assert first(range(21, 31), 23) == 20
+    assert first(range(20, 31), 23) == 20
+    assert first(range(1, 31), 3) == 0
+    # One that writes its whole history, once it has made a step.
+    assert first(range(1, 31), 21) == 20
+
+
+def test_a_history_that_is_repeated_is_not_made_again(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "sweep" / "run")
+    (run.work / "out").mkdir(parents=True)
+    file = run.work / "out" / "trainer_state.json"
+
+    def save(last: int) -> None:
+        rows = [{"step": step, "loss": 1.0 / step} for step in range(10, last + 1, 10)]
+        file.write_text(json.dumps({"log_history": rows, "max_steps": 100}))
+
+    log = ScriptLog(run, "auto", run.work)
+    log.begin(None)
+    save(40)
+    log.follow(at_once=True)
+    log.leave()
+    following = ScriptLog(run, "auto", run.work)
+    following.begin(None)
+    assert following.follow(at_once=True) is None
+    save(70)
+    following.follow(at_once=True)
+    following.leave()
+    assert (following.made, list(following.rows()), following.total) == ([50, 60, 70], [*range(10, 71, 10)], 100)
+    assert [row["step"] for row in run.metrics()] == [*range(10, 71, 10)]
