@@ -148,11 +148,24 @@ def verify(
 
 
 @app.command()
-def new(name: Annotated[str, typer.Argument(metavar="FOLDER", help="The folder to make.")]) -> None:
-    """Write a project that runs, with a training function and a relay.yaml that explains each key."""
-    from hpc.commands.new import make_project
+def new(
+    name: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="The folder to make, or, with --command, that of the code.")
+    ],
+    command: Annotated[
+        str | None, typer.Option("--command", help="A script that is there, as it is called here: python train.py.")
+    ] = None,
+) -> None:
+    """Write a project that runs, with a training function and a relay.yaml that explains each key.
 
-    make_project(name)
+    With --command, only the relay.yaml of an existing script, with the parameters that its --help shows.
+    """
+    from hpc.commands.new import make_configuration, make_project
+
+    if command is None:
+        make_project(name)
+    else:
+        make_configuration(name, command)
 
 
 @app.command()

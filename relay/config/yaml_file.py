@@ -180,12 +180,14 @@ class _StrictDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ign
     yaml_implicit_resolvers = StrictLoader.yaml_implicit_resolvers
 
 
-def dump_yaml(content: Any) -> str:
+def dump_yaml(content: Any, *, on_one_line: bool = False) -> str:
     """YAML text that `parse_yaml` reads back to the same values, keys in their given order."""
+    flow, width = (True, 10**9) if on_one_line else (None, 100)
     text: str = yaml.dump(
-        content, Dumper=_StrictDumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+        content, Dumper=_StrictDumper, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=width
     )
-    return text
+    # The end that a single value has.
+    return text.removesuffix("...\n").rstrip("\n") if on_one_line else text
 
 
 def json_text(content: Any) -> str:
