@@ -61,13 +61,14 @@ def listener(root: int, number: int) -> int | None:
         level = [
             child
             for pid in level
-            for child in sorted(_children(pid))
+            for child in sorted(children(pid))
             if (words := command_line(child)) != command_line(pid) and "multiprocessing" not in " ".join(words[1:3])
         ]
     return None
 
 
-def _children(parent: int) -> list[int]:
+def children(parent: int) -> list[int]:
+    """Pids of the processes that a process has started, or adopted."""
     return [pid for pid in pids() if _stat(pid)[1:2] == [str(parent)]]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from hpc.processes import descendants, listener
+from hpc.processes import children, descendants, listener
 from relay.errors import ConfigError
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
@@ -104,7 +104,20 @@ class Child:
     def tell(self, number: int) -> None:
         """Send a signal to the script: the first process from this one down that catches it, or this one."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(listener(self._process.pid, number) or self._process.pid, number)
+            os.kill(self.listener(number) or self._process.pid, number)
+
+    def listener(self, number: int) -> int | None:
+        """The process that gets a signal for the script: see hpc/processes.py. None if none catches it.
+
+        Where the first process has ended, what it had started belongs to this one.
+        """
+        own = sorted(set(children(os.getpid())) - self._before, key=lambda pid: (pid != self._process.pid, pid))
+        return next(filter(None, (listener(pid, number) for pid in own)), None)
+
+    @property
+    def exit_code(self) -> int | None:
+        """That of the process; None while it is alive."""
+        return self._process.poll()
 
     def kill(self) -> None:
         """Kill the process and all that it has started."""

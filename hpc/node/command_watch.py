@@ -25,12 +25,13 @@ from relay.program.state_names import newest_step
 from relay.program.trace import Moment, moments
 from relay.progress import Reporter, StopCheck
 from relay.projects.command import begins_with_python
-from relay.projects.parameters import own_paths, versions_of
+from relay.projects.parameters import link, own_paths, versions_of
 from relay.runs.environment import cpu_model
 from relay.runs.lifecycle import AttemptError, Outcome, note_first_step, note_steps, write_provenance
 from relay.runs.memory import memory_kills
 from relay.runs.program_log import result_of
 from relay.runs.rundir import RunDir
+from relay.scripts import frozen_site
 from relay.scripts.checkpoints import Checkpoint, newest_complete
 from relay.scripts.position import Position
 from relay.scripts.script_log import ScriptLog
@@ -91,8 +92,9 @@ class CommandWatch(Watch):
     ) -> None:
         self._log.leave()
 
-    def variables(self, order_file: Path) -> dict[str, str]:
-        """The variables of the command besides those of every program."""
+    def variables(self, order_file: Path, relay_folder: Path) -> dict[str, str]:
+        """The variables of the command besides those of every program. `relay_folder`: in front of its PYTHONPATH."""
+        link(relay_folder / "sitecustomize.py", Path(frozen_site.__file__))
         python = self._program["python"]
         path = os.environ.get("PATH", os.defpath)
         # Also for what is called by its name: torchrun, accelerate, or a script that calls python.
@@ -154,6 +156,21 @@ class CommandWatch(Watch):
             self._has_begun = True
             note_first_step(self._run)
 
+    def _goes_on(self, child: Child) -> bool:
+        """Also true if only what stood before the script has died, of a signal to all of the task, while the script
+        saves.
+        """
+        code = child.exit_code
+        if code is None:
+            return True
+        if self._killed or 0 <= code <= 128 or child.listener(self._number) is None:
+            return False
+        return self._was_asked(code)
+
+    @property
+    def _number(self) -> int:
+        return signal.Signals[f"SIG{self._stop.get('signal') or 'TERM'}"]
+
     def _stop_if_asked(self, child: Child, now: float) -> None:
         if self._stop_at != Moment() or self._kill_at != Moment():
             self._interrupt(child, now - self._began_at)
@@ -173,7 +190,7 @@ class CommandWatch(Watch):
         if name := self._stop.get("file"):
             Path(self._order.work, name).touch()
         else:
-            child.tell(signal.Signals[f"SIG{self._stop.get('signal') or 'TERM'}"])
+            child.tell(self._number)
 
     def _resumes_from(self) -> str:
         newest = self._newest()

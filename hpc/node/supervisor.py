@@ -43,14 +43,15 @@ def supervise(run: RunDir, should_stop: StopCheck, reporter: Reporter, seconds_l
     order.write(order_file)
     owner = run.owner
     locks = [owner.lock] if owner and owner.lock is not None else []
-    environment = _environment(run)
+    relay_folder = link_relay(run.path.absolute() / ".relay")
+    environment = _environment(relay_folder)
     if order.function:
         function = FunctionWatch(run, order, should_stop, reporter, seconds_left)
         words = [*config["program"]["python"], "-m", "relay.program.call", str(order_file)]
         with Child(words, Path(order.work), environment, locks) as child:
             return function.until_end(child)
     with CommandWatch(run, config, order, should_stop, reporter, seconds_left) as command:
-        variables = {**environment, **command.variables(order_file)}
+        variables = {**environment, **command.variables(order_file, relay_folder)}
         with Child(command.words, Path(order.work), variables, locks, "program.command") as child:
             return command.until_end(child)
 
@@ -93,10 +94,10 @@ def _order(run: RunDir, config: Mapping[str, Any]) -> Order:
     )
 
 
-def _environment(run: RunDir) -> dict[str, str]:
+def _environment(relay_folder: Path) -> dict[str, str]:
     """That of the program, with what makes it deterministic."""
     return {
-        **program_environment(link_relay(run.path.absolute() / ".relay")),
+        **program_environment(relay_folder),
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
         "CUBLAS_WORKSPACE_CONFIG": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),

@@ -38,7 +38,7 @@ class Watch(abc.ABC):
 
     def until_end(self, child: Child) -> Outcome:
         """Watch the program to its end. Nothing of it runs any more when this returns or raises."""
-        while child.is_alive():
+        while self._goes_on(child):
             child.pass_on()
             now = time.monotonic()
             if now - self._looked_at >= _LOOK_EVERY_S:
@@ -52,6 +52,10 @@ class Watch(abc.ABC):
         # Raises if another process has taken the run over: then nothing more is written.
         self._run.check_owner()
         return self._outcome(child)
+
+    def _goes_on(self, child: Child) -> bool:
+        """Whether the program has not ended."""
+        return child.is_alive()
 
     def _look(self, child: Child) -> None:
         """Read on what the program has written."""
@@ -88,11 +92,11 @@ class Watch(abc.ABC):
                 self._tell(child)
         elif not self._killed and not self._has_answered() and self._seconds_left() <= 0:
             self._killed = True
+            child.kill()
             log.warning(
                 f"{self._run.label}: stopped {now - self._asked_at:.0f} s after it was asked and did not answer; "
                 f"killed; {self._resumes_from()}"
             )
-            child.kill()
 
     def _was_asked(self, code: int) -> bool:
         """Whether the end with this code is one of a stop."""

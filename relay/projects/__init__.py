@@ -1,1 +1,1 @@
-"""Experiments of programs, a user's own functions: their configuration, and the cells that a command requests."""
+"""Experiments of programs, a user's own functions and commands: their configuration, and the cells requested."""

@@ -95,11 +95,15 @@ def _ask(python: Sequence[str], root: Path, function: str, cells: Sequence[Mappi
 def link_relay(folder: Path) -> Path:
     """Make `folder` one in which `import relay` finds the Relay of this process, and nothing else. Returns it."""
     folder.mkdir(exist_ok=True)
-    link, package = folder / "relay", Path(relay.__file__).parent
-    if not (link.is_symlink() and link.readlink() == package):
-        link.unlink(missing_ok=True)
-        link.symlink_to(package)
+    link(folder / "relay", Path(relay.__file__).parent)
     return folder
+
+
+def link(path: Path, target: Path) -> None:
+    """Make `path` a link to `target`, whatever it was."""
+    if not (path.is_symlink() and path.readlink() == target):
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
 
 
 def own_paths() -> tuple[str | None, ...]:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+import venv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from hpc.node.supervisor import supervise
+from hpc.processes import command_line, descendants
 from relay.errors import ConfigError, RunError
 from relay.progress import PlainReporter
 from relay.projects.config import load_program
@@ -149,7 +151,8 @@ def test_a_script_that_is_deaf_is_killed_in_time_with_all_that_it_started(run_of
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
     assert execute(run).status == "done"
-    assert starts_of(run) == [0, 10]
+    assert starts_of(run)[1] in (10, 20)
+    assert steps_of(run)[-1] == 40
 
 
 @pytest.mark.parametrize("name", ["USR1", "HUP", "INT", "USR2"])
@@ -402,3 +405,62 @@ echo "lr is $RELAY_PARAM_LR"
     run = run_of(code, name="train.sh", params={"lr": 0.5}, program={"command": "bash train.sh", "restart": None})
     assert execute(run).status == "done"
     assert losses(run) == {1: 0.1, 2: 0.2, 3: 0.3}
+
+
+BEFORE = {
+    "bash": "bash -c 'echo begins; python train.py --pause 0.02 \"$@\"; exit $?' run",
+    "setsid": "setsid --wait python train.py --pause 0.02",
+}
+
+
+@pytest.mark.parametrize("command", BEFORE.values(), ids=BEFORE)
+def test_a_script_saves_after_what_stood_before_it_has_died_of_a_signal_to_all(run_of: RunOf, command: str) -> None:
+    """As with proctrack/linuxproc, where SIGTERM of SLURM reaches each process of a task by itself."""
+    slow = TRAIN.replace("        if asked:\n", "        if asked:\n            time.sleep(0.5)\n")
+    slow = slow.replace("if asked or", "if asked:\n            time.sleep(0.5)\n        if asked or")
+    run = run_of(slow, program={"command": command})
+    told: list[bool] = []
+
+    def stop() -> bool:
+        if not told and after(run, 12)():
+            told.append(True)
+            for pid in filter(command_line, descendants([os.getpid()])):
+                os.kill(pid, signal.SIGTERM)
+        return bool(told)
+
+    stopped = execute(run, stop)
+    assert stopped.status == "stopped"
+    assert stopped.last_step == steps_of(run)[-1]
+    assert execute(run).status == "done"
+    assert steps_of(run) == list(range(1, 41))
+
+
+@pytest.mark.parametrize("kind", ["pth", "finder"])
+def test_an_editable_installation_leads_into_the_frozen_files(run_of: RunOf, tmp_path: Path, kind: str) -> None:
+    project, code = tmp_path / "mine", "import json, mypkg\njson.dump(mypkg.NAME, open('found', 'w'))\n"
+    (project / "src" / "mypkg").mkdir(parents=True)
+    package = project / "src" / "mypkg" / "__init__.py"
+    package.write_text("import os\nNAME = ['frozen', os.environ.get('THEIRS')]\n")
+    venv.create(tmp_path / "env")
+    site = next((tmp_path / "env" / "lib").glob("python*")) / "site-packages"
+    if kind == "pth":
+        (site / "mypkg.pth").write_text(f"{project / 'src'}\n")
+    else:
+        finder = (
+            "import importlib.util, sys\n"
+            f"MAPPING = {{'mypkg': {str(package.parent)!r}}}\n"
+            "class Finder:\n"
+            "    @classmethod\n"
+            "    def find_spec(cls, name, path=None, target=None):\n"
+            "        if name in MAPPING:\n"
+            "            return importlib.util.spec_from_file_location(name, MAPPING[name] + '/__init__.py')\n"
+            "sys.meta_path.append(Finder)\n"
+        )
+        (site / "__editable___mypkg_finder.py").write_text(finder)
+        (site / "mypkg.pth").write_text("import __editable___mypkg_finder\n")
+    # Another one of the environment's is executed as ever.
+    (site / "sitecustomize.py").write_text("import os\nos.environ['THEIRS'] = 'executed'\n")
+    run = run_of(code, program={"python": str(tmp_path / "env" / "bin" / "python"), "restart": None})
+    package.write_text("NAME = 'edited'\n")
+    assert execute(run).status == "done"
+    assert json.loads((run.work / "found").read_text()) == ["frozen", "executed"]

@@ -47,7 +47,7 @@ class Plan:
     epochs: int = 120
     pace_s: float = 10.0
     kinds: tuple[str, ...] = DECK
-    works: tuple[str, ...] = ("images", "program")
+    works: tuple[str, ...] = ("images", "program", "command")
 
 
 @dataclass

@@ -22,8 +22,7 @@ from filelock import FileLock
 
 from hpc.processes import descendants, start_ticks
 from hpc.submission.submissions import submissions
-from relay.program.state_names import list_states
-from tests.slurm.chaos.site import TIME_MIN, WORKS, Row, Site, Worker, kill, send
+from tests.slurm.chaos.site import TIME_MIN, WORKS, Row, Site, Worker, kill, send, states_of
 
 Fix = tuple[float, Callable[[], object]]
 # (seconds until the grid is launched, seconds until this launcher is killed; None: never).
@@ -307,13 +306,14 @@ def disk_full(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection 
 def checkpoint_damaged(site: Site, rng: random.Random, rows: Sequence[Row]) -> Injection | None:
     """A run is killed, and its newest checkpoint is damaged."""
     worker = _choose(site, rng, rows)
-    if worker is None or not list_states(worker.run.checkpoints):
+    if worker is None or not states_of(worker.run):
         return None
     kill([worker.pid])
-    newest = list_states(worker.run.checkpoints)[0]
+    newest = states_of(worker.run)[0]
     data = bytearray(newest.read_bytes())
     place = rng.randrange(len(data))
-    how = rng.choice(["a flipped bit", "cut short", "emptied"])
+    # The format of a script's checkpoint may not tell that a bit is another one.
+    how = rng.choice(["a flipped bit", "cut short", "emptied"] if site.work != "command" else ["cut short", "emptied"])
     if how == "a flipped bit":
         data[place] ^= 1 << rng.randrange(8)
         newest.write_bytes(data)
@@ -463,7 +463,7 @@ KINDS: Mapping[str, Kind] = {
     FREEZE: Kind(node_frozen, _causes("NODE_FAIL"), unclear_causes=_causes("KILLED"), takes_task=True),
     "power cut": Kind(power_cut, _causes("NODE_FAIL")),
     "kill -9 process": Kind(process_killed, _causes("KILLED")),
-    "kill -9 program": Kind(program_killed, _causes("KILLED"), works=("program", "example")),
+    "kill -9 program": Kind(program_killed, _causes("KILLED"), works=("program", "example", "command")),
     # The orphan belongs to a job that SLURM misses, or that the administrator cancels.
     "kill -9 slurmstepd": Kind(step_daemon_killed, _causes("NODE_FAIL CANCELLED KILLED")),
     "scancel --signal=TERM": Kind(partial(signalled, "TERM"), _causes("SIGNALLED")),

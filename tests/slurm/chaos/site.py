@@ -20,15 +20,28 @@ from relay.program.state_names import list_states
 from relay.runs.attempt import last_attempt
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import sweeps
+from relay.scripts.checkpoints import find_checkpoints
 from tests.conftest import ROOT, SMALL
+from tests.scripts import RESTART, TRAIN, write_script
 from tests.slurm.conftest import PROFILE, Cluster, on_profile
 
 TIME_MIN = int(PROFILE["time_min"])
 DISK_MB = 96
-# What a round is a grid of: trainings on images, a user's function, or the 27 cells of examples/char_lm.
-WORKS = ("images", "program", "example")
+# What a round is a grid of: trainings on images, a user's function, the 27 cells of examples/char_lm, or a script that
+# knows nothing of Relay.
+WORKS = ("images", "program", "example", "command")
 # The sections that an experiment on images and one of a program have alike.
 _OF_BOTH = ("checkpoint", "paths")
+
+
+# A line that a full disk has cut off does not spoil the next one.
+ROBUST = TRAIN.replace('print(json.dumps({"step"', 'print("\\n" + json.dumps({"step"')
+
+
+def states_of(run: RunDir) -> list[Path]:
+    """What a run can resume from, newest first: its own states, or the checkpoints of its script."""
+    scripts = find_checkpoints(run.work, RESTART["checkpoint"]) if run.work.is_dir() else []
+    return [*list_states(run.checkpoints), *(each.path for each in scripts)]
 
 
 @dataclass(frozen=True)
@@ -113,6 +126,11 @@ class Site:
             axes = {"seed": list(range(cells))} if work == "program" else example["hparams"]
             own = {"params": params, "hparams": {**axes, "tag": work}}
             file.write_text(yaml_file.dump_yaml({**example, **own, **{key: content[key] for key in _OF_BOTH}}))
+        script = {"program": {"command": "python train.py {args}", "restart": RESTART, "name": "command"}}
+        axes = {"lr": [round(0.01 * 1.5**number, 6) for number in range(cells)], "tag": "command"}
+        params = {"steps": 40 * epochs, "pause": 0.005, "save-every": 40}
+        both = {"hparams": axes, "params": params, **{key: content[key] for key in _OF_BOTH}}
+        write_script(self.experiment_of("command").parent, ROBUST, **script, **both)
         self.profile.write_text(yaml_file.dump_yaml({**PROFILE, "signal_lead_s": 90, "max_parallel": 2}))
 
     def _content(self, cells: int, epochs: int) -> dict[str, Any]:
@@ -176,7 +194,7 @@ class Site:
             last = last_attempt(run.attempts())
             row = running.get(last.job) if last else None
             if row and not last.ended and start_ticks(last.pid) is not None:
-                states = list_states(run.checkpoints)
+                states = states_of(run)
                 has_saved = bool(states) and states[0].stat().st_mtime > last.start
                 found.append(Worker(run, last.number, last.pid, row, has_saved))
         return found

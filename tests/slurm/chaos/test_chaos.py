@@ -28,6 +28,7 @@ QUICK = (
 )
 SHORT = Plan(seed=20, minutes=0.6, cells=3, epochs=45, pace_s=4, kinds=QUICK)
 PROGRAM = replace(SHORT, seed=21, works=("program", "images"))
+COMMAND = replace(SHORT, seed=22, works=("command", "program"))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def own_cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.mark.parametrize("plan", [SHORT, PROGRAM], ids=["images", "program"])
+@pytest.mark.parametrize("plan", [SHORT, PROGRAM, COMMAND], ids=["images", "program", "command"])
 def test_every_cell_comes_to_its_end_right_whatever_is_done_to_it(
     own_cluster: Cluster, tmp_path: Path, plan: Plan
 ) -> None:
