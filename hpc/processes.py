@@ -36,6 +36,14 @@ def command_line(pid: int) -> list[str]:
         return []
 
 
+def environment_of(pid: int) -> list[bytes]:
+    """The variables with which a process was started; [] if it is gone, or another user's."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
 def catches(pid: int, number: int) -> bool:
     """Whether a process has a handler of its own for a signal."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import re
 import selectors
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from hpc.processes import children, descendants, listener
+from hpc.processes import children, command_line, descendants, environment_of, listener, pids
 from relay.errors import ConfigError
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
@@ -35,7 +36,8 @@ _GONE_S = 10.0
 class Child:
     """A process with these environment variables, in a group of its own. `locks`: descriptors that it inherits.
 
-    Raises ConfigError, whose message begins with `key`, if the command cannot be executed.
+    `ignores_warning`: SLURM's own warning, SIGUSR2, does not reach it. Raises ConfigError, whose message begins with
+    `key`, if the command cannot be executed.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class Child:
         folder: Path,
         environment: Mapping[str, str],
         locks: Sequence[int],
+        *,
         key: str = "program.python",
+        ignores_warning: bool = True,
     ) -> None:
         # Orphans below become children of this process, which can then end them.
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -59,7 +63,7 @@ class Child:
                 stderr=subprocess.PIPE,
                 pass_fds=locks,
                 process_group=0,
-                preexec_fn=_in_child,
+                preexec_fn=functools.partial(_in_child, ignores_warning),
             )
         except OSError as error:
             raise ConfigError(f"{key}: {command[0]} cannot be executed: {error.strerror}") from None
@@ -113,6 +117,11 @@ class Child:
         """
         own = sorted(set(children(os.getpid())) - self._before, key=lambda pid: (pid != self._process.pid, pid))
         return next(filter(None, (listener(pid, number) for pid in own)), None)
+
+    def left_behind(self) -> list[str]:
+        """The command lines of what the process has started and has not waited for."""
+        lines = (" ".join(command_line(pid)) for pid in sorted(descendants([os.getpid()]) - self._before))
+        return [line for line in lines if line and "multiprocessing" not in line]
 
     @property
     def exit_code(self) -> int | None:
@@ -177,11 +186,27 @@ class Child:
         return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
 
 
-def _in_child() -> None:
+def end_processes_with(variable: str, value: str) -> None:
+    """Kill the processes of this machine whose environment says so, and wait until they are gone.
+
+    A supervisor that is killed leaves what its program has started in a session of its own, or through a launcher. Such
+    a process may not have inherited the run lock.
+    """
+    entry = f"{variable}={value}".encode()
+    deadline = time.monotonic() + _GONE_S
+    while (left := [pid for pid in pids() if entry in environment_of(pid)]) and time.monotonic() < deadline:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _in_child(ignores_warning: bool) -> None:
     """Between fork and exec. Nothing here allocates much or takes a lock."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # SLURM's warning goes to all processes of a task at some sites. This program gets SIGTERM from its supervisor.
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    # SLURM's warning goes to all processes of a task at some sites. This program is told by its supervisor, perhaps by
+    # this very signal: a shell cannot catch one that is ignored when it starts.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN if ignores_warning else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

@@ -18,7 +18,7 @@ from hpc.node.child import Child
 from hpc.node.function_watch import shown_values
 from hpc.node.watch import Watch
 from relay.errors import ConfigError
-from relay.files import DiskError
+from relay.files import DiskError, replace_file
 from relay.log import log
 from relay.program.contract import ORDER_VARIABLE, Order
 from relay.program.state_names import newest_step
@@ -39,6 +39,9 @@ from relay.scripts.template import CHECKPOINT, PARAMS_FILE, RUN_DIR, Template, v
 
 # EX_TEMPFAIL of sysexits.h.
 _AGAIN = 75
+# The second is what a shell ends with if its command is killed.
+_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+_MOST_SAVES = 3
 _MEMORY_ERRORS = ("OutOfMemoryError", "MemoryError")
 
 
@@ -68,8 +71,9 @@ class CommandWatch(Watch):
         self.words = self._words()
         if self._stop.get("file"):
             Path(order.work, self._stop["file"]).unlink(missing_ok=True)
-        run.params_file.write_text(yaml.safe_dump(dict(self._params), sort_keys=False, width=10**9))
-        self._environment = {"cpu": cpu_model(), "device": "cuda" if Path("/dev/nvidia0").exists() else "cpu"}
+        replace_file(run.params_file, yaml.safe_dump(dict(self._params), sort_keys=False, width=10**9))
+        has_gpu = any(Path("/dev").glob("nvidia[0-9]*"))
+        self._environment = {"cpu": cpu_model(), "device": "cuda" if has_gpu else "cpu"}
         note_steps(run, self._position.first, None, [self._environment])
         write_provenance(
             run,
@@ -83,6 +87,9 @@ class CommandWatch(Watch):
         self._began_at = time.monotonic()
         self._stop_at, self._kill_at = moments()
         self._is_paused = False
+        # The newest checkpoint that was seen since a kill is due, at which step, and how many there were.
+        self._seen_newest: Checkpoint | None = None
+        self._seen_at = self._saves = 0
 
     def __enter__(self) -> CommandWatch:
         return self
@@ -95,13 +102,10 @@ class CommandWatch(Watch):
     def variables(self, order_file: Path, relay_folder: Path) -> dict[str, str]:
         """The variables of the command besides those of every program. `relay_folder`: in front of its PYTHONPATH."""
         link(relay_folder / "sitecustomize.py", Path(frozen_site.__file__))
-        python = self._program["python"]
-        path = os.environ.get("PATH", os.defpath)
-        # Also for what is called by its name: torchrun, accelerate, or a script that calls python.
-        own = [str(Path(python[0]).parent)] if len(python) == 1 and "/" in python[0] else []
+        path = [self._program["path"], os.environ.get("PATH", os.defpath)]
         return {
             **variables_of(self._params),
-            "PATH": os.pathsep.join([*own, path]),
+            "PATH": os.pathsep.join(filter(None, path)),
             "RELAY_METRICS": str(self._run.logged_file.absolute()),
             ORDER_VARIABLE: str(order_file),
         }
@@ -130,6 +134,11 @@ class CommandWatch(Watch):
         for checkpoint, problem in passed_over if said else ():
             name = checkpoint.path.relative_to(self._order.work)
             log.warning(f"{self._run.label}: {name}: is not complete: {problem}; it is passed over")
+        if said and found and (later := found.written_before):
+            log.warning(
+                f"{self._run.label}: {found.path.name} is the newest by the last number in its name, but {later.name} "
+                "was written after it; correct program.restart.checkpoint if that is the newest"
+            )
         return found
 
     def _words(self) -> list[str]:
@@ -163,9 +172,18 @@ class CommandWatch(Watch):
         code = child.exit_code
         if code is None:
             return True
+        if code == 0 and (left := child.left_behind()):
+            log.warning(
+                f"{self._run.label}: the command has ended and left {left[0][:200]}, which is ended: let it wait for it"
+            )
         if self._killed or 0 <= code <= 128 or child.listener(self._number) is None:
             return False
         return self._was_asked(code)
+
+    @property
+    def is_told_by_the_warning(self) -> bool:
+        """Whether the signal that tells it to stop is the one with which SLURM warns."""
+        return bool(self._stop.get("signal") == "USR2")
 
     @property
     def _number(self) -> int:
@@ -180,15 +198,28 @@ class CommandWatch(Watch):
         """Stop or kill the command where `verify` wants it."""
         self._follow(at_once=True)
         step = max(self._log.own, default=0)
-        if self._kill_at.is_over(step, seconds) and (not self._program["restart"] or self._newest()):
+        if self._kill_at.is_over(step, seconds) and self._would_lose(step):
             child.kill()
         elif not self._is_paused and self._stop_at.is_over(step, seconds):
             self._is_paused, self._asked_at = True, time.monotonic()
             self._tell(child)
 
+    def _would_lose(self, step: int) -> bool:
+        """Whether a kill now loses steps after a checkpoint, or there are no checkpoints to wait for."""
+        if not self._program["restart"]:
+            return True
+        newest = self._newest()
+        if newest and newest.is_newer_than(self._seen_newest):
+            self._seen_newest, self._seen_at = newest, step
+            self._saves += 1
+        # One that saves at every step loses none.
+        return newest is not None and (step > self._seen_at or self._saves > _MOST_SAVES)
+
     def _tell(self, child: Child) -> None:
         if name := self._stop.get("file"):
-            Path(self._order.work, name).touch()
+            file = Path(self._order.work, name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
         else:
             child.tell(self._number)
 
@@ -198,8 +229,9 @@ class CommandWatch(Watch):
             return f"it resumes from {newest.path.relative_to(self._order.work)}"
         return "it has no complete checkpoint" if self._program["restart"] else "it resumes as its command does"
 
-    def _close(self) -> None:
-        self._log.follow(at_once=True)
+    def _close(self, child: Child) -> None:
+        # One that was killed may have left a part of a line.
+        self._log.follow(at_once=True, is_final=child.code == 0)
 
     def _outcome(self, child: Child) -> Outcome:
         code = child.code
@@ -222,7 +254,7 @@ class CommandWatch(Watch):
         code, lines = child.code, list(child.last_lines)
         if code == _AGAIN:
             return AttemptError("AGAIN", f"exit code {_AGAIN}: it asks to be executed again")
-        if code == -signal.SIGKILL or memory_kills() > self._memory_kills:
+        if code in _KILLED or memory_kills() > self._memory_kills:
             return self._killed_error()
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         is_memory = bool(lines) and any(name in lines[-1] for name in _MEMORY_ERRORS)

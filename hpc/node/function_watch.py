@@ -96,7 +96,7 @@ class FunctionWatch(Watch):
     def _resumes_from(self) -> str:
         return f"it resumes from step {newest_step(self._run.checkpoints)}"
 
-    def _close(self) -> None:
+    def _close(self, child: Child) -> None:
         if self._log:
             self._log.close()
 

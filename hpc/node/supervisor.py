@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpc.node.child import Child
+from hpc.node.child import Child, end_processes_with
 from hpc.node.command_watch import CommandWatch
 from hpc.node.function_watch import FunctionWatch
 from relay.errors import RelayError
@@ -28,6 +28,9 @@ from relay.runs.planned import check_as_planned
 from relay.runs.project_snapshot import project_problem
 from relay.runs.rundir import RunDir
 from relay.runs.work_folder import make_work_folder
+
+# In the environment of all that a program starts: its run.
+RUN_VARIABLE = "RELAY_RUN"
 
 
 def supervise(run: RunDir, should_stop: StopCheck, reporter: Reporter, seconds_left: Callable[[], float]) -> Outcome:
@@ -44,7 +47,9 @@ def supervise(run: RunDir, should_stop: StopCheck, reporter: Reporter, seconds_l
     owner = run.owner
     locks = [owner.lock] if owner and owner.lock is not None else []
     relay_folder = link_relay(run.path.absolute() / ".relay")
-    environment = _environment(relay_folder)
+    environment = {**_environment(relay_folder), RUN_VARIABLE: str(run.path.absolute())}
+    # This process has the run lock: what is left of the attempt before has lost it, or never had it.
+    end_processes_with(RUN_VARIABLE, str(run.path.absolute()))
     if order.function:
         function = FunctionWatch(run, order, should_stop, reporter, seconds_left)
         words = [*config["program"]["python"], "-m", "relay.program.call", str(order_file)]
@@ -52,7 +57,9 @@ def supervise(run: RunDir, should_stop: StopCheck, reporter: Reporter, seconds_l
             return function.until_end(child)
     with CommandWatch(run, config, order, should_stop, reporter, seconds_left) as command:
         variables = {**environment, **command.variables(order_file, relay_folder)}
-        with Child(command.words, Path(order.work), variables, locks, "program.command") as child:
+        ignores = not command.is_told_by_the_warning
+        words, key = command.words, "program.command"
+        with Child(words, Path(order.work), variables, locks, key=key, ignores_warning=ignores) as child:
             return command.until_end(child)
 
 

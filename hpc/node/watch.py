@@ -48,7 +48,7 @@ class Watch(abc.ABC):
             time.sleep(_POLL_S)
         child.end()
         self._look(child)
-        self._close()
+        self._close(child)
         # Raises if another process has taken the run over: then nothing more is written.
         self._run.check_owner()
         return self._outcome(child)
@@ -66,7 +66,7 @@ class Watch(abc.ABC):
         """Ask the program to save and end."""
 
     @abc.abstractmethod
-    def _close(self) -> None:
+    def _close(self, child: Child) -> None:
         """Read the rest of what the program has written."""
 
     @abc.abstractmethod

@@ -21,6 +21,8 @@ from relay.text import counted, shortlist
 _STOPS = 2
 # Rows that were seen later are of the end of the command.
 _LATEST = 0.85
+# An attempt that took that much of the time of an undisturbed one has made all of it.
+_WHOLE = 0.95
 
 
 def is_command(run: RunDir) -> bool:
@@ -77,7 +79,12 @@ def show_command(runs: Mapping[str, RunDir], seed: int, select: str, profile: Pr
             )
         others[name] = _Other(
             # Where nothing was saved yet, to begin again is right.
-            any(before.last_step and not after.first_step for before, after in itertools.pairwise(attempts)),
+            any(before.last_step and not after.first_step for before, after in itertools.pairwise(attempts))
+            # One that logs nothing before its end is told by the time that its last attempt took.
+            or (
+                stops[0].step == Moment().step
+                and attempts[-1].seconds > _WHOLE * runs["straight"].attempts()[0].seconds
+            ),
             _difference(runs["straight"], straight, runs[name], trial, ignored),
         )
         print_line(f"{name} {_when(stops if name == 'stopped' else [kill])}", str(others[name]))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.errors import RelayError
-from relay.files import replace_file
+from relay.files import encode_lines, replace_file
 from relay.program.contract import Order
 from relay.program.rows import Rows, Seen
 from relay.program.serialization import to_bytes
@@ -60,7 +60,9 @@ class Logbook:
 
     def end_row(self) -> None:
         """Nothing more is added to the current row. Writes the weights that it has found to be the best."""
-        if self._row:
+        if self._row and not self._order.function:
+            self._write_at_once()
+        elif self._row:
             self._waiting.append(self._row)
             self._row = {}
         if self._new_best is not None:
@@ -68,6 +70,15 @@ class Logbook:
             self.flush()
             replace_file(Path(self._order.best), self._new_best, check=self._order.check_owner)
             self._new_best = None
+
+    def _write_at_once(self) -> None:
+        """For the supervisor of a command, which may resume from a checkpoint of its own at any moment. The rows of its
+        processes are in one file.
+        """
+        self._order.check_owner()
+        with Path(self._order.metrics).open("ab") as file:
+            file.write(encode_lines([{name: read_number(value) for name, value in self._row.items()}]))
+        self._row = {}
 
     def flush_if_due(self, now: float) -> None:
         """Write the complete rows if the last ones were written some seconds ago."""

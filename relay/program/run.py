@@ -215,7 +215,7 @@ class Run:
             return
         at = self._completed + self._in_step if step is None else step
         self._log.add(values, at, self._per_epoch, best)
-        if not self._in_step:
+        if not (self._in_step and self._order.function):
             self._log.end_row()
             self._log.flush_if_due(time.monotonic())
 

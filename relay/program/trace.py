@@ -47,13 +47,8 @@ class Moment:
 def moments() -> tuple[Moment, Moment]:
     """When the command of this attempt is stopped, and when it is killed."""
 
-    def number(name: str, otherwise: float) -> float:
-        return float(os.environ.get(name) or otherwise)
-
-    return (
-        Moment(until(), number("RELAY_UNTIL_S", math.inf)),
-        Moment(int(number("RELAY_KILL_AFTER", sys.maxsize)), number("RELAY_KILL_AFTER_S", math.inf)),
-    )
+    stop_s, kill_s = (float(os.environ.get(name) or math.inf) for name in ("RELAY_UNTIL_S", "RELAY_KILL_AFTER_S"))
+    return Moment(until(), stop_s), Moment(int(os.environ.get("RELAY_KILL_AFTER") or sys.maxsize), kill_s)
 
 
 class Trace:

@@ -115,6 +115,8 @@ def _check_script(template: Template, project: ProjectFiles) -> None:
     frozen = name in project.digests or any(f"{name}/".startswith(f"{link}/") for link in project.links)
     inside_link = any(f"{name}/".startswith(f"{each}/") for each in project.digests)
     if frozen or inside_link:
+        if first != PYTHON and not os.access(project.root / name, os.X_OK):
+            raise ConfigError(f"program.command: {script}: cannot be executed; chmod +x it, or name what executes it")
         return
     if (project.root / name).exists():
         raise ConfigError(

@@ -19,6 +19,7 @@ from relay.config.overrides import parse_override, set_key
 from relay.config.section import Section, as_tuples
 from relay.config.sections import Checkpoint, Paths, Select, Tag
 from relay.errors import ConfigError
+from relay.scripts.checkpoints import check_pattern
 
 
 class Project(Section):
@@ -199,6 +200,11 @@ def make_program(content: Mapping[str, Any], source: str) -> ProgramConfig:
         for name in config.hparams.axes
         if name in config.params
     ]
+    problems += [
+        f"verify.compare: {pattern}: is no pattern of files below the run's folder"
+        for pattern in config.verify.compare
+        if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts or check_pattern(pattern)
+    ]
     if problems or both:
         raise ConfigError("\n".join([f"{source}:", *(f"  {line}" for line in (*problems, *both))]))
     return config
@@ -217,6 +223,8 @@ def _problems_of_program(program: Program) -> list[str]:
     places = {"restart.checkpoint": program.restart.checkpoint} if program.restart else {}
     places |= {"stop.file": program.stop.file} if program.stop and program.stop.file else {}
     places |= {"metrics.from": program.metrics.folder} if program.metrics else {}
+    if program.restart and (reason := check_pattern(program.restart.checkpoint)):
+        problems.append(f"program.restart.checkpoint: {program.restart.checkpoint}: is no pattern of files: {reason}")
     if program.stop and program.stop.signal and program.stop.file:
         problems.append("program.stop: has both a signal and a file; keep one of them: a command is told once")
     for key, place in places.items():
@@ -246,4 +254,7 @@ def python_of(config: ProgramConfig, root: Path) -> list[str]:
     if not words:
         raise ConfigError("program.python: is empty; give the path of a Python, or leave it out")
     # Not resolved: a virtual environment's Python is a link to another one.
-    return [str(root / words[0]) if "/" in words[0] else words[0], *words[1:]]
+    first, *rest = words
+    # Behind `env`, say, words with a slash may be anything.
+    rest = [str(root / word) if "/" in word and (root / word).exists() else word for word in rest]
+    return [str(root / first) if "/" in first else first, *rest]

@@ -12,7 +12,7 @@ from relay.errors import ConfigError
 from relay.program.values import TABLE_COLUMNS
 from relay.projects.cells import Draft, compare_drafts, grid_drafts, make_cells, refuse_equals, single_draft
 from relay.projects.command import begins_with_python, check_command
-from relay.projects.config import ProgramConfig, project_root, python_of
+from relay.projects.config import Program, ProgramConfig, project_root, python_of
 from relay.projects.kind import configurations
 from relay.projects.parameters import Description, describe_cells, versions_of
 from relay.projects.reuse import why_other
@@ -62,7 +62,7 @@ def _request(config: ProgramConfig, file: str, tag: str, drafts: Sequence[Draft]
     _require_name(config, root)
     fixed = {
         "paths": {name: str(Path(path).absolute()) for name, path in config.paths.model_dump().items()},
-        "program": {**program.model_dump(mode="json"), "python": python, "project": str(root)},
+        "program": {**program.model_dump(mode="json"), **_executed_by(program, python), "project": str(root)},
         "project": {"writes": list(config.project.writes)},
         "inputs": None if config.inputs is None else {name: str((root / name).absolute()) for name in config.inputs},
         "metrics": config.metrics.model_dump(),
@@ -85,6 +85,14 @@ def _request(config: ProgramConfig, file: str, tag: str, drafts: Sequence[Draft]
         project=project,
         why_other=lambda origin, sweep: why_other(origin, sweep, described.versions),
     )
+
+
+def _executed_by(program: Program, python: Sequence[str]) -> dict[str, Any]:
+    """The words of `python`; and `path`, the folder of one that was given, which is in front of a command's PATH, for
+    torchrun, and for scripts that call python.
+    """
+    is_path = program.python is not None and len(python) == 1 and "/" in python[0]
+    return {"python": list(python), "path": str(Path(python[0]).parent) if is_path else None}
 
 
 def _axis_name(path: str) -> str:

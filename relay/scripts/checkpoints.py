@@ -11,6 +11,7 @@ import json
 import os
 import re
 import struct
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from relay.files import size_of
 
 # Of a suffix, which is no number: h5, pt2.
 _SUFFIX = re.compile(r"\.[A-Za-z]\w*$")
+# And not the parts of 0.91, which may be a loss.
+_WHOLE = re.compile(r"(?<![\d.])\d+(?!\d|\.\d)")
 # Markers such as `done` and `__init__.py` may be empty.
 _NEVER_EMPTY = (
     ".pt",
@@ -35,6 +38,8 @@ _NEVER_EMPTY = (
     ".pkl",
     ".tar",
 )
+# Times of files on a network disk may be off by that.
+_CLOCK_S = 2.0
 _ZIP = b"PK\x03\x04"
 # https://huggingface.co/docs/safetensors: 8 bytes with the size of the header, the header in JSON, the tensors.
 _SIZE = struct.Struct("<Q")
@@ -44,13 +49,15 @@ _SIZE = struct.Struct("<Q")
 class Checkpoint:
     """A file or folder. `number`: the last one in its name, -1 without one. `written`: when, in s since 1970.
 
-    `highest`: the number of the newest one beside it, which may be incomplete.
+    `highest`: the number of the newest one beside it, which may be incomplete. `written_before`: one beside it with a
+    lower number that was written later.
     """
 
     path: Path
     number: int
     written: float
     highest: int = -1
+    written_before: Path | None = None
 
     def is_newer_than(self, other: Checkpoint | None) -> bool:
         """Whether it was written after the other one, perhaps in its place. Any is newer than none."""
@@ -62,14 +69,28 @@ def find_checkpoints(folder: Path, pattern: str) -> list[Checkpoint]:
     found = []
     for path in folder.glob(pattern):
         with contextlib.suppress(FileNotFoundError):
-            found.append(Checkpoint(path, number_in(str(path.relative_to(folder))), _written(path)))
+            found.append(Checkpoint(path, number_in(str(path.relative_to(folder)), pattern), _written(path)))
     return sorted(found, key=lambda each: (each.number, each.written), reverse=True)
 
 
-def number_in(name: str) -> int:
-    """The last number in the name of a checkpoint, -1 without one: 300 of `out/model_300.h5`."""
-    numbers = re.findall(r"\d+", _SUFFIX.sub("", name))
-    return int(numbers[-1]) if numbers else -1
+def number_in(name: str, pattern: str = "*") -> int:
+    """The last whole number in the name of a checkpoint, -1 without one: 300 of `out/model_300.h5`.
+
+    A number of the `pattern` itself is none: `resnet18/last.pt` has no number.
+    """
+    numbers = _WHOLE.findall(_SUFFIX.sub("", name))
+    fixed = _WHOLE.findall(_SUFFIX.sub("", re.sub(r"\[[^]]*\]", "", pattern)))
+    return int(numbers[-1]) if len(numbers) > len(fixed) else -1
+
+
+def check_pattern(pattern: str) -> str:
+    """Why glob refuses a pattern; "" if it does not."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            list(Path(folder).glob(pattern))
+    except (ValueError, IndexError, AttributeError, NotImplementedError) as error:
+        return str(error) or "it matches no names"
+    return ""
 
 
 def newest_complete(
@@ -81,7 +102,10 @@ def newest_complete(
     for checkpoint in found:
         problem = why_incomplete(checkpoint.path, conditions)
         if not problem:
-            return replace(checkpoint, highest=found[0].number), passed_over
+            older = [each for each in found if each.number < checkpoint.number]
+            last = max(older, key=lambda each: each.written, default=checkpoint)
+            before = last.path if last.written > checkpoint.written + _CLOCK_S else None
+            return replace(checkpoint, highest=found[0].number, written_before=before), passed_over
         passed_over.append((checkpoint, problem))
     return None, passed_over
 
@@ -119,12 +143,21 @@ def _why_cut_off(file: Path, *, is_alone: bool) -> str:
         if file.suffix == ".safetensors" and size < _safetensors_size(file):
             return "is cut off"
         if file.suffix == ".json":
-            json.loads(file.read_bytes())
+            _check_json(file.read_bytes())
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     except ValueError:
         return "is cut off"
     return ""
+
+
+def _check_json(content: bytes) -> None:
+    """Raise ValueError if it is neither JSON nor lines of it."""
+    try:
+        json.loads(content)
+    except ValueError:
+        for line in content.splitlines():
+            json.loads(line)
 
 
 def _safetensors_size(file: Path) -> int:

@@ -68,7 +68,8 @@ class Position:
         restored = self.restored
         # A script may ignore the checkpoint that it is given. It may also repeat a row, or a whole history at once.
         if own and (restored is None or ((first_seen or 0) <= restored and sum(step <= restored for step in own) > 1)):
-            self.first = max((step for step in rows if step < min(own)), default=0)
+            begun = min(own)
+            self.first = max((step for step in rows if step < begun), default=0)
         self.reached = max([*own, self.first])
         # One that starts over at every attempt has saved nothing, however far it gets; nor has one without the
         # checkpoint that it should have, unless it begins further on all the same.

@@ -62,6 +62,7 @@ def test_the_csv_of_lightning_counts_from_0(tmp_path: Path) -> None:
     write(tmp_path / "lightning_logs" / "version_1" / "metrics.csv", "epoch,step,train_loss\n1,99,0.5\n")
     assert rows_of("csv", tmp_path, marks) == {100: {"epoch": 1, "train_loss": 0.5}}
     # It appends to a file that it had begun, or writes it anew.
+    (tmp_path / "lightning_logs" / "version_1" / "metrics.csv").unlink()
     file.write_text(f"{lines}\n2,149,0.25,\n")
     assert rows_of("csv", tmp_path, marks)[150] == {"epoch": 2, "train_loss": 0.25}
     assert 50 not in rows_of("csv", tmp_path, marks)
@@ -81,7 +82,7 @@ def test_json_lines_of_any_script(tmp_path: Path) -> None:
     assert found[1]["train/loss"] == 2.0
     assert math.isnan(found[1]["val/loss"])
     # A name of Relay's own columns.
-    assert found[2] == {"train/loss": 1.0, "logged/error": 0.4}
+    assert found[2] == {"train/loss": 1.0, "logged/error": 0.4, "lr": 0.1}
     assert 3 not in found
 
 
