@@ -20,6 +20,8 @@ from relay.files import size_of
 
 # Of a suffix, which is no number: h5, pt2.
 _SUFFIX = re.compile(r"\.[A-Za-z]\w*$")
+# What Lightning puts behind a name that is there already, such as that of a torn checkpoint: `epoch=1-step=60-v1.ckpt`.
+_VERSION = re.compile(r"(?<==)(\d+)-v\d+$")
 # Markers such as `done` and `__init__.py` may be empty.
 _NEVER_EMPTY = (
     ".pt",
@@ -68,7 +70,7 @@ def find_checkpoints(folder: Path, pattern: str) -> list[Checkpoint]:
 
 def number_in(name: str) -> int:
     """The last number in the name of a checkpoint, -1 without one: 300 of `out/model_300.h5`."""
-    numbers = re.findall(r"\d+", _SUFFIX.sub("", name))
+    numbers = re.findall(r"\d+", _VERSION.sub(r"\1", _SUFFIX.sub("", name)))
     return int(numbers[-1]) if numbers else -1
 
 
