@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc.processes import start_ticks
 from relay.config import yaml_file
 from relay.runs.rundir import RunDir
 from relay.runs.sweeps import sweeps
@@ -122,8 +123,12 @@ def kill_twice(cluster: Cluster, struck: Struck, launch: Callable[[], str]) -> N
     struck.wait_for_end(30)
     launch_again()
     stop_in_mid_training(struck)
+    # Stopped, it would get SIGHUP from the kernel once its supervisor is gone.
+    os.kill(struck.pid, signal.SIGCONT)
     os.kill(int(struck.run.attempts()[-1].pid or 0), signal.SIGKILL)
-    wait_for("its script is gone", lambda: struck.script() is None, 30)
+    wait_for("its script is gone", lambda: start_ticks(struck.pid) is None, 2)
+    # The workers of its loader live for up to 5 s without it, and keep the run locked.
+    wait_for("all of it is gone", lambda: struck.script() is None, 15)
     struck.note_newest()
     launch_again()
     wait_for(f"{struck.run.label} is done", struck.run.is_done, 180)
@@ -208,13 +213,13 @@ def assert_completed(struck: Struck, watcher: Watcher) -> None:
     run, kind = struck.run, struck.kind
     attempts = run.attempts()
     assert len(watcher.seen[run.work.absolute()]) == len(attempts)
-    assert [attempt.first_step for attempt in attempts] == struck.resumes
     logged = kind.logged(run.work)
     made = [step for step, _ in logged]
     parts = [made[begin:end] for begin, end in pairwise([*struck.counts, len(made)])]
     assert [part[0] for part in parts] == [step + 1 for step in struck.resumes]
     assert all(part == list(range(part[0], part[-1] + 1)) for part in parts), "a step was left out, or made twice"
     assert made[-1] == TOTAL
+    assert [attempt.first_step for attempt in attempts] == struck.resumes
     rows = {row["step"]: row for row in run.metrics()}
     assert len(rows) == len(run.metrics())
     assert list(rows) == list(range(1, TOTAL + 1))
