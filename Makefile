@@ -27,16 +27,22 @@ STAMP := $(VENV)/.ready-$(INPUTS)-$(or $(TORCH_BACKEND),locked)
 # A later call without TORCH_BACKEND keeps the torch build that an earlier one chose.
 READY := $(if $(TORCH_BACKEND),$(STAMP),$(firstword $(wildcard $(VENV)/.ready-$(INPUTS)-*) $(STAMP)))
 
+# Relay's own environment stays free of the frameworks.
+FRAMEWORKS := .venv-frameworks
+FRAMEWORKS_READY := $(FRAMEWORKS)/.ready-$(shell cat examples/*/requirements.txt tests/frameworks/requirements.txt \
+	tests/frameworks/setup.sh requirements.lock | cksum | cut -d' ' -f1)
+
 SETS = $(foreach value,$(SET),--set '$(value)')
 OPTIONS = --config $(or $(CONFIG),configs/config.yaml) $(SETS)
 PLACED = $(OPTIONS) $(if $(CLUSTER),--cluster $(CLUSTER))
 ASKED = $(PLACED) $(if $(FRESH),--fresh)
 
-.PHONY: help setup demo check format lint type test test-slurm slurm-install slurm-up slurm-down train lr grid refine \
-	bench coverage evaluate compare aggregate report status tensorboard clean doctor plan retry pipeline chaos
+.PHONY: help setup demo check format lint type test test-slurm test-frameworks slurm-install slurm-up slurm-down \
+	train lr grid refine bench coverage evaluate compare aggregate report status tensorboard clean doctor plan retry \
+	pipeline chaos
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  %-15s %s\n' "$$name" "$$text"; done
 
 setup: $(READY) ## install .venv from requirements.lock with uv; TORCH_BACKEND=cpu|cu128|auto chooses the torch build
 
@@ -62,10 +68,19 @@ type: $(READY) ## run mypy in strict mode
 	@$(VENV)/bin/mypy
 
 test: $(READY) ## run the tests that need no SLURM (about 14 minutes on 2 cores)
-	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest --ignore=tests/slurm -n auto --dist worksteal $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest --ignore=tests/slurm --ignore=tests/frameworks -n auto --dist worksteal $(ARGS)
 
 test-slurm: $(READY) ## run the tests on a real SLURM, which they start on this machine
 	@$(PY) -m pytest tests/slurm -n 2 --dist loadfile $(ARGS)
+
+test-frameworks: $(READY) $(FRAMEWORKS_READY) ## run the examples of scripts, Hugging Face and Lightning on a real SLURM that interrupts them (about 8 minutes)
+	@$(FRAMEWORKS)/bin/python -c 'from importlib.metadata import version; \
+		print(*(f"{name} {version(name)}" for name in ("torch", "transformers", "accelerate", "lightning")), sep=", ")'
+	@TEST_FRAMEWORKS=1 $(PY) -m pytest tests/frameworks $(ARGS)
+
+$(FRAMEWORKS_READY): | $(READY)
+	@tests/frameworks/setup.sh $(FRAMEWORKS) $(VENV)
+	@touch $@
 
 chaos: $(READY) ## inject faults into runs on a real SLURM; SEED=1 MINUTES=10
 	@$(PY) -m tests.slurm.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),10)
@@ -127,6 +142,6 @@ retry: $(READY) ## submit failed runs of the newest sweep again; SWEEP=NAME for 
 tensorboard: $(READY) ## start TensorBoard on all runs; SWEEP=NAME for one sweep
 	@$(PY) -m hpc.launch tensorboard $(SWEEP) $(OPTIONS)
 
-clean: ## delete .venv and caches; runs, artifacts, logs and data stay
-	rm -rf $(VENV) .uv .pytest_cache .mypy_cache .ruff_cache
+clean: ## delete the environments and caches; runs, artifacts, logs and data stay
+	rm -rf $(VENV) $(FRAMEWORKS) .uv .pytest_cache .mypy_cache .ruff_cache
 	find relay hpc jobs src tests -name __pycache__ -type d -prune -exec rm -rf {} +

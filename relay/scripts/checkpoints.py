@@ -23,6 +23,8 @@ from relay.files import size_of
 _SUFFIX = re.compile(r"\.[A-Za-z]\w*$")
 # And not the parts of 0.91, which may be a loss.
 _WHOLE = re.compile(r"(?<![\d.])\d+(?!\d|\.\d)")
+# What Lightning puts behind a name that is there already, such as that of a torn checkpoint: `epoch=1-step=60-v1.ckpt`.
+_VERSION = re.compile(r"(?<==)(\d+)-v\d+$")
 # Markers such as `done` and `__init__.py` may be empty.
 _NEVER_EMPTY = (
     ".pt",
@@ -78,7 +80,7 @@ def number_in(name: str, pattern: str = "*") -> int:
 
     A number of the `pattern` itself is none: `resnet18/last.pt` has no number.
     """
-    numbers = _WHOLE.findall(_SUFFIX.sub("", name))
+    numbers = _WHOLE.findall(_VERSION.sub(r"\1", _SUFFIX.sub("", name)))
     fixed = _WHOLE.findall(_SUFFIX.sub("", re.sub(r"\[[^]]*\]", "", pattern)))
     return int(numbers[-1]) if len(numbers) > len(fixed) else -1
 

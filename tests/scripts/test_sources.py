@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,8 @@ def test_linked_files_are_none_of_the_run(tmp_path: Path) -> None:
         ("out/checkpoint-300/model.pt", 300),
         ("run2/model_007.h5", 7),
         ("epoch=3-step=400.ckpt", 400),
+        ("epoch=3-step=400-v1.ckpt", 400),
+        ("net-v2.pt", 2),
         ("last.ckpt", -1),
         ("v2.pt2", 2),
         ("ckpt-12", 12),
@@ -168,6 +171,16 @@ def test_the_newest_complete_checkpoint(tmp_path: Path) -> None:
     assert (found.path.name, found.highest) == ("ckpt-9", 200)
     assert [problem for _, problem in passed] == ["done.json is missing", "model.pt is cut off", "incomplete is there"]
     assert [each.number for each in find_checkpoints(tmp_path, "ckpt-*")] == [200, 100, 10, 9]
+
+
+def test_a_checkpoint_that_replaces_a_torn_one_is_the_newest(tmp_path: Path) -> None:
+    """Lightning overwrites no file that was there before its process."""
+    for age, name in enumerate(["step=80-v1.ckpt", "step=80.ckpt", "step=60.ckpt"]):
+        (tmp_path / name).write_bytes(b"" if name == "step=80.ckpt" else b"x")
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    found, _ = newest_complete(tmp_path, "*.ckpt")
+    assert found
+    assert (found.path.name, found.number) == ("step=80-v1.ckpt", 80)
 
 
 def test_what_is_cut_off_is_told_by_its_format(tmp_path: Path) -> None:
