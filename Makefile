@@ -73,7 +73,7 @@ test: $(READY) ## run the tests that need no SLURM (about 14 minutes on 2 cores)
 test-slurm: $(READY) ## run the tests on a real SLURM, which they start on this machine
 	@$(PY) -m pytest tests/slurm -n 2 --dist loadfile $(ARGS)
 
-test-frameworks: $(READY) $(FRAMEWORKS_READY) ## run the examples of scripts, Hugging Face and Lightning on a real SLURM that interrupts them (about 8 minutes)
+test-frameworks: $(READY) $(FRAMEWORKS_READY) ## run the examples of scripts, Hugging Face and Lightning on a real SLURM that interrupts them (about 7 minutes)
 	@$(FRAMEWORKS)/bin/python -c 'from importlib.metadata import version; \
 		print(*(f"{name} {version(name)}" for name in ("torch", "transformers", "accelerate", "lightning")), sep=", ")'
 	@TEST_FRAMEWORKS=1 $(PY) -m pytest tests/frameworks $(ARGS)
