@@ -89,11 +89,11 @@ def requeue_if_allowed(runs: Sequence[RunDir], cause: str, stop: StopRequest) ->
         # The controller may have been unreachable, and a requeue would undo a cancel: ask again, and wait longer.
         cause = stop.cause(patient=True)
     if stop.put_back:
-        log.info(f"{cause}: the state is saved; SLURM has already requeued the task")
+        log.info(f"{cause}: {_stopped(unfinished)}; SLURM has already requeued the task")
     elif cause not in REQUEUED_AFTER:
-        log.info(f"{cause}: the state is saved; the task is not requeued")
+        log.info(f"{cause}: {_stopped(unfinished)}; the task is not requeued")
     elif None in blocks.values():
-        log.info(f"{cause}: the state is saved; requeueing the task")
+        log.info(f"{cause}: {_stopped(unfinished)}; requeueing the task")
         try:
             _requeue()
         except ClusterError as error:
@@ -102,13 +102,18 @@ def requeue_if_allowed(runs: Sequence[RunDir], cause: str, stop: StopRequest) ->
         sys.exit(-1)
 
 
+def _stopped(runs: Sequence[RunDir]) -> str:
+    """What is known of runs that were stopped: of a command, not whether it has saved its state."""
+    return "stopped" if any(run.is_of_a_command for run in runs) else "the state is saved"
+
+
 def _note_refusal(runs: Sequence[RunDir], reason: str) -> None:
     """Say that the task was not requeued, here and in the newest attempts, where `status` finds it.
 
     Sites disable requeueing (JobRequeue of slurm.conf(5)), or a profile does.
     """
     again = hints.again(saved=runs[0].sweep().meta())
-    log.error(f"not requeued: {reason}; the states of its runs are saved; to continue: {again}")
+    log.error(f"not requeued: {reason}; {_stopped(runs)}; to continue: {again}")
     for run in runs:
         last = last_attempt(run.attempts())
         if last and last.cause in REQUEUED_AFTER:

@@ -56,7 +56,8 @@ def execute_here(sweep: SweepDir, work: Work) -> None:
             if outcome and outcome.status == "stopped":
                 log.info(
                     f"{run.label}: stopped at step {outcome.last_step}"
-                    f"{'' if outcome.total_steps is None else f' of {outcome.total_steps}'}; the state is saved"
+                    f"{'' if outcome.total_steps is None else f' of {outcome.total_steps}'}"
+                    f"{'' if run.is_of_a_command else '; the state is saved'}"
                 )
                 # A cancel of one run is no stop of the others.
                 stopped = run.attempts()[-1].cause != "CANCELLED"

@@ -74,6 +74,11 @@ class RunPaths:
         return self.path / "sources.json"
 
     @property
+    def is_of_a_command(self) -> bool:
+        """Whether a command has been executed in it, which saves as it likes."""
+        return self.sources_file.exists()
+
+    @property
     def work(self) -> Path:
         """The current folder of a program, see relay/runs/work_folder.py."""
         return self.path / "work"

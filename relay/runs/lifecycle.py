@@ -17,7 +17,7 @@ from relay.log import log
 from relay.program.state_names import list_states, newest_step
 from relay.progress import Reporter, StopCheck
 from relay.runs.attempt import Attempt, Attempts, last_attempt, unfinished_attempt
-from relay.runs.causes import AT_ONCE
+from relay.runs.causes import AT_ONCE, check_allowed
 from relay.runs.code_snapshot import code_digest
 from relay.runs.environment import Environment
 from relay.runs.memory import most_memory, peak_memory
@@ -111,6 +111,8 @@ def attempt(
             except AttemptError as error:
                 if error.cause not in AT_ONCE or should_stop() or run.cancelled():
                     raise
+                # Whoever executes it: a command that always asks for it would never end.
+                check_allowed(run.label, run.attempts())
                 log.info(f"{run.label}: {error}")
 
 
@@ -182,7 +184,7 @@ def _steps_so_far(run: RunDir) -> dict[str, int]:
     return {
         "first_step": starts[-1] if starts else 0,
         # Of a command, only its next attempt tells what it has saved.
-        "last_step": reached_step(run) if run.sources_file.exists() else newest_step(run.checkpoints),
+        "last_step": reached_step(run) if run.is_of_a_command else newest_step(run.checkpoints),
         "reached_step": reached_step(run),
     }
 

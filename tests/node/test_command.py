@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
 import venv
@@ -292,23 +294,11 @@ def test_75_is_executed_again_at_once(run_of: RunOf) -> None:
     assert [made.cause for made in run.attempts()] == ["AGAIN", "AGAIN", "AGAIN", "DONE"]
 
 
-def test_75_has_a_budget(run_of: RunOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hpc.node.execution import TaskHooks
-    from hpc.recovery.diagnosis import StopRequest
-
-    run = run_of(AGAIN.replace("{times}", "1000"), program={"command": "sh again.sh", "restart": None})
-    (run.work.parent.parent / "unused").touch()
-    work = Path(run.sweep().project / run.sweep().meta()["project"])
-    assert work.is_dir()
+def test_75_has_a_budget(run_of: RunOf) -> None:
+    """Whoever executes it, --here included."""
     run = run_of("exit 75", name="again.sh", program={"command": "sh again.sh", "restart": None})
-    with pytest.raises(RunError, match="AGAIN"):
-        attempt(
-            run,
-            lambda *given: supervise(*given, lambda: 60.0),
-            lambda: False,
-            PlainReporter(),
-            TaskHooks(StopRequest(), 1),
-        )
+    with pytest.raises(RunError, match=r"AGAIN \(101 times, 100 are allowed\)"):
+        execute(run)
     assert [made.cause for made in run.attempts()] == ["AGAIN"] * 101
 
 
@@ -465,3 +455,73 @@ def test_an_editable_installation_leads_into_the_frozen_files(run_of: RunOf, tmp
     package.write_text("NAME = 'edited'\n")
     assert execute(run).status == "done"
     assert json.loads((run.work / "found").read_text()) == ["frozen", "executed"]
+
+
+COUNT = r"""
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t asked;
+static void ask(int number) { asked = number; }
+
+int main(int count, char **words) {
+    int step = 0, steps = atoi(words[1]);
+    if (count > 2) { FILE *file = fopen(words[2], "r"); if (fscanf(file, "%d", &step) != 1) return 2; }
+    signal(SIGTERM, ask);
+    FILE *log = fopen(getenv("RELAY_METRICS"), "a"), *made = fopen("steps", "a");
+    setlinebuf(log), setlinebuf(made);
+    while (step < steps) {
+        step++;
+        usleep(20000);
+        fprintf(log, "{\"step\": %d, \"loss\": %g}\n", step, 1.0 / step), fprintf(made, "%d\n", step);
+        if (asked || step % 10 == 0) {
+            char name[32];
+            snprintf(name, sizeof name, "ckpt-%d.txt", step);
+            FILE *file = fopen(name, "w");
+            fprintf(file, "%d", step), fclose(file);
+        }
+        if (asked) return 0;
+    }
+    return 0;
+}
+"""
+
+
+def test_a_compiled_program(run_of: RunOf, tmp_path: Path) -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    (tmp_path / "count.c").write_text(COUNT)
+    (tmp_path / "mine" / "bin").mkdir(parents=True)
+    subprocess.run([compiler, "-o", tmp_path / "mine" / "bin" / "count", tmp_path / "count.c"], check=True)
+    restart = {"checkpoint": "ckpt-*.txt", "add": "{checkpoint}"}
+    program = {"command": "bin/count {steps}", "restart": restart}
+    # A binary file is linked, unless git tracks it.
+    run = run_of(params={"steps": 40}, program=program, project={"links": ["bin"]})
+    stopped = execute(run, after(run, 13))
+    assert stopped.status == "stopped"
+    assert execute(run).status == "done"
+    assert steps_of(run) == list(range(1, 41))
+    assert list(losses(run)) == list(range(1, 41))
+
+
+def test_a_program_of_the_system(run_of: RunOf) -> None:
+    """One that is compiled, and found on the PATH."""
+    words = '{{ printf "{{\\"step\\": %d, \\"loss\\": %g}}\\n", $1, 1 / $1 > ENVIRON["RELAY_METRICS"] }}'
+    run = run_of("1\n2\n4\n", name="numbers.txt", program={"command": f"awk '{words}' numbers.txt", "restart": None})
+    assert execute(run).status == "done"
+    assert losses(run) == {1: 1.0, 2: 0.5, 4: 0.25}
+
+
+def test_frameworks_do_not_find_that_they_could_requeue(run_of: RunOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "my_job")
+    monkeypatch.setenv("SLURM_JOB_ID", "123")
+    code = "import json, os; json.dump({k: v for k, v in os.environ.items() if 'SLURM' in k}, open('found', 'w'))"
+    run = run_of(code, program={"restart": None})
+    assert execute(run).status == "done"
+    found = json.loads((run.work / "found").read_text())
+    assert "SLURM_NTASKS" not in found
+    assert (found["SLURM_JOB_NAME"], found["SLURM_JOB_ID"]) == ("bash", "123")

@@ -242,7 +242,7 @@ def test_a_site_without_requeue_says_how_to_continue(launch: Launch, one_machine
     assert "not requeued: scontrol: " in shown
     assert "neither done nor queued: 1 run; to submit: " in shown
     logs = launch("logs").stdout
-    assert "the states of its runs are saved; to continue: " in logs
+    assert "the state is saved; to continue: " in logs
     assert "Traceback" not in logs
     saved = run.attempts()[-1].last_step
     assert "1 submitted" in launch("grid").stdout
