@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
-from hpc.slurm_command import ARGUMENT_BYTES, PATIENT_WAITS_S, WAITS_S, run_slurm
+from hpc.slurm_command import ARGUMENT_BYTES, PATIENT_WAITS_S, WAITS_S, BusyError, retry, run_slurm, run_slurm_once
 from relay.errors import ClusterError
 
 
@@ -167,8 +167,18 @@ def requeue(job_id: str) -> None:
     If the controller does not answer, this waits as long as the task may live: no one else would requeue the task.
     Raises ClusterError if SLURM refuses.
     """
+
+    def ask() -> None:
+        try:
+            run_slurm_once(["scontrol", "requeue", job_id])
+        except ClusterError as error:
+            # A requeue ends the processes of the task, with proctrack/linuxproc also the scontrol that asked for it.
+            if "exit code -" in str(error):
+                raise BusyError(str(error)) from None
+            raise
+
     try:
-        run_slurm(["scontrol", "requeue", job_id], waits_s=PATIENT_WAITS_S)
+        retry(ask, PATIENT_WAITS_S)
     except ClusterError as error:
         # "Job is pending execution": SLURM requeued it first.
         if "pending execution" not in str(error):

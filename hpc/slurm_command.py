@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -102,9 +101,6 @@ def run_slurm_once(command: Sequence[str]) -> str:
     log.debug("%s: exit code %d after %.2f s", shlex.join(command), done.returncode, took_s)
     if done.returncode == 0:
         return done.stdout
-    if done.returncode < 0:
-        # A requeue ends the task's processes, with proctrack/linuxproc also the scontrol that has asked for it.
-        raise BusyError(f"{command[0]}: ended by {signal.Signals(-done.returncode).name}")
     problem = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
     reason = _reason(problem)
     message = reason if reason.startswith(f"{command[0]}: ") else f"{command[0]}: {reason}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc import sbatch
+from hpc import sbatch, slurm
 from hpc.slurm_command import BusyError
 from relay.errors import ClusterError
 from tests.conftest import fake
@@ -117,3 +117,14 @@ def test_a_job_that_the_queue_does_not_show(commands: Path, tmp_path: Path, prin
     with pytest.raises(ClusterError, match="is not in the queue of" if unseen else "nothing was submitted") as caught:
         submitted(tmp_path)
     assert isinstance(caught.value, sbatch.UnseenError) == unseen
+
+
+def test_a_requeue_that_ends_the_scontrol_that_asked_for_it(commands: Path, tmp_path: Path) -> None:
+    """With proctrack/linuxproc, SLURM ends it with the other processes of the task: it was no refusal."""
+    once = f"[ -e '{tmp_path}/asked' ] || {{ touch '{tmp_path}/asked'; kill -TERM $$; }}"
+    fake(commands, "scontrol", f"{once}; echo 'Job is pending execution' >&2; exit 1")
+    slurm.requeue("70")
+    assert (tmp_path / "asked").exists()
+    fake(commands, "scontrol", "echo 'Access denied' >&2; exit 1")
+    with pytest.raises(ClusterError, match="Access denied"):
+        slurm.requeue("70")

@@ -411,11 +411,12 @@ def test_a_script_saves_after_what_stood_before_it_has_died_of_a_signal_to_all(r
     slow = slow.replace("if asked or", "if asked:\n            time.sleep(0.5)\n        if asked or")
     run = run_of(slow, program={"command": command, "python": sys.executable})
     told: list[bool] = []
+    others = descendants([os.getpid()])
 
     def stop() -> bool:
         if not told and after(run, 12)():
             told.append(True)
-            for pid in filter(command_line, descendants([os.getpid()])):
+            for pid in filter(command_line, descendants([os.getpid()]) - others):
                 os.kill(pid, signal.SIGTERM)
         return bool(told)
 

@@ -39,6 +39,8 @@ def what_happens_next(cause: Cause) -> str:
     """The last column of the README's table."""
     if cause.budget == 0:
         return "blocked until `retry --failed`"
+    if cause.at_once:
+        return f"executed again at once, {cause.budget} times"
     how = "resumes by itself" if cause.requeued else "resumes with the same command"
     if cause.budget:
         return f"{how}, {cause.budget} times"
