@@ -181,6 +181,9 @@ def test_a_run_ends_as_one_that_nothing_disturbed(
             one_machine.skip_wait(job)
     else:
         wait_for("the queue is empty", lambda: not one_machine.run(["squeue", "--noheader"]).strip(), 60)
+        # Which comes a moment later, on a busy machine. Until then, it is not known why a process was killed.
+        sacct = ["sacct", "-nX", "-j", job, "-o", "end"]
+        wait_for("accounting has the end", lambda: "Unknown" not in one_machine.run(sacct), 30)
         launch(command, *(["--failed"] if command == "retry" else []))
     wait_for("the run is done", run.is_done, 120)
     wait_for("the queue is empty", lambda: not one_machine.run(["squeue", "--noheader"]).strip(), 60)
