@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
-from hpc.slurm_command import ARGUMENT_BYTES, PATIENT_WAITS_S, WAITS_S, BusyError, retry, run_slurm, run_slurm_once
+from hpc.slurm_command import (
+    ARGUMENT_BYTES,
+    PATIENT_WAITS_S,
+    WAITS_S,
+    BusyError,
+    EndedBySignalError,
+    retry,
+    run_slurm,
+    run_slurm_once,
+)
 from relay.errors import ClusterError
 
 
@@ -171,11 +180,9 @@ def requeue(job_id: str) -> None:
     def ask() -> None:
         try:
             run_slurm_once(["scontrol", "requeue", job_id])
-        except ClusterError as error:
+        except EndedBySignalError as error:
             # A requeue ends the processes of the task, with proctrack/linuxproc also the scontrol that asked for it.
-            if "exit code -" in str(error):
-                raise BusyError(str(error)) from None
-            raise
+            raise BusyError(str(error)) from None
 
     try:
         retry(ask, PATIENT_WAITS_S)

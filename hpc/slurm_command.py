@@ -39,6 +39,10 @@ class BusyError(ClusterError):
     """The controller did not answer. It may still have done what it was asked to do."""
 
 
+class EndedBySignalError(ClusterError):
+    """The command was ended by a signal. It may have done what it was asked to do."""
+
+
 def retry(call: Callable[[], _Answer], waits_s: Iterable[float], *, announce: bool = False) -> _Answer:
     """Return what `call` returns. As long as it raises BusyError, call it again, after each wait in `waits_s` seconds.
 
@@ -104,7 +108,9 @@ def run_slurm_once(command: Sequence[str]) -> str:
     problem = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
     reason = _reason(problem)
     message = reason if reason.startswith(f"{command[0]}: ") else f"{command[0]}: {reason}"
-    raise BusyError(message) if _BUSY.search(message) else ClusterError(message)
+    if _BUSY.search(message):
+        raise BusyError(message)
+    raise EndedBySignalError(message) if done.returncode < 0 else ClusterError(message)
 
 
 def _environment() -> dict[str, str]:

@@ -25,7 +25,7 @@ from relay.program.state_names import newest_step
 from relay.program.trace import Moment, moments
 from relay.progress import Reporter, StopCheck
 from relay.projects.command import begins_with_python
-from relay.projects.parameters import link, own_paths, versions_of
+from relay.projects.parameters import link, users_paths, versions_of
 from relay.runs.environment import cpu_model
 from relay.runs.lifecycle import AttemptError, Outcome, note_first_step, note_steps, write_provenance
 from relay.runs.memory import memory_kills
@@ -125,12 +125,7 @@ class CommandWatch(Watch):
         restart = self._program["restart"]
         if not restart:
             return None
-        conditions = restart["complete"]
-        found, passed_over = newest_complete(
-            Path(self._order.work),
-            restart["checkpoint"],
-            [conditions] if isinstance(conditions, str) else conditions,
-        )
+        found, passed_over = newest_complete(Path(self._order.work), restart["checkpoint"], restart["complete"])
         for checkpoint, problem in passed_over if said else ():
             name = checkpoint.path.relative_to(self._order.work)
             log.warning(f"{self._run.label}: {name}: is not complete: {problem}; it is passed over")
@@ -274,5 +269,4 @@ class CommandWatch(Watch):
         end = {"step": reached, "total": reached, "time": time.time(), "columns": {}}
         result = result_of(run, end, select["name"], select["direction"])
         # What it has imported is not known, but where else it may have looked.
-        elsewhere = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in own_paths()]
-        run.write_result({**result, "environments": [self._environment], "elsewhere": elsewhere})
+        run.write_result({**result, "environments": [self._environment], "elsewhere": users_paths()})

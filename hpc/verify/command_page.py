@@ -8,10 +8,9 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hpc.recovery.diagnosis import PROGRAM_MARGIN_S
 from hpc.submission.profile import Profile
 from hpc.verify.comparing import unsteady_values
-from hpc.verify.showing import CAUSES, print_line, where_it_holds
+from hpc.verify.showing import CAUSES, in_the_time_of, print_line, where_it_holds
 from hpc.verify.trials import Trial, at_once, run_command_trial
 from relay.errors import RunError
 from relay.program.trace import Moment
@@ -55,8 +54,7 @@ def show_command(runs: Mapping[str, RunDir], seed: int, select: str, profile: Pr
             "verify: the command has logged no metrics that Relay finds (program.metrics), and verify.compare names no "
             "files: there is nothing to compare"
         )
-    unsteady = [name for name in unsteady_values(straight, again) if name != f"the logged {select}"]
-    ignored = [name.removeprefix("the logged ") for name in unsteady]
+    ignored = [name.removeprefix("the logged ") for name in unsteady_values(straight, again, select)]
     difference = _difference(runs["straight"], straight, runs["again"], again, ignored)
     print_line(
         "twice without a stop", f"differ: {difference}" if difference else _equal(runs["straight"], straight, ignored)
@@ -170,10 +168,5 @@ def _answers(run: RunDir, profile: Profile) -> str:
     took = [attempt.save_s for attempt in run.attempts() if attempt.save_s is not None]
     if not took:
         return "a stop is not answered: it is killed, and goes on from its newest checkpoint"
-    longest = max(took)
-    if profile.executor != "slurm":
-        return f"a stop was answered after {longest:.2f} s"
-    left = profile.signal_lead_s - PROGRAM_MARGIN_S
-    answer = "in time" if longest < left else "too late: raise signal_lead_s"
-    warning = f"the profile warns {profile.signal_lead_s} s before the time limit"
-    return f"a stop was answered after {longest:.2f} s: {answer}, {warning}"
+    words = {"in_time": "in time", "too_late": "too late: raise signal_lead_s"}
+    return in_the_time_of(profile, f"a stop was answered after {max(took):.2f} s", max(took), **words)

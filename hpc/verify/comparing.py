@@ -37,11 +37,13 @@ def unused_generators(trial: Trial) -> list[str]:
     return [name for name, digests in seen.items() if name.startswith(GENERATOR_OF) and len(digests) == 1]
 
 
-def unsteady_values(one: Trial, other: Trial) -> list[str]:
-    """The logged values, such as speeds, that differ between two undisturbed trials: they are not compared."""
+def unsteady_values(one: Trial, other: Trial, select: str) -> list[str]:
+    """The logged values, such as speeds, that differ between two undisturbed trials: they are not compared. Never that
+    of `select`, by which runs are compared.
+    """
     steps = {*one.rows, *other.rows}
     names = [name for step in sorted(steps) for name in _other(one.rows.get(step, {}), other.rows.get(step, {}))]
-    return [f"the logged {name}" for name in dict.fromkeys(names)]
+    return [f"the logged {name}" for name in dict.fromkeys(names) if name != select]
 
 
 def first_difference(expected: Trial, found: Trial, ignored: Container[str] = ()) -> Difference | None:

@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hpc.recovery.diagnosis import PROGRAM_MARGIN_S
 from hpc.submission.profile import Profile
 from hpc.verify.command_page import is_command, show_command
 from hpc.verify.comparing import Difference, first_difference, unsteady_values, unused_generators
-from hpc.verify.showing import CAUSES, print_line, where_it_holds
+from hpc.verify.showing import CAUSES, in_the_time_of, print_line, where_it_holds
 from hpc.verify.trials import TRIALS, Trial, at_once, run_trial
 from relay.config import yaml_file
 from relay.errors import RunError
@@ -80,8 +79,7 @@ def show_verify(request: Request, steps: int, seed: int, profile: Profile, where
         _save_every(runs["killed"], plan.save_every)
         print(_title(runs["straight"], made), flush=True)
         unused = unused_generators(straight)
-        # But not the metric by which runs are compared.
-        unsteady = [name for name in unsteady_values(straight, again) if name != f"the logged {request.select.column}"]
+        unsteady = unsteady_values(straight, again, request.select.column)
         difference = first_difference(straight, again, [*unused, *unsteady])
         unused += unsteady
         print_line("twice without a stop", _equal(straight, unused) if difference is None else f"differ: {difference}")
@@ -148,11 +146,8 @@ def _times(runs: Sequence[RunDir], profile: Profile) -> str:
     longest = max((attempt.save_s for attempt in attempts if attempt.save_s is not None), default=0.0)
     size = max((path.stat().st_size for run in runs for path in list_states(run.checkpoints)), default=0)
     took = f"the longest step and a save took {longest:.2f} s ({size / 1e6:.1f} MB)"
-    if profile.executor != "slurm":
-        return took
-    left = profile.signal_lead_s - PROGRAM_MARGIN_S
-    answer = "a stop is answered in time" if longest < left else "too long: raise signal_lead_s"
-    return f"{took}: {answer}, the profile warns {profile.signal_lead_s} s before the time limit"
+    words = {"in_time": "a stop is answered in time", "too_late": "too long: raise signal_lead_s"}
+    return in_the_time_of(profile, took, longest, **words)
 
 
 def _sweep(request: Request, folder: Path) -> SweepDir:

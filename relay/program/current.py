@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 import tempfile
@@ -34,22 +33,17 @@ def current() -> Run:
     """
     if _is_planned:
         raise RelayError("relay.current(): call it in the function: the module is imported where runs are planned, too")
-    if _current is None and (order := os.environ.get(ORDER_VARIABLE)):
-        # In a process that a command has started.
-        run = Run(read_order(Path(order)))
-        atexit.register(run.flush)
-        use(run)
     if _current is None:
-        folder = Path(tempfile.mkdtemp(prefix="relay_alone_", dir=Path.cwd()))
-        print(f"relay: this program runs alone; its metrics and states are in {folder}", file=sys.stderr)
-        run = Run(_order_alone(folder))
-        atexit.register(run.flush)
-        use(run)
+        # In a process that a command has started, or alone.
+        order = os.environ.get(ORDER_VARIABLE)
+        use(Run(read_order(Path(order)) if order else _order_alone()))
     assert _current is not None
     return _current
 
 
-def _order_alone(folder: Path) -> Order:
+def _order_alone() -> Order:
+    folder = Path(tempfile.mkdtemp(prefix="relay_alone_", dir=Path.cwd()))
+    print(f"relay: this program runs alone; its metrics and states are in {folder}", file=sys.stderr)
     here, checkpoints = str(Path.cwd()), folder / "checkpoints"
     checkpoints.mkdir()
     return Order(

@@ -257,12 +257,7 @@ class Run:
         saved = self._saver.saved
         return None if saved is None else saved["objects"].get("state")
 
-    # What relay/program/call.py and current.py call.
-
-    def flush(self) -> None:
-        """Write the rows that were logged."""
-        self._log.end_row()
-        self._log.flush()
+    # What relay/program/call.py calls.
 
     def ask_to_stop(self) -> None:
         """Note that the run shall stop at the next step. Safe in a signal handler."""
@@ -275,7 +270,8 @@ class Run:
 
     def end(self, returned: object) -> None:
         """Record that the program has returned: the run is done, or stopped if it was asked to."""
-        self.flush()
+        self._log.end_row()
+        self._log.flush()
         facts = {
             "step": self._completed,
             "total": self._total,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from relay.config import yaml_file
 from relay.config.messages import describe
@@ -34,6 +34,10 @@ class Project(Section):
     writes: tuple[str, ...] = ()
 
 
+def _as_list(given: Any) -> Any:
+    return (given,) if isinstance(given, str) else given
+
+
 class Restart(Section):
     """How a command resumes: `checkpoint`, a pattern of its files or folders below the current one. The newest complete
     one counts, by the last number in its name.
@@ -43,13 +47,8 @@ class Restart(Section):
     """
 
     checkpoint: Annotated[str, Field(min_length=1)]
-    complete: str | tuple[str, ...] = ()
+    complete: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
     add: str = ""
-
-    @property
-    def conditions(self) -> tuple[str, ...]:
-        """`complete`, as a list."""
-        return (self.complete,) if isinstance(self.complete, str) else self.complete
 
 
 class Stop(Section):

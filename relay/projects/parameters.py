@@ -106,11 +106,12 @@ def link(path: Path, target: Path) -> None:
         path.symlink_to(target)
 
 
-def own_paths() -> tuple[str | None, ...]:
-    """Entries of PYTHONPATH that are Relay's own: the code of this process, and the checkout of bin/relay, which differ
-    in a job.
+def users_paths() -> list[str]:
+    """The entries of PYTHONPATH that are the user's: without the code of this process and the checkout of bin/relay,
+    which differ in a job.
     """
-    return (str(Path(relay.__file__).parent.parent), os.environ.get("RELAY_HOME"), "")
+    ours = (str(Path(relay.__file__).parent.parent), os.environ.get("RELAY_HOME"), "")
+    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in ours]
 
 
 def program_environment(relay_folder: Path) -> dict[str, str]:
@@ -118,10 +119,9 @@ def program_environment(relay_folder: Path) -> dict[str, str]:
     `link_relay` has linked into `relay_folder`.
     """
     own = {"PYTHONPATH", "PYTHONSAFEPATH", "PYTHONHOME"}
-    users = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in own_paths()]
     kept = {name: value for name, value in os.environ.items() if name not in own}
     # Lightning requeues its job by itself if it finds that it is the task of one: not in a job of this name, and not
     # without a number of tasks (lightning.fabric.plugins.environments.slurm).
     if kept.pop("SLURM_NTASKS", None) or "SLURM_JOB_NAME" in kept:
         kept["SLURM_JOB_NAME"] = "bash"
-    return {**kept, "PYTHONPATH": os.pathsep.join([str(relay_folder), *users])}
+    return {**kept, "PYTHONPATH": os.pathsep.join([str(relay_folder), *users_paths()])}

@@ -90,10 +90,9 @@ class ScriptLog:
         self.own, self.total, self._is_history = values.rows, values.total or self.total, values.is_history
         if self.own and self.first_seen is None:
             self.first_seen = max(self.own)
-        is_new = self._write()
+        new = self._write()
         self._next = time.monotonic() + max(_EVERY_S, (time.monotonic() - begun) / _SHARE)
-        rows = self.rows()
-        return rows[max(rows)] if is_new and rows else None
+        return new[-1] if new else None
 
     @property
     def made(self) -> list[int]:
@@ -135,16 +134,17 @@ class ScriptLog:
             rows[step] = {"step": step, "epoch": None, "time": seen, **before, **values}
         return {step: rows[step] for step in sorted(rows)}
 
-    def _write(self) -> bool:
-        """Bring metrics.jsonl and its copy for TensorBoard up to date. Returns whether anything has changed."""
-        text = encode_lines([_without_gaps(row) for row in self.rows().values()])
+    def _write(self) -> list[dict[str, Any]]:
+        """Bring metrics.jsonl and its copy for TensorBoard up to date. Returns all rows, or none if nothing is new."""
+        rows = [_without_gaps(row) for row in self.rows().values()]
+        text = encode_lines(rows)
         if text == self._written:
-            return False
+            return []
         file, check, before = self._run.metrics_file, self._run.check_owner, self._written
         # Written whole the next time if the disk refuses a part of it.
         self._written = None
         if self._events and before is not None and text.startswith(before):
-            append_lines(file, _records_in(text[len(before) :]), check=check)
+            append_lines(file, rows[before.count(b"\n") :], check=check)
         else:
             # A new file even if nothing differs: an earlier owner on a node that hung may still have the old one open.
             replace_file(file, text, check=check)
@@ -153,11 +153,7 @@ class ScriptLog:
             self._events = ProgramLog(self._run)
         self._events.copy()
         self._written = text
-        return True
-
-
-def _records_in(text: bytes) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
+        return rows
 
 
 def _same(row: Mapping[str, Any], before: Mapping[str, Any]) -> bool:

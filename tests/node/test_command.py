@@ -20,18 +20,13 @@ from typing import Any
 
 import pytest
 
-from hpc.node.supervisor import supervise
 from hpc.processes import command_line, descendants
 from relay.errors import ConfigError, RunError
-from relay.progress import PlainReporter
-from relay.projects.config import load_program
-from relay.projects.request import train_request
-from relay.runs.lifecycle import AttemptError, Outcome, attempt
+from relay.runs.lifecycle import AttemptError
 from relay.runs.rundir import RunDir
-from relay.runs.sweeps import open_sweep
+from tests.node.supervised import RunOf, execute, planned_run
 from tests.scripts import RESTART, TRAIN, write_script
 
-RunOf = Callable[..., RunDir]
 SLOW = {"pause": 0.02}
 
 
@@ -40,17 +35,9 @@ def run_of(tmp_path: Path) -> RunOf:
     """Makes a run of a script, with these entries of relay.yaml."""
 
     def make(code: str = TRAIN, **changes: Any) -> RunDir:
-        file = str(write_script(tmp_path / "mine", code, **changes))
-        request = train_request(load_program(file), file)
-        return open_sweep(replace(request, data=request.prepare(False)), fresh=True)[0].runs()[0]
+        return planned_run(write_script(tmp_path / "mine", code, **changes))
 
     return make
-
-
-def execute(
-    run: RunDir, stop: Callable[[], bool] = lambda: False, seconds_left: Callable[[], float] = lambda: 60.0
-) -> Outcome:
-    return attempt(run, lambda *given: supervise(*given, seconds_left), stop, PlainReporter())
 
 
 def steps_of(run: RunDir) -> list[int]:

@@ -10,27 +10,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hpc.node import function_watch
-from hpc.node.supervisor import supervise
 from relay.errors import ConfigError, DataError, RelayError, RunError
 from relay.files import remove_tree
-from relay.progress import PlainReporter
-from relay.projects.config import load_program
-from relay.projects.request import train_request
-from relay.runs.lifecycle import AttemptError, Outcome, attempt
+from relay.runs.lifecycle import AttemptError
 from relay.runs.rundir import RunDir
-from relay.runs.sweeps import open_sweep
 from tests.conftest import ROOT
+from tests.node.supervised import RunOf, execute, planned_run
 from tests.programs import WALK, curve, write_project
 from tests.small_disk import Disk
-
-RunOf = Callable[..., RunDir]
 
 
 @pytest.fixture
@@ -38,19 +31,9 @@ def run_of(tmp_path: Path) -> RunOf:
     """Makes a run of a program, with these entries of relay.yaml."""
 
     def make(code: str = WALK, **changes: Any) -> RunDir:
-        file = str(write_project(tmp_path / "mine", code, **changes))
-        request = train_request(load_program(file), file)
-        return open_sweep(replace(request, data=request.prepare(False)), fresh=True)[0].runs()[0]
+        return planned_run(write_project(tmp_path / "mine", code, **changes))
 
     return make
-
-
-def execute(
-    run: RunDir,
-    stop: Callable[[], bool] = lambda: False,
-    seconds_left: Callable[[], float] = lambda: 60.0,
-) -> Outcome:
-    return attempt(run, lambda *given: supervise(*given, seconds_left), stop, PlainReporter())
 
 
 def result_of(run: RunDir) -> dict[str, Any]:

@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 import random
 import string
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from hpc.node.supervisor import supervise
 from relay.errors import ConfigError
-from relay.progress import PlainReporter
 from relay.projects.config import load_program
 from relay.projects.request import train_request
-from relay.runs.lifecycle import attempt
-from relay.runs.sweeps import open_sweep
 from relay.scripts.template import Template, text_of
+from tests.node.supervised import execute, planned_run
 from tests.scripts import write_script
 
 SHOW = """
@@ -140,10 +136,8 @@ def random_values(count: int) -> list[Any]:
 def found_by_the_child(folder: Path, command: str, params: dict[str, Any], python: str | None = None) -> dict[str, Any]:
     """What a real run's process was given."""
     program = {"command": command, "restart": None, **({"python": python} if python else {})}
-    file = str(write_script(folder, SHOW, params=params, program=program))
-    request = train_request(load_program(file), file)
-    run = open_sweep(replace(request, data=request.prepare(False)), fresh=True)[0].runs()[0]
-    attempt(run, lambda *given: supervise(*given, lambda: 60.0), lambda: False, PlainReporter())
+    run = planned_run(write_script(folder, SHOW, params=params, program=program))
+    execute(run)
     found: dict[str, Any] = json.loads((run.work / "found.json").read_text())
     return found
 
