@@ -30,7 +30,7 @@ def request(
     split: Annotated[
         str | None,
         typer.Option(
-            "--split", metavar="val|test", help="The images to evaluate on. Default: the config's evaluation.split."
+            "--split", metavar="val|test", help="The examples to evaluate on. Default: the config's evaluation.split."
         ),
     ] = None,
 ) -> Request:

@@ -27,7 +27,7 @@ def request(
     set_: Sequence[str],
     *,
     overfit_small: Annotated[
-        bool, typer.Option("--overfit-small", help="Memorize a few images, to check the pipeline.")
+        bool, typer.Option("--overfit-small", help="Memorize a few examples, to check the pipeline.")
     ] = False,
     max_epochs: Annotated[
         int | None, typer.Option("--max-epochs", metavar="N", help="Instead of train.epochs and overfit_epochs.")

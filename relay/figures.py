@@ -58,7 +58,7 @@ _STYLE: dict[Any, Any] = {
     "xtick.color": _INK,
     "ytick.color": _INK,
 }
-_UNITS = {"accuracy": "share of images", "top5_accuracy": "share of images", "loss": "nats", "macro_f1": "0 to 1"}
+_UNITS = {"accuracy": "share of examples", "top5_accuracy": "share of examples", "loss": "nats", "macro_f1": "0 to 1"}
 # Curves whose legend fits into the plot.
 _MOST_INSIDE = 4
 

@@ -26,6 +26,17 @@ _CLUSTER = "--cluster"
 # Commands of hpc.launch that submit nothing.
 _WITHOUT_CLUSTER = ("status", "logs", "cancel", "tensorboard", "aggregate", "new")
 # Set by bin/relay: what the user typed, and the checkout.
+# What `relay` calls the commands of the checkout.
+_OF_RELAY = {
+    "hpc.aggregate": "aggregate",
+    "src.checks": "checks",
+    "src.report": "report",
+    "src.train": "train",
+    "src.evaluate": "evaluate",
+    "src.lr_finder": "lr-sweep",
+    "src.grid_search": "grid",
+    "src.compare_runs": "compare",
+}
 _COMMAND, _HOME = "RELAY_COMMAND", "RELAY_HOME"
 
 
@@ -76,8 +87,8 @@ def python(module: str, *words: str) -> str:
     relay = relay_command() or "relay"
     if module in ("relay", "hpc.launch"):
         return shlex.join([relay, *words])
-    if module == "hpc.aggregate":
-        return shlex.join([relay, "aggregate", *words])
+    if module in _OF_RELAY:
+        return shlex.join([relay, _OF_RELAY[module], *words])
     # The other commands are those of the checkout, from whichever folder.
     home = os.environ.get(_HOME) or str(Path(__file__).resolve().parents[1])
     return shlex.join(["env", f"PYTHONPATH={home}", "PYTHONSAFEPATH=1", sys.executable, "-m", module, *words])
@@ -130,7 +141,8 @@ def _current() -> Call:
     if _acting_for:
         return _acting_for
     module, *words = _words_of_this_process()
-    if module == "hpc.launch" and relay_command():
+    if relay_command() and module in ("hpc.launch", *_OF_RELAY):
+        words = words if module == "hpc.launch" else [_OF_RELAY[module], *words]
         module = "relay"
     return Call(module, _without_cluster(words), _options, _cluster_of(words) or _default_cluster)
 

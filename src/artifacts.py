@@ -75,7 +75,7 @@ def _measured_on(run: RunDir, config: Config) -> dict[str, Any]:
     """Equal for two trainings if their metrics on val are comparable."""
     planned = planned_run(run)
     split = config.dataset.split.model_dump(mode="json")
-    return {"data": planned.data if planned else None, "split": split, "classes": config.model.num_classes}
+    return {"data": planned.data if planned else None, "split": split, "classes": config.model.classes}
 
 
 def _source_of(target: Path) -> dict[str, Any] | None:
@@ -98,7 +98,7 @@ def _why_kept(before: Mapping[str, Any] | None, source: Mapping[str, Any], selec
     if before["run"] == source["run"]:
         return ""
     if before.get("measured_on") != source["measured_on"] or source["measured_on"]["data"] is None:
-        return f"it is of {before['run']}, on other images or another split"
+        return f"it is of {before['run']}, on other data or another split"
     if _score(source, select) > _score(before, select):
         return ""
     return f"{_shown(before, select)} is not worse than {_shown(source, select)}"

@@ -10,7 +10,7 @@ from relay.log import log
 _EXAMPLES = 6
 
 
-def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -> None:
+def main(config: ConfigOption = "", set_: SetOption = None) -> None:
     """Answer D1 to D11 and M0 to M2 of the report: data, split, preprocessing, augmentation, network, initial loss.
 
     Prints the answers; writes them as checks.json, and the figures, to artifacts/checks/.
@@ -22,8 +22,9 @@ def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -
     from src.checking.sanity import measure
     from src.checking.text import lines_of
     from src.config.loading import load_config
+    from src.data.found import with_found
 
-    loaded = load_config(config, overrides_of(set_))
+    loaded = with_found(load_config(config, overrides_of(set_)))
     folder = checks_folder(loaded, config)
     log.info(f"reading {loaded.dataset.name}")
     report, examples = measure(loaded, _EXAMPLES)
@@ -32,12 +33,12 @@ def main(config: ConfigOption = "configs/config.yaml", set_: SetOption = None) -
     for verdict in report["verdicts"]:
         print(f"{'ok  ' if verdict['holds'] else 'FAIL'} {verdict['what']}")
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {"classes": "class_distribution.png", "examples": "examples.png"}
+    figures = {"classes": "class_distribution.png", **({"examples": "examples.png"} if examples else {})}
     replace_file(folder / "checks.json", json_text({**report, "figures": figures}))
-    drawn = (
-        draw_class_counts(report["class_table"], folder / figures["classes"]),
-        draw_examples(examples, [each["name"] for each in report["examples"]], folder / figures["examples"]),
-    )
+    drawn = [draw_class_counts(report["class_table"], folder / figures["classes"])]
+    if examples:
+        names = [each["name"] for each in report["examples"]]
+        drawn.append(draw_examples(examples, names, folder / figures["examples"]))
     for path in filter(None, (folder / "checks.json", *drawn)):
         print(f"wrote {path}")
     # 1, as for a defect: the call was right, but the data or the model is not.

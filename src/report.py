@@ -26,13 +26,14 @@ def main(
     from relay.errors import ConfigError
     from src.config.loading import load_config
     from src.reporting.compose import write_report
+    from src.reporting.finding import with_known
     from src.reporting.texts import LANGUAGES
 
     if language not in LANGUAGES:
         raise ConfigError(
             f"--lang {language!r}: there is no report in this language; give one of {', '.join(LANGUAGES)}"
         )
-    loaded = load_config(config, overrides_of(set_))
+    loaded = with_known(load_config(config, overrides_of(set_)))
     folder = Path(out) if out else Path(loaded.paths.artifacts_dir) / "report"
     files, gaps = write_report(loaded, config, language, folder)
     for path in files:

@@ -84,10 +84,10 @@ def test_a_better_training_beside_the_exported_one_is_said(
     assert said() == []
     cell = trained(0.7)
     assert said() == [
-        f"{target} holds the weights of {first.label} (val/accuracy 0.6000); {cell.label} is better on the same images "
+        f"{target} holds the weights of {first.label} (val/accuracy 0.6000); {cell.label} is better on the same data "
         f"(0.7000), and its weights are {cell.best_file}."
     ]
-    assert f"{cell.label} est meilleur sur les mêmes images (0.7000)" in said("fr")[0]
+    assert f"{cell.label} est meilleur sur les mêmes données (0.7000)" in said("fr")[0]
     trained(0.65)
     assert f"{cell.label} is better" in said()[0], "the best one of them"
     for changes in ({"dataset__split": {"val": 12, "test": 20}}, {"dataset__synthetic_seed": 5}):
@@ -147,7 +147,7 @@ def test_another_experiments_weights_are_kept(
     first, other = trained(0.6), trained(0.9, **changes)
     export(first)
     said = export(other)
-    assert f"is kept: it is of {first.path}, on other images or another split" in said
+    assert f"is kept: it is of {first.path}, on other data or another split" in said
     assert "--replace-best puts them there" in said
     assert target.read_bytes() == first.best_file.read_bytes()
     replace_best_by(other.sweep())
@@ -193,7 +193,7 @@ def test_weights_measured_on_unknown_images_are_not_compared(
         run.checkpoints.mkdir()
         run.best_file.write_text(run.label)
         said = export_best(run, {"best": {"accuracy": accuracy, "loss": 1.0}})
-    assert "on other images or another split" in said
+    assert "on other data or another split" in said
     assert target.read_bytes() == runs[0].best_file.read_bytes()
 
 
@@ -282,7 +282,7 @@ def test_the_best_weights_of_other_images_are_measured_only_by_name(small: Calla
     best.with_suffix(".yaml").write_text(dump_yaml(config.to_dict()))
     assert evaluation_request(config).config["evaluation"]["checkpoint"] == str(best)
     with pytest.raises(
-        CheckpointError, match=r"trained on other images .*synthetic_seed 0; .*synthetic_seed 7\)"
+        CheckpointError, match=r"trained on other data .*synthetic_seed 0; .*synthetic_seed 7\)"
     ) as caught:
         evaluation_request(other)
     assert "training of this configuration" not in str(caught.value)

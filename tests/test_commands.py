@@ -121,7 +121,7 @@ def test_the_commands_of_the_report_one_after_the_other(small_file: Path, tmp_pa
     assert (checked / "examples.png").read_bytes().startswith(b"\x89PNG")
 
     small_fit = fork_python("src.train", *config, "--here", "--overfit-small", "--set", "train.optimizer.lr=0.02")
-    assert "M3   overfit test: 32 images, 20 epochs, train loss" in small_fit.stdout, small_fit.stderr
+    assert "M3   overfit test: 32 examples, 20 epochs, train loss" in small_fit.stdout, small_fit.stderr
     assert not (artifacts / "best.ckpt").exists()
 
     grid = fork_python("src.grid_search", *config)
@@ -262,7 +262,7 @@ def test_a_wrong_evaluation_leaves_no_run(
         ("x" * 300, [], "no file can have so long a name"),
         ("of_others.ckpt", two_classes, "Set model.type, model.num_classes and the other options"),
         ("ours.ckpt", two_classes, "was trained for 4 classes, but model.num_classes is 2"),
-        ("ours.ckpt", ["--set", "dataset.split.test=0"], "dataset.split.test: the split has no images"),
+        ("ours.ckpt", ["--set", "dataset.split.test=0"], "dataset.split.test: the split is empty"),
     ):
         given = ["--config", str(small_file), "--checkpoint", str(tmp_path / name), *words]
         done = fork_python(*command, *given)
@@ -311,13 +311,13 @@ def test_the_overfit_test_has_its_own_epochs_a_figure_and_a_verdict(small_file: 
     words += ["--set", "model.dropout=0.0", "--set", "train.optimizer.lr=0.02"]
     short = fork_python(*words, "--max_epochs", "2")
     assert short.returncode == 2
-    assert "M3   overfit test: 8 images, 2 epochs, train loss" in short.stdout
+    assert "M3   overfit test: 8 examples, 2 epochs, train loss" in short.stdout
     assert "the overfit test failed" in short.stderr
     assert "train.overfit_epochs=4" in short.stderr
     assert "Traceback" not in short.stderr
     enough = fork_python(*words, "--set", "train.overfit_epochs=60")
     assert enough.returncode == 0, enough.stderr
-    assert "overfit test: 8 images, 60 epochs" in enough.stdout
+    assert "overfit test: 8 examples, 60 epochs" in enough.stdout
     assert "train accuracy 1\n" in enough.stdout
     newest = sweeps(tmp_path / "runs")[-1]
     for figure in (newest.figure("overfit"), tmp_path / "artifacts" / f"{newest.name}_overfit.png"):

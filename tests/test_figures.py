@@ -61,7 +61,7 @@ def test_curves_that_are_only_there_for_comparison_are_counted_not_listed(
 @pytest.mark.parametrize(
     ("column", "label"),
     [
-        ("val/accuracy", "val accuracy (share of images)"),
+        ("val/accuracy", "val accuracy (share of examples)"),
         ("train/loss_epoch", "train loss epoch (nats)"),
         ("num_modules", "num modules"),
         ("learning rate", "learning rate"),

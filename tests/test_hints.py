@@ -460,6 +460,8 @@ def test_the_commands_of_relay(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("RELAY_COMMAND", "/opt/relay/bin/relay")
         monkeypatch.setenv("RELAY_HOME", "/opt/relay")
         assert hints.command("hpc.launch", "status") == "/opt/relay/bin/relay status --config relay.yaml"
-        report = hints.command("src.report")
-        assert report.startswith("env PYTHONPATH=/opt/relay PYTHONSAFEPATH=1 ")
-        assert report.endswith(" -m src.report --config relay.yaml")
+        assert hints.command("src.report") == "/opt/relay/bin/relay report --config relay.yaml"
+        assert hints.command("src.lr_finder") == "/opt/relay/bin/relay lr-sweep --config relay.yaml"
+        demo = hints.command("src.demo")
+        assert demo.startswith("env PYTHONPATH=/opt/relay PYTHONSAFEPATH=1 ")
+        assert demo.endswith(" -m src.demo --config relay.yaml")

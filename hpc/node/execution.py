@@ -33,6 +33,8 @@ def execute_run(run: RunDir, stop: StopRequest, reporter: Reporter, at_once: int
     """
     if run.is_done():
         return "DONE"
+    # A user's code has its project as the current folder.
+    run = RunDir(run.path.absolute())
     with hints.acting_for(run.sweep().meta()):
         return _execute(run, stop, reporter, at_once)
 

@@ -17,15 +17,13 @@ from typing import Any
 from hpc.node.child import Child, end_processes_with
 from hpc.node.command_watch import CommandWatch
 from hpc.node.function_watch import FunctionWatch
-from relay.errors import RelayError
 from relay.program.contract import Order
 from relay.progress import Reporter, StopCheck
 from relay.projects.cells import run_key
 from relay.projects.parameters import link_relay, program_environment
 from relay.projects.request import inputs_digest
 from relay.runs.lifecycle import Outcome
-from relay.runs.planned import check_as_planned
-from relay.runs.project_snapshot import project_problem
+from relay.runs.planned import check_as_planned, frozen_project
 from relay.runs.rundir import RunDir
 from relay.runs.work_folder import make_work_folder
 
@@ -65,16 +63,13 @@ def supervise(run: RunDir, should_stop: StopCheck, reporter: Reporter, seconds_l
 
 def _order(run: RunDir, config: Mapping[str, Any]) -> Order:
     """What the program of this attempt is told, once its project, inputs and current folder are there as planned."""
-    sweep = run.sweep()
     program, select, every = config["program"], config["metrics"]["select"], config["checkpoint"]
     key = run_key(program, config["params"])
     inputs = config["inputs"]
     digest = "" if inputs is None else inputs_digest({name: Path(path) for name, path in inputs.items()})
     check_as_planned(run, key, digest, "its inputs")
-    project = sweep.project / sweep.meta()["project"]
-    if problem := project_problem(project):
-        raise RelayError(f"{project}: is no longer the project of {sweep.name}: {problem}; restore it")
-    make_work_folder(run.work.absolute(), project.absolute(), config["project"]["writes"])
+    project = frozen_project(run)
+    make_work_folder(run.work.absolute(), project, config["project"]["writes"])
     run.checkpoints.mkdir(exist_ok=True)
     return Order(
         function=program["function"] or "",
@@ -84,7 +79,7 @@ def _order(run: RunDir, config: Mapping[str, Any]) -> Order:
         attempt=len(run.attempts()),
         token=run.owner.token if run.owner else "",
         root=program["project"],
-        folder=str(project.absolute()),
+        folder=str(project),
         work=str(run.work.absolute()),
         reports=str(run.reports_file.absolute()),
         # The rows of a command's run are made by its supervisor.

@@ -32,6 +32,8 @@ def print_plan(request: Request, existing: SweepDir | None, placement: Placement
     if not to_submit:
         print("nothing to submit")
         return
+    if data := request.to_prepare():
+        print(data)
     if site is None:
         print(f"{placement}: on this machine, at most {profile.max_parallel} at a time")
         return

@@ -41,6 +41,8 @@ def launch(
     unfinished = unfinished_cells(request, existing)
     forecast = forecast_of(request, unfinished, profile)
     check_job_folder(request.runs_dir)
+    if unfinished:
+        request.check()
     if dry_run:
         print_plan(request, existing, placement, new_code=new_code)
         if unfinished:
@@ -54,8 +56,6 @@ def launch(
     refuse_above(max_slice_hours, forecast)
     warn_of_short_lead(profile, forecast)
     warn_of_memory(profile, forecast)
-    # Only now: this may load a checkpoint with torch, and a dry run must stay fast.
-    request.check()
     site = None if here or profile.executor == "local" else ask_site(placement.name, profile)
     sweep, new = prepare_sweep(work, request, fresh=fresh)
     if not new:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from relay.runs.code_snapshot import python_path
 from relay.runs.rundir import RunDir
 
 _NUMBERS = itertools.count(1)
@@ -46,7 +47,7 @@ class LocalWorker:
             with self.log.open("a") as errors:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "hpc.node.fork_worker"],
-                    env={**os.environ, **_code_environment(code), **variables},
+                    env={**os.environ, **python_path(code), **variables},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=errors,
@@ -96,9 +97,3 @@ class LocalWorker:
         self._busy.clear()
         if self.log.is_file() and not self.log.stat().st_size:
             self.log.unlink()
-
-
-def _code_environment(code: Path) -> dict[str, str]:
-    # PYTHONSAFEPATH: otherwise `python -m` puts the current folder, the checkout, before the snapshot.
-    before = os.environ.get("PYTHONPATH")
-    return {"PYTHONPATH": f"{code}{os.pathsep}{before}" if before else str(code), "PYTHONSAFEPATH": "1"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -22,16 +22,41 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def describe(
-    error: ValidationError, schema: type[BaseModel], source: str, constant_keys: Mapping[str, str] | None = None
+    error: ValidationError,
+    schema: type[BaseModel],
+    source: str,
+    constant_keys: Mapping[str, str] | None = None,
+    unions: Mapping[str, str] | None = None,
 ) -> str:
     """All problems of one validation, one per line, below a line that names the file.
 
-    `constant_keys`: why a key allows only null or one value, by key path, in place of pydantic's wording.
+    `constant_keys`: why a key allows only null or one value, by key path, in place of pydantic's wording. `unions`:
+    what a key of several types allows, in place of one line for each type.
     """
     lines: list[str] = []
-    for item in error.errors(include_url=False, include_context=True):
+    for item in _without_members(error.errors(include_url=False, include_context=True), unions or {}):
         lines.extend(_lines(item, schema, constant_keys or {}))
     return listed(lines, source)
+
+
+def _without_members(items: Iterable[Any], unions: Mapping[str, str]) -> Iterator[Any]:
+    """The errors, of each key of several types one: the first inside of its value, or that none of the types fits."""
+    of_key: dict[str, list[Any]] = {}
+    for item in items:
+        loc = item["loc"]
+        key = next((key for key in unions if loc[: key.count(".") + 1] == tuple(key.split("."))), None)
+        if key is None:
+            yield item
+        else:
+            of_key.setdefault(key, []).append(item)
+    for key, found in of_key.items():
+        depth = key.count(".") + 1
+        # Behind the key is the name of the type, then the place in the value.
+        inside = [item for item in found if len(item["loc"]) > depth + 1]
+        if inside:
+            yield {**inside[0], "loc": (*inside[0]["loc"][:depth], *inside[0]["loc"][depth + 1 :])}
+        else:
+            yield {**found[0], "loc": found[0]["loc"][:depth], "type": "union", "msg": unions[key]}
 
 
 def listed(problems: Iterable[str], source: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,13 @@ class Select(Section):
         return value if self.direction == "max" else -value
 
 
+def absolute_below(folder: Path, path: str) -> Path:
+    """The absolute form of a `path` that starts at `folder`."""
+    found = (folder / path).absolute()
+    # Only for these: the path that the user knows need not exist on a node under its real name.
+    return Path(os.path.realpath(found)) if ".." in found.parts else found
+
+
 def select_of(config: Mapping[str, Any], source: str) -> Select:
     """`metrics.select` of a configuration given as plain values; nothing else of it is validated.
 
@@ -66,6 +74,16 @@ class Checkpoint(Section):
     # At least two: a run whose newest state turns out to be damaged resumes from the one before.
     keep: Annotated[int, Field(ge=2)] = 2
     replace_best: bool = False
+
+
+class ProjectFolder(Section):
+    """The user's folder that is frozen with a sweep, relative to the configuration file.
+
+    `links`: files and folders in it that runs read where they are, such as data.
+    """
+
+    path: str = "."
+    links: tuple[str, ...] = ()
 
 
 class Paths(Section):

@@ -51,7 +51,7 @@ def call(order: Order, versions: Mapping[str, str]) -> int:
             compute_deterministically()
         os.chdir(order.work)
         try:
-            returned = parameters.call(function, run, order.params)
+            returned = parameters.call(function, [run], order.params)
         except Stopped:
             returned = None
         if os.getpid() != own:

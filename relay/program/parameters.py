@@ -1,7 +1,7 @@
 """The parameters of a program: YAML values converted to what its function declares.
 
-The function takes the run, and either one dataclass (or pydantic model, or other class) with the parameters, or the
-parameters as keyword arguments.
+The function takes what Relay gives it (the run, or of a network the classes and the shape of an input), and either one
+dataclass (or pydantic model, or other class) with the parameters, or the parameters as keyword arguments.
 """
 
 from __future__ import annotations
@@ -38,21 +38,41 @@ class Field:
         return f"{self.name}{declared}" + ("" if self.default is _NONE else f" = {self.default!r}")
 
 
-class Parameters:
-    """What a function declares. `owner` is what messages call it."""
+@dataclass(frozen=True)
+class Caller:
+    """What calls a function: the names of what it gives first, in words and in a signature; the key that names the
+    function, and the section with its parameters.
+    """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        """Raises ConfigError if the function does not take a run first, or if what it takes is not clear."""
+    gives: str
+    names: tuple[str, ...]
+    key: str
+    section: str
+
+
+PROGRAM = Caller("a run", ("run",), "program.function", "params")
+NETWORK = Caller("the number of classes and the shape of an input", ("classes", "shape"), "model.type", "model.options")
+
+
+class Parameters:
+    """What a function, or a class, declares. `owner` is what messages call it."""
+
+    def __init__(self, function: Callable[..., Any], caller: Caller = PROGRAM) -> None:
+        """Raises ConfigError if the function does not take first what its caller gives, or if that is not clear."""
         module, name = function.__module__, getattr(function, "__qualname__", repr(function))
-        self.owner = f"{module}.{name}"
+        self.owner, self._caller = f"{module}.{name}", caller
         try:
             given = list(inspect.signature(function).parameters.values())
-            hints = typing.get_type_hints(function)
+            hints = typing.get_type_hints(function.__init__ if isinstance(function, type) else function)  # type: ignore[misc]
         except (TypeError, ValueError, NameError) as error:
-            raise ConfigError(f"program.function: {self.owner}: its parameters cannot be read: {error}") from None
-        if not given or given[0].kind is inspect.Parameter.KEYWORD_ONLY:
-            raise ConfigError(f"program.function: {self.owner} must take a run first: def {name}(run, ...)")
-        rest = given[1:]
+            raise ConfigError(f"{caller.key}: {self.owner}: its parameters cannot be read: {error}") from None
+        by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        first = [each for each in given[: len(caller.names)] if each.kind in by_place]
+        if len(first) < len(caller.names):
+            raise ConfigError(
+                f"{caller.key}: {self.owner} must take {caller.gives} first: def {name}({', '.join(caller.names)}, ...)"
+            )
+        rest = given[len(caller.names) :]
         self._made: Callable[..., Any] | None = None
         if len(rest) == 1 and isinstance(made := hints.get(rest[0].name), type) and not _is_plain(made):
             self._made, self.owner = made, f"{module}.{made.__qualname__}"
@@ -79,12 +99,14 @@ class Parameters:
                 values = {name: getattr(made, name, values.get(name)) for name in self.fields}
         return {name: _plain(value) for name, value in values.items()}, problems
 
-    def call(self, function: Callable[..., Any], run: Any, given: Mapping[str, Any]) -> Any:
-        """Call the function with the run and its parameters. Raises ConfigError if they do not fit."""
+    def call(self, function: Callable[..., Any], first: Sequence[Any], given: Mapping[str, Any]) -> Any:
+        """Call the function with what its caller gives first, and its parameters. Raises ConfigError if they do not
+        fit.
+        """
         values, problems = self._converted(given)
         if problems:
             raise ConfigError("; ".join(problems))
-        return function(run, self._build(values)) if self._made else function(run, **self._build(values))
+        return function(*first, self._build(values)) if self._made else function(*first, **self._build(values))
 
     def _build(self, values: Mapping[str, Any]) -> Any:
         """The object that the function takes; without one, its keyword arguments."""
@@ -99,15 +121,17 @@ class Parameters:
             elif field is None:
                 close = difflib.get_close_matches(name, self.fields, n=1)
                 meant = f"; did you mean {close[0]}?" if close else ";"
-                problems.append(f"params.{name}: unknown{meant} {self.owner} has {', '.join(self.fields) or 'none'}")
+                problems.append(
+                    f"{self._caller.section}.{name}: unknown{meant} {self.owner} has {', '.join(self.fields) or 'none'}"
+                )
             else:
                 try:
                     values[name] = convert(value, field.annotation)
                 except ValueError as error:
-                    problems.append(f"params.{name}: {error}; {self.owner}.{field}")
+                    problems.append(f"{self._caller.section}.{name}: {error}; {self.owner}.{field}")
         for name, field in self.fields.items():
             if name not in given and field.default is _NONE:
-                problems.append(f"params.{name}: missing; {self.owner}.{field} has no default")
+                problems.append(f"{self._caller.section}.{name}: missing; {self.owner}.{field} has no default")
         if not self._made:
             defaults = {name: field.default for name, field in self.fields.items() if field.default is not _NONE}
             values = {**defaults, **values}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import sys
@@ -17,20 +16,14 @@ from relay.config import yaml_file
 from relay.config.messages import describe
 from relay.config.overrides import parse_override, set_key
 from relay.config.section import Section, as_tuples
-from relay.config.sections import Checkpoint, Paths, Select, Tag
+from relay.config.sections import Checkpoint, Paths, ProjectFolder, Select, Tag, absolute_below
 from relay.errors import ConfigError
 from relay.scripts.checkpoints import check_pattern
 
 
-class Project(Section):
-    """The user's folder that is frozen with a sweep, relative to the configuration file.
+class Project(ProjectFolder):
+    """`writes`: folders of the project that runs write to; each run has its own, empty at first."""
 
-    `links`: files and folders in it that runs read where they are, such as data. `writes`: folders in it that runs
-    write to; each run has its own, empty at first.
-    """
-
-    path: str = "."
-    links: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
 
 
@@ -237,9 +230,7 @@ def _problems_of_program(program: Program) -> list[str]:
 
 def project_root(config: ProgramConfig, file: str) -> Path:
     """The absolute folder of the project of the configuration in `file`."""
-    root = (Path(file).absolute().parent / config.project.path).absolute()
-    # Only for these: the path that the user knows need not exist on a node under its real name.
-    return Path(os.path.realpath(root)) if ".." in root.parts else root
+    return absolute_below(Path(file).absolute().parent, config.project.path)
 
 
 def python_of(config: ProgramConfig, root: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from pathlib import Path
 
 from relay.config import yaml_file
@@ -16,10 +17,10 @@ def is_program(file: str) -> bool:
     return SECTION in yaml_file.read_mapping(Path(file))
 
 
-def configurations(root: Path) -> list[Path]:
-    """The configurations of programs in a folder. A file that cannot be read is none."""
+def configurations(root: Path, sections: Collection[str] = (SECTION,)) -> list[Path]:
+    """The YAML files in a folder that have one of these sections. A file that cannot be read is none."""
     found = []
     for path in sorted(root.glob("*.yaml")):
         with contextlib.suppress(ConfigError):
-            found += [path] if is_program(str(path)) else []
+            found += [path] if not yaml_file.read_mapping(path).keys().isdisjoint(sections) else []
     return found

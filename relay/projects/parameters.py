@@ -5,8 +5,6 @@ In a process of its own, so that planning imports nothing of the project's and n
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import subprocess
 import tempfile
@@ -16,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import relay
+from relay.ask import ask
 from relay.errors import ConfigError
 
 _TIMEOUT_S = 300
-_LINES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -62,21 +60,11 @@ def versions_of(python: Sequence[str], root: Path) -> dict[str, str]:
 
 
 def _ask(python: Sequence[str], root: Path, function: str, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    command = [*python, "-m", "relay.program.describe", str(root), function]
     with tempfile.TemporaryDirectory() as folder:
-        path, answer = link_relay(Path(folder) / "relay_api"), Path(folder) / "answer.json"
-        command = [*python, "-m", "relay.program.describe", str(root), function, str(answer)]
+        environment = program_environment(link_relay(Path(folder) / "relay_api"))
         try:
-            done = subprocess.run(
-                command,
-                cwd=root,
-                env=program_environment(path),
-                input=json.dumps(cells),
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_TIMEOUT_S,
-                check=False,
-            )
+            found, why = ask(command, cells, folder=root, environment=environment, timeout_s=_TIMEOUT_S)
         except OSError as error:
             raise ConfigError(f"program.python: {python[0]} cannot be executed: {error.strerror}") from None
         except subprocess.TimeoutExpired:
@@ -84,12 +72,11 @@ def _ask(python: Sequence[str], root: Path, function: str, cells: Sequence[Mappi
             raise ConfigError(
                 f"program.function: importing {module} takes more than {_TIMEOUT_S} s; move its work into the function"
             ) from None
-        with contextlib.suppress(OSError, ValueError):
-            found: dict[str, Any] = json.loads(answer.read_text())
-            return found
-    said = " / ".join(done.stderr.strip().splitlines()[-_LINES_SHOWN:]) or f"it ended with {done.returncode}"
-    what = f"program.function: {function}: {' '.join(python)} did not say its parameters"
-    raise ConfigError(f"{what if function else f'program.python: {python[0]} did not answer'}: {said[-1000:]}")
+    if found is None:
+        what = f"program.function: {function}: {' '.join(python)} did not say its parameters"
+        raise ConfigError(f"{what if function else f'program.python: {python[0]} did not answer'}: {why}")
+    described: dict[str, Any] = found
+    return described
 
 
 def link_relay(folder: Path) -> Path:

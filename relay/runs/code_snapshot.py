@@ -173,6 +173,13 @@ def check_commands(snapshot: Path) -> list[str]:
     ]
 
 
+def python_path(code: Path) -> dict[str, str]:
+    """The variables with which `python -m` executes the code below `code`, for a process that this one starts."""
+    # PYTHONSAFEPATH: `python -m` would otherwise put the current folder first, with modules that may have our names.
+    before = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": f"{code}{os.pathsep}{before}" if before else str(code), "PYTHONSAFEPATH": "1"}
+
+
 def _others(path: Path) -> set[str]:
     """All files below `path` except hidden ones and Python's caches.
 

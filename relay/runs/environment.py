@@ -54,10 +54,10 @@ def computing_versions() -> Environment:
 @functools.cache
 def package_versions() -> dict[str, str | None]:
     """The version of each package that is, or would be, imported; None if there is none."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in (*_COMPUTING[1:], *_OTHERS)}}
+    return {"python": platform.python_version(), **{name: version_of(name) for name in (*_COMPUTING[1:], *_OTHERS)}}
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
     """The version of the package that `import name` finds, without importing it: the login node needs no torch.
 
     An entry of PYTHONPATH comes before the virtual environment, whose metadata metadata.version() may return.

@@ -5,11 +5,14 @@ Both are compared with what the run finds when it starts.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from relay import hints
 from relay.errors import DataError, RunError
 from relay.files import replace_file
 from relay.log import log
 from relay.runs.cells import PlannedRun
+from relay.runs.project_snapshot import project_problem
 from relay.runs.rundir import RunDir
 
 
@@ -32,6 +35,15 @@ def check_as_planned(run: RunDir, key: str, data: str, data_name: str) -> None:
             f"{run.label}: {data_name} changed after it was planned (digest {planned.data}, now {data}); restore what "
             f"was there, or start over with what is there now: {hints.again('--fresh', saved=run.sweep().meta())}"
         )
+
+
+def frozen_project(run: RunDir) -> Path:
+    """The folder of the user's project that was frozen with the run's sweep. Raises RunError if it was changed."""
+    sweep = run.sweep()
+    project: Path = (sweep.project / sweep.meta()["project"]).absolute()
+    if problem := project_problem(project):
+        raise RunError(f"{project}: is no longer the project of {sweep.name}: {problem}; restore it")
+    return project
 
 
 def restore_config(run: RunDir) -> None:

@@ -128,6 +128,15 @@ def keep_project(folder: Path, project: ProjectFiles) -> Path:
     return target.absolute()
 
 
+def is_snapshot(folder: Path) -> bool:
+    """Whether a folder is a frozen project, by its name and the list beside it."""
+    try:
+        manifest = _manifest_of(folder).read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(manifest).hexdigest()[:DIGEST_DIGITS] == folder.name
+
+
 def project_problem(snapshot: Path) -> str:
     """How a frozen project differs from the one that its name stands for; "" if it does not."""
     try:

@@ -30,7 +30,7 @@ def reuse_finished(sweep: SweepDir, why_other: Callable[[RunDir, SweepDir], str]
     """
     missing = [cell for cell in sweep.cells() if not sweep.run(cell.name).is_done()]
     reused = []
-    for run, origin in _origins(sweep, missing, why_other or _other_versions):
+    for run, origin in _origins(sweep, missing, why_other or other_versions):
         restore_config(run)
         with run.lock():
             if not run.is_done() and not run.attempts():
@@ -71,7 +71,7 @@ def _is_complete(run: RunDir) -> bool:
     return result is not None and (not result.get("best") or run.best_file.is_file())
 
 
-def _other_versions(origin: RunDir, sweep: SweepDir) -> str:
+def other_versions(origin: RunDir, sweep: SweepDir) -> str:
     """Why the run is not the same training as one that this environment would start; "" if it is."""
     environments, here = environments_of(origin.result(), ()), computing_versions()
     versions = {name: version for each in environments[:1] for name, version in each.items() if name in here}

@@ -60,7 +60,8 @@ class Request:
     `inputs`: equal for requests on the same data; a later one goes to the same profile by default. `inputs_name`:
     what messages call it. `prepare`: bring the data of all cells here, because compute nodes often have no network;
     returns a digest of it for each cell by name. With true, it looks at the content of files that seem unchanged.
-    `data`: what `prepare` has returned.
+    `data`: what `prepare` has returned. `to_prepare`: what it would make that takes much room, for the plan; "" if
+    nothing.
 
     `why_other`: of a finished run with the key and data of one of the sweep's, why it is another run all the same; ""
     if it is the same. None: the versions of the packages that compute decide.
@@ -84,6 +85,7 @@ class Request:
     inputs_name: str = "its data"
     prepare: Callable[[bool], Mapping[str, str]] = _no_inputs
     data: Mapping[str, str] = field(default_factory=dict)
+    to_prepare: Callable[[], str] = lambda: ""
     why_other: Callable[[RunDir, SweepDir], str] | None = None
     check: Callable[[], None] = _nothing
     opened: Callable[[SweepDir], None] = _nothing

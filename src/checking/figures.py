@@ -1,4 +1,4 @@
-"""The figures of the checks before training: images per class, and examples before and after augmentation."""
+"""The figures of the checks before training: examples per class, and examples before and after augmentation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_NAMES = 25
 
 @dataclass(frozen=True)
 class Example:
-    """A training image, float (H, W, 3) in [0, 1]: as preprocessed, augmented several times, and its class number."""
+    """A training image, float (H, W, C) in [0, 1]: as preprocessed, augmented several times, and its class number."""
 
     before: NDArray[np.float32]
     augmented: Sequence[NDArray[np.float32]]
@@ -28,7 +28,7 @@ class Example:
 
 @drawing
 def draw_class_counts(classes: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
-    """Draw the images per class of each split. `classes`: the rows `class_table` of checks.json."""
+    """Draw the examples per class of each split. `classes`: the rows `class_table` of checks.json."""
     parts = [part for part in ("train", "val", "test") if any(row[part] for row in classes)]
     figure = new_figure(8, 1.4 + 1.3 * len(parts))
     panels: Any = figure.subplots(len(parts), 1, squeeze=False, sharex=True)[:, 0]
@@ -39,8 +39,8 @@ def draw_class_counts(classes: Sequence[Mapping[str, Any]], path: Path) -> Path 
         # Gaps between hundreds of bars would only show the grid of pixels.
         axes.bar(range(len(counts)), counts, width=0.85 if named else 1.0)
         each = f"{low} each" if low == high else f"{low} to {high} each"
-        axes.set_title(f"{part}: {sum(counts):,} images, {each}", fontsize="medium", loc="left")
-        axes.set(ylabel="images", ylim=(0, high * 1.15), xlim=(-0.6, len(counts) - 0.4))
+        axes.set_title(f"{part}: {sum(counts):,} examples, {each}", fontsize="medium", loc="left")
+        axes.set(ylabel="examples", ylim=(0, high * 1.15), xlim=(-0.6, len(counts) - 0.4))
         axes.set_axisbelow(True)
         axes.grid(alpha=0.3, axis="y")
     if named:
@@ -64,8 +64,10 @@ def draw_examples(examples: Sequence[Example], names: Sequence[str], path: Path)
         grid[0][column].set_title(name, fontsize="small")
         for row, image in enumerate((example.before, *example.augmented)):
             axes = grid[row][column]
-            axes.imshow(image, interpolation="nearest")
+            # The colour map is for images of one channel.
+            axes.imshow(image, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
             axes.set(xticks=[], yticks=[])
     for row in range(versions):
-        grid[row][0].set_ylabel(f"augmented {row}" if row else "before", fontsize="small")
+        if versions > 1:
+            grid[row][0].set_ylabel(f"augmented {row}" if row else "before", fontsize="small")
     return save_figure(figure, path)

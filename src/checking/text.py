@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from relay.terminal import show_value
+from src.checking.layers import parameters_text, summed_up
 
 Report = Mapping[str, Any]
 # Of the table of classes, in the terminal; checks.json has all.
 _CLASSES_SHOWN = 6
+# Rows of layers, likewise.
+_LAYERS_SHOWN = 60
 
 
 def lines_of(report: Report) -> Iterator[str]:
@@ -20,22 +23,29 @@ def lines_of(report: Report) -> Iterator[str]:
 
 
 def _data(report: Report) -> Iterator[str]:
-    split, counts = report["split"], report["class_counts"]
-    yield f"D1   {report['dataset']}, {report['classes']} classes, input {report['input_shape']}"
+    split, counts, inputs = report["split"], report["class_counts"], report["inputs"]
+    what = "images" if inputs["images"] else "inputs"
+    kind = f"{inputs['type']} image" if inputs["images"] else inputs["type"]
+    yield f"D1   {report['dataset']}, {report['classes']} classes, input {kind} {report['input_shape']}"
     yield "D2   " + ", ".join(f"{name} {count}" for name, count in report["splits"].items())
-    ratio = " and ".join(f"{share:.0%} {name}" for name, share in split["ratio"].items())
-    how = "stratified by class" if split["stratified"] else "NOT stratified"
-    yield f"D3   val and test are drawn from the split {split['from']!r}: {ratio}, {how}, seed {split['seed']}"
-    yield f"     {split['method']}"
-    yield f"D4   images per class in train: {min(counts)} to {max(counts)}"
+    for part, source in split["whole"].items():
+        yield f"D3   {part} has examples of the split {source!r}"
+    if split["ratio"]:
+        ratio = " and ".join(f"{share:.0%} {name}" for name, share in split["ratio"].items())
+        how = "stratified by class" if split["stratified"] else "NOT stratified"
+        yield f"D3   drawn from the split {split['from']!r}: {ratio}, {how}, seed {split['seed']}"
+        yield f"     {split['method']}"
+    yield f"D4   examples per class in train: {min(counts)} to {max(counts)}"
     yield from _class_rows(report["class_table"])
     for name, facts in report["source"].items():
         changes = f", changed {facts['changes']}" if facts["changes"] else ""
-        seen = f"{facts['count']} images, modes {facts['modes']}, sizes {facts['sizes']}{changes}"
+        names = ("modes", "sizes") if inputs["images"] else ("types", "shapes")
+        seen = f"{facts['count']} {what}, {names[0]} {facts['modes']}, {names[1]} {facts['sizes']}{changes}"
         yield f"D5   {name} as it came: {seen}"
     for part, others in report["overlaps"].items():
         shared = ", ".join(f"{count} in {other}" for other, count in others.items())
-        yield f"D5   images of {part} that are also in another split, pixel for pixel: {shared}"
+        same = "pixel for pixel" if inputs["images"] else "value for value"
+        yield f"D5   {what} of {part} that are also in another split, {same}: {shared}"
 
 
 def _class_rows(classes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -51,6 +61,8 @@ def _class_rows(classes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _operations(report: Report) -> Iterator[str]:
     for operation in report["preprocessing"]:
         yield f"D6   {call_of(operation)}: {operation['purpose']}"
+    if not report["preprocessing"]:
+        yield "D6   no preprocessing"
     equal = report["preprocessing_equal"]
     yield f"D7   train, val and test: {'equal' if equal['equal'] else 'NOT EQUAL'}; measured: {equal['how']}"
     augmentations = report["augmentations"]
@@ -62,9 +74,10 @@ def _operations(report: Report) -> Iterator[str]:
     if not augmentations:
         yield "D8   no augmentation"
     names = ", ".join(f"{each['name']} (class {each['label']})" for each in report["examples"])
-    yield f"D10  examples before and after augmentation: {names}"
-    batch = report["batch"]
-    yield f"D11  batch: images {batch['images']}, labels {batch['labels']}, logits {batch['logits']}"
+    shown = "examples before and after augmentation" if augmentations else "examples"
+    yield f"D10  {shown}: {names}" if names else "D10  the inputs are values, so there is no picture of them"
+    batch, what = report["batch"], "images" if report["inputs"]["images"] else "inputs"
+    yield f"D11  batch: {what} {batch['images']}, labels {batch['labels']}, logits {batch['logits']}"
 
 
 def call_of(operation: Mapping[str, Any]) -> str:
@@ -84,11 +97,13 @@ def _model(report: Report) -> Iterator[str]:
             f"M0   {name}: majority class {base['majority_accuracy']:.4f}, "
             f"guesses of one random draw {base['random_accuracy']:.4f}, chance {base['chance']:.4f}"
         )
-    yield f"M1   parameters: {batch['parameters']:,}"
+    frozen = "" if batch["all_parameters"] == batch["parameters"] else f" are trained, of {batch['all_parameters']:,}"
+    yield f"M1   parameters: {batch['parameters']:,}{frozen}"
     yield from _layer_rows(report["layers"])
     for option in report["options"]:
         counts = ", ".join(f"{each['value']}: {each['parameters']:,}" for each in option["parameters"])
-        yield f"M1   {option['option']} = {option['value']}: {option['role']} (parameters with {counts})"
+        role = f": {option['role']}" if option["role"] else ""
+        yield f"M1   {option['option']} = {option['value']}{role} (parameters with {counts})"
     yield (
         f"M2   initial loss {batch['initial_loss']:.4f}, log(classes) {batch['expected_loss']:.4f}, "
         f"gradient norm {batch['gradient_norm']:.4f}"
@@ -96,7 +111,15 @@ def _model(report: Report) -> Iterator[str]:
 
 
 def _layer_rows(layers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    cells = [(row["name"], row["layer"], str(row["output"]), f"{row['parameters']:,}") for row in layers]
+    cells = [
+        (
+            row["name"],
+            row["layer"] if row["layers"] == 1 else f"{row['layers']} layers",
+            "" if row["output"] is None else str(row["output"]),
+            parameters_text(row),
+        )
+        for row in summed_up(layers, _LAYERS_SHOWN)
+    ]
     cells.insert(0, ("layer", "type", "output", "parameters"))
     widths = [max(len(row[column]) for row in cells) for column in range(4)]
     for name, layer, output, parameters in cells:

@@ -75,6 +75,8 @@ TRAINING = Facts("train", _training_cost, _training_units)
 LR_SWEEP = Facts("lr_sweep", _training_cost, _lr_sweep_units, section="lr_finder")
 EVALUATION = Facts("evaluate", _evaluation_cost, lambda _: 1.0, section="evaluation")
 _DEFAULTS = Config().to_dict()
+# Those of the report's network, which were the defaults before they became `auto`: they are in no key.
+_DEFAULTS["model"] |= {"num_classes": 200, "input_shape": [3, 64, 64]}
 
 
 def _without(defaults: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,6 +117,8 @@ def with_absolute_paths(name: str, section: Section) -> dict[str, Any]:
     content: dict[str, Any] = section.model_dump(mode="json")
     if name == "paths":
         return {key: str(Path(value).absolute()) for key, value in content.items()}
+    if name == "project":
+        content["path"] = str(Path(content["path"]).absolute())
     if name == "dataset":
         content["root"] = str(expanded(content["root"]).absolute())
         folder = expanded(content["name"])
@@ -126,5 +130,5 @@ def with_absolute_paths(name: str, section: Section) -> dict[str, Any]:
 
 
 def name_of_images(config: Config) -> str:
-    """What messages call the images of a configuration."""
-    return f"the images of dataset.name {config.dataset.name}"
+    """What messages call the data of a configuration."""
+    return f"the data of dataset.name {config.dataset.name}"

@@ -16,12 +16,16 @@ from pydantic import ValidationError
 from relay.config import yaml_file
 from relay.config.messages import describe, listed
 from relay.config.overrides import parse_override, set_key
-from relay.config.section import Section, as_tuples
+from relay.config.section import Section, as_lists, as_tuples
+from relay.config.sections import absolute_below
 from relay.errors import ConfigError
+from relay.program.own_code import is_own
 from relay.projects.kind import SECTION
 from relay.runs.rundir import RunDir
-from src.config.schema import CONSTANT_KEYS, Compare, Config, Hparams, Variant
-from src.config.validation import AXES, BASE, disagreements, is_same_experiment, plain
+from src.config.schema import CONSTANT_KEYS, UNION_KEYS, Compare, Config, Hparams, Variant
+from src.config.validation import BASE, disagreements, is_same_experiment, key_path, networks_of
+from src.models.options import Model
+from src.models.registry import is_ours
 
 
 def make_config(content: Mapping[str, Any], source: str, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -39,21 +43,61 @@ def make_config(content: Mapping[str, Any], source: str, overrides: Mapping[str,
     try:
         config = Config.model_validate(as_tuples(values))
     except ValidationError as error:
-        raise ConfigError(describe(error, Config, source, CONSTANT_KEYS)) from None
+        text = describe(error, Config, source, CONSTANT_KEYS, UNION_KEYS)
+        raise ConfigError(text + _where_options_stand(values.get("model"))) from None
     problems = list(disagreements(config))
     if problems:
         raise ConfigError(listed(problems, source))
     return config
 
 
+def _where_options_stand(model: Any) -> str:
+    """What to do with an option of a network that is not ours, if it stands beside ours."""
+    name = model.get("type") if isinstance(model, Mapping) else None
+    if not isinstance(name, str) or is_ours(name) or model.keys() <= Model.model_fields.keys():
+        return ""
+    return f"\n  the options of {name} stand below model.options: options: {{name: value}}"
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """The configuration with plain `values` by key path; sections without any are the same objects.
+
+    Raises ConfigError as `make_config`.
+    """
+    content = config.to_dict()
+    for path, value in values.items():
+        set_key(content, path, value)
+    names = {path.partition(".")[0] for path in values}
+    sections = {name: type(getattr(config, name)).model_validate(as_tuples(content[name])) for name in names}
+    made = config.model_copy(update=sections)
+    problems = list(disagreements(made))
+    if problems:
+        raise ConfigError(listed(problems, "the configuration with what the data has"))
+    return made
+
+
 def config_of(run: RunDir) -> Config:
-    """The configuration of a run. Raises RunError if there is none, ConfigError if it is invalid."""
-    return make_config(run.config(), str(run.config_file))
+    """The configuration of a run, whose project is the frozen one. Raises RunError if there is none, ConfigError if it
+    is invalid.
+    """
+    config = make_config(run.config(), str(run.config_file))
+    sweep = run.sweep()
+    if not config.own_code or not sweep.meta_file.is_file():
+        return config
+    frozen = (sweep.project / sweep.meta()["project"]).absolute()
+    return config.model_copy(update={"project": config.project.model_copy(update={"path": str(frozen)})})
 
 
-def variant_overrides(variant: Variant) -> dict[str, Any]:
-    """Key path -> plain value of a variant."""
-    return {AXES.get(path, path): plain(value) for path, value in variant.set.items()}
+def variant_overrides(config: Config, variant: Variant) -> dict[str, Any]:
+    """Key path -> plain value of a variant of the configuration."""
+    return {key_path(config, path): as_lists(value) for path, value in variant.set.items()}
+
+
+def _names_own_code(config: Config) -> bool:
+    """Whether the configuration, an axis or a variant names code of the user's project."""
+    searched = [value for values in config.hparams.axes.values() if isinstance(values, tuple) for value in values]
+    changed = [value for variant in config.compare.variants.values() for value in variant.set.values()]
+    return bool(config.own_code) or any(isinstance(value, str) and is_own(value) for value in (*searched, *changed))
 
 
 def _variant_problems(config: Config, *, overridden: bool) -> Iterator[str]:
@@ -65,7 +109,7 @@ def _variant_problems(config: Config, *, overridden: bool) -> Iterator[str]:
     for name, variant in config.compare.variants.items():
         where = f"compare.variants.{name}"
         try:
-            made = variants.make(variant_overrides(variant))
+            made = variants.make(variant_overrides(config, variant))
         except ConfigError as error:
             yield from (f"{where}: {line.strip()}" for line in str(error).splitlines()[1:])
             continue
@@ -127,6 +171,13 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
             "compare"
         )
     config = make_config(content, str(path), parsed)
+    if _names_own_code(config):
+        root = absolute_below(Path(path).absolute().parent, config.project.path)
+        config = config.model_copy(update={"project": config.project.model_copy(update={"path": str(root)})})
+    if config.model.options and all(map(is_ours, networks_of(config))):
+        raise ConfigError(
+            f"{path}: model.options: {config.model.type} has its options beside model.type, not in model.options"
+        )
     # Not in make_config: a variant may not fit, or be, the best cell of a grid, and no longer matters then.
     problems = list(_variant_problems(config, overridden=any(not name.startswith("compare.") for name in parsed)))
     if problems:

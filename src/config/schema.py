@@ -7,35 +7,75 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from relay.config.section import Count, Fraction, NonNegative, Section
-from relay.config.sections import Checkpoint, Paths, Select, Tag
+from relay.config.sections import Checkpoint, Paths, ProjectFolder, Select, Tag
+from relay.program.own_code import is_own
 from src.config.train_section import Train
 from src.models.options import Model
 
 Size = tuple[Count, Count]
-Triple = tuple[float, float, float]
 MetricName = Literal["accuracy", "top5_accuracy", "macro_f1"]
+# Of so many classes, the right one is always among the five most probable.
+ALWAYS_IN_TOP5 = 5
 # Why a key allows only null or one value. The report's file sets all of them.
 CONSTANT_KEYS = {
-    "model.rnn": "an image classifier has no recurrent part; leave it null",
-    "preprocess.text_tokenizer": "images have no text to tokenize; leave it null",
+    "model.rnn": "Relay's networks have no recurrent part; leave it null, or name a network of your own in model.type",
+    "preprocess.text_tokenizer": "no text is tokenized here; leave it null",
     "model.attention": "no network here has attention; leave it false",
-    "metrics.regression": "an image classifier has no regression target; leave the list empty",
+    "metrics.regression": "experiments are classifications, without a regression target; leave the list empty",
 }
 
 
+# What a key of several types allows.
+UNION_KEYS = {
+    "dataset.split.val": "give a number of images, a share of them such as 0.1, or the name of a split",
+    "dataset.split.test": "give a number of images, 0 for none, a share of them such as 0.1, or the name of a split",
+    "preprocess.normalize": "give mean and std, auto, or null",
+    "metrics.select.name": "give accuracy, top5_accuracy, macro_f1 or loss",
+    "model.num_classes": "give a number from 2 on, or auto",
+    "model.input_shape": "give a list of whole numbers from 1 on, or auto",
+}
+SplitName = Annotated[str, Field(min_length=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
 class Split(Section):
-    """How many images go into which split. `val` and `test` are drawn from the `valid` split, class by class."""
+    """Which images are trained on, and which are measured.
+
+    `train`: the name of a split of the source. `val`, `test`: the name of another one, which is taken whole; or how
+    many images, or which share of them, are drawn from the split `valid`, class by class. If `valid` is null, they are
+    drawn from `train`, which then has the rest.
+    """
 
     # The names that zh-plus/tiny-imagenet gives its two splits on the Hub.
-    train: str = "train"
-    valid: str = "valid"
-    val: Count = 8000
-    test: Annotated[int, Field(ge=0)] = 2000
+    train: SplitName = "train"
+    valid: SplitName | None = "valid"
+    val: Count | Share | SplitName = 8000
+    test: Annotated[int, Field(ge=0)] | Share | SplitName = 2000
     seed: int = 42
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The distinct splits of the source that are read: `train` first."""
+        names = (self.train, self.pool, self.val, self.test)
+        return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
+
+    @property
+    def pool(self) -> str | None:
+        """The split of the source that val or test are drawn from; None if each is the whole of a split, or empty."""
+        drawn = any(not isinstance(part, str) and part for part in (self.val, self.test))
+        return (self.valid or self.train) if drawn else None
+
+
+class Columns(Section):
+    """The names of the columns of a table with the images and their labels."""
+
+    image: Annotated[str, Field(min_length=1)] = "image"
+    label: Annotated[str, Field(min_length=1)] = "label"
 
 
 class Dataset(Section):
-    """Where the images come from: a Hub name, a folder in the Hub's layout, or `synthetic`.
+    """Where the images come from: a Hub name, a folder in the Hub's layout or of class folders, a data set of
+    torchvision such as torchvision/CIFAR10, or `synthetic`. `class_names` replace those that the data has.
 
     `source` is `auto`, or one of those that src/data/sources.py knows.
     """
@@ -45,6 +85,8 @@ class Dataset(Section):
     revision: str | None = None
     root: str = "./data"
     split: Split = Split()
+    columns: Columns = Columns()
+    class_names: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     download: bool = True
     num_workers: Annotated[int, Field(ge=0)] = 4
     shuffle: bool = True
@@ -62,21 +104,36 @@ class Dataset(Section):
 class Normalize(Section):
     """Per channel: (value / 255 - mean) / std. The defaults are those of ImageNet, as in torchvision."""
 
-    mean: Triple = (0.485, 0.456, 0.406)
-    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (
-        0.229,
-        0.224,
-        0.225,
-    )
+    mean: Annotated[tuple[float, ...], Field(min_length=1)] = (0.485, 0.456, 0.406)
+    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.229, 0.224, 0.225)
 
 
 class Preprocess(Section):
-    """What is done to every image of every split. `resize` is (height, width) in pixels."""
+    """What is done to every image of every split. `resize` is (height, width) in pixels.
+
+    `mode`: the channels, in Pillow's words: RGB, L (grey) or RGBA. `normalize`: `auto` is the mean and deviation of the
+    images that are trained on, null leaves their values in [0, 1].
+
+    Inputs that are no images are only normalised: with `auto` or values that are given, per entry of their first
+    dimension.
+    """
 
     resize: Size = (64, 64)
-    normalize: Normalize = Normalize()
+    mode: Literal["RGB", "L", "RGBA"] = "RGB"
+    normalize: Normalize | Literal["auto"] | None = Normalize()
     # Here and below, a key that only allows null or one constant is in the report's file, which must stay valid.
     text_tokenizer: None = None
+
+    @property
+    def channels(self) -> int:
+        """How many channels an image has."""
+        return {"RGB": 3, "L": 1, "RGBA": 4}[self.mode]
+
+    @property
+    def statistics(self) -> Normalize | None:
+        """The mean and deviation, once `auto` is resolved; None if nothing is normalised."""
+        assert not isinstance(self.normalize, str)
+        return self.normalize
 
 
 class RandomCrop(Section):
@@ -211,6 +268,7 @@ class Config(Section):
     The rules between the sections are not checked here; src/config/loading.py, which creates configurations, does that.
     """
 
+    project: ProjectFolder = ProjectFolder()
     dataset: Dataset = Dataset()
     preprocess: Preprocess = Preprocess()
     augment: Augment = Augment()
@@ -224,6 +282,21 @@ class Config(Section):
     compare: Compare = Compare()
     evaluation: Evaluation = Evaluation()
     paths: Paths = Paths()
+
+    @property
+    def own_code(self) -> dict[str, str]:
+        """What it names of the user's project, by key path."""
+        names = {
+            "model.type": self.model.type,
+            "dataset.name": self.dataset.name,
+            "train.optimizer.name": self.train.optimizer.name,
+        }
+        return {key: name for key, name in names.items() if is_own(name)}
+
+    @property
+    def has_own_data(self) -> bool:
+        """Whether its data is what a function of the user's project returns."""
+        return is_own(self.dataset.name)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values (lists, not tuples), as YAML and JSON hold them."""

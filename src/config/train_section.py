@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from relay.config.section import Count, Fraction, NonNegative, Section
+from relay.program.own_code import is_own
+
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
+
+
+def is_path(name: str) -> bool:
+    """Whether `train.optimizer.name` is the path of a class: package.module.Class, or module:Class of the project."""
+    return is_own(name) or re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", name) is not None
 
 
 class Optimizer(Section):
     """The optimizer and its rate. Only sgd and rmsprop use `momentum`.
 
+    `name` may also be the path of a class, such as torch.optim.NAdam, or my_optimizers:Mine of the project. It is given
+    `lr`, `weight_decay` and `momentum` if it takes them. `options`: what else the optimizer is built with.
+
     Without `decay_norm_bias`, the weight decay leaves out biases and the parameters of BatchNorm.
     """
 
-    name: Literal["sgd", "adam", "adamw", "rmsprop"] = "adam"
+    name: str = "adam"
     lr: Annotated[float, Field(gt=0)] = 0.002
     weight_decay: NonNegative = 0.00001
     momentum: Fraction = 0.9
     decay_norm_bias: bool = True
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class Scheduler(Section):

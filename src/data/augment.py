@@ -3,8 +3,8 @@
 `Augmenter.draw` draws on the CPU, so that all devices agree; `flip_and_crop` and `jitter_colours` transform images and
 never synchronise with the device. Each operation matches torchvision.transforms.functional (tests/data/test_augment.py
 compares them), with one parameter per sample. For comparison, the report's program, which augments with PIL on 2 CPU
-cores, trained at 619 images/s on a slice. Images are float32 (B, 3, H, W) in [0, 1]; parameter vectors have length B
-and are on the CPU.
+cores, trained at 619 images/s on a slice. Images are float32 (B, C, H, W) in [0, 1]; parameter vectors have length B
+and are on the CPU. Brightness and contrast are for 1 or 3 channels, saturation and hue for 3, the rest for any number.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Augmenter:
         self.colour_ops = tuple(op for op, spread in enumerate(spreads) if spread > 0)
 
     def __call__(self, images: Tensor, *, seed: int, epoch: int, batch: int) -> Tensor:
-        """Augment batch number `batch` of `epoch`; images float32 (B, 3, H, W) in [0, 1] on any device."""
+        """Augment batch number `batch` of `epoch`; images float32 (B, C, H, W) in [0, 1] on any device."""
         draw = self.draw(len(images), seed=seed, epoch=epoch, batch=batch)
         return self.jitter_colours(self.flip_and_crop(images, draw), draw)
 
@@ -180,7 +180,7 @@ def hue(images: Tensor, turn: Tensor) -> Tensor:
     sixth = slope.div_(chroma.clamp(min=torch.finfo(chroma.dtype).tiny)) + (2 * is_green + 4 * is_blue)
     sixth += _to_device((turn.double() * 6).float(), images.device)[:, None, None, None]
     # k - 2, brought between -3 and 3.
-    k = sixth + _channels((3.0, 1.0, -1.0), images.device)
+    k = sixth + _channels((3.0, 1.0, -1.0), 2, images.device)
     k.sub_((k * (1 / 6)).round_(), alpha=6)
     return value - k.abs_().neg_().add_(2).clamp_(0, 1).mul_(chroma)
 
@@ -201,7 +201,7 @@ def crop(images: Tensor, top: Tensor, left: Tensor, size: int, padding: int) -> 
         # A slice copies whole rows, the gather below pixel by pixel.
         places = zip(padded, top.tolist(), left.tolist(), strict=True)
         return torch.stack([image[:, y : y + size, x : x + size] for image, y, x in places])
-    # One gather for the batch: indices of sample, channel, row and column broadcast to (B, 3, size, size).
+    # One gather for the batch: indices of sample, channel, row and column broadcast to (B, C, size, size).
     corners = _to_device(torch.stack([top, left]), device)[:, :, None, None, None]
     steps = torch.arange(size, device=device)
     samples = torch.arange(len(images), device=device)[:, None, None, None]
@@ -211,8 +211,9 @@ def crop(images: Tensor, top: Tensor, left: Tensor, size: int, padding: int) -> 
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(image - mean) / std per channel, a new tensor."""
-    return (images - _channels(tuple(mean), images.device)).div_(_channels(tuple(std), images.device))
+    """(value - mean) / std for each of the C channels of (B, C, ...), a new tensor."""
+    centre, spread = (_channels(tuple(values), images.dim() - 2, images.device) for values in (mean, std))
+    return (images - centre).div_(spread)
 
 
 def epoch_order(seed: int, epoch: int, n: int, shuffle: bool) -> Tensor:
@@ -230,7 +231,9 @@ def stream_seed(*parts: str | int) -> int:
 
 
 def _grey(images: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, 1, H, W), with the weights and the order of rgb_to_grayscale."""
+    """(B, 3, H, W) -> (B, 1, H, W), with the weights and the order of rgb_to_grayscale; one channel is grey already."""
+    if images.shape[1] == 1:
+        return images
     red, green, blue = images[:, :1], images[:, 1:2], images[:, 2:]
     # Summed in torchvision's order, for the same bits.
     return 0.2989 * red + 0.587 * green + 0.114 * blue
@@ -244,6 +247,9 @@ def _to_device(values: Tensor, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Per-channel constants, float32 (C, 1, 1). Cached, because copying to a device synchronises with it."""
-    return torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1).to(device)
+def _channels(values: tuple[float, ...], dimensions: int, device: torch.device) -> Tensor:
+    """Per-channel constants, float32 (C, 1, ...) with so many dimensions behind the first.
+
+    Cached, because copying to a device synchronises with it.
+    """
+    return torch.tensor(values, dtype=torch.float32).reshape(-1, *[1] * dimensions).to(device)

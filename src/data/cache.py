@@ -14,29 +14,25 @@ import os
 import re
 import shutil
 import socket
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from relay.errors import DataError
+from relay.errors import DataError, RelayError
 from relay.files import sync_directory
 from relay.log import log
 from relay.user import expanded
+from src.config.project import as_frozen, explained
 from src.config.schema import Config
 from src.data import decoding
-from src.data.decoding import Decoded, EncodedSplit
+from src.data.build import build, build_apart, decoded_size, file_digest, files_of, gigabytes, unwritable
 from src.data.sources import DataSource, source_of
 
-_FORMAT = 2  # of the arrays and meta.json; part of the folder's key
-_ROLES = ("train", "valid")
-_FILES = tuple(f"{role}_{name}.npy" for role in _ROLES for name in ("images", "labels", "digests"))
-_BATCH = 256
+_FORMAT = 3  # of the arrays and meta.json; part of the folder's key
 
 
 def ensure(config: Config, *, build: bool = True, look_closer: bool = False) -> Path:
@@ -45,19 +41,10 @@ def ensure(config: Config, *, build: bool = True, look_closer: bool = False) -> 
     `look_closer`: built again if the content of a file of the source has changed, and not only sizes and times. Raises
     DataError, also if it is missing and `build` is false.
     """
-    source = source_of(config.dataset)
-    identity = {
-        "source": source.kind,
-        "name": source.locate(config.dataset.name),
-        **source.identity(config),
-        "format": _FORMAT,
-        "decoder": decoding.VERSION,
-        "resize": list(config.preprocess.resize),
-    }
-    folder = _place(config, source, identity)
+    source, identity, folder = _located(config)
     # Without the lock: a complete cache never changes, and its disk may be read-only.
     contents = source.contents(config) if look_closer else None
-    problem = _problem(folder, contents)
+    problem = _problem(folder, contents, source.replaced)
     if problem is not None:
         if not build:
             raise DataError(f"{config.dataset.name}: its images are not decoded here ({problem})")
@@ -66,11 +53,49 @@ def ensure(config: Config, *, build: bool = True, look_closer: bool = False) -> 
     return folder
 
 
+def size_of(config: Config) -> int | None:
+    """How many bytes the decoded images of a configuration take; None if that is not known before they are read.
+
+    Raises DataError if the source does not have the splits.
+    """
+    images = source_of(config.dataset).count(config)
+    return None if images is None else decoded_size(config, images)
+
+
+def to_decode(config: Config) -> str:
+    """What `ensure` would decode, as text; "" if it is there. Raises DataError as `size_of`."""
+    _, _, folder = _located(config)
+    if (folder / "meta.json").is_file():
+        return ""
+    size = size_of(config)
+    what = f"{config.dataset.name}: its images" if size is None else f"{config.dataset.name}: {gigabytes(size)}"
+    return f"{what} will be decoded into {folder.parent}"
+
+
+def _located(config: Config) -> tuple[DataSource, dict[str, Any], Path]:
+    """The source of a configuration, what its decoded images depend on, and their folder. Raises DataError."""
+    source = source_of(config.dataset)
+    identity = {
+        "source": source.kind,
+        "name": source.locate(config.dataset.name),
+        **source.identity(config),
+        "splits": list(config.dataset.split.names),
+        "columns": config.dataset.columns.model_dump(),
+        "class_names": config.dataset.class_names,
+        "format": _FORMAT,
+        "decoder": decoding.VERSION,
+        "resize": list(config.preprocess.resize),
+        "mode": config.preprocess.mode,
+    }
+    return source, identity, _place(config, source, identity)
+
+
 def read_meta(folder: Path) -> dict[str, Any]:
     """The content of meta.json in a complete cache.
 
-    `class_names`, `facts` (see `_decode_split`), `identity`, `files`, `other_splits`: the names of the splits of the
-    source that are not decoded, and `contents`: the digest of its files, see `DataSource.contents`.
+    `splits`: the names of those that are decoded, in the order of their files. `facts`: by these names, see
+    `_decode_split`. `other_splits`: the names of those that the source also has. `contents`: the digest of its files,
+    see `DataSource.contents`. Also `class_names`, `identity` and `files`.
     """
     meta: dict[str, Any] = json.loads((folder / "meta.json").read_bytes())
     return meta
@@ -78,28 +103,28 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 def content_digest(meta: Mapping[str, Any]) -> str:
     """A digest of the images and labels, 16 hex digits: the same bytes give the same digest, whatever their source."""
-    sums = [meta["files"][name]["sha256"] for name in _FILES if "digests" not in name]
+    names = files_of(len(meta["splits"]))
+    sums = [meta["files"][name]["sha256"] for name in names if "digests" not in name]
     return hashlib.sha256("\n".join(sums).encode()).hexdigest()[:16]
 
 
 class Arrays(NamedTuple):
-    """A decoded split: uint8 (N, 3, H, W), memory-mapped; int64 (N,); uint64 (N,), equal for images of equal pixels."""
+    """A decoded split: uint8 (N, C, H, W), memory-mapped; int64 (N,); uint64 (N,), equal for images of equal pixels."""
 
     images: np.memmap[Any, np.dtype[np.uint8]]
     labels: npt.NDArray[np.int64]
     digests: npt.NDArray[np.uint64]
 
 
-def read_arrays(folder: Path) -> tuple[Arrays, Arrays]:
-    """The decoded splits train and valid."""
-    train, valid = (
-        Arrays(
-            np.load(folder / f"{role}_images.npy", mmap_mode="r"),
-            *(np.load(folder / f"{role}_{name}.npy") for name in ("labels", "digests")),
+def read_arrays(folder: Path) -> dict[str, Arrays]:
+    """The decoded splits, by the names that they have in the source: those of `Split.names`, in this order."""
+    return {
+        name: Arrays(
+            np.load(folder / f"{number}_images.npy", mmap_mode="r"),
+            *(np.load(folder / f"{number}_{array}.npy") for array in ("labels", "digests")),
         )
-        for role in _ROLES
-    )
-    return train, valid
+        for number, name in enumerate(read_meta(folder)["splits"])
+    }
 
 
 def _place(config: Config, source: DataSource, identity: dict[str, Any]) -> Path:
@@ -110,33 +135,29 @@ def _place(config: Config, source: DataSource, identity: dict[str, Any]) -> Path
     return expanded(config.dataset.root) / "decoded" / f"{readable}-{height}x{width}-{key}"
 
 
-def _problem(folder: Path, contents: str | None) -> str | None:
+def _problem(folder: Path, contents: str | None, replaced: str) -> str | None:
     """Why the cache is unusable, checked down to the last byte; None if it is complete.
 
-    `contents`: the digest of the source's files, if it is to be compared.
+    `contents`: the digest of the source's files, if it is to be compared, and what it means if that is another one.
     """
     try:
         meta = read_meta(folder)
         if contents not in (None, meta["contents"]):
-            return "the files of the source were replaced by others of the same sizes and times"
-        for name in _FILES:
+            return replaced
+        names = files_of(len(meta["splits"]))
+        for name in names:
             size, expected = (folder / name).stat().st_size, meta["files"][name]["size"]
             if size != expected:
                 return f"{name} has {size} bytes where {expected} were written"
-        # hashlib releases the GIL, so two threads read the images of both splits at the same time.
+        # hashlib releases the GIL, so two threads read the images of two splits at the same time.
         with ThreadPoolExecutor(2) as pool:
-            sums = list(pool.map(_sha256, [folder / name for name in _FILES]))
-        broken = [name for name, found in zip(_FILES, sums, strict=True) if found != meta["files"][name]["sha256"]]
+            sums = list(pool.map(file_digest, [folder / name for name in names]))
+        broken = [name for name, found in zip(names, sums, strict=True) if found != meta["files"][name]["sha256"]]
     except FileNotFoundError as error:
         return f"{Path(str(error.filename)).name} is missing"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"it cannot be read: {error!r}"
     return f"{broken[0]} is not what was written: its checksum differs" if broken else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
@@ -168,7 +189,7 @@ def _build_unless_whole(
     config: Config, source: DataSource, identity: dict[str, Any], folder: Path, contents: str | None
 ) -> None:
     """Under the lock: check again, since the previous holder may have built it; remove what a killed process left."""
-    problem = _problem(folder, contents)
+    problem = _problem(folder, contents, source.replaced)
     if problem is None:
         return
     if folder.exists():
@@ -178,16 +199,18 @@ def _build_unless_whole(
     building = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     try:
         building.mkdir()
-        _build(config, source, identity, building)
+        with as_frozen(config) as frozen:
+            try:
+                (build_apart if source.own_process else build)(frozen, identity, building)
+            except RelayError as error:
+                raise DataError(explained(str(error), frozen, config)) from None
         if folder.exists():
             # A rename cannot replace a folder that is not empty.
             folder.rename(folder.with_name(f".{folder.name}.broken.tmp"))
         building.rename(folder)
         sync_directory(folder.parent)
     except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be written: {error.strerror or error}; free some space or set dataset.root"
-        ) from None
+        raise unwritable(folder, error) from None
     finally:
         _remove_leftovers(folder)
 
@@ -195,72 +218,3 @@ def _build_unless_whole(
 def _remove_leftovers(folder: Path) -> None:
     for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _build(config: Config, source: DataSource, identity: dict[str, Any], folder: Path) -> None:
-    """Decode both splits into `folder`, and write meta.json last."""
-    scratch = folder / "source"
-    class_names, splits, others = source.open_splits(config, scratch)
-    facts = {
-        role: _decode_split(split, folder, role, config.preprocess.resize, config.dataset.num_workers)
-        for role, split in zip(_ROLES, splits, strict=True)
-    }
-    # datasets maps the files in `scratch` into memory; release them before they are removed.
-    del splits
-    shutil.rmtree(scratch, ignore_errors=True)
-    files = {name: {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in _FILES}
-    meta = {
-        "identity": identity,
-        "class_names": class_names,
-        "other_splits": others,
-        "contents": source.contents(config),
-        "facts": facts,
-        "files": files,
-    }
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-    # Durable before the rename: a power cut must not leave the final name with incomplete files.
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    sync_directory(folder)
-
-
-def _decode_split(split: EncodedSplit, folder: Path, role: str, size: tuple[int, int], workers: int) -> dict[str, Any]:
-    """Write the three arrays of a split. Returns counts of images, modes, sizes and conversions."""
-    images = _new_array(folder / f"{role}_images.npy", (len(split), 3, *size))
-    labels, digests = np.empty(len(split), dtype=np.int64), np.empty(len(split), dtype=np.uint64)
-    modes: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    changes: Counter[str] = Counter()
-    done = 0
-    with contextlib.ExitStack() as stack:
-        run = stack.enter_context(ThreadPoolExecutor(workers)).map if workers else map
-        for encoded, batch_labels in split.batches(_BATCH):
-            decoded: Iterable[Decoded] = run(split.decoder(size), range(done, done + len(encoded)), encoded)
-            for offset, image in enumerate(decoded):
-                images[done + offset] = image.pixels
-                # 8 bytes: of a million different images, two have the same with a probability of 3e-8.
-                digests[done + offset] = int.from_bytes(blake2b(image.pixels.tobytes(), digest_size=8).digest())
-                modes[image.mode] += 1
-                changes.update([image.change] if image.change else [])
-                sizes["{}x{}".format(*image.size)] += 1
-            labels[done : done + len(encoded)] = batch_labels
-            before, done = done, done + len(encoded)
-            if done == len(split) or done // 4000 > before // 4000:
-                log.info(f"decoding {split.name}: {done} of {len(split)}")
-    images.flush()
-    np.save(folder / f"{role}_labels.npy", labels)
-    np.save(folder / f"{role}_digests.npy", digests)
-    return {"count": len(split), "modes": dict(modes), "sizes": dict(sizes), "changes": dict(changes)}
-
-
-def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
-    """A memory-mapped array with all its blocks allocated.
-
-    Without them, a write to the mapping of a full disk ends the process with SIGBUS. This way it is an OSError here.
-    """
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    if hasattr(os, "posix_fallocate"):  # Missing on macOS.
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return array

@@ -1,9 +1,8 @@
-"""Data source: a folder on this machine, in the layout of src/data/reading.py."""
+"""Data source: a folder on this machine, of tables (src/data/reading.py) or of classes (src/data/class_folders.py)."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,9 @@ from relay.errors import DataError
 from relay.user import expanded
 from src.config.schema import Config
 from src.data import hub
-from src.data.reading import Opened, read_folder
+from src.data.class_folders import has_class_folders, open_class_folders
+from src.data.files import walk
+from src.data.reading import Opened, count_rows, read_folder
 
 
 def recognizes(name: str) -> bool:
@@ -44,49 +45,65 @@ def label(name: str) -> str:
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """The names of the splits, and a digest of the relative path, size and modification time of every file.
+    """A digest of the relative path, size and modification time of every file.
 
     Sizes and times, not content: every command computes this, and reading all images would delay each one. A file that
     is replaced by one of the same size and time is not seen; `contents` sees it.
     """
-    folder = Path(locate(config.dataset.name))
     digest = hashlib.sha256()
-    for path, facts in _files(folder, config):
-        digest.update(json.dumps([str(path.relative_to(folder)), facts.st_size, facts.st_mtime_ns]).encode())
-    split = config.dataset.split
-    return {"splits": [split.train, split.valid], "files": digest.hexdigest()}
+    for path, entry in _files(config):
+        try:
+            facts = entry.stat()
+            # What a link to a folder has comes at its own place, if it is inside.
+            links_to = str(Path(entry.path).readlink()) if entry.is_symlink() and entry.is_dir() else ""
+        except OSError as error:
+            raise DataError(f"{entry.path}: cannot be read: {error.strerror}") from None
+        # No path has a NUL.
+        digest.update(f"{path}\0{facts.st_size} {facts.st_mtime_ns} {links_to}\0".encode(errors="surrogateescape"))
+    return {"files": digest.hexdigest()}
 
 
 def contents(config: Config) -> str:
     """A digest of the content of every file. It reads all of them: only when they are decoded, and for --fresh."""
     digest = hashlib.sha256()
-    for path, _ in _files(Path(locate(config.dataset.name)), config):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for _, entry in _files(config):
+        if entry.is_file():
+            with Path(entry.path).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
 def open_splits(config: Config, scratch: Path) -> Opened:
-    """The two splits of the configuration. Raises DataError as `read_folder`."""
-    folder = locate(config.dataset.name)
-    split = config.dataset.split
-    return read_folder(Path(folder), folder, (split.train, split.valid), scratch, whole=False)
+    """The splits of the configuration. Raises DataError as `read_folder` or `open_class_folders`."""
+    folder, own = Path(locate(config.dataset.name)), _own(config)
+    if not _has_tables(folder) and has_class_folders(folder, own):
+        return open_class_folders(folder, config.dataset, own)
+    return read_folder(folder, str(folder), config.dataset, scratch, whole=False)
 
 
-def _files(folder: Path, config: Config) -> Iterator[tuple[Path, os.stat_result]]:
-    """Every file of `folder` that is not hidden, in order, without Relay's own in dataset.root."""
+def count(config: Config) -> int | None:
+    """How many images the splits of the configuration have, see `count_rows`. Raises DataError as `open_splits`."""
+    folder, own = Path(locate(config.dataset.name)), _own(config)
+    if not _has_tables(folder) and has_class_folders(folder, own):
+        return sum(map(len, open_class_folders(folder, config.dataset, own).splits))
+    return count_rows(folder, str(folder), config.dataset, whole=False)
+
+
+def _has_tables(folder: Path) -> bool:
+    """Whether the folder has parquet files, or a data set card that names files."""
+    card = folder / "README.md"
+    if card.is_file() and "data_files" in card.read_text(errors="replace"):
+        return True
+    return any(any(folder.glob(pattern)) for pattern in ("*.parquet", "*/*.parquet"))
+
+
+def _files(config: Config) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Every file of the folder that is not hidden, see `walk`."""
+    folder = Path(locate(config.dataset.name))
+    return ((path, entry) for path, entry in walk(folder, leave_out=_own(config)) if entry.name[0] != ".")
+
+
+def _own(config: Config) -> tuple[Path, ...]:
+    """Relay's own folders in dataset.root, which may be the folder itself."""
     root = expanded(config.dataset.root).resolve()
-    own = {root / "decoded", root / "hub"}
-    for parent, subfolders, files in os.walk(folder, onerror=_cannot_read):
-        subfolders[:] = sorted(name for name in subfolders if name[0] != "." and Path(parent, name) not in own)
-        for name in sorted(name for name in files if name[0] != "."):
-            path = Path(parent, name)
-            try:
-                facts = path.stat()
-            except OSError as error:
-                raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-            yield path, facts
-
-
-def _cannot_read(error: OSError) -> None:
-    raise DataError(f"{error.filename}: cannot be read: {error.strerror}")
+    return root / "decoded", root / "hub"

@@ -11,7 +11,7 @@ from relay.log import log
 from relay.text import brief
 from relay.user import expanded
 from src.config.schema import Config, Dataset
-from src.data.reading import Opened, read_folder
+from src.data.reading import Opened, count_rows, read_folder
 
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
 _TIMEOUT_S = 10.0  # for the Hub's first answer
@@ -30,17 +30,34 @@ def locate(name: str) -> str:
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """The names of the splits, and the revision."""
-    split = config.dataset.split
-    return {"splits": [split.train, split.valid], "revision": config.dataset.revision}
+    """The revision."""
+    return {"revision": config.dataset.revision}
 
 
 def open_splits(config: Config, scratch: Path) -> Opened:
-    """The two splits of the configuration, downloaded into <dataset.root>/hub. Raises DataError."""
-    folder, split = download(config.dataset), config.dataset.split
+    """The splits of the configuration, downloaded into <dataset.root>/hub. Raises DataError."""
+    folder = download(config.dataset)
     # The Hub's library keeps the content of a data set in blobs/, and links to it from snapshots/<revision>/.
     linked = folder.parent.parent
-    return read_folder(folder, config.dataset.name, (split.train, split.valid), scratch, whole=True, linked=linked)
+    return read_folder(folder, config.dataset.name, config.dataset, scratch, whole=True, linked=linked)
+
+
+def count(config: Config) -> int | None:
+    """How many images the splits of the configuration have, see `count_rows`; None if they are not downloaded."""
+    import huggingface_hub
+
+    dataset = config.dataset
+    try:
+        folder = huggingface_hub.snapshot_download(
+            dataset.name,
+            repo_type="dataset",
+            revision=dataset.revision,
+            cache_dir=expanded(dataset.root) / "hub",
+            local_files_only=True,
+        )
+    except (OSError, ValueError):
+        return None
+    return count_rows(Path(folder), dataset.name, dataset, whole=True)
 
 
 def download(dataset: Dataset) -> Path:

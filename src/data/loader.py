@@ -49,7 +49,7 @@ class TrainLoader:
         return len(self._positions)
 
     def raw(self, epoch: int, batch: int, batches: int = 1) -> tuple[Tensor, Tensor]:
-        """Batch `batch` of `epoch`, both from 0, unchanged: uint8 (B, 3, H, W), labels int64 (B,), on the device.
+        """Batch `batch` of `epoch`, both from 0, unchanged: uint8 (B, C, H, W), labels int64 (B,), on the device.
 
         With `batches`, this one and those that follow it, as one.
         """
@@ -66,7 +66,7 @@ class TrainLoader:
         return images.to(self._device), labels.to(self._device)
 
     def get(self, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
-        """The same batch for the network: float32 (B, 3, H, W), augmented and normalised, and labels int64 (B,)."""
+        """The same batch for the network: float32 (B, C, H, W), augmented and normalised, and labels int64 (B,)."""
         first = batch - batch % self._group
         if self._prepared_key != (epoch, first):
             raw, labels = self.raw(epoch, first, self._group)
@@ -76,12 +76,13 @@ class TrainLoader:
         return self._prepared[batch - first]
 
     def prepare(self, raw: Tensor, epoch: int, batch: int) -> Tensor:
-        """uint8 (B, 3, H, W) -> float32 (B, 3, H, W), normalised, with the augmentation of this epoch and batch.
+        """What is stored, as `ImageSubset.take` returns it -> what the network takes, see `to_network`; of images with
+        the augmentation of this epoch and batch.
 
         More images than a batch has are those of the batches that follow it, each with its own augmentation.
         """
-        if self._augmenter is None:
-            return to_network(raw.float() / 255, self._config)
+        if self._augmenter is None or raw.dtype != torch.uint8:
+            return to_network(raw, self._config)
         seed, size = self._config.train.seed, self._config.train.batch_size
         counts = [min(size, len(raw) - start) for start in range(0, len(raw), size)]
         draw = joined(
@@ -91,12 +92,35 @@ class TrainLoader:
             ]
         )
         images = self._augmenter.flip_and_crop(raw, draw).float().div_(255)
-        return to_network(self._augmenter.jitter_colours(images, draw), self._config)
+        return _normalized(self._augmenter.jitter_colours(images, draw), self._config)
 
 
-def to_network(images: Tensor, config: Config) -> Tensor:
-    """float32 (B, 3, H, W) in [0, 1] -> normalised with the configured mean and standard deviation."""
-    return normalize(images, config.preprocess.normalize.mean, config.preprocess.normalize.std)
+def to_network(raw: Tensor, config: Config) -> Tensor:
+    """What is stored -> what the network takes, without augmentation.
+
+    Images uint8 (B, C, H, W) -> float32 (B, C, H, W), in [0, 1] and then normalised; float32 (B, ...) -> normalised;
+    int64 (B, ...) unchanged.
+    """
+    if raw.dtype == torch.int64:
+        return raw
+    return _normalized(raw.float() / 255 if raw.dtype == torch.uint8 else raw, config)
+
+
+def from_network(images: Tensor, config: Config) -> Tensor:
+    """Normalised images float32 (B, C, H, W) -> in [0, 1], to be looked at."""
+    statistics = config.preprocess.statistics
+    if statistics is None:
+        return images.clamp(0, 1)
+    mean, std = (
+        torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (statistics.mean, statistics.std)
+    )
+    return (images * std + mean).clamp(0, 1)
+
+
+def _normalized(values: Tensor, config: Config) -> Tensor:
+    """(B, C, ...) float32 -> the same with the configured mean and deviation of each of C; unchanged without them."""
+    statistics = config.preprocess.statistics
+    return values if statistics is None else normalize(values, statistics.mean, statistics.std)
 
 
 def _resident(part: ImageSubset, device: torch.device) -> tuple[Tensor, Tensor] | None:

@@ -13,33 +13,40 @@ from src.config.schema import Augment, ColorJitter, Config
 
 # An operation with its exact parameters, as plain values.
 Operation = dict[str, Any]
+# What src/data/decoding.py does to images of other modes than preprocess.mode.
+_CONVERSIONS = {
+    "RGB": {"grey": "repeated on three channels", "transparency": "over black"},
+    "L": {"colours": "0.299 red + 0.587 green + 0.114 blue", "transparency": "over black"},
+    "RGBA": {"grey": "repeated on three channels", "transparency": "kept; images without any are opaque"},
+}
+_PURPOSES = {
+    "RGB": "three channels for every image",
+    "L": "one channel for every image",
+    "RGBA": "four channels for every image",
+}
 
 
-def preprocessing(config: Config) -> list[Operation]:
-    """The operations on every image of every split, in order: `operation`, `parameters`, `purpose`."""
-    normalize, size = config.preprocess.normalize, list(config.preprocess.resize)
-    return [
-        {
-            "operation": "RGB",
-            "parameters": {
-                "grey": "repeated on three channels",
-                "transparency": "over black",
-                "16 bits": "value / 256",
-            },
-            "purpose": "three channels for every image",
-        },
+def preprocessing(config: Config, *, images: bool = True) -> list[Operation]:
+    """The operations on every input of every split, in order: `operation`, `parameters`, `purpose`.
+
+    `images`: whether the inputs are images; others are only normalised.
+    """
+    statistics, size, mode = config.preprocess.statistics, list(config.preprocess.resize), config.preprocess.mode
+    of_images: list[Operation] = [
+        {"operation": mode, "parameters": {**_CONVERSIONS[mode], "16 bits": "value / 256"}, "purpose": _PURPOSES[mode]},
         {
             "operation": "Resize",
             "parameters": {"size": size, "interpolation": "bilinear, with antialiasing"},
             "purpose": "one size for every image; an image of this size is unchanged",
         },
         {"operation": "ToFloat", "parameters": {"divisor": 255}, "purpose": "values in [0, 1]"},
-        {
-            "operation": "Normalize",
-            "parameters": {"mean": list(normalize.mean), "std": list(normalize.std)},
-            "purpose": "channels of about mean 0 and standard deviation 1",
-        },
     ]
+    normalize = {
+        "operation": "Normalize",
+        "parameters": {"mean": list(statistics.mean), "std": list(statistics.std)} if statistics else {},
+        "purpose": f"{'channels' if images else 'values'} of about mean 0 and standard deviation 1",
+    }
+    return [*(of_images if images else []), *([normalize] if statistics else [])]
 
 
 def augmentations(config: Config) -> list[Operation]:

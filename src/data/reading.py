@@ -5,53 +5,101 @@ Importing this module imports neither datasets nor PIL.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from relay.errors import DataError
 from relay.text import brief
-from src.data.decoding import EncodedSplit
+from src.config.schema import Dataset, Split
+from src.data.columns import Labels, check_columns, read_labels
+from src.data.decoding import Batch, Encoded, EncodedSplit
 
 
 class Opened(NamedTuple):
-    """The class names, the two splits that were asked for, and the names of the splits that the folder also has."""
+    """The class names, the splits that were asked for, and the names of the splits that the source also has."""
 
     class_names: list[str]
-    splits: list[EncodedSplit]
+    splits: Sequence[EncodedSplit]
     others: list[str]
 
 
 def read_folder(
-    folder: Path, shown: str, names: tuple[str, str], scratch: Path, *, whole: bool, linked: Path | None = None
+    folder: Path, shown: str, dataset: Dataset, scratch: Path, *, whole: bool, linked: Path | None = None
 ) -> Opened:
-    """Read the splits `names` of `folder`, which messages call `shown`; temporary files go to `scratch`.
+    """Read the splits that `dataset` names from `folder`, which messages call `shown`; temporary files go to `scratch`.
 
     `whole`: check the number of images against the data set card, if it gives one. `linked`: a folder around it that
     its files may link into. Raises DataError if the folder is incomplete, or names files outside of it.
     """
-    import datasets
-
-    folder = folder.absolute()
-    # Bars would fill the logs of jobs.
-    with_bars = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        builder = datasets.load_dataset_builder(
-            str(folder),
-            data_files=None if whole else _files_by_split(folder, names),
-            # Not in the home folder; the Arrow files are needed only until the images are decoded.
-            cache_dir=str(scratch / "arrow"),
-        )
-        files = {str(split): list(paths) for split, paths in (builder.config.data_files or {}).items()}
+    folder, names = folder.absolute(), dataset.split.names
+    with _reading(shown):
+        builder, files = _builder(folder, names, scratch, whole=whole)
         for name in names:
             _check_inside(folder, files.get(name, ()), shown)
             _check_shards(files.get(name, ()), f"{shown}, split {name!r}")
         builder.download_and_prepare(verification_mode="basic_checks" if whole else "no_checks")
         found = builder.as_dataset()
+    there = sorted({*found, *_unlisted(folder, {file for paths in files.values() for file in paths})})
+    for name in names:
+        if name not in found:
+            raise DataError(no_split(shown, dataset.split, name, there, f"data/{name}-*.parquet"))
+        check_columns(found[name].features, dataset.columns, f"{shown}, split {name!r}")
+    class_names, labels = read_labels({name: found[name] for name in names}, dataset.columns.label, shown)
+    splits = [
+        _TableSplit(name, shown, found[name].select_columns(dataset.columns.image), its, folder, linked or folder)
+        for name, its in zip(names, labels, strict=True)
+    ]
+    return Opened(class_names, splits, [name for name in there if name not in names])
+
+
+def count_rows(folder: Path, shown: str, dataset: Dataset, *, whole: bool) -> int | None:
+    """How many rows the splits that `dataset` names have; None if they are of another format than parquet.
+
+    Only the end of each file is read, which says so. Raises DataError if that cannot be done.
+    """
+    import pyarrow.parquet as pq
+
+    with _reading(shown), tempfile.TemporaryDirectory() as scratch:
+        _, files = _builder(folder.absolute(), dataset.split.names, Path(scratch), whole=whole)
+        for name in dataset.split.names:
+            if name not in files:
+                raise DataError(no_split(shown, dataset.split, name, sorted(files), f"data/{name}-*.parquet"))
+        paths = [path for name in dataset.split.names for path in files[name]]
+        if not all(path.endswith(".parquet") for path in paths):
+            return None
+        rows: list[int] = [pq.read_metadata(path).num_rows for path in paths]
+        return sum(rows)
+
+
+def _builder(folder: Path, names: Sequence[str], scratch: Path, *, whole: bool) -> tuple[Any, dict[str, list[str]]]:
+    """What datasets reads the folder with, and the files of each split."""
+    import datasets
+
+    builder = datasets.load_dataset_builder(
+        str(folder),
+        data_files=None if whole else _files_by_split(folder, names),
+        # Not in the home folder; the Arrow files are needed only until the images are decoded.
+        cache_dir=str(scratch / "arrow"),
+    )
+    return builder, {str(split): list(paths) for split, paths in (builder.config.data_files or {}).items()}
+
+
+@contextlib.contextmanager
+def _reading(shown: str) -> Iterator[None]:
+    """Without the progress bars of datasets, and with its errors as DataError."""
+    import datasets
+
+    # Bars would fill the logs of jobs.
+    with_bars = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
     except DataError:
         raise
     except Exception as error:
@@ -59,30 +107,69 @@ def read_folder(
     finally:
         if not with_bars:
             datasets.enable_progress_bars()
-    there = sorted({*found, *_unlisted(folder, {file for paths in files.values() for file in paths})})
-    for key, name in zip(("train", "valid"), names, strict=True):
-        if name not in found:
-            raise DataError(_no_split(shown, key, name, there, names))
-        _check_columns(found[name].features, f"{shown}, split {name!r}")
-    classes = [found[name].features["label"].names for name in names]
-    if classes[0] != classes[1]:
-        raise DataError(f"{shown}: the splits {names[0]!r} and {names[1]!r} name different classes")
-    splits = [EncodedSplit(name, shown, found[name], folder, linked or folder) for name in names]
-    return Opened(classes[0], splits, [name for name in there if name not in names])
 
 
-def _no_split(shown: str, key: str, name: str, there: Sequence[str], names: tuple[str, str]) -> str:
-    # Never the split that the other key names: its images would be trained on and measured.
-    free = [each for each in there if each not in names]
-    advice = (
-        f"set dataset.split.{key} to {' or '.join(free)}"
-        if free
-        else f"add its files as data/{name}-*.parquet, with images that no other split has"
-    )
-    return f"{shown}: there is no split {name!r}, only {', '.join(there)}; {advice}"
+class _TableSplit(EncodedSplit):
+    """A table of one column, which has the images.
+
+    A row may name a file in place of its bytes, in `folder` or, through links, in `linked`.
+    """
+
+    def __init__(self, name: str, where: str, images: Any, labels: Labels, folder: Path, linked: Path) -> None:
+        import datasets
+
+        super().__init__(name, where)
+        self._labels, self._folder, self._linked = labels, folder, linked.resolve()
+        (self._column,) = images.column_names
+        # Encoded, so that a damaged image can be named, and 16 bits and transparency are treated as `decode` does.
+        self._images = images.cast_column(self._column, datasets.Image(decode=False))
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        for start, batch in zip(range(0, len(self), size), self._images.iter(batch_size=size), strict=True):
+            images = [self._encoded(start + offset, image) for offset, image in enumerate(batch[self._column])]
+            yield images, self._labels[start : start + size]
+
+    def _encoded(self, index: int, image: dict[str, Any] | None) -> Encoded:
+        """The image file's bytes, or the file that the row names. Raises DataError for others'."""
+        if image is None:
+            return None
+        data: bytes | None = image["bytes"]
+        if data is not None or image["path"] is None:
+            return data
+        # With its links followed: a data set must not bring other files of this machine into the images.
+        path: Path = (self._folder / image["path"]).resolve()
+        if not path.is_relative_to(self._linked):
+            raise DataError(
+                f"{self.where}: split {self.name!r}, image {index} is the file {image['path']}, which is outside of "
+                f"{self._linked}; copy the file there, or store its bytes in the row"
+            )
+        if not path.is_file():
+            raise DataError(
+                f"{self.where}: split {self.name!r}, image {index} is the file {image['path']}, which is not in "
+                f"{self._folder}; copy it there, or store its bytes in the row"
+            )
+        return path
 
 
-def _files_by_split(folder: Path, names: tuple[str, str]) -> dict[str, list[str]] | None:
+def no_split(shown: str, split: Split, name: str, there: Sequence[str], files: str = "") -> str:
+    """The message that the source `shown` has no split `name`, but those in `there`; `files`: what its own would be."""
+    key = next(key for key in ("train", "valid", "val", "test") if getattr(split, key) == name)
+    # Never a split that another key names: its images would be trained on and measured.
+    free = [each for each in there if each not in split.names]
+    own = [f"set dataset.split.{key} to {' or '.join(free)}"] if free else []
+    drawn = {
+        "valid": f"set dataset.split.valid=null to draw val and test from {split.train!r}",
+        **dict.fromkeys(("val", "test"), f"set dataset.split.{key} to a number or share of images to draw"),
+    }
+    added = [f"add its files as {files}, with images that no other split has"] if files and not free else []
+    advice = ", or ".join([*own, *([drawn[key]] if key in drawn else []), *added])
+    return f"{shown}: there is no split {name!r}, only {', '.join(there) or 'none'}; {advice}"
+
+
+def _files_by_split(folder: Path, names: Sequence[str]) -> dict[str, list[str]] | None:
     """Split -> its files in data/, matched by the first word of their names; None to let datasets decide.
 
     datasets renames the split of `valid-0.parquet` to validation, and misses it beside `train-00000-of-00001.parquet`.
@@ -94,7 +181,7 @@ def _files_by_split(folder: Path, names: tuple[str, str]) -> dict[str, list[str]
     for path in sorted((folder / "data").glob("*.parquet")):
         found.setdefault(_first_word(path.name), []).append(str(path))
     for name in names:
-        alike = [word for word in found if {word, name} <= _VALIDATION]
+        alike = [word for word in found if {word, name} <= VALIDATION]
         if name not in found and len(alike) == 1:
             found[name] = found[alike[0]]
     return {name: found[name] for name in names} if found.keys() >= set(names) else None
@@ -110,8 +197,11 @@ def _unlisted(folder: Path, listed: set[str]) -> set[str]:
     return {_first_word(part) for path in paths for part in path.parts} - {"", "data"}
 
 
-_VALIDATION = {"valid", "validation", "val", "dev"}
-_LAYOUT = "it needs parquet files data/train-*.parquet and data/valid-*.parquet with the columns image and label"
+VALIDATION = {"valid", "validation", "val", "dev"}
+_LAYOUT = (
+    "it needs parquet files data/train-*.parquet and data/valid-*.parquet with a column of images and one of labels, "
+    "or images as <split>/<class>/*.jpg"
+)
 # `train-00000-of-00010`, with or without more of the name behind it.
 _SHARD = re.compile(r"(?P<stem>.*?)(?P<number>\d{1,9})-of-(?P<total>\d{1,9})(?!\d)")
 
@@ -164,16 +254,3 @@ def _check_complete(total: int, found: Sequence[tuple[int, str]], where: str) ->
     if len(found) > total:
         beyond = next(name for number, name in found if number not in expected)
         raise DataError(f"{where}: {beyond} is beyond the last of its {total} files; remove it")
-
-
-def _check_columns(features: Mapping[str, Any], where: str) -> None:
-    import datasets
-
-    kinds = {"image": datasets.Image, "label": datasets.ClassLabel}
-    for column in kinds:
-        if column not in features:
-            raise DataError(f"{where}: there is no column {column!r}, only {', '.join(features)}")
-    for column, kind in kinds.items():
-        if not isinstance(features[column], kind):
-            found = type(features[column]).__name__
-            raise DataError(f"{where}: the column {column!r} is of type {found}; it must be {kind.__name__}")

@@ -1,7 +1,6 @@
 """Where images come from: the table of data sources, and which of them `dataset.name` means.
 
-Every source ends as a folder in the layout of src/data/reading.py. Importing this module imports neither datasets nor
-PIL.
+Importing this module imports neither datasets nor PIL nor torchvision.
 
 To add a source: a file beside this one and an entry in SOURCES.
 """
@@ -15,7 +14,7 @@ from typing import Any
 
 from relay.errors import DataError
 from src.config.schema import Config, Dataset
-from src.data import folder, hub, synthetic
+from src.data import folder, function, hub, synthetic, torchvision_sets
 from src.data.reading import Opened
 
 
@@ -36,9 +35,13 @@ class DataSource:
     `recognizes`: whether `dataset.name` means it where `dataset.source` is auto.
     `locate`: the name in full, independent of the current folder.
     `identity`: what the decoded images depend on besides kind and name, as plain values.
-    `open_splits`: reads the two splits of the configuration; temporary files go to the given folder.
+    `open_splits`: reads the splits of the configuration, in the order of `Split.names`; temporary files go to the given
+    folder.
+    `count`: how many images the splits of the configuration have, without reading them; None if that is not known.
     `contents`: a digest of the content of all files; None if kind, name and identity decide it.
+    `replaced`: what another digest means.
     `label`: the readable part of the cache folder's name, from the name in full.
+    `own_process`: whether it is opened in a process of its own, because it imports torch or a user's code.
     `options`: the keys of the `dataset` section that only this source reads.
     """
 
@@ -48,8 +51,11 @@ class DataSource:
     locate: Callable[[str], str]
     identity: Callable[[Config], dict[str, Any]]
     open_splits: Callable[[Config, Path], Opened]
+    count: Callable[[Config], int | None] = _nothing_more
     contents: Callable[[Config], str | None] = _nothing_more
+    replaced: str = "the files of the source were replaced by others of the same sizes and times"
     label: Callable[[str], str] = _same
+    own_process: bool = False
     options: tuple[str, ...] = ()
 
 
@@ -62,7 +68,30 @@ _IN_ORDER = (
         locate=synthetic.locate,
         identity=synthetic.identity,
         open_splits=synthetic.open_splits,
+        count=synthetic.count,
         options=synthetic.OPTIONS,
+    ),
+    DataSource(
+        kind="torchvision",
+        named_by="a data set of torchvision such as torchvision/CIFAR10",
+        recognizes=torchvision_sets.recognizes,
+        locate=torchvision_sets.locate,
+        identity=torchvision_sets.identity,
+        open_splits=torchvision_sets.open_splits,
+        contents=torchvision_sets.contents,
+        replaced="its files may be other ones now",
+        own_process=True,
+    ),
+    DataSource(
+        kind="function",
+        named_by="a function of your project such as my_data:load",
+        recognizes=function.recognizes,
+        locate=function.locate,
+        identity=function.identity,
+        open_splits=function.open_splits,
+        contents=function.contents,
+        replaced="the function may read something else now",
+        own_process=True,
     ),
     DataSource(
         kind="folder",
@@ -71,6 +100,7 @@ _IN_ORDER = (
         locate=folder.locate,
         identity=folder.identity,
         open_splits=folder.open_splits,
+        count=folder.count,
         contents=folder.contents,
         label=folder.label,
     ),
@@ -81,6 +111,7 @@ _IN_ORDER = (
         locate=hub.locate,
         identity=hub.identity,
         open_splits=hub.open_splits,
+        count=hub.count,
         options=("revision",),
     ),
 )

@@ -60,16 +60,25 @@ def identity(config: Config) -> dict[str, Any]:
 
 
 def open_splits(config: Config, scratch: Path) -> Opened:
-    """The splits train and valid, written into `scratch` and read as those of a folder. Raises DataError."""
+    """The splits of the configuration: train and valid are written into `scratch`, and read as those of a folder.
+
+    Raises DataError for others.
+    """
     folder = scratch / "synthetic"
     log.info("generating the synthetic data set")
     write(folder, **_sizes(config))
-    return read_folder(folder, NAME, ("train", "valid"), scratch, whole=True)
+    return read_folder(folder, NAME, config.dataset, scratch, whole=True)
+
+
+def count(config: Config) -> int:
+    """How many images the splits train and valid have."""
+    sizes = _sizes(config)
+    return sizes["classes"] * sum(sizes.get(f"{name}_per_class", 0) for name in config.dataset.split.names)
 
 
 def _sizes(config: Config) -> dict[str, int]:
     dataset = config.dataset
-    classes = dataset.classes or config.model.num_classes
+    classes = dataset.classes or (MAX_CLASSES if config.model.num_classes == "auto" else config.model.num_classes)
     if classes > MAX_CLASSES:
         raise DataError(
             f"dataset.classes: synthetic has at most {MAX_CLASSES} classes, not {classes}; "

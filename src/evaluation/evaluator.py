@@ -12,17 +12,19 @@ from relay.progress import Reporter, StopCheck
 from relay.runs.environment import environment_of
 from relay.runs.event_file import write_images
 from relay.runs.lifecycle import Outcome, memory_of_attempts, note_first_step, write_provenance
-from relay.runs.planned import check_as_planned
+from relay.runs.planned import check_as_planned, frozen_project
 from relay.runs.rundir import RunDir
 from src.config.keys import EVALUATION, content_key, name_of_images
 from src.config.loading import config_of
 from src.config.schema import Config
-from src.data.dataset import ImageSubset, digest, images_of, load, prepare
+from src.data.dataset import ImageData, ImageSubset, digest, images_of, load, prepare
+from src.data.inputs import are_images
 from src.evaluation.files import FIGURES, crossed_on_val, write_evaluation
 from src.evaluation.summary import evaluation_columns
-from src.training.device import choose_device, compute_reproducibly, device_facts, reuse_freed_memory
+from src.training.device import choose_device, compute_reproducibly, device_facts, packages_of, reuse_freed_memory
 from src.training.metrics import evaluate_split
 from src.training.pretrained import load_pretrained, no_images
+from src.training.session import in_project
 
 
 def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
@@ -34,13 +36,19 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     Raises CheckpointError if the checkpoint does not fit or is not the file that the evaluation was planned for,
     DataError and RunError if images or configuration are not as planned.
     """
+    with in_project(run):
+        return _evaluate(run, should_stop)
+
+
+def _evaluate(run: RunDir, should_stop: StopCheck) -> Outcome:
     planned = config_of(run)
+    project = frozen_project(run).name if planned.own_code else None
     device = choose_device(planned.train.device)
     compute_reproducibly(planned.train.seed)
-    environment = environment_of(device_facts(device))
-    write_provenance(run, str(device), environment)
     reuse_freed_memory()
     pretrained = load_pretrained(planned, log.info)
+    environment = environment_of({**device_facts(device), **packages_of(planned)})
+    write_provenance(run, str(device), environment, **({"project": project} if project else {}))
     config = pretrained.config
     data = load(config)
     # The digest in the manifest is that of the planned images. The checkpoint's own preprocessing may need other ones.
@@ -54,10 +62,11 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     part = getattr(data, config.evaluation.split)
     if not len(part):
         raise no_images(config)
-    leak = _leak(part, config, pretrained.trained_on)
+    used = _used_in_training(pretrained.trained_on)
+    leak = _leak(part, config, used) if used else None
     if leak:
         log.warning(f"{pretrained.path}: {leak}")
-    log.info(f"evaluating {pretrained.path} on {config.evaluation.split} ({len(part)} images)")
+    log.info(f"evaluating {pretrained.path} on {config.evaluation.split} ({len(part)} examples)")
     forward = pretrained.forward_on(device)
     note_first_step(run)
     measured = evaluate_split(pretrained.network, part, config, device, should_stop, forward)
@@ -70,9 +79,13 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
         return image
 
     on_val = pretrained.val if config.evaluation.split == "test" else None
+    if on_val and used:
+        on_val = {**on_val, "n": len(used.val)}
+    if on_val and on_val["n"] is None:
+        on_val = None
     if on_val:
         on_val = {**on_val, "crossed": crossed_on_val(on_val, run.path.parent.parent)}
-    found = write_evaluation(run, measured[1], data.class_names, on_val, image_of)
+    found = write_evaluation(run, measured[1], data.class_names, on_val, image_of if are_images(part.images) else None)
     write_images(run, {name: run.figure(name) for name in FIGURES if run.figure(name).is_file()})
     source = {
         "checkpoint": str(pretrained.path),
@@ -99,24 +112,23 @@ def evaluate(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome
     return Outcome("done", 0, 1, 1)
 
 
-def _leak(part: ImageSubset, config: Config, trained_on: Config | None) -> str | None:
-    """A sentence if more of the measured images than dataset.allowed_overlap were used in the training.
-
-    None also if that cannot be known: the checkpoint does not say what it was trained on, or those images are not here.
-    """
-    if trained_on is None:
-        return None
+def _used_in_training(trained_on: Config | None) -> ImageData | None:
+    """The data that a checkpoint was trained on; None if it does not say what that was, or it is not here."""
     try:
-        used = load(trained_on, build=False)
+        return load(trained_on, build=False) if trained_on else None
     except DataError as error:
-        log.info(f"whether these images were trained on is not known: {error}")
+        log.info(f"whether these examples were trained on is not known: {error}")
         return None
+
+
+def _leak(part: ImageSubset, config: Config, used: ImageData) -> str | None:
+    """A sentence if more of the measured examples than dataset.allowed_overlap were `used` in the training."""
     in_train, in_val = part.count_shared(used.train), part.count_shared(used.val)
     if config.evaluation.split == "val":
         in_val = 0  # What is measured on val is known to have chosen the epoch.
     if max(in_train, in_val) <= config.dataset.allowed_overlap * len(part):
         return None
     return (
-        f"of the {len(part)} {config.evaluation.split} images, {in_train} were trained on and {in_val} chose the best "
-        "epoch: they are not new to the network"
+        f"of the {len(part)} {config.evaluation.split} examples, {in_train} were trained on and {in_val} chose the "
+        "best epoch: they are not new to the network"
     )

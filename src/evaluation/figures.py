@@ -57,14 +57,14 @@ def draw_calibration(bins: Sequence[Bin], ece: CalibrationError, path: Path) -> 
     if few:
         points = [b["confidence"] for b in few], [b["accuracy"] for b in few]
         style = {"color": ACCENT, "linestyle": "none", "marker": "o", "fillstyle": "none"}
-        above.plot(*points, **style, label=f"fewer than {MIN_IN_BIN} images")
+        above.plot(*points, **style, label=f"fewer than {MIN_IN_BIN} examples")
     title = f"ECE {ece['value']:.4f}; calibrated: {ece['floor']:.4f} on average, at most {ece['bound']:.4f} (95 %)"
     above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     above.set_title(title, fontsize="medium")
     above.legend()
     centres = [(b["low"] + b["high"]) / 2 for b in bins]
     below.bar(centres, [b["n"] for b in bins], width=0.9 / len(bins), color=ACCENT)
-    below.set(xlabel="confidence of the prediction", ylabel="images")
+    below.set(xlabel="confidence of the prediction", ylabel="examples")
     return save_figure(figure, path)
 
 
@@ -72,14 +72,15 @@ def draw_calibration(bins: Sequence[Bin], ece: CalibrationError, path: Path) -> 
 def draw_confused_pairs(
     pairs: Sequence[Any], examples: Sequence[Sequence[tuple[NDArray[np.uint8], float]]], path: Path
 ) -> Path | None:
-    """Draw a row of examples for each pair: `examples` has the images, (H, W, 3), and the confidence of each."""
+    """Draw a row of examples for each pair: `examples` has the images, (H, W, C), and the confidence of each."""
     figure = new_figure(1.5 * _EXAMPLES + 2.6, 1.7 * len(pairs) + 0.3)
     grid: Any = figure.subplots(len(pairs), _EXAMPLES, squeeze=False)
     for row, (pair, images) in enumerate(zip(pairs, examples, strict=True)):
         for column, axes in enumerate(grid[row]):
             axes.set(xticks=[], yticks=[])
             if column < len(images):
-                axes.imshow(images[column][0], interpolation="nearest")
+                # The colour map is for images of one channel.
+                axes.imshow(images[column][0], interpolation="nearest", cmap="gray", vmin=0, vmax=255)
                 axes.set_title(f"confidence {show_value(images[column][1])}", fontsize="x-small")
             else:
                 axes.set_axis_off()

@@ -29,13 +29,13 @@ def write_evaluation(
     predictions: Predictions,
     class_names: Sequence[str],
     val: Mapping[str, Any] | None,
-    image_of: Callable[[int], NDArray[np.uint8]],
+    image_of: Callable[[int], NDArray[np.uint8]] | None,
 ) -> dict[str, Any]:
     """Write predictions.npz, evaluation.json, the tables and the figures.
 
-    `val`: what the checkpoint knows of val, if anything, see `compare_with_val`. `image_of`: the image (H, W, 3) at a
-    position of the split. Returns the content of evaluation.json, see `evaluation_of`, with `against_val`, see
-    `compare_with_val`.
+    `val`: what the checkpoint knows of val, if anything, see `compare_with_val`. `image_of`: the image (H, W, C) at a
+    position of the split; None if the inputs are no images. Returns the content of evaluation.json, see
+    `evaluation_of`, with `against_val`, see `compare_with_val`.
     """
     write_predictions(run.predictions_file, predictions, run.check_owner)
     # Read back, so that whoever reads the file finds the same numbers: it has fewer digits.
@@ -78,13 +78,16 @@ def crossed_on_val(val: Mapping[str, Any], runs_dir: Path) -> float | None:
 
 
 def _draw(
-    run: RunDir, predictions: Predictions, found: Mapping[str, Any], image_of: Callable[[int], NDArray[np.uint8]]
+    run: RunDir,
+    predictions: Predictions,
+    found: Mapping[str, Any],
+    image_of: Callable[[int], NDArray[np.uint8]] | None,
 ) -> None:
     run.check_owner()
     draw_confusion(found["confusion"], [row["name"] for row in found["classes"]], run.figure("confusion"))
     if found["ece"] is not None:
         draw_calibration(found["calibration"], found["ece"], run.figure("calibration"))
     chosen = chosen_pairs(found["pairs"], predictions.label, predictions.predicted)
-    if chosen:
+    if chosen and image_of:
         examples = [[(image_of(at), float(predictions.confidence[at])) for at in places] for _, places in chosen]
         draw_confused_pairs([pair for pair, _ in chosen], examples, run.figure("confused_pairs"))

@@ -18,6 +18,7 @@ def show_evaluation(sweep: SweepDir, paths: Paths) -> None:
     rows = [
         {"metric": name, "value": result.get(name), "low": low, "high": high}
         for name in METRICS
+        if name in result
         for low, high in [intervals.get(name, (None, None))]
     ]
     print_rows(rows, f"{result['split']}: n {result['n']}, 95 % intervals")

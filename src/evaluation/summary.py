@@ -1,4 +1,4 @@
-"""From per-image predictions to metrics with intervals, tables of classes and of confused pairs, and the gap to val."""
+"""From predictions to metrics with intervals, tables of classes and of confused pairs, and the gap to val."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from relay.results.statistics.intervals import (
 )
 from relay.results.statistics.pairs import has_loss_interval
 from relay.runs.predictions import Predictions
-from src.config.schema import Metrics
+from src.config.schema import ALWAYS_IN_TOP5, Metrics
 from src.evaluation.calibration import calibration_bins, calibration_error
 from src.training.measures import confusion_matrix, metrics_of
 
@@ -130,19 +130,21 @@ def _known(value: float) -> float | None:
 def evaluation_of(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
     """All that one evaluation says, as plain values; the content of evaluation.json.
 
-    `metrics`, `intervals` ([low, high]), `ece` (see `CalibrationError`), `calibration` (see `Bin`), `classes` (see
-    `class_rows`), `pairs` (see `confused_pairs`) and `confusion`, a list of rows. A value that is not finite is None.
+    `metrics` (without top-5 accuracy where it is always 1), `intervals` ([low, high]), `ece` (see `CalibrationError`),
+    `calibration` (see `Bin`), `classes` (see `class_rows`), `pairs` (see `confused_pairs`) and `confusion`, a list of
+    rows. A value that is not finite is None.
     """
     import numpy as np
 
     classes = len(names)
     confusion, ece = confusion_matrix(predictions, classes), calibration_error(predictions)
+    metrics, intervals = metrics_of(predictions, classes), intervals_of(predictions, classes)
+    if classes <= ALWAYS_IN_TOP5:
+        del metrics["top5_accuracy"], intervals["top5_accuracy"]
     return {
         "n": len(predictions.label),
-        "metrics": {
-            name: value if np.isfinite(value) else None for name, value in metrics_of(predictions, classes).items()
-        },
-        "intervals": intervals_of(predictions, classes),
+        "metrics": {name: value if np.isfinite(value) else None for name, value in metrics.items()},
+        "intervals": intervals,
         "ece": ece,
         "calibration": calibration_bins(predictions) if ece else [],
         "classes": class_rows(confusion, names),
@@ -153,7 +155,7 @@ def evaluation_of(predictions: Predictions, names: Sequence[str]) -> dict[str, A
 
 def evaluation_columns(metrics: Metrics, result: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of the table of results that an evaluation fills."""
-    return {name: result.get(name) for name in ("split", "n", *metrics.columns, "checkpoint")}
+    return {name: result[name] for name in ("split", "n", *metrics.columns, "checkpoint") if name in result}
 
 
 def compare_with_val(accuracy: float, n: int, val: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,6 +186,6 @@ def compare_with_val(accuracy: float, n: int, val: Mapping[str, Any]) -> dict[st
 
 _GAPS = {
     True: "compatible with chance",
-    False: "more than chance explains with {measured} images here and {n} on val",
+    False: "more than chance explains with {measured} examples here and {n} on val",
     None: "no verdict, because the {accuracy:.4f} on val is the best of {epochs} epochs, which favours val",
 }

@@ -47,13 +47,15 @@ def _shortcut(channels: int, out: int) -> nn.Module:
 
 
 class InceptionNet(nn.Module):
-    """Images (B, 3, H, W), normalised -> logits (B, num_classes)."""
+    """Images (B, C, H, W), normalised -> logits (B, num_classes)."""
 
     def __init__(self, model: InceptionOptions) -> None:
         super().__init__()
         activation = ACTIVATIONS[model.activation]
         width = sum(model.branch_channels)
-        self.stem = nn.Sequential(nn.Conv2d(3, model.stem_channels, 3, padding=1, bias=False), activation())
+        self.stem = nn.Sequential(
+            nn.Conv2d(model.shape[0], model.stem_channels, 3, padding=1, bias=False), activation()
+        )
         features: list[nn.Module] = []
         for number in range(1, model.num_modules + 1):
             features.append(InceptionModule(model.stem_channels if number == 1 else width, model))
@@ -65,7 +67,7 @@ class InceptionNet(nn.Module):
         self.classifier = make_classifier(width, model)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, num_classes)."""
+        """(B, C, H, W) -> (B, num_classes)."""
         # A mean, not AdaptiveAvgPool2d(1): the same value, and its backward pass is deterministic on CUDA.
         pooled = self.features(self.stem(images)).mean(dim=(2, 3))
         logits: Tensor = self.classifier(self.dropout(pooled))

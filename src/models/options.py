@@ -5,7 +5,7 @@ A network's code takes its own class, so that mypy finds an option that it reads
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -17,8 +17,21 @@ class CommonOptions(Section):
 
     # Any name here: src/config/validation.py compares it with the registry, which imports this file.
     type: str = "inception_multibranch"
-    num_classes: Annotated[int, Field(ge=2)] = 200
-    input_shape: tuple[Literal[3], Count, Count] = (3, 64, 64)
+    # `auto`: as the data has them; resolved where runs are planned.
+    num_classes: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
+    input_shape: Annotated[tuple[Count, ...], Field(min_length=1)] | Literal["auto"] = "auto"
+
+    @property
+    def classes(self) -> int:
+        """The number of classes, once `auto` is resolved."""
+        assert isinstance(self.num_classes, int)
+        return self.num_classes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one input without the batch, (channels, height, width) of images, once `auto` is resolved."""
+        assert isinstance(self.input_shape, tuple)
+        return self.input_shape
 
 
 class StackOptions(CommonOptions):
@@ -56,9 +69,15 @@ class ResidualOptions(StackOptions):
     """Of src/models/residual.py."""
 
 
-class Model(InceptionOptions, ResidualOptions):
+class OtherOptions(CommonOptions):
+    """Of networks that are not ours: the options that the network itself declares."""
+
+    options: dict[str, Any] = Field(default_factory=dict, description="what the network is built with")
+
+
+class Model(InceptionOptions, ResidualOptions, OtherOptions):
     """The network: `type` chooses it from src/models/registry.py, and the other keys are the options of all networks.
 
     They are in one section, so that one file and one grid can have several networks. An option that the network does
-    not read changes nothing, and is not part of the content key.
+    not read changes nothing, and is not part of the content key. Networks that are not ours have theirs in `options`.
     """

@@ -32,7 +32,7 @@ class BasicBlock(nn.Module):
 
 
 class ResidualCNN(nn.Module):
-    """`num_modules` basic blocks, two for each image size: images (B, 3, H, W), normalised -> logits (B, num_classes).
+    """`num_modules` basic blocks, two for each image size: images (B, C, H, W), normalised -> logits (B, num_classes).
 
     `stem_channels` is the width of the stem and of the first two blocks.
     """
@@ -40,7 +40,7 @@ class ResidualCNN(nn.Module):
     def __init__(self, model: ResidualOptions) -> None:
         super().__init__()
         width = model.stem_channels
-        self.stem = nn.Sequential(_conv(3, width, 3, 1, model), ACTIVATIONS[model.activation]())
+        self.stem = nn.Sequential(_conv(model.shape[0], width, 3, 1, model), ACTIVATIONS[model.activation]())
         blocks: list[nn.Module] = []
         for number in range(model.num_modules):
             halve = number > 0 and number % 2 == 0
@@ -52,7 +52,7 @@ class ResidualCNN(nn.Module):
         self.classifier = make_classifier(width, model)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, num_classes)."""
+        """(B, C, H, W) -> (B, num_classes)."""
         # A mean, not AdaptiveAvgPool2d(1): the same value, and its backward pass is deterministic on CUDA.
         pooled = self.blocks(self.stem(images)).mean(dim=(2, 3))
         logits: Tensor = self.classifier(self.dropout(pooled))

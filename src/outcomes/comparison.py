@@ -33,8 +33,8 @@ class Comparison:
             + ", ".join(f"{name.removeprefix('val/')} {show_value(row[name])}" for name in self.val_metrics())
             for value, _, row in self.runs
         ]
-        # Training loss is averaged while the weights still change and the images are augmented, so the gap to the val
-        # loss shows overfitting only roughly; the sentence says so.
+        # Training loss is averaged while the weights still change and the inputs may be augmented, so the gap to the
+        # val loss shows overfitting only roughly; the sentence says so.
         gaps = [
             f"{show_value(value)}: {row['val/loss'] - row['train/loss']:+.3f}"
             for value, _, row in self.runs
@@ -43,7 +43,7 @@ class Comparison:
         return (
             f"{self.axis}, on val: "
             + "; ".join(parts)
-            + f"  (val loss less train loss, which is a mean over the epoch with augmentation: {', '.join(gaps)})"
+            + f"  (val loss less train loss, which is a mean over the epoch: {', '.join(gaps)})"
         )
 
 
@@ -66,7 +66,10 @@ def compare_axes(sweep: SweepDir, answer: Answer) -> list[Comparison]:
         if len(chosen) > 1:
             chosen.sort(key=lambda name: _order(cells[name][axis]))
             comparisons.append(
-                Comparison(axis, [(axis_value(cells[name][axis]), sweep.run(name), rows[name]) for name in chosen])
+                Comparison(
+                    sweep.axis_name(axis),
+                    [(axis_value(cells[name][axis]), sweep.run(name), rows[name]) for name in chosen],
+                )
             )
     return comparisons
 
@@ -97,5 +100,5 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path | None:
         whole_ticks(axes)
         axes.set(xlabel="epoch", title=name)
         axes.grid()
-    panels[-1].legend(title=comparison.axis.rsplit(".", 1)[-1], fontsize="small")
+    panels[-1].legend(title=comparison.axis, fontsize="small")
     return save_figure(figure, path)

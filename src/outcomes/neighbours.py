@@ -44,8 +44,7 @@ def show_neighbours(config: Config, named: SweepDir | None) -> None:
     unfinished = f" (so far: {done} of {len(runs)} cells are done)" if done < len(runs) else ""
     print(f"{grid.name}: the best cell and those that differ from it in one value{unfinished}")
     for comparison in comparisons:
-        axis = comparison.axis.rsplit(".", 1)[-1]
         print(comparison.sentence())
-        path = draw_comparison(comparison, grid.figure(f"compare_{axis}"))
+        path = draw_comparison(comparison, grid.figure(f"compare_{comparison.axis}"))
         if path:
             print(f"  wrote {export_figure(path, grid, Path(paths.artifacts_dir))}")

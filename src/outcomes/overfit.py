@@ -1,4 +1,4 @@
-"""The overfit test (M3 of the report): a network that can memorize a few images has a working loss and optimizer."""
+"""The overfit test (M3 of the report): a network that can memorize a few examples has a working loss and optimizer."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from relay.terminal import show_value
 from src.config.loading import config_of
 
 _PANELS = ("train/loss_epoch", "train/accuracy")
-# All of the report's 32 images. With many images, dropout may miss a few of them.
+# All of the report's 32 examples. With many, dropout may miss a few of them.
 LEAST_ACCURACY = 0.99
 
 
 def report_overfit(sweep: SweepDir, paths: Paths) -> None:
-    """Print the result of the test and draw its figure. Raises RunError if the images were not memorized."""
+    """Print the result of the test and draw its figure. Raises RunError if the examples were not memorized."""
     (run,) = sweep.runs()
     result, config = run.result() or {}, config_of(run)
     measured = result.get("train") or {}
     accuracy = measured.get("accuracy")
     count = result.get("train_images", config.train.overfit_size)
     print(
-        f"M3   overfit test: {count} images, {result['epochs']:g} epochs, "
+        f"M3   overfit test: {count} examples, {result['epochs']:g} epochs, "
         f"train loss {show_value(measured.get('loss_epoch'))}, train accuracy {show_value(accuracy)}"
     )
     figure = draw_overfit(run, sweep.figure("overfit"))
@@ -35,12 +35,12 @@ def report_overfit(sweep: SweepDir, paths: Paths) -> None:
         print(f"wrote {export_figure(figure, sweep, paths.artifacts)}")
     if result["outcome"] == "diverged" or accuracy is None or accuracy < LEAST_ACCURACY:
         raise RunError(
-            f"{run.label}: the overfit test failed: a correct pipeline memorizes {count} images, with a train "
+            f"{run.label}: the overfit test failed: a correct pipeline memorizes {count} examples, with a train "
             f"accuracy of at least {LEAST_ACCURACY}. Give it more time (train.overfit_epochs="
             f"{2 * config.train.epochs}) or another rate (train.optimizer.lr); if that does not help, look for a "
             "mistake in the model, the loss or the labels"
         )
-    print("ok   the images are memorized")
+    print("ok   the examples are memorized")
 
 
 @drawing

@@ -22,12 +22,12 @@ from src.outcomes.variants import compare_variants
 
 NOTE = (
     "Differences are variant minus base, of the best epoch of each, on val. `estimate` leaves out the luck of having "
-    "chosen the epochs on these images, where the runs have crossed predictions; `low` and `high` are its 95 % "
-    "interval. The interval and `p_adjusted` are corrected for the number of variants (Holm): `p_adjusted` is below "
+    "chosen the epochs on this data, where the runs have crossed predictions; `low` and `high` are its 95 % interval. "
+    "The interval and `p_adjusted` are corrected for the number of variants (Holm): `p_adjusted` is below "
     "0.05 exactly where the interval excludes 0. The other metrics are described, without a correction. Intervals are "
-    "paired over the images, unless the two were measured on different ones. With one seed per variant, all of this is "
-    "about these networks on other images; another seed may change it. The gap is val loss minus train loss at the "
-    "last epoch; the train loss is a mean over the epoch, with augmentation."
+    "paired over the examples, unless the two were measured on different ones. With one seed per variant, all of this "
+    "is about these networks on new data; another seed may change it. The gap is val loss minus train loss at the last "
+    "epoch; the train loss is a mean over the epoch, with augmentation if there is any."
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 from relay import hints
 from relay.config.yaml_file import dump_yaml
+from relay.errors import RunError
 from relay.files import read_lines
 from relay.runs.attempt import Attempts, causes_of, kept_s, wasted_s
 from relay.runs.lifecycle import last_activity
@@ -17,10 +19,11 @@ from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.slice_time import slice_time
 from src.artifacts import better_training_statements
 from src.config.loading import config_of
-from src.models.registry import NETWORKS
+from src.config.validation import key_path, networks_of
+from src.models.registry import is_ours, known
 from src.reporting.blocks import Block, CodeBlock, Heading, Items, Paragraph, Verdicts
 from src.reporting.finding import changed_values
-from src.reporting.report import Report
+from src.reporting.report import MissingRunError, Report
 from src.reporting.training import checkpoint_copy, trained_run
 
 _MOST_ERRORS = 10
@@ -39,9 +42,8 @@ def general_section(report: Report, missing: Sequence[str]) -> Iterator[Block]:
     if missing:
         yield report.say("parts_missing", places=", ".join(missing))
     yield report.heading(2, "section_0")
-    yield report.facts(
-        {"dataset": config.dataset.name, "classes": config.model.num_classes, "network": config.model.type}
-    )
+    model = config.model
+    yield report.facts({"dataset": config.dataset.name, "classes": model.num_classes, "network": model.type})
     yield from report.comment("project")
     yield report.heading(3, "environment")
     yield from report.try_to(_environment)
@@ -75,16 +77,38 @@ def reproducibility_section(report: Report) -> Iterator[Block]:
 def references_section(report: Report) -> Iterator[Block]:
     """Section 12."""
     yield report.heading(2, "section_12")
-    yield Items([f"{what}: {where}" for what, where in _REFERENCES.items()])
+    yield Items([f"{what}: {where}" for what, where in _references(report).items()])
     yield from report.comment("references")
 
 
-_REFERENCES = {
-    "PyTorch": "https://docs.pytorch.org/docs/stable/",
-    "LR range test: Smith 2017": "arXiv:1506.01186",
-    "Adam: Kingma & Ba 2015": "arXiv:1412.6980",
-    **{what: where for network in NETWORKS.values() for what, where in network.references.items()},
-    "Batch normalization: Ioffe & Szegedy 2015": "arXiv:1502.03167",
+def _references(report: Report) -> dict[str, str]:
+    """What the experiment uses: its optimizers and networks, then the methods of the report."""
+    config = report.config
+    searched = (values for axis, values in config.hparams.axes.items() if key_path(config, axis) == _OPTIMIZER)
+    optimizers = {config.train.optimizer.name, *itertools.chain(*searched)}
+    networks = sorted(networks_of(config))
+    try:
+        layers = [layer["layer"] for layer in report.checks()["layers"]]
+    except (MissingRunError, RunError):
+        layers = []
+    normalised = any(map(is_ours, networks)) or any(layer.startswith("BatchNorm") for layer in layers)
+    return {
+        "PyTorch": "https://docs.pytorch.org/docs/stable/",
+        "LR range test: Smith 2017": "arXiv:1506.01186",
+        **{what: where for name in _OPTIMIZERS if name in optimizers for what, where in _OPTIMIZERS[name].items()},
+        **{what: where for name in networks for what, where in known(name).references.items()},
+        **(_BATCH_NORM if normalised else {}),
+        **_METHODS,
+    }
+
+
+_OPTIMIZER = "train.optimizer.name"
+_OPTIMIZERS = {
+    "adam": {"Adam: Kingma & Ba 2015": "arXiv:1412.6980"},
+    "adamw": {"AdamW: Loshchilov & Hutter 2019": "arXiv:1711.05101"},
+}
+_BATCH_NORM = {"Batch normalization: Ioffe & Szegedy 2015": "arXiv:1502.03167"}
+_METHODS = {
     "Calibration: Guo et al. 2017": "arXiv:1706.04599",
     "Wilson interval: Wilson 1927": "doi:10.1080/01621459.1927.10502953",
     "Calibrated networks for comparison: Bröcker & Smith 2007": "doi:10.1175/WAF993.1",
@@ -155,7 +179,7 @@ def _interruptions(report: Report) -> Iterator[Block]:
 
 
 def _cost(report: Report) -> Iterator[Block]:
-    """Slice-hours of every sweep on these images: used, spent on steps that were lost, and kept by checkpoints."""
+    """Slice-hours of every sweep on this data: used, spent on steps that were lost, and kept by checkpoints."""
     yield report.say("cost_intro")
     rows, totals = [], Counter[str]()
     for sweep in reversed(report.sweeps.all):

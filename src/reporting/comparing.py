@@ -9,7 +9,7 @@ from typing import Any
 from relay import hints
 from relay.results.tables.ranking import Ranking
 from relay.results.tables.table import Row, read_table
-from src.models.registry import NETWORKS
+from src.models.registry import known
 from src.outcomes.comparison import compare_axes, draw_comparison
 from src.outcomes.variant_figure import draw_variants
 from src.outcomes.variant_files import planned_variants
@@ -57,7 +57,7 @@ def _suggested(report: Report) -> list[str]:
         "lower_lr": {"train.optimizer.lr": float(f"{optimizer.lr / 2:g}")},
         "higher_weight_decay": {"train.optimizer.weight_decay": float(f"{optimizer.weight_decay * 10 or 1e-4:g}")},
     }
-    for name in NETWORKS[model.type].main_options:
+    for name in known(model.type).main_options:
         others = [value for value in report.config.hparams.axes.get(name, ()) if value != getattr(model, name)]
         if others:
             variants[f"other_{name}"] = {f"model.{name}": others[0]}

@@ -37,19 +37,21 @@ def data_section(report: Report) -> Iterator[Block]:
 
 def _d1(report: Report) -> Iterator[Block]:
     checks = report.checks()
+    inputs, shape = checks["inputs"], tuple(checks["input_shape"])
+    sentence = f"input_type_{inputs['type'] if inputs['images'] else 'values'}"
     facts: dict[str, object] = {
         "dataset": checks["dataset"],
-        **_origin_of_images(report, checks["dataset"]),
-        "input_type": report.texts("input_type"),
+        **_origin(report, checks["dataset"]),
+        "input_type": report.texts(sentence, type=inputs["type"]) if report.texts.has(sentence) else inputs["type"],
         "task": report.texts("task"),
-        "input_shape": tuple(checks["input_shape"]),
+        "input_shape" if inputs["images"] else "shape_of_values": shape,
         "classes": checks["classes"],
     }
     yield report.facts(facts)
     yield SourceNote(str(report.checks_file))
 
 
-def _origin_of_images(report: Report, name: str) -> dict[str, str]:
+def _origin(report: Report, name: str) -> dict[str, str]:
     """Where the data set `name` comes from: the sentence `source_<kind>` if there is one, and its revision."""
     dataset = report.config.dataset
     try:
@@ -71,18 +73,28 @@ def _d2(report: Report) -> Iterator[Block]:
         each = [row[part] for row in checks["class_table"] if part in row]
         low, high = min(each, default=0), max(each, default=0)
         rows.append([part, f"{count:,}", shown(low) if low == high else f"{low}–{high}"])
-    yield report.table(["split", "images", "per_class"], rows)
+    yield report.table(["split", "examples", "per_class"], rows)
     yield report.say("d2", classes=checks["classes"])
 
 
 def _d3(report: Report) -> Iterator[Block]:
     checks = report.checks()
     split, splits, classes = checks["split"], checks["splits"], checks["classes"]
+    for part, source in split["whole"].items():
+        yield report.say("d3_whole", part=part, source=source)
+    if not split["ratio"]:
+        return
     ratio = ", ".join(f"{percent(share)} {part}" for part, share in split["ratio"].items())
     how = report.texts("stratified" if split["stratified"] else "not_stratified")
     yield report.say("d3", source=split.get("from", ""), ratio=ratio, how=how, seed=split["seed"])
-    test, val = splits.get("test", 0) // classes, splits.get("val", 0) // classes
-    yield report.say("d3_method", test=test, val=val)
+    if "train" not in split["whole"]:
+        yield report.say("d3_rest")
+    goes = []
+    for place, part in zip(("first", "next"), (p for p in ("test", "val") if p in split["ratio"]), strict=False):
+        counts = {"count": splits.get(part, 0) // classes} if split["even"] else {}
+        sentence = "d3_goes" if split["even"] else "d3_goes_uneven"
+        goes.append(report.texts(sentence, place=report.texts(f"place_{place}"), part=part, **counts))
+    yield report.say("d3_method", goes=", ".join(goes))
 
 
 def _d4(report: Report) -> Iterator[Block]:
@@ -107,23 +119,39 @@ def _figure(report: Report, name: str) -> Path:
 
 def _d5(report: Report) -> Iterator[Block]:
     checks = report.checks()
+    images = checks["inputs"]["images"]
+    columns = ("modes", "sizes", "changes") if images else ("modes", "sizes")
     rows = [
-        [part, f"{facts['count']:,}", _counts(facts["modes"]), _counts(facts["sizes"]), _counts(facts["changes"])]
+        [part, f"{facts['count']:,}", *(_counts(facts[name]) for name in columns)]
         for part, facts in checks["source"].items()
     ]
-    yield report.table(["split", "images", "modes", "sizes", "changes"], rows)
-    sizes = {size for facts in checks["source"].values() for size in facts["sizes"]}
-    modes = {mode for facts in checks["source"].values() for mode in facts["modes"]}
-    others = ", ".join(sorted(modes - {"RGB"}))
-    yield report.say("d5_one_size" if len(sizes) == 1 else "d5_sizes", count=len(sizes))
-    yield report.say("d5_modes", modes=others) if others else report.say("d5_all_rgb")
+    yield report.table(["split", "examples", *(columns if images else ("types", "shapes"))], rows)
+    yield from _seen_images(report, checks) if images else _seen_values(report, checks)
     shared = [
         f"{part} ∩ {other}: {count:,}"
         for part, each in checks["overlaps"].items()
         for other, count in each.items()
         if count
     ]
-    yield report.say("d5_overlaps", overlaps=", ".join(shared)) if shared else report.say("d5_no_overlap")
+    if shared:
+        sentence = "d5_overlaps" if images else "d5_overlaps_values"
+    else:
+        sentence = "d5_no_overlap" if images else "d5_no_overlap_values"
+    yield report.say(sentence, **({"overlaps": ", ".join(shared)} if shared else {}))
+
+
+def _seen_values(report: Report, checks: Mapping[str, Any]) -> Iterator[Block]:
+    yield report.say("d5_one_shape", shape=tuple(checks["input_shape"]), type=checks["inputs"]["type"])
+
+
+def _seen_images(report: Report, checks: Mapping[str, Any]) -> Iterator[Block]:
+    sizes = {size for facts in checks["source"].values() for size in facts["sizes"]}
+    modes = {mode for facts in checks["source"].values() for mode in facts["modes"]}
+    mode = report.config.preprocess.mode
+    others = ", ".join(sorted(modes - {mode}))
+    named = report.texts(f"mode_{mode}") if report.texts.has(f"mode_{mode}") else mode
+    yield report.say("d5_one_size" if len(sizes) == 1 else "d5_sizes", count=len(sizes))
+    yield report.say("d5_modes", mode=named, modes=others) if others else report.say("d5_all_one_mode", mode=named)
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -131,9 +159,13 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _d6(report: Report) -> Iterator[Block]:
-    rows = []
-    for operation in report.checks()["preprocessing"]:
-        sentence = f"purpose_{operation['operation']}"
+    checks = report.checks()
+    operations, images, rows = checks["preprocessing"], checks["inputs"]["images"], []
+    if not operations:
+        yield report.say("no_preprocessing")
+        return
+    for operation in operations:
+        sentence = f"purpose_{operation['operation']}{'' if images else '_values'}"
         purpose = report.texts(sentence) if report.texts.has(sentence) else operation.get("purpose", "")
         rows.append([call_of(operation), str(purpose)])
     yield report.table(["operation", "purpose"], rows)
@@ -143,7 +175,8 @@ def _d7(report: Report) -> Iterator[Block]:
     checks = report.checks()
     equal = checks["preprocessing_equal"]["equal"]
     yield Verdicts([(equal, report.texts("d7_equal" if equal else "d7_unequal"))])
-    yield report.say("d7_how", count=checks["batch"]["images"][0])
+    how = "d7_how_images" if checks["inputs"]["images"] else "d7_how_values"
+    yield report.say(how, count=checks["batch"]["images"][0])
 
 
 def _d8(report: Report) -> Iterator[Block]:
@@ -177,16 +210,26 @@ def _keeps(report: Report, operation: Mapping[str, Any]) -> str:
 
 def _d10(report: Report) -> Iterator[Block]:
     checks = report.checks()
-    yield from report.copied("examples", _figure(report, checks["figures"]["examples"]))
-    names = ", ".join(f"{each['name']} ({each['label']})" for each in checks["examples"])
+    if not checks["examples"] or "examples" not in checks["figures"]:
+        yield report.say("d10_values")
+        return
+    caption = "examples" if checks["augmentations"] else "examples_plain"
+    yield from report.copied("examples", _figure(report, checks["figures"]["examples"]), caption)
+    names = ", ".join(_named(each) for each in checks["examples"])
     yield report.say("d10", names=names)
+
+
+def _named(each: Mapping[str, Any]) -> str:
+    """The name of a class, and its number unless that is its name."""
+    name, label = each["name"], str(each["label"])
+    return name if name == label else f"{name} ({label})"
 
 
 def _d11(report: Report) -> Iterator[Block]:
     checks = report.checks()
     batch, shape = checks["batch"], checks["input_shape"]
     shapes = {name: str(tuple(batch[name])) for name in ("images", "labels")}
-    yield report.say("d11", **shapes)
+    yield report.say("d11_images" if checks["inputs"]["images"] else "d11_values", **shapes)
     fits = batch["images"][1:] == shape
     yield Verdicts([(fits, report.texts("d11_fits" if fits else "d11_differs", shape=tuple(shape)))])
     yield from _verdicts(report, checks)
@@ -202,6 +245,11 @@ def _verdicts(report: Report, checks: Mapping[str, Any]) -> Iterator[Block]:
         "norm": f"{batch['gradient_norm']:.3f}",
         "shape": tuple(batch["images"]),
     }
-    named = [each for each in checks["verdicts"] if report.texts.has(f"verdict_{each['name']}")]
+    drawn = bool(checks["split"]["ratio"])
+    named = [
+        (each["holds"], "whole" if each["name"] == "stratified" and not drawn else each["name"])
+        for each in checks["verdicts"]
+    ]
+    said = [(holds, f"verdict_{name}") for holds, name in named if report.texts.has(f"verdict_{name}")]
     yield report.say("verdicts")
-    yield Verdicts([(each["holds"], report.texts(f"verdict_{each['name']}", **values)) for each in named])
+    yield Verdicts([(holds, report.texts(sentence, **values)) for holds, sentence in said])

@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relay.errors import ConfigError, RunError
+from relay.errors import ConfigError, DataError, RelayError, RunError
+from relay.program.own_code import is_own
 from relay.results.answer import Answer
 from relay.results.collection import answer_of_sweep
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import Request, sweeps
 from src.config.keys import deciding_sections
-from src.config.loading import make_config
+from src.config.loading import make_config, with_values
 from src.config.schema import Config
+from src.data.dataset import load
+from src.data.found import with_found
 from src.requests import best_of_all, compare_request, first_grid_of, grid_request, lr_sweep_request, train_request
 
 
@@ -55,27 +58,30 @@ class Sweeps:
     """The sweeps on the images of a configuration, and which of them belongs to each section."""
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        # Which sweep was asked for does not depend on the linked files, which may be on another machine.
+        self.config = config.model_copy(update={"project": config.project.model_copy(update={"links": ()})})
         images = _images(config.to_dict())
         known = sweeps(Path(config.paths.runs_dir))
         # The newest first.
-        self.all = [sweep for sweep in reversed(known) if _images(sweep.meta()["config"]) == images]
+        self.all = [sweep for sweep in reversed(known) if _images(_planned_content(sweep)) == images]
 
     @functools.cached_property
     def lr_sweep(self) -> SectionSweep | None:
         """The LR sweep."""
-        return self._newest([lr_sweep_request(self.config)])
+        return self._newest([lr_sweep_request(self.config)]) if self.all else None
 
     @functools.cached_property
     def overfit(self) -> SectionSweep | None:
         """The overfit test."""
+        if not self.all:
+            return None
         small = make_config(self.config.to_dict(), "the overfit test", {"train.overfit_small": True})
         return self._newest([train_request(small)])
 
     @functools.cached_property
     def grid(self) -> SectionSweep | None:
         """The grid."""
-        if not self.config.hparams.axes:
+        if not self.all or not self.config.hparams.axes:
             return None
         return self._newest([grid_request(self.config)])
 
@@ -90,6 +96,8 @@ class Sweeps:
     @functools.cached_property
     def training(self) -> SectionSweep | None:
         """The full training: of the configuration or of the best cell of its grids."""
+        if not self.all:
+            return None
         wanted = [train_request(self.config)]
         try:
             best = best_of_all(self.config, unfinished=True)
@@ -101,7 +109,7 @@ class Sweeps:
     @functools.cached_property
     def comparison(self) -> SectionSweep | None:
         """The comparison of full trainings."""
-        if self.config.compare.variants:
+        if self.all and self.config.compare.variants:
             return self._newest([compare_request(self.config)])
         return self._newest_of("compare", self.config.compare.tag, frozenset())
 
@@ -131,6 +139,60 @@ class Sweeps:
 
     def _fitting(self, kind: str, tag: str) -> list[SweepDir]:
         return [s for s in self.all if s.kind == kind and s.meta().get("tag") == tag and _has_results(s)]
+
+
+def with_known(config: Config) -> Config:
+    """The configuration with what its data decides, from the decoded data or, if that is not here, from the newest
+    sweep that was planned with the same settings of it. Itself if there is neither.
+
+    Raises ConfigError if what was found does not fit, or if neither is known and the project cannot be read.
+    """
+    problem: ConfigError | None = None
+    try:
+        return with_found(config, functools.partial(load, build=False))
+    except DataError:
+        pass
+    except ConfigError as error:
+        # The project may have links to files that are not here.
+        problem = error
+    for sweep in reversed(sweeps(Path(config.paths.runs_dir))):
+        if _images(sweep.meta()["config"]) == _images(config.to_dict()) and (values := _planned_values(sweep)):
+            own = {path: value for path, value in values.items() if _value_at(config.to_dict(), path) == "auto"}
+            # The mean and deviation of images, or null, where the default was planned.
+            return with_values(config, {**own, "preprocess.normalize": values["preprocess.normalize"]})
+    if problem:
+        raise problem
+    return config
+
+
+_OF_DATA = ("model.num_classes", "model.input_shape", "preprocess.normalize")
+
+
+def _planned_values(sweep: SweepDir) -> dict[str, Any] | None:
+    """What the data of a sweep decided, by key path, from the configuration of its first run."""
+    try:
+        content = sweep.runs()[0].config()
+    except (RelayError, IndexError):
+        return None
+    return {path: _value_at(content, path) for path in _OF_DATA}
+
+
+def _planned_content(sweep: SweepDir) -> dict[str, Any]:
+    """The configuration that a sweep was planned with, with what its data decided about the preprocessing."""
+    content: dict[str, Any] = sweep.meta()["config"]
+    asked = _value_at(content, "preprocess.normalize")
+    if asked != "auto" and not is_own(str(_value_at(content, "dataset.name"))):
+        return content
+    values = _planned_values(sweep)
+    if values is None:
+        return content
+    return {**content, "preprocess": {**content["preprocess"], "normalize": values["preprocess.normalize"]}}
+
+
+def _value_at(content: Any, path: str) -> Any:
+    for name in path.split("."):
+        content = content.get(name) if isinstance(content, Mapping) else None
+    return content
 
 
 def _descends(refined: SweepDir, first: SweepDir) -> bool:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from src.checking.layers import parameters_text, summed_up
 from src.config.loading import config_of
 from src.config.schema import Config
-from src.models.registry import NETWORKS
+from src.config.validation import axis_name
+from src.models.registry import known
 from src.outcomes.overfit import LEAST_ACCURACY, draw_overfit
 from src.reporting.blocks import Block, SourceNote, Verdicts
 from src.reporting.report import Report, shown
+
+# Rows of the table of layers; checks.json has all.
+_MOST_LAYERS = 60
 
 
 def model_section(report: Report) -> Iterator[Block]:
@@ -37,31 +42,50 @@ def _m0(report: Report) -> Iterator[Block]:
         for part, base in checks["baselines"].items()
     ]
     yield report.table(["split", "majority", "random", "chance"], rows)
-    yield report.say("m0", classes=checks["classes"], chance=f"{1 / checks['classes']:.4f}")
+    chance, baselines = f"{1 / checks['classes']:.4f}", checks["baselines"]
+    if any(base["majority_accuracy"] > base["chance"] for base in baselines.values()):
+        names = {row["label"]: row["name"] for row in checks["class_table"]}
+        majority = next(iter(baselines.values()))["majority_class"]
+        shares = ", ".join(f"{base['majority_accuracy']:.4f} ({part})" for part, base in baselines.items())
+        yield report.say("m0_uneven", name=names.get(majority, majority), accuracies=shares, chance=chance)
+    else:
+        yield report.say("m0", classes=checks["classes"], chance=chance)
     yield SourceNote(str(report.checks_file))
 
 
 def _m1(report: Report) -> Iterator[Block]:
     checks = report.checks()
     batch = checks["batch"]
+    trained, total = batch["parameters"], batch["all_parameters"]
     facts = {
         "network": report.config.model.type,
-        "parameters": f"{batch['parameters']:,}",
+        "parameters": f"{trained:,}",
+        **({} if total == trained else {"all_parameters": f"{total:,}"}),
         "loss_function": "CrossEntropyLoss",
         "output": tuple(batch["logits"]),
     }
     yield report.facts(facts)
+    rows = summed_up(checks["layers"], _MOST_LAYERS)
     layers = [
-        [row["name"], row["layer"], "×".join(map(str, row["output"])), f"{row['parameters']:,}"]
-        for row in checks["layers"]
+        [
+            row["name"],
+            report.texts("m1_layers", count=row["layers"]) if row["layers"] > 1 else row["layer"],
+            "×".join(map(str, row["output"] or ())),
+            parameters_text(row),
+        ]
+        for row in rows
     ]
     yield report.table(["layer", "layer_type", "output", "parameters"], layers)
+    if len(rows) < len(checks["layers"]):
+        yield report.say("m1_summary", count=len(checks["layers"]))
+    if not checks["options"]:
+        return
     yield report.say("m1_options")
-    rows = [
-        [option["option"], shown(option["value"]), _role(report, option), _counts(option)]
+    options = [
+        [axis_name(f"model.{option['option']}"), shown(option["value"]), _role(report, option), _counts(option)]
         for option in checks["options"]
     ]
-    yield report.table(["option", "in_config", "role", "parameters_with"], rows)
+    yield report.table(["option", "in_config", "role", "parameters_with"], options)
 
 
 def _role(report: Report, option: Mapping[str, Any]) -> str:
@@ -100,7 +124,7 @@ def _m3(report: Report) -> Iterator[Block]:
     yield from report.about(found)
     measured = result.get("train") or {}
     accuracy, loss = measured.get("accuracy"), measured.get("loss_epoch")
-    facts = {"images": shown(result.get("train_images")), **training_facts(config)}
+    facts = {"examples": shown(result.get("train_images")), **training_facts(config)}
     yield report.facts({**facts, "final_loss": shown(loss), "final_accuracy": shown(accuracy)})
     yield from report.drawn("overfit", lambda path: draw_overfit(run, path))
     memorized = result.get("outcome") != "diverged" and accuracy is not None and accuracy >= LEAST_ACCURACY
@@ -112,15 +136,17 @@ def _m3(report: Report) -> Iterator[Block]:
 def training_facts(config: Config) -> dict[str, str]:
     """What the report lists of a training: its rate, weight decay, network options, batch size and length."""
     train, model = config.train, config.model
-    options = model.model_dump(mode="json")
-    return {
+    facts = {
         "network": model.type,
         "lr": f"{train.optimizer.lr:g}",
         "weight_decay": f"{train.optimizer.weight_decay:g}",
         "optimizer": train.optimizer.name,
         "scheduler": train.scheduler.name,
-        **{name: shown(options[name]) for name in NETWORKS[model.type].main_options},
         "batch_size": shown(train.batch_size),
         "epochs": shown(train.epochs) if train.max_steps is None else f"{train.epochs} (max_steps {train.max_steps})",
         "seed": shown(train.seed),
     }
+    plain = model.model_dump(mode="json")
+    # A network that is not ours has its own, which may have the name of any of these.
+    own = {name: plain[name] for name in known(model.type).main_options} | plain["options"]
+    return facts | {f"options.{name}" if name in facts else name: shown(value) for name, value in own.items()}

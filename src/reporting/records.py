@@ -6,7 +6,7 @@ not fit, and does not end in a traceback.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NotRequired
 
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
@@ -38,8 +38,10 @@ class SplitFacts(TypedDict):
     """How val and test were drawn; `from` is among the unknown keys, because it is a word of Python."""
 
     ratio: dict[str, float]
+    whole: dict[str, str]
     seed: int
     stratified: bool
+    even: bool
 
 
 @_record
@@ -64,6 +66,14 @@ class SourceFacts(TypedDict):
 
 
 @_record
+class Inputs(TypedDict):
+    """Whether the inputs are images, and their mode; or their type."""
+
+    images: bool
+    type: str
+
+
+@_record
 class Equal(TypedDict):
     """Whether all splits are preprocessed equally."""
 
@@ -78,6 +88,7 @@ class Batch(TypedDict):
     labels: list[int]
     logits: list[int]
     parameters: int
+    all_parameters: int
     initial_loss: float
     expected_loss: float
     gradient_norm: float
@@ -88,6 +99,7 @@ class Batch(TypedDict):
 class Baseline(TypedDict):
     """The accuracies of predictions that have learnt nothing."""
 
+    majority_class: int
     majority_accuracy: float
     random_accuracy: float
     chance: float
@@ -95,12 +107,13 @@ class Baseline(TypedDict):
 
 @_record
 class Layer(TypedDict):
-    """A layer of the network."""
+    """A layer of the network; `output` is null if the network reads its weights without calling it."""
 
     name: str
     layer: str
-    output: list[int]
+    output: list[int] | None
     parameters: int
+    frozen: int
 
 
 @_record
@@ -139,10 +152,10 @@ class CheckResult(TypedDict):
 
 @_record
 class Figures(TypedDict):
-    """File names beside checks.json."""
+    """File names beside checks.json; there are no examples of inputs that are no images."""
 
     classes: str
-    examples: str
+    examples: NotRequired[str]
 
 
 @_record
@@ -152,6 +165,7 @@ class Checks(TypedDict):
     dataset: str
     classes: int
     input_shape: list[int]
+    inputs: Inputs
     splits: dict[str, int]
     split: SplitFacts
     source: dict[str, SourceFacts]

@@ -143,12 +143,14 @@ class Report:
         paths = draw(self.folder / "figures" / folder)
         return {path.stem: Figure(path, self.texts(f"figure_{path.stem}")) for path in paths}
 
-    def copied(self, name: str, source: Path) -> Iterator[Figure]:
-        """An existing figure, copied beside the report; nothing if there is none."""
+    def copied(self, name: str, source: Path, caption: str = "") -> Iterator[Figure]:
+        """An existing figure, copied beside the report, with the sentence `figure_<caption>`, or that of its name;
+        nothing if there is none.
+        """
         if source.is_file():
             path = self._figure_file(name)
             shutil.copyfile(source, path)
-            yield Figure(path, self.texts(f"figure_{name}"))
+            yield Figure(path, self.texts(f"figure_{caption or name}"))
 
     def checks(self) -> dict[str, Any]:
         """The content of checks.json. Raises MissingRunError if there is none, RunError if it is damaged."""

@@ -12,12 +12,14 @@ from relay.results.statements import last_epoch_statements
 from relay.results.tables.table import curve_of
 from relay.runs.rundir import RunDir
 from src.config.loading import config_of
+from src.data.operations import augmentations
 from src.evaluation.files import FIGURES
 from src.outcomes.training_figure import draw_training, loss_gaps
 from src.reporting.blocks import Block, Paragraph, TableBlock, Verdicts
 from src.reporting.model import training_facts
 from src.reporting.records import EVALUATED
 from src.reporting.report import Report, percent, shown, signed
+from src.training.measures import METRICS
 
 _MOST_PAIRS = 10
 
@@ -46,7 +48,7 @@ def _m6(report: Report) -> Iterator[Block]:
     result = run.result() or {}
     yield from report.about(report.used[run.sweep().name])
     config = config_of(run)
-    speed = {"duration": shown(result.get("train_seconds")), "images_per_s": shown(result.get("images_per_s"))}
+    speed = {"duration": shown(result.get("train_seconds")), "examples_per_s": shown(result.get("images_per_s"))}
     yield report.facts({**training_facts(config), **speed, "checkpoint": run.best_file})
     yield from report.differences(config)
     yield from report.drawn("training", lambda path: draw_training(run, path))
@@ -80,7 +82,10 @@ def _epochs(report: Report, run: RunDir, result: Mapping[str, Any]) -> Iterator[
     if len(losses) > 1:
         yield report.say("m6_falls", falls=falls, total=len(losses) - 1)
     if gaps:
-        yield report.say("m6_gap", last=signed(gaps[max(gaps)]), best=signed(gaps.get(best)))
+        augmented = bool(augmentations(config_of(run)))
+        yield report.say(
+            "m6_gap_augmented" if augmented else "m6_gap", last=signed(gaps[max(gaps)]), best=signed(gaps.get(best))
+        )
 
 
 def _m9(report: Report) -> Iterator[Block]:
@@ -91,7 +96,7 @@ def _m9(report: Report) -> Iterator[Block]:
     result, best = run.result() or {}, (trained.result() or {}).get("best") or {}
     run.check_files()
     content = read_json(run.evaluation_file, EVALUATED)
-    facts = {"checkpoint": result.get("checkpoint", ""), "split": result.get("split", ""), "images": result.get("n")}
+    facts = {"checkpoint": result.get("checkpoint", ""), "split": result.get("split", ""), "examples": result.get("n")}
     yield report.facts(facts)
     yield _measured(report, result, best)
     if result.get("ece"):
@@ -104,8 +109,9 @@ def _m9(report: Report) -> Iterator[Block]:
             [pair["true_name"], pair["predicted_name"], shown(pair["n"]), percent(pair["share"])]
             for pair in content["pairs"][:_MOST_PAIRS]
         ]
-        yield report.say("m9_pairs")
-        yield report.table(["true", "predicted", "images", "share_of_class"], pairs)
+        yield report.say("m9_pairs" if pairs else "m9_no_pairs")
+        if pairs:
+            yield report.table(["true", "predicted", "examples", "share_of_class"], pairs)
     for name in FIGURES:
         yield from report.copied(name, run.figure(name))
     yield report.origin(run)
@@ -115,7 +121,7 @@ def _measured(report: Report, result: Mapping[str, Any], best: Mapping[str, Any]
     """Each metric of the evaluation with its 95 % interval, beside that of the best epoch on val."""
     intervals = result.get("intervals") or {}
     rows = []
-    for name in ("accuracy", "top5_accuracy", "macro_f1", "loss"):
+    for name in METRICS:
         if result.get(name) is None:
             continue
         interval = " – ".join(shown(bound) for bound in intervals.get(name) or ())

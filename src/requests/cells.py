@@ -1,18 +1,19 @@
-"""The cells of image experiments: a fixed order, names that show what differs, keys derived from content."""
+"""The cells of experiments: a fixed order, names that show what differs, keys derived from content."""
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from relay.config.section import as_lists
 from relay.errors import ConfigError
 from relay.runs.cells import Cell
 from src.config.keys import TRAINING
 from src.config.loading import Variants, make_config
 from src.config.schema import Config
-from src.config.validation import AXES, plain
+from src.config.validation import key_path
 from src.models.registry import LABELS, reads
 from src.requests.plan import Plan
 
@@ -31,7 +32,7 @@ def expand_grid(config: Config) -> Plan:
 
     Raises ConfigError if there is no axis, or with the problems of all cells that are not valid configurations.
     """
-    axes = {AXES.get(name, name): values for name, values in config.hparams.axes.items()}
+    axes = {key_path(config, name): values for name, values in config.hparams.axes.items()}
     if not axes:
         raise ConfigError("hparams: no axis to search; give at least one, for example hparams.lr=[1e-3,2e-3]")
     shared = {} if config.hparams.epochs is None else {"train.epochs": config.hparams.epochs}
@@ -62,7 +63,8 @@ def make_cells(config: Config, axes: Mapping[str, tuple[Any, ...]], shared: Mapp
     # An axis of one value differs nowhere, so no name shows it.
     shown = [path for path, values in axes.items() if len(values) > 1]
     shown.sort(key=lambda path: list(_LABELS).index(path) if path in _LABELS else len(_LABELS))
-    points = itertools.product(*([plain(value) for value in values] for values in axes.values()))
+    labels, texts = _labels(shown), {path: _texts(path, axes[path]) for path in shown}
+    points = itertools.product(*([as_lists(value) for value in values] for values in axes.values()))
     # Enough digits that the names sort in the order of the cells.
     digits = max(3, len(str(count - 1)))
     variants = Variants(config, "hparams")
@@ -71,7 +73,7 @@ def make_cells(config: Config, axes: Mapping[str, tuple[Any, ...]], shared: Mapp
     problems: dict[str, None] = {}
     for index, point in enumerate(points):
         overrides = {**shared, **dict(zip(axes, point, strict=True))}
-        parts = [f"k={index:0{digits}d}", *(f"{_label(path)}={_text(path, overrides[path])}" for path in shown)]
+        parts = [f"k={index:0{digits}d}", *(f"{labels[path]}={texts[path][repr(overrides[path])]}" for path in shown)]
         try:
             cell_config = variants.make(overrides)
         except ConfigError as error:
@@ -106,8 +108,27 @@ def _scaled(value: float, factors: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(dict.fromkeys(float(f"{value * factor:.12g}") for factor in factors))
 
 
-def _label(path: str) -> str:
-    return _LABELS.get(path, path.rsplit(".", 1)[-1])
+def _labels(paths: Sequence[str]) -> dict[str, str]:
+    """A short label of each key path: its own, or the end of the path, longer where two would be equal."""
+    labels = dict[str, str]()
+    # Those with a label of their own keep it.
+    for path in sorted(paths, key=lambda path: path not in _LABELS):
+        names = path.split(".")
+        ends = (".".join(names[start:]) for start in reversed(range(len(names))))
+        labels[path] = _LABELS.get(path) or next(end for end in ends if end not in labels.values() or end == path)
+    return labels
+
+
+def _texts(path: str, values: Sequence[Any]) -> dict[str, str]:
+    """The text of each value of an axis, by the value's repr: different ones for different values."""
+    texts, taken = dict[str, str](), set[str]()
+    for value in map(as_lists, values):
+        plain = _file_name([_text(path, value)])
+        # What a file system may refuse was replaced, so that a/b and a:b would look equal.
+        endings = itertools.chain([""], (f".{number}" for number in itertools.count(2)))
+        texts[repr(value)] = next(plain + ending for ending in endings if plain + ending not in taken)
+        taken.add(texts[repr(value)])
+    return texts
 
 
 def _text(path: str, value: Any) -> str:

@@ -23,7 +23,7 @@ def compare_request(config: Config) -> Request:
             "compare.variants={lower_lr: {train.optimizer.lr: 5e-4}}"
         )
     content, variants = config.to_dict(), Variants(config, "compare.variants")
-    given = {name: variant_overrides(variant) for name, variant in config.compare.variants.items()}
+    given = {name: variant_overrides(config, variant) for name, variant in config.compare.variants.items()}
     base = {path: _value_at(content, path) for overrides in given.values() for path in overrides}
     plan = Plan(TRAINING, config)
     for name, changed in ({BASE: {}, **given}).items():

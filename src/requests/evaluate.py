@@ -80,7 +80,7 @@ def _check_same_experiment(path: Path, config: Config) -> None:
     differ = [name for name in theirs | ours if theirs.get(name) != ours.get(name)]
     was, now = (", ".join(f"{name} {found.get(name)}" for name in differ) for found in (theirs, ours))
     raise CheckpointError(
-        f"{path}: was trained on other images or with another split ({was}; this configuration: {now}){measure_own}; "
+        f"{path}: was trained on other data or with another split ({was}; this configuration: {now}){measure_own}; "
         f"to measure it anyway: {hints.again('--checkpoint', str(path))}"
     )
 
@@ -88,7 +88,7 @@ def _check_same_experiment(path: Path, config: Config) -> None:
 def _images_of(config: Config) -> dict[str, Any]:
     """What names the images of a configuration and their split, equal for equal ones."""
     content = with_absolute_paths("dataset", config.dataset)
-    names = ("name", "revision", "classes", *source_of(config.dataset).options)
+    names = ("name", "revision", "classes", "columns", "class_names", *source_of(config.dataset).options)
     split = {f"dataset.split.{name}": value for name, value in content["split"].items()}
     return {**{f"dataset.{name}": content[name] for name in names}, **split}
 

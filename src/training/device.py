@@ -5,11 +5,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 
+import numpy as np
 import torch
 
 from relay.errors import ConfigError
-from relay.runs.environment import cpu_model
+from relay.program.own_code import is_own, packages_of_project
+from relay.runs.environment import cpu_model, version_of
+from src.config.schema import Config
+from src.config.train_section import OPTIMIZERS
+from src.models.registry import known
 
 # mallopt(3) and malloc.h of glibc.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -47,8 +53,19 @@ def device_facts(device: torch.device) -> dict[str, str]:
     return facts
 
 
+def packages_of(config: Config) -> dict[str, str]:
+    """The versions of the packages that networks and optimizers that are not ours are from, and of those that the
+    user's code imports.
+    """
+    names = [known(config.model.type).package, config.train.optimizer.name.partition(".")[0]]
+    names += packages_of_project(config.project.path) if config.own_code else []
+    own = {"torch", "numpy", *OPTIMIZERS}
+    versions = {name: version_of(name) for name in names if name and name not in own and not is_own(name)}
+    return {name: version for name, version in sorted(versions.items()) if version}
+
+
 def compute_reproducibly(seed: int) -> None:
-    """Seed torch's global generators, and select kernels that give equal results for equal input.
+    """Seed the global generators of torch, numpy and Python, and select kernels whose results are the same every time.
 
     Sets the number of CPU threads to the CPUs that the local profile or SLURM gave this process, if either did; else it
     stays torch's default (OMP_NUM_THREADS). Checkpoints hold the number.
@@ -64,6 +81,9 @@ def compute_reproducibly(seed: int) -> None:
     if given:
         torch.set_num_threads(given)
     torch.manual_seed(seed)
+    # Ours draws from torch's alone; the user's code may draw from these.
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 def reuse_freed_memory() -> None:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from relay.program.generators import random_state, set_random_state
+from relay.program.generators import global_states, random_state, set_global_states, set_random_state
 from src.config.schema import Config
+from src.config.train_section import OPTIMIZERS
 from src.data.dataset import ImageSubset
 from src.data.loader import TrainLoader
 from src.data.mixing import draw_mix
-from src.models.registry import build_model, count_parameters
+from src.models.registry import build_model, count_parameters, is_ours
 from src.training.device import choose_device, compute_reproducibly, reuse_freed_memory
 from src.training.ema import WeightAverage
 from src.training.numerics import Numerics
@@ -32,10 +33,14 @@ class Learner:
         # Before the network is built: its weights come from torch's global generator.
         compute_reproducibly(config.train.seed)
         reuse_freed_memory()
+        # Networks that are not ours may use operations whose usual kernels on a GPU add in any order.
+        torch.use_deterministic_algorithms(not is_ours(config.model.type), warn_only=True)
         self.loader = TrainLoader(config, part, self.device)
-        self.network = build_model(config.model).to(self.device)
+        self.network = build_model(config.model, config.project.path).to(self.device)
         self._compute(Numerics.chosen(config, self.device))
-        self.optimizer = make_optimizer(self.network.parameters(), config.train.optimizer, self.device)
+        self.optimizer = make_optimizer(
+            self.network.parameters(), config.train.optimizer, self.device, config.project.path
+        )
         decay = config.train.ema_decay
         self.average = WeightAverage(self.network, decay) if decay else None
         self._label_smoothing = 0.0 if config.train.overfit_small else config.train.label_smoothing
@@ -89,8 +94,20 @@ class Learner:
             "model_state_dict": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             **({} if self.average is None else {"average": self.average.state_dict()}),
-            "random": random_state(self.device),
+            **self.generators(),
         }
+
+    def generators(self) -> dict[str, Any]:
+        """The states of the random generators that the run may draw from, as a checkpoint holds them."""
+        # The user's code may draw from those of Python and numpy as well.
+        own = {"generators": global_states()} if self.config.own_code else {}
+        return {"random": random_state(self.device), **own}
+
+    def set_generators(self, state: Mapping[str, Any]) -> None:
+        """Restore what `generators` returned."""
+        if "generators" in state:
+            set_global_states(state["generators"])
+        set_random_state(state["random"], self.device)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned. If it does not fit, raises what torch raises, or ValueError."""
@@ -101,7 +118,7 @@ class Learner:
         self._load_optimizer(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        set_random_state(state["random"], self.device)
+        self.set_generators(state)
 
     def _load_optimizer(self, state: Mapping[str, Any]) -> None:
         """Restore the optimizer. Raises ValueError if the state is of another kind of optimizer."""
@@ -114,6 +131,9 @@ class Learner:
             ]
             if changed:
                 raise ValueError(f"{changed[0]} of the optimizer is {group[changed[0]]!r:.80}")
+        if self.config.train.optimizer.name not in OPTIMIZERS:
+            # Others may keep anything: sums of rows and columns, whole histories.
+            return
         for parameter, moments in self.optimizer.state.items():
             sizes = [value.shape for value in moments.values() if isinstance(value, Tensor) and value.dim()]
             if any(size != parameter.shape for size in sizes):

@@ -17,7 +17,7 @@ from src.config.keys import LR_SWEEP
 from src.config.schema import LrFinder
 from src.training.columns import lr_sweep_columns
 from src.training.lr_figure import draw_lr_run
-from src.training.session import Session
+from src.training.session import Session, in_project
 from src.training.state import state_problem
 
 _FLUSH_EVERY = 10
@@ -156,7 +156,8 @@ def sweep_rates(
     It saves its state only when it is stopped, and removes it when it is complete. Raises DataError and RunError if
     images or configuration are not as planned, CheckpointError if its state cannot be read or written.
     """
-    return LrRangeTest(Session(run, LR_SWEEP, should_stop, reporter, publish)).execute()
+    with in_project(run):
+        return LrRangeTest(Session(run, LR_SWEEP, should_stop, reporter, publish)).execute()
 
 
 def _diverged(losses: Sequence[float], smoothed: Sequence[float], finder: LrFinder) -> bool:

@@ -1,4 +1,4 @@
-"""What the predictions of a set of images measure: accuracy, top-5 accuracy, macro F1 and loss."""
+"""What the predictions of a set of examples measure: accuracy, top-5 accuracy, macro F1 and loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ METRICS = ("accuracy", "top5_accuracy", "macro_f1", "loss")
 
 
 def confusion_matrix(predictions: Predictions, classes: int) -> NDArray[np.int64]:
-    """The number of images per true class (row) and predicted class (column), int64 (classes, classes)."""
+    """The number of examples per true class (row) and predicted class (column), int64 (classes, classes)."""
     import numpy as np
 
     cells = predictions.label * classes + predictions.predicted

@@ -64,7 +64,7 @@ def evaluate_split(
         in_top5.numpy(),
         part.digest,
     )
-    computed = metrics_of(predictions, config.model.num_classes)
+    computed = metrics_of(predictions, config.model.classes)
     return {name: computed[name] for name in ("loss", *config.metrics.measured)}, predictions
 
 
@@ -74,7 +74,7 @@ def _measure_batch(
     """Write the columns of `_predict` for the images from `start` on to `columns`; all else is freed on return."""
     device = columns[0].device
     raw, labels = part.take(torch.arange(start, start + len(columns[0])))
-    images = to_network(raw.to(device).float() / 255, config)
+    images = to_network(raw.to(device), config)
     logits = predict(images)
     if config.metrics.test_time_flip:
         # Before the next call: a compiled network reuses the memory of its output.

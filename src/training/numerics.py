@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from relay.errors import ConfigError
 from relay.log import log
 from src.config.schema import Config
-from src.models.registry import NETWORKS
+from src.models.registry import known
 
 Forward = Callable[[Tensor], Tensor]
 # What `auto` is on each kind of device: the fastest one whose accuracy is known to be that of a conventional program.
@@ -49,7 +49,7 @@ class Numerics:
             )
         return cls(
             _AUTO[device.type] if asked == "auto" else asked,
-            device.type in NETWORKS[config.model.type].faster_channels_last,
+            device.type in known(config.model.type).faster_channels_last,
             config.train.compile and _can_compile(),
         )
 
@@ -68,7 +68,7 @@ class Numerics:
         return asdict(self)
 
     def prepare(self, network: nn.Module) -> Forward:
-        """Convert the network's weights in place, and return what maps images (B, 3, H, W) to logits, float32."""
+        """Convert the network's weights in place, and return what maps images (B, C, H, W) to logits, float32."""
         torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
         torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
         network.to(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)

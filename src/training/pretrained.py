@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from relay.errors import CheckpointError, ConfigError, DataError
+from relay.program.own_code import is_own
+from relay.runs.project_snapshot import is_snapshot, project_problem
 from src.config.loading import make_config
 from src.config.schema import Config
 from src.models.registry import build_model
@@ -54,7 +56,7 @@ def check_fits(config: Config) -> None:
 
 def no_images(config: Config) -> DataError:
     """The error of an evaluation whose split is empty."""
-    return DataError(f"dataset.split.{config.evaluation.split}: the split has no images; set it above 0")
+    return DataError(f"dataset.split.{config.evaluation.split}: the split is empty; set it above 0")
 
 
 def load_pretrained(config: Config, say: Callable[[str], None] = lambda text: None) -> Pretrained:
@@ -71,20 +73,39 @@ def load_pretrained(config: Config, say: Callable[[str], None] = lambda text: No
     fitting = _as_trained(config, content, str(path))
     if (fitting.model, fitting.preprocess) != (config.model, config.preprocess):
         say(f"model and preprocessing are taken from {path}; they differ from the configuration's")
-    network = build_model(fitting.model)
+    network = build_model(fitting.model, _project_of(fitting, content, say))
     load_weights(network, content["model_state_dict"], str(path))
     trained_by = content.get("run") if isinstance(content.get("run"), str) else None
     return Pretrained(path, network, fitting, trained_by, _on_val(content, trained_by), _trained_on(fitting, content))
 
 
+def _project_of(config: Config, content: dict[str, Any], say: Callable[[str], None]) -> str:
+    """The folder with the code of the network: that which was frozen with its training, if it is still there."""
+    if not is_own(config.model.type):
+        return config.project.path
+    trained = content.get("config")
+    section = trained.get("project") if isinstance(trained, dict) else None
+    path = section.get("path") if isinstance(section, dict) else None
+    if isinstance(path, str) and is_snapshot(Path(path)):
+        if problem := project_problem(Path(path)):
+            raise CheckpointError(f"{path}: is no longer the code of {config.model.type}: {problem}; restore it")
+        return path
+    say(
+        f"the code that {config.model.type} was trained with is not here ({path or 'its checkpoint names none'}); "
+        "the weights are loaded into the network of now"
+    )
+    return config.project.path
+
+
 def _on_val(content: dict[str, Any], trained_by: str | None) -> dict[str, Any] | None:
     try:
         accuracy, config = float(content["metrics"]["accuracy"]), content["config"]
-        n, epochs = int(config["dataset"]["split"]["val"]), int(config["train"]["epochs"])
+        val, epochs = config["dataset"]["split"]["val"], int(config["train"]["epochs"])
     except (KeyError, TypeError, ValueError):  # The report's program writes neither, and the file may hold anything.
         return None
-    found = {"run": trained_by, "accuracy": accuracy, "n": n, "epochs": epochs}
-    return found if 0 <= accuracy <= 1 and n > 0 else None
+    # A share or the name of a split: how many those are, only the data says.
+    found = {"run": trained_by, "accuracy": accuracy, "n": val if type(val) is int else None, "epochs": epochs}
+    return found if 0 <= accuracy <= 1 and found["n"] != 0 else None
 
 
 def _trained_on(config: Config, content: dict[str, Any]) -> Config | None:
@@ -94,8 +115,11 @@ def _trained_on(config: Config, content: dict[str, Any]) -> Config | None:
     if not isinstance(images, dict):
         return None
     here = {name: getattr(config.dataset, name) for name in ("root", "num_workers", "allowed_overlap")}
+    # A function gives what it gave with the code of then.
+    section = trained.get("project") if isinstance(trained, dict) else None
+    project = {"project": section} if isinstance(section, dict) else {}
     try:
-        return make_config({**config.to_dict(), "dataset": {**images, **here}}, "the checkpoint")
+        return make_config({**config.to_dict(), **project, "dataset": {**images, **here}}, "the checkpoint")
     except (ConfigError, TypeError, ValueError, RecursionError):  # The file may hold anything.
         return None
 
@@ -107,7 +131,7 @@ def _as_trained(config: Config, content: dict[str, Any], source: str) -> Config:
         return config
     changed = {name: trained[name] for name in ("model", "preprocess")}
     classes = trained["model"].get("num_classes") if isinstance(trained["model"], dict) else None
-    if classes not in (None, config.model.num_classes):
+    if classes is not None and config.model.num_classes not in ("auto", classes):
         raise CheckpointError(
             f"{source}: was trained for {classes} classes, but model.num_classes is {config.model.num_classes}; use "
             "the configuration that it was trained with, or another checkpoint with --checkpoint"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from relay.log import log
@@ -11,15 +12,28 @@ from relay.program.states import load_newest, restoring, save_state
 from relay.progress import Reporter, StopCheck
 from relay.runs.environment import Environment, differences, environment_of
 from relay.runs.lifecycle import Publish, memory_of_attempts, note_first_step, note_steps, write_provenance
-from relay.runs.planned import check_as_planned
+from relay.runs.planned import check_as_planned, frozen_project
 from relay.runs.rundir import RunDir
 from src.config.keys import Facts, content_key, name_of_images
 from src.config.loading import config_of
+from src.config.project import linked_digest
 from src.config.schema import Config
 from src.data.dataset import ImageData, load
-from src.training.device import device_facts
+from src.training.device import device_facts, packages_of
 from src.training.learner import Learner
 from src.training.metric_log import MetricsLog
+
+
+@contextlib.contextmanager
+def in_project(run: RunDir) -> Iterator[None]:
+    """Inside the block, the current folder is the frozen project, if the run has code of a user: their relative paths
+    start there. Raises RunError if that code was changed.
+    """
+    if not config_of(run).own_code:
+        yield
+        return
+    with contextlib.chdir(frozen_project(run)):
+        yield
 
 
 class Session:
@@ -39,6 +53,7 @@ class Session:
         """
         self.run, self.should_stop, self.reporter, self.publish = run, should_stop, reporter, publish
         self.config: Config = config_of(run)
+        self._project = frozen_project(run) if self.config.own_code else None
         self.data: ImageData = load(self.config)
         self.key = content_key(self.config, facts)
         check_as_planned(run, self.key, self.data.digest, name_of_images(self.config))
@@ -58,7 +73,8 @@ class Session:
         not fit the run.
         """
         self._environments = [self._environment()]
-        write_provenance(self.run, str(self.learner.device), self._environments[0])
+        project = {"project": self._project.name, "links": linked_digest(self.config)} if self._project else {}
+        write_provenance(self.run, str(self.learner.device), self._environments[0], **project)
         saved = load_newest(self.run.checkpoints, problem_of, log.info)
         if saved is None:
             return
@@ -79,7 +95,7 @@ class Session:
     def _environment(self) -> Environment:
         # A resumed run that was compiled is not, if this machine has no compiler.
         compiled = {"compiled": str(self.learner.numerics.compiled)} if self.config.train.compile else {}
-        return environment_of({**device_facts(self.learner.device), **compiled})
+        return environment_of({**device_facts(self.learner.device), **packages_of(self.config), **compiled})
 
     def open_log(self, first_step: int, total_steps: int, *, in_hparams: bool) -> MetricsLog:
         """Record where the attempt begins, and open the metrics log without the rows that the state has not seen.

@@ -26,7 +26,7 @@ from src.training.crossed import half_scores
 from src.training.examples import examples_png
 from src.training.metrics import evaluate_split
 from src.training.optim import scheduled_lr
-from src.training.session import Session
+from src.training.session import Session, in_project
 from src.training.state import FORMAT, TrainingState, state_problem
 from src.training.weights import save_weights
 
@@ -57,7 +57,8 @@ class Trainer:
         self._resume()
         first_step = self.state.step
         with self.session.open_log(first_step, self.total_steps, in_hparams=True) as self.log:
-            self.log.image("examples/before_and_after_augmentation", examples_png(self.config, self.loader))
+            if examples := examples_png(self.config, self.loader):
+                self.log.image("examples/before_and_after_augmentation", examples)
             self._flushed_at = time.monotonic()
             done = self._loop()
             self._save(keep=1 if done else self.config.checkpoint.keep)
@@ -152,10 +153,13 @@ class Trainer:
     def _evaluate_network(self) -> bool:
         state = self.state
         learner = self.learner
+        generators = learner.generators()
         measured = evaluate_split(
             learner.network, self.session.data.val, self.config, learner.device, self.should_stop, learner.forward
         )
         if measured is None:
+            # It is repeated from its start, and a network may draw from them in evaluation, too.
+            learner.set_generators(generators)
             return False
         values, predictions = measured
         state.evaluated_step = state.step
@@ -173,7 +177,7 @@ class Trainer:
     def _keep_if_best(self, values: Mapping[str, float], predictions: Predictions) -> None:
         state, epoch = self.state, self.state.step / self.loader.per_epoch
         is_best = self._is_best(values)
-        scores = half_scores(predictions, self.config.metrics.select, self.config.model.num_classes)
+        scores = half_scores(predictions, self.config.metrics.select, self.config.model.classes)
         kept = state.keep_predictions(predictions, scores, is_best=is_best)
         if is_best:
             state.best, state.best_weights = {"step": state.step, "epoch": epoch, **values}, self.learner.copy_weights()
@@ -275,4 +279,5 @@ def train(run: RunDir, should_stop: StopCheck, reporter: Reporter, publish: Publ
     Raises CheckpointError if a state cannot be read or written, DataError if the images are missing or not those that
     the run was planned with, RunError if its config.yaml was edited.
     """
-    return Trainer(Session(run, TRAINING, should_stop, reporter, publish)).execute()
+    with in_project(run):
+        return Trainer(Session(run, TRAINING, should_stop, reporter, publish)).execute()

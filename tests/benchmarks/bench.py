@@ -29,6 +29,7 @@ from src.training.device import choose_device
 from src.training.learner import Learner
 from src.training.metrics import evaluate_split, evaluation_batch
 from tests.benchmarks import programs, starting
+from tests.benchmarks.own import own_rows
 from tests.benchmarks.table import Row, as_markdown, machine, write_into
 from tests.benchmarks.training_speed import (
     PlainImages,
@@ -157,6 +158,10 @@ class Bench:
         """What Relay adds to a user's own function."""
         yield from programs.program_rows(self.pairs)
 
+    def own(self) -> Iterator[Row]:
+        """What a user's network and images cost."""
+        yield from own_rows(self.config, self.device, self.pairs)
+
     def foreign(self) -> Iterator[Row]:
         """Scalars of TensorBoard logs."""
         yield from starting.foreign_rows(self.pairs)
@@ -176,7 +181,10 @@ def plain_evaluation(network: nn.Module, images: PlainImages, device: torch.devi
     return len(images)
 
 
-NAMES = ("step", "whole", "input", "fed", "evaluation", "memory", "checkpoint", "start", "program", "foreign", "scale")
+NAMES = (
+    *("step", "whole", "input", "fed", "evaluation", "memory", "checkpoint", "start", "program", "own", "foreign"),
+    "scale",
+)
 
 
 def main() -> None:

@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -17,6 +19,7 @@ from src.checking.sanity import measure
 from src.checking.text import lines_of
 from src.config.schema import Config
 from src.data import loader, synthetic
+from src.data.found import with_found
 from tests.data.images import rewrite, rows_of
 
 QUESTIONS = [*(f"D{number}" for number in range(1, 12)), "M0", "M1", "M2"]
@@ -38,11 +41,77 @@ def test_every_question_is_answered_and_the_contract_is_kept(small: Callable[...
     json.dumps(report)
 
 
+def test_uneven_classes_and_carved_parts_are_described_as_they_are(small: Callable[..., Config]) -> None:
+    report, _ = measure(small(dataset__split={"valid": None, "val": 9, "test": 0.1, "seed": 7}), 1)
+    assert report["splits"] == {"train": 77, "val": 9, "test": 10}
+    split = report["split"]
+    assert (split["from"], split["whole"], split["stratified"], split["even"]) == ("train", {}, True, False)
+    assert split["ratio"] == {"val": 9 / 96, "test": 10 / 96}
+    assert split["method"].endswith("the next of them, by its share, go to val, and the others to train")
+    assert {v["name"]: v["what"] for v in report["verdicts"]}[
+        "stratified"
+    ] == "val and test have examples of every class by its share"
+    assert all(verdict["holds"] for verdict in report["verdicts"])
+    assert any(line.startswith("D3   drawn from the split 'train': 9% val and 10% test") for line in lines_of(report))
+
+
+def test_named_splits_are_described_as_they_are(small: Callable[..., Config]) -> None:
+    report, _ = measure(small(dataset__split={"val": "valid", "test": 0}), 1)
+    assert report["splits"] == {"train": 96, "val": 40, "test": 0}
+    split = report["split"]
+    assert (split["from"], split["whole"], split["ratio"]) == (None, {"train": "train", "val": "valid"}, {})
+    assert all(verdict["holds"] for verdict in report["verdicts"])
+    assert "D3   val has examples of the split 'valid'" in lines_of(report)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA"])
+def test_the_checks_show_images_of_every_mode(small: Callable[..., Config], tmp_path: Path, mode: str) -> None:
+    changes = {"preprocess__normalize": "auto", "model__input_shape": "auto", "augment__color_jitter": None}
+    config = with_found(small(preprocess__mode=mode, **changes))
+    report, examples = measure(config, 2)
+    assert report["input_shape"][0] == report["batch"]["images"][1] == len(mode)
+    assert report["preprocessing"][0]["operation"] == mode
+    assert all(verdict["holds"] for verdict in report["verdicts"])
+    assert examples[0].before.shape == (16, 16, len(mode))
+    path = check_figures.draw_examples(examples, ["a", "b"], tmp_path / "examples.png")
+    drawn = plt.imread(path)
+    # The lines of the figure are of a bluish grey.
+    assert mode == "RGBA" or np.abs(drawn[..., 0] - drawn[..., 2]).max() < 0.2, "grey is drawn as grey"
+
+
+def test_weights_that_are_not_trained_need_no_gradient(small: Callable[..., Config], tmp_path: Path) -> None:
+    (tmp_path / "frozen_nets.py").write_text(
+        "from torch import nn\n\n\ndef net(classes, shape, unused=False):\n"
+        "    first, other = nn.Conv2d(shape[0], 4, 16), nn.Linear(4, classes)\n"
+        "    first.requires_grad_(False)\n    made = nn.Sequential(first, nn.Flatten(), other)\n"
+        "    if unused:\n        other.register_parameter('more', nn.Parameter(other.bias.detach().clone()))\n"
+        "    return made\n"
+    )
+    own = {"model__type": "frozen_nets:net", "project__path": str(tmp_path), "hparams": {"lr": [0.1, 0.2]}}
+    report, _ = measure(small(**own), 0)
+    assert all(verdict["holds"] for verdict in report["verdicts"])
+    batch = report["batch"]
+    assert batch["weights_without_gradient"] == []
+    assert (batch["parameters"], batch["all_parameters"]) == (20, 20 + 3 * 16 * 16 * 4 + 4)
+    assert any(line.startswith("M1   parameters: 20 are trained, of 3,096") for line in lines_of(report))
+    assert [(option["option"], option["value"]) for option in report["options"]] == [("options.unused", False)]
+    report, _ = measure(small(**own, model__options={"unused": True}), 0)
+    assert report["batch"]["weights_without_gradient"] == ["2.more"]
+    assert [verdict["name"] for verdict in report["verdicts"] if not verdict["holds"]] == ["gradients"]
+
+
+def test_examples_without_augmentation_are_shown_once(small: Callable[..., Config], tmp_path: Path) -> None:
+    report, examples = measure(small(augment={}), 2)
+    assert [each.augmented for each in examples] == [[], []]
+    assert check_figures.draw_examples(examples, ["a", "b"], tmp_path / "examples.png")
+    assert any(line.startswith("D10  examples: ") for line in lines_of(report))
+
+
 def test_preprocessing_that_differs_between_the_splits_is_found(
     small: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if the training alone forgot to normalise.
-    monkeypatch.setattr(loader, "to_network", lambda images, config: images)
+    monkeypatch.setattr(loader.TrainLoader, "prepare", lambda self, raw, epoch, batch: raw.float() / 255)
     report, _ = measure(small(), 1)
     assert report["preprocessing_equal"]["equal"] is False
     assert [v["what"] for v in report["verdicts"] if not v["holds"]] == ["train, val and test are preprocessed equally"]

@@ -32,7 +32,9 @@ def test_a_new_option_changes_no_key_of_a_run_that_leaves_it_at_its_default(
     facts = EVALUATION if section == "evaluation" else TRAINING
     before = facts.key(content)
     monkeypatch.setattr(keys, "content_of", lambda model: model)
-    monkeypatch.setattr(keys, "_DEFAULTS", {**content, section: {**content[section], "new": {"a": 1, "b": None}}})
+    defaults = keys._DEFAULTS
+    new = {section: {**defaults[section], "new": {"a": 1, "b": None}}}
+    monkeypatch.setattr(keys, "_DEFAULTS", {**defaults, **new})
     content[section]["new"] = {"a": 1, "b": None}
     assert facts.key(content) == before
     content[section]["new"] = {"a": 2, "b": None}

@@ -139,6 +139,23 @@ def test_an_operation_that_is_off_is_not_computed(monkeypatch):
         Augmenter(Augment(color_jitter=ColorJitter(hue=0.1)), (32, 32))(images, seed=0, epoch=0, batch=0)
 
 
+GREY = Augment(
+    random_flip=True,
+    random_crop=RandomCrop(size=32, padding=4),
+    color_jitter=ColorJitter(brightness=0.4, contrast=0.9),
+)
+PLACES = Augment(random_flip=True, random_crop=RandomCrop(size=32, padding=4))
+
+
+@pytest.mark.parametrize(("channels", "config"), [(1, GREY), (1, PLACES), (4, PLACES), (2, PLACES)])
+def test_other_numbers_of_channels_equal_torchvision(reference, channels, config):
+    images, augmenter = torch.cat([batch(96), batch(96)[:, :1].flip(0)], 1)[:, -channels:], Augmenter(config, (32, 32))
+    draw = augmenter.draw(len(images), seed=1, epoch=2, batch=3)
+    found = augmenter(images, seed=1, epoch=2, batch=3)
+    assert found.shape == (96, channels, 32, 32)
+    torch.testing.assert_close(found, one_by_one(reference, augmenter, images, draw), rtol=0, atol=5e-7)
+
+
 def test_draw_depends_on_seed_epoch_and_batch_alone():
     augmenter, images = Augmenter(FULL, (32, 32)), batch()
     first = augmenter(images, seed=1, epoch=2, batch=3)

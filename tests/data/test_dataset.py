@@ -34,6 +34,7 @@ from src.config.schema import Config
 from src.data import cache as decoded
 from src.data import dataset as data
 from src.data import synthetic
+from src.data.build import files_of
 from src.data.decoding import decode
 from src.data.sources import SOURCES, source_of
 from src.requests import train_request
@@ -193,13 +194,13 @@ def test_classes_and_train_per_class_take_a_balanced_part_in_order(folder: Path,
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"dataset.train_per_class": 13}, r"train_per_class: 13, but label 0 of .* has 12 train images"),
+        ({"dataset.train_per_class": 13}, r"train_per_class: 13, but label 0 of .* has 12 images to train on"),
         ({"dataset.classes": 5, "model.num_classes": 5, "dataset.split": {"val": 5, "test": 5}}, r"has 4 classes; set"),
         (
             {"model.num_classes": 3, "dataset.split": {"val": 30, "test": 9}},
-            r"num_classes=4 dataset.split.val=28 dataset.split.test=8, or dataset.classes=3",
+            r"num_classes=4 or auto, or dataset.classes=3 to take the first 3 of them$",
         ),
-        ({"dataset.split.val": 40}, r"12 images of each class, and label 0 has 10 .*val=36 dataset.split.test=4"),
+        ({"dataset.split.val": 40}, r"val=40 and test=8 .* the 40 images of .*val=34 dataset.split.test=6"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused_before_a_run_starts(
@@ -344,11 +345,11 @@ def test_building_leaves_home_and_source_alone(folder: Path, tmp_path: Path):
 
 
 def truncate(place: Path) -> None:
-    os.truncate(place / "train_images.npy", 1000)
+    os.truncate(place / "0_images.npy", 1000)
 
 
 def flip_byte(place: Path) -> None:
-    path = place / "valid_images.npy"
+    path = place / "1_images.npy"
     facts = path.stat()
     with path.open("r+b") as file:
         file.seek(-77, os.SEEK_END)
@@ -372,19 +373,19 @@ def empty_meta(place: Path) -> None:
 
 
 def lose_labels(place: Path) -> None:
-    (place / "train_labels.npy").unlink()
+    (place / "0_labels.npy").unlink()
 
 
 @pytest.mark.parametrize("damage", [truncate, flip_byte, lose_meta, halve_meta, empty_meta, lose_labels])
 def test_damage_is_found_and_repaired(folder: Path, tmp_path: Path, damage: Callable[[Path], None], capsys):
     config = make(folder, tmp_path / "root")
     place = data.prepare(config)
-    good = {name: (place / name).read_bytes() for name in decoded._FILES}
+    good = {name: (place / name).read_bytes() for name in files_of(2)}
     damage(place)
     capsys.readouterr()
     assert data.load(config).folder == place
     assert "decoding again" in capsys.readouterr().err.splitlines()[0]
-    assert {name: (place / name).read_bytes() for name in decoded._FILES} == good
+    assert {name: (place / name).read_bytes() for name in files_of(2)} == good
     assert [path.name for path in place.parent.iterdir() if not path.name.endswith(".lock")] == [place.name]
     capsys.readouterr()
     data.load(config)
@@ -398,7 +399,7 @@ def test_killed_while_building(folder: Path, tmp_path: Path, monkeypatch):
     assert run.stdout is not None
     assert any("decoding valid" in line for line in run.stdout)
     [half] = (tmp_path / "root" / "decoded").glob(".*.tmp")
-    assert (half / "train_images.npy").exists()
+    assert (half / "0_images.npy").exists()
     run.send_signal(signal.SIGKILL)
     run.communicate()
     assert half.exists()
@@ -472,10 +473,11 @@ def rename_image(folder: Path) -> None:
 
 
 def untype_label(folder: Path) -> None:
-    features = {"image": {"_type": "Image"}, "label": {"dtype": "int64", "_type": "Value"}}
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    def change(table: pa.Table) -> pa.Table:
+        return table.set_column(1, "label", table["label"].cast(pa.float32())).replace_schema_metadata(None)
+
     for split in ("train", "valid"):
-        rewrite(folder, split, lambda table: table.replace_schema_metadata(metadata))
+        rewrite(folder, split, change)
 
 
 def lose_a_label(folder: Path) -> None:
@@ -499,9 +501,9 @@ def lose_data(folder: Path) -> None:
     ("damage", "message"),
     [
         (rename_split, r"no split 'valid', only held_out, train; set dataset\.split\.valid to held_out"),
-        (drop_label, "split 'train': there is no column 'label', only image"),
-        (rename_image, "there is no column 'image', only picture, label"),
-        (untype_label, "column 'label' is of type Value; it must be ClassLabel"),
+        (drop_label, "split 'train': there is no column 'label' .none has such values.; its columns: image"),
+        (rename_image, "no column 'image' .set dataset.columns.image=picture.; its columns: picture, label"),
+        (untype_label, "column 'label' is of type float32; it must be a ClassLabel, integers, strings or bools"),
         (lose_a_label, "split 'train', image 9 has no valid label"),
         (cut_parquet, "cannot be read as a data set"),
         (lose_data, "cannot be read as a data set"),
@@ -563,6 +565,8 @@ def test_names_are_resolved(tmp_path: Path, monkeypatch):
     for name in ("images", "./images", str(tmp_path / "images"), "owner/../images"):
         assert resolve(name) == ("folder", str(tmp_path / "images"))
     assert resolve("./owner/name") == resolve("owner/name", "folder") == ("folder", str(tmp_path / "owner" / "name"))
+    assert resolve("torchvision/CIFAR10") == ("torchvision", "torchvision/CIFAR10")
+    assert resolve("torchvision/CIFAR10", "hub") == ("hub", "torchvision/CIFAR10")
     assert resolve("owner/name", "hub") == ("hub", "owner/name")
     assert resolve("images", "synthetic") == ("synthetic", "synthetic")
 
@@ -571,12 +575,21 @@ def test_names_are_resolved(tmp_path: Path, monkeypatch):
     ("name", "source", "message"),
     [
         ("owner/name", "auto", r"set dataset\.source=folder or dataset\.source=hub"),
-        ("nothing", "auto", "'nothing' means no data set here; set it to one of: synthetic, a folder, a Hub name"),
+        (
+            "nothing",
+            "auto",
+            "'nothing' means no data set here; set it to one of: synthetic, a data set of .*, a folder, a Hub",
+        ),
         ("./nothing", "auto", "there is no folder"),
         ("nothing/at/all", "auto", "there is no folder"),
         ("nothing", "folder", "there is no folder"),
         ("nothing", "hub", "is not a Hub name"),
-        ("nothing", "zip", "dataset.source: 'zip' is not a source; choose auto, synthetic, folder, hub"),
+        ("owner/name", "torchvision", "is no data set of torchvision; write torchvision/CIFAR10"),
+        (
+            "nothing",
+            "zip",
+            "dataset.source: 'zip' is not a source; choose auto, synthetic, torchvision, function, folder, hub",
+        ),
     ],
 )
 def test_names_that_mean_nothing_or_two_things_are_refused(tmp_path, monkeypatch, name, source, message):

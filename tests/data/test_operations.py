@@ -16,6 +16,19 @@ def test_the_parameters_are_the_configured_ones(small: Callable[..., Config]) ->
     assert operations["Normalize"] == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
+@pytest.mark.parametrize(
+    ("mode", "channels", "says"), [("L", 1, "0.299 red"), ("RGBA", 4, "kept"), ("RGB", 3, "repeated on three")]
+)
+def test_the_mode_is_the_first_operation(small: Callable[..., Config], mode: str, channels: int, says: str) -> None:
+    statistics = {"mean": [0.5] * channels, "std": [0.2] * channels}
+    config = small(
+        preprocess__mode=mode, preprocess__normalize=statistics, model__input_shape="auto", augment__color_jitter=None
+    )
+    first = preprocessing(config)[0]
+    assert first["operation"] == mode
+    assert says in str(first["parameters"])
+
+
 def test_the_augmentations_are_those_that_are_drawn(small: Callable[..., Config]) -> None:
     config = small(augment__color_jitter={"brightness": 0.3, "hue": 0.1})
     flip, crop, jitter = augmentations(config)

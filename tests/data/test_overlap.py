@@ -8,13 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 
 from relay.errors import ConfigError, DataError
 from src.config.keys import TRAINING, content_key
 from src.data import dataset as data
+from src.data.found import with_found
+from src.data.overlap import count_shared
+from src.requests import grid_request
 from tests.data.images import encode, make, rewrite, rows_of
 
 
@@ -81,7 +87,9 @@ def test_one_split_is_refused_whatever_the_source(tmp_path: Path, source: str):
 def test_the_split_that_is_trained_on_is_not_suggested(folder: Path, tmp_path: Path):
     (folder / "README.md").unlink()
     file_of(folder, "valid").unlink()
-    with pytest.raises(DataError, match=r"no split 'valid', only train; add its files as data/valid-\*\.parquet"):
+    with pytest.raises(
+        DataError, match=r"no split 'valid', only train; .*valid=null .*or add its files as data/valid-"
+    ):
         data.prepare(make(folder, tmp_path / "root"))
 
 
@@ -160,7 +168,7 @@ def test_a_test_split_is_not_ignored(folder: Path, tmp_path: Path, change: Calla
     change(folder)
     # Decoded first by an experiment that has no test images: the next one is refused all the same.
     data.prepare(make(folder, root, {"dataset.split.test": 0}))
-    message = rf"split '{name}' beside 'train' and 'valid', but dataset\.split\.test=8 .*dataset\.split\.valid={name}"
+    message = rf"split '{name}' beside 'train' and 'valid', but dataset\.split\.test=8 .*dataset\.split\.test={name} "
     with pytest.raises(DataError, match=message):
         data.prepare(make(folder, root))
 
@@ -172,6 +180,106 @@ def test_three_splits_by_any_word(folder: Path, tmp_path: Path, words: str):
     with pytest.raises(DataError, match=r"the split 'test' beside"):
         data.prepare(make(folder, tmp_path / "root"))
     assert len(data.load(make(folder, tmp_path / "root", {"dataset.split.valid": "test"})).test) == 8
+
+
+def test_the_test_split_is_measured_on_as_the_refusal_says(folder: Path, tmp_path: Path):
+    add_test_file(folder)
+    rows = rows_of(folder, "test")
+    rewrite(folder, "test", lambda table: table.slice(0, 30))
+    # They are the images of valid.
+    with pytest.raises(
+        DataError, match=r"30 of the 30 images of split 'test', which is test, are also in split 'valid'"
+    ):
+        data.prepare(make(folder, tmp_path / "root", {"dataset.split.test": "test"}))
+    rewrite(folder, "valid", lambda table: table.slice(30, 10))
+    found = data.load(make(folder, tmp_path / "root", {"dataset.split": {"val": 6, "test": "test"}}))
+    assert (len(found.train), len(found.val), len(found.test)) == (48, 6, 30)
+    assert found.test.labels[found.test.indices].tolist() == sorted(row["label"] for row in rows[:30])
+
+
+def test_a_named_split_that_was_trained_on_is_refused(folder: Path, tmp_path: Path):
+    copy_train_to_valid(folder)
+    split = {"val": "valid", "test": 0}
+    with pytest.raises(DataError, match=r"48 .* 'valid', which is val, are also in .*dataset\.split\.val; to accept"):
+        data.prepare(make(folder, tmp_path / "root", {"dataset.split": split}))
+
+
+def carve(folder: Path, root: Path, **dataset: Any) -> data.ImageData:
+    """val and test out of the training images."""
+    changes = {f"dataset.{key}": value for key, value in dataset.items()}
+    return data.load(make(folder, root, {"dataset.split": {"valid": None, "val": 9, "test": 0.25}, **changes}))
+
+
+def test_val_and_test_out_of_the_training_images(folder: Path, tmp_path: Path):
+    found = carve(folder, tmp_path / "root")
+    assert (len(found.train), len(found.val), len(found.test)) == (27, 9, 12)
+    assert list(found.facts) == ["train"]
+    parts = [each.digests[each.indices] for each in (found.train, found.val, found.test)]
+    assert not any(count_shared(*pair) for pair in ((parts[0], parts[1]), (parts[0], parts[2]), (parts[1], parts[2])))
+
+
+def test_copies_inside_what_is_divided_are_refused(folder: Path, tmp_path: Path):
+    rewrite(folder, "train", lambda table: pa.concat_tables([table, table.slice(0, 5)]))
+    message = (
+        r"5 of the 53 images of split 'train', from which val and test are drawn, are copies .* train, val and test"
+    )
+    with pytest.raises(DataError, match=rf"{message} .*dataset\.split\.val; .*dataset\.allowed_overlap=0\.095"):
+        carve(folder, tmp_path / "root")
+    assert len(carve(folder, tmp_path / "root", allowed_overlap=0.095).test) == 13
+
+
+def test_copies_inside_valid_do_no_harm_without_a_test_split(folder: Path, tmp_path: Path):
+    rewrite(folder, "valid", lambda table: pa.concat_tables([table, table.slice(0, 5)]))
+    assert len(data.load(make(folder, tmp_path / "root", {"dataset.split.test": 0})).val) == 24
+
+
+def test_carved_parts_beside_a_test_split(folder: Path, tmp_path: Path):
+    add_test_file(folder)
+    file_of(folder, "valid").unlink()
+    with pytest.raises(
+        DataError, match=r"'test' beside 'train', but dataset\.split\.test=8 draws .* from 'train'\. Set"
+    ):
+        data.load(make(folder, tmp_path / "root", {"dataset.split.valid": None}))
+    split = {"valid": None, "val": 8, "test": "test"}
+    found = data.load(make(folder, tmp_path / "root", {"dataset.split": split}))
+    assert (len(found.train), len(found.val), len(found.test)) == (40, 8, 40)
+    # Of the images that val is drawn from, none may be in test.
+    shared = pq.read_table(file_of(folder, "train")).slice(0, 4)
+    rewrite(folder, "test", lambda table: pa.concat_tables([table, shared]))
+    with pytest.raises(
+        DataError, match=r"4 of the 44 images of split 'test', which is test, are also in split 'train'"
+    ):
+        data.prepare(make(folder, tmp_path / "root", {"dataset.split": split}))
+
+
+def test_the_mean_is_that_of_exactly_the_images_that_are_trained_on(folder: Path, tmp_path: Path):
+    found = {}
+    for seed in (1, 2):
+        split = {"valid": None, "val": 9, "test": 4, "seed": seed}
+        changes = {"dataset.split": split, "dataset.train_per_class": 7, "preprocess.normalize": "auto"}
+        config = with_found(make(folder, tmp_path / "root", changes))
+        train = data.load(config).train
+        pixels = train.images[train.indices].astype(np.float64) / 255
+        assert len(train) == 28
+        assert config.preprocess.statistics.mean == pytest.approx(pixels.mean(axis=(0, 2, 3)), abs=1e-6)
+        assert config.preprocess.statistics.std == pytest.approx(pixels.std(axis=(0, 2, 3)), abs=1e-6)
+        found[seed] = config.preprocess.statistics
+    assert found[1] != found[2]
+
+
+def test_each_seed_of_a_grid_has_its_own_mean(folder: Path, tmp_path: Path):
+    changes = {
+        "dataset.split": {"valid": None, "val": 8, "test": 4},
+        "preprocess.normalize": "auto",
+        "hparams": {"dataset.split.seed": [1, 2], "lr": [0.1, 0.2]},
+    }
+    request = grid_request(make(folder, tmp_path / "root", changes))
+    means: dict[int, list[float]] = {}
+    for cell in request.cells:
+        content = yaml.safe_load(cell.config)
+        mean = content["preprocess"]["normalize"]["mean"]
+        assert means.setdefault(content["dataset"]["split"]["seed"], mean) == mean
+    assert means[1] != means[2]
 
 
 def test_images_in_folders_are_checked_too(folder: Path, tmp_path: Path):

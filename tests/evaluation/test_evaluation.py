@@ -68,10 +68,13 @@ def test_an_evaluation_counts_classes_and_pairs() -> None:
 
 def test_the_intervals_hold_the_values_and_the_same_predictions_give_the_same_intervals() -> None:
     found = evaluation_of(predictions(), NAMES)
-    assert set(found["intervals"]) == {"accuracy", "top5_accuracy", "macro_f1"}
+    # Of three classes, the right one is always among the five most probable.
+    assert set(found["intervals"]) == {"accuracy", "macro_f1"} == set(found["metrics"]) - {"loss"}
+    six = [*NAMES, "dog", "elk", "fox"]
+    assert set(evaluation_of(predictions(), six)["intervals"]) == {"accuracy", "top5_accuracy", "macro_f1"}
     for name, (low, high) in found["intervals"].items():
         assert low <= found["metrics"][name] <= high, name
-    assert intervals_of(predictions(), 3) == found["intervals"]
+    assert intervals_of(predictions(), 3).items() > found["intervals"].items()
     assert found["intervals"]["accuracy"] == pytest.approx([0.3968, 0.8922], abs=1e-4)
 
 
@@ -176,7 +179,7 @@ def test_a_gap_has_a_verdict_unless_the_epoch_was_chosen_on_val() -> None:
     assert "compatible with chance" in crossed["sentence"]
     large = compare_with_val(0.40, 2000, {**val, "crossed": 0.48})
     assert large["explained"] is False
-    assert "more than chance explains with 2000 images here and 8000 on val" in large["sentence"]
+    assert "more than chance explains with 2000 examples here and 8000 on val" in large["sentence"]
     assert "is equal to that on val" in compare_with_val(0.5, 10, val)["sentence"]
 
 
@@ -254,6 +257,16 @@ def test_an_evaluation_asks_the_run_of_the_checkpoint_for_its_crossed_prediction
     assert result["against_val"]["gap"] == pytest.approx(result["accuracy"] - 0.625)
 
 
+@pytest.mark.parametrize(
+    ("split", "n"),
+    [({"val": 20, "test": 20}, 20), ({"val": 0.4, "test": 20}, 16), ({"valid": None, "val": "valid", "test": 0.1}, 40)],
+)
+def test_val_of_any_kind_has_a_gap(small: Callable[..., Config], tmp_path: Path, split: dict[str, Any], n: int) -> None:
+    config = small(evaluation__checkpoint=str(tmp_path / "a.ckpt"), dataset__split=split)
+    _, result = evaluated(config, config.to_dict(), {"accuracy": 0.9})
+    assert result["against_val"]["n"] == n
+
+
 def evaluated(
     config: Config, trained_with: dict[str, Any], best: dict[str, float] | None = None
 ) -> tuple[SweepDir, dict[str, Any]]:
@@ -287,7 +300,7 @@ def test_a_named_checkpoint_says_how_many_test_images_chose_its_epoch(
     count = sum(index in chose for index in valid.indices.tolist())
     assert count > 0
     sweep, result = evaluated(config, small().to_dict())
-    sentence = f"of the {len(valid)} test images, 0 were trained on and {count} chose the best epoch"
+    sentence = f"of the {len(valid)} test examples, 0 were trained on and {count} chose the best epoch"
     assert result["leak"].startswith(sentence)
     said = capsys.readouterr()
     assert f"warning: {tmp_path / 'a.ckpt'}: {sentence}" in said.err
@@ -305,7 +318,7 @@ def test_a_checkpoint_that_was_trained_on_the_measured_images_says_so(
     swapped = small(**named, dataset__split__train="valid", dataset__split__valid="train")
     for split in ("test", "val"):
         _, result = evaluated(small(**named, evaluation__split=split), decoded(swapped))
-        assert result["leak"].startswith(f"of the 20 {split} images, 20 were trained on and 0 chose")
+        assert result["leak"].startswith(f"of the 20 {split} examples, 20 were trained on and 0 chose")
 
 
 @pytest.mark.parametrize("trained", ["alike", "smaller", "other images", "not decoded", "no config", "nonsense"])

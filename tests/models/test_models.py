@@ -17,22 +17,27 @@ from src.models.registry import NETWORKS, build_model, count_parameters, reads
 from src.training.weights import load_checkpoint, load_weights
 
 
+def model_of(**options: Any) -> Model:
+    """A network for the images of the report, unless the options say otherwise."""
+    return Model(**{"num_classes": 200, "input_shape": (3, 64, 64), **options})
+
+
 @pytest.mark.parametrize(
     ("num_modules", "branches", "parameters"),
     [(4, (64, 64, 64), 492_424), (6, (64, 64, 64), 763_528), (6, (48, 64, 80), 763_528), (4, (100, 64, 28), 492_424)],
 )
 def test_parameter_counts_are_the_reports(num_modules: int, branches: tuple[int, int, int], parameters: int) -> None:
-    assert count_parameters(build_model(Model(num_modules=num_modules, branch_channels=branches))) == parameters
+    assert count_parameters(build_model(model_of(num_modules=num_modules, branch_channels=branches))) == parameters
 
 
 @pytest.mark.parametrize(("num_modules", "pools"), [(1, []), (2, []), (3, [2]), (4, [2]), (5, [2, 5]), (6, [2, 5])])
 def test_pools_stand_after_every_second_module_but_the_last(num_modules: int, pools: list[int]) -> None:
-    features = build_model(Model(num_modules=num_modules, branch_channels=(2, 2, 2))).features
+    features = build_model(model_of(num_modules=num_modules, branch_channels=(2, 2, 2))).features
     assert [i for i, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)] == pools
 
 
 def test_state_dict_names_are_the_reports() -> None:
-    names = set(build_model(Model(num_modules=4)).state_dict())
+    names = set(build_model(model_of(num_modules=4)).state_dict())
     for index in (0, 1, 3, 4):
         expected = {
             "branch1.0.weight",
@@ -52,7 +57,7 @@ def test_state_dict_names_are_the_reports() -> None:
 def test_forward_is_the_description_of_the_report() -> None:
     """The same numbers as the layers written out by hand."""
     torch.manual_seed(0)
-    network = build_model(Model(num_modules=4, branch_channels=(3, 4, 5), stem_channels=6, num_classes=7)).eval()
+    network = build_model(model_of(num_modules=4, branch_channels=(3, 4, 5), stem_channels=6, num_classes=7)).eval()
     state = network.state_dict()
     images = torch.randn(2, 3, 16, 16)
     x = functional.conv2d(images, state["stem.0.weight"], padding=1).relu()
@@ -73,10 +78,10 @@ def test_forward_is_the_description_of_the_report() -> None:
 @pytest.mark.parametrize(
     "model",
     [
-        Model(activation="gelu", branch_channels=(4, 4, 4), stem_channels=5),
-        Model(activation="tanh", residual=True, branch_channels=(4, 4, 4)),
-        Model(batch_norm=False, dropout=0.5, branch_channels=(1, 2, 3)),
-        Model(hidden_sizes=(9, 8), num_modules=1, branch_channels=(2, 2, 2)),
+        model_of(activation="gelu", branch_channels=(4, 4, 4), stem_channels=5),
+        model_of(activation="tanh", residual=True, branch_channels=(4, 4, 4)),
+        model_of(batch_norm=False, dropout=0.5, branch_channels=(1, 2, 3)),
+        model_of(hidden_sizes=(9, 8), num_modules=1, branch_channels=(2, 2, 2)),
     ],
 )
 def test_every_option_gives_logits_and_gradients(model: Model) -> None:
@@ -90,7 +95,7 @@ def test_every_option_gives_logits_and_gradients(model: Model) -> None:
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
 @pytest.mark.parametrize("classifier", ["classifier.", "classifier.1."])
 def test_the_reports_checkpoint_loads(tmp_path: Path, prefix: str, classifier: str) -> None:
-    model = Model(num_modules=2, branch_channels=(2, 2, 2), num_classes=5)
+    model = model_of(num_modules=2, branch_channels=(2, 2, 2), num_classes=5)
     torch.manual_seed(1)
     theirs = build_model(model).state_dict()
     saved = {prefix + name.replace("classifier.", classifier): tensor for name, tensor in theirs.items()}
@@ -103,8 +108,8 @@ def test_the_reports_checkpoint_loads(tmp_path: Path, prefix: str, classifier: s
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_name() -> None:
-    network = build_model(Model(num_modules=2, branch_channels=(2, 2, 2)))
-    other = build_model(Model(num_modules=3, branch_channels=(2, 2, 3))).state_dict()
+    network = build_model(model_of(num_modules=2, branch_channels=(2, 2, 2)))
+    other = build_model(model_of(num_modules=3, branch_channels=(2, 2, 3))).state_dict()
     with pytest.raises(CheckpointError) as caught:
         load_weights(network, other, "x.ckpt")
     assert "features.0.branch3.1.weight is [3, 64, 1, 1], the model's [2, 64, 1, 1]" in str(caught.value)
@@ -180,7 +185,8 @@ def test_a_network_and_its_key_follow_the_options_that_it_reads_and_no_others(ne
 
 
 def test_every_option_of_the_schema_is_read_by_some_network() -> None:
-    assert all(any(reads(network, option) for network in NETWORKS) for option in Model.model_fields)
+    networks = (*NETWORKS, "torchvision/resnet18")
+    assert all(any(reads(network, option) for network in networks) for option in Model.model_fields)
     assert all(issubclass(Model, network.options) for network in NETWORKS.values())
     assert all(reads(name, option) for name, network in NETWORKS.items() for option in network.main_options)
 
@@ -191,7 +197,7 @@ def test_equal_seeds_give_equal_networks(network: str) -> None:
 
 
 def test_eight_blocks_are_resnet_18_on_small_images() -> None:
-    model = Model(type="residual_cnn", num_modules=8, stem_channels=64, num_classes=10)
+    model = model_of(type="residual_cnn", num_modules=8, stem_channels=64, num_classes=10)
     # The count of ResNet-18 with the CIFAR stem, as github.com/kuangliu/pytorch-cifar has it.
     assert count_parameters(build_model(model)) == 11_173_962
 
@@ -239,6 +245,6 @@ def test_too_many_modules_for_the_image_are_refused(small: Callable[..., Config]
 
 
 def test_an_unknown_network_is_refused_with_those_that_there_are(small: Callable[..., Config]) -> None:
-    with pytest.raises(ConfigError, match=r"model\.type: 'resnet' is not allowed; allowed: ") as caught:
+    with pytest.raises(ConfigError, match=r"model\.type: 'resnet' is not allowed.*; allowed: ") as caught:
         small(model__type="resnet")
-    assert all(repr(network) in str(caught.value) for network in NETWORKS)
+    assert all(network in str(caught.value) for network in NETWORKS)

@@ -137,7 +137,7 @@ def test_variants_are_compared_with_what_was_expected(
     assert base["seen"] is None
     assert low["difference"] == pytest.approx(-0.7)
     assert (low["crossed"], low["estimate"]) == (False, pytest.approx(-0.7))
-    assert "differs from 0 for these two networks on other images; another seed may change it" in low["seen"]
+    assert "differs from 0 for these two networks on new data; another seed may change it" in low["seen"]
     assert "val/accuracy -0.0500 (95" in deep["seen"]
     assert "both for 2 variants together): cannot be told from 0" in deep["seen"]
     assert "val/loss +0.0500;" in deep["seen"]
@@ -172,7 +172,7 @@ def test_variants_on_other_images_are_not_paired(
         assert (row["p_adjusted"] is None) == (name == "base")
         assert name == "base" or row["low"] < row["difference"] < row["high"]
         assert name == "base" or row["loss_low"] < row["loss_difference"] < row["loss_high"]
-        assert ("different images, so the intervals are not paired" in (row["seen"] or "")) == (name in others)
+        assert ("different examples, so the intervals are not paired" in (row["seen"] or "")) == (name in others)
     assert capsys.readouterr().out.count("not paired") == len(others)
 
 
@@ -212,5 +212,5 @@ def test_a_refined_grid_has_a_line_against_the_first(small: Callable[..., Config
     assert found is not None
     assert found["difference"] == pytest.approx(0.1)
     assert found["low"] < 0.1 < found["high"]
-    assert "cannot be told from 0 for these two networks on other images" in found["sentence"]
+    assert "cannot be told from 0 for these two networks on new data" in found["sentence"]
     assert "another seed may change it, and both were selected for their values" in found["sentence"]

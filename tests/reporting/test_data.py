@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from src.config.loading import make_config
-from src.reporting.data import _origin_of_images
+from src.reporting.data import _origin
 from src.reporting.finding import Sweeps
 from src.reporting.report import Report
 from src.reporting.texts import ReportTexts
@@ -27,4 +27,4 @@ from src.reporting.texts import ReportTexts
 def test_where_the_images_come_from(dataset: dict[str, str], origin: dict[str, str], tmp_path: Path) -> None:
     config = make_config({"dataset": dataset, "paths": {"runs_dir": str(tmp_path / "runs")}}, "a test")
     report = Report(config, "a.yaml", ReportTexts("en"), tmp_path, {}, Sweeps(config))
-    assert _origin_of_images(report, dataset["name"]) == origin
+    assert _origin(report, dataset["name"]) == origin

@@ -134,7 +134,7 @@ def test_numbers_are_those_of_the_runs(project: Project, english: tuple[str, str
     assert f"choice of the epoch: {tested['against_val']['gap']:+.4f} (95" in m9.replace("\u00a0", " ")
     assert f"a calibrated network would have {show_value(tested['ece']['floor'])} on average" in m9
     m7 = between(markdown, "M7", "section_8")
-    assert "for these two networks on other images" in m7
+    assert "for these two networks on new data" in m7
 
     attempts = [run.attempts() for sweep in sweeps(project.folder / "runs") for run in sweep.runs()]
     used = sum(each.seconds for own in attempts for each in own) / 3600

@@ -60,8 +60,8 @@ def test_a_difference_has_one_verdict(
         (
             0.48,
             False,
-            "chance explains with 200 and 800 images",
-            "le hasard explique avec 200 et 800 images",
+            "chance explains with 200 and 800 examples",
+            "le hasard explique avec 200 et 800 exemples",
         ),
         (
             None,

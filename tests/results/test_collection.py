@@ -77,9 +77,9 @@ def test_the_settings_are_shown_over_their_seeds_and_the_best_is_named(
 ) -> None:
     ask(tmp_path, sweep.name[-6:])
     shown = capsys.readouterr().out
-    assert "val/accuracy over the seeds of each setting, with 95 % intervals for new images and new seeds:" in shown
+    assert "val/accuracy over the seeds of each setting, with 95 % intervals for new data and new seeds:" in shown
     assert "The best setting is better than all others (1)." in shown
-    assert "Expected of the selected setting on new images and with a new seed" in shown
+    assert "Expected of the selected setting on new data and with a new seed" in shown
     assert (sweep.path / "seeds.md").read_text().count("\n") == 4
 
 

@@ -115,4 +115,4 @@ def test_a_training_says_that_its_best_epoch_is_the_last_and_what_is_better_than
     work_of(worse.kind).show(worse, small().paths, answer_of_sweep(worse))
     said = capsys.readouterr().out
     assert f"The best epoch of {run.label} is its last one (2 of 2); a longer training may be better.\n" in said
-    assert f"; {better.runs()[0].label} is better on the same images (0.7500)" in said
+    assert f"; {better.runs()[0].label} is better on the same data (0.7500)" in said

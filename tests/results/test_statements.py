@@ -91,7 +91,7 @@ def test_the_interval_over_seeds_of_one_setting_says_what_it_is_about() -> None:
     random = np.random.default_rng(0)
     found = {f"k={n}": predictions_of(random.random(200) < 0.6) for n in range(4)}
     answer = answer_of(table_of([float(each.correct.mean()) for each in found.values()], seed=range(4)), found.get)
-    assert "new images and new seeds" in seeds_title(answer, english())
+    assert "new data and new seeds" in seeds_title(answer, english())
     assert answer.sentences()[0].startswith("all seeds: val/accuracy 0.5")
 
 

@@ -10,7 +10,8 @@ from relay.errors import ConfigError, DataError
 from relay.runs.sweeps import open_sweep
 from src.config.loading import load_config
 from src.config.schema import Config
-from src.requests import grid_request
+from src.config.validation import axis_name
+from src.requests import grid_request, train_request
 from src.requests.cells import expand_grid, refine_grid
 from tests.conftest import ROOT
 
@@ -85,6 +86,44 @@ def test_any_key_path_is_an_axis(small: Callable[..., Config]) -> None:
 def test_a_name_is_one_harmless_directory(small: Callable[..., Config]) -> None:
     cells = expand_grid(small(hparams={"dataset.name": ["synthetic", "../../x; rm -rf $(pwd)\n'\""]})).cells
     assert all("/" not in c.name and "$" not in c.name and "\n" not in c.name and "'" not in c.name for c in cells)
+
+
+def test_values_and_options_that_would_look_equal_do_not(small: Callable[..., Config]) -> None:
+    axes = {
+        "model.type": ["torchvision/resnet18", "nets:plain"],
+        "lr": [0.1],
+        "model.options.lr": ["a/b", "a:b", "a-b"],
+        "train.optimizer.options.depth": [1, 2],
+        "model.options.depth": [True, "true"],
+        "seed": [1, 2],
+    }
+    config = small(model__input_shape="auto", preprocess__resize=[32, 32], augment={}, hparams=axes)
+    names = [cell.name for cell in expand_grid(config).cells]
+    assert names[0] == "k=000_net=torchvision-resnet18_lr=a-b_depth=1_options.depth=true_seed=1"
+    assert names[-1] == "k=047_net=nets-plain_lr=a-b.3_depth=2_options.depth=true.2_seed=2"
+    assert len({name.partition("_")[2] for name in names}) == 48
+    both = small(model__type="nets:plain", hparams={"lr": [0.1, 0.2], "model.options.lr": [1, 2]})
+    assert expand_grid(both).cells[0].name == "k=000_lr=1.00e-01_options.lr=1"
+
+
+def test_columns_of_options_are_short_and_of_one_meaning() -> None:
+    names = {path: axis_name(f"model.options.{path}") for path in ("width", "lr", "epochs", "run", "act.kind")}
+    assert names["width"] == "width"
+    assert names["act.kind"] == "act.kind"
+    # There are other columns of these names.
+    assert {name: full for name, full in names.items() if full != name} == {
+        name: f"model.options.{name}" for name in ("lr", "epochs", "run")
+    }
+
+
+def test_a_metric_that_is_always_1_selects_nothing(small: Callable[..., Config]) -> None:
+    select = {"name": "top5_accuracy"}
+    with pytest.raises(ConfigError, match=r"^metrics.select.name: top5_accuracy is always 1 with 4 classes; select by"):
+        expand_grid(small(metrics__select=select))
+    with pytest.raises(ConfigError, match="always 1 with 4 classes"):
+        train_request(small(metrics__select=select, model__num_classes="auto"))
+    six = {"dataset__classes": 6, "dataset__split": {"val": 30, "test": 30}, "model__num_classes": "auto"}
+    assert len(expand_grid(small(metrics__select=select, **six)).cells) == 4
 
 
 def test_invalid_cells_are_refused_together(small: Callable[..., Config]) -> None:

@@ -62,7 +62,7 @@ def test_a_run_does_not_go_on_with_other_images(on_folder: Callable[..., Config]
     write_images(tmp_path / "images", seed=1)
     with pytest.raises(DataError, match=r"dataset\.name .*/images changed after it was planned .* --fresh"):
         execute(run)
-    with pytest.raises(DataError, match="1 of 1 runs were planned on other content of the images"):
+    with pytest.raises(DataError, match="1 of 1 runs were planned on other content of the data"):
         planned(train_request(on_folder(paths__runs_dir=str(tmp_path / "a"))))
     # The same bytes in newer files are the same images.
     shutil.copytree(tmp_path / "before", tmp_path / "images", dirs_exist_ok=True, copy_function=shutil.copy)

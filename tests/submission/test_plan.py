@@ -482,6 +482,25 @@ def test_a_dry_run_away_from_the_cluster_says_what_it_could_not_ask(
     assert not Path(config.paths.runs_dir).exists()
 
 
+def test_a_dry_run_says_what_is_decoded_first(
+    small: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpc.submission.launching import launch
+
+    monkeypatch.chdir(PROJECT_ROOT)
+    root = tmp_path / "data"
+    large = {"preprocess__resize": [400, 500], "model__input_shape": [3, 400, 500], "augment__random_crop": None}
+    config = small(dataset__root=str(root), dataset__synthetic_train_per_class=20, **large)
+    launch(grid_request(config), "local", dry_run=True, fresh=False)
+    images = config.model.classes * (20 + config.dataset.synthetic_valid_per_class)
+    size = images * (3 * 400 * 500 + 16) / 1e9
+    assert f"\nsynthetic: {size:.2f} GB will be decoded into {root / 'decoded'}\n" in capsys.readouterr().out
+    assert not root.exists()
+    grid_request(config).prepare(False)
+    launch(grid_request(config), "local", dry_run=True, fresh=False)
+    assert "will be decoded" not in capsys.readouterr().out
+
+
 def test_a_cluster_that_is_gone_is_said_at_once(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake(commands, "squeue", "sleep 60")
     monkeypatch.setenv("SLURM_CONF", str(commands / "gone.conf"))

@@ -63,7 +63,7 @@ def test_the_text_of_a_cell_is_that_of_the_whole_configuration(
         {"train.optimizer.lr": float("nan")},
         {"train.optimizer.lrr": 0.1, "model.dropout": 2},
         {"model.num_modules": 12},
-        {"dataset.split.val": 21},
+        {"dataset.split.val": "train"},
         {"trian.seed": 1},
         {"augment.random_crop": {"size": 8}},
     ],

@@ -62,7 +62,7 @@ def test_memory_does_not_grow_with_the_number_of_images(images: int, change: dic
     content = {
         "dataset": {"name": "synthetic", "split": {"val": 200, "test": 0}},
         "preprocess": {"resize": [16, 16]},
-        "model": {"input_shape": [3, 16, 16], "num_modules": 1, "branch_channels": [16, 16, 16]},
+        "model": {"num_classes": 200, "input_shape": [3, 16, 16], "num_modules": 1, "branch_channels": [16, 16, 16]},
     }
     for path, value in change.items():
         section, key = path.split(".")

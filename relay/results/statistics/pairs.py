@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-UNPAIRED = "the two were measured on different images, so the intervals are not paired"
+UNPAIRED = "the two were measured on different examples, so the intervals are not paired"
 
 # The mean of fewer wrong images says little about the loss, of which they are the larger part: its interval covered 82
 # to 93 % in place of 95, and 93 to 98 % where there were as many (confident networks, 50 to 8,000 images).
@@ -174,8 +174,8 @@ class Scope(Enum):
 
 
 _SCOPES = {
-    Scope.NETWORKS: "for these two networks on other images; another seed may change it",
-    Scope.SETTINGS: "for the two settings on other images and with other seeds",
+    Scope.NETWORKS: "for these two networks on new data; another seed may change it",
+    Scope.SETTINGS: "for the two settings on new data and with other seeds",
 }
 
 
@@ -189,7 +189,7 @@ def verdict_text(
 ) -> str:
     """A difference in words, with its verdict. `best`: the difference of the best epochs, as the tables have it."""
     if verdict is None or difference is None:
-        return f"{metric} {best:+.4f} ({'too few wrong images' if difference else 'no results per image'}, no interval)"
+        return f"{metric} {best:+.4f} ({'too few wrong predictions' if difference else 'no predictions'}, no interval)"
     corrected = f", corrected for the choice of the epochs {difference.value:+.4f}" if difference.crossed else ""
     several = f"; p = {verdict.p_value:.3g}, both for {tests} variants together" if tests > 1 else ""
     said = "differs from 0" if verdict.differs else "cannot be told from 0"

@@ -128,7 +128,7 @@ def test_the_pairing_sees_what_two_shares_cannot() -> None:
     assert answer.best_set is not None
     assert list(answer.best_set.names) == ["cell1-0", "cell0-0"]
     assert (answer.best_set.image_sets, answer.best_set.decided) == (2, False)
-    assert any("2 different sets of images: only those with the same" in line for line in answer.sentences())
+    assert any("2 different sets of examples: only those with the same" in line for line in answer.sentences())
 
 
 @pytest.mark.parametrize("sizes", [(600, 600, 600), (600, 150, 300)])

@@ -94,7 +94,7 @@ def test_a_loss_of_few_wrong_images_has_no_interval() -> None:
     assert few
     assert few.interval() is None
     assert verdicts([few]) == [None]
-    assert verdict_text("val/loss", few.value, few, None) == "val/loss -0.2200 (too few wrong images, no interval)"
+    assert verdict_text("val/loss", few.value, few, None) == "val/loss -0.2200 (too few wrong predictions, no interval)"
     assert difference_text("val/loss", few.value, None) == "val/loss -0.2200"
     diverged = replace(network(first_of(50, 30)), loss=np.full(50, np.inf))
     assert compare_predictions(diverged, diverged, "loss") is None

@@ -287,7 +287,7 @@ def test_comparisons_are_between_cells_that_differ_in_one_value(small: Callable[
     for run, accuracy in zip(made.runs(), (0.25, 0.75, 0.5, 0.1), strict=True):
         finish(run, accuracy)
     compared = {c.axis: [value for value, _, _ in c.runs] for c in compare_axes(made, answer_of_sweep(made))}
-    assert compared == {"train.optimizer.lr": [0.001, 0.01], "model.num_modules": [1, 2]}
+    assert compared == {"lr": [0.001, 0.01], "num_modules": [1, 2]}
     names = [[run.name[:5] for _, run, _ in c.runs] for c in compare_axes(made, answer_of_sweep(made))]
     assert names == [["k=001", "k=003"], ["k=000", "k=001"]]
     assert "0.75" in compare_axes(made, answer_of_sweep(made))[0].sentence()
