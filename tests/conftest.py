@@ -200,7 +200,7 @@ _TIMING_KEYS = frozenset({"time", "train/images_per_s"})
 def final_state(run: RunDir) -> dict[str, Any]:
     """The exact state at the end of a run, and its metric rows and result without times."""
     from relay.program.serialization import from_bytes
-    from relay.program.state_names import list_states
+    from relay.program.states import list_states
 
     states = list_states(run.checkpoints)
     # A script has its own, of which its rows tell enough.

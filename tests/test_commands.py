@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from relay.program.state_names import newest_step
+from relay.program.states import newest_step
 from relay.runs.rundir import RunDir
 from relay.runs.sweeps import open_sweep, sweeps
 from src.config.loading import load_config

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from relay.config import yaml_file
-from relay.program.state_names import list_states
+from relay.program.states import list_states
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import sweeps
 from tests.conftest import ROOT

@@ -104,8 +104,7 @@ def _pipeline(
     advance: Annotated[str | None, typer.Option("--advance", metavar="PIPELINE", hidden=True)] = None,
     **options: Any,
 ) -> None:
-    from hpc.pipeline.advance import advance_at
-    from hpc.pipeline.start import start_pipeline
+    from hpc.pipeline.advance import advance_at, start_pipeline
 
     if advance:
         advance_at(Path(advance))

@@ -8,7 +8,7 @@ from pathlib import Path
 from hpc import slurm
 from hpc.pipeline.directory import Pipeline, all_pipelines
 from hpc.pipeline.names import find_pipeline, resolve_stage_name
-from hpc.pipeline.stage_job import cancel_stage_jobs
+from hpc.pipeline.stages import cancel_stage_jobs
 from hpc.submission.plan import is_job_of
 from hpc.submission.submissions import queues_of, submissions
 from relay.config.sections import Paths

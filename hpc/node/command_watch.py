@@ -21,7 +21,7 @@ from relay.errors import ConfigError
 from relay.files import DiskError, replace_file
 from relay.log import log
 from relay.program.contract import ORDER_VARIABLE, Order
-from relay.program.state_names import newest_step
+from relay.program.states import newest_step
 from relay.program.trace import Moment, moments
 from relay.progress import Reporter, StopCheck
 from relay.projects.command import begins_with_python

@@ -12,7 +12,7 @@ from hpc.node.child import Child
 from hpc.node.watch import Watch
 from relay.log import log
 from relay.program.contract import Order
-from relay.program.state_names import newest_step
+from relay.program.states import newest_step
 from relay.program.trace import until
 from relay.progress import Reporter, StopCheck
 from relay.runs.environment import cpu_model

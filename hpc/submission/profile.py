@@ -15,7 +15,7 @@ from hpc.submission.sbatch_options import ignored_variables, problems
 from hpc.submission.trust import check_profile
 from relay.config import yaml_file
 from relay.config.messages import describe
-from relay.config.section import Count, Section
+from relay.config.sections import Count, Section
 from relay.errors import ConfigError
 from relay.log import warn_once
 

@@ -17,7 +17,7 @@ from hpc.verify.trials import TRIALS, Trial, at_once, run_trial
 from relay.config import yaml_file
 from relay.errors import RunError
 from relay.files import remove_tree, replace_file
-from relay.program.state_names import list_states
+from relay.program.states import list_states
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import Request, open_sweep
 from relay.text import counted

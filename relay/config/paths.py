@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from relay.config import yaml_file
 from relay.config.messages import describe
 from relay.config.overrides import parse_override, set_key
-from relay.config.section import Section
-from relay.config.sections import Paths
+from relay.config.sections import Paths, Section
 from relay.errors import ConfigError
 
 

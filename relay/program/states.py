@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from typing import Any
 from relay.errors import CheckpointError
 from relay.files import remove_leftovers, replace_file, sync_directory
 from relay.program.serialization import from_bytes, to_bytes
-from relay.program.state_names import checksum_in, list_states, state_name
 
 # Suffix of skipped states. It is not a state's name, so they are neither counted nor tried again.
 _SKIPPED = ".unused"
+# What torch raises for a state whose names and types are right and whose content does not fit.
+_MISFITS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError)
+_NAME = re.compile(r"^step_(\d{9,})-([0-9a-f]{64})\.ckpt$")
 
 
 def save_state(
@@ -97,10 +100,6 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
     return (loaded, "") if isinstance(loaded, dict) else ({}, f"it holds a {type(loaded).__name__} instead of a state")
 
 
-# What torch raises for a state whose names and types are right and whose content does not fit.
-_MISFITS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError)
-
-
 @contextlib.contextmanager
 def restoring(folder: Path, state: Mapping[str, Any]) -> Iterator[None]:
     """Turn what torch raises inside the block into a CheckpointError that names `state`, one of those in `folder`."""
@@ -114,3 +113,40 @@ def restoring(folder: Path, state: Mapping[str, Any]) -> Iterator[None]:
             f"{folder}: the state of step {step} does not fit the run: {reason}; remove its file to use "
             "the one before it"
         ) from error
+
+
+def state_name(step: int, checksum: str) -> str:
+    """The file name of the state after `step` steps. `checksum` has 64 hex digits."""
+    return f"step_{step:09d}-{checksum}.ckpt"
+
+
+def checksum_in(path: Path) -> str:
+    """The checksum in the name of a state; "" if `path` is not named like a state."""
+    match = _NAME.match(path.name)
+    return match.group(2) if match else ""
+
+
+def list_states(folder: Path) -> list[Path]:
+    """The state files in `folder`, newest step first. Their content may be damaged."""
+    states = [path for path in folder.iterdir() if _NAME.match(path.name)] if folder.is_dir() else []
+    # Two states of one step differ in their checksum: the one written last comes first.
+    return sorted(states, key=lambda path: (step_of(path), _written_at(path)), reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The step in the name of a state; 0 if `path` is not named like a state."""
+    match = _NAME.match(path.name)
+    return int(match.group(1)) if match else 0
+
+
+def newest_step(folder: Path) -> int:
+    """The step of the newest state in `folder`, going by its name; 0 if there is none."""
+    return max((step_of(path) for path in (folder.iterdir() if folder.is_dir() else ())), default=0)
+
+
+def _written_at(path: Path) -> int:
+    """When a state was written; 0 if its run has deleted it for a newer one since it was listed."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

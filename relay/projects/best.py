@@ -10,7 +10,7 @@ from relay.log import log
 from relay.projects.config import ProgramConfig
 from relay.projects.request import KIND
 from relay.results.collection import answer_of_sweep
-from relay.runs.axes import SEED_AXIS
+from relay.runs.cells import SEED_AXIS
 from relay.runs.rundir import SweepDir
 from relay.runs.sweeps import sweeps
 

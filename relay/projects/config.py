@@ -15,8 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from relay.config import yaml_file
 from relay.config.messages import describe
 from relay.config.overrides import parse_override, set_key
-from relay.config.section import Section, as_tuples
-from relay.config.sections import Checkpoint, Paths, ProjectFolder, Select, Tag, absolute_below
+from relay.config.sections import Checkpoint, Paths, ProjectFolder, Section, Select, Tag, absolute_below, as_tuples
 from relay.errors import ConfigError
 from relay.scripts.checkpoints import check_pattern
 

@@ -24,7 +24,7 @@ from relay.results.statistics.image_scores import ImageScores, kept_of, read_sco
 from relay.results.statistics.intervals import LEVEL, around
 from relay.results.statistics.noise import Noise, noise_of
 from relay.results.tables.table import Row, SettingResults, Table, settings_of
-from relay.runs.axes import SEED_AXIS, axis_key
+from relay.runs.cells import SEED_AXIS, axis_key
 from relay.runs.predictions import Predictions
 
 

@@ -27,7 +27,7 @@ from relay.results.statistics.design import levels_of
 from relay.results.statistics.early import Curve, epochs_trained, how_early
 from relay.results.statistics.effects import Effects, Level, shown_level
 from relay.results.tables.table import Row, Table
-from relay.runs.axes import axis_key
+from relay.runs.cells import axis_key
 
 _MOST_PANELS = 6
 # An axis with more levels than these is left out: nobody could read it. effects.md has all of them.

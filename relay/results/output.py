@@ -51,7 +51,7 @@ from relay.results.statistics.effects import Effects
 from relay.results.tables.ranking import Ranking
 from relay.results.tables.table import Row
 from relay.results.tables.table_files import markdown, print_table, write_rows
-from relay.runs.axes import SEED_AXIS
+from relay.runs.cells import SEED_AXIS
 from relay.terminal import print_rows
 
 SCHEMA = 2

@@ -18,7 +18,7 @@ from relay.results.statistics.failures import LevelFailures
 from relay.results.statistics.intervals import p_text
 from relay.results.tables.ranking import Ranking
 from relay.results.tables.table import Row, Table
-from relay.runs.axes import SEED_AXIS, axis_key
+from relay.runs.cells import SEED_AXIS, axis_key
 from relay.terminal import show_value
 from relay.texts import Texts
 

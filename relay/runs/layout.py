@@ -80,7 +80,7 @@ class RunPaths:
 
     @property
     def work(self) -> Path:
-        """The current folder of a program, see relay/runs/work_folder.py."""
+        """The current folder of a program, see hpc/node/supervisor.py."""
         return self.path / "work"
 
     @property

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from relay.errors import RelayError
 from relay.files import append_lines
 from relay.log import log
-from relay.program.state_names import list_states, newest_step
+from relay.program.states import list_states, newest_step
 from relay.progress import Reporter, StopCheck
 from relay.runs.attempt import Attempt, Attempts, last_attempt, unfinished_attempt
 from relay.runs.causes import AT_ONCE, check_allowed

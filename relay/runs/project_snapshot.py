@@ -3,7 +3,7 @@
     <sweep>/project/<digest>/          the files, read-only, and links to what is listed in project.links
     <sweep>/project/<digest>.sha256    a line per file, whose digest is the name
 
-Runs find it through the links of their work folders (relay/runs/work_folder.py).
+Runs find it through the links of their work folders (hpc/node/supervisor.py).
 """
 
 from __future__ import annotations

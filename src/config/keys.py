@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relay.config.section import Section
+from relay.config.sections import Section
 from relay.user import expanded
 from src.config.schema import Config
 from src.models.registry import content_of

@@ -16,8 +16,7 @@ from pydantic import ValidationError
 from relay.config import yaml_file
 from relay.config.messages import describe, listed
 from relay.config.overrides import parse_override, set_key
-from relay.config.section import Section, as_lists, as_tuples
-from relay.config.sections import absolute_below
+from relay.config.sections import Section, absolute_below, as_lists, as_tuples
 from relay.errors import ConfigError
 from relay.program.own_code import is_own
 from relay.projects.kind import SECTION

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from relay.config.section import Count, Fraction, NonNegative, Section
-from relay.config.sections import Checkpoint, Paths, ProjectFolder, Select, Tag
+from relay.config.sections import Checkpoint, Count, Fraction, NonNegative, Paths, ProjectFolder, Section, Select, Tag
 from relay.program.own_code import is_own
 from src.config.train_section import Train
 from src.models.options import Model

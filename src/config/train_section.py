@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from relay.config.section import Count, Fraction, NonNegative, Section
+from relay.config.sections import Count, Fraction, NonNegative, Section
 from relay.program.own_code import is_own
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")

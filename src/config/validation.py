@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from relay.config.messages import nearest, section_of
-from relay.config.section import as_lists
+from relay.config.sections import as_lists
 from relay.program.values import TABLE_COLUMNS
 from src.config.schema import Config, Normalize, Split
 from src.config.train_section import OPTIMIZERS, Optimizer, is_path

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from relay.config.section import Count, Fraction, Section
+from relay.config.sections import Count, Fraction, Section
 
 
 class CommonOptions(Section):

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from relay.config.section import as_lists
+from relay.config.sections import as_lists
 from relay.errors import ConfigError
 from relay.program.own_code import is_own, load_own, where_raised
 from relay.program.parameters import NETWORK, Parameters

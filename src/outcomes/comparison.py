@@ -10,7 +10,7 @@ from typing import Any
 from relay.figures import drawing, in_legend, new_figure, save_figure, whole_ticks
 from relay.results.answer import Answer
 from relay.results.tables.table import Row, curve_of
-from relay.runs.axes import axis_value
+from relay.runs.cells import axis_value
 from relay.runs.rundir import RunDir, SweepDir
 from relay.terminal import show_value
 

@@ -17,7 +17,7 @@ from relay.results.statistics.pairs import (
     verdicts,
 )
 from relay.results.tables.table import Row, Table
-from relay.runs.axes import axis_value
+from relay.runs.cells import axis_value
 from relay.runs.rundir import RunDir, SweepDir
 from relay.terminal import show_value
 from src.config.validation import BASE, axis_name

@@ -11,7 +11,7 @@ from typing import Any
 from relay import hints
 from relay.errors import RelayError
 from relay.files import read_json
-from relay.runs.axes import axis_value
+from relay.runs.cells import axis_value
 from relay.runs.environment import environment_marks, environments_of
 from relay.runs.rundir import RunDir
 from relay.terminal import show_value

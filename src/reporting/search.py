@@ -11,7 +11,7 @@ from relay.results.collection import answer_of_sweep, curves_of_sweep, draw_answ
 from relay.results.improvement import improvement
 from relay.results.statistics.early import how_early
 from relay.results.tables.table import Row
-from relay.runs.axes import SEED_AXIS
+from relay.runs.cells import SEED_AXIS
 from src.config.loading import config_of
 from src.config.validation import axis_name
 from src.reporting.blocks import Block, Paragraph, SourceNote

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from relay.config.section import as_lists
+from relay.config.sections import as_lists
 from relay.errors import ConfigError
 from relay.runs.cells import Cell
 from src.config.keys import TRAINING

@@ -14,7 +14,7 @@ from relay.results.collection import answer_of_sweep
 from relay.results.statements import BestSet
 from relay.results.tables.ranking import Ranking
 from relay.results.tables.table import Row, SettingResults
-from relay.runs.axes import SEED_AXIS
+from relay.runs.cells import SEED_AXIS
 from relay.runs.rundir import SweepDir
 from relay.runs.sweeps import Request, find_sweep
 from relay.text import counted, shortlist

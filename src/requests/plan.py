@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from relay.config import yaml_file
-from relay.config.section import Section
+from relay.config.sections import Section
 from relay.errors import DataError
 from relay.files import read_lines
 from relay.runs.cells import Cell

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relay.config.sections import Select
-from relay.runs.axes import axis_value, varying_paths
-from relay.runs.cells import PlannedRun
+from relay.runs.cells import PlannedRun, axis_value, varying_paths
 from relay.runs.rundir import RunDir
 from src.config.keys import deciding_sections
 from src.config.schema import Config

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relay.program.state_names import list_states
+from relay.program.states import list_states
 from relay.progress import Reporter, StopCheck
 from relay.runs.lifecycle import Outcome, Publish
 from relay.runs.rundir import RunDir

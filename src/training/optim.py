@@ -17,7 +17,7 @@ import torch
 from torch.nn import Parameter
 
 from relay.config.messages import nearest
-from relay.config.section import as_lists
+from relay.config.sections import as_lists
 from relay.errors import ConfigError
 from relay.program.own_code import is_own, load_own
 from relay.program.parameters import convert

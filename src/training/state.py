@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from torch import Tensor
 
 from relay.runs.predictions import Predictions, decode_predictions, encode_predictions
-from src.training.crossed import cross
+from src.training.measures import cross
 
 FORMAT = 2
 Count = Annotated[int, Field(ge=0, le=10**15)]
@@ -44,7 +44,7 @@ class TrainingState:
     `epoch_sums`: loss (float64) and correct predictions (int64), on the device, and images, of the epoch so far.
     `train`, `last`: the latest metrics on train and val. `best`: step, epoch and metrics of the best epoch.
     `best_predictions`: the bytes of the predictions file, uint8 (bytes,), with the crossed ones.
-    `half_scores`: of the epochs that are best on the even and on the odd positions of val, see src/training/crossed.py.
+    `half_scores`: of the epochs that are best on the even and on the odd positions of val, see `measures.cross`.
     """
 
     step: Count = 0
@@ -99,7 +99,7 @@ class TrainingState:
     def keep_predictions(self, predictions: Predictions, scores: list[float], *, is_best: bool) -> bool:
         """Keep what an epoch predicted on val, if it is the best so far on all of val or on one of its halves.
 
-        `scores`: on the halves, see src/training/crossed.py. `is_best`: on all of val. Returns whether
+        `scores`: on the halves, see src/training/measures.py. `is_best`: on all of val. Returns whether
         `best_predictions` has changed.
         """
         before = self.half_scores or [-math.inf] * len(scores)

@@ -22,8 +22,8 @@ from relay.runs.predictions import Predictions
 from relay.runs.rundir import RunDir
 from src.config.keys import TRAINING
 from src.training.columns import training_columns
-from src.training.crossed import half_scores
 from src.training.examples import examples_png
+from src.training.measures import half_scores
 from src.training.metrics import evaluate_split
 from src.training.optim import scheduled_lr
 from src.training.session import Session, in_project

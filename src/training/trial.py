@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relay.config.section import as_tuples
+from relay.config.sections import as_tuples
 from relay.errors import ConfigError
 from relay.program.own_code import where_raised
 from relay.program.serialization import from_bytes, to_bytes

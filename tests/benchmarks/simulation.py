@@ -24,7 +24,7 @@ from relay.results.statistics.image_scores import ImageGroup
 from relay.results.statistics.noise import Noise, noise_of
 from relay.results.tables.ranking import Ranking
 from relay.results.tables.table import Row, Table
-from relay.runs.axes import SEED_AXIS
+from relay.runs.cells import SEED_AXIS
 from relay.runs.predictions import Predictions
 
 Random = np.random.Generator

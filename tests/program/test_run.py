@@ -18,7 +18,7 @@ from relay.errors import CheckpointError, RelayError, RunError, TakenOverError
 from relay.program.contract import Order
 from relay.program.run import Run, Stopped
 from relay.program.serialization import from_bytes
-from relay.program.state_names import list_states, newest_step
+from relay.program.states import list_states, newest_step
 
 Program = Callable[[Run], Any]
 

@@ -31,7 +31,7 @@ from relay.cli import EXIT_STOPPED, run_app
 from relay.config import yaml_file
 from relay.files import append_lines
 from relay.program.serialization import to_bytes
-from relay.program.state_names import list_states, state_name
+from relay.program.states import list_states, state_name
 from relay.progress import PlainReporter
 from relay.runs.lifecycle import AttemptHooks, attempt
 from relay.runs.sweeps import open_sweep, sweeps

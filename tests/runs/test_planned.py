@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpc.pipeline.directory import StageRecord, make_pipeline
-from hpc.pipeline.stage_sweep import open_stage_sweep
+from hpc.pipeline.stages import open_stage_sweep
 from hpc.submission.forecast import forecast_of
 from hpc.submission.launching import launch
 from hpc.submission.prepare import prepare_inputs

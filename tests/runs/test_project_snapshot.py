@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc.node.supervisor import make_work_folder
 from relay.errors import ConfigError, RunError
 from relay.files import remove_tree
 from relay.runs.project_snapshot import (
@@ -20,7 +21,6 @@ from relay.runs.project_snapshot import (
     project_problem,
     read_project,
 )
-from relay.runs.work_folder import make_work_folder
 
 Write = Callable[..., Path]
 

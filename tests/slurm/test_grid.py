@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from relay.config import yaml_file
-from relay.program.state_names import newest_step
+from relay.program.states import newest_step
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import sweeps
 from src.config.loading import config_of

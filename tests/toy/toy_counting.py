@@ -21,7 +21,7 @@ from relay.config.overrides import parse_override, set_key
 from relay.config.paths import paths_of
 from relay.config.sections import Paths, Select
 from relay.files import append_lines, replace_file
-from relay.program.state_names import list_states, state_name
+from relay.program.states import list_states, state_name
 from relay.progress import Reporter, StopCheck
 from relay.results.answer import Answer
 from relay.runs.cells import Cell

@@ -11,8 +11,7 @@ import torch
 from relay.errors import CheckpointError
 from relay.files import append_lines, read_lines, replace_file
 from relay.program.serialization import to_bytes
-from relay.program.state_names import list_states, newest_step, state_name
-from relay.program.states import load_newest, save_state
+from relay.program.states import list_states, load_newest, newest_step, save_state, state_name
 from src.training.weights import load_checkpoint
 from tests.fork_server import fork_python
 

@@ -15,8 +15,7 @@ from relay.config.sections import Select
 from relay.runs.predictions import PREDICTED, Predictions, decode_predictions
 from src.config.schema import Config
 from src.training import trainer
-from src.training.crossed import half_scores
-from src.training.measures import metrics_of
+from src.training.measures import half_scores, metrics_of
 from src.training.state import TrainingState
 from tests.conftest import assert_same_run
 from tests.runs.test_predictions import same

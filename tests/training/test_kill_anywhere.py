@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from relay.files import read_lines
-from relay.program.state_names import checksum_in, list_states, newest_step
-from relay.program.states import load_newest, save_state
+from relay.program.states import checksum_in, list_states, load_newest, newest_step, save_state
 from relay.runs.rundir import RunDir
 from relay.runs.sweeps import open_sweep
 from src.config.loading import make_config

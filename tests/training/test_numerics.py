@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from relay.errors import ConfigError
-from relay.program.state_names import list_states
+from relay.program.states import list_states
 from relay.runs.rundir import RunDir
 from src.config.keys import TRAINING, content_key
 from src.config.schema import Config

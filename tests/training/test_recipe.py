@@ -17,8 +17,7 @@ from src.config.loading import load_config
 from src.config.schema import Config
 from src.data.dataset import load
 from src.models.registry import build_model, count_parameters
-from src.training.ema import WeightAverage
-from src.training.learner import Learner
+from src.training.learner import Learner, WeightAverage
 from src.training.metrics import evaluate_split, evaluation_batch
 from src.training.optim import make_optimizer
 from tests.conftest import ROOT, assert_same_run, final_state

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from relay.program.state_names import list_states
+from relay.program.states import list_states
 from src.config.schema import Config
 from src.training.state import TrainingState, state_problem
 from tests.conftest import differences

@@ -19,7 +19,7 @@ from jobs.train import execute as train_and_export
 from relay.errors import CheckpointError, RunError
 from relay.files import read_lines
 from relay.program.serialization import to_bytes
-from relay.program.state_names import list_states, newest_step, state_name
+from relay.program.states import list_states, newest_step, state_name
 from relay.progress import PlainReporter
 from relay.runs.rundir import RunDir
 from relay.runs.sweeps import open_sweep

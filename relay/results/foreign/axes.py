@@ -11,7 +11,7 @@ from relay.program.values import TABLE_COLUMNS
 from relay.results.foreign.event_values import value_in
 from relay.results.foreign.runs import ForeignRun
 from relay.results.tables.ranking import words_of
-from relay.runs.axes import SEED_AXIS, axis_key
+from relay.runs.cells import SEED_AXIS, axis_key
 from relay.text import shortlist
 
 # The last words of names of what differs between runs, and changes nothing.

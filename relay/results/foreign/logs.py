@@ -15,7 +15,7 @@ from relay.results.foreign.metric import metric_of
 from relay.results.foreign.runs import ForeignRun, Series, read_runs
 from relay.results.tables.ranking import Direction, Ranking, ranking_of, words_of
 from relay.results.tables.table import Row, Table
-from relay.runs.axes import axis_key
+from relay.runs.cells import axis_key
 from relay.text import counted, shortlist
 
 

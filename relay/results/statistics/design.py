@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from relay.runs.axes import axis_key
+from relay.runs.cells import axis_key
 
 if TYPE_CHECKING:
     import numpy as np

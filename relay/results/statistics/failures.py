@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from relay.results.statistics.design import LEAST_DEGREES, Design
 from relay.results.tables.table import Row, Table
-from relay.runs.axes import axis_key
+from relay.runs.cells import axis_key
 
 if TYPE_CHECKING:
     import numpy as np

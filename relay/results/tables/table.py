@@ -13,8 +13,7 @@ from typing import Any
 from relay.errors import RunError
 from relay.results.tables.ranking import Ranking, ranking_of
 from relay.runs.attempt import Attempts, causes_of
-from relay.runs.axes import SEED_AXIS, axis_key, axis_value, varying_paths
-from relay.runs.cells import PlannedRun
+from relay.runs.cells import SEED_AXIS, PlannedRun, axis_key, axis_value, varying_paths
 from relay.runs.environment import Environment, EnvironmentMark, environment_marks, environments_of
 from relay.runs.lifecycle import reached_step, state_of_run
 from relay.runs.rundir import RunDir, SweepDir

@@ -16,7 +16,7 @@ from typing import Any
 
 from hpc.processes import descendants, start_ticks
 from relay.config import yaml_file
-from relay.program.state_names import list_states
+from relay.program.states import list_states
 from relay.runs.attempt import last_attempt
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import sweeps
