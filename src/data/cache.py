@@ -199,7 +199,8 @@ def _build_unless_whole(
     building = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     try:
         building.mkdir()
-        with as_frozen(config) as frozen:
+        # Other sources execute nothing of the user's project.
+        with as_frozen(config) if config.has_own_data else contextlib.nullcontext(config) as frozen:
             try:
                 (build_apart if source.own_process else build)(frozen, identity, building)
             except RelayError as error:

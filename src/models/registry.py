@@ -40,9 +40,10 @@ class Network:
     options: type[CommonOptions]
     module: str
     class_name: str
-    problems: Callable[[Model, tuple[int, int]], Iterable[str]]
-    faster_channels_last: frozenset[str]
-    main_options: tuple[str, ...]
+    # Empty for what is built and tried where runs are planned, see src/training/trial.py.
+    problems: Callable[[Model, tuple[int, int]], Iterable[str]] = lambda model, size: ()
+    faster_channels_last: frozenset[str] = frozenset()
+    main_options: tuple[str, ...] = ()
     references: Mapping[str, str] = field(default_factory=dict)
     package: str | None = None
 
@@ -99,11 +100,6 @@ def count_all_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _no_problems(model: Model, size: tuple[int, int]) -> Iterable[str]:
-    # It is built and tried where runs are planned, see src/training/trial.py.
-    return ()
-
-
 def _size_problems(model: StackOptions, size: tuple[int, int]) -> Iterable[str]:
     """Both networks halve the image after every second module, except after the last."""
     times = (model.num_modules - 1) // 2
@@ -137,9 +133,7 @@ _FAMILIES: Mapping[str, Network] = {
         options=OtherOptions,
         module="src.models.others",
         class_name="torchvision_network",
-        problems=_no_problems,
         faster_channels_last=frozenset({"cuda"}),
-        main_options=(),
         references={"torchvision: TorchVision maintainers 2016": "github.com/pytorch/vision"},
         package="torchvision",
     ),
@@ -147,20 +141,11 @@ _FAMILIES: Mapping[str, Network] = {
         options=OtherOptions,
         module="src.models.others",
         class_name="timm_network",
-        problems=_no_problems,
         faster_channels_last=frozenset({"cuda"}),
-        main_options=(),
         references={"timm: Wightman 2019": "doi:10.5281/zenodo.4414861"},
         package="timm",
     ),
 }
-_OWN = Network(
-    options=OtherOptions,
-    module="src.models.others",
-    class_name="own_network",
-    problems=_no_problems,
-    # A network may reshape with `view`, which fails for this format.
-    faster_channels_last=frozenset(),
-    main_options=(),
-)
+# Not channels_last: a network may reshape with `view`, which fails for this format.
+_OWN = Network(options=OtherOptions, module="src.models.others", class_name="own_network")
 FAMILIES = tuple(_FAMILIES)

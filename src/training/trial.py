@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,10 +178,10 @@ def _step(weights: list[nn.Parameter], optimizer: torch.optim.Optimizer, steps: 
         optimizer.step()
 
 
-def answer_of(asked: Mapping[str, Any], try_one: Callable[..., dict[str, str]] = try_out) -> list[dict[str, str]]:
+def answer_of(asked: Mapping[str, Any]) -> list[dict[str, str]]:
     """What `try_out` says of each trial."""
     return [
-        try_one(
+        try_out(
             Model.model_validate(as_tuples(each["model"])),
             Optimizer.model_validate(as_tuples(each["optimizer"])),
             asked["project"],
