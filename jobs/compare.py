@@ -24,7 +24,7 @@ def request(config: str, set_: Sequence[str]) -> Request | Callable[[], None]:
     """
     if is_program(config):
         return request_of_program(config, set_, "compare")
-    from src.outcomes.neighbours import show_neighbours
+    from src.outcomes.comparison import show_neighbours
     from src.requests import compare_request
 
     loaded = load(config, set_)

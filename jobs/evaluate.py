@@ -49,7 +49,7 @@ def execute(run: RunDir, should_stop: StopCheck, reporter: Reporter) -> Outcome:
 
 def show(sweep: SweepDir, paths: Paths, answer: Answer) -> None:
     """Print the metrics with their intervals and the gap to val, and copy tables and figures."""
-    from src.evaluation.showing import show_evaluation
+    from src.evaluation.files import show_evaluation
 
     show_evaluation(sweep, paths)
 

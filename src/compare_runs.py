@@ -41,7 +41,7 @@ def _show(sweep: str, config: str, overrides: Sequence[str]) -> None:
     from relay.results.collection import answer_of_sweep
     from relay.runs.names import find_named
     from src.config.loading import load_config
-    from src.outcomes.neighbours import show_neighbours
+    from src.outcomes.comparison import show_neighbours
     from src.outcomes.showing import show_comparison
 
     loaded = load_config(config, overrides)

@@ -1,4 +1,4 @@
-"""The files of an evaluation in its run directory: evaluation.json, its tables as CSV, and its figures."""
+"""The files of an evaluation in its run directory: evaluation.json, tables as CSV, figures; and what is printed of it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from relay.config.sections import Paths
 from relay.config.yaml_file import json_text
 from relay.errors import RelayError
 from relay.files import replace_file
 from relay.log import log
 from relay.results.tables.table_files import csv_of, csv_text
+from relay.runs.exports import export_figure
 from relay.runs.predictions import Predictions, read_predictions, write_predictions
-from relay.runs.rundir import RunDir
+from relay.runs.rundir import RunDir, SweepDir
+from relay.terminal import print_rows
 from src.evaluation.figures import chosen_pairs, draw_calibration, draw_confused_pairs, draw_confusion
 from src.evaluation.summary import compare_with_val, evaluation_of
+from src.training.measures import METRICS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,3 +95,26 @@ def _draw(
     if chosen and image_of:
         examples = [[(image_of(at), float(predictions.confidence[at])) for at in places] for _, places in chosen]
         draw_confused_pairs([pair for pair, _ in chosen], examples, run.figure("confused_pairs"))
+
+
+def show_evaluation(sweep: SweepDir, paths: Paths) -> None:
+    """Print the metrics with their intervals, the calibration and the gap to val; copy tables and figures."""
+    (run,) = sweep.runs()
+    result = run.result() or {}
+    intervals = result.get("intervals") or {}
+    rows = [
+        {"metric": name, "value": result.get(name), "low": low, "high": high}
+        for name in METRICS
+        if name in result
+        for low, high in [intervals.get(name, (None, None))]
+    ]
+    print_rows(rows, f"{result['split']}: n {result['n']}, 95 % intervals")
+    if result.get("ece"):
+        print(f"M9   {result['ece']['sentence']}")
+    if result.get("against_val"):
+        print(f"M9   {result['against_val']['sentence']}")
+    if result.get("leak"):
+        print(f"M9   {result['leak']}")
+    for path in (*(run.path / f"{name}.csv" for name in TABLES), *map(run.figure, FIGURES)):
+        if path.is_file():
+            print(f"wrote {path}, {export_figure(path, sweep, paths.artifacts)}")

@@ -1,4 +1,4 @@
-"""The parts that a report is made of. All texts are plain: src/reporting/markdown.py and html.py escape them."""
+"""The parts that a report is made of. All texts are plain: src/reporting/rendering.py escapes them."""
 
 from __future__ import annotations
 

@@ -11,8 +11,7 @@ from relay.results.tables.ranking import Ranking
 from relay.results.tables.table import Row, read_table
 from src.models.registry import known
 from src.outcomes.comparison import compare_axes, draw_comparison
-from src.outcomes.variant_figure import draw_variants
-from src.outcomes.variant_files import planned_variants
+from src.outcomes.variant_files import draw_variants, planned_variants
 from src.outcomes.variants import compare_variants, described_metrics
 from src.reporting.blocks import Block, Gap, SourceNote, TableBlock
 from src.reporting.report import Report, shown, signed, verdict_sentence

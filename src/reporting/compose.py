@@ -1,21 +1,47 @@
-"""Puts the report together and writes its two files."""
+"""Puts the report together and writes its two files.
+
+The user's own texts stand in comments.yaml in its folder, by the name of the place where they are shown.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from relay.errors import RunError
+from relay.config.yaml_file import read_mapping
+from relay.errors import ConfigError, RunError
 from relay.files import replace_file
+from relay.text import shortlist
 from src.config.schema import Config
 from src.reporting.blocks import Block, Gap, Heading
-from src.reporting.comments import read_comments
+from src.reporting.closing import diary_section, general_section, references_section, reproducibility_section
+from src.reporting.comparing import comparison_section
+from src.reporting.data import data_section
 from src.reporting.finding import Sweeps
-from src.reporting.html import render_html
-from src.reporting.markdown import render_markdown
+from src.reporting.model import model_section, overfit_section
+from src.reporting.rates import lr_section
+from src.reporting.rendering import render_html, render_markdown
 from src.reporting.report import Report
-from src.reporting.sections import SECTIONS, general_section
+from src.reporting.search import grid_section, refined_section
 from src.reporting.texts import ReportTexts
+from src.reporting.training import evaluation_section, training_section
+
+# In their order; section 0 comes before them and is made last.
+_SECTIONS: tuple[Callable[[Report], Iterator[Block]], ...] = (
+    data_section,
+    model_section,
+    overfit_section,
+    lr_section,
+    grid_section,
+    training_section,
+    comparison_section,
+    refined_section,
+    evaluation_section,
+    diary_section,
+    reproducibility_section,
+    references_section,
+)
+_PROMPT = "prompt_"
 
 
 def write_report(config: Config, config_file: str, language: str, folder: Path) -> tuple[list[Path], list[str]]:
@@ -31,7 +57,7 @@ def write_report(config: Config, config_file: str, language: str, folder: Path) 
         raise RunError(f"{folder}: cannot be created: {error.strerror}; give another folder with --out") from None
     comments = folder / "comments.yaml"
     report = Report(config, config_file, texts, folder, read_comments(comments, texts), Sweeps(config))
-    sections = [block for section in SECTIONS for block in section(report)]
+    sections = [block for section in _SECTIONS for block in section(report)]
     # Last, because it lists the runs that the others used.
     missing = _places_of_gaps(sections)
     blocks = [*general_section(report, missing), *sections]
@@ -52,3 +78,26 @@ def _places_of_gaps(blocks: Sequence[Block]) -> list[str]:
         elif isinstance(block, Gap):
             places[heading] = None
     return list(places)
+
+
+def read_comments(path: Path, texts: ReportTexts) -> dict[str, str]:
+    """The texts by name. A missing file is created with an empty entry for each name; an existing one is never changed.
+
+    Raises ConfigError if the file is not YAML, or if an entry has an unknown name or is not a text.
+    """
+    prompts = {name.removeprefix(_PROMPT): text for name, text in texts.sentences.items() if name.startswith(_PROMPT)}
+    if not path.exists():
+        entries = [f"# {name}: {prompt}\n{name}: |\n" for name, prompt in prompts.items()]
+        replace_file(path, "\n".join([_header(texts), *entries]))
+    comments = read_mapping(path)
+    for name, text in comments.items():
+        if name not in prompts:
+            known = shortlist(list(prompts), len(prompts))
+            raise ConfigError(f"{path}: {name!r} is the name of no comment; there are: {known}")
+        if not isinstance(text, str | None):
+            raise ConfigError(f"{path}: {name}: {text!r} is not a text; write it in quotes, or below `{name}: |`")
+    return {name: (text or "").strip() for name, text in comments.items()}
+
+
+def _header(texts: ReportTexts) -> str:
+    return "".join(f"# {line}\n" for line in texts("comments_header").splitlines())

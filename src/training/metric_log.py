@@ -17,8 +17,7 @@ from relay.program.rows import Rows, Seen
 from relay.runs.event_file import EventFile
 from relay.runs.rundir import RunDir
 from src.config.schema import Config
-from src.training.hparams import hparams_of
-from src.training.hparams_summary import best_scalars, end_summary, start_summaries
+from src.training.hparams import best_scalars, end_summary, hparams_of, start_summaries
 
 
 class MetricsLog:

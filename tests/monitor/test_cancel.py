@@ -20,7 +20,7 @@ from hpc.node.task import execute_runs, requeue_if_allowed
 from hpc.pipeline.directory import make_pipeline
 from hpc.recovery.diagnosis import StopRequest
 from hpc.submission import queue_cleanup
-from hpc.submission.arrays import submit_missing
+from hpc.submission.execute import submit_missing
 from hpc.submission.here import execute_here
 from hpc.submission.plan import job_name
 from hpc.submission.profile import Profile

@@ -14,7 +14,7 @@ import pytest
 
 import jobs
 from hpc import slurm
-from hpc.monitor.status_query import query_status
+from hpc.monitor.status import query_status
 from hpc.node import task as lifecycle
 from hpc.node.execution import execute_run
 from hpc.node.gpu_check import check_slice, slice_mismatch

@@ -17,7 +17,7 @@ from relay.runs.rundir import RunDir
 from relay.runs.sweeps import sweeps
 from relay.terminal import show_value
 from src.config.loading import load_config
-from src.reporting.comments import read_comments
+from src.reporting.compose import read_comments
 from src.reporting.report import percent
 from src.reporting.texts import LANGUAGES, ReportTexts
 from src.requests import compare_request

@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 
 from relay.config.yaml_file import read_mapping
 from src.reporting.blocks import Items, Paragraph, TableBlock
-from src.reporting.markdown import render_markdown
+from src.reporting.rendering import render_markdown
 from src.reporting.texts import ReportTexts
 from tests.conftest import ROOT
 

@@ -1,10 +1,13 @@
-"""Blocks as one Markdown file, in the dialect of GitHub. Its figures are files beside it."""
+"""Blocks as a Markdown file in the dialect of GitHub, whose figures lie beside it, and as one HTML file with them."""
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Sequence
 from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from relay.text import printable
 from src.reporting.blocks import (
@@ -93,3 +96,28 @@ def _fenced(text: str, language: str) -> str:
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def render_html(blocks: Sequence[Block], texts: ReportTexts) -> str:
+    """The HTML text. Every text of a block is escaped. Raises OSError if a figure cannot be read."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    sections = [block for block in blocks if isinstance(block, Heading) and block.level == 2]
+    text = environment.get_template("report.html.jinja").render(
+        blocks=[(type(block).__name__, block) for block in blocks],
+        title=next(block.text for block in blocks if isinstance(block, Heading)),
+        sections=sections,
+        texts=texts,
+        is_numeric=is_numeric,
+        embedded=_embedded,
+    )
+    return printable(text)
+
+
+def _embedded(figure: Figure) -> str:
+    return f"data:image/png;base64,{base64.b64encode(figure.file.read_bytes()).decode()}"
