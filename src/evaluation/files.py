@@ -1,4 +1,4 @@
-"""The files of an evaluation in its run directory: evaluation.json, tables as CSV, figures; and what is printed of it."""
+"""The files of an evaluation in its run directory (evaluation.json, tables, figures), and what is printed of it."""
 
 from __future__ import annotations
 
