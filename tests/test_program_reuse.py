@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def other_package(file: Path) -> None:
 
 
 def another_interpreter(file: Path) -> None:
-    change(program={"function": "walk:train", "python": "env python"})(file)
+    change(program={"function": "walk:train", "python": f"env {sys.executable}"})(file)
 
 
 def edited_relay(file: Path) -> None:

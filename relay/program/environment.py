@@ -50,13 +50,17 @@ def imported_from_elsewhere(folder: str) -> list[str]:
     """The names of modules of this process whose code no version tells: neither Python's own, nor installed, nor
     Relay's, nor of the project in `folder`.
     """
-    own = (folder, str(Path(__file__).parent.parent), *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib")))
-    known = tuple(os.path.realpath(each) + os.sep for each in own)
+    own = [folder, str(Path(__file__).parent.parent)]
+    pythons = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
+    resolved = tuple(os.path.realpath(each) + os.sep for each in (*own, *pythons))
+    # Of Python's own, a module may be a link: Debian's sitecustomize leads into /etc.
+    as_found = tuple(each + os.sep for each in pythons)
     names = {
         name.partition(".")[0]
         for name, module in list(sys.modules.items())
         if (file := getattr(module, "__file__", None))
-        and not os.path.realpath(file).startswith(known)
+        and not os.path.realpath(file).startswith(resolved)
+        and not file.startswith(as_found)
         and not is_installed(Path(file))
     }
     return sorted(names)

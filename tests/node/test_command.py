@@ -414,7 +414,9 @@ def test_a_script_saves_after_what_stood_before_it_has_died_of_a_signal_to_all(r
 
 
 @pytest.mark.parametrize("kind", ["pth", "finder"])
-def test_an_editable_installation_leads_into_the_frozen_files(run_of: RunOf, tmp_path: Path, kind: str) -> None:
+def test_an_editable_installation_leads_into_the_frozen_files(
+    run_of: RunOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     project, code = tmp_path / "mine", "import json, mypkg\njson.dump(mypkg.NAME, open('found', 'w'))\n"
     (project / "src" / "mypkg").mkdir(parents=True)
     package = project / "src" / "mypkg" / "__init__.py"
@@ -436,8 +438,10 @@ def test_an_editable_installation_leads_into_the_frozen_files(run_of: RunOf, tmp
         )
         (site / "__editable___mypkg_finder.py").write_text(finder)
         (site / "mypkg.pth").write_text("import __editable___mypkg_finder\n")
-    # Another one of the environment's is executed as ever.
-    (site / "sitecustomize.py").write_text("import os\nos.environ['THEIRS'] = 'executed'\n")
+    # Another one is executed as ever. On PYTHONPATH: that of a distribution's Python comes before the environment's.
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "sitecustomize.py").write_text("import os\nos.environ['THEIRS'] = 'executed'\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "theirs"))
     run = run_of(code, program={"python": str(tmp_path / "env" / "bin" / "python"), "restart": None})
     package.write_text("NAME = 'edited'\n")
     assert execute(run).status == "done"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import string
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,10 @@ def found_by_the_child(folder: Path, command: str, params: dict[str, Any], pytho
     return found
 
 
-@pytest.mark.parametrize("python", [None, "env -u NOTHING timeout 60 python"], ids=["alone", "behind a prefix"])
+BEHIND_A_PREFIX = f"env -u NOTHING timeout 60 {sys.executable}"
+
+
+@pytest.mark.parametrize("python", [None, BEHIND_A_PREFIX], ids=["alone", "behind a prefix"])
 def test_300_values_reach_the_child_as_they_were_written(tmp_path: Path, python: str | None) -> None:
     params = {f"p{number}": value for number, value in enumerate(random_values(300))}
     texts = [text_of(value) for value in params.values()]
