@@ -32,10 +32,12 @@ FRAMEWORKS := .venv-frameworks
 FRAMEWORKS_READY := $(FRAMEWORKS)/.ready-$(shell cat examples/*/requirements.txt tests/frameworks/requirements.txt \
 	tests/frameworks/setup.sh requirements.lock | cksum | cut -d' ' -f1)
 
+# Empty for FRESH=0 as for no FRESH.
+on = $(filter-out 0 no false,$(1))
 SETS = $(foreach value,$(SET),--set '$(value)')
 OPTIONS = --config $(or $(CONFIG),configs/config.yaml) $(SETS)
 PLACED = $(OPTIONS) $(if $(CLUSTER),--cluster $(CLUSTER))
-ASKED = $(PLACED) $(if $(FRESH),--fresh)
+ASKED = $(PLACED) $(if $(call on,$(FRESH)),--fresh)
 
 .PHONY: help setup demo check format lint type test test-slurm test-frameworks slurm-install slurm-up slurm-down \
 	train lr grid refine bench coverage evaluate compare aggregate report status tensorboard clean doctor plan retry \
@@ -134,7 +136,7 @@ report: $(READY) ## write the report of the experiment from its runs; REPORT_LAN
 	@$(PY) -m src.report $(OPTIONS) $(if $(REPORT_LANG),--lang $(REPORT_LANG))
 
 status: $(READY) ## show the state of the newest runs; SWEEP=NAME for others, WATCH=1 to refresh
-	@$(PY) -m hpc.launch status $(SWEEP) $(OPTIONS) $(if $(WATCH),--watch)
+	@$(PY) -m hpc.launch status $(SWEEP) $(OPTIONS) $(if $(call on,$(WATCH)),--watch)
 
 retry: $(READY) ## submit failed runs of the newest sweep again; SWEEP=NAME for another, CAUSE=CRASHED for one cause
 	@$(PY) -m hpc.launch retry $(SWEEP) --failed $(if $(CAUSE),--cause $(CAUSE)) $(PLACED)

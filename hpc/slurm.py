@@ -170,6 +170,11 @@ def release(job_ids: Sequence[str]) -> None:
         run_slurm(["scontrol", "release", ",".join(part)])
 
 
+def set_throttle(array_id: str, tasks: int) -> None:
+    """Let at most so many tasks of an array run at a time from now on. Raises ClusterError."""
+    run_slurm(["scontrol", "update", f"JobId={array_id}", f"ArrayTaskThrottle={tasks}"])
+
+
 def requeue(job_id: str) -> None:
     """Put a running job or array element back into the queue. No effect if SLURM has already done so.
 

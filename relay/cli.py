@@ -44,7 +44,7 @@ NewCodeOption = Annotated[
 ]
 
 _VERBOSE = typer.Option("--verbose", "-v", help="Log more, such as each SLURM command and its duration.")
-_QUIET = typer.Option("--quiet", "-q", help="Log only warnings and errors; results are still printed.")
+_QUIET = typer.Option("--quiet", "-q", help="Show only results, warnings and errors, and not what the command does.")
 # Errors of the system that the user can fix: full or read-only disk, permissions, a wrong path.
 _FIXABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG}
 

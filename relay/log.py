@@ -53,6 +53,12 @@ def set_verbosity(*, verbose: bool = False, quiet: bool = False) -> None:
     start_log(logging.DEBUG if verbose else logging.WARNING if quiet else None)
 
 
+def say(text: str) -> None:
+    """Print on stdout what a command does, beside its results: nothing with --quiet."""
+    if log.level <= logging.INFO:
+        print(text, flush=True)
+
+
 @functools.cache
 def warn_once(text: str) -> None:
     """Log a warning that one command meets several times only once."""

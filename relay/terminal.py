@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,10 @@ _NEVER_CUT = ("run", "state", "step", "val/accuracy")
 _BY_IMPORTANCE = (
     *_NEVER_CUT,
     *("val/loss", "split", "accuracy", "loss", "valley", "steepest"),
-    *("result", "error", "environment", "time left", "waits for"),
+    *("result", "error", "environment", "time left", "waits for", "job"),
 )
 # Shown only if all others fit.
-_LEAST_IMPORTANT = ("causes", "attempts", "job", "images_per_s", "train_s", "steps")
+_LEAST_IMPORTANT = ("causes", "attempts", "images_per_s", "train_s", "steps")
 # Columns that may be cut, and to how many characters.
 _SHORTEST = {"error": 24, "environment": 24, "waits for": 12, "causes": 12, "job": 12, "checkpoint": 24}
 # Names that are longer than this are wrapped if the terminal is too narrow.
@@ -41,7 +42,9 @@ def show_value(value: Any) -> str:
 
 
 def print_rows(rows: Sequence[Row], title: str, limit: int = 60) -> None:
-    """Print at most `limit` rows as a table, cut to the width of the terminal; nothing is cut in a pipe."""
+    """Print at most `limit` rows as a table, cut to the width of the terminal; in a pipe, to that in COLUMNS if it is
+    set.
+    """
     console, width = table_console()
     console.print(table_of(rows[:limit], title, width))
     if len(rows) > limit:
@@ -49,14 +52,16 @@ def print_rows(rows: Sequence[Row], title: str, limit: int = 60) -> None:
 
 
 def table_console() -> tuple[Console, int | None]:
-    """The console for tables and the width of the terminal; None for the width if stdout is no terminal."""
+    """The console for tables and the width of the terminal; without a terminal, that in COLUMNS, else None."""
     from rich.console import Console
 
     console = Console(file=terminal_of(sys.stdout), highlight=False)
     if console.is_terminal:
         return console, console.width
+    asked = os.environ.get("COLUMNS", "")
+    width = int(asked) if asked.isascii() and asked.isdigit() and asked.strip("0") else None
     # rich assumes 80 columns in a pipe and would cut rows there.
-    return Console(file=console.file, highlight=False, width=100_000), None
+    return Console(file=console.file, highlight=False, width=width or 100_000), width
 
 
 def table_of(rows: Sequence[Row], title: str, width: int | None = None) -> Group:
@@ -75,7 +80,7 @@ def table_of(rows: Sequence[Row], title: str, width: int | None = None) -> Group
     hidden = [name for name in columns if name not in widths]
     # rich parses a str as markup, and errors, names and paths may contain brackets: give it Text.
     table = Table(
-        caption=Text(f"no room for: {', '.join(hidden)}", style="table.caption") if hidden else None,
+        caption=Text(f"no room for: {_printable(', '.join(hidden))}", style="table.caption") if hidden else None,
         caption_justify="left",
         box=None,
         pad_edge=False,
@@ -90,9 +95,18 @@ def table_of(rows: Sequence[Row], title: str, width: int | None = None) -> Group
             justify="left" if name in ("run", "state", "error") else "right",
         )
     for number in range(len(rows)):
-        table.add_row(*(Text(cells[name][number]) for name in shown))
+        table.add_row(*(Text(_shortened(cells[name][number], widths[name], name)) for name in shown))
     # Not as the table's own title, which is wrapped at the width of the table.
     return Group(Text(_printable(title), style="table.title"), table)
+
+
+def _shortened(text: str, width: int, name: str) -> str:
+    """The text with an ellipsis after the last word that fits; names of runs are wrapped instead."""
+    if name == "run" or len(text) <= width:
+        return text
+    words = text[: width - 1].rpartition(" ")[0] if text[width - 1] != " " else text[: width - 1]
+    # One long word is cut by the table.
+    return f"{words.rstrip()}…" if words.strip() else text
 
 
 def _printable(text: str) -> str:
@@ -108,8 +122,8 @@ def _widths(cells: Mapping[str, Sequence[str]], width: int | None) -> dict[str, 
     if width is None:
         return needed
     listed = (*_BY_IMPORTANCE, *_LEAST_IMPORTANT)
-    # Metrics before axes, because the values of the axes are also in the names of the runs.
-    between = sorted((name for name in needed if name not in listed), key=lambda name: not name.startswith("val/"))
+    # The verdict and the axes, which are no metrics of a split, come before further metrics.
+    between = sorted((name for name in needed if name not in listed), key=lambda name: "/" in name)
     order = [name for name in (*_BY_IMPORTANCE, *between, *_LEAST_IMPORTANT) if name in needed]
     widths: dict[str, int] = {}
     room = width + _GAP

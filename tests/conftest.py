@@ -29,6 +29,8 @@ from src.config.schema import Config
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The profile that whoever runs the tests prefers.
 os.environ.pop("RELAY_CLUSTER", None)
+# pytest-xdist sets it, and piped tables keep to it.
+os.environ.pop("COLUMNS", None)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -181,7 +183,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def command_environment(changes: dict[str, str] | None) -> dict[str, str]:
     """The environment of a command: this one, with the project on PYTHONPATH, a wide terminal, and the changes."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(changes or {})}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "1000", **(changes or {})}
 
 
 def run_python(

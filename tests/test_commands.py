@@ -241,7 +241,7 @@ def test_a_dry_run_refuses_what_the_launch_would_refuse(
     refused = fork_python(*words, "--max-slice-hours", "1")
     assert refused.returncode == 2
     assert "2 to do" in refused.stdout
-    assert "--max-slice-hours 1: forecast: 2 slice-hours" in refused.stderr
+    assert "--max-slice-hours 1: nothing was submitted; forecast: 2 slice-hours" in refused.stderr
 
 
 @pytest.mark.parametrize("command", [["src.evaluate"], ["hpc.launch", "evaluate", "--cluster", "local"]])
@@ -293,7 +293,7 @@ def test_a_cell_that_fails_does_not_keep_the_others_from_theirs(small_file: Path
         assert done.returncode == 2, done.stderr
         assert "Traceback" not in done.stderr
         assert f"best: {whole.name}" in done.stdout
-        assert "1 of 2 runs are not done; to see the log: " in done.stderr
+        assert "1 of 2 runs not done; to see the log: " in done.stderr
         assert f"1 CRASHED ({broken.name}): {broken.config_file}" in done.stderr
         assert "train.optimizer.lr: -1" in done.stderr
         assert [run.result() is not None for run in (broken, whole)] == [False, True]

@@ -71,8 +71,10 @@ def test_quiet_silences_progress_and_keeps_errors(small_file: Path) -> None:
     done = fork_python(*words, "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
+    assert "forecast" not in done.stdout
     again = fork_python(*words, "--fresh", "--here")
     assert "step 4/4" in again.stderr
+    assert "forecast" in again.stdout
     assert "\x1b" not in again.stderr + again.stdout
     refused = fork_python(*words, "-q", "--set", "train.epochs=-1")
     assert refused.returncode == 2

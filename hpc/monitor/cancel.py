@@ -40,6 +40,7 @@ def cancel_runs(paths: Paths, name: str) -> None:
     stage_jobs = cancel_stage_jobs(pipeline) if pipeline else []
     selected = _select(runs_dir, name, pipeline)
     runs = [run for sweep, only in selected for run in ([only] if only else sweep.runs()) if not run.is_done()]
+    cancelled_before = {run for run in runs if run.cancelled()}
     # On disk first, before squeue is asked: a task or pipeline that sees the mark does not submit the run again.
     for run in runs:
         run.cancel()
@@ -56,19 +57,24 @@ def cancel_runs(paths: Paths, name: str) -> None:
     # another process's by now.
     elsewhere = [run for run, jobs in tasks.items() if not jobs and run.alive()]
     ids = [*stage_jobs, *ids]
-    labels = [only.label if only else sweep.name for sweep, only in selected]
-    what = pipeline.name if pipeline else labels[0] if len(labels) == 1 else counted(len(labels), "sweep")
+    reached = {*stopped, *elsewhere}
+    not_queued = [run for run in runs if run not in reached and run not in cancelled_before]
+    affected = {run.path.parent for run in (*reached, *not_queued)}
+    if name == "all":
+        what = counted(len(affected), "sweep")
+    else:
+        what = pipeline.name if pipeline else selected[0][1].label if selected[0][1] else selected[0][0].name
     marked = [run for run, jobs in tasks.items() if any(job.job_id in needed for job in jobs)]
     parts = [counted(len(ids), "task")] if ids else []
     parts += [f"{counted(len(marked), 'run')} of a task"] if marked else []
     parts += [f"{counted(len(elsewhere), 'run')} outside of the queue"] if elsewhere else []
-    print(f"{what}: " + (f"cancelled {' and '.join(parts)}" if parts else "nothing is queued or running"))
+    print(
+        f"{what}: " + (f"cancelled {' and '.join(parts)}" if parts else f"nothing is queued or running in {runs_dir}")
+    )
     print_names(stopped)
     if elsewhere:
         print(f"executed on {_hosts(elsewhere)}; these stop at their next step, with the state saved:")
         print_names(elsewhere)
-    reached = {*stopped, *elsewhere}
-    not_queued = [run for run in runs if run not in reached]
     if not_queued:
         print("not in the queue; these will not start until you submit them again:")
         print_names(not_queued)

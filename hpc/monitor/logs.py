@@ -31,7 +31,7 @@ def show_logs(paths: Paths, name: str | None, *, follow: bool) -> None:
     if pipeline:
         show_pipeline_log(pipeline)
         return
-    sweep, run = find_named(runs_dir, resolve_stage_name(runs_dir, name))
+    sweep, run = find_named(runs_dir, resolve_stage_name(runs_dir, name), newest=True)
     runs = sweep.runs()
     chosen = run or (runs[0] if len(runs) == 1 else None)
     if chosen is None:
@@ -89,10 +89,14 @@ def _log_file(sweep: SweepDir, task: str, suffix: str) -> Path | None:
 
 
 def last_line(sweep: SweepDir, task: str) -> str | None:
-    """The last line of a task's stderr, or of its stdout if that is empty. None if both are."""
+    """The last line of a task's stderr, or of its stdout if that is empty. None if both are.
+
+    srun closes with lines of its own ("task 0: Exited with exit code 3"); the reason stands above them.
+    """
     for path in (_log_file(sweep, task, suffix) for suffix in ("err", "out")):
         lines = path.read_text(errors="replace").split("\n") if path else []
         texts = [line.strip() for line in lines if line.strip()]
         if texts:
-            return texts[-1][:_ERROR_CHARACTERS]
+            own = [text for text in texts if not text.startswith("srun: ")]
+            return (own or texts)[-1][:_ERROR_CHARACTERS]
     return None

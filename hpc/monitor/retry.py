@@ -30,7 +30,7 @@ def retry(paths: Paths, name: str | None, cluster: str | None, cause: str | None
     """Reset the budgets of failed runs and submit them again.
 
     The runs are those of the sweep `name`, or the one run that it names; with `cause`, only those that failed for it.
-    `cluster`: a profile, if not the sweep's own. Raises RunError if there are no such runs.
+    `cluster`: a profile, if not the sweep's own.
     """
     sweep, run = find_named(paths.runs, resolve_stage_name(paths.runs, name))
     check_sweep(sweep)  # Before the hints, which should name this command.
@@ -47,6 +47,8 @@ def _retry(
     # Before anything is written: a site that refuses must leave the budgets as they are.
     site = None if placement.profile.executor == "local" else ask_site(placement.name, placement.profile)
     chosen = failed_runs(sweep, only, cause, on_slurm=site is not None)
+    if not chosen:
+        return
     # Before the budgets are reset: a sweep whose code cannot be started must keep them.
     choose_code(sweep, work_of(sweep.kind, sweep.path).deciding, new_code=new_code)
     remember_profile(sweep, placement.name)
@@ -65,7 +67,8 @@ def _retry(
 def failed_runs(sweep: SweepDir, only: RunDir | None, cause: str | None, *, on_slurm: bool) -> list[RunDir]:
     """The failed runs of the sweep: all, or the run `only`, or those that failed for this cause.
 
-    Raises RunError if there are none, or if the files of `only` are damaged.
+    If nothing has failed, it says so. Raises RunError if nothing failed for the cause, or if the files of `only` are
+    damaged.
     """
     by_state = classify_runs(sweep, in_queue(sweep) if on_slurm else {})
     if only in by_state.blocked and by_state.blocked[only].damaged:
@@ -73,7 +76,11 @@ def failed_runs(sweep: SweepDir, only: RunDir | None, cause: str | None, *, on_s
     failed = [run for run in by_state.failed() if only in (None, run)]
     chosen = [run for run in failed if cause is None or cause.upper() in _causes(by_state, run)]
     if not chosen:
-        raise RunError(f"{only.label if only else sweep.name}: no failed run{_why_none(by_state, failed, cause)}")
+        said = f"{only.label if only else sweep.name}: no failed run{_why_none(by_state, failed, cause)}"
+        # Others failed: the user wants one of them, or their cause.
+        if failed:
+            raise RunError(said)
+        print(said)
     return chosen
 
 
@@ -87,7 +94,8 @@ def _why_none(by_state: RunsByState, failed: Sequence[RunDir], cause: str | None
     """The end of the message: the causes that there are, or the states of the runs that have not failed."""
     if cause:
         causes = ", ".join(sorted({str(last_cause(run)) for run in failed})) or "none"
-        return f" with --cause {cause}{nearest(cause.upper(), CAUSES)}; causes in this sweep: {causes}"
+        meant = "" if cause.upper() in CAUSES else nearest(cause.upper(), CAUSES)
+        return f" with --cause {cause}{meant}; causes in this sweep: {causes}"
     others = {
         "done": by_state.done,
         "in the queue": by_state.queued,

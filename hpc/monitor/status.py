@@ -17,10 +17,12 @@ from hpc.monitor.logs import last_line
 from hpc.monitor.status_rows import FINISHED, RunStatus, SweepStatus, sweep_status
 from hpc.pipeline.names import find_pipeline, list_other_names, resolve_stage_name
 from hpc.pipeline.overview import watch_pipeline
+from hpc.submission.forecast import hours_left
+from hpc.submission.profile import load_profile
 from hpc.submission.submissions import last_tasks, queues_of, submissions
 from relay import hints
 from relay.config.sections import Paths
-from relay.errors import ClusterError
+from relay.errors import ClusterError, RelayError
 from relay.log import log
 from relay.runs.attempt import Attempts, last_attempt
 from relay.runs.causes import REQUEUED_AFTER
@@ -48,7 +50,7 @@ def show_status(paths: Paths, name: str | None, watch_s: float | None = None) ->
         watch_pipeline(pipeline, watch_s)
         shown = pipeline.name
     else:
-        sweep, run = find_named(runs_dir, resolve_stage_name(runs_dir, name))
+        sweep, run = find_named(runs_dir, resolve_stage_name(runs_dir, name), newest=True)
         with hints.acting_for(sweep.meta()):
             _show_sweep(sweep, run.name if run else None, watch_s)
         shown = sweep.name
@@ -117,7 +119,21 @@ def query_status(sweep: SweepDir, only: str | None = None) -> SweepStatus:
     status = sweep_status(sweep, queue, only)
     # squeue still shows a cancelled job for MinJobAge (300 s by default, slurm.conf(5)).
     cancelled = {job.job_id for job in known if job.state == "CANCELLED"}
-    return replace(status, rows=_explain_unstarted(status.rows, sweep, queue, cancelled))
+    rows = _explain_unstarted(status.rows, sweep, queue, cancelled)
+    return replace(status, rows=rows, hours_left=_hours_left(sweep, status))
+
+
+def _hours_left(sweep: SweepDir, status: SweepStatus) -> float | None:
+    """From the forecast of what is queued or running, under the profile to which it was submitted."""
+    cluster = sweep.meta()["call"].get("cluster")
+    if not status.left or not cluster:
+        return None
+    try:
+        _, profile = load_profile(cluster)
+        return hours_left(sweep, status.left, profile)
+    except RelayError as error:
+        log.debug(f"when {sweep.name} will be done is not known: {error}")
+        return None
 
 
 def _own_cluster() -> str:

@@ -6,6 +6,7 @@ why it waits, and the time left. Nothing is written.
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +28,24 @@ from relay.runs.slice_time import slice_time
 from relay.text import counted
 
 FINISHED = ("done", "diverged")
+# squeue's reasons why a task waits (slurm.schedmd.com/job_reason_codes.html), in words. The first that fits counts.
+_REASONS = (
+    (r"Priority", "tasks with a higher priority"),
+    (r"Resources", "a free slice"),
+    (r"JobArrayTaskLimit", "a place in its array (max_parallel)"),
+    (r"Dependency", "the jobs before it"),
+    (r"DependencyNeverSatisfied", "nothing: a job that it depends on failed"),
+    (r"BeginTime|Prolog|Cleaning|None", "its start, within minutes"),
+    (r"JobHeldUser", "its user, who holds it"),
+    (r"JobHeldAdmin", "an administrator, who holds it"),
+    (r".*requeued held", "a release: it could not be started"),
+    (r"ReqNodeNotAvail.*|.*Nodes required.*|NodeDown", "nodes that are down, drained or reserved"),
+    (r"Partition(Down|Inactive)", "its partition, which is closed"),
+    (r"PartitionTimeLimit|PartitionNodeLimit", "nothing: it asks for more than its partition allows"),
+    (r"Reservation.*", "its reservation"),
+    (r"Licenses", "a license"),
+    (r"(Max|Grp).*|QOS.*|Assoc.*", "a limit of your account or QOS"),
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +76,8 @@ class RunStatus:
 class SweepStatus:
     """A row for each run of a sweep, the blocked runs, the seconds spent on slices (overhead: those before the first
     steps), and the runs queued or running.
+
+    `left`: the part of each of these that is left, by name; `hours_left`: until they are done, None if not known.
     """
 
     rows: Sequence[RunStatus]
@@ -65,6 +86,8 @@ class SweepStatus:
     overhead_s: float
     wasted_s: float
     in_flight: int
+    left: Mapping[str, float]
+    hours_left: float | None = None
 
     def summary(self) -> str:
         """`48 runs: 40 done, 7 queued, 1 running`, the slice-hours, and commands for what failed or is idle."""
@@ -73,6 +96,11 @@ class SweepStatus:
             f"{counted(len(self.rows), 'run')}: "
             + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         ]
+        if self.left:
+            done = sum(row.state in FINISHED for row in self.rows)
+            progress = 100 * (1 - sum(self.left.values()) / (len(self.left) + done))
+            soon = f"; about {show_hours(self.hours_left)} h to the end, once they run" if self.hours_left else ""
+            lines.append(f"progress of what is done, queued or running: {progress:.0f} %{soon}")
         if self.used_s:
             parts = [f"used: {show_hours(self.used_s / 3600)} slice-hours"]
             if self.overhead_s:
@@ -118,16 +146,25 @@ def sweep_status(sweep: SweepDir, queue: Queue, only: str | None = None, now: fl
             blocked[run] = reason
             rows[-1] = replace(rows[-1], state=reason.cause.lower())
     moment = time.time() if now is None else now
+    in_flight = [
+        row
+        for run, row in zip(runs, rows, strict=True)
+        if row.state not in FINISHED and (run.name in queue or row.state == "running")
+    ]
     return SweepStatus(
         rows,
         blocked,
         *slice_time(attempts.values() if only is None else _alone(attempts.values()), moment),
         sum(wasted_s(each) for each in attempts.values()),
-        sum(
-            row.state not in FINISHED and (run.name in queue or row.state == "running")
-            for run, row in zip(runs, rows, strict=True)
-        ),
+        len(in_flight),
+        {row.run: _left(row) for row in in_flight},
     )
+
+
+def _left(row: RunStatus) -> float:
+    """The part of a run that is left, by its steps."""
+    done, _, total = str(row.step or 0).partition("/")
+    return 1 - int(done) / int(total) if total else 1.0
 
 
 def _read_attempts(runs: Sequence[RunDir]) -> tuple[dict[RunDir, Attempts], dict[RunDir, Blocked]]:
@@ -166,11 +203,17 @@ def _row(run: RunDir, attempts: Attempts, jobs: Sequence[QueuedJob], *, alone: b
         attempts=len(attempts) or None,
         causes=" ".join(causes_of(attempts)) or None,
         job=_ids(jobs) or (last.job if last else None),
-        waits_for=job.reason if job and phase(job.state) == "waiting" else None,
+        waits_for=_in_words(job.reason) if job and phase(job.state) == "waiting" else None,
         error=_on_one_line(last.error) if last and not result else None,
         environment=_resumed(environments_of(result, attempts)),
         time_left=job.time_left if job and running else None,
     )
+
+
+def _in_words(reason: str) -> str:
+    """A reason of squeue's in words, with SLURM's name for a limit, of which there are dozens; as it is if unknown."""
+    words = next((words for pattern, words in _REASONS if re.fullmatch(pattern, reason)), reason)
+    return f"{words}: {reason}" if words.startswith("a limit") else words
 
 
 def _damaged_row(run: RunDir, damage: Blocked, jobs: Sequence[QueuedJob]) -> RunStatus:

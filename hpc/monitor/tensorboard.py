@@ -34,7 +34,7 @@ def logdir_of(runs_dir: Path, name: str | None) -> Path:
     """The folder that TensorBoard reads: that of the sweep or run `name`, as status finds it; of all runs without."""
     if not name:
         return runs_dir
-    sweep, run = find_named(runs_dir, resolve_stage_name(runs_dir, name))
+    sweep, run = find_named(runs_dir, resolve_stage_name(runs_dir, name), newest=True)
     return run.path if run else sweep.path
 
 

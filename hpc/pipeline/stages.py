@@ -29,6 +29,7 @@ from relay.log import log
 from relay.runs.causes import STOPPED_BY_USER
 from relay.runs.rundir import SweepDir
 from relay.runs.sweeps import Request, check_same_inputs, open_sweep
+from relay.text import counted
 
 
 def advance_stage(
@@ -157,7 +158,8 @@ def classify_stage(sweep: SweepDir, queue: Queue, *, by_stage_job: bool) -> Runs
         return by_state  # What still runs is not held up by what has failed.
     if by_state.blocked:
         raise RunError(
-            f"{len(by_state.blocked)} of {len(sweep.runs())} runs failed\n{blocked_by_cause(by_state.blocked)}\n"
+            f"{len(by_state.blocked)} of {counted(len(sweep.runs()), 'run')} failed\n"
+            f"{blocked_by_cause(by_state.blocked)}\n"
             f"then continue with: {hints.again()}"
         )
     submitted = {name for each in submissions(sweep) if each.job_id for names in each.tasks for name in names}
@@ -171,7 +173,8 @@ def classify_stage(sweep: SweepDir, queue: Queue, *, by_stage_job: bool) -> Runs
     if by_stage_job and stopped:
         logs = hints.command("hpc.launch", "logs", stopped[0].label)
         raise RunError(
-            f"{len(stopped)} of {len(sweep.runs())} runs were cancelled or never started, such as {stopped[0].name}; "
+            f"{len(stopped)} of {counted(len(sweep.runs()), 'run')} cancelled or never started, such as "
+            f"{stopped[0].name}; "
             f"to see its log: {logs}; to continue: {hints.again()}"
         )
     return by_state

@@ -10,14 +10,14 @@ from hpc.recovery.reconcile import blocked_by_cause, classify_runs
 from hpc.submission.local_pool import LocalPool
 from hpc.submission.plan import Target
 from hpc.submission.profile import Profile
-from hpc.submission.queue_cleanup import clean_queue
+from hpc.submission.queue_cleanup import clean_queue, raise_throttle
 from hpc.submission.site import SiteLimits
 from hpc.submission.submissions import refuse_unseen
 from hpc.submission.submit import show_in_logs, submit_runs
 from relay import hints
 from relay.cli import EXIT_STOPPED
 from relay.config.sections import Paths
-from relay.log import log
+from relay.log import log, say
 from relay.progress import make_reporter
 from relay.runs.code_snapshot import sweep_code
 from relay.runs.planning_lock import folder_lock
@@ -87,6 +87,8 @@ def submit_missing(
     # One submitter at a time: a second launch waits here, and then sees the jobs of the first one in the queue.
     with folder_lock(sweep.path):
         queue = clean_queue(sweep, only, wait=by_user)
+        if by_user:
+            raise_throttle(queue, profile.max_parallel)
         by_state = classify_runs(sweep, queue)
         candidates = [*by_state.to_submit, *(by_state.cancelled if by_user else [])]
         to_submit = [run for run in candidates if only is None or run.name in only]
@@ -111,4 +113,4 @@ def submit_missing(
     if by_state.blocked:
         print(f"{counted(len(by_state.blocked), 'run')} failed, not submitted again without a retry:")
         print(blocked_by_cause(by_state.blocked))
-    print(f"to see their state: {hints.command('hpc.launch', 'status', sweep.name)}")
+    say(f"to see their state: {hints.command('hpc.launch', 'status', sweep.name)}")

@@ -55,6 +55,10 @@ class Forecast:
     memory: Mapping[str, int]
 
     def __str__(self) -> str:
+        return self.hours_text() + self._memory_text()
+
+    def hours_text(self) -> str:
+        """What the runs will take, without their memory."""
         if self.slice_hours is None:
             return "forecast: no measurement, because no similar run was done on such a slice here before"
         text = (
@@ -63,7 +67,7 @@ class Forecast:
             f"(from {counted(self.earlier, 'similar run')} before)"
         )
         rest = f"; not included: {counted(self.unmeasured, 'run')} without a similar run before"
-        return text + (rest if self.unmeasured else "") + self._memory_text()
+        return text + (rest if self.unmeasured else "")
 
     def _memory_text(self) -> str:
         where = {"gpu_mb": "on the GPU", "host_mb": "of host memory"}
@@ -86,11 +90,7 @@ def unfinished_cells(request: Request, sweep: SweepDir | None) -> list[Cell]:
 def forecast_of(request: Request, unfinished: Sequence[Cell], profile: Profile) -> Forecast:
     """Forecast the cells in `unfinished` under the profile."""
     history = measured_runs(request.runs_dir, {cell.cost_key for cell in unfinished}, profile)
-    rates = {
-        key: fmean(rates)
-        for key, runs in history.items()
-        if (rates := [run.seconds_per_unit for run in runs if run.seconds_per_unit is not None])
-    }
+    rates = _rates(history)
     known = [cell.units * rates[cell.cost_key] for cell in unfinished if cell.cost_key in rates]
     saves = [run.save_s for runs in history.values() for run in runs if run.save_s is not None]
     return Forecast(
@@ -98,10 +98,36 @@ def forecast_of(request: Request, unfinished: Sequence[Cell], profile: Profile) 
         measured=len(known),
         unmeasured=len(unfinished) - len(known),
         earlier=sum(len(runs) for key, runs in history.items() if key in rates),
-        at_a_time=min(profile.max_parallel, max(1, math.ceil(len(unfinished) / profile.cells_per_job))),
+        at_a_time=_at_a_time(profile, len(unfinished)),
         save_s=max(saves, default=None),
         memory=most_memory(run.memory for runs in history.values() for run in runs),
     )
+
+
+def hours_left(sweep: SweepDir, left: Mapping[str, float], profile: Profile) -> float | None:
+    """The hours until runs of a sweep are done, `left` being the part of each that is left; None if not known for all.
+
+    Without the time that tasks wait for a slice.
+    """
+    cells = [cell for cell in sweep.cells() if left.get(cell.name)]
+    history = measured_runs(sweep.path.parent, {cell.cost_key for cell in cells}, profile)
+    rates = _rates(history)
+    if not cells or any(cell.cost_key not in rates for cell in cells):
+        return None
+    hours = [cell.units * rates[cell.cost_key] * left[cell.name] / 3600 for cell in cells]
+    return max(sum(hours) / _at_a_time(profile, len(cells)), max(hours) / profile.runs_per_slice)
+
+
+def _rates(history: Mapping[str, Sequence[EarlierRun]]) -> dict[str, float]:
+    """Cost key -> seconds on the slice per unit of work, of those that are known."""
+    known = {
+        key: [run.seconds_per_unit for run in runs if run.seconds_per_unit is not None] for key, runs in history.items()
+    }
+    return {key: fmean(rates) for key, rates in known.items() if rates}
+
+
+def _at_a_time(profile: Profile, runs: int) -> int:
+    return min(profile.max_parallel, max(1, math.ceil(runs / profile.cells_per_job)))
 
 
 def total_of(parts: Sequence[Forecast]) -> Forecast:
@@ -165,12 +191,13 @@ def refuse_above(max_slice_hours: float | None, forecast: Forecast) -> None:
         return
     if forecast.slice_hours is not None and forecast.slice_hours > max_slice_hours:
         raise RunError(
-            f"--max-slice-hours {max_slice_hours:g}: {forecast}; allow more, or ask for less (hparams, train.epochs)"
+            f"--max-slice-hours {max_slice_hours:g}: nothing was submitted; {forecast.hours_text()}; allow more, or "
+            "ask for less (hparams, train.epochs)"
         )
     if forecast.unmeasured:
         log.warning(
-            f"--max-slice-hours {max_slice_hours:g} does not cover {forecast.unmeasured} runs: no "
-            "similar run was done before; to get a forecast, run one of them first"
+            f"--max-slice-hours {max_slice_hours:g} does not cover {counted(forecast.unmeasured, 'run')}: no similar "
+            "run was done before; to get a forecast, run one of them first"
         )
 
 

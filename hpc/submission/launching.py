@@ -17,7 +17,7 @@ from hpc.submission.trust import check_sweep
 from hpc.works import work_of
 from relay import hints
 from relay.errors import ClusterError
-from relay.log import log
+from relay.log import log, say
 from relay.runs.rundir import SweepDir
 from relay.runs.sweeps import Request, describe_progress, find_sweep
 from relay.text import counted, shortlist
@@ -69,10 +69,10 @@ def launch(
     undone = [run.name for run in sweep.runs() if not run.is_done()]
     if undone:
         where = "in this process" if here else str(placement)
-        print(f"{sweep.path}: {describe_progress(sweep, new=new)}; {where}", flush=True)
+        say(f"{sweep.path}: {describe_progress(sweep, new=new)}; {where}")
         if new and work.reuses and len(undone) < len(sweep.runs()):
-            print(f"to execute in full: {counted(len(undone), 'run')}: {shortlist(undone)}", flush=True)
-        print(forecast, flush=True)
+            say(f"to execute in full: {counted(len(undone), 'run')}: {shortlist(undone)}")
+        say(str(forecast))
         if not here:
             remember_profile(sweep, placement.name)
     else:

@@ -10,6 +10,7 @@ from relay.errors import RunError
 from relay.results.collection import collect
 from relay.results.tables.view import View
 from relay.runs.rundir import SweepDir
+from relay.text import counted
 
 
 def show_outcome(sweep: SweepDir, paths: Paths, view: View | None = None) -> None:
@@ -31,4 +32,4 @@ def refuse_unfinished(sweep: SweepDir) -> None:
         has_log = any(attempt.job for attempt in undone[0].attempts())
         logs = f"; to see the log: {hints.command('hpc.launch', 'logs', undone[0].label)}" if has_log else ""
         causes = blocked_by_cause(by_state.blocked)
-        raise RunError(f"{len(undone)} of {len(sweep.runs())} runs are not done{logs}\n{causes}".rstrip())
+        raise RunError(f"{len(undone)} of {counted(len(sweep.runs()), 'run')} not done{logs}\n{causes}".rstrip())

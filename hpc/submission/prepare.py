@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from relay import hints
-from relay.log import log
+from relay.log import log, say
 from relay.runs.code_snapshot import code_change, code_digest, new_code_hint, sweep_code, use_new_code
 from relay.runs.project_snapshot import ProjectFiles, keep_project, project_change
 from relay.runs.reuse import reuse_finished
@@ -80,10 +80,10 @@ def choose_code(
             )
     elif new_code:
         own = {"project": keep_project(sweep.project, project).name} if project else {}
-        print(f"continues with the current code, snapshot {use_new_code(sweep, **own).name}", flush=True)
+        say(f"continues with the current code, snapshot {use_new_code(sweep, **own).name}")
     else:
         sweep_code(sweep)
-        print(f"continues with the code it was made with; {change}; {new_code_hint()}", flush=True)
+        say(f"continues with the code it was made with; {change}; {new_code_hint()}")
 
 
 def code_to_use(sweep: SweepDir, *, new_code: bool) -> Path:

@@ -1,4 +1,7 @@
-"""Tidy a sweep's tasks in the queue before a submission: wait for ending ones, cancel duplicates, release held ones."""
+"""Tidy a sweep's tasks in the queue before a submission: wait for ending ones, cancel duplicates, release held ones.
+
+And let as many of them run at a time as the profile now allows.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +73,22 @@ def _release_held(queue: slurm.Queue) -> None:
     if held:
         slurm.release(held)
         print(f"{counted(len(held), 'task')} held by SLURM ({_HELD}: {', '.join(held[:5])}): released")
+
+
+def raise_throttle(queue: slurm.Queue, max_parallel: int) -> None:
+    """Let waiting arrays run as many tasks at a time as `max_parallel`, if that was less when they were submitted.
+
+    The throttle of an array also holds back a task of it that was moved to another partition. Raises ClusterError.
+    """
+    tasks = {job.job_id: job for jobs in queue.values() for job in jobs}.values()
+    held_back = [job for job in tasks if slurm.phase(job.state) == "waiting" and job.reason == "JobArrayTaskLimit"]
+    for array in sorted({job.array_id for job in held_back}):
+        # Those of other arrays count, except of those that wait until this one is over.
+        others = sum(job.array_id != array and job.reason != "Dependency" for job in tasks)
+        running = sum(job.array_id == array and slurm.phase(job.state) != "waiting" for job in tasks)
+        if max_parallel - others > running:
+            slurm.set_throttle(array, max_parallel - others)
+            print(f"job {array}: at most {max_parallel - others} of its tasks at a time from now on (max_parallel)")
 
 
 def surplus_tasks(sweep: SweepDir, queue: slurm.Queue) -> list[str]:

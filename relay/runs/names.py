@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from relay import hints
 from relay.errors import RunError
+from relay.log import log
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import sweeps, with_whole_manifests
 from relay.text import shortlist
@@ -21,10 +22,11 @@ _TIME = r"_\d{8}-\d{6}(-\d+)?"
 Named = TypeVar("Named")
 
 
-def find_named(runs_dir: Path, name: str | None) -> tuple[SweepDir, RunDir | None]:
+def find_named(runs_dir: Path, name: str | None, *, newest: bool = False) -> tuple[SweepDir, RunDir | None]:
     """The sweep, or the sweep and the run, that `name` means; the newest sweep if `name` is None or empty.
 
-    `name` is a sweep, a run, `sweep/run`, or the path of one. Raises RunError if no name matches, or several do.
+    `name` is a sweep, a run, `sweep/run`, or the path of one. `newest`: of runs in several sweeps, it means that of the
+    newest one, for commands that only show. Raises RunError if no name matches, or several do.
     """
     known = sweeps(runs_dir)
     if not known:
@@ -35,12 +37,18 @@ def find_named(runs_dir: Path, name: str | None) -> tuple[SweepDir, RunDir | Non
     sweep_part, _, run_part = _without_folder(name, runs_dir).rpartition("/")
     if sweep_part:
         inside = [run for sweep in _fitting(sweep_part, known, _sweep_name) for run in sweep.runs()]
-        return _only(name, known, [(run.sweep(), run) for run in _fitting(run_part, inside, _run_name)])
+        return _only(name, runs_dir, known, [(run.sweep(), run) for run in _fitting(run_part, inside, _run_name)])
     matching = _fitting(run_part, known, _sweep_name)
     if matching:
-        return _only(name, known, [(sweep, None) for sweep in matching])
+        return _only(name, runs_dir, known, [(sweep, None) for sweep in matching])
     everywhere = [run for sweep in with_whole_manifests(known) for run in sweep.runs()]
-    return _only(name, known, [(run.sweep(), run) for run in _fitting(run_part, everywhere, _run_name)])
+    runs = _fitting(run_part, everywhere, _run_name)
+    if newest and len({run.path.parent for run in runs}) > 1:
+        others = list(dict.fromkeys(run.path.parent.name for run in runs))
+        # `sweeps` has the newest one last, and so do its runs here.
+        runs = [run for run in runs if run.path.parent.name == others[-1]]
+        log.info(f"{name}: of the newest sweep that has it, {others[-1]}; also in {shortlist(others[-2::-1])}")
+    return _only(name, runs_dir, known, [(run.sweep(), run) for run in runs])
 
 
 def _without_folder(name: str, runs_dir: Path) -> str:
@@ -73,13 +81,13 @@ def _run_name(run: RunDir) -> str:
 
 
 def _only(
-    name: str, known: Sequence[SweepDir], matches: Sequence[tuple[SweepDir, RunDir | None]]
+    name: str, runs_dir: Path, known: Sequence[SweepDir], matches: Sequence[tuple[SweepDir, RunDir | None]]
 ) -> tuple[SweepDir, RunDir | None]:
     if len(matches) == 1:
         return matches[0]
     if not matches:
         newest = ", ".join(sweep.name for sweep in known[-_SHOWN:])
-        raise RunError(f"{name!r}: no sweep and no run has that in its name; newest sweeps: {newest}")
+        raise RunError(f"{name!r}: no sweep and no run has that in its name in {runs_dir}; newest sweeps: {newest}")
     shown = shortlist([run.label if run else sweep.name for sweep, run in matches], _SHOWN)
     raise RunError(f"{name!r}: {len(matches)} have that in their name: {shown}; give one of them in full")
 

@@ -131,7 +131,7 @@ def check_same_inputs(sweep: SweepDir, request: Request) -> None:
     changed = [pair for pair in pairs if None not in pair and pair[0] != pair[1]]
     if changed:
         raise DataError(
-            f"{sweep.path}: {len(changed)} of {len(planned)} runs were planned on other content of "
+            f"{sweep.path}: {len(changed)} of {counted(len(planned), 'run')} planned on other content of "
             f"{request.inputs_name} (digest {changed[0][0]}, now {changed[0][1]}); restore it, or start over with what "
             f"is there: {hints.again('--fresh')}"
         )
@@ -179,11 +179,11 @@ def find_sweep(runs_dir: Path, kind: str, key: str | None = None) -> SweepDir | 
 
 
 def describe_progress(sweep: SweepDir, *, new: bool) -> str:
-    """`new, 3 runs`; `continued, 0 of 1 runs are done`. A new sweep has finished runs if it reuses those of another."""
+    """`new, 3 runs`; `continued, 0 of 2 runs are done`. A new sweep has finished runs if it reuses those of another."""
     runs = sweep.runs()
     done = sum(run.is_done() for run in runs)
-    verb = "is" if done == 1 else "are"
-    progress = f"{done} of {len(runs)} runs {verb} done" if done or not new else counted(len(runs), "run")
+    verb = "is" if 1 in (done, len(runs)) else "are"
+    progress = f"{done} of {counted(len(runs), 'run')} {verb} done" if done or not new else counted(len(runs), "run")
     return f"{'new' if new else 'continued'}, {progress}"
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from hpc import slurm
 from hpc.monitor.cancel import cancel_runs
-from hpc.monitor.logs import show_logs
+from hpc.monitor.logs import last_line, show_logs
 from hpc.monitor.status import show_status
 from hpc.node import task as lifecycle
 from hpc.node.task import execute_runs, requeue_if_allowed
@@ -326,7 +326,39 @@ def test_a_cancel_names_what_it_stops_and_what_it_holds(
     assert [second.label in held, third.label in held, fourth.label in held] == [True, True, False]
     queue.write_text("")
     cancel_runs(small().paths, third.label)
-    assert f"{third.label}: nothing is queued or running" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said == f"{third.label}: nothing is queued or running in {small().paths.runs}\n"
+
+
+def test_a_cancel_of_all_tells_what_it_did_and_not_what_was_cancelled_before(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = open_sweep(lr_sweep_request(small()))[0]
+    cancel_runs(small().paths, other.name)
+    capsys.readouterr()
+    queue.write_text(waiting("70_0"))
+    cancel_runs(small().paths, "all")
+    said = capsys.readouterr().out
+    assert said.startswith("1 sweep: cancelled 1 task\n")
+    assert other.name not in said
+    queue.write_text("")
+    cancel_runs(small().paths, "all")
+    assert capsys.readouterr().out == f"0 sweeps: nothing is queued or running in {small().paths.runs}\n"
+
+
+def test_a_run_of_several_sweeps_is_that_of_the_newest_where_it_is_only_shown(
+    small: Callable[..., Config], sweep: SweepDir, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = open_sweep(grid_request(small()), fresh=True)[0]
+    part = sweep.runs()[0].name
+    show_status(small().paths, part)
+    assert "1 run: 1 new" in capsys.readouterr().out
+    assert find_named(small().paths.runs, part, newest=True) == (newest, newest.run(part))
+    with pytest.raises(RunError, match="2 have that in their name"):
+        cancel_runs(small().paths, part)
+    # Two runs of one sweep are as ambiguous as ever.
+    with pytest.raises(RunError, match="have that in their name"):
+        find_named(small().paths.runs, "k=00", newest=True)
 
 
 def test_a_cancelled_run_that_waited_is_cancelled_in_every_table(
@@ -365,6 +397,22 @@ def test_logs_are_labelled_stdout_before_stderr(
     assert capsys.readouterr().out == (
         f"==> {folder}/70_0_0_log.out <==\nsaid on stdout\n\n==> {folder}/70_0_0_log.err <==\nsaid on stderr\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        (
+            "no module: cuda\nsrun: error: n1: task 0: Exited with exit code 3\nsrun: Terminating StepId=7.0\n",
+            "no module: cuda",
+        ),
+        ("srun: error: Unable to create step\n", "srun: error: Unable to create step"),
+    ],
+)
+def test_the_reason_is_shown_and_not_how_srun_closes(sweep: SweepDir, written: str, shown: str) -> None:
+    sweep.jobs.mkdir()
+    (sweep.jobs / "70_0_0_log.err").write_text(written)
+    assert last_line(sweep, "70_0") == shown
 
 
 def test_a_task_that_does_not_come_to_its_end_is_left_to_the_next_call(

@@ -72,7 +72,7 @@ def test_a_sweep_of_other_images_is_not_continued(small: Callable[..., Config]) 
     names = [cell.name for cell in request.cells]
     made, _ = open_sweep(replace(request, data=dict.fromkeys(names, "0123456789abcdef")))
     assert open_sweep(request) == (made, False)
-    with pytest.raises(DataError, match=f"{len(names)} of {len(names)} runs were planned on other content"):
+    with pytest.raises(DataError, match=f"{len(names)} of {len(names)} runs planned on other content"):
         open_sweep(replace(request, data=dict.fromkeys(names, "fedcba9876543210")))
 
 

@@ -62,7 +62,7 @@ def test_a_run_does_not_go_on_with_other_images(on_folder: Callable[..., Config]
     write_images(tmp_path / "images", seed=1)
     with pytest.raises(DataError, match=r"dataset\.name .*/images changed after it was planned .* --fresh"):
         execute(run)
-    with pytest.raises(DataError, match="1 of 1 runs were planned on other content of the data"):
+    with pytest.raises(DataError, match="1 of 1 run planned on other content of the data"):
         planned(train_request(on_folder(paths__runs_dir=str(tmp_path / "a"))))
     # The same bytes in newer files are the same images.
     shutil.copytree(tmp_path / "before", tmp_path / "images", dirs_exist_ok=True, copy_function=shutil.copy)
@@ -219,7 +219,7 @@ def test_a_damaged_sweep_stands_in_nobody_elses_way(
 def test_progress_is_the_number_of_done_runs_among_all(small: Callable[..., Config]) -> None:
     one, four = open_sweep(train_request(small()))[0], open_sweep(grid_request(small()))[0]
     assert describe_progress(one, new=True) == "new, 1 run"
-    assert describe_progress(one, new=False) == "continued, 0 of 1 runs are done"
+    assert describe_progress(one, new=False) == "continued, 0 of 1 run is done"
     assert describe_progress(four, new=True) == "new, 4 runs"
     assert describe_progress(four, new=False) == "continued, 0 of 4 runs are done"
     four.runs()[0].write_result({"steps": 3})

@@ -172,7 +172,7 @@ def test_a_run_that_crashes_is_said_and_does_not_take_the_others_along(
     assert made.returncode == 0, made.stderr
     done = fork_python("hpc.launch", *words)
     assert done.returncode == 2
-    assert "1 of 2 runs are not done" in done.stderr
+    assert "1 of 2 runs not done" in done.stderr
     assert "train.optimizer.lr: -1" in done.stderr
     sweep = sweeps(tmp_path / "runs")[-1]
     assert [run.result() is not None for run in sweep.runs()] == [False, True]

@@ -94,23 +94,36 @@ def test_a_page_of_a_watch_is_no_higher_than_the_terminal(sweep: SweepDir, tmp_p
     assert any(line.startswith("16 runs:") for line in lines)
 
 
-def test_a_pipe_gets_all_of_it(sweep: SweepDir, tmp_path: Path) -> None:
-    done = fork_python(
-        "hpc.launch", "status", "--config", str(tmp_path / "axes.yaml"), env={"COLUMNS": "80", "TERM": "dumb"}
-    )
-    assert done.returncode == 0, done.stderr
-    assert ERROR in done.stdout
-    assert "\u2026" not in done.stdout.split("16 runs:")[0]
+def test_a_pipe_gets_all_of_it_or_what_fits_into_the_columns_that_are_asked_for(
+    sweep: SweepDir, tmp_path: Path
+) -> None:
+    def table(**env: str) -> str:
+        done = fork_python("hpc.launch", "status", "--config", str(tmp_path / "axes.yaml"), env={"TERM": "dumb", **env})
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split("16 runs:")[0]
+
+    assert ERROR in table(COLUMNS="")
+    assert "\u2026" not in table(COLUMNS="")
+    narrow = table(COLUMNS="110")
+    assert max(map(len, narrow.splitlines())) <= 110
+    (cut,) = re.findall(r"(\S+ \S+.*)\u2026", narrow)
+    # Between two words.
+    assert f"{' '.join(cut.split()[-2:])} " in ERROR
+    assert table(COLUMNS="none") == table(COLUMNS="")
 
 
-def test_further_metrics_get_room_before_the_axes_that_names_show() -> None:
+def test_axes_get_room_before_further_metrics_and_the_job_before_the_causes() -> None:
     row = {"run": "k=000_act=relu", "state": "done", "activation": "relu", "val/accuracy": 0.5, "val/loss": 1.0}
     _, table = table_of([{**row, "val/macro_f1": 0.25, "best_epoch": 3.0}], "grid", width=65).renderables
     assert isinstance(table, Table)
     assert [str(column.header) for column in table.columns] == [
-        *("run", "state", "val/accuracy", "val/loss", "val/macro_f1")
+        *("run", "state", "activation", "val/accuracy", "val/loss")
     ]
-    assert str(table.caption) == "no room for: activation, best_epoch"
+    assert str(table.caption) == "no room for: val/macro_f1, best_epoch"
+    row = {"run": "k=000", "state": "crashed", "causes": "CRASHED TIMEOUT", "job": "70_3"}
+    _, table = table_of([row], "grid", width=24).renderables
+    assert isinstance(table, Table)
+    assert [str(column.header) for column in table.columns] == ["run", "state", "job"]
 
 
 def test_what_comes_from_outside_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
