@@ -76,3 +76,19 @@ def test_a_sweep_continued_while_its_array_is_in_flight(launch: Launch, one_mach
     launch("cancel", third.label)
     wait_for("the second cell works", lambda: second.metrics_file.exists(), 90)
     assert queue() == {second_job: "RUNNING None", first_job: "PENDING Dependency"}
+
+
+def test_more_cells_run_once_the_profile_allows_more(launch: Launch, tmp_path: Path) -> None:
+    launch("grid")
+    (sweep,) = sweeps(tmp_path / "runs")
+    first, second, third = sweep.runs()
+    wait_for("the first cell works", lambda: first.metrics_file.exists(), 90)
+    shown = launch("status").stdout
+    assert "a place in its array (max_parallel)" in shown
+    assert "progress of what is done, queued or running: " in shown
+    (tmp_path / "profile.yaml").write_text(yaml_file.dump_yaml(PROFILE | {"max_parallel": 2, "setup": [SLOW_END]}))
+    job = submissions(sweep)[-1].job_id
+    assert f"job {job}: at most 2 of its tasks at a time from now on" in launch("grid").stdout
+    wait_for("the second cell works beside it", lambda: second.metrics_file.exists(), 90)
+    assert not third.attempts()
+    assert "at a time from now on" not in launch("grid").stdout
