@@ -49,7 +49,7 @@ else
         "(TORCH_BACKEND=auto or cu128 chooses another build, also later)"
     # PyTorch's own index has this build. Not every network reaches it.
     if ! refused=$(install -r requirements.lock --torch-backend cpu 2>&1); then
-        echo "not to be had here (${refused##*$'\n'}); torch with CUDA instead, as locked" >&2
+        echo "not to be had here (${refused##*: }); torch with CUDA instead, as locked" >&2
         install -r requirements.lock
     fi
 fi
