@@ -87,12 +87,24 @@ def in_flight(state: str) -> bool:
 
 
 def gres_types() -> list[str]:
-    """The GPU types of the site's nodes, as their gres names them: `1g.12gb`, `nvidia_h100_nvl_1g.12gb`.
+    """The GPU types of the site's nodes, as their gres names them: `1g.12gb`, `nvidia_h100_nvl_1g.12gb`, "" for none.
 
     Sites name MIG slices differently. Raises ClusterError.
     """
-    found = re.findall(r"gpu:([^:,()\s]+):\d+", run_slurm(["sinfo", "-h", "-o", "%G"]))
-    return sorted(set(found))
+    return sorted({kind for line in run_slurm(["sinfo", "-h", "-o", "%G"]).splitlines() for kind in gpus_of(line)})
+
+
+def gpus_of(gres: str) -> dict[str, int]:
+    """The GPUs of a node by type, from its gres: `gpu:1g.12gb:7(S:0-1),gpu:4,shard:8`. "" is the type of those without.
+
+    slurm.conf(5), Gres: `name[:type][:no_consume]:number`; sinfo adds sockets in brackets, with commas of their own.
+    """
+    counts: dict[str, int] = {}
+    for item in re.sub(r"\([^)]*\)", "", gres).split(","):
+        match = re.fullmatch(r"gpu(?::(?!no_consume:)([^:]+))?(?::no_consume)?:(\d+)", item.strip())
+        if match:
+            counts[match.group(1) or ""] = counts.get(match.group(1) or "", 0) + int(match.group(2))
+    return counts
 
 
 def check_programs() -> None:

@@ -18,6 +18,17 @@ def user_name() -> str:
         return str(os.getuid())
 
 
+def why_not_writable(file: Path, error: OSError) -> str:
+    """Why this user cannot open `file`, a lock, to write: the file is another user's, or what the system said."""
+    if isinstance(error, PermissionError) and file.exists():
+        try:
+            owner = file.owner()
+        except (OSError, KeyError):
+            owner = "another user"
+        return f"{file} belongs to {owner}, who has to allow you to write it (chmod a+w), or to remove it"
+    return error.strerror or str(error)
+
+
 def home_folder() -> Path | None:
     """The user's home folder; None if there is none."""
     try:

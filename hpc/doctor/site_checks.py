@@ -69,20 +69,21 @@ def check_slices(groups: Sequence[NodeGroup], partition: str | None, gres: str |
         return Line("ok", "slices", "the profile requests no GPU")
     kind = gres.split(":")[1] if gres.count(":") > 1 else ""
     here = [group for group in groups if partition in (None, group.partition)]
-    count = sum(group.nodes * group.gpus.get(kind, 0) for group in here if group.usable)
-    total = sum(group.nodes * (group.gpus.get(kind, 0) if kind else sum(group.gpus.values())) for group in here)
+    # A gres without a type is met by a GPU of any type.
+    counts = [(group, group.nodes * (group.gpus.get(kind, 0) if kind else sum(group.gpus.values()))) for group in here]
+    total, count = sum(number for _, number in counts), sum(number for group, number in counts if group.usable)
     where = f"in {partition}" if partition else "on this site"
     if not total:
-        elsewhere = sorted({group.partition for group in groups if kind in group.gpus})
+        elsewhere = sorted({group.partition for group in groups if (kind in group.gpus if kind else group.gpus)})
         advice = f"they are in {', '.join(elsewhere)}" if elsewhere else "sinfo -o '%R %G' shows what the site has"
         return Line(
             "problem", "slices", f"{gres}: none of these {where}", f"{advice}; change partition or slice of the profile"
         )
-    if kind and not count:
+    if not count:
         return Line(
             "problem", "slices", f"{gres}: {total} {where}, all on nodes that are down or drained", "sinfo -R shows why"
         )
-    free = f", {count} on usable nodes" if kind and count != total else ""
+    free = f", {count} on usable nodes" if count != total else ""
     return Line("ok", "slices", f"{gres}: {total} {where}{free}")
 
 

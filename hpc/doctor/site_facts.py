@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from hpc.slurm import read_duration
+from hpc.slurm import gpus_of, read_duration
 
 # The output formats that the readers below parse. Each row of an output becomes one dataclass.
 NODE_FORMAT = "%R|%G|%D|%t"
@@ -58,8 +58,9 @@ class NodeGroup:
     @property
     def usable(self) -> bool:
         """Whether jobs can start on these nodes, now or after the jobs that run there."""
-        # sinfo(1), node state codes: a trailing * means that the node does not respond.
-        return not re.match(r"down|drain|drng|fail|maint|unk|no_resp|.*\*", self.state)
+        # sinfo(1), node state codes: a trailing * means that the node does not respond, a $ that it is in maintenance.
+        # Those that are powered down (~), reboot (@, ^) or are planned for another job (-) come back by themselves.
+        return not re.match(r"down|drain|drng|err|fail|futr?|inval|maint|unk|no_resp|.*[*$]", self.state)
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def read_partitions(text: str) -> list[Partition]:
 def read_node_groups(text: str) -> list[NodeGroup]:
     """Parse `sinfo -h -o NODE_FORMAT`. A GPU without a type gets the type ""."""
     rows = [line.split("|") for line in text.splitlines()]
-    return [NodeGroup(row[0], _gpus(row[1]), int(row[2]), row[3].strip()) for row in rows if len(row) == 4]
+    return [NodeGroup(row[0], gpus_of(row[1]), int(row[2]), row[3].strip()) for row in rows if len(row) == 4]
 
 
 def read_qos(text: str) -> list[Qos]:
@@ -196,13 +197,3 @@ def _number(text: str, default: int) -> int:
 
 def _limits(**given: str) -> dict[str, int]:
     return {name: int(text) for name, text in given.items() if text.strip().isdigit()}
-
-
-def _gpus(gres: str) -> dict[str, int]:
-    """`gpu:1g.12gb:7(S:0-1),gpu:h100:2` -> count by type. Commas inside brackets separate nothing."""
-    counts: dict[str, int] = {}
-    for item in re.sub(r"\([^)]*\)", "", gres).split(","):
-        match = re.fullmatch(r"gpu(?::([^:]+))?:(\d+)", item)
-        if match:
-            counts[match.group(1) or ""] = counts.get(match.group(1) or "", 0) + int(match.group(2))
-    return counts

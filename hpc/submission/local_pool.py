@@ -183,8 +183,8 @@ def _progress_of(run: RunDir) -> str:
     row = run.last_metrics()
     if not row:
         return f"{run.name}: starting"
-    losses = [f"loss {value:.3f}" for name in ("train/loss", "lr_finder/loss") if (value := row.get(name)) is not None]
-    return f"{run.name}: " + "  ".join([f"step {row['step']}", *losses])
+    loss = row.get("train/loss")
+    return f"{run.name}: step {row['step']}" + (f"  loss {loss:.3f}" if loss is not None else "")
 
 
 def _wait_until(condition: Callable[[], bool], seconds: float) -> None:

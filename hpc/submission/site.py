@@ -51,11 +51,11 @@ def choose_gres(profile: Profile) -> str | None:
     fitting = [name for name in offered if name == profile.slice] or [name for name in offered if profile.slice in name]
     if len(fitting) == 1:
         return f"gpu:{fitting[0]}:1"
-    shown = ", ".join(offered) or "no GPU at all"
+    shown = ", ".join(name or "GPUs without a type" for name in offered) or "no GPU at all"
     what = "several of them fit" if fitting else "none of them fits"
     raise ClusterError(
         f"slice: {profile.slice!r}: this site offers {shown}; {what}. "
-        "Give the exact one in the profile, as gres: gpu:<type>:1"
+        f"Give the exact one in the profile, as gres: {'gpu:1' if offered == [''] else 'gpu:<type>:1'}"
     )
 
 

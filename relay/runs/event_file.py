@@ -19,6 +19,11 @@ _PATTERN = "events.out.tfevents.*"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
+def figure_tag(name: str) -> str:
+    """The tag of a figure. TensorBoard sorts groups of tags: figures come after the curves of train and val."""
+    return f"visuals/{name}"
+
+
 class EventFile:
     """A new event file of a run. Nothing reaches the disk for certain before `flush` or `close`.
 

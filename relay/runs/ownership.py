@@ -26,6 +26,7 @@ from relay.config.yaml_file import json_text
 from relay.errors import RunError, TakenOverError
 from relay.files import read_json, replace_file
 from relay.runs import records
+from relay.user import why_not_writable
 
 HEARTBEAT_S = 10.0
 # Nine missed heartbeats: NFS clients may serve attributes up to 60 s old (acdirmax of nfs(5)).
@@ -49,7 +50,8 @@ def hold_lock(file: Path, label: str, wait_s: float) -> Iterator[int | None]:
         raise RunError(f"{label} is being executed by another process; wait for it, or stop that one") from None
     except OSError as error:
         raise RunError(
-            f"{file}: cannot be locked: {error.strerror}; fix its permissions, then run the same command again"
+            f"{file}: cannot be locked: {why_not_writable(file, error)}; fix its permissions, "
+            "then run the same command again"
         ) from error
     # A copy, because filelock closes its own descriptor in every fork.
     descriptor = None if lock._context.lock_file_fd is None else os.dup(lock._context.lock_file_fd)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from relay.errors import RunError
 from relay.log import log
+from relay.user import why_not_writable
 
 _PLANNING_LOCK = ".planning.lock"
 # Seconds to wait for another planner before the wait is logged, and after that.
@@ -35,7 +36,10 @@ def folder_lock(runs_dir: Path) -> Iterator[None]:
             f"{lock.lock_file}: still held after {_PATIENCE_S} s; if no launch runs on any login node, remove this file"
         ) from None
     except OSError as error:
-        raise unwritable(runs_dir, error) from None
+        raise RunError(
+            f"{runs_dir}: cannot be written: {why_not_writable(runs_dir / _PLANNING_LOCK, error)}; "
+            "set paths.runs_dir to a writable folder"
+        ) from None
     try:
         yield
     finally:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from relay.errors import DataError, RelayError
 from relay.files import sync_directory
 from relay.log import log
-from relay.user import expanded
+from relay.user import expanded, why_not_writable
 from src.config.project import as_frozen, explained
 from src.config.schema import Config
 from src.data import decoding
@@ -166,7 +166,8 @@ def _locked(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     # Beside the folder, not in it: the folder is replaced by a rename.
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    file = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(file)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -176,8 +177,9 @@ def _locked(folder: Path) -> Iterator[None]:
             lock.acquire(poll_interval=0.2)
     except OSError as error:
         raise DataError(
-            f"{folder}: no complete decoded data set is here, and none can be written: {error.strerror or error}; "
-            f"run the command where dataset.root is writable, or set dataset.root to a writable folder"
+            f"{folder}: no complete decoded data set is here, and none can be written: "
+            f"{why_not_writable(file, error)}; "
+            "run the command where dataset.root is writable, or set dataset.root to a writable folder"
         ) from None
     try:
         yield

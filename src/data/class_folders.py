@@ -57,7 +57,7 @@ def open_class_folders(folder: Path, dataset: Dataset, leave_out: Collection[Pat
         unknown = sorted(by_class.keys() - set(class_names))
         if unknown:
             raise DataError(
-                f"{folder}: split {name!r} has images of {shortlist(unknown)}, and split {train!r} has none; "
+                f"{folder}: split {places[name]!r} has images of {shortlist(unknown)}, and split {train!r} has none; "
                 f"its classes are {shortlist(class_names)}"
             )
     splits = [

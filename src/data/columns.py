@@ -35,9 +35,11 @@ def check_columns(features: Mapping[str, Any], columns: Columns, where: str) -> 
     for key, must in (("image", _IMAGES), ("label", _LABELS)):
         name, fits = wanted[key]
         if not fits(features[name]):
+            paths = key == "image" and _may_be_paths(features[name])
+            save = "store the bytes of the files that it names" if paths else "save it as one of these types"
             raise DataError(
                 f"{where}: the column {name!r} is of type {_shown(features[name])}; it must be {must}; "
-                f"name another column with dataset.columns.{key}, or save it as one of these types"
+                f"name another column with dataset.columns.{key}, or {save}"
             )
 
 
@@ -66,9 +68,15 @@ def _is_label(feature: Any) -> bool:
     return dtype.startswith(("int", "uint")) or dtype in ("bool", *_STRINGS)
 
 
+def _may_be_paths(feature: Any) -> bool:
+    return "path" in feature if isinstance(feature, dict) else getattr(feature, "dtype", "") in _STRINGS
+
+
 def _shown(feature: Any) -> str:
     import datasets
 
+    if isinstance(feature, dict):
+        return f"struct of {' and '.join(feature)}"
     return str(feature.dtype) if isinstance(feature, datasets.Value) else type(feature).__name__
 
 
@@ -98,7 +106,12 @@ def _numbers(data: Any, column: str, name: str, shown: str) -> Labels:
     labels: Labels = data.data.column(column).cast("int64").fill_null(-1).to_numpy().astype(np.int64)
     wrong = np.flatnonzero((labels < 0) | (labels >= data.features[column].num_classes))
     if len(wrong):
-        raise DataError(f"{shown}: split {name!r}, image {wrong[0]} has no valid label")
+        has = "no label" if labels[wrong[0]] == -1 else f"the label {labels[wrong[0]]}"
+        names = data.features[column].names
+        raise DataError(
+            f"{shown}: split {name!r}, image {wrong[0]} has {has}; its {len(names)} classes are numbered 0 to "
+            f"{len(names) - 1}: {shortlist(names)}; correct it, or remove the row"
+        )
     return labels
 
 

@@ -105,11 +105,29 @@ def _why_not_online(dataset: Dataset) -> str | None:
         raise DataError(
             f"{_shown(dataset)}: the Hub has no such revision; set dataset.revision to null or to one it has"
         ) from None
-    except errors.RepositoryNotFoundError:
+    except errors.GatedRepoError:
         raise DataError(
-            f"{_shown(dataset)}: {constants.ENDPOINT} has no such data set, or you may not read it; check the name, "
-            f"set HF_TOKEN if it is private, HF_ENDPOINT if it is elsewhere, or use a local folder"
+            f"{_shown(dataset)}: {constants.ENDPOINT} gives it only to those who accepted its conditions; accept them "
+            "on its page there, then set HF_TOKEN to a token of that account"
         ) from None
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        # The Hub answers 401, and not 404, to those who may not know whether there is such a data set.
+        if status == 401 and huggingface_hub.get_token():
+            raise DataError(
+                f"{_shown(dataset)}: {constants.ENDPOINT} refuses your token (401), or has no such data set; check the "
+                "name, set HF_TOKEN to a valid token, or unset it and log out of the Hub if the data set is public"
+            ) from None
+        if status == 401 or isinstance(error, errors.RepositoryNotFoundError):
+            raise DataError(
+                f"{_shown(dataset)}: {constants.ENDPOINT} has no such data set, or you may not read it; check the "
+                f"name, set HF_TOKEN if it is private, HF_ENDPOINT if it is elsewhere, or use a local folder"
+            ) from None
+        if status == 429:
+            wait = error.response.headers.get("Retry-After", "")
+            when = f"in {wait} s" if wait.isdigit() else "in a few minutes"
+            return f"{constants.ENDPOINT} has too many requests from here (429; try again {when}, or set HF_TOKEN)"
+        return f"{constants.ENDPOINT} cannot be reached ({brief(error)})"
     except Exception as error:
         return f"{constants.ENDPOINT} cannot be reached ({brief(error)})"
     return None

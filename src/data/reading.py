@@ -103,6 +103,12 @@ def _reading(shown: str) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:
+        several = re.search(r"among the available configs: \[(.*)\]", str(error))
+        if several:
+            raise DataError(
+                f"{shown}: has several configurations in its README.md: {several[1].replace(chr(39), '')}; Relay reads "
+                "one: copy the files of that one into a folder, and set dataset.name to it"
+            ) from None
         raise DataError(f"{shown}: cannot be read as a data set: {brief(error)}; {_LAYOUT}") from None
     finally:
         if not with_bars:
@@ -141,6 +147,11 @@ class _TableSplit(EncodedSplit):
             return data
         # With its links followed: a data set must not bring other files of this machine into the images.
         path: Path = (self._folder / image["path"]).resolve()
+        if not path.is_relative_to(self._linked) and not path.exists():
+            raise DataError(
+                f"{self.where}: split {self.name!r}, image {index} is the file {image['path']}, which is not on this "
+                f"machine; copy it into {self._folder} and name it from there, or store its bytes in the row"
+            )
         if not path.is_relative_to(self._linked):
             raise DataError(
                 f"{self.where}: split {self.name!r}, image {index} is the file {image['path']}, which is outside of "

@@ -10,7 +10,7 @@ from relay.errors import DataError
 from relay.log import log
 from relay.progress import Reporter, StopCheck
 from relay.runs.environment import environment_of
-from relay.runs.event_file import write_images
+from relay.runs.event_file import figure_tag, write_images
 from relay.runs.lifecycle import Outcome, memory_of_attempts, note_first_step, write_provenance
 from relay.runs.planned import check_as_planned, frozen_project
 from relay.runs.rundir import RunDir
@@ -86,7 +86,7 @@ def _evaluate(run: RunDir, should_stop: StopCheck) -> Outcome:
     if on_val:
         on_val = {**on_val, "crossed": crossed_on_val(on_val, run.path.parent.parent)}
     found = write_evaluation(run, measured[1], data.class_names, on_val, image_of if are_images(part.images) else None)
-    write_images(run, {name: run.figure(name) for name in FIGURES if run.figure(name).is_file()})
+    write_images(run, {figure_tag(name): run.figure(name) for name in FIGURES if run.figure(name).is_file()})
     source = {
         "checkpoint": str(pretrained.path),
         "checkpoint_sha256": planned.evaluation.sha256,

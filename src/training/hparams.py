@@ -88,8 +88,12 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Hparam]]:
 
 
 def best_tag(column: str) -> str:
-    """The tag of the best epoch's value of a column of the table: `best/val/accuracy`."""
-    return f"best/{column}"
+    """The tag of the best epoch's value of a column of the table, `val_best/accuracy` for val/accuracy.
+
+    TensorBoard sorts groups of tags, named by what is before the first slash: points come after the curves of val.
+    """
+    group, _, name = column.partition("/")
+    return f"{group}_best/{name}"
 
 
 def best_scalars(hparams: LoggedHparams, best: Mapping[str, float]) -> dict[str, float]:

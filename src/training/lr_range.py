@@ -11,6 +11,7 @@ from typing import Any
 
 from relay.program.states import list_states
 from relay.progress import Reporter, StopCheck
+from relay.runs.event_file import figure_tag
 from relay.runs.lifecycle import Outcome, Publish
 from relay.runs.rundir import RunDir
 from src.config.keys import LR_SWEEP
@@ -90,7 +91,7 @@ class LrRangeTest:
             result = self._result() if done else {}
             if done:
                 # TensorBoard draws scalars over the step only, and the report wants the loss over the rate.
-                self.log.image("lr_finder/loss_over_lr", self.run.figure("lr_finder").read_bytes(), len(self.losses))
+                self.log.image(figure_tag("loss_over_lr"), self.run.figure("lr_finder").read_bytes(), len(self.losses))
         if done:
             session.finish({**result, "columns": lr_sweep_columns(result)})
             # Nothing resumes a run whose result is written.
@@ -124,7 +125,7 @@ class LrRangeTest:
             # Recomputed from the start at every step: 8 ms in total for 200 steps, 0.2 s for 1,000.
             smoothed = smooth(losses, finder.smoothing)
             if math.isfinite(loss):
-                row = {"lr_finder/lr": lr, "lr_finder/loss": loss, "lr_finder/loss_smoothed": smoothed[-1]}
+                row = {"train/lr": lr, "train/loss": loss, "train/loss_smoothed": smoothed[-1]}
                 self.log.log(step + 1, (step + 1) / learner.loader.per_epoch, row)
             if len(losses) % _FLUSH_EVERY == 0:
                 self.log.flush()

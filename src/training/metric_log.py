@@ -112,5 +112,7 @@ class MetricsLog:
         self._events.remove_others()
 
     def _copy(self, row: Mapping[str, Any]) -> None:
-        values = {name: value for name, value in row.items() if name not in ("step", "time") and value is not None}
+        # An epoch over the steps is a straight line, and its card would be the first that TensorBoard shows.
+        others = ("step", "time", "epoch")
+        values = {name: value for name, value in row.items() if name not in others and value is not None}
         self._events.scalars(row["step"], values, row["time"])

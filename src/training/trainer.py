@@ -17,6 +17,7 @@ from relay.files import replace_file, size_of
 from relay.log import log
 from relay.program.trace import Trace, until
 from relay.progress import Reporter, StopCheck
+from relay.runs.event_file import figure_tag
 from relay.runs.lifecycle import Outcome, Publish
 from relay.runs.predictions import Predictions
 from relay.runs.rundir import RunDir
@@ -58,7 +59,7 @@ class Trainer:
         first_step = self.state.step
         with self.session.open_log(first_step, self.total_steps, in_hparams=True) as self.log:
             if examples := examples_png(self.config, self.loader):
-                self.log.image("examples/before_and_after_augmentation", examples)
+                self.log.image(figure_tag("before_and_after_augmentation"), examples)
             self._flushed_at = time.monotonic()
             done = self._loop()
             self._save(keep=1 if done else self.config.checkpoint.keep)

@@ -225,6 +225,13 @@ def test_what_is_no_data_set_is_refused(own: Path, damage: Any, message: str):
     assert str(own) in str(caught.value)
 
 
+def test_a_split_is_called_as_its_folder_is(own: Path):
+    add_a_class_to_valid(own)
+    (own / "valid").rename(own / "val")
+    with pytest.raises(DataError, match="split 'val' has images of Dog"):
+        ensure(config_of(own))
+
+
 def test_images_in_no_class(tmp_path: Path):
     own = save(tmp_path / "own", "train/1.png", "train/2.png", "plane/a/1.png")
     with pytest.raises(

@@ -174,6 +174,29 @@ def test_the_nearest_of_several_columns_is_suggested(tmp_path: Path):
         ensure(config_of(own))
 
 
+@pytest.mark.parametrize(("image", "kind"), [("a.jpg", "string"), ({"path": "a.jpg", "n": 1}, "struct of path and n")])
+def test_a_column_of_paths_without_bytes_is_refused(tmp_path: Path, image: Any, kind: str):
+    own = write(tmp_path / "own", {each: {"image": [image, image], "label": [1, 2]} for each in SPLITS})
+    with pytest.raises(
+        DataError, match=rf"'image' is of type {kind}; .*, or store the bytes of the files that it names"
+    ):
+        ensure(config_of(own))
+
+
+def test_a_label_beyond_the_classes_is_refused(tmp_path: Path):
+    own = tmp_path / "own"
+    (own / "data").mkdir(parents=True)
+    features = datasets.Features(
+        {"image": datasets.Value("binary"), "label": datasets.ClassLabel(names=["cat", "dog"])}
+    )
+    for split, labels in (("train", [0, 1]), ("valid", [1, None])):
+        held = datasets.Dataset.from_dict({"image": pictures(2, 0), "label": labels}, features)
+        held.to_parquet(own / "data" / f"{split}.parquet")
+    message = r"split 'valid', image 1 has no label; its 2 classes are numbered 0 to 1: cat, dog; correct it, or remove"
+    with pytest.raises(DataError, match=message):
+        ensure(config_of(own))
+
+
 def test_an_image_column_of_another_type_is_refused(tmp_path: Path):
     own = write(tmp_path / "own", {each: {"image": [[1, 2], [3, 4]], "label": [1, 2]} for each in SPLITS})
     with pytest.raises(DataError, match=r"column 'image' is of type List; it must be encoded images: the type Image"):

@@ -613,6 +613,7 @@ class Hub(BaseHTTPRequestHandler):
     folder: Path
     commit = "0123456789abcdef0123456789abcdef01234567"
     lost = ""  # a file that is listed but cannot be downloaded
+    refusal: tuple[int, dict[str, str]] | None = None
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -621,7 +622,9 @@ class Hub(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         files = {str(file.relative_to(self.folder)): file for file in self.folder.rglob("*") if file.is_file()}
         prefix = f"/datasets/own/images/resolve/{self.commit}/"
-        if path.startswith("/api/datasets/own/images/revision/") and path.endswith("/absent"):
+        if self.refusal:
+            self.answer(self.refusal[0], b"{}", self.refusal[1])
+        elif path.startswith("/api/datasets/own/images/revision/") and path.endswith("/absent"):
             self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         elif (
             path.startswith(("/api/datasets/own/images/revision/", "/api/datasets/own/images")) and "/tree/" not in path
@@ -738,6 +741,23 @@ def test_hub_that_has_no_such_name_or_revision(hub, tmp_path: Path):
     assert re.search(r"refused .*own/other .*has no such data set", output), output
     output, _ = prepare_from_hub(make("own/images", tmp_path, {"dataset.revision": "absent"}), address)
     assert re.search(r"refused .*revision absent.*set dataset\.revision", output), output
+
+
+@pytest.mark.parametrize(
+    ("refusal", "token", "message"),
+    [
+        ((401, {}), "hf_old", r"refuses your token \(401\), or has no such data set; .* set HF_TOKEN to a valid"),
+        ((401, {}), "", "has no such data set, or you may not read it; .*set HF_TOKEN if it is private"),
+        ((403, {"X-Error-Code": "GatedRepo"}), "hf_own", "accepted its conditions; accept them on its page there"),
+        ((429, {"Retry-After": "70"}), "", r"too many requests from here \(429; try again in 70 s, or set HF_TOKEN\)"),
+        ((429, {}), "", r"too many requests from here \(429; try again in a few minutes"),
+    ],
+)
+def test_a_hub_that_refuses(hub, tmp_path: Path, refusal: tuple[int, dict[str, str]], token: str, message: str):
+    hub.RequestHandlerClass.refusal = refusal
+    address, own = f"http://127.0.0.1:{hub.server_port}", {"HF_TOKEN": token, "HF_HOME": str(tmp_path / "home")}
+    output, _ = prepare_from_hub(make("own/images", tmp_path), address, own)
+    assert re.search(rf"refused dataset\.name: own/images .*{message}", output), output
 
 
 def test_download_false_fetches_nothing_from_a_hub_that_answers(hub, tmp_path: Path):

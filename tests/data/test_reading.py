@@ -154,6 +154,25 @@ def test_a_row_that_names_no_file_says_so(folder: Path, tmp_path: Path, named: s
         data.prepare(make(folder, tmp_path / "root"))
 
 
+@pytest.mark.parametrize("named", ["/scratch/nobody/5.jpg", "../elsewhere/5.jpg"])
+def test_a_row_that_names_a_file_of_another_machine(folder: Path, tmp_path: Path, named: str) -> None:
+    name_file(folder, named)
+    message = (
+        rf"image 5 is the file {named}, which is not on this machine; copy it into {folder} and name it from there"
+    )
+    with pytest.raises(DataError, match=message):
+        data.prepare(make(folder, tmp_path / "root"))
+
+
+def test_a_card_of_several_configurations_names_them(folder: Path, tmp_path: Path) -> None:
+    both = "".join(f"- config_name: {name}\n  data_files: data/train-*.parquet\n" for name in ("small", "large"))
+    (folder / "README.md").write_text(f"---\nconfigs:\n{both}---\n")
+    with pytest.raises(
+        DataError, match=r"several configurations in its README\.md: small, large; Relay reads one: copy"
+    ):
+        data.prepare(make(folder, tmp_path / "root"))
+
+
 @pytest.mark.parametrize("named", ["pictures/5.jpg", "{folder}/pictures/5.jpg", "pictures/link.jpg"])
 def test_a_row_names_files_in_the_folder(
     folder: Path, tmp_path: Path, picture: Path, named: str, monkeypatch: pytest.MonkeyPatch

@@ -136,6 +136,19 @@ def test_nodes_and_their_gpus() -> None:
     assert [group.usable for group in GROUPS] == [True, False, True, True, True]
 
 
+@pytest.mark.parametrize(
+    ("states", "usable"),
+    [
+        ("idle mix mix- alloc alloc+ comp plnd resv block npc pow_dn pow_up idle~ idle# idle! idle% idle@ boot^", True),
+        ("inval inval* down down~ drain drain* drng drng@ fail failg maint maint* unk err futr no_resp", False),
+        ("idle* alloc* mix* idle$ alloc$", False),
+    ],
+)
+def test_on_which_nodes_jobs_can_start(states: str, usable: bool) -> None:
+    groups = [NodeGroup("gpu", {}, 1, state) for state in states.split()]
+    assert {group.state for group in groups if group.usable != usable} == set()
+
+
 def test_what_accounting_says() -> None:
     assert site_facts.read_qos("normal|00:00:30|cluster|4||9|\nlong|00:00:00|requeue||||2-00:00:00\n") == [
         Qos("normal", 30, "CLUSTER", {"MaxSubmitJobsPerUser": 4, "GrpSubmitJobs": 9}, None),
@@ -189,6 +202,8 @@ def test_partitions_that_cannot_be_used() -> None:
         ("gpu:1g.12gb:1", "cpu", "problem", "they are in gpu"),
         ("gpu:h100:1", "gpu", "problem", "down or drained"),
         ("gpu:a100:1", None, "problem", "none of these on this site"),
+        ("gpu:1", "gpu", "ok", "23 in gpu, 14 on usable nodes"),
+        ("gpu:1", "cpu", "problem", "they are in gamer, gpu, old"),
         (None, "gpu", "problem", "neither slice nor gres"),
     ],
 )

@@ -87,21 +87,28 @@ def test_a_grid_beside_an_lr_sweep(small: Callable[..., Config]) -> None:
     assert {info["name"] for info in experiment["hparamInfos"]} == {"lr", "num_modules", "seed"}
     columns = [f"val/{name}" for name in config.metrics.columns]
     assert columns == ["val/accuracy", "val/loss", "val/macro_f1"]
-    assert [info["name"]["tag"] for info in experiment["metricInfos"]] == [f"best/{column}" for column in columns]
+    assert [info["name"]["tag"] for info in experiment["metricInfos"]] == [
+        f"val_best/{name}" for name in config.metrics.columns
+    ]
     shown = sessions(ask)
     table = read_table(sweep)
     assert shown.keys() == {row["run"] for row in table.rows}
     for row in table.rows:
         group = shown[row["run"]]
         assert (group["hparams"]["lr"], group["hparams"]["num_modules"]) == (row["lr"], row["num_modules"])
-        assert metrics_of(group) == pytest.approx({f"best/{column}": row[column] for column in columns}, rel=1e-6)
+        assert metrics_of(group) == pytest.approx(
+            {column.replace("/", "_best/"): row[column] for column in columns}, rel=1e-6
+        )
         assert group["sessions"][0]["status"] == "STATUS_SUCCESS"
 
     images = ask("images/tags")
-    assert images[f"{lr_sweep.name}/{lr_sweep.runs()[0].name}"].keys() == {"lr_finder/loss_over_lr"}
-    assert images[first].keys() == {"examples/before_and_after_augmentation"}
+    assert images[f"{lr_sweep.name}/{lr_sweep.runs()[0].name}"].keys() == {"visuals/loss_over_lr"}
+    assert images[first].keys() == {"visuals/before_and_after_augmentation"}
     assert len(list(sweep.runs()[0].path.glob("events.out.tfevents.*"))) == 1
-    assert not [tag for tag in scalars[f"{lr_sweep.name}/{lr_sweep.runs()[0].name}"] if tag.startswith("best/")]
+    # TensorBoard sorts groups by name: the page opens on the curves, and single points and figures come last.
+    groups = sorted({tag.split("/")[0] for tags in (*scalars.values(), *images.values()) for tag in tags})
+    assert groups == ["train", "val", "val_best", "visuals"]
+    assert {tag.split("/")[0] for tag in scalars[f"{lr_sweep.name}/{lr_sweep.runs()[0].name}"]} == {"train"}
 
 
 def test_a_name_means_what_it_means_for_status(small: Callable[..., Config]) -> None:

@@ -341,6 +341,8 @@ def test_the_slice_is_found_by_the_sites_name_for_it(commands: Path, offered: st
         ("gpu:a100:4", "none of them fits"),
         ("gpu:x_1g.12gb:1,gpu:y_1g.12gb:1", "several of them fit"),
         ("(null)", "no GPU at all"),
+        ("gpu:a100:no_consume:4,shard:1g.12gb:8,mps:100", "this site offers a100; none"),
+        ("gpu:h100:2(S:0,1),gpu:4(S:0-1)", "offers GPUs without a type, h100; none"),
     ],
 )
 def test_a_slice_that_is_not_there_is_refused_with_what_is(commands: Path, offered: str, expected: str) -> None:
@@ -349,6 +351,13 @@ def test_a_slice_that_is_not_there_is_refused_with_what_is(commands: Path, offer
         choose_gres(PROFILE)
     assert expected in str(caught.value)
     assert "gres: gpu:<type>:1" in str(caught.value)
+
+
+@pytest.mark.parametrize("offered", ["gpu:4(S:0-1)", "gpu:no_consume:4", "(null)\\ngpu:2(IDX:0-1)"])
+def test_a_site_whose_gpus_have_no_type(commands: Path, offered: str) -> None:
+    fake(commands, "sinfo", f"printf '{offered}\\n'")
+    with pytest.raises(ClusterError, match=r"offers GPUs without a type; none of them fits.* as gres: gpu:1$"):
+        choose_gres(PROFILE)
 
 
 def test_an_exact_gres_is_taken_without_asking() -> None:

@@ -66,10 +66,8 @@ def test_a_sweep_leaves_figure_json_and_scalars_and_no_checkpoint(small: Callabl
     run = runs_of(config)[0]
     assert execute(run) == "done"
     rows = read_lines(run.metrics_file)
-    assert [row["lr_finder/lr"] for row in rows] == pytest.approx(
-        [rate_at(config.lr_finder, s) for s in range(len(rows))]
-    )
-    assert all(math.isfinite(row["lr_finder/loss"]) for row in rows)
+    assert [row["train/lr"] for row in rows] == pytest.approx([rate_at(config.lr_finder, s) for s in range(len(rows))])
+    assert all(math.isfinite(row["train/loss"]) for row in rows)
     exported = artifacts / f"{run.sweep().name}_{run.name}"
     assert Path(f"{exported}.png").read_bytes().startswith(b"\x89PNG")
     assert set(json.loads(Path(f"{exported}.json").read_text())["suggestion"]) == {"steepest", "valley"}
