@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from relay.errors import DataError
 from src.checking.text import call_of
 from src.data.sources import source_of
-from src.reporting.blocks import Block, Items, SourceNote, Verdicts
+from src.reporting.blocks import Block, Exact, Items, SourceNote, Verdicts
 from src.reporting.report import Report, percent, shown
 
 # Of the table of classes; the figure shows all, and checks.json lists them.
@@ -108,7 +109,10 @@ def _d4(report: Report) -> Iterator[Block]:
     yield from report.copied("classes", _figure(report, checks["figures"]["classes"]))
     if len(rows) <= _MOST_CLASSES:
         columns = ["label", "class", "train", "val", "test"]
-        table = [[*map(str, (row["label"], row["name"], row["train"], row["val"], row["test"]))] for row in rows]
+        table = [
+            [str(row["label"]), Exact(row["name"]), *(str(row[part]) for part in ("train", "val", "test"))]
+            for row in rows
+        ]
         yield report.table(columns, table)
 
 
@@ -155,7 +159,7 @@ def _seen_images(report: Report, checks: Mapping[str, Any]) -> Iterator[Block]:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name}: {count:,}" for name, count in counts.items())
+    return ", ".join(f"{name} ({count:,})" for name, count in counts.items())
 
 
 def _d6(report: Report) -> Iterator[Block]:
@@ -167,8 +171,19 @@ def _d6(report: Report) -> Iterator[Block]:
     for operation in operations:
         sentence = f"purpose_{operation['operation']}{'' if images else '_values'}"
         purpose = report.texts(sentence) if report.texts.has(sentence) else operation.get("purpose", "")
-        rows.append([call_of(operation), str(purpose)])
+        rows.append([_call(report, operation), str(purpose)])
     yield report.table(["operation", "purpose"], rows)
+
+
+def _call(report: Report, operation: Mapping[str, Any]) -> Exact:
+    """The operation with its parameters, those that are sentences in the language of the report."""
+    parameters = {name: _in_words(report, value) for name, value in operation["parameters"].items()}
+    return Exact(call_of({**operation, "parameters": parameters}))
+
+
+def _in_words(report: Report, value: Any) -> Any:
+    sentence = "words_" + re.sub(r"\W+", "_", value).strip("_") if isinstance(value, str) else ""
+    return report.texts(sentence) if report.texts.has(sentence) else value
 
 
 def _d7(report: Report) -> Iterator[Block]:
@@ -184,7 +199,7 @@ def _d8(report: Report) -> Iterator[Block]:
     if not operations:
         yield report.say("no_augmentation")
         return
-    rows = [[call_of(operation), shown(operation["probability"])] for operation in operations]
+    rows = [[_call(report, operation), shown(operation["probability"])] for operation in operations]
     yield report.table(["operation", "probability"], rows)
 
 
@@ -250,6 +265,9 @@ def _verdicts(report: Report, checks: Mapping[str, Any]) -> Iterator[Block]:
         (each["holds"], "whole" if each["name"] == "stratified" and not drawn else each["name"])
         for each in checks["verdicts"]
     ]
-    said = [(holds, f"verdict_{name}") for holds, name in named if report.texts.has(f"verdict_{name}")]
-    yield report.say("verdicts")
-    yield Verdicts([(holds, report.texts(sentence, **values)) for holds, sentence in said])
+    failed = [f"verdict_{name}" for holds, name in named if not holds and report.texts.has(f"verdict_{name}")]
+    if failed:
+        yield report.say("verdicts_failed", count=len(failed), total=len(named))
+        yield Verdicts([(False, report.texts(sentence, **values)) for sentence in failed])
+    else:
+        yield report.say("verdicts", total=len(named))

@@ -24,6 +24,11 @@ from src.reporting.finding import SectionSweep, Sweeps, changed_values
 from src.reporting.records import CHECKS
 from src.reporting.texts import ReportTexts
 
+# What accepts a draft in comments.yaml.
+ACCEPT = "ok"
+# Shown only once the user has written them: the facts answer the question.
+_OPTIONAL = frozenset({"D5", "D9", "references"})
+
 
 class MissingRunError(Exception):
     """A run that a section needs does not exist yet. `gap` says which, and the command that makes it."""
@@ -37,7 +42,8 @@ class MissingRunError(Exception):
 class Report:
     """One report that is being written, in the language of `texts`, into `folder`.
 
-    `comments`: the student's own texts by name. `used`: the sweeps that fed a section so far, by name.
+    `comments`: the student's own texts by name. `used`: the sweeps that fed a section so far, by name. `drafts`: what
+    makes the sentences of a draft answer, by the name of its comment.
     """
 
     config: Config
@@ -47,6 +53,7 @@ class Report:
     comments: Mapping[str, str]
     sweeps: Sweeps
     used: dict[str, SectionSweep] = field(default_factory=dict)
+    drafts: Mapping[str, Callable[[Report], Iterable[str]]] = field(default_factory=dict)
 
     def heading(self, level: int, name: str) -> Heading:
         """The heading with the sentence `name`."""
@@ -75,9 +82,22 @@ class Report:
             yield Gap(self.texts("gap_damaged", error=error))
 
     def comment(self, name: str) -> Iterator[Comment]:
-        """The student's comment, if one is asked for here."""
-        if self.texts.has(f"prompt_{name}"):
-            yield Comment(name, self.texts(f"prompt_{name}"), self.comments.get(name, ""))
+        """The student's comment, if one is asked for here, or a draft of it. The word `ok` accepts the draft."""
+        if not self.texts.has(f"prompt_{name}"):
+            return
+        text, draft = self.comments.get(name, ""), self._draft(name)
+        accepted = text.casefold() == ACCEPT
+        if text or draft or name not in _OPTIONAL:
+            yield Comment(name, self.texts(f"prompt_{name}"), "" if accepted else text, draft, accepted)
+
+    def _draft(self, name: str) -> list[str]:
+        """The sentences of a draft; none where a run is missing or damaged, which the answer above it says."""
+        if name not in self.drafts:
+            return []
+        try:
+            return list(self.drafts[name](self))
+        except (MissingRunError, RelayError, OSError):
+            return []
 
     def need(self, found: SectionSweep | None, name: str, *words: str) -> SectionSweep:
         """The sweep that was found. Raises MissingRunError with the command `words` if there is none."""
@@ -173,6 +193,11 @@ class Report:
 def shown(value: Any) -> str:
     """A value as tables show it: `64-64-64`, `0.4938`, and nothing for None."""
     return show_value(axis_value(value))
+
+
+def state_text(report: Report, state: str) -> str:
+    """The state of a run in the language of the report."""
+    return report.texts(f"state_{state}") if report.texts.has(f"state_{state}") else state
 
 
 def percent(share: float, digits: int = 0) -> str:

@@ -15,7 +15,7 @@ from relay.runs.cells import SEED_AXIS
 from src.config.loading import config_of
 from src.config.validation import axis_name
 from src.reporting.blocks import Block, Paragraph, SourceNote
-from src.reporting.effects import best_set_blocks, early_blocks, effects_blocks, seed_blocks
+from src.reporting.effects import best_set_blocks, curves_blocks, early_blocks, effects_blocks, seed_blocks
 from src.reporting.finding import SectionSweep
 from src.reporting.report import Report, shown, signed, verdict_sentence
 from src.requests import first_grid_of
@@ -67,6 +67,7 @@ def _results(report: Report, found: SectionSweep, folder: str) -> Iterator[Block
     yield from (figures[name] for name in ("curves", "parallel") if name in figures)
     yield from effects_blocks(report, answer)
     yield from (figures[name] for name in ("effects", "heatmap") if name in figures)
+    yield from curves_blocks(report, found)
     yield from early_blocks(report, how_early(results, {row["run"]: curves(row["run"]) for row in results.rows}))
     yield from (figures[name] for name in ("rank_correlation",) if name in figures)
     for note in answer.notes:
@@ -111,8 +112,8 @@ def _marked(answer: Answer, rows: Sequence[Row]) -> list[int]:
 
 
 def _cell(report: Report, column: str, value: Any) -> str:
-    sentence = f"mark_{value}".replace(" ", "_")
-    return report.texts(sentence) if column == "verdict" and report.texts.has(sentence) else shown(value)
+    sentence = f"{'mark' if column == 'verdict' else column}_{value}".replace(" ", "_")
+    return report.texts(sentence) if report.texts.has(sentence) else shown(value)
 
 
 def _m8(report: Report) -> Iterator[Block]:

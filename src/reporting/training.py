@@ -96,7 +96,7 @@ def _m9(report: Report) -> Iterator[Block]:
     result, best = run.result() or {}, (trained.result() or {}).get("best") or {}
     run.check_files()
     content = read_json(run.evaluation_file, EVALUATED)
-    facts = {"checkpoint": result.get("checkpoint", ""), "split": result.get("split", ""), "examples": result.get("n")}
+    facts = {"checkpoint": trained.best_file, "split": result.get("split", ""), "examples": result.get("n")}
     yield report.facts(facts)
     yield _measured(report, result, best)
     if result.get("ece"):
