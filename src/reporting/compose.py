@@ -5,6 +5,7 @@ The user's own texts stand in comments.yaml in its folder, by the name of the pl
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from relay.config.yaml_file import read_mapping
 from relay.errors import ConfigError, RunError
+from relay.figures import reworded
 from relay.files import replace_file
 from relay.text import shortlist
 from src.config.schema import Config
@@ -72,7 +74,8 @@ def write_report(config: Config, config_file: str, language: str, folder: Path) 
         raise RunError(f"{folder}: cannot be created: {error.strerror}; give another folder with --out") from None
     comments = folder / "comments.yaml"
     report = Report(config, config_file, texts, folder, read_comments(comments, texts), Sweeps(config), drafts=DRAFTS)
-    sections = [block for section in _SECTIONS for block in section(report)]
+    with reworded(texts.in_figure) if language != "en" else contextlib.nullcontext():
+        sections = [block for section in _SECTIONS for block in section(report)]
     # Last, because it lists the runs that the others used.
     missing = _places_of_gaps(sections)
     drafts = [each.name for each in sections if isinstance(each, Comment) and each.is_draft]

@@ -90,7 +90,10 @@ def _d6(report: Report) -> Iterator[str]:
 
 
 def _d8(report: Report) -> Iterator[str]:
-    operations = report.checks()["augmentations"]
+    checks = report.checks()
+    operations = checks["augmentations"]
+    if not checks["inputs"]["images"]:
+        return
     for operation in operations:
         sentence = f"why_{operation['operation']}"
         if report.texts.has(sentence):
@@ -134,9 +137,9 @@ def _m0(report: Report) -> Iterator[str]:
     yield report.texts("draft_M0_floor", floor=f"{best:.4f}", random=f"{base['random_accuracy']:.4f}")
     trained = _trained(report)
     reached = ((trained.result() or {}).get("best") or {}).get("accuracy") if trained else None
-    if reached is None:
+    if trained is None:
         yield report.texts("draft_M0_untrained")
-    else:
+    elif reached is not None:
         yield report.texts("draft_M0_reached", accuracy=shown(reached), ratio=f"{reached / best:.3g}")
 
 
@@ -214,7 +217,12 @@ def _m5(report: Report) -> Iterator[str]:
     grid = report.sweeps.grid
     if grid is None or not grid.done():
         return
-    said, select = findings(report, grid.answer), grid.answer.table.select
+    said, select, best_row = findings(report, grid.answer), grid.answer.table.select, grid.answer.best_row()
+    if best_row:
+        yield report.texts(
+            "draft_M5_best", run=best_row["run"], metric=select.column, value=shown(best_row[select.column])
+        )
+    yield from grid.answer.best_set_sentences(report.texts)[:1]
     for axis, levels in levels_of_curves(grid).items():
         if axis in said:
             yield said[axis]
@@ -280,13 +288,15 @@ def _m7(report: Report) -> Iterator[str]:
 
 def _held(report: Report, row: Mapping[str, Any], select: Any) -> str:
     """Whether what was expected of a variant held, did not hold, or cannot be told."""
-    if row["difference"] is None or row["low"] is None or row["low"] <= 0 <= row["high"]:
+    if row["difference"] is None:
+        return report.texts("draft_M7_no_result")
+    if row["low"] is None or row["low"] <= 0 <= row["high"]:
         return report.texts("draft_M7_unknown", metric=select.column)
     better = select.score(row["low"]) > 0
     seen = report.texts("draft_M7_better" if better else "draft_M7_worse", metric=select.column)
     wanted = expected_direction(row["expected"] or "")
     if wanted is None:
-        return report.texts("draft_M7_judge", seen=seen) if row["expected"] else seen
+        return report.texts("draft_M7_judge" if row["expected"] else "draft_M7_seen", seen=seen)
     return report.texts("draft_M7_held" if wanted == better else "draft_M7_not_held", seen=seen)
 
 
@@ -310,6 +320,7 @@ def _m8(report: Report) -> Iterator[str]:
             yield report.texts("draft_M8_found", **values, verdict=verdict_sentence(report, better))
             if better["first"]["epochs"] != better["refined"]["epochs"]:
                 yield report.texts("m8_epochs")
+        yield from found.answer.best_set_sentences(report.texts)[:1]
         yield from found.answer.next_steps(report.texts)
     yield from second_trainings(report)
 

@@ -74,7 +74,7 @@ def _comment(comment: Comment, texts: ReportTexts) -> str:
     sentences = [f"> - {_line(sentence)}" for sentence in comment.draft]
     if comment.is_draft:
         note = _escape(texts("draft_note", name=comment.name))
-        title = f"> **{_escape(texts('draft'))}** {_escape(comment.prompt)} {note}"
+        title = f"> **{_escape(texts('draft'))}** {note}"
     if sentences:
         return "\n".join([title, ">", *sentences])
     return f"{title} {_escape(comment.prompt)} {_escape(texts('comment_missing', name=comment.name))}"

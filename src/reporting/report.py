@@ -23,6 +23,7 @@ from src.reporting.blocks import Block, Comment, Figure, Gap, Heading, Items, Pa
 from src.reporting.finding import SectionSweep, Sweeps, changed_values
 from src.reporting.records import CHECKS
 from src.reporting.texts import ReportTexts
+from src.reporting.words import words_of
 
 # What accepts a draft in comments.yaml.
 ACCEPT = "ok"
@@ -178,6 +179,11 @@ class Report:
         if found is None:
             raise MissingRunError(self.gap("checks", "src.checks"))
         return found
+
+    def class_name(self, name: str) -> str:
+        """The name of a class, in words where it is a WordNet id and the data has them: `goldfish (n01443537)`."""
+        word = words_of(self.config.dataset, [name]).get(name)
+        return f"{word} ({name})" if word else name
 
     @property
     def checks_file(self) -> Path:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from relay import texts
+from relay.config.yaml_file import read_mapping
 from relay.results.statements import STATEMENTS
 
 LANGUAGES = texts.LANGUAGES
@@ -21,6 +22,18 @@ class ReportTexts(texts.Texts):
 
     def __init__(self, language: str) -> None:
         super().__init__(language, Path(__file__).with_name("texts"), STATEMENTS)
+        file = Path(__file__).with_name(f"figures.{language}.yaml")
+        # Figures are drawn in English.
+        self._drawn = [
+            (re.compile(rf"(?<![\w=/.-]){pattern}(?![\w=])" if pattern[-1:] not in " :" else pattern), words)
+            for pattern, words in (read_mapping(file) if file.exists() else {}).items()
+        ]
+
+    def in_figure(self, text: str) -> str:
+        """A text of a figure in this language."""
+        for pattern, words in self._drawn:
+            text = pattern.sub(words, text)
+        return self.numbers(text)
 
     def numbers(self, text: str) -> str:
         """The text with its numbers as the language writes them: `1,234.5` is `1 234,5` in French."""
