@@ -80,14 +80,13 @@ def findings(report: Report, answer: Answer) -> dict[str, str]:
 class LevelCurves:
     """What the curves of the finished runs with one value of an axis show, as means over these runs.
 
-    `first`, `best`: the selecting metric after the first epoch, and of the best one. `rises`: the share of the steps
+    `first`: the selecting metric after the first epoch. `rises`: the share of the steps
     from one epoch to the next in which val/loss rises. `gap`: val minus train loss at the last epoch.
     """
 
     value: str
     runs: int
     first: float
-    best: float
     rises: float | None
     gap: float | None
 
@@ -109,7 +108,7 @@ def levels_of_curves(found: SectionSweep) -> dict[str, list[LevelCurves]]:
         values = dict.fromkeys(axis_key(row[axis]) for row in rows)
         alike = {key: [row for row in rows if axis_key(row[axis]) == key and row["run"] in seen] for key in values}
         if axis != SEED_AXIS and len(alike) > 1:
-            levels[axis] = [_level(own[0][axis], own, seen, column) for own in alike.values() if own]
+            levels[axis] = [_level(own[0][axis], own, seen) for own in alike.values() if own]
     return levels
 
 
@@ -120,14 +119,12 @@ class _Seen:
     gap: float | None
 
 
-def _level(value: Any, rows: Sequence[Row], seen: Mapping[str, _Seen], column: str) -> LevelCurves:
+def _level(value: Any, rows: Sequence[Row], seen: Mapping[str, _Seen]) -> LevelCurves:
     curves = [seen[str(row["run"])] for row in rows]
     rises = [rose for each in curves for rose in each.rises]
     gaps = [each.gap for each in curves if each.gap is not None]
-    first, best = mean(each.first for each in curves), mean(row[column] for row in rows)
-    return LevelCurves(
-        shown(value), len(rows), first, best, mean(rises) if rises else None, mean(gaps) if gaps else None
-    )
+    first = mean(each.first for each in curves)
+    return LevelCurves(shown(value), len(rows), first, mean(rises) if rises else None, mean(gaps) if gaps else None)
 
 
 def curves_blocks(report: Report, found: SectionSweep) -> Iterator[Block]:
@@ -138,7 +135,6 @@ def curves_blocks(report: Report, found: SectionSweep) -> Iterator[Block]:
             level.value,
             str(level.runs),
             f"{level.first:.4f}",
-            f"{level.best:.4f}",
             "" if level.rises is None else percent(level.rises),
             signed(level.gap),
         ]
@@ -147,7 +143,7 @@ def curves_blocks(report: Report, found: SectionSweep) -> Iterator[Block]:
     ]
     if rows:
         yield report.say("curves_intro", metric=found.answer.table.select.column)
-        yield report.table(["axis", "value", "runs", "first_epoch", "best_epoch", "loss_rises", "gap"], rows)
+        yield report.table(["axis", "value", "runs", "first_epoch", "loss_rises", "gap"], rows)
 
 
 def early_blocks(report: Report, early: Early | None) -> Iterator[Block]:
