@@ -25,7 +25,7 @@ from src.models.registry import is_ours, known
 from src.reporting.blocks import Block, CodeBlock, Exact, Heading, Items, Paragraph, Verdicts
 from src.reporting.drafts import cause_text
 from src.reporting.finding import changed_values
-from src.reporting.report import MissingRunError, Report
+from src.reporting.report import MissingRunError, Report, data_name
 from src.reporting.training import checkpoint_copy, trained_run
 
 _MOST_ERRORS = 10
@@ -36,7 +36,7 @@ def general_section(report: Report, missing: Sequence[str], drafts: Sequence[str
     `drafts`: comments with a draft that is still one.
     """
     config = report.config
-    title = report.texts("title", dataset=_name(config.dataset.name), network=config.model.type)
+    title = report.texts("title", dataset=data_name(config.dataset.name), network=config.model.type)
     yield Heading(1, title, "top")
     # Not the time of this call: the same runs give the same report.
     days = sorted(str(found.sweep.meta()["created"])[:10] for found in report.used.values())
@@ -55,11 +55,6 @@ def general_section(report: Report, missing: Sequence[str], drafts: Sequence[str
     yield from report.try_to(_environment)
     yield report.heading(3, "commands")
     yield from report.try_to(_commands)
-
-
-def _name(dataset: str) -> str:
-    """What the title calls a data set: of a folder, its last part."""
-    return Path(dataset).name if dataset.startswith(("/", "./", "../", "~")) else dataset
 
 
 def diary_section(report: Report) -> Iterator[Block]:

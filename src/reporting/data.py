@@ -266,7 +266,7 @@ def _d10(report: Report) -> Iterator[Block]:
 def _named(report: Report, each: Mapping[str, Any]) -> str:
     """The name of a class, and its number unless that is its name."""
     name, label = report.class_name(each["name"]), str(each["label"])
-    return name if name == label else f"{name} ({label})"
+    return name if name == label else f"{label}: {name}"
 
 
 def _d11(report: Report) -> Iterator[Block]:

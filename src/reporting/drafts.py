@@ -28,7 +28,7 @@ from src.outcomes.variant_files import planned_variants
 from src.outcomes.variants import compare_variants
 from src.reporting.effects import findings, levels_of_curves
 from src.reporting.records import EVALUATED
-from src.reporting.report import Report, percent, shown, signed, verdict_sentence
+from src.reporting.report import Report, data_name, percent, shown, signed, verdict_sentence
 from src.requests import first_grid_of
 
 Draft = Callable[[Report], Iterator[str]]
@@ -38,7 +38,7 @@ def _d1(report: Report) -> Iterator[str]:
     checks = report.checks()
     splits = ", ".join(f"{count:,} {part}" for part, count in checks["splits"].items())
     total = f"{sum(checks['splits'].values()):,}"
-    values = {"dataset": checks["dataset"], "total": total, "splits": splits, "classes": checks["classes"]}
+    values = {"dataset": data_name(checks["dataset"]), "total": total, "splits": splits, "classes": checks["classes"]}
     yield report.texts("draft_D1", **values, shape=tuple(checks["input_shape"]))
     drawn = [part for part in ("val", "test") if part in checks["split"]["ratio"]]
     if drawn:
@@ -259,6 +259,8 @@ def _m6(report: Report) -> Iterator[str]:
     rise, values = val[last] - val[lowest], {"epoch": f"{lowest:g}", "last": f"{last:g}"}
     if best == last and last > 1:
         yield report.texts("draft_M6_longer", **values)
+        if seen.get(last, 0.0) < LEAST_ACCURACY:
+            yield report.texts("draft_M6_under")
     if lowest == last:
         yield report.texts("draft_M6_no_overfit")
     elif rise > usual and train.get(last, 0.0) < train.get(lowest, 0.0):

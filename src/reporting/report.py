@@ -201,6 +201,11 @@ def shown(value: Any) -> str:
     return show_value(axis_value(value))
 
 
+def data_name(name: str) -> str:
+    """What sentences call a data set: of a folder, its last part."""
+    return Path(name).name if name.startswith(("/", "./", "../", "~")) else name
+
+
 def state_text(report: Report, state: str) -> str:
     """The state of a run in the language of the report."""
     return report.texts(f"state_{state}") if report.texts.has(f"state_{state}") else state
