@@ -161,7 +161,7 @@ class Report:
 
     def all_drawn(self, folder: str, draw: Callable[[Path], Iterable[Path]]) -> dict[str, Figure]:
         """The figures that `draw` makes in a folder beside the report, by name, with the sentences `figure_<name>`."""
-        paths = draw(self.folder / "figures" / folder)
+        paths = draw(self._figures / folder)
         return {path.stem: Figure(path, self.texts(f"figure_{path.stem}")) for path in paths}
 
     def copied(self, name: str, source: Path, caption: str = "") -> Iterator[Figure]:
@@ -191,9 +191,13 @@ class Report:
         return checks_folder(self.config, self.config_file) / "checks.json"
 
     def _figure_file(self, name: str) -> Path:
-        folder = self.folder / "figures"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{name}.png"
+        self._figures.mkdir(parents=True, exist_ok=True)
+        return self._figures / f"{name}.png"
+
+    @property
+    def _figures(self) -> Path:
+        # One folder for each language: the figures of a report are in its language, too.
+        return self.folder / ("figures" if self.texts.language == "en" else f"figures.{self.texts.language}")
 
 
 def shown(value: Any) -> str:

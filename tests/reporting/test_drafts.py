@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +32,8 @@ def test_a_whole_experiment_has_a_draft_wherever_a_judgement_is_asked_for(projec
         part = between(markdown, name, following(name)).replace("\\", "")
         assert f"> **{texts('draft')}** {texts('draft_note', name=name)}\n>\n> - " in part, name
     assert html.count('class="own draft"') == len(drafts.DRAFTS)
+    links = re.findall(r"^!\[.*\]\((\S+?)/", markdown, re.M)
+    assert set(links) == {"figures" if language == "en" else f"figures.{language}"}
     folders = (str(Path.cwd()), str(Path.home()))
     assert not [folder for folder in folders if f"{folder}/" in markdown.replace(str(project.folder), "")]
 
