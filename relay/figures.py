@@ -13,7 +13,8 @@ import contextlib
 import functools
 import io
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
@@ -110,6 +111,46 @@ def new_figure(width_in: float = 7.0, height_in: float = 4.2) -> Figure:
     return Figure(figsize=(width_in, height_in), dpi=_DPI, layout="constrained")
 
 
+_reworded: ContextVar[Callable[[str], str] | None] = ContextVar("reworded", default=None)
+
+
+@contextlib.contextmanager
+def reworded(change: Callable[[str], str]) -> Iterator[None]:
+    """Every text of the figures that are saved within it is changed, such as into another language."""
+    token = _reworded.set(change)
+    try:
+        yield
+    finally:
+        _reworded.reset(token)
+
+
+def _reword(figure: Figure, change: Callable[[str], str]) -> None:
+    from matplotlib.text import Text
+    from matplotlib.ticker import Formatter
+
+    class Changed(Formatter):
+        """The labels of another formatter, changed."""
+
+        def __init__(self, inner: Any) -> None:
+            self._inner = inner
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return change(self._inner(x, pos))
+
+        def format_ticks(self, values: Any) -> list[str]:
+            return [change(label) for label in self._inner.format_ticks(values)]
+
+        def get_offset(self) -> str:
+            return str(self._inner.get_offset())
+
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_text(change(text.get_text()))
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(Changed(axis.get_major_formatter()))
+
+
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write the figure to `path` as PNG, replacing the file atomically. The same figure gives the same bytes.
 
@@ -118,6 +159,9 @@ def save_figure(figure: Figure, path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
+    change = _reworded.get()
+    if change:
+        _reword(figure, change)
     # Not figure.savefig, which lays the figure out by drawing it once more.
     canvas: Any = FigureCanvasAgg(figure)
     with warnings.catch_warnings():

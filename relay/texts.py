@@ -8,7 +8,8 @@ from pathlib import Path
 from relay.config.yaml_file import read_mapping
 
 LANGUAGES = ("en", "fr")
-_BEFORE_SIGN = re.compile(r" (?=[:;?!»%])|(?<=«) ")
+_BEFORE_SIGN = re.compile(r" (?=[:»])|(?<=«) ")
+_NARROW = re.compile(r" (?=[;?!%])")
 
 
 class Texts:
@@ -20,8 +21,10 @@ class Texts:
         for file in files:
             self.sentences |= read_mapping(file.with_name(f"{file.name}.{language}.yaml"))
         if language == "fr":
-            # French puts a space before these signs and within guillemets; no line may break there.
-            self.sentences = {name: _BEFORE_SIGN.sub("\u00a0", text) for name, text in self.sentences.items()}
+            # French puts a space before these signs, narrow or not, and within guillemets; no line may break there.
+            self.sentences = {
+                name: _NARROW.sub("\u202f", _BEFORE_SIGN.sub("\u00a0", text)) for name, text in self.sentences.items()
+            }
 
     def __call__(self, name: str, /, **values: object) -> str:
         """The sentence `name` with the values in its placeholders."""

@@ -20,8 +20,9 @@ def main(
 ) -> None:
     """Write the report as Markdown and as one HTML file: D1 to D11, M0 to M9, every number from the runs.
 
-    What no run has measured yet is a gap with the command that fills it. Your own comments go into comments.yaml
-    beside the report; they are shown at their places and never overwritten.
+    What no run has measured yet is a gap with the command that fills it. What asks for your judgement has a draft,
+    computed from the numbers and marked as one: in comments.yaml beside the report, `M4: ok` accepts that of M4, and
+    your own words replace it. They are shown at their places and never overwritten.
     """
     from relay.errors import ConfigError
     from src.config.loading import load_config
@@ -35,11 +36,13 @@ def main(
         )
     loaded = with_known(load_config(config, overrides_of(set_)))
     folder = Path(out) if out else Path(loaded.paths.artifacts_dir) / "report"
-    files, gaps = write_report(loaded, config, language, folder)
-    for path in files:
+    written = write_report(loaded, config, language, folder)
+    for path in written.files:
         print(f"wrote {path}")
-    if gaps:
-        print(f"not complete yet, see the gaps in: {', '.join(gaps)}")
+    if written.gaps:
+        print(f"not complete yet, see the gaps in: {', '.join(written.gaps)}")
+    if written.drafts:
+        print(f"drafts to accept or to replace in comments.yaml: {', '.join(written.drafts)}")
 
 
 if __name__ == "__main__":

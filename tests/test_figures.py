@@ -185,3 +185,24 @@ def test_damaged_data_is_still_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(RunError, match="line 3"):
         draw(tmp_path / "a.png")
+
+
+def test_figures_are_saved_in_other_words(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def change(text: str) -> str:
+        seen.append(text)
+        return text.replace("epoch", "époque")
+
+    def draw(name: str) -> bytes:
+        figure = figures.new_figure()
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0.5, 1.5])
+        axes.set(xlabel="epoch")
+        return figures.save_figure(figure, tmp_path / name).read_bytes()
+
+    plain = draw("a.png")
+    with figures.reworded(change):
+        assert draw("b.png") != plain
+    assert {"epoch", "0.6", "1.4"} <= set(seen)
+    assert draw("c.png") == plain

@@ -38,7 +38,7 @@ def draw_class_counts(classes: Sequence[Mapping[str, Any]], path: Path) -> Path 
         low, high = min(counts), max(counts)
         # Gaps between hundreds of bars would only show the grid of pixels.
         axes.bar(range(len(counts)), counts, width=0.85 if named else 1.0)
-        each = f"{low} each" if low == high else f"{low} to {high} each"
+        each = f"{low} per class" if low == high else f"{low} to {high} per class"
         axes.set_title(f"{part}: {sum(counts):,} examples, {each}", fontsize="medium", loc="left")
         axes.set(ylabel="examples", ylim=(0, high * 1.15), xlim=(-0.6, len(counts) - 0.4))
         axes.set_axisbelow(True)
@@ -69,5 +69,5 @@ def draw_examples(examples: Sequence[Example], names: Sequence[str], path: Path)
             axes.set(xticks=[], yticks=[])
     for row in range(versions):
         if versions > 1:
-            grid[row][0].set_ylabel(f"augmented {row}" if row else "before", fontsize="small")
+            grid[row][0].set_ylabel(f"aug. {row}" if row else "original", fontsize="small")
     return save_figure(figure, path)

@@ -22,6 +22,18 @@ def summed_up(layers: Sequence[Layer], most: int) -> list[dict[str, Any]]:
     return next((parts for parts in by_depth if len(parts) <= most), by_depth[-1] if by_depth else rows)
 
 
+def in_parts(layers: Sequence[Layer], most_layers: int, most_parts: int) -> list[dict[str, Any]]:
+    """The rows of `summed_up` for the largest parts that have no more than `most_layers` layers each, so that each can
+    be described; where those are more than `most_parts`, the smallest parts that are not.
+    """
+    rows = [{**row, "layers": 1} for row in layers]
+    for depth in range(1, 1 + max((row["name"].count(".") for row in rows), default=0) + 1):
+        parts = _parts(rows, depth)
+        if all(part["layers"] <= most_layers for part in parts) and len(parts) <= most_parts:
+            return parts
+    return summed_up(layers, most_parts)
+
+
 def _parts(rows: Sequence[dict[str, Any]], depth: int) -> list[dict[str, Any]]:
     """The rows by the first `depth` parts of their names, in the order of their first layers."""
     parts: dict[str, dict[str, Any]] = {}

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+
+class Exact(str):
+    """A cell that is shown as it is in every language: a version, a call, a name, the user's own words."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +84,62 @@ class Gap:
 
 @dataclass(frozen=True)
 class Comment:
-    """The student's own text, from comments.yaml under `name`; `prompt` says what is asked for."""
+    """The student's own text, from comments.yaml under `name`; `prompt` says what is asked for.
+
+    `draft`: sentences from the numbers, shown as a draft while there is no text, and as the answer once `accepted`.
+    """
 
     name: str
     prompt: str
     text: str
+    draft: Sequence[str] = ()
+    accepted: bool = False
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether it shows a draft that the user has neither accepted nor replaced."""
+        return bool(self.draft) and not self.text and not self.accepted
 
 
 Block = Heading | Paragraph | Items | Verdicts | TableBlock | Figure | CodeBlock | SourceNote | Gap | Comment
+Change = Callable[[str], str]
+
+
+def with_words(block: Block, change: Change) -> Block:
+    """The block with every sentence and cell changed: not code, names, or what the user wrote."""
+    match block:
+        case Paragraph(text):
+            return Paragraph(change(text))
+        case Items(items):
+            return Items([change(item) for item in items])
+        case Verdicts(items):
+            return Verdicts([(holds, change(text)) for holds, text in items])
+        case TableBlock(columns, rows):
+            cells = [[cell if isinstance(cell, Exact) else change(cell) for cell in row] for row in rows]
+            return replace(block, columns=[change(name) for name in columns], rows=cells)
+        case Comment():
+            return replace(block, draft=[change(sentence) for sentence in block.draft])
+    return block
+
+
+def with_texts(block: Block, change: Change) -> Block:
+    """The block with all that is written in it changed, but its figures."""
+    match block:
+        case Heading(level, text, anchor):
+            return Heading(level, change(text), anchor)
+        case CodeBlock(text, language):
+            return CodeBlock(change(text), language)
+        case SourceNote(text):
+            return SourceNote(change(text))
+        case Gap(text, commands):
+            return Gap(change(text), [change(command) for command in commands])
+        case TableBlock(_, rows):
+            return replace(block, rows=[[_kept(cell, change) for cell in row] for row in rows])
+    return with_words(block, change)
+
+
+def _kept(cell: str, change: Change) -> str:
+    return Exact(change(cell)) if isinstance(cell, Exact) else change(cell)
 
 
 def is_numeric(table: TableBlock, column: int) -> bool:
@@ -97,7 +150,8 @@ def is_numeric(table: TableBlock, column: int) -> bool:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text.removeprefix("< ").replace(",", "").rstrip("\u00a0%"))
+        # As English and as French write it.
+        float(re.sub(r"[\u00a0\u202f%]|,(?=\d{3}\b)", "", text.removeprefix("< ")).replace(",", "."))
     except ValueError:
         return False
     return True

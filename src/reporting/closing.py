@@ -19,20 +19,24 @@ from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.slice_time import slice_time
 from src.artifacts import better_training_statements
 from src.config.loading import config_of
+from src.config.schema import Config
 from src.config.validation import key_path, networks_of
 from src.models.registry import is_ours, known
-from src.reporting.blocks import Block, CodeBlock, Heading, Items, Paragraph, Verdicts
+from src.reporting.blocks import Block, CodeBlock, Exact, Heading, Items, Paragraph, Verdicts
+from src.reporting.drafts import cause_text
 from src.reporting.finding import changed_values
-from src.reporting.report import MissingRunError, Report
+from src.reporting.report import MissingRunError, Report, data_name
 from src.reporting.training import checkpoint_copy, trained_run
 
 _MOST_ERRORS = 10
 
 
-def general_section(report: Report, missing: Sequence[str]) -> Iterator[Block]:
-    """The title and section 0. To be called after the sections whose runs it lists. `missing`: places with gaps."""
+def general_section(report: Report, missing: Sequence[str], drafts: Sequence[str]) -> Iterator[Block]:
+    """The title and section 0. To be called after the sections whose runs it lists. `missing`: places with gaps.
+    `drafts`: comments with a draft that is still one.
+    """
     config = report.config
-    title = report.texts("title", dataset=config.dataset.name, network=config.model.type)
+    title = report.texts("title", dataset=data_name(config.dataset.name), network=config.model.type)
     yield Heading(1, title, "top")
     # Not the time of this call: the same runs give the same report.
     days = sorted(str(found.sweep.meta()["created"])[:10] for found in report.used.values())
@@ -41,6 +45,8 @@ def general_section(report: Report, missing: Sequence[str]) -> Iterator[Block]:
     yield report.say("how_to_read", config=report.config_file)
     if missing:
         yield report.say("parts_missing", places=", ".join(missing))
+    if drafts:
+        yield report.say("drafts_left", places=", ".join(drafts))
     yield report.heading(2, "section_0")
     model = config.model
     yield report.facts({"dataset": config.dataset.name, "classes": model.num_classes, "network": model.type})
@@ -70,8 +76,23 @@ def reproducibility_section(report: Report) -> Iterator[Block]:
     yield report.heading(3, "artifacts")
     yield from report.try_to(_artifacts)
     yield report.heading(3, "config")
-    yield report.say("config_resolved", config=report.config_file)
-    yield CodeBlock(dump_yaml(report.config.to_dict()), "yaml")
+    yield report.say("config_given", config=report.config_file)
+    yield CodeBlock(dump_yaml(_given(report.config.to_dict(), Config().to_dict())), "yaml")
+
+
+def _given(content: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs from the defaults."""
+    given: dict[str, Any] = {}
+    for name, value in content.items():
+        default = defaults.get(name)
+        if isinstance(value, Mapping) and isinstance(default, Mapping):
+            # Of other axes than those of the default, all: `hparams` names what is searched.
+            within = _given(value, default)
+            if within:
+                given[name] = within
+        elif value != default:
+            given[name] = value
+    return given
 
 
 def references_section(report: Report) -> Iterator[Block]:
@@ -132,7 +153,7 @@ def _environment(report: Report) -> Iterator[Block]:
     packages = dict.fromkeys(name for versions, *_ in rows for name, _ in versions)
     columns = [*packages, "device", "slice", "commit", "attempts"]
     table = [
-        [*(dict(versions).get(name, "") for name in packages), *others, str(count)]
+        [*map(Exact, (*(dict(versions).get(name, "") for name in packages), *others)), str(count)]
         for (versions, *others), count in sorted(rows.items())
     ]
     yield report.table(columns, table)
@@ -173,15 +194,18 @@ def _interruptions(report: Report) -> Iterator[Block]:
     if not causes:
         yield report.say("no_interruption")
         return
-    yield report.table(["cause", "attempts"], [[cause, str(count)] for cause, count in sorted(causes.items())])
+    rows = [[cause, cause_text(report, cause), str(count)] for cause, count in sorted(causes.items())]
+    yield report.table(["cause", "meaning", "attempts"], rows)
     if errors:
-        yield report.table(["error", "run"], [[*each] for each in list(errors.items())[:_MOST_ERRORS]])
+        rows = [[Exact(error), run] for error, run in list(errors.items())[:_MOST_ERRORS]]
+        yield report.table(["error", "run"], rows)
 
 
 def _cost(report: Report) -> Iterator[Block]:
     """Slice-hours of every sweep on this data: used, spent on steps that were lost, and kept by checkpoints."""
     yield report.say("cost_intro")
-    rows, totals = [], Counter[str]()
+    of_sweeps: dict[str, dict[str, float]] = {}
+    totals = Counter[str]()
     for sweep in reversed(report.sweeps.all):
         of_runs = {run: run.attempts() for run in sweep.runs()}
         numbers: dict[str, float] = {
@@ -191,11 +215,16 @@ def _cost(report: Report) -> Iterator[Block]:
             "wasted": sum(map(wasted_s, of_runs.values())) / 3600,
             "saved": sum(map(kept_s, of_runs.values())) / 3600,
         }
-        rows.append(_cost_row(sweep.name, numbers))
+        of_sweeps[sweep.name] = numbers
         totals.update(numbers)
-    yield report.table(["sweep", *_COSTS], [*rows, _cost_row(report.texts("total"), totals)], marked=[len(rows)])
+    # A column of zeros says nothing.
+    columns = [name for name in _COSTS if totals[name] or name == "used"]
+    rows = [_cost_row(name, numbers, columns) for name, numbers in of_sweeps.items()]
+    total = _cost_row(report.texts("total"), totals, columns)
+    yield report.table(["sweep", *columns], [*rows, total], marked=[len(rows)])
     hours = {name: f"{totals[name]:.3g}" for name in ("used", "wasted", "saved")}
-    yield report.say("cost_total", **hours)
+    lost = totals["wasted"] or totals["saved"]
+    yield report.say("cost_total", **hours) if lost else report.say("cost_total_plain", used=hours["used"])
 
 
 def _closed(run: RunDir, attempts: Attempts) -> Attempts:
@@ -206,8 +235,8 @@ def _closed(run: RunDir, attempts: Attempts) -> Attempts:
 _COSTS = ("runs", "attempts", "used", "wasted", "saved")
 
 
-def _cost_row(name: str, numbers: Mapping[str, float]) -> list[str]:
-    return [name, *(f"{numbers[cost]:.3g}" if cost in _COSTS[2:] else f"{numbers[cost]:.0f}" for cost in _COSTS)]
+def _cost_row(name: str, numbers: Mapping[str, float], columns: Sequence[str]) -> list[str]:
+    return [name, *(f"{numbers[cost]:.3g}" if cost in _COSTS[2:] else f"{numbers[cost]:.0f}" for cost in columns)]
 
 
 def _artifacts(report: Report) -> Iterator[Block]:

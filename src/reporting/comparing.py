@@ -13,8 +13,8 @@ from src.models.registry import known
 from src.outcomes.comparison import compare_axes, draw_comparison
 from src.outcomes.variant_files import draw_variants, planned_variants
 from src.outcomes.variants import compare_variants, described_metrics
-from src.reporting.blocks import Block, Gap, SourceNote, TableBlock
-from src.reporting.report import Report, shown, signed, verdict_sentence
+from src.reporting.blocks import Block, Exact, Gap, SourceNote, TableBlock
+from src.reporting.report import Report, shown, signed, state_text, verdict_sentence
 
 
 def comparison_section(report: Report) -> Iterator[Block]:
@@ -71,7 +71,13 @@ def _suggested(report: Report) -> list[str]:
 def _variant_table(report: Report, rows: list[Row], column: str) -> TableBlock:
     names = dict.fromkeys([column, "val/accuracy", "val/loss", "train/loss"])
     table = [
-        [row["run"], row["changed"], row["state"], *(shown(row.get(name)) for name in names), signed(row["gap"])]
+        [
+            row["run"],
+            row["changed"],
+            state_text(report, row["state"]),
+            *(shown(row.get(name)) for name in names),
+            signed(row["gap"]),
+        ]
         for row in rows
     ]
     return report.table(["run", "changed", "state", *names, "gap"], table)
@@ -79,9 +85,10 @@ def _variant_table(report: Report, rows: list[Row], column: str) -> TableBlock:
 
 def _seen(report: Report, row: Row, base: Row, select: Ranking) -> list[str]:
     """The name of a variant, what was expected of it, and what was seen, from the numbers of `compare_variants`."""
-    expected = row["expected"] or report.texts("nothing_expected")
+    # In the user's own words.
+    expected = Exact(row["expected"] or report.texts("nothing_expected"))
     if row["difference"] is None:
-        return [row["run"], expected, report.texts("m7_none", state=row["state"])]
+        return [row["run"], expected, report.texts("m7_none", state=state_text(report, row["state"]))]
     parts = [f"{select.column} {signed(row['difference'])} ({verdict_sentence(report, row)})"]
     for metric in described_metrics(select.name):
         low, high = signed(row[f"{metric}_low"]), signed(row[f"{metric}_high"])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from relay.errors import DataError
+from src.checking.figures import draw_class_counts
 from src.checking.text import call_of
 from src.data.sources import source_of
-from src.reporting.blocks import Block, Items, SourceNote, Verdicts
+from src.reporting.blocks import Block, Exact, Items, SourceNote, Verdicts
 from src.reporting.report import Report, percent, shown
 
 # Of the table of classes; the figure shows all, and checks.json lists them.
@@ -105,10 +108,17 @@ def _d4(report: Report) -> Iterator[Block]:
         yield report.say("d4_balanced", each=low)
     else:
         yield report.say("d4_unbalanced", low=low, high=high, ratio=f"{high / low:.2g}" if low else "∞")
-    yield from report.copied("classes", _figure(report, checks["figures"]["classes"]))
+    yield from report.drawn("classes", lambda path: draw_class_counts(rows, path))
     if len(rows) <= _MOST_CLASSES:
         columns = ["label", "class", "train", "val", "test"]
-        table = [[*map(str, (row["label"], row["name"], row["train"], row["val"], row["test"]))] for row in rows]
+        table = [
+            [
+                str(row["label"]),
+                Exact(report.class_name(row["name"])),
+                *(str(row[part]) for part in ("train", "val", "test")),
+            ]
+            for row in rows
+        ]
         yield report.table(columns, table)
 
 
@@ -121,11 +131,26 @@ def _d5(report: Report) -> Iterator[Block]:
     checks = report.checks()
     images = checks["inputs"]["images"]
     columns = ("modes", "sizes", "changes") if images else ("modes", "sizes")
+    used = _used(checks)
+    # Where it is a part of a split, the table says of how much it speaks.
+    part_only = any(used[source] != facts["count"] for source, facts in checks["source"].items())
     rows = [
-        [part, f"{facts['count']:,}", *(_counts(facts[name]) for name in columns)]
-        for part, facts in checks["source"].items()
+        [
+            source,
+            f"{facts['count']:,}",
+            *([f"{used[source]:,}"] if part_only else []),
+            *(_counts(facts[name]) for name in columns),
+        ]
+        for source, facts in checks["source"].items()
     ]
-    yield report.table(["split", "examples", *(columns if images else ("types", "shapes"))], rows)
+    shown_as = columns if images else ("types", "shapes")
+    # A column without a count says nothing.
+    empty = {place for place, row in enumerate(zip(*rows, strict=True)) if not any(row)}
+    names = ["split", "examples", *(["in_use"] if part_only else []), *shown_as]
+    kept = [place for place in range(len(names)) if place not in empty]
+    yield report.table([names[place] for place in kept], [[row[place] for place in kept] for row in rows])
+    if part_only:
+        yield report.say("d5_whole_split")
     yield from _seen_images(report, checks) if images else _seen_values(report, checks)
     shared = [
         f"{part} ∩ {other}: {count:,}"
@@ -138,6 +163,14 @@ def _d5(report: Report) -> Iterator[Block]:
     else:
         sentence = "d5_no_overlap" if images else "d5_no_overlap_values"
     yield report.say(sentence, **({"overlaps": ", ".join(shared)} if shared else {}))
+
+
+def _used(checks: Mapping[str, Any]) -> Counter[str]:
+    """How many examples of each split of the source are in train, val or test."""
+    split, used = checks["split"], Counter[str]()
+    for part, count in checks["splits"].items():
+        used[split["whole"].get(part) or split.get("from") or ""] += count
+    return used
 
 
 def _seen_values(report: Report, checks: Mapping[str, Any]) -> Iterator[Block]:
@@ -155,7 +188,7 @@ def _seen_images(report: Report, checks: Mapping[str, Any]) -> Iterator[Block]:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name}: {count:,}" for name, count in counts.items())
+    return ", ".join(f"{name} ({count:,})" for name, count in counts.items())
 
 
 def _d6(report: Report) -> Iterator[Block]:
@@ -167,8 +200,19 @@ def _d6(report: Report) -> Iterator[Block]:
     for operation in operations:
         sentence = f"purpose_{operation['operation']}{'' if images else '_values'}"
         purpose = report.texts(sentence) if report.texts.has(sentence) else operation.get("purpose", "")
-        rows.append([call_of(operation), str(purpose)])
+        rows.append([_call(report, operation), str(purpose)])
     yield report.table(["operation", "purpose"], rows)
+
+
+def _call(report: Report, operation: Mapping[str, Any]) -> Exact:
+    """The operation with its parameters, those that are sentences in the language of the report."""
+    parameters = {name: _in_words(report, value) for name, value in operation["parameters"].items()}
+    return Exact(call_of({**operation, "parameters": parameters}))
+
+
+def _in_words(report: Report, value: Any) -> Any:
+    words = re.sub(r"\W+", "_", value).strip("_") if isinstance(value, str) else ""
+    return report.texts(f"words_{words}") if report.texts.has(f"words_{words}") else value
 
 
 def _d7(report: Report) -> Iterator[Block]:
@@ -184,7 +228,7 @@ def _d8(report: Report) -> Iterator[Block]:
     if not operations:
         yield report.say("no_augmentation")
         return
-    rows = [[call_of(operation), shown(operation["probability"])] for operation in operations]
+    rows = [[_call(report, operation), shown(operation["probability"])] for operation in operations]
     yield report.table(["operation", "probability"], rows)
 
 
@@ -215,14 +259,14 @@ def _d10(report: Report) -> Iterator[Block]:
         return
     caption = "examples" if checks["augmentations"] else "examples_plain"
     yield from report.copied("examples", _figure(report, checks["figures"]["examples"]), caption)
-    names = ", ".join(_named(each) for each in checks["examples"])
+    names = ", ".join(_named(report, each) for each in checks["examples"])
     yield report.say("d10", names=names)
 
 
-def _named(each: Mapping[str, Any]) -> str:
+def _named(report: Report, each: Mapping[str, Any]) -> str:
     """The name of a class, and its number unless that is its name."""
-    name, label = each["name"], str(each["label"])
-    return name if name == label else f"{name} ({label})"
+    name, label = report.class_name(each["name"]), str(each["label"])
+    return name if name == label else f"{label}: {name}"
 
 
 def _d11(report: Report) -> Iterator[Block]:
@@ -250,6 +294,9 @@ def _verdicts(report: Report, checks: Mapping[str, Any]) -> Iterator[Block]:
         (each["holds"], "whole" if each["name"] == "stratified" and not drawn else each["name"])
         for each in checks["verdicts"]
     ]
-    said = [(holds, f"verdict_{name}") for holds, name in named if report.texts.has(f"verdict_{name}")]
-    yield report.say("verdicts")
-    yield Verdicts([(holds, report.texts(sentence, **values)) for holds, sentence in said])
+    failed = [f"verdict_{name}" for holds, name in named if not holds and report.texts.has(f"verdict_{name}")]
+    if failed:
+        yield report.say("verdicts_failed", count=len(failed), total=len(named))
+        yield Verdicts([(False, report.texts(sentence, **values)) for sentence in failed])
+    else:
+        yield report.say("verdicts", total=len(named))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from relay.results.answer import Answer
 from relay.results.collection import answer_of_sweep
 from relay.runs.rundir import RunDir, SweepDir
 from relay.runs.sweeps import Request, sweeps
+from relay.user import expanded
 from src.config.keys import deciding_sections
 from src.config.loading import make_config, with_values
 from src.config.schema import Config
@@ -210,7 +212,16 @@ def changed_values(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     own, theirs = (_flat("", deciding_sections(each.to_dict())) for each in (config, other))
     # Not what only the network of one of them reads. A planned run names its source, which `auto` stands for.
     paths = [path for path in own if path in theirs and path != "dataset.source"]
-    return {path: (own[path], theirs[path]) for path in paths if own[path] != theirs[path]}
+    changed = {path: (own[path], theirs[path]) for path in paths if own[path] != theirs[path]}
+    if "dataset.name" in changed and len({_place(each) for each in (config, other)}) == 1:
+        # A planned run names its folder in full.
+        del changed["dataset.name"]
+    return changed
+
+
+def _place(config: Config) -> Path:
+    """The folder that dataset.name is, if it is one."""
+    return Path(os.path.realpath(expanded(config.dataset.name)))
 
 
 def _flat(prefix: str, content: Mapping[str, Any]) -> dict[str, Any]:

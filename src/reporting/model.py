@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from src.checking.layers import parameters_text, summed_up
+from src.checking.layers import in_parts, parameters_text
 from src.config.loading import config_of
 from src.config.schema import Config
 from src.config.validation import axis_name
 from src.models.registry import known
 from src.outcomes.overfit import LEAST_ACCURACY, draw_overfit
-from src.reporting.blocks import Block, SourceNote, Verdicts
+from src.reporting.blocks import Block, Exact, SourceNote, Verdicts
 from src.reporting.report import Report, shown
 
-# Rows of the table of layers; checks.json has all.
-_MOST_LAYERS = 60
+# Rows of the table of layers, and layers that are named in one of them; checks.json has all.
+_MOST_PARTS = 24
+_MOST_IN_A_PART = 14
 
 
 def model_section(report: Report) -> Iterator[Block]:
@@ -65,17 +66,17 @@ def _m1(report: Report) -> Iterator[Block]:
         "output": tuple(batch["logits"]),
     }
     yield report.facts(facts)
-    rows = summed_up(checks["layers"], _MOST_LAYERS)
+    rows = in_parts(checks["layers"], _MOST_IN_A_PART, _MOST_PARTS)
     layers = [
         [
             row["name"],
-            report.texts("m1_layers", count=row["layers"]) if row["layers"] > 1 else row["layer"],
+            Exact(_content(report, row, checks["layers"])),
             "×".join(map(str, row["output"] or ())),
             parameters_text(row),
         ]
         for row in rows
     ]
-    yield report.table(["layer", "layer_type", "output", "parameters"], layers)
+    yield report.table(["part", "layer_type", "output", "parameters"], layers)
     if len(rows) < len(checks["layers"]):
         yield report.say("m1_summary", count=len(checks["layers"]))
     if not checks["options"]:
@@ -88,13 +89,30 @@ def _m1(report: Report) -> Iterator[Block]:
     yield report.table(["option", "in_config", "role", "parameters_with"], options)
 
 
+def _content(report: Report, part: Mapping[str, Any], layers: Sequence[Mapping[str, Any]]) -> str:
+    """The layers of a part of the network, those of a branch together; only their number if they are many."""
+    own = [layer for layer in layers if layer["name"] == part["name"] or layer["name"].startswith(f"{part['name']}.")]
+    if len(own) == 1:
+        return str(own[0]["layer"])
+    if len(own) > _MOST_IN_A_PART:
+        return report.texts("m1_layers", count=len(own))
+    branches: dict[str, list[str]] = {}
+    for layer in own:
+        rest = layer["name"].removeprefix(part["name"]).strip(".")
+        if rest:
+            branches.setdefault(rest.partition(".")[0], []).append(layer["layer"])
+    if all(len(branch) == 1 for branch in branches.values()):
+        return " → ".join(layer for branch in branches.values() for layer in branch)
+    return "; ".join(f"{name}: {' → '.join(branch)}" for name, branch in branches.items())
+
+
 def _role(report: Report, option: Mapping[str, Any]) -> str:
     name = f"role_{option['option']}"
     return report.texts(name) if report.texts.has(name) else str(option["role"])
 
 
 def _counts(option: Mapping[str, Any]) -> str:
-    return ", ".join(f"{shown(each['value'])}: {each['parameters']:,}" for each in option["parameters"])
+    return ", ".join(f"{shown(each['value'])} ({each['parameters']:,})" for each in option["parameters"])
 
 
 def _m2(report: Report) -> Iterator[Block]:

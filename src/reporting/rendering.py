@@ -63,12 +63,21 @@ def _render(block: Block, texts: ReportTexts, folder: Path) -> str:
                 fenced = _fenced("\n".join(commands), "bash").splitlines()
                 lines += [">", *(f"> {line}" for line in fenced)]
             return "\n".join(lines)
-        case Comment(name, prompt, text):
-            title = f"> **{_escape(texts('your_comment'))}** {_escape(prompt)}"
-            if not text:
-                return f"{title} {_escape(texts('comment_missing', name=name))}"
-            quoted = [f"> {_line(line)}".rstrip() for line in text.splitlines()]
-            return "\n".join([title, ">", *quoted])
+        case Comment():
+            return _comment(block, texts)
+
+
+def _comment(comment: Comment, texts: ReportTexts) -> str:
+    title = f"> **{_escape(texts('your_comment'))}**"
+    if comment.text:
+        return "\n".join([title, ">", *(f"> {_line(line)}".rstrip() for line in comment.text.splitlines())])
+    sentences = [f"> - {_line(sentence)}" for sentence in comment.draft]
+    if comment.is_draft:
+        note = _escape(texts("draft_note", name=comment.name))
+        title = f"> **{_escape(texts('draft'))}** {note}"
+    if sentences:
+        return "\n".join([title, ">", *sentences])
+    return f"{title} {_escape(comment.prompt)} {_escape(texts('comment_missing', name=comment.name))}"
 
 
 def _escape(text: str) -> str:

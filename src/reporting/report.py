@@ -23,6 +23,12 @@ from src.reporting.blocks import Block, Comment, Figure, Gap, Heading, Items, Pa
 from src.reporting.finding import SectionSweep, Sweeps, changed_values
 from src.reporting.records import CHECKS
 from src.reporting.texts import ReportTexts
+from src.reporting.words import words_of
+
+# What accepts a draft in comments.yaml.
+ACCEPT = "ok"
+# Shown only once the user has written them: the facts answer the question.
+_OPTIONAL = frozenset({"D5", "D9", "references"})
 
 
 class MissingRunError(Exception):
@@ -37,7 +43,8 @@ class MissingRunError(Exception):
 class Report:
     """One report that is being written, in the language of `texts`, into `folder`.
 
-    `comments`: the student's own texts by name. `used`: the sweeps that fed a section so far, by name.
+    `comments`: the student's own texts by name. `used`: the sweeps that fed a section so far, by name. `drafts`: what
+    makes the sentences of a draft answer, by the name of its comment.
     """
 
     config: Config
@@ -47,6 +54,7 @@ class Report:
     comments: Mapping[str, str]
     sweeps: Sweeps
     used: dict[str, SectionSweep] = field(default_factory=dict)
+    drafts: Mapping[str, Callable[[Report], Iterable[str]]] = field(default_factory=dict)
 
     def heading(self, level: int, name: str) -> Heading:
         """The heading with the sentence `name`."""
@@ -75,9 +83,22 @@ class Report:
             yield Gap(self.texts("gap_damaged", error=error))
 
     def comment(self, name: str) -> Iterator[Comment]:
-        """The student's comment, if one is asked for here."""
-        if self.texts.has(f"prompt_{name}"):
-            yield Comment(name, self.texts(f"prompt_{name}"), self.comments.get(name, ""))
+        """The student's comment, if one is asked for here, or a draft of it. The word `ok` accepts the draft."""
+        if not self.texts.has(f"prompt_{name}"):
+            return
+        text, draft = self.comments.get(name, ""), self._draft(name)
+        accepted = text.casefold() == ACCEPT
+        if text or draft or name not in _OPTIONAL:
+            yield Comment(name, self.texts(f"prompt_{name}"), "" if accepted else text, draft, accepted)
+
+    def _draft(self, name: str) -> list[str]:
+        """The sentences of a draft; none where a run is missing or damaged, which the answer above it says."""
+        if name not in self.drafts:
+            return []
+        try:
+            return list(self.drafts[name](self))
+        except (MissingRunError, RelayError, OSError):
+            return []
 
     def need(self, found: SectionSweep | None, name: str, *words: str) -> SectionSweep:
         """The sweep that was found. Raises MissingRunError with the command `words` if there is none."""
@@ -140,7 +161,7 @@ class Report:
 
     def all_drawn(self, folder: str, draw: Callable[[Path], Iterable[Path]]) -> dict[str, Figure]:
         """The figures that `draw` makes in a folder beside the report, by name, with the sentences `figure_<name>`."""
-        paths = draw(self.folder / "figures" / folder)
+        paths = draw(self._figures / folder)
         return {path.stem: Figure(path, self.texts(f"figure_{path.stem}")) for path in paths}
 
     def copied(self, name: str, source: Path, caption: str = "") -> Iterator[Figure]:
@@ -159,20 +180,39 @@ class Report:
             raise MissingRunError(self.gap("checks", "src.checks"))
         return found
 
+    def class_name(self, name: str) -> str:
+        """The name of a class, in words where it is a WordNet id and the data has them: `goldfish (n01443537)`."""
+        word = words_of(self.config.dataset, [name]).get(name)
+        return f"{word} ({name})" if word else name
+
     @property
     def checks_file(self) -> Path:
         """The checks.json of the configuration."""
         return checks_folder(self.config, self.config_file) / "checks.json"
 
     def _figure_file(self, name: str) -> Path:
-        folder = self.folder / "figures"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{name}.png"
+        self._figures.mkdir(parents=True, exist_ok=True)
+        return self._figures / f"{name}.png"
+
+    @property
+    def _figures(self) -> Path:
+        # One folder for each language: the figures of a report are in its language, too.
+        return self.folder / ("figures" if self.texts.language == "en" else f"figures.{self.texts.language}")
 
 
 def shown(value: Any) -> str:
     """A value as tables show it: `64-64-64`, `0.4938`, and nothing for None."""
     return show_value(axis_value(value))
+
+
+def data_name(name: str) -> str:
+    """What sentences call a data set: of a folder, its last part."""
+    return Path(name).name if name.startswith(("/", "./", "../", "~")) else name
+
+
+def state_text(report: Report, state: str) -> str:
+    """The state of a run in the language of the report."""
+    return report.texts(f"state_{state}") if report.texts.has(f"state_{state}") else state
 
 
 def percent(share: float, digits: int = 0) -> str:

@@ -15,9 +15,9 @@ from relay.runs.cells import SEED_AXIS
 from src.config.loading import config_of
 from src.config.validation import axis_name
 from src.reporting.blocks import Block, Paragraph, SourceNote
-from src.reporting.effects import best_set_blocks, early_blocks, effects_blocks, seed_blocks
+from src.reporting.effects import best_set_blocks, curves_blocks, early_blocks, effects_blocks, seed_blocks
 from src.reporting.finding import SectionSweep
-from src.reporting.report import Report, shown, signed, verdict_sentence
+from src.reporting.report import Report, shown, signed, state_text, verdict_sentence
 from src.requests import first_grid_of
 
 # Of a grid's table; table.md of the sweep has all of them.
@@ -67,6 +67,7 @@ def _results(report: Report, found: SectionSweep, folder: str) -> Iterator[Block
     yield from (figures[name] for name in ("curves", "parallel") if name in figures)
     yield from effects_blocks(report, answer)
     yield from (figures[name] for name in ("effects", "heatmap") if name in figures)
+    yield from curves_blocks(report, found)
     yield from early_blocks(report, how_early(results, {row["run"]: curves(row["run"]) for row in results.rows}))
     yield from (figures[name] for name in ("rank_correlation",) if name in figures)
     for note in answer.notes:
@@ -87,7 +88,9 @@ def _axes(report: Report, found: SectionSweep) -> Iterator[Block]:
     yield report.table(["axis", "values"], rows)
     seed, epochs = found.config().train.seed, {config_of(run).train.epochs for run in found.sweep.runs()[:1]}
     length = ", ".join(map(str, sorted(epochs)))
-    yield report.say("grid_facts", sweep=found.sweep.name, cells=len(cells), epochs=length, seed=seed)
+    sentence = "grid_facts_seeds" if SEED_AXIS in values else "grid_facts"
+    facts = {"cells": len(cells), "epochs": length} | ({} if SEED_AXIS in values else {"seed": seed})
+    yield report.say(sentence, sweep=found.sweep.name, **facts)
 
 
 def _ranked(report: Report, answer: Answer) -> Iterator[Block]:
@@ -111,6 +114,8 @@ def _marked(answer: Answer, rows: Sequence[Row]) -> list[int]:
 
 
 def _cell(report: Report, column: str, value: Any) -> str:
+    if column == "state":
+        return state_text(report, str(value))
     sentence = f"mark_{value}".replace(" ", "_")
     return report.texts(sentence) if column == "verdict" and report.texts.has(sentence) else shown(value)
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from relay import texts
+from relay.config.yaml_file import read_mapping
 from relay.results.statements import STATEMENTS
 
 LANGUAGES = texts.LANGUAGES
+_NARROW_SPACE = "\u202f"
+# A number by itself: no part of a name, a path, a version or an identifier.
+_NUMBER = re.compile(r"(?<![\w.,=/:@\-])([-+]?)(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?=(?:e[-+]?\d+)?(?!\w|[./=@:]\w|,\d))")
+_LISTED = re.compile(r"(?<=\d,\d)(\d*), (?=[-+]?\d)")
+_PER_CENT = re.compile(r"(?<=\d)[ \u00a0]%")
 
 
 class ReportTexts(texts.Texts):
@@ -15,3 +22,27 @@ class ReportTexts(texts.Texts):
 
     def __init__(self, language: str) -> None:
         super().__init__(language, Path(__file__).with_name("texts"), STATEMENTS)
+        file = Path(__file__).with_name(f"figures.{language}.yaml")
+        # Figures are drawn in English.
+        self._drawn = [
+            (re.compile(rf"(?<![\w=/.-]){pattern}(?![\w=])" if pattern[-1:] not in " :" else pattern), words)
+            for pattern, words in (read_mapping(file) if file.exists() else {}).items()
+        ]
+
+    def in_figure(self, text: str) -> str:
+        """A text of a figure in this language."""
+        for pattern, words in self._drawn:
+            text = pattern.sub(words, text)
+        return self.numbers(text)
+
+    def numbers(self, text: str) -> str:
+        """The text with its numbers as the language writes them: `1,234.5` is `1 234,5` in French."""
+        if self.language != "fr":
+            return text
+        return _PER_CENT.sub("\u202f%", _LISTED.sub(r"\1 ; ", _NUMBER.sub(_in_french, text)))
+
+
+def _in_french(found: re.Match[str]) -> str:
+    sign, whole, decimals = found.groups()
+    # No line breaks at the space within a number.
+    return sign + whole.replace(",", _NARROW_SPACE) + (decimals or "").replace(".", ",")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from relay.results.tables.table import curve_of
 from relay.runs.rundir import RunDir
 from src.config.loading import config_of
 from src.data.operations import augmentations
+from src.evaluation.figures import draw_calibration, draw_confusion
 from src.evaluation.files import FIGURES
 from src.outcomes.training_figure import draw_training, loss_gaps
-from src.reporting.blocks import Block, Paragraph, TableBlock, Verdicts
+from src.reporting.blocks import Block, Exact, Paragraph, TableBlock, Verdicts
 from src.reporting.model import training_facts
 from src.reporting.records import EVALUATED
 from src.reporting.report import Report, percent, shown, signed
@@ -96,7 +97,7 @@ def _m9(report: Report) -> Iterator[Block]:
     result, best = run.result() or {}, (trained.result() or {}).get("best") or {}
     run.check_files()
     content = read_json(run.evaluation_file, EVALUATED)
-    facts = {"checkpoint": result.get("checkpoint", ""), "split": result.get("split", ""), "examples": result.get("n")}
+    facts = {"checkpoint": trained.best_file, "split": result.get("split", ""), "examples": result.get("n")}
     yield report.facts(facts)
     yield _measured(report, result, best)
     if result.get("ece"):
@@ -106,15 +107,34 @@ def _m9(report: Report) -> Iterator[Block]:
     if content:
         yield from against_val(report, content)
         pairs = [
-            [pair["true_name"], pair["predicted_name"], shown(pair["n"]), percent(pair["share"])]
+            [
+                *(Exact(report.class_name(pair[name])) for name in ("true_name", "predicted_name")),
+                shown(pair["n"]),
+                percent(pair["share"]),
+            ]
             for pair in content["pairs"][:_MOST_PAIRS]
         ]
         yield report.say("m9_pairs" if pairs else "m9_no_pairs")
         if pairs:
             yield report.table(["true", "predicted", "examples", "share_of_class"], pairs)
+    drawn = _drawn_again(content) if content and report.texts.language != "en" else {}
     for name in FIGURES:
-        yield from report.copied(name, run.figure(name))
+        if name in drawn:
+            yield from report.drawn(name, drawn[name])
+        else:
+            yield from report.copied(name, run.figure(name))
     yield report.origin(run)
+
+
+def _drawn_again(content: Mapping[str, Any]) -> dict[str, Callable[[Path], Path | None]]:
+    """The figures of an evaluation whose words are to be those of another language, by name."""
+    found: dict[str, Callable[[Path], Path | None]] = {}
+    if content.get("confusion") and content.get("classes"):
+        names = [str(row["name"]) for row in content["classes"]]
+        found["confusion"] = lambda path: draw_confusion(content["confusion"], names, path)
+    if content.get("ece") and content.get("calibration"):
+        found["calibration"] = lambda path: draw_calibration(content["calibration"], content["ece"], path)
+    return found
 
 
 def _measured(report: Report, result: Mapping[str, Any], best: Mapping[str, Any]) -> TableBlock:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.checking.layers import parameters_text, summed_up
+from src.checking.layers import in_parts, parameters_text, summed_up
 from src.models.options import Model
 from src.models.registry import build_model, count_all_parameters, count_parameters
 from src.models.summary import layer_table, option_facts
@@ -95,6 +95,17 @@ def test_a_layer_of_any_kind_is_listed_once_with_its_own_parameters() -> None:
         "": ("Sequences", None),
     }
     assert parameters_text(rows[4]) == "40 (+ 5 frozen)"
+
+
+def test_layers_are_described_by_the_largest_parts_that_are_small_enough() -> None:
+    names = ["stem", *(f"features.{module}.b{branch}.0" for module in range(3) for branch in range(2)), "head"]
+    layers = [{"name": name, "layer": "L", "output": None, "parameters": 1, "frozen": 0} for name in names]
+    assert [(row["name"], row["layers"]) for row in in_parts(layers, 2, 9)] == [
+        ("stem", 1), *((f"features.{module}", 2) for module in range(3)), ("head", 1)
+    ]  # fmt: skip
+    assert [row["name"] for row in in_parts(layers, 6, 9)] == ["stem", "features", "head"]
+    assert [row["name"] for row in in_parts(layers, 1, 3)] == ["stem", "features", "head"]
+    assert in_parts([], 2, 9) == []
 
 
 def test_many_layers_are_summed_up_by_the_parts_that_they_belong_to() -> None:

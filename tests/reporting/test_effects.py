@@ -78,13 +78,13 @@ SLOPE = {"lr": Slope(Trend(True, -3, 2), 0.02, (0.01, 0.03), 0.003)}
         (effects(0.02, pair_p=0.01), "; how much depends on num_modules (", "l'ampleur dépend de num"),
         (effects(0.02, pair_p=0.01, complete=False), "lr: its effect depends on num_modules (", "effet dépend de num"),
         (effects(0.41), "lr: no difference between its values can be shown (adjusted p = 0.410 on this data,",
-         "aucune différence entre ses valeurs n'est visible"),
-        (effects(0.41, new_images=True), "shown (adjusted p = 0.410, 61.0 %", "visible (p = 0.410 ajusté, 61.0 %"),
+         "l'écart entre ses valeurs est compatible avec le hasard"),
+        (effects(0.41, new_images=True), "shown (adjusted p = 0.410, 61.0 %", "hasard (p = 0.410 ajusté, 61.0 %"),
         (effects(0.41, pair_p=0.01), "one that depends on num_modules", "un effet qui dépend de num_modules"),
         (effects(None), "0.002 is best on average, by 0.1600 against 0.0001; there are too few", "trop peu de runs"),
         (effects(None, share=None), "cannot be told apart from the other axes", "distingue pas des autres axes"),
         (effects(0.41, failures=FAILED), "lr: 0.1 failed in 5 of 6 runs and is left out; 0.01 failed in 1 of",
-         "0.1 a échoué dans 5 runs sur 6 et n'est pas comparé ; 0.01 a échoué dans 1 runs sur 6 ; aucune"),
+         "0.1 a échoué dans 5 runs sur 6 et n'est pas comparé ; 0.01 a échoué dans 1 runs sur 6 ; l'écart"),
         (effects(0.01, slopes=SLOPE), "lr: best near 0.003 on a fitted curve; at the middle of its range, "
          "val/accuracy changes by +0.0200 (95 %: +0.0100 to +0.0300) per", "lr : le meilleur est vers 0.003 sur une"),
     ],
@@ -94,7 +94,7 @@ def test_a_verdict_for_each_axis(tmp_path: Path, found: Effects, english: str, f
     for language, expected in (("en", english), ("fr", french)):
         blocks = list(effects_blocks(report_in(language, tmp_path), Answer(table, [], None, found)))
         (items,) = (block for block in blocks if isinstance(block, Items))
-        assert expected in items.items[0].replace("\u00a0", " ")
+        assert expected in items.items[0].replace("\u00a0", " ").replace("\u202f", " ")
 
 
 def test_an_axis_with_one_value_left_is_not_compared() -> None:

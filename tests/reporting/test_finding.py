@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 from relay.runs.rundir import SweepDir
 from relay.runs.sweeps import Request, open_sweep
@@ -34,6 +36,15 @@ def test_one_of_this_configuration_comes_before_a_newer_one_on_the_same_images(s
     assert other
     assert (other.sweep, other.exact) == (newer, False)
     assert changed_values(small(), config_of(newer.runs()[0])) == {"train.optimizer.lr": (0.002, 0.5)}
+
+
+def test_a_folder_is_the_same_data_however_it_is_written(small: Small, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with contextlib.chdir(tmp_path):
+        relative = small(dataset__name="./data")
+        whole = small(dataset__name=str(tmp_path / "data"), dataset__source="folder")
+        assert changed_values(relative, whole) == {}
+        assert list(changed_values(relative, small(dataset__name="./other"))) == ["dataset.name"]
 
 
 def test_the_training_of_the_best_cell_belongs_to_its_configuration(small: Small) -> None:

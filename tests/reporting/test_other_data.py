@@ -118,9 +118,9 @@ def digits(shared_folder: Path) -> Own:
 
 def sentences(markdown: str) -> str:
     """The report without the configuration, whose keys are those of every experiment, on lines of plain text."""
-    return markdown.split('<a id="config">')[0].replace("\\", "").replace("\u00a0", " ") + markdown.split(
-        '<a id="section_12">'
-    )[1].replace("\\", "")
+    return markdown.split('<a id="config">')[0].replace("\\", "").replace("\u00a0", " ").replace(
+        "\u202f", " "
+    ) + markdown.split('<a id="section_12">')[1].replace("\\", "")
 
 
 ABOUT_OTHER_DATA = r"(?i)image|pixel|colou?r|couleur|RGB|Tiny|inception|\b200\b|augmentées?\b|augmented"
@@ -156,9 +156,8 @@ EXPECTED_OF_TABLE = {
         "Measured: the first batch (16 inputs) goes through",
         "The inputs are values, so there is no picture of them.",
         "Inputs (16, 5) = (batch, then the shape of one input)",
-        "✓ val and test are splits of the data set, as they are",
         "always answering «0», the most frequent class of train, gives the accuracy 0.5000 (val), 0.5000 (test).",
-        "| width | 7 |  | 4: 39, 6: 57 |",
+        "| width | 7 |  | 4 (39), 6 (57) |",
         "The train loss is a mean over the epoch.\n",
         "Test minus val accuracy",
         "on new data",
@@ -174,9 +173,8 @@ EXPECTED_OF_TABLE = {
         "Mesuré : le premier batch (16 entrées) passe par",
         "Les entrées sont des valeurs : il n'y a rien à dessiner.",
         "Entrées (16, 5) = (batch, puis la forme d'une entrée)",
-        "✓ val et test sont des splits du jeu de données, tels quels",
-        "répondre toujours « 0 », la classe la plus fréquente de train, donne l'accuracy 0.5000 (val), 0.5000 (test).",
-        "| width | 7 |  | 4: 39, 6: 57 |",
+        "répondre toujours « 0 », la classe la plus fréquente de train, donne l'accuracy 0,5000 (val), 0,5000 (test).",
+        "| width | 7 |  | 4 (39), 6 (57) |",
         "La train loss est une moyenne sur l'époque.\n",
         "Accuracy test moins val",
         "de nouvelles données",
@@ -219,8 +217,8 @@ EXPECTED_OF_DIGITS = {
         "Toutes les images sont en niveaux de gris (L).",
         "*Images d'entraînement après prétraitement.*\n",
         "Images (16, 1, 8, 8) = (batch, canaux, hauteur, largeur)",
-        "Avec 10 classes, un réseau qui n'a rien appris a raison dans environ 0.1000 des cas",
-        "- tous les paramètres, avec ceux qui ne sont pas entraînés : 1,490\n",
+        "Avec 10 classes, un réseau qui n'a rien appris a raison dans environ 0,1000 des cas",
+        "- tous les paramètres, avec ceux qui ne sont pas entraînés : 1 490\n",
         "✓ les gradients atteignent tous les poids entraînés",
     ),
 }

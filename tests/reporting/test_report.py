@@ -159,7 +159,9 @@ def test_the_command_of_a_user_gives_the_same_bytes_again(project: Project) -> N
         assert done.returncode == 0, done.stderr
         files = sorted(path for path in (project.folder / "again").rglob("*") if path.is_file())
         written.append({path: path.read_bytes() for path in files})
-        assert {f"wrote {path}" for path in files if path.suffix != ".png"} == set(done.stdout.splitlines())
+        *lines, drafts = done.stdout.splitlines()
+        assert {f"wrote {path}" for path in files if path.suffix != ".png"} == set(lines)
+        assert drafts.startswith("drafts to accept or to replace in comments.yaml: D1, D4,")
     assert written[0] == written[1]
 
 
@@ -326,7 +328,7 @@ def test_comments_are_shown_and_never_overwritten(empty: Project) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("D44: a\n", "'D44' is the name of no comment; there are: project, D4"), ("D4: [1]\n", "D4: [1] is not a text")],
+    [("D44: a\n", "'D44' is the name of no comment; there are: project, D1"), ("D4: [1]\n", "D4: [1] is not a text")],
 )
 def test_a_comment_that_would_be_lost_is_refused(empty: Project, content: str, message: str) -> None:
     empty.report_folder.mkdir(parents=True)
