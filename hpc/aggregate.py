@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from relay import hints
 from relay.cli import ConfigOption, SetOption, run_command
 from relay.errors import RelayError, RunError
 from relay.log import log
@@ -55,6 +57,14 @@ def main(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON per sweep, and write nothing.")
     ] = False,
+    as_pair: Annotated[
+        bool,
+        typer.Option(
+            "--pair",
+            help="Compare two runs, or two sweeps, on the images that both predicted, and their configurations. "
+            "Nothing is written.",
+        ),
+    ] = False,
 ) -> None:
     """Collect the results of sweeps: print the table, and write table.csv, table.md, table.parquet and figures.
 
@@ -68,8 +78,21 @@ def main(
     if direction and not metric:
         raise RunError(f"--direction {direction} says which values of --metric are better: give --metric TAG, too")
     paths = load_paths(config, set_ or ())
+    if as_pair:
+        given = {"--where": where, "--sort": sort, "--top": top, "--columns": columns, "--out": out}
+        if not_for_pairs := [option for option, value in given.items() if value]:
+            raise RunError(f"--pair shows one comparison and no table: leave out {', '.join(not_for_pairs)}")
+        _show_pair(names or (), paths.runs, metric, direction, as_json=as_json)
+        return
     view = View(where or (), sort, top, columns.split(",") if columns else ())
     chosen = _named(names, paths.runs)
+    read_only = [] if as_json or out or metric else [each for each in chosen if not _may_write(each)]
+    if read_only:
+        raise RunError(
+            f"{shortlist([each.name for each in read_only])}: you may read but not write there, so no table can be "
+            f"kept beside the runs; to write to a folder of your own: {hints.again('--out', 'DIR')}; to write nothing: "
+            f"{hints.again('--json')}"
+        )
     failed = []
     for each in chosen:
         folder = out / each.name if out and len(chosen) > 1 else out
@@ -96,6 +119,29 @@ def _named(names: Sequence[str] | None, runs_dir: Path) -> list[SweepDir | Path]
         return [Path(name) if _is_foreign(Path(name), runs_dir) else find_named(runs_dir, name)[0] for name in names]
     # Without any sweep, find_named raises RunError with the command that starts the first runs.
     return list(with_whole_manifests(sweeps(runs_dir))) or [find_named(runs_dir, None)[0]]
+
+
+def _may_write(source: SweepDir | Path) -> bool:
+    # What is made of another program's logs goes to artifacts.
+    return not isinstance(source, SweepDir) or os.access(source.path, os.W_OK)
+
+
+def _show_pair(
+    names: Sequence[str], runs_dir: Path, metric: str | None, direction: Direction | None, *, as_json: bool
+) -> None:
+    from relay.results.collection import answer_of_sweep
+    from relay.results.pairing import Side, pair
+    from relay.runs.names import find_named
+
+    if len(names) != 2:
+        raise RunError(f"--pair compares two runs or two sweeps, and {len(names)} were named: give A and B")
+    found = [find_named(runs_dir, name) for name in names]
+    sides = [Side(sweep, run, answer_of_sweep(sweep, metric, direction)) for sweep, run in found]
+    pairing = pair(*sides)
+    if as_json:
+        print(json.dumps(pairing.json()))
+    else:
+        pairing.show()
 
 
 def _is_foreign(path: Path, runs_dir: Path) -> bool:

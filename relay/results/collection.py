@@ -16,6 +16,7 @@ from relay.results.tables.table import curve_of, read_table
 from relay.results.tables.view import View, ranked_by
 from relay.runs.exports import export_figure
 from relay.runs.rundir import SweepDir
+from relay.text import counted
 
 # The epochs and values of the selecting metric, by the name of a run.
 Curves = Callable[[str], tuple[Sequence[float], Sequence[float]]]
@@ -89,8 +90,11 @@ def curves_of_sweep(sweep: SweepDir, column: str) -> Curves:
 
 
 def _print_files(files: Sequence[Path]) -> None:
+    """One line, whatever their number: of many sweeps, the paths would hide the tables."""
+    by_folder: dict[Path, list[Path]] = {}
     for path in files:
-        print(f"wrote {path}")
+        by_folder.setdefault(path.parent, []).append(path)
+    print("wrote " + " and ".join(f"{counted(len(own), 'file')} to {folder}" for folder, own in by_folder.items()))
 
 
 def draw_answer(answer: Answer, curves: Curves, folder: Path) -> list[Path]:
