@@ -54,6 +54,10 @@ def main(
         Path | None,
         typer.Option(metavar="DIR", help="Write what is shown to DIR, and nothing into the sweep's directory."),
     ] = None,
+    suffix: Annotated[
+        Literal["png", "svg", "pdf"],
+        typer.Option("--format", help="Of the figures that are drawn from the table."),
+    ] = "png",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON per sweep, and write nothing.")
     ] = False,
@@ -97,7 +101,7 @@ def main(
     for each in chosen:
         folder = out / each.name if out and len(chosen) > 1 else out
         try:
-            _show(each, paths, view, folder, metric, direction, as_json=as_json)
+            _show(each, paths, view, folder, metric, direction, suffix, as_json=as_json)
         except RelayError as error:
             if len(chosen) == 1:
                 raise
@@ -157,6 +161,7 @@ def _show(
     out: Path | None,
     metric: str | None,
     direction: Direction | None,
+    suffix: str,
     *,
     as_json: bool,
 ) -> None:
@@ -166,7 +171,7 @@ def _show(
 
     artifacts = paths.artifacts
     if isinstance(source, SweepDir) and not (as_json or out or metric):
-        show_outcome(source, paths, view)
+        show_outcome(source, paths, view, suffix)
         return
     if isinstance(source, SweepDir):
         answer = answer_of_sweep(source, metric, direction)
@@ -181,7 +186,7 @@ def _show(
     if as_json:
         print(json.dumps(answer_json(answer, view.of(answer.rows()))))
     else:
-        collect_into(answer, view, out or folder, curves)
+        collect_into(answer, view, out or folder, curves, suffix)
 
 
 if __name__ == "__main__":

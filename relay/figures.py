@@ -1,4 +1,4 @@
-"""Figures as PNG files in one style, drawn without a display. matplotlib is imported only when a figure is drawn.
+"""Figures as PNG, SVG or PDF in one style, drawn without a display. matplotlib is imported only when one is drawn.
 
 A figure never ends what it is drawn for: one that fails is a warning (`drawing`). Text is drawn as it is, whatever a
 user calls a class, a cell or a sweep.
@@ -14,7 +14,7 @@ import functools
 import io
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
@@ -53,6 +53,8 @@ _STYLE: dict[Any, Any] = {
     "legend.fontsize": 8.5,
     "legend.framealpha": 0.9,
     "lines.linewidth": 1.6,
+    # The names of the parts of an SVG are random without it.
+    "svg.hashsalt": "relay",
     "text.color": _INK,
     # `Ba$$in` is a name, not a formula.
     "text.parse_math": False,
@@ -115,24 +117,40 @@ def new_figure(width_in: float = 6.0, height_in: float = 4.2) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write the figure to `path` as PNG, replacing the file atomically. The same figure gives the same bytes.
+    """Write the figure to `path`, as PNG, SVG or PDF by its suffix, replacing the file atomically. The same figure
+    gives the same bytes.
 
-    A figure without photographs gets a palette, which halves the file.
+    A PNG without photographs gets a palette, which halves the file.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
+    buffer = io.BytesIO()
+    if path.suffix != ".png":
+        with _ignoring_gaps():
+            date = {".svg": "Date", ".pdf": "CreationDate"}[path.suffix]
+            figure.savefig(buffer, format=path.suffix[1:], metadata={date: None})
+        return _replace(path, buffer)
     # Not figure.savefig, which lays the figure out by drawing it once more.
     canvas: Any = FigureCanvasAgg(figure)
-    with warnings.catch_warnings():
-        # The font has no emoji and no Chinese, and draws a box; a very long name leaves no room for the axes.
-        warnings.filterwarnings("ignore", "Glyph .* missing from|constrained_layout not applied", UserWarning)
+    with _ignoring_gaps():
         canvas.draw()
     drawn = Image.frombuffer("RGBA", canvas.get_width_height(physical=True), canvas.buffer_rgba()).convert("RGB")
     if not any(_is_photo(image) for axes in figure.axes for image in axes.get_images()):
         drawn = drawn.quantize(_COLOURS, dither=Image.Dither.NONE)
-    buffer = io.BytesIO()
     drawn.save(buffer, format="png")
+    return _replace(path, buffer)
+
+
+@contextlib.contextmanager
+def _ignoring_gaps() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # The font has no emoji and no Chinese, and draws a box; a very long name leaves no room for the axes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from|constrained_layout not applied", UserWarning)
+        yield
+
+
+def _replace(path: Path, buffer: io.BytesIO) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, buffer.getvalue())
     return path

@@ -47,18 +47,18 @@ _COLOURS = (ACCENT, PALETTE[0], PALETTE[2], PALETTE[3], PALETTE[4], PALETTE[5])
 _PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0}
 
 
-def draw_grid(answer: Answer, curves: Mapping[str, Curve], folder: Path) -> list[Path]:
-    """Draw all figures that the data allow into `folder`, and return their paths.
+def draw_grid(answer: Answer, curves: Mapping[str, Curve], folder: Path, suffix: str = "png") -> list[Path]:
+    """Draw all figures that the data allow into `folder`, as png, svg or pdf, and return their paths.
 
     `curves`: by the name of the run, its epochs and the values of the selecting metric.
     """
     table = answer.table
     drawn = [
-        draw_effects(answer, folder / "effects.png"),
-        draw_heatmap(answer, folder / "heatmap.png"),
-        draw_parallel(answer, folder / "parallel.png"),
-        draw_best_and_worst(table, curves, folder / "curves.png"),
-        draw_rank_correlation(table, curves, folder / "rank_correlation.png"),
+        draw_effects(answer, folder / f"effects.{suffix}"),
+        draw_heatmap(answer, folder / f"heatmap.{suffix}"),
+        draw_parallel(answer, folder / f"parallel.{suffix}"),
+        draw_best_and_worst(table, curves, folder / f"curves.{suffix}"),
+        draw_rank_correlation(table, curves, folder / f"rank_correlation.{suffix}"),
     ]
     return [path for path in drawn if path]
 

@@ -145,6 +145,20 @@ def test_the_files_of_a_sweep_are_one_line(sweep: SweepDir, tmp_path: Path, caps
     assert len(list((tmp_path / "artifacts").iterdir())) == 4
 
 
+@pytest.mark.parametrize(("suffix", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_figures_can_be_vector_graphics_with_the_same_bytes_every_time(
+    sweep: SweepDir, tmp_path: Path, suffix: str, start: bytes
+) -> None:
+    ask(tmp_path, out=tmp_path / "a", suffix=suffix)
+    ask(tmp_path, out=tmp_path / "b", suffix=suffix)
+    drawn = {name: content for name, content in contents(tmp_path / "a").items() if content.startswith(start)}
+    assert {Path(name).stem for name in drawn} == {"curves", "effects", "parallel", "rank_correlation"}
+    assert {Path(name).suffix for name in drawn} == {f".{suffix}"}
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    ask(tmp_path, suffix=suffix)
+    assert (tmp_path / "artifacts" / f"{sweep.name}_curves.{suffix}").is_file()
+
+
 def test_who_may_only_read_gets_one_message_and_can_write_elsewhere(
     sweep: SweepDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
