@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from relay import hints
 from relay.cli import ConfigOption, SetOption, run_command
 from relay.errors import RelayError, RunError
 from relay.log import log
@@ -52,8 +54,20 @@ def main(
         Path | None,
         typer.Option(metavar="DIR", help="Write what is shown to DIR, and nothing into the sweep's directory."),
     ] = None,
+    suffix: Annotated[
+        Literal["png", "svg", "pdf"],
+        typer.Option("--format", help="Of the figures that are drawn from the table."),
+    ] = "png",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON per sweep, and write nothing.")
+    ] = False,
+    as_pair: Annotated[
+        bool,
+        typer.Option(
+            "--pair",
+            help="Compare two runs, or two sweeps, on the images that both predicted, and their configurations. "
+            "Nothing is written.",
+        ),
     ] = False,
 ) -> None:
     """Collect the results of sweeps: print the table, and write table.csv, table.md, table.parquet and figures.
@@ -68,13 +82,26 @@ def main(
     if direction and not metric:
         raise RunError(f"--direction {direction} says which values of --metric are better: give --metric TAG, too")
     paths = load_paths(config, set_ or ())
+    if as_pair:
+        given = {"--where": where, "--sort": sort, "--top": top, "--columns": columns, "--out": out}
+        if not_for_pairs := [option for option, value in given.items() if value]:
+            raise RunError(f"--pair shows one comparison and no table: leave out {', '.join(not_for_pairs)}")
+        _show_pair(names or (), paths.runs, metric, direction, as_json=as_json)
+        return
     view = View(where or (), sort, top, columns.split(",") if columns else ())
     chosen = _named(names, paths.runs)
+    read_only = [] if as_json or out or metric else [each for each in chosen if not _may_write(each)]
+    if read_only:
+        raise RunError(
+            f"{shortlist([each.name for each in read_only])}: you may read but not write there, so no table can be "
+            f"kept beside the runs; to write to a folder of your own: {hints.again('--out', 'DIR')}; to write nothing: "
+            f"{hints.again('--json')}"
+        )
     failed = []
     for each in chosen:
         folder = out / each.name if out and len(chosen) > 1 else out
         try:
-            _show(each, paths, view, folder, metric, direction, as_json=as_json)
+            _show(each, paths, view, folder, metric, direction, suffix, as_json=as_json)
         except RelayError as error:
             if len(chosen) == 1:
                 raise
@@ -98,6 +125,29 @@ def _named(names: Sequence[str] | None, runs_dir: Path) -> list[SweepDir | Path]
     return list(with_whole_manifests(sweeps(runs_dir))) or [find_named(runs_dir, None)[0]]
 
 
+def _may_write(source: SweepDir | Path) -> bool:
+    # What is made of another program's logs goes to artifacts.
+    return not isinstance(source, SweepDir) or os.access(source.path, os.W_OK)
+
+
+def _show_pair(
+    names: Sequence[str], runs_dir: Path, metric: str | None, direction: Direction | None, *, as_json: bool
+) -> None:
+    from relay.results.collection import answer_of_sweep
+    from relay.results.pairing import Side, pair
+    from relay.runs.names import find_named
+
+    if len(names) != 2:
+        raise RunError(f"--pair compares two runs or two sweeps, and {len(names)} were named: give A and B")
+    found = [find_named(runs_dir, name) for name in names]
+    sides = [Side(sweep, run, answer_of_sweep(sweep, metric, direction)) for sweep, run in found]
+    pairing = pair(*sides)
+    if as_json:
+        print(json.dumps(pairing.json()))
+    else:
+        pairing.show()
+
+
 def _is_foreign(path: Path, runs_dir: Path) -> bool:
     """Whether it is a directory outside `runs_dir` that is no sweep."""
     ours = path.resolve().is_relative_to(runs_dir.resolve()) or SweepDir(path).meta_file.is_file()
@@ -111,6 +161,7 @@ def _show(
     out: Path | None,
     metric: str | None,
     direction: Direction | None,
+    suffix: str,
     *,
     as_json: bool,
 ) -> None:
@@ -120,7 +171,7 @@ def _show(
 
     artifacts = paths.artifacts
     if isinstance(source, SweepDir) and not (as_json or out or metric):
-        show_outcome(source, paths, view)
+        show_outcome(source, paths, view, suffix)
         return
     if isinstance(source, SweepDir):
         answer = answer_of_sweep(source, metric, direction)
@@ -135,7 +186,7 @@ def _show(
     if as_json:
         print(json.dumps(answer_json(answer, view.of(answer.rows()))))
     else:
-        collect_into(answer, view, out or folder, curves)
+        collect_into(answer, view, out or folder, curves, suffix)
 
 
 if __name__ == "__main__":

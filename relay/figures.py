@@ -1,4 +1,4 @@
-"""Figures as PNG files in one style, drawn without a display. matplotlib is imported only when a figure is drawn.
+"""Figures as PNG, SVG or PDF in one style, drawn without a display. matplotlib is imported only when one is drawn.
 
 A figure never ends what it is drawn for: one that fails is a warning (`drawing`). Text is drawn as it is, whatever a
 user calls a class, a cell or a sweep.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -53,6 +54,8 @@ _STYLE: dict[Any, Any] = {
     "legend.fontsize": 8.5,
     "legend.framealpha": 0.9,
     "lines.linewidth": 1.6,
+    # The names of the parts of an SVG are random without it.
+    "svg.hashsalt": "relay",
     "text.color": _INK,
     # `Ba$$in` is a name, not a formula.
     "text.parse_math": False,
@@ -98,8 +101,11 @@ class Curve:
     faint: bool = False
 
 
-def new_figure(width_in: float = 7.0, height_in: float = 4.2) -> Figure:
-    """An empty figure in the project's style; sizes in inches. It uses neither a display nor pyplot's global state."""
+def new_figure(width_in: float = 6.0, height_in: float = 4.2) -> Figure:
+    """An empty figure in the project's style; sizes in inches. It uses neither a display nor pyplot's global state.
+
+    Of 6 inches, the text can still be read on a telephone, 390 px wide.
+    """
     import matplotlib
     from cycler import cycler
     from matplotlib.figure import Figure
@@ -152,9 +158,10 @@ def _reword(figure: Figure, change: Callable[[str], str]) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write the figure to `path` as PNG, replacing the file atomically. The same figure gives the same bytes.
+    """Write the figure to `path`, as PNG, SVG or PDF by its suffix, replacing the file atomically. The same figure
+    gives the same bytes.
 
-    A figure without photographs gets a palette, which halves the file.
+    A PNG without photographs gets a palette, which halves the file.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
@@ -162,17 +169,32 @@ def save_figure(figure: Figure, path: Path) -> Path:
     change = _reworded.get()
     if change:
         _reword(figure, change)
+    buffer = io.BytesIO()
+    if path.suffix != ".png":
+        with _ignoring_gaps():
+            date = {".svg": "Date", ".pdf": "CreationDate"}[path.suffix]
+            figure.savefig(buffer, format=path.suffix[1:], metadata={date: None})
+        return _replace(path, buffer)
     # Not figure.savefig, which lays the figure out by drawing it once more.
     canvas: Any = FigureCanvasAgg(figure)
-    with warnings.catch_warnings():
-        # The font has no emoji and no Chinese, and draws a box; a very long name leaves no room for the axes.
-        warnings.filterwarnings("ignore", "Glyph .* missing from|constrained_layout not applied", UserWarning)
+    with _ignoring_gaps():
         canvas.draw()
     drawn = Image.frombuffer("RGBA", canvas.get_width_height(physical=True), canvas.buffer_rgba()).convert("RGB")
     if not any(_is_photo(image) for axes in figure.axes for image in axes.get_images()):
         drawn = drawn.quantize(_COLOURS, dither=Image.Dither.NONE)
-    buffer = io.BytesIO()
     drawn.save(buffer, format="png")
+    return _replace(path, buffer)
+
+
+@contextlib.contextmanager
+def _ignoring_gaps() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # The font has no emoji and no Chinese, and draws a box; a very long name leaves no room for the axes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from|constrained_layout not applied", UserWarning)
+        yield
+
+
+def _replace(path: Path, buffer: io.BytesIO) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, buffer.getvalue())
     return path
@@ -188,6 +210,32 @@ def label_of(column: str) -> str:
     name = column.rsplit("/", 1)[-1]
     unit = _UNITS.get(name.removesuffix("_epoch"))
     return f"{column.replace('/', ' ').replace('_', ' ')}" + (f" ({unit})" if unit else "")
+
+
+def short_names(names: Sequence[str], most: int = 14) -> list[str]:
+    """The names with their middle left out where they are longer than `most`; in full if two would become equal."""
+    head = most // 2
+    short = [name if len(name) <= most else f"{name[:head]}…{name[head + 1 - most :]}" for name in names]
+    return short if len(set(short)) == len(set(names)) else list(names)
+
+
+def in_lines(name: str, width: int = 12) -> str:
+    """The name of a column in lines of about `width`, broken after dots and at underscores."""
+    parts = name.replace("_", " ").replace(".", ".\0").replace(" ", " \0").split("\0")
+    lines = [""]
+    for part in parts:
+        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def ticks_between(first: float, last: float, most: int = 6) -> list[int]:
+    """Whole numbers from the first to the last, both among them, at most about `most`: for ranks and epochs."""
+    low, high = math.ceil(first), math.floor(last)
+    step = max(1, math.ceil((high - low) / (most - 1)))
+    inner = [tick for tick in range(low, high, step) if high - tick > step / 2]
+    return [*inner, high]
 
 
 def in_legend(name: str) -> str:

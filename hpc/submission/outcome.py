@@ -13,12 +13,12 @@ from relay.runs.rundir import SweepDir
 from relay.text import counted
 
 
-def show_outcome(sweep: SweepDir, paths: Paths, view: View | None = None) -> None:
+def show_outcome(sweep: SweepDir, paths: Paths, view: View | None = None, suffix: str = "png") -> None:
     """Write and print the tables and figures of a sweep, as far as `view` shows them, and what its work adds.
 
     Raises RunError if files are damaged.
     """
-    answer = collect(sweep, paths.artifacts, view)
+    answer = collect(sweep, paths.artifacts, view, suffix)
     if any(run.is_done() for run in sweep.runs()):
         work_of(sweep.kind, sweep.path).show(sweep, paths, answer)
 

@@ -16,6 +16,7 @@ from relay.results.tables.table import curve_of, read_table
 from relay.results.tables.view import View, ranked_by
 from relay.runs.exports import export_figure
 from relay.runs.rundir import SweepDir
+from relay.text import counted
 
 # The epochs and values of the selecting metric, by the name of a run.
 Curves = Callable[[str], tuple[Sequence[float], Sequence[float]]]
@@ -47,7 +48,7 @@ def answer_of_logs(
     return answer_of(logs.table, lambda _: None, logs.notes), logs.curves.__getitem__
 
 
-def collect(sweep: SweepDir, artifacts: Path, view: View | None = None) -> Answer:
+def collect(sweep: SweepDir, artifacts: Path, view: View | None = None, suffix: str = "png") -> Answer:
     """Write the tables, aggregate.json and the figure of a sweep, print what `view` shows, and return the answer.
 
     The files hold all rows. Raises RunError if the manifest is damaged, or `view` names a column that does not exist.
@@ -56,12 +57,12 @@ def collect(sweep: SweepDir, artifacts: Path, view: View | None = None) -> Answe
     rows = answer.rows()
     print_answer(answer, (view or View()).of(rows))
     files = write_answer(answer, rows, sweep.path)
-    figures = draw_answer(answer, curves_of_sweep(sweep, answer.table.select.column), sweep.path)
+    figures = draw_answer(answer, curves_of_sweep(sweep, answer.table.select.column), sweep.path, suffix)
     _print_files([*files, *(export_figure(path, sweep, artifacts) for path in figures)])
     return answer
 
 
-def collect_into(answer: Answer, view: View, folder: Path, curves: Curves) -> None:
+def collect_into(answer: Answer, view: View, folder: Path, curves: Curves, suffix: str = "png") -> None:
     """Write the tables, aggregate.json and the figures to `folder`, with the rows that `view` shows, and print them.
 
     Raises RunError if `folder` cannot be created, or `view` names a column that does not exist.
@@ -72,7 +73,7 @@ def collect_into(answer: Answer, view: View, folder: Path, curves: Curves) -> No
     except OSError as error:
         raise RunError(f"{folder}: cannot be created: {error.strerror}; choose another folder with --out") from None
     print_answer(answer, rows)
-    _print_files([*write_answer(answer, rows, folder), *draw_answer(answer, curves, folder)])
+    _print_files([*write_answer(answer, rows, folder), *draw_answer(answer, curves, folder, suffix)])
 
 
 def curves_of_sweep(sweep: SweepDir, column: str) -> Curves:
@@ -89,15 +90,18 @@ def curves_of_sweep(sweep: SweepDir, column: str) -> Curves:
 
 
 def _print_files(files: Sequence[Path]) -> None:
+    """One line, whatever their number: of many sweeps, the paths would hide the tables."""
+    by_folder: dict[Path, list[Path]] = {}
     for path in files:
-        print(f"wrote {path}")
+        by_folder.setdefault(path.parent, []).append(path)
+    print("wrote " + " and ".join(f"{counted(len(own), 'file')} to {folder}" for folder, own in by_folder.items()))
 
 
-def draw_answer(answer: Answer, curves: Curves, folder: Path) -> list[Path]:
+def draw_answer(answer: Answer, curves: Curves, folder: Path, suffix: str = "png") -> list[Path]:
     """Draw the figures of a table with axes, as far as there is data."""
     table = answer.table
     if not table.axes:
         return []
     names = [str(row["run"]) for row in table.ranked]
     chosen = names[:: max(1, len(names) // _CURVES)]
-    return draw_grid(answer, {name: curves(name) for name in chosen}, folder)
+    return draw_grid(answer, {name: curves(name) for name in chosen}, folder, suffix)

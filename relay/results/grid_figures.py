@@ -17,9 +17,12 @@ from relay.figures import (
     SCALE,
     drawing,
     in_legend,
+    in_lines,
     label_of,
     new_figure,
     save_figure,
+    short_names,
+    ticks_between,
     whole_ticks,
 )
 from relay.results.answer import Answer
@@ -29,7 +32,8 @@ from relay.results.statistics.effects import Effects, Level, shown_level
 from relay.results.tables.table import Row, Table
 from relay.runs.cells import axis_key
 
-_MOST_PANELS = 6
+# Side by side; more would be too small on a telephone.
+_MOST_PANELS = 3
 # An axis with more levels than these is left out: nobody could read it. effects.md has all of them.
 _MOST_LEVELS = 24
 # More values than these do not fit into a heat map.
@@ -43,18 +47,18 @@ _COLOURS = (ACCENT, PALETTE[0], PALETTE[2], PALETTE[3], PALETTE[4], PALETTE[5])
 _PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0}
 
 
-def draw_grid(answer: Answer, curves: Mapping[str, Curve], folder: Path) -> list[Path]:
-    """Draw all figures that the data allow into `folder`, and return their paths.
+def draw_grid(answer: Answer, curves: Mapping[str, Curve], folder: Path, suffix: str = "png") -> list[Path]:
+    """Draw all figures that the data allow into `folder`, as png, svg or pdf, and return their paths.
 
     `curves`: by the name of the run, its epochs and the values of the selecting metric.
     """
     table = answer.table
     drawn = [
-        draw_effects(answer, folder / "effects.png"),
-        draw_heatmap(answer, folder / "heatmap.png"),
-        draw_parallel(answer, folder / "parallel.png"),
-        draw_best_and_worst(table, curves, folder / "curves.png"),
-        draw_rank_correlation(table, curves, folder / "rank_correlation.png"),
+        draw_effects(answer, folder / f"effects.{suffix}"),
+        draw_heatmap(answer, folder / f"heatmap.{suffix}"),
+        draw_parallel(answer, folder / f"parallel.{suffix}"),
+        draw_best_and_worst(table, curves, folder / f"curves.{suffix}"),
+        draw_rank_correlation(table, curves, folder / f"rank_correlation.{suffix}"),
     ]
     return [path for path in drawn if path]
 
@@ -70,7 +74,7 @@ def draw_effects(answer: Answer, path: Path) -> Path | None:
         return None
     columns = min(len(shown), _MOST_PANELS)
     lines = math.ceil(len(shown) / columns)
-    figure = new_figure(max(4.5, 1.9 * columns + 0.6), 3.4 * lines)
+    figure = new_figure(max(4.5, 1.9 * columns + 0.6), (3.4 if lines == 1 else 2.9) * lines)
     panels: Any = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axes, (axis, levels) in zip(panels.flat, shown.items(), strict=False):
         means = [level.mean for level in levels]
@@ -81,7 +85,7 @@ def draw_effects(answer: Answer, path: Path) -> Path | None:
             colour, marker = (ACCENT, "D") if mine else (PALETTE[0], "o")
             axes.errorbar(x, means[x], yerr=reach, color=colour, marker=marker, capsize=4, linestyle="none")
         _name_levels(axes, levels)
-        axes.set(xlabel=axis.replace("_", " "), xlim=(-0.5, len(levels) - 0.5))
+        axes.set(xlabel=in_lines(axis, 16), xlim=(-0.5, len(levels) - 0.5))
         axes.grid(axis="y")
     for axes in panels.flat[len(shown) :]:
         axes.set_axis_off()
@@ -95,7 +99,7 @@ def draw_effects(answer: Answer, path: Path) -> Path | None:
 
 
 def _name_levels(axes: Any, levels: Sequence[Level]) -> None:
-    labels = [level.shown for level in levels]
+    labels = short_names([level.shown for level in levels])
     long = sum(len(label) for label in labels) > 16
     axes.set_xticks(range(len(levels)), labels, rotation=30 if long else 0, ha="right" if long else "center")
 
@@ -137,8 +141,8 @@ def draw_heatmap(answer: Answer, path: Path) -> Path | None:
             )
     (y,), (x,) = (_places(best.rows[:1], axis, levels[axis]) for axis in (down, across))
     axes.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fill=False, edgecolor=ACCENT, linewidth=3))
-    axes.set_xticks(range(width), [shown_level(level) for level in levels[across]])
-    axes.set_yticks(range(height), [shown_level(level) for level in levels[down]])
+    axes.set_xticks(range(width), short_names([shown_level(level) for level in levels[across]]))
+    axes.set_yticks(range(height), short_names([shown_level(level) for level in levels[down]], 20))
     hatched = "; hatched: no runs" if np.isnan(means).any() else ""
     axes.set(xlabel=across.replace("_", " "), ylabel=down.replace("_", " "))
     axes.set_title(f"{table.name}: mean per pair of levels\nframed: the best setting{hatched}", fontsize=10)
@@ -183,25 +187,27 @@ def draw_parallel(answer: Answer, path: Path) -> Path | None:
     levels_by_axis = _levels(rows, effects.levels)
     lines = np.empty((len(rows), len(levels_by_axis) + 1))
     lines[:, -1] = heights
-    figure = new_figure(max(6.0, 1.4 * len(levels_by_axis) + 1.6), 4.4)
+    chosen = [number for number, row in enumerate(rows) if any(row is own for own in best.rows)]
+    figure = new_figure(max(6.0, 1.15 * len(levels_by_axis) + 1.2), 4.4)
     axes: Any = figure.add_subplot()
     for number, (axis, levels) in enumerate(levels_by_axis.items()):
         places, positions = np.array(_places(rows, axis, levels)), np.linspace(0.14, 0.86, len(levels))
         # Runs of one level are fanned out, the better ones above, or their lines would hide each other.
+        names = short_names([shown_level(level) for level in levels], 12)
         band = min(0.14, 0.3 * (positions[1] - positions[0])) if len(levels) > 1 else 0.14
         for place, position in enumerate(positions):
             members = np.flatnonzero(places == place)
             lines[members, number] = position + np.linspace(band, -band, len(members)) * (len(members) > 1)
             # Of many levels, every few are named.
             if place % math.ceil(len(levels) / _MOST_LEVELS) == 0:
-                name = shown_level(levels[place])
-                axes.text(number - 0.07, position, name, ha="right", va="center", fontsize=9, bbox=_PAPER)
+                axes.text(number - 0.07, position, names[place], ha="right", va="center", fontsize=9, bbox=_PAPER)
+        # The marked runs meet their level, and not the edge of its fan.
+        lines[chosen, number] = positions[places[chosen]]
     # Not to the end of the scale, whose yellow would draw the eye to the worst run.
     # In steps: fewer colours make a smaller file.
     colours = matplotlib.colormaps[SCALE](0.85 * (1 - np.round(heights * 6) / 6))
     for line, colour in reversed(list(zip(lines, colours, strict=True))):
         axes.plot(range(len(line)), line, color=colour, linewidth=1.1, linestyle="-")
-    chosen = [number for number, row in enumerate(rows) if any(row is own for own in best.rows)]
     several = f"{len(best.rows)} seeds of the best setting, mean {best.mean:.3g}"
     label = in_legend(several if len(best.rows) > 1 else best.name)
     for number in chosen:
@@ -213,9 +219,9 @@ def draw_parallel(answer: Answer, path: Path) -> Path | None:
     for number in range(lines.shape[1]):
         axes.axvline(number, color=MUTED, linewidth=0.8, linestyle="-", zorder=0)
     shown = str(len(rows)) if len(rows) == len(comparable) else f"{len(rows)} of {len(comparable)}"
-    names = [*(axis.replace("_", " ") for axis in levels_by_axis), label_of(table.select.column).replace(" (", "\n(")]
-    axes.set_xticks(range(len(names)), names)
-    axes.set(xlim=(-0.6, len(names) - 0.6), yticks=[])
+    titles = [in_lines(axis) for axis in levels_by_axis] + [in_lines(label_of(table.select.column), 14)]
+    axes.set_xticks(range(len(titles)), titles)
+    axes.set(xlim=(-0.6, len(titles) - 0.6), yticks=[])
     axes.set_title(f"{table.name}: {shown} runs, the darker the better")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
@@ -233,7 +239,7 @@ def draw_best_and_worst(table: Table, curves: Mapping[str, Curve], path: Path) -
     best, rest = comparable[:_SHOWN], comparable[_SHOWN:]
     worst = rest[-_SHOWN:]
     others = [*rest[: len(rest) - len(worst)], *rows[len(comparable) :]]
-    figure = new_figure(7.0, 3.9)
+    figure = new_figure(6.0, 3.9)
     axes: Any = figure.add_subplot()
     marker = "o" if max(len(curves[row["run"]][0]) for row in rows) <= 3 else None
     points = {row["run"]: (epochs_trained(curves[row["run"]][0]), curves[row["run"]][1]) for row in rows}
@@ -269,7 +275,7 @@ def draw_rank_correlation(table: Table, curves: Mapping[str, Curve], path: Path)
     early = how_early(table, curves)
     if early is None:
         return None
-    figure = new_figure(7.0, 4.6)
+    figure = new_figure(6.0, 4.6)
     panels: Any = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     above, below = panels
     above.plot(early.epochs, early.correlations, color=PALETTE[0], marker="o", linestyle="-")
@@ -277,12 +283,11 @@ def draw_rank_correlation(table: Table, curves: Mapping[str, Curve], path: Path)
     below.plot(early.epochs, early.best_ranks, color=ACCENT, marker="D", linestyle="-")
     below.set(xlabel=f"{table.unit}s trained", ylabel=f"rank of the best\nof {early.cells} cells")
     below.set_ylim(max(early.best_ranks) + 0.5, 0.5)
+    below.set_xticks(ticks_between(early.epochs[0], early.epochs[-1], 10))
+    below.set_yticks(ticks_between(1, max(early.best_ranks), 5))
+    above.set_yticks([tick / 4 for tick in range(-4, 5) if tick >= 0 or tick / 4 >= min(early.correlations) - 0.05])
     for axes in panels:
         axes.grid()
-        whole_ticks(axes)
-    from matplotlib.ticker import MaxNLocator
-
-    below.yaxis.set_major_locator(MaxNLocator(integer=True))
     sentence = early.sentence.replace("; ", ";\n")
     figure.suptitle(f"{table.name}: how early can one know?\n{sentence}", fontsize=10, x=0.01, ha="left")
     return save_figure(figure, path)

@@ -38,7 +38,7 @@ def improvement(
         sides.append({"sweep": sweep.name, "run": row["run"], "value": setting.mean, "epochs": row["epochs"]})
     select = answers[1].table.select
     difference = sides[1]["value"] - sides[0]["value"]
-    found, scope = _between_settings((first, refined), answers, settings), Scope.SETTINGS
+    found, scope = between_settings((first, refined), answers, settings), Scope.SETTINGS
     if found is None:
         found, scope = difference_of(runs[1], runs[0], select.name), Scope.NETWORKS
     (verdict,) = verdicts([found])
@@ -67,7 +67,7 @@ def improvement(
     }
 
 
-def _between_settings(
+def between_settings(
     sweeps: Sequence[SweepDir], answers: Sequence[Answer], settings: Sequence[SettingResults]
 ) -> Difference | None:
     """The second setting minus the first, with the noise of images and seeds; None unless both sweeps have estimates of

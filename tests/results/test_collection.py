@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,42 @@ def test_json_is_the_whole_answer_on_one_line_and_nothing_is_written(
     found = answer["as_good"]
     assert (found["scope"], found["compared"], found["runs"]) == ("both", 2, [sweep.runs()[0].name])
     assert set(found["winner"]) == {"measured", "expected", "low", "high"}
+
+
+def test_the_files_of_a_sweep_are_one_line(sweep: SweepDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ask(tmp_path)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("wrote "))
+    assert line == f"wrote 8 files to {sweep.path} and 4 files to {tmp_path / 'artifacts'}"
+    assert len(list((tmp_path / "artifacts").iterdir())) == 4
+
+
+@pytest.mark.parametrize(("suffix", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_figures_can_be_vector_graphics_with_the_same_bytes_every_time(
+    sweep: SweepDir, tmp_path: Path, suffix: str, start: bytes
+) -> None:
+    ask(tmp_path, out=tmp_path / "a", suffix=suffix)
+    ask(tmp_path, out=tmp_path / "b", suffix=suffix)
+    drawn = {name: content for name, content in contents(tmp_path / "a").items() if content.startswith(start)}
+    assert {Path(name).stem for name in drawn} == {"curves", "effects", "parallel", "rank_correlation"}
+    assert {Path(name).suffix for name in drawn} == {f".{suffix}"}
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    ask(tmp_path, suffix=suffix)
+    assert (tmp_path / "artifacts" / f"{sweep.name}_curves.{suffix}").is_file()
+
+
+def test_who_may_only_read_gets_one_message_and_can_write_elsewhere(
+    sweep: SweepDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A folder's mode does not hold root back, who may run these tests.
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK or not path.is_relative_to(sweep.path))
+    before = contents(sweep.path)
+    with pytest.raises(RunError, match=rf"{sweep.name}: you may read but not write there.* --out DIR; .* --json"):
+        ask(tmp_path)
+    assert contents(sweep.path) == before
+    ask(tmp_path, out=tmp_path / "mine")
+    ask(tmp_path, as_json=True)
+    assert (tmp_path / "mine" / "table.csv").is_file()
+    assert contents(sweep.path) == before
 
 
 def test_json_and_a_folder_exclude_each_other(sweep: SweepDir, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from relay.figures import in_lines, short_names, ticks_between
 from relay.results import grid_figures
 from relay.results.answer import Answer, answer_of
 from relay.results.grid_figures import draw_grid, draw_heatmap, draw_parallel
@@ -115,6 +116,46 @@ def test_the_result_axis_has_the_better_end_above(tmp_path: Path, texts: Texts) 
     assert texts()[-5:] == ["5", "4", "3", "2", "1"]
 
 
+@pytest.fixture
+def saved(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that were saved."""
+    figures: list[Figure] = []
+
+    def save(figure: Figure, path: Path) -> Path:
+        figures.append(figure)
+        return path
+
+    monkeypatch.setattr(grid_figures, "save_figure", save)
+    return figures
+
+
+def test_the_line_of_the_best_run_meets_the_names_of_its_levels(tmp_path: Path, saved: list[Figure]) -> None:
+    table, _ = grid_of_48()
+    draw_parallel(answered(table), tmp_path / "a.png")
+    (axes,) = saved[0].axes
+    best = table.best()
+    assert best is not None
+    (line,) = [line for line in axes.lines if line.get_linewidth() == 3]
+    for number, axis in enumerate(table.axes):
+        named = {text.get_text(): text.get_position()[1] for text in axes.texts if text.get_position()[0] < number}
+        assert line.get_ydata()[number] == pytest.approx(named[grid_figures.shown_level(best[axis])]), axis
+
+
+LONG = ["torchvision.models.resnet18_pretrained", "my_project.networks.wide_residual:WideNet", "timm/convnext.in22k"]
+
+
+def test_long_names_leave_the_panels_their_room_and_do_not_touch(tmp_path: Path, saved: list[Figure]) -> None:
+    table = table_of(grid(lambda lr, _: lr, lr=[0.1, 0.2], **{"model.type": LONG}))
+    draw_grid(answered(table), {}, tmp_path)
+    effects, parallel = saved[0], saved[-1]
+    for figure in (effects, parallel):
+        figure.canvas.draw()
+    assert all(panel.get_position().height > 0.4 for panel in effects.axes)
+    boxes = [text.get_window_extent() for text in parallel.axes[0].texts]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert max(figure.get_figwidth() for figure in saved) <= 7
+
+
 def early_table(finals: list[float], select: Ranking | None = None) -> Table:
     return table_of([{"lr": n, "y": final} for n, final in enumerate(finals)], select)
 
@@ -190,3 +231,18 @@ def test_all_seeds_of_the_best_setting_are_marked_and_not_the_luckiest_run(
     marked = [line for line in figures[0].axes[0].lines if line.get_linewidth() == 3]
     assert len(marked) == 2
     assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["2 seeds of the best setting, mean 0.41"]
+
+
+def test_names_are_shortened_only_as_long_as_they_differ() -> None:
+    assert short_names(["adamw", "sgd_with_nesterov_momentum"]) == ["adamw", "sgd_wit…mentum"]
+    alike = ["the same beginning, 1, the same end", "the same beginning, 2, the same end"]
+    assert short_names(alike) == alike
+    assert in_lines("train.optimizer.weight_decay") == "train.\noptimizer.\nweight decay"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "ticks"),
+    [(1, 1, [1]), (1, 3, [1, 2, 3]), (1, 10, [1, 3, 5, 7, 10]), (0.5, 40.5, [1, 9, 17, 25, 33, 40])],
+)
+def test_ticks_are_whole_numbers_from_the_first_to_the_last(first: float, last: float, ticks: list[int]) -> None:
+    assert ticks_between(first, last) == ticks
