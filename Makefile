@@ -41,7 +41,7 @@ ASKED = $(PLACED) $(if $(call on,$(FRESH)),--fresh)
 
 .PHONY: help setup demo check format lint type test test-slurm test-frameworks slurm-install slurm-up slurm-down \
 	train lr grid refine bench coverage evaluate compare aggregate report status tensorboard clean doctor plan retry \
-	pipeline chaos
+	pipeline chaos reference
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  %-15s %s\n' "$$name" "$$text"; done
@@ -131,6 +131,9 @@ bench: $(READY) ## measure against the conventional way and write the table into
 
 coverage: $(READY) ## simulate how often the statements about results are right (25 to 40 minutes) and write the tables into docs/statistics.md; ONLY=NAME for a part, REPLICATIONS=100 for a quick look that writes nothing
 	@$(PY) -m tests.benchmarks.coverage $(if $(ONLY),--only $(ONLY)) $(if $(REPLICATIONS),--replications $(REPLICATIONS),--write)
+
+reference: $(READY) ## write docs/reference.md, every key of configurations and profiles, from the schemas
+	@$(PY) -m docs.reference
 
 report: $(READY) ## write the report of the experiment from its runs; REPORT_LANG=fr for French, SET= and CONFIG= as with the runs
 	@$(PY) -m src.report $(OPTIONS) $(if $(REPORT_LANG),--lang $(REPORT_LANG))

@@ -103,7 +103,7 @@ def _configuration(command: str, flags: Sequence[Flag], python: str | None, root
     params = {name: flag.default for name, flag in given.items() if name not in axes}
     resume = next((flag.option for flag in flags if _RESUME.search(flag.name)), "resume")
     lines = [
-        "# An existing script. All keys: docs/scripts.md of Relay.",
+        "# An existing script. All keys: docs/reference.md of Relay.",
         f"project: {_inline({'path': str(root)})}    # frozen with a sweep; links: [data] for what is only read",
         "program:",
         f"  command: {_inline(command.replace('{', '{{').replace('}', '}}') + words)}",

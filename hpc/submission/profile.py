@@ -57,37 +57,46 @@ _ONLY_SLURM = (
 
 
 class Profile(Section):
-    """One `configs/clusters/<name>.yaml`.
-
-    `max_parallel`: how many tasks of a sweep run at a time. `signal_lead_s`: how long before its time limit a task is
-    told to save. `cells_per_job`: how many runs a task executes, so that torch is imported once for all of them.
-    `runs_per_slice`: how many of these at a time, each with an equal share of the CPUs. `cpus`: how many each task gets
-    and computes with (default: 2 with SLURM, an equal share of this machine without it). `sbatch`: further options of
-    sbatch by their long names (true: the option alone; false: omit it). `mem_gb`: null for sites that want the memory
-    per CPU or GPU, in `sbatch`. `setup`: shell commands before a task; the first one that fails ends it, unless
-    `ignore_setup_errors`.
-    """
+    """One `configs/clusters/<name>.yaml`."""
 
     executor: Literal["local", "slurm"]
+    """`slurm`, or `local`: this machine, without a scheduler."""
     partition: Annotated[_Word | None, SbatchOption()] = None
+    """The partition, or several as a,b. Null: the site's default."""
     account: Annotated[_Word | None, SbatchOption()] = None
+    """The account. Null: your default."""
     qos: Annotated[_Word | None, SbatchOption()] = None
+    """The quality of service. Null: your default."""
     constraint: Annotated[Annotated[str, Field(pattern=r"^[^\n\r]+$")] | None, SbatchOption()] = None
+    """The features that a node must have."""
     slice: _Word | None = None
+    """The MIG slice of a task, such as 1g.12gb. It must fit exactly one of the names that sinfo shows."""
     gres: Annotated[_Word | None, SbatchOption()] = None
+    """The GPU of a task, as sbatch takes it, if `slice` does not fit: gpu:TYPE:1."""
     needs_gpu: bool = False
+    """A task fails at once unless it sees exactly one GPU."""
     # SLURM counts the CPUs of a task in 16 bits.
     cpus: Annotated[Annotated[int, Field(ge=1, le=65_535)] | None, SbatchOption("cpus-per-task")] = None
+    """The CPUs that a task gets and computes with. Null: 2 with SLURM, an equal share of this machine without it."""
     mem_gb: Annotated[_MemoryGb | None, SbatchOption("mem", lambda gb: f"{_megabytes(gb)}MB")] = 8
+    """The memory of a task, in GiB. Null: for sites that want it per CPU or per GPU, in `sbatch`."""
     time_min: Annotated[_Minutes, SbatchOption("time")] = 60
+    """The time limit of a task, in minutes. A run that needs longer continues in the next task."""
     # sbatch(1), --signal: 65535 is the largest number of seconds.
     signal_lead_s: Annotated[int, Field(ge=1, le=65_535), SbatchOption("signal", lambda lead_s: f"USR2@{lead_s}")] = 90
+    """How long before its time limit a task is told to save, in seconds."""
     max_parallel: Count = 1
+    """How many tasks of a sweep run at a time."""
     cells_per_job: Count = 1
+    """How many runs a task executes. Torch is imported once for all of them."""
     runs_per_slice: Count = 1
+    """How many of these run at a time, each with an equal share of the CPUs."""
     sbatch: Mapping[_Word, str | int | bool] = Field(default_factory=dict)
+    """Further options of sbatch by their long names. True: the option alone. False: leave it out."""
     setup: tuple[str, ...] = ()
+    """Shell commands before a task. The first one that fails ends it."""
     ignore_setup_errors: bool = False
+    """Start the task even if a command of `setup` fails."""
 
     @model_validator(mode="after")
     def _can_be_followed(self) -> Profile:

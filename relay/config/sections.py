@@ -57,7 +57,9 @@ class Select(Section):
     """The metric on val that selects the best epoch, the best cell and the best training, and which way is better."""
 
     name: str = "accuracy"
+    """The metric that selects."""
     direction: Literal["max", "min"] = "max"
+    """Which way is better."""
 
     @property
     def column(self) -> str:
@@ -88,36 +90,37 @@ def select_of(config: Mapping[str, Any], source: str) -> Select:
 
 
 class Checkpoint(Section):
-    """When the exact state is saved, apart from when the run is asked to stop. The newest `keep` states remain.
-
-    With `every_minutes`, an attempt saves its first state after 30 s already.
-
-    `replace_best`: the best weights of a full training replace artifacts/best.ckpt even if they are worse.
-    """
+    """When the exact state is saved, apart from when the run is asked to stop."""
 
     every_steps: Count | None = None
+    """Save the state after so many steps. Null: only by time."""
     every_minutes: Annotated[float, Field(gt=0)] | None = 5.0
+    """Save the state after so many minutes, the first one of an attempt after 30 s. Null: only by steps."""
     # At least two: a run whose newest state turns out to be damaged resumes from the one before.
     keep: Annotated[int, Field(ge=2)] = 2
+    """How many of the newest states remain."""
     replace_best: bool = False
+    """The weights of a full training replace artifacts/best.ckpt even if they are worse."""
 
 
 class ProjectFolder(Section):
-    """The user's folder that is frozen with a sweep, relative to the configuration file.
-
-    `links`: files and folders in it that runs read where they are, such as data.
-    """
+    """The user's folder that is frozen with a sweep."""
 
     path: str = "."
+    """The folder that is frozen, relative to the configuration file."""
     links: tuple[str, ...] = ()
+    """Files and folders in it that runs read where they are, such as data. They are not frozen."""
 
 
 class Paths(Section):
     """Where results go. Relative paths start at the folder in which the command is called."""
 
     runs_dir: str = "./runs"
+    """The folder of sweeps and pipelines."""
     artifacts_dir: str = "./artifacts"
+    """The folder of best.ckpt, figures and reports."""
     logs_dir: str = "./logs"
+    """The folder of links to the jobs' output."""
 
     @property
     def runs(self) -> Path:

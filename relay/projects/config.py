@@ -21,9 +21,10 @@ from relay.scripts.checkpoints import check_pattern
 
 
 class Project(ProjectFolder):
-    """`writes`: folders of the project that runs write to; each run has its own, empty at first."""
+    """The user's folder that is frozen with a sweep."""
 
     writes: tuple[str, ...] = ()
+    """Folders of the project that runs write to. Each run has its own, empty at first."""
 
 
 def _as_list(given: Any) -> Any:
@@ -31,54 +32,59 @@ def _as_list(given: Any) -> Any:
 
 
 class Restart(Section):
-    """How a command resumes: `checkpoint`, a pattern of its files or folders below the current one. The newest complete
-    one counts, by the last number in its name.
-
-    `complete`: names of files that a checkpoint must hold, or, with ! in front, must not hold. `add`: words that are
-    added to the command if there is a checkpoint, `{checkpoint}`.
-    """
+    """How a command resumes: from its newest complete checkpoint, by the last number in its name."""
 
     checkpoint: Annotated[str, Field(min_length=1)]
+    """A pattern of the script's checkpoints: files or folders below the run's own folder."""
     complete: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    """Names of files that a complete checkpoint holds or, with ! in front, does not hold."""
     add: str = ""
+    """Words that are added to the command when it resumes. `{checkpoint}` is the newest complete checkpoint."""
 
 
 class Stop(Section):
-    """What tells a command to save and end: a signal, TERM by default, or a file that is made in the current folder."""
+    """What tells a command to save and end."""
 
     signal: Literal["TERM", "INT", "HUP", "USR1", "USR2"] | None = None
+    """The signal that tells the command to save and end. TERM, unless there is a `file`."""
     file: Annotated[str, Field(min_length=1)] | None = None
+    """A file that is made in the run's folder instead of a signal."""
 
 
 class Read(Section):
-    """Where a command logs its metrics: the kind of the files, and the file or folder `from` the current one."""
+    """Where a command logs its metrics."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
     read: Literal["auto", "hf", "csv", "jsonl", "tensorboard"] = "auto"
+    """The kind of files that the command logs to. `auto`: the first kind that is found."""
     folder: Annotated[str, Field(min_length=1)] = Field(default=".", alias="from")
+    """The file or folder with the metrics, below the run's own folder."""
 
 
 class Program(Section):
-    """What a run executes: a `function`, as `module:name` from the project's folder; or a `command`, a template of its
-    words without a shell: see relay/scripts/template.py.
-
-    `python`: what executes the function, and what `python` is as the first word of a command: a path from the project's
-    folder, or a command that ends in a Python; that of Relay by default. `deterministic`: select kernels that give
-    equal results for equal input. `cost_ignores`: the parameters that do not change how long a run takes. `name`:
-    distinguishes experiments whose results go to one folder outside of their projects. `restart`, `stop`, `metrics`: of
-    a command.
-    """
+    """What a run executes: a function or a command. `restart`, `stop` and `metrics` are of a command."""
 
     function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")] | None = None
+    """The function to execute, as module:name from the project's folder. Either this or `command`."""
     command: Annotated[str, Field(min_length=1)] | None = None
+    """The command to execute, without a shell: see relay/scripts/template.py. Either this or `function`."""
     python: str | None = None
+    """The Python of the program: a path from the project's folder, or a command that ends in a Python. Null: Relay's
+    own.
+    """
     deterministic: bool = True
+    """Select kernels that give equal results for equal input."""
     cost_ignores: tuple[str, ...] = ("lr", "weight_decay", "seed")
+    """The parameters that do not change how long a run takes."""
     name: str | None = None
+    """Tells experiments apart whose results go to one folder outside of their projects."""
     restart: Restart | None = None
+    """How a command resumes."""
     stop: Stop | None = None
+    """How a command is told to save and end."""
     metrics: Read | None = None
+    """Where a command logs its metrics."""
 
     @property
     def what(self) -> str:
@@ -90,6 +96,7 @@ class ProgramSelect(Select):
     """The logged metric that selects the best row of a run and the best cell, and which way is better."""
 
     name: Annotated[str, Field(min_length=1)]
+    """The logged metric that selects the best row of a run and the best cell."""
 
     @property
     def column(self) -> str:
@@ -101,6 +108,7 @@ class Metrics(Section):
     """What is selected by."""
 
     select: ProgramSelect
+    """What selects the best row of a run and the best cell."""
 
 
 class Hparams(Section):
@@ -110,6 +118,7 @@ class Hparams(Section):
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
 
     tag: Tag = "grid"
+    """The name of the sweep's folder."""
 
     @property
     def axes(self) -> dict[str, tuple[Any, ...]]:
@@ -121,16 +130,18 @@ class Compare(Section):
     """Variants of the base run by name: parameters with other values."""
 
     variants: dict[Tag, Annotated[dict[str, Any], Field(min_length=1)]] = Field(default_factory=dict)
+    """The variants of the base run: a name, and the parameters that it changes."""
     tag: Tag = "compare"
+    """The name of the sweep's folder."""
 
 
 class Verify(Section):
-    """What `verify` tries: the run with these `params` in place of its own; `compare`: files in its current folder that
-    must be equal at its end.
-    """
+    """What `verify` tries."""
 
     params: dict[str, Any] = Field(default_factory=dict)
+    """Parameters of the run that `verify` tries, in place of its own."""
     compare: tuple[str, ...] = ()
+    """Files in the run's folder that must be equal at its end."""
 
 
 class ProgramConfig(Section):
@@ -139,7 +150,9 @@ class ProgramConfig(Section):
     project: Project = Project()
     program: Program
     params: dict[str, Any] = Field(default_factory=dict)
+    """The parameters of every run, by name."""
     inputs: tuple[str, ...] | None = None
+    """All files that runs read besides the frozen ones. They are checked before every attempt. Null: not known."""
     metrics: Metrics
     checkpoint: Checkpoint = Checkpoint()
     hparams: Hparams = Hparams()

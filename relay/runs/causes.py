@@ -34,7 +34,7 @@ class Cause:
 
 
 _MORE_TIME = "raise time_min of the profile"
-# README.md has the same table; tests/runs/test_causes.py compares them.
+# docs/guarantees.md has the same table; tests/runs/test_causes.py compares them.
 CAUSES: Mapping[str, Cause] = {
     "TIMEOUT": Cause(50, requeued=True, advice=_MORE_TIME),
     "PREEMPTED": Cause(None, requeued=True, from_outside=True),

@@ -38,19 +38,21 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Split(Section):
-    """Which images are trained on, and which are measured.
-
-    `train`: the name of a split of the source. `val`, `test`: the name of another one, which is taken whole; or how
-    many images, or which share of them, are drawn from the split `valid`, class by class. If `valid` is null, they are
-    drawn from `train`, which then has the rest.
-    """
+    """Which images are trained on, and which are measured."""
 
     # The names that zh-plus/tiny-imagenet gives its two splits on the Hub.
     train: SplitName = "train"
+    """The name of the split of the source that is trained on."""
     valid: SplitName | None = "valid"
+    """The split that val and test are drawn from. Null: they are drawn from `train`, which then has the rest."""
     val: Count | Share | SplitName = 8000
+    """The name of another split, which is taken whole; or how many images, or which share of them, are drawn, class by
+    class.
+    """
     test: Annotated[int, Field(ge=0)] | Share | SplitName = 2000
+    """As `val`. 0: no test images."""
     seed: int = 42
+    """The seed of the drawing."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,59 +71,74 @@ class Columns(Section):
     """The names of the columns of a table with the images and their labels."""
 
     image: Annotated[str, Field(min_length=1)] = "image"
+    """The column with the images."""
     label: Annotated[str, Field(min_length=1)] = "label"
+    """The column with the labels."""
 
 
 class Dataset(Section):
-    """Where the images come from: a Hub name, a folder in the Hub's layout or of class folders, a data set of
-    torchvision such as torchvision/CIFAR10, or `synthetic`. `class_names` replace those that the data has.
-
-    `source` is `auto`, or one of those that src/data/sources.py knows.
-    """
+    """Where the images come from, and which of them are used."""
 
     name: str = "zh-plus/tiny-imagenet"
+    """A name on the Hub, a folder, torchvision/NAME, module:function of the project, or `synthetic`."""
     source: str = "auto"
+    """The kind of source, as src/data/sources.py names it. `auto`: found from `name`."""
     revision: str | None = None
+    """The commit, branch or tag of a data set of the Hub."""
     root: str = "./data"
+    """The folder for downloads and decoded images."""
     split: Split = Split()
     columns: Columns = Columns()
+    """The names of the columns of a table."""
     class_names: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    """Names of the classes. They replace those that the data has."""
     download: bool = True
+    """Whether missing data may be downloaded."""
     num_workers: Annotated[int, Field(ge=0)] = 4
+    """The threads that decode images. 0: the main thread decodes them."""
     shuffle: bool = True
+    """Whether the training images are shuffled in each epoch."""
     classes: Annotated[int, Field(ge=2)] | None = None
+    """Take only this many classes."""
     train_per_class: Count | None = None
-    # The share of the valid split whose images may also be in the train split, or twice in it. In Tiny ImageNet, 7 of
-    # 10,000 are: a data set with many more holds one split twice.
+    """Take only this many training images of each class."""
+    # In Tiny ImageNet, 7 of 10,000 are: a data set with many more holds one split twice.
     allowed_overlap: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """The share of measured images that may also be among the training images, or twice in their own split."""
     # numpy's generators refuse negative seeds.
     synthetic_seed: Annotated[int, Field(ge=0)] = 0
+    """The seed of generated images."""
     synthetic_train_per_class: Count = 100
+    """The generated training images of each class."""
     synthetic_valid_per_class: Count = 50
+    """The generated images of each class in the split `valid`."""
 
 
 class Normalize(Section):
     """Per channel: (value / 255 - mean) / std. The defaults are those of ImageNet, as in torchvision."""
 
     mean: Annotated[tuple[float, ...], Field(min_length=1)] = (0.485, 0.456, 0.406)
+    """The mean of each channel, from 0 to 1."""
     std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.229, 0.224, 0.225)
+    """The standard deviation of each channel."""
 
 
 class Preprocess(Section):
-    """What is done to every image of every split. `resize` is (height, width) in pixels.
-
-    `mode`: the channels, in Pillow's words: RGB, L (grey) or RGBA. `normalize`: `auto` is the mean and deviation of the
-    images that are trained on, null leaves their values in [0, 1].
+    """What is done to every image of every split.
 
     Inputs that are no images are only normalised: with `auto` or values that are given, per entry of their first
     dimension.
     """
 
     resize: Size = (64, 64)
+    """The (height, width) in pixels of every image."""
     mode: Literal["RGB", "L", "RGBA"] = "RGB"
+    """The channels, in Pillow's words: color, grey (L), or color with transparency (RGBA)."""
     normalize: Normalize | Literal["auto"] | None = Normalize()
+    """The mean and deviation of each channel. `auto`: measured on the training images. Null: values stay in [0, 1]."""
     # Here and below, a key that only allows null or one constant is in the report's file, which must stay valid.
     text_tokenizer: None = None
+    """Always null."""
 
     @property
     def channels(self) -> int:
@@ -139,41 +156,55 @@ class RandomCrop(Section):
     """Zero padding of `padding` pixels on every side, then a random window of `size` x `size` pixels."""
 
     size: Count = 64
+    """The height and width of the window, in pixels."""
     padding: Annotated[int, Field(ge=0)] = 4
+    """The pixels of zeros on every side."""
 
 
 class ColorJitter(Section):
     """Factors are drawn from [max(0, 1 - v), 1 + v]; the hue shifts by up to `hue` of a full circle."""
 
     brightness: NonNegative = 0.0
+    """The largest change of the brightness, as a factor."""
     contrast: NonNegative = 0.0
+    """The largest change of the contrast, as a factor."""
     saturation: NonNegative = 0.0
+    """The largest change of the saturation, as a factor."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """The largest shift of the hue, as a share of the full circle."""
 
 
 class Augment(Section):
     """Random changes of training images; null switches one off."""
 
     random_flip: bool = False
+    """Mirror an image with a probability of one half."""
     random_crop: RandomCrop | None = None
+    """Pad each image and take a random window of it. Null: off."""
     color_jitter: ColorJitter | None = None
+    """Change the colors at random. Null: off."""
 
 
 class ImageSelect(Select):
     """One of the metrics of an image classifier."""
 
     name: MetricName | Literal["loss"] = "accuracy"
+    """The metric on val that selects the best epoch, cell and training."""
 
 
 class Metrics(Section):
     """What is measured on val and test besides the loss. Accuracy is always measured."""
 
     classification: tuple[MetricName, ...] = ("accuracy",)
+    """What is measured on val and test besides the loss and the accuracy."""
     regression: Annotated[tuple[str, ...], Field(max_length=0)] = ()
+    """Always empty."""
     log_every_steps: Count = 10
+    """A row of training metrics is logged every so many steps."""
     select: ImageSelect = ImageSelect()
-    # Each image is also shown mirrored, and the two predicted probabilities of a class are averaged.
+    """What selects the best epoch, cell and training."""
     test_time_flip: bool = False
+    """Show each measured image mirrored, too, and average the two predicted probabilities of each class."""
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -188,17 +219,22 @@ class Metrics(Section):
 
 
 class LrFinder(Section):
-    """The LR range test (Smith 2017, arXiv:1506.01186): `num_steps` steps from `min_lr` to `max_lr`, evenly spaced on a
-    log scale; one run for each seed.
-    """
+    """The LR range test (Smith 2017, arXiv:1506.01186): rates that are evenly spaced on a log scale."""
 
     min_lr: Annotated[float, Field(gt=0)] = 1e-7
+    """The first learning rate."""
     max_lr: Annotated[float, Field(gt=0)] = 1.0
+    """The last learning rate."""
     num_steps: Annotated[int, Field(ge=10)] = 200
+    """The steps of the sweep."""
     smoothing: Fraction = 0.9
+    """The share of the old value in the moving average of the loss."""
     diverge_factor: Annotated[float, Field(gt=1)] = 4.0
+    """The sweep ends where the loss is this many times its lowest value."""
     seeds: tuple[int, ...] | None = None
+    """One sweep for each of these seeds. Null: one, with `train.seed`."""
     tag: Tag = "lr_finder"
+    """The name of the sweep's folder."""
 
 
 class Hparams(Section):
@@ -208,7 +244,9 @@ class Hparams(Section):
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
 
     epochs: Count | None = None
+    """The epochs of every cell. Null: `train.epochs`."""
     tag: Tag = "grid_search"
+    """The name of the sweep's folder."""
 
     @property
     def axes(self) -> dict[str, tuple[Any, ...]]:
@@ -220,9 +258,13 @@ class Refine(Section):
     """The narrower grid around the best cell of the first one (M8 of the report): factors on its rate and decay."""
 
     epochs: Count = 8
+    """The epochs of every cell."""
     lr_factors: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.75, 1.0, 1.25)
+    """Factors on the learning rate of the best cell."""
     weight_decay_factors: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (1.0, 0.5, 0.1)
+    """Factors on the weight decay of the best cell."""
     tag: Tag = "grid_refined"
+    """The name of the sweep's folder."""
 
 
 class Variant(Section):
@@ -233,7 +275,9 @@ class Variant(Section):
     """
 
     set: Annotated[dict[str, Any], Field(min_length=1)]
+    """What the variant changes: key paths, or names of the grid's axes, with their values."""
     expect: str | None = None
+    """What you expect of it, in a sentence."""
 
     @model_validator(mode="before")
     @classmethod
@@ -248,17 +292,20 @@ class Compare(Section):
     """Variants of the base training by name, each trained in full and compared with it (M7 of the report)."""
 
     variants: dict[Tag, Variant] = Field(default_factory=dict)
+    """The variants of the base training, by name."""
     tag: Tag = "compare"
+    """The name of the sweep's folder."""
 
 
 class Evaluation(Section):
-    """What `evaluate` measures: a checkpoint on a split. `sha256` is the file's digest, filled in when a run is
-    planned.
-    """
+    """What `evaluate` measures: a checkpoint on a split."""
 
     checkpoint: str | None = None
+    """The file with the weights. Null: best.ckpt in `paths.artifacts_dir`."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """The digest of that file. Filled in when the run is planned."""
     split: Literal["val", "test"] = "test"
+    """The split that is measured."""
 
 
 class Config(Section):

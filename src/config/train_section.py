@@ -19,54 +19,70 @@ def is_path(name: str) -> bool:
 
 
 class Optimizer(Section):
-    """The optimizer and its rate. Only sgd and rmsprop use `momentum`.
-
-    `name` may also be the path of a class, such as torch.optim.NAdam, or my_optimizers:Mine of the project. It is given
-    `lr`, `weight_decay` and `momentum` if it takes them. `options`: what else the optimizer is built with.
-
-    Without `decay_norm_bias`, the weight decay leaves out biases and the parameters of BatchNorm.
+    """The optimizer and its rate. A class that `name` is the path of is given `lr`, `weight_decay` and `momentum` if it
+    takes them.
     """
 
     name: str = "adam"
+    """`sgd`, `adam`, `adamw`, `rmsprop`, or the path of a class: torch.optim.NAdam, or module:Class of the project."""
     lr: Annotated[float, Field(gt=0)] = 0.002
+    """The learning rate."""
     weight_decay: NonNegative = 0.00001
+    """The weight decay."""
     momentum: Fraction = 0.9
+    """The momentum of sgd and rmsprop."""
     decay_norm_bias: bool = True
+    """Whether the weight decay also applies to biases and the parameters of BatchNorm."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of the optimizer."""
 
 
 class Scheduler(Section):
-    """The learning rate over time; `step_size` is in epochs, `warmup_steps` in steps."""
+    """The learning rate over time."""
 
     name: Literal["none", "step", "cosine", "onecycle"] = "none"
+    """How the learning rate changes over time."""
     step_size: Count = 10
+    """The epochs between two drops of `step`."""
     gamma: Annotated[float, Field(gt=0)] = 0.1
+    """The factor of each drop of `step`."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """The steps at the beginning in which the rate rises linearly."""
 
 
 class Train(Section):
-    """One training; `max_steps` may end it before `epochs` do. Precision `auto` is the fastest that was measured.
-
-    `mixup` and `cutmix`: the parameter of the Beta distribution from which the share of a batch's mixture is drawn;
-    0 switches them off, and with both, each batch has one of them. `ema_decay`: val and best.ckpt take the moving
-    average of the weights; 0 is the weights themselves.
-    """
+    """One training."""
 
     seed: int = 42
+    """The seed of the weights, the order of the images and the augmentation."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    """`cpu`, `cuda`, `cuda:N` or `mps`. `auto`: a GPU if there is one."""
     batch_size: Count = 32
+    """The images of a step."""
     epochs: Count = 40
+    """The epochs of a full training."""
     max_steps: Count | None = None
-    # Train on `overfit_size` images only, for `overfit_epochs` instead of `epochs` (M3 of the report). Images and
-    # labels are then neither augmented, mixed nor smoothed.
+    """End after so many steps, even within an epoch. Null: after the last epoch."""
     overfit_small: bool = False
+    """Train on `overfit_size` images only, without augmentation, mixing or smoothing (M3 of the report)."""
     overfit_size: Count = 32
+    """The images of `overfit_small`."""
     overfit_epochs: Count = 20
+    """The epochs of `overfit_small`, in place of `epochs`."""
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    """The arithmetic on a GPU. `auto`: the fastest that was measured."""
     compile: bool = False
+    """Compile the network with torch.compile."""
     label_smoothing: Fraction = 0.0
+    """The share of each label that is spread over all classes."""
     mixup: NonNegative = 0.0
+    """The parameter of the Beta distribution that mixes two images. 0: off. With `cutmix`, each batch has one of them.
+    """
     cutmix: NonNegative = 0.0
+    """The parameter of the Beta distribution that pastes a window of another image. 0: off."""
     ema_decay: Fraction = 0.0
+    """Val and best.ckpt use a moving average of the weights with this decay. 0: the weights themselves."""
     optimizer: Optimizer = Optimizer()
+    """What updates the weights."""
     scheduler: Scheduler = Scheduler()
+    """How the learning rate changes."""

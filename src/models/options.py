@@ -17,9 +17,11 @@ class CommonOptions(Section):
 
     # Any name here: src/config/validation.py compares it with the registry, which imports this file.
     type: str = "inception_multibranch"
-    # `auto`: as the data has them; resolved where runs are planned.
+    """The network: one of Relay's, torchvision/NAME, timm/NAME, or module:function of the project."""
     num_classes: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
+    """The number of classes. `auto`: that of the data."""
     input_shape: Annotated[tuple[Count, ...], Field(min_length=1)] | Literal["auto"] = "auto"
+    """The shape of an input: (channels, height, width) of an image. `auto`: that of the data."""
 
     @property
     def classes(self) -> int:
@@ -62,7 +64,9 @@ class InceptionOptions(StackOptions):
     residual: bool = Field(False, description="whether every module adds its input to its output")
     # The report's configuration has these two keys, so they must load; only their null values are allowed.
     attention: Literal[False] = False
+    """Always false."""
     rnn: None = None
+    """Always null."""
 
 
 class ResidualOptions(StackOptions):

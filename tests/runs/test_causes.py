@@ -36,7 +36,7 @@ def test_each_cause_has_its_own_budget(cause: str) -> None:
 
 
 def what_happens_next(cause: Cause) -> str:
-    """The last column of the README's table."""
+    """The last column of the table in docs/guarantees.md."""
     if cause.budget == 0:
         return "blocked until `retry --failed`"
     if cause.at_once:
@@ -47,8 +47,10 @@ def what_happens_next(cause: Cause) -> str:
     return f"{how}, always" if cause.requeued else how
 
 
-def test_the_readme_has_every_cause_and_what_happens_next() -> None:
-    rows = re.findall(r"^\| ([A-Z_, ]+) \| .* \| (.*) \|$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+def test_the_manual_has_every_cause_and_what_happens_next() -> None:
+    rows = re.findall(
+        r"^\| ([A-Z_, ]+) \| .* \| (.*) \|$", (ROOT / "docs/guarantees.md").read_text(), flags=re.MULTILINE
+    )
     documented = {name: then for names, then in rows for name in names.split(", ")}
     assert documented.pop("NO_PROGRESS") == "blocked until `retry --failed`"
     assert documented == {name: what_happens_next(cause) for name, cause in CAUSES.items()}

@@ -1,7 +1,7 @@
-"""Runs every command of the README, in order, in one shell, in a fresh clone on a real SLURM.
+"""Runs the commands of the README and the manual, in order, in one shell, in a fresh clone on a real SLURM.
 
-Only two things differ: the demo's experiment replaces the one that needs the Hub and a GPU, and the cluster of this
-machine replaces yours.
+The commands of a user's own project are executed by tests/test_manual.py. Only two things differ here: the demo's
+experiment replaces the one that needs the Hub and a GPU, and the cluster of this machine replaces yours.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ import pytest
 
 from hpc.one_machine.packages import check_installed
 from relay.errors import ClusterError
+from tests.manual import ON_SLURM, commands, is_of_a_project, is_run, page
 from tests.slurm.conftest import REPOSITORY
 
 pytestmark = pytest.mark.timeout(1500)
 
-# Tests themselves, or changes to the machine, which the tests of one_machine cover.
-NOT_RUN = ("make test", "make chaos", "make slurm-install")
 # Nothing failed, so there is nothing to retry: one message and exit code 2.
 REFUSED = ("make retry", "python -m hpc.launch retry")
 SERVERS = ("make tensorboard",)
@@ -31,6 +30,7 @@ ELSEWHERE = {
     "configs/config.yaml": "configs/demo.yaml",
     "configs/compare.yaml": "configs/demo.yaml",
     "--cluster h100-mig": "--cluster one-machine",
+    "CLUSTER=h100-mig": "CLUSTER=one-machine",
     "k=034": "k=003",
     "hpc.aggregate grid_search": "hpc.aggregate $(ls -d runs/demo_grid_* | head -1)",
     "--out DIR": "--out chosen",
@@ -50,10 +50,12 @@ until [ -z "$SLURM_CONF" ] || [ -z "$(squeue --noheader)" ]; do sleep 0.5; done
 """
 
 
-def readme_commands() -> list[str]:
-    """The commands of the README's indented blocks, in order, without options in brackets and comments."""
-    lines = re.findall(r"^    ((?:make|python|eval) .*)$", (REPOSITORY / "README.md").read_text(), flags=re.MULTILINE)
-    return [re.sub(r"\[[^]]*\]|\s#.*", "", line).strip() for line in lines]
+def manual_commands() -> list[str]:
+    """The commands of the pages, in order. What the README shares with a later page is executed there."""
+    lines = {name: [line for line in commands(page(name)) if not is_of_a_project(line)] for name in ON_SLURM}
+    later = {line for name in ON_SLURM[1:] for line in lines[name]}
+    lines[ON_SLURM[0]] = [line for line in lines[ON_SLURM[0]] if line not in later]
+    return [line for each in lines.values() for line in each if is_run(line)]
 
 
 def here(line: str) -> str:
@@ -89,13 +91,13 @@ def clone(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["make", "-s", "slurm-down"], cwd=folder, check=False, capture_output=True, timeout=120)
 
 
-def test_every_command_of_the_readme_in_its_order(clone: Path) -> None:
-    commands = [here(line) for line in readme_commands() if not line.startswith(NOT_RUN)]
-    assert len(commands) > 25
-    script = SHELL + "".join(COMMAND.format(line=line, number=number) for number, line in enumerate(commands))
+def test_every_command_of_the_manual_in_its_order(clone: Path) -> None:
+    called = [here(line) for line in manual_commands()]
+    assert len(called) > 25
+    script = SHELL + "".join(COMMAND.format(line=line, number=number) for number, line in enumerate(called))
     subprocess.run(["bash"], input=script, cwd=clone, text=True, timeout=1400, check=True)
     wrong = []
-    for number, line in enumerate(commands):
+    for number, line in enumerate(called):
         said, code = (clone / "said" / str(number)).read_text(), int((clone / f"said/{number}.code").read_text())
         print(f"$ {line}\n{said}")
         allowed = {2} if any(refused in line for refused in REFUSED) else {124} if "timeout" in line else {0}
