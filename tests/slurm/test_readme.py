@@ -34,6 +34,7 @@ ELSEWHERE = {
     "k=034": "k=003",
     "hpc.aggregate grid_search": "hpc.aggregate $(ls -d runs/demo_grid_* | head -1)",
     "--out DIR": "--out chosen",
+    "hpc.aggregate A B": "hpc.aggregate $(ls -d runs/demo_grid_*/k=00[01]* | head -2)",
     "--metric bbox/AP": "--metric val/accuracy",
     "hpc.aggregate DIR": "hpc.aggregate $(mkdir -p logs_of_others; cp -r runs/demo_grid_*/k=003* logs_of_others; "
     "echo logs_of_others)",
