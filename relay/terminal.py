@@ -18,11 +18,11 @@ Row = Mapping[str, Any]
 _NEVER_CUT = ("run", "state", "step", "val/accuracy")
 _BY_IMPORTANCE = (
     *_NEVER_CUT,
-    *("val/loss", "split", "accuracy", "loss", "valley", "steepest"),
+    *("split", "accuracy", "loss", "valley", "steepest"),
     *("result", "error", "environment", "time left", "waits for", "job"),
 )
 # Shown only if all others fit.
-_LEAST_IMPORTANT = ("causes", "attempts", "images_per_s", "train_s", "steps")
+_LEAST_IMPORTANT = ("best_epoch", "causes", "attempts", "epochs", "images_per_s", "train_s", "steps")
 # Columns that may be cut, and to how many characters.
 _SHORTEST = {"error": 24, "environment": 24, "waits for": 12, "causes": 12, "job": 12, "checkpoint": 24}
 # Names that are longer than this are wrapped if the terminal is too narrow.

@@ -24,10 +24,8 @@ class ReportTexts(texts.Texts):
         super().__init__(language, Path(__file__).with_name("texts"), STATEMENTS)
         file = Path(__file__).with_name(f"figures.{language}.yaml")
         # Figures are drawn in English.
-        self._drawn = [
-            (re.compile(rf"(?<![\w=/.-]){pattern}(?![\w=])" if pattern[-1:] not in " :" else pattern), words)
-            for pattern, words in (read_mapping(file) if file.exists() else {}).items()
-        ]
+        drawn = read_mapping(file) if file.exists() else {}
+        self._drawn = [(_in_a_label(pattern), words) for pattern, words in drawn.items()]
 
     def in_figure(self, text: str) -> str:
         """A text of a figure in this language."""
@@ -40,6 +38,12 @@ class ReportTexts(texts.Texts):
         if self.language != "fr":
             return text
         return _PER_CENT.sub("\u202f%", _LISTED.sub(r"\1 ; ", _NUMBER.sub(_in_french, text)))
+
+
+def _in_a_label(pattern: str) -> re.Pattern[str]:
+    """Finds whole words, in labels that may be wrapped at their spaces."""
+    found = pattern.replace(" ", r"\s")
+    return re.compile(found if pattern[-1:] in " :" else rf"(?<![\w=/.-]){found}(?![\w=])")
 
 
 def _in_french(found: re.Match[str]) -> str:

@@ -68,6 +68,7 @@ def test_numbers_are_written_as_the_language_has_them(text: str, french: str) ->
 
 def test_figures_speak_french_but_names_stay() -> None:
     say = ReportTexts("fr").in_figure
+    assert say("val accuracy\n(share\nof\nexamples)") == "val accuracy\n(part des exemples)"
     assert say("grid_1: mean per level,\nwith 95 % intervals; diamond: the best setting").splitlines() == [
         "grid_1: moyenne par valeur,",
         "avec des intervalles à 95\u202f%; losange : la meilleure combinaison",
