@@ -17,7 +17,7 @@ import typer
 
 from relay import hints
 from relay.console import clean_output
-from relay.errors import RelayError
+from relay.errors import ConfigError, RelayError
 from relay.log import log, set_verbosity, start_log
 
 # 128 + SIGINT, as shells report a process that Ctrl-C ended.
@@ -71,8 +71,13 @@ def _with_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def default_config() -> str:
-    """The configuration of the current folder: relay.yaml, or else configs/config.yaml."""
+    """The configuration of the current folder: relay.yaml, or else configs/config.yaml. Raises ConfigError."""
     own, usual = Path("relay.yaml"), Path("configs/config.yaml")
+    if not own.exists() and not usual.exists():
+        raise ConfigError(
+            f"{Path.cwd()}: has neither {own} nor {usual}; go to the folder of an experiment, give its file with "
+            f"--config, or make a project: {hints.command('hpc.launch', 'new', 'my_project')}"
+        )
     if own.exists() and usual.exists():
         log.info(f"the configuration is {own}; for the other one: --config {usual}")
     return str(own if own.exists() else usual)

@@ -124,3 +124,12 @@ def test_a_checkout_without_its_packages(tmp_path: Path) -> None:
     done = subprocess.run([tmp_path / "bin" / "relay", "status"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.endswith(f"to install what Relay needs: make -C {tmp_path} setup\n")
+
+
+@pytest.mark.parametrize("words", ["grid", "status", "aggregate", "tensorboard"])
+def test_a_folder_without_an_experiment_is_told_what_to_do(here: Path, words: str) -> None:
+    refused = call(here, f"relay {words}")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(f"error: {here}: has neither relay.yaml nor configs/config.yaml; ")
+    made = call(here, suggested(refused.stderr))
+    assert (here / "my_project" / "relay.yaml").is_file(), made.stderr
