@@ -87,7 +87,7 @@ def test_the_report_is_clean(small: Callable[..., Config], tmp_path: Path) -> No
     folder = tmp_path / "report"
     folder.mkdir()
     (folder / "comments.yaml").write_text(json.dumps({"M5": HOSTILE}))
-    files, _ = write_report(config, str(path), "en", folder)
+    files = write_report(config, str(path), "en", folder).files
     for file in files:
         if file.suffix in (".md", ".html"):
             text = file.read_text()

@@ -83,8 +83,9 @@ MISTAKES = {
     ),
     "the clock": ("pass", "state['x'] += time.time()", NOT_DETERMINISTIC),
     "the order of a set of objects": (
-        "marks = {object(): number for number in range(5000)}",
-        "state['x'] += marks[next(iter(set(marks)))]",
+        # So many that their addresses differ in bits that decide the order: Python aligns its memory to 1 MiB.
+        "marks = {object(): number for number in range(1000000)}\n    first = marks[next(iter(set(marks)))]",
+        "state['x'] += first",
         NOT_DETERMINISTIC,
     ),
 }

@@ -504,7 +504,7 @@ def lose_data(folder: Path) -> None:
         (drop_label, "split 'train': there is no column 'label' .none has such values.; its columns: image"),
         (rename_image, "no column 'image' .set dataset.columns.image=picture.; its columns: picture, label"),
         (untype_label, "column 'label' is of type float32; it must be a ClassLabel, integers, strings or bools"),
-        (lose_a_label, "split 'train', image 9 has no valid label"),
+        (lose_a_label, "split 'train', image 9 has no label; its 4 classes are"),
         (cut_parquet, "cannot be read as a data set"),
         (lose_data, "cannot be read as a data set"),
     ],

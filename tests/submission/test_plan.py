@@ -527,7 +527,7 @@ def test_a_machine_without_a_cluster_is_said_as_such(commands: Path) -> None:
 def test_every_answer_may_have_bytes_that_are_not_utf_8(commands: Path, name: str) -> None:
     """The name of a place, a user or a file in another encoding, in the answer and in an error."""
     answers = {
-        "sinfo": r"gpu:1g.12gb:7 Universit\xe4t",
+        "sinfo": r"gpu:1g.12gb:7,Universit\xe4t:2",
         "squeue": r"70_0|relay-x.1|PENDING|Gr\xfcnde \xff|1:00",
         "sacct": r"5_1|Universit\xe4t|FAILED|2026-11-22T12:30:00|2026-11-22T13:00:00|0:0",
         "scontrol": r"JobState=RUNNING Restarts=3 Comment=\xfe\xff Command=/home/andr\xe9/x",
