@@ -113,7 +113,7 @@ def test_suspended_held_and_requeued_by_hand(launch: Launch, one_machine: Cluste
     wait_for("the job is back", lambda: one_machine.job(job)["JobState"] == "PENDING", 60)
     one_machine.run(["scontrol", "hold", job])
     assert "1 in the queue before, 0 submitted" in launch("grid").stdout
-    assert "JobHeld" in launch("status").stdout
+    assert "who holds it" in launch("status").stdout
     one_machine.run(["scontrol", "update", f"jobid={job}", "timelimit=10"])
     one_machine.run(["scontrol", "release", job])
     wait_for("it works a third time", working(run, 3), 120)
