@@ -69,7 +69,7 @@ lint: $(READY) ## run ruff
 type: $(READY) ## run mypy in strict mode
 	@$(VENV)/bin/mypy
 
-test: $(READY) ## run the tests that need no SLURM (about 20 minutes on 2 cores)
+test: $(READY) ## run the tests that need no SLURM (about 27 minutes on 2 cores)
 	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest --ignore=tests/slurm --ignore=tests/frameworks -n auto --dist worksteal $(ARGS)
 
 test-slurm: $(READY) ## run the tests on a real SLURM, which they start on this machine
