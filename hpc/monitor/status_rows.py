@@ -75,9 +75,10 @@ class RunStatus:
 @dataclass(frozen=True)
 class SweepStatus:
     """A row for each run of a sweep, the blocked runs, the seconds spent on slices (overhead: those before the first
-    steps), and the runs queued or running.
+    steps).
 
-    `left`: the part of each of these that is left, by name; `hours_left`: until they are done, None if not known.
+    `left`: the part that is left of each run that is queued or running, by name; `hours_left`: until these are done,
+    None if not known.
     """
 
     rows: Sequence[RunStatus]
@@ -85,9 +86,13 @@ class SweepStatus:
     used_s: float
     overhead_s: float
     wasted_s: float
-    in_flight: int
     left: Mapping[str, float]
     hours_left: float | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """How many runs are queued or running."""
+        return len(self.left)
 
     def summary(self) -> str:
         """`48 runs: 40 done, 7 queued, 1 running`, the slice-hours, and commands for what failed or is idle."""
@@ -156,7 +161,6 @@ def sweep_status(sweep: SweepDir, queue: Queue, only: str | None = None, now: fl
         blocked,
         *slice_time(attempts.values() if only is None else _alone(attempts.values()), moment),
         sum(wasted_s(each) for each in attempts.values()),
-        len(in_flight),
         {row.run: _left(row) for row in in_flight},
     )
 

@@ -174,7 +174,6 @@ def classify_stage(sweep: SweepDir, queue: Queue, *, by_stage_job: bool) -> Runs
         logs = hints.command("hpc.launch", "logs", stopped[0].label)
         raise RunError(
             f"{len(stopped)} of {counted(len(sweep.runs()), 'run')} cancelled or never started, such as "
-            f"{stopped[0].name}; "
-            f"to see its log: {logs}; to continue: {hints.again()}"
+            f"{stopped[0].name}; to see its log: {logs}; to continue: {hints.again()}"
         )
     return by_state

@@ -46,6 +46,14 @@ def is_installed(path: Path) -> bool:
     return "site-packages" in path.parts or "dist-packages" in path.parts
 
 
+def missing_package(name: str) -> str:
+    """The end of a message about a package that is not installed: its name, where it is missing, and what to do."""
+    return (
+        f"{name}, which the Python that executes it does not have; to install it: "
+        f"uv pip install --python {sys.executable} {name}"
+    )
+
+
 def imported_from_elsewhere(folder: str) -> list[str]:
     """The names of modules of this process whose code no version tells: neither Python's own, nor installed, nor
     Relay's, nor of the project in `folder`.

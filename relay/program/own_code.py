@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.errors import ConfigError
-from relay.program.environment import is_installed
+from relay.program.environment import is_installed, missing_package
 
 _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 # What `import src` and its like mean in this process.
@@ -160,10 +160,7 @@ def _why_not_imported(module: str, folder: str, error: BaseException) -> str:
     if top in OURS and _has_module(folder, top):
         return f"its code imports {top}: {_taken(top)}"
     if isinstance(error, ModuleNotFoundError) and top:
-        return (
-            f"it imports {top}, which the Python that executes it does not have; to install it: "
-            f"uv pip install --python {sys.executable} {top}"
-        )
+        return f"it imports {missing_package(top)}"
     return f"{module} cannot be imported: {where_raised(error, folder)}"
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relay.config.sections import as_lists
 from relay.errors import ConfigError
+from relay.program.environment import missing_package
 from relay.program.own_code import is_own, load_own, where_raised
 from relay.program.parameters import NETWORK, Parameters
 from src.models.options import Model
@@ -40,10 +40,7 @@ def timm_network(model: Model, project: str) -> nn.Module:
     try:
         timm: Any = importlib.import_module("timm")
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"model.type: {model.type} needs the package {error.name}, which the Python that executes it does not "
-            f"have; to install it: uv pip install --python {sys.executable} {error.name}"
-        ) from None
+        raise ConfigError(f"model.type: {model.type} needs the package {missing_package(str(error.name))}") from None
     name = model.type.partition("/")[2]
     if not timm.is_model(name):
         raise ConfigError(f"model.type: timm has no network {name!r}{_nearest(name, timm.list_models())}")

@@ -11,6 +11,7 @@ from relay.config import yaml_file
 from relay.files import read_lines
 from relay.runs.sweeps import sweeps
 from tests.conftest import assert_same_run, run_python
+from tests.own_code.conftest import OPTIMIZERS
 from tests.slurm.conftest import PROFILE, Cluster, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
@@ -31,21 +32,7 @@ class Net(nn.Module):
         time.sleep(0.05)
         return self.head(self.layers(x)) * (1 + 0.1 * random.random())
 """,
-    "opts.py": """
-import torch
-
-class Sign(torch.optim.Optimizer):
-    def __init__(self, params, lr=0.01, weight_decay=0.0, beta: float = 0.9):
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "beta": beta})
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        for group in self.param_groups:
-            for weight in group["params"]:
-                state = self.state[weight]
-                state["mean"] = state.get("mean", torch.zeros_like(weight)).lerp(weight.grad, 1 - group["beta"])
-                weight.add_(state["mean"].sign(), alpha=-group["lr"])
-""",
+    "opts.py": OPTIMIZERS,
     "rows.py": """
 import numpy as np
 
