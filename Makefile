@@ -52,7 +52,7 @@ $(STAMP):
 	@PYTHON="$(PYTHON)" TORCH_BACKEND="$(TORCH_BACKEND)" ./hpc/setup.sh $(VENV)
 	@rm -f $(VENV)/.ready-*; touch $@
 
-demo: $(READY) ## run a complete experiment on generated images: checks, LR sweep, grid, training, evaluation, report (under 2 minutes on 2 cores)
+demo: $(READY) ## run a complete experiment on generated images: checks, LR sweep, grid, training, evaluation, report (about 2 minutes on 2 cores)
 	@$(PY) -m src.demo --config $(or $(CONFIG),configs/demo.yaml) --cluster $(or $(CLUSTER),demo) $(SETS)
 
 check: $(READY) ## check format, lint and types, and run the tests
